@@ -1,0 +1,1 @@
+"""Embeddings on disk: written once, durably, and read by everything above."""

@@ -1,0 +1,107 @@
+"""One writer per cache, held by the kernel so that a killed process never blocks the next."""
+
+import fcntl
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cache.disk import explained
+from cache.errors import CacheError
+
+NAME = "LOCK"
+_HOLDER_BYTES = 4096
+
+
+class Lock:
+    """Context manager around `flock` on `<folder>/LOCK`.
+
+    The file stays behind, empty: removing it would let two writers lock two files of one name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / NAME
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock at once. Raises CacheError naming the holder, or why there is no lock."""
+        with explained(f"lock {self._path.parent} for writing"):
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                self._claim(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        try:
+            os.ftruncate(descriptor, 0)
+        except OSError:
+            pass  # A stale note in LOCK misleads nobody: only the kernel's lock counts.
+        finally:
+            # Unlocked by hand, because forked workers share the descriptor and may outlive us.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _claim(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CacheError(_held(self._path.parent, _read_holder(descriptor))) from None
+        # A prune may have removed the folder between our open and our flock.
+        if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(descriptor)):
+            raise CacheError(f"the cache {self._path.parent} was just removed; run it again")
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+
+    def __enter__(self) -> "Lock":
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether some process writes to `folder` right now; changes nothing."""
+    try:
+        descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _read_holder(descriptor: int) -> dict[str, Any]:
+    try:
+        holder = json.loads(os.pread(descriptor, _HOLDER_BYTES, 0))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _held(folder: Path, holder: dict[str, Any]) -> str:
+    pid, host, since = (" ".join(str(holder.get(k, "?")).split()) for k in ("pid", "host", "since"))
+    return (
+        f"another process writes to the cache {folder}: pid {pid} on host {host} since {since}; "
+        "wait until it ends or stop it, then run the same command again"
+    )

@@ -1,0 +1,195 @@
+"""What a cache's numbers depend on: the fingerprint, its digest, and the file that holds both."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cache import disk
+from cache.errors import CacheError
+from cache.lock import Lock
+
+FILE = "fingerprint.json"
+_DIGEST_CHARACTERS = 16
+_SLUG_CHARACTERS = 120  # Room for the digest and for suffixes within a file system's 255 bytes.
+_MOST_AXES = 16
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "(absent)"
+
+
+ABSENT = _Absent()
+"""Stands in `differences` for a field that one side does not have."""
+
+
+def canonical(record: Mapping[str, Any]) -> bytes:
+    """The one JSON form of `record`: keys sorted, no spaces, UTF-8.
+
+    Raises ValueError for NaN, infinities and lone surrogates, TypeError for what is not JSON.
+    """
+    text = json.dumps(
+        record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
+
+
+def fingerprint_digest(record: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical form, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(record)).hexdigest()
+
+
+def slug(backbone: str) -> str:
+    """`backbone` as part of a file name: never empty, never hidden, never with a separator."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "-", backbone)[:_SLUG_CHARACTERS]
+    return re.sub(r"^(\.|$)", "-", safe)
+
+
+def folder_name(backbone: str, record: Mapping[str, Any]) -> str:
+    """The folder of the cache: "<slug>-<first 16 hexadecimal digits of the digest>"."""
+    return f"{slug(backbone)}-{fingerprint_digest(record)[:_DIGEST_CHARACTERS]}"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Every leaf in which two nested records differ: (dotted path, old, new), sorted by path.
+
+    A field that one side lacks is `ABSENT` there. Lists are leaves; tuples equal lists.
+    """
+    return list(_differences("", _plain(old), _plain(new)))
+
+
+def _differences(prefix: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[Any]:
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key, ABSENT), new.get(key, ABSENT)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(f"{prefix}{key}.", before, after)
+        elif before is ABSENT or after is ABSENT or canonical(before) != canonical(after):
+            yield f"{prefix}{key}", before, after
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy as JSON gives it back, so that what was read compares with what was built."""
+    plain: dict[str, Any] = json.loads(json.dumps(record, sort_keys=True, allow_nan=False))
+    return plain
+
+
+@dataclass(frozen=True)
+class CacheRecord:
+    """The content of one fingerprint.json.
+
+    `row_shape` is (views, *shape) of one row, None until the first row was written. Only the
+    fingerprint is under the digest; the request and the row shape stand beside it.
+    """
+
+    folder: Path
+    fingerprint: Mapping[str, Any]
+    request: Mapping[str, Any]
+    row_shape: tuple[int, ...] | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the fingerprint, 64 hexadecimal digits."""
+        return fingerprint_digest(self.fingerprint)
+
+    @classmethod
+    def read(cls, folder: Path) -> "CacheRecord":
+        """Read and check `<folder>/fingerprint.json`. Raises CacheError when it cannot be used."""
+        path = folder / FILE
+        with disk.explained(f"read {path}"):
+            data = path.read_bytes()
+        try:
+            content = json.loads(data, parse_constant=_refuse_constant)
+            return cls._from_content(folder, content)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            reason = str(error) if type(error) is ValueError else "it is not in the cache's form"
+            raise CacheError(
+                f"{path} is damaged ({reason}): move the folder {folder} away and run embed again"
+            ) from error
+
+    @classmethod
+    def _from_content(cls, folder: Path, content: Any) -> "CacheRecord":
+        fingerprint, request = content["fingerprint"], content["request"]
+        if not isinstance(fingerprint, dict) or not isinstance(request, dict):
+            raise TypeError("fingerprint and request are objects")
+        if content["sha256"] != fingerprint_digest(fingerprint):
+            raise ValueError("its SHA-256 does not match the fingerprint")
+        return cls(folder, fingerprint, request, _row_shape(content["row_shape"]))
+
+    def write(self) -> None:
+        """Put the record on disk, atomically and durably. Raises CacheError; needs the lock."""
+        content = {
+            "fingerprint": self.fingerprint,
+            "sha256": self.digest,
+            "request": self.request,
+            "row_shape": self.row_shape,
+        }
+        text = json.dumps(content, sort_keys=True, indent=2, allow_nan=False)
+        with disk.explained(f"write {self.folder / FILE}"):
+            disk.write_durable(self.folder / FILE, f"{text}\n".encode())
+
+
+def _row_shape(value: Any) -> tuple[int, ...] | None:
+    return None if value is None else checked_row_shape(value)
+
+
+def checked_row_shape(value: Iterable[Any]) -> tuple[int, ...]:
+    """`value` as a row shape (views, *shape), all positive. Raises ValueError."""
+    shape = tuple(value)
+    right = all(type(length) is int and length > 0 for length in shape)
+    if not right or not 1 <= len(shape) <= _MOST_AXES:
+        raise ValueError(f"the row shape {shape!r} is not (views, ...)")
+    return shape
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}")
+
+
+def update_request(folder: Path, request: Mapping[str, Any]) -> None:
+    """Replace the stored request, nothing else. Takes the lock. Raises CacheError."""
+    with Lock(folder):
+        record = CacheRecord.read(folder)
+        replace(record, request=request).write()
+
+
+def find_caches(root: Path, backbone: str) -> list[CacheRecord]:
+    """The caches of `backbone` directly below `root`, by folder name.
+
+    Foreign folders, and folders whose record is damaged or not their own, are passed over.
+    """
+    found = []
+    for folder in sorted(root.glob(f"{slug(backbone)}-*")) if root.is_dir() else []:
+        try:
+            record = CacheRecord.read(folder)
+        except CacheError:
+            continue
+        if folder.name == folder_name(backbone, record.fingerprint):
+            found.append(record)
+    return found
+
+
+def match_request(
+    root: Path,
+    backbone: str,
+    request: Mapping[str, Any],
+    ignore: Iterable[str] = ("precision",),
+) -> list[CacheRecord]:
+    """The caches of `backbone` whose stored request equals `request`.
+
+    `ignore` names top-level keys that need not agree. Needs no heavy library.
+    """
+    wanted = _without(request, ignore)
+    return [
+        record
+        for record in find_caches(root, backbone)
+        if not differences(wanted, _without(record.request, ignore))
+    ]
+
+
+def _without(request: Mapping[str, Any], ignore: Iterable[str]) -> dict[str, Any]:
+    skipped = set(ignore)
+    return {key: value for key, value in request.items() if key not in skipped}

@@ -1,0 +1,1 @@
+"""archiveprobe command line."""

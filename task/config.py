@@ -1,0 +1,220 @@
+"""task.toml, read into frozen models; every fault names the file, the key and the nearest valid key."""
+
+import difflib
+import tomllib
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from task.errors import InputError
+
+Pixels = Annotated[int, Field(ge=8, le=4096)]
+Channels = tuple[float, float, float]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Images(_Section):
+    """Where the photographs lie, and which columns of the table say what."""
+
+    root: str = "images"
+    table: str | None = None
+    id: str = "image"
+    path: str | None = None
+    label: str = "label"
+    split: str | None = None
+    text: str | None = None
+
+
+class Folds(_Section):
+    """How the labelled rows are cut; `group` is "near-duplicates", "none" or a column."""
+
+    count: Annotated[int, Field(ge=2, le=100)] = 5
+    repeats: Annotated[int, Field(ge=1, le=100)] = 5
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    group: str = "near-duplicates"
+
+
+class Embed(_Section):
+    """Which backbones look at the photographs, through which views, at which layers."""
+
+    backbones: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("hog",)
+    views: str = "crops6"
+    layers: str = "pooled"
+
+
+class Preprocess(_Section):
+    """Pixel geometry and normalisation, where they differ from what the weights declare."""
+
+    size: Pixels
+    resize: Pixels | None = None
+    crop: Literal["center", "squash", "border"] = "center"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: Annotated[Channels, Field(strict=False)]
+    std: Annotated[Channels, Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Preprocess":
+        if min(self.std) <= 0:
+            raise ValueError("std must be positive in every channel")
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError("resize must not be smaller than size")
+        return self
+
+
+class OwnBackbone(_Section):
+    """A backbone of one's own: a library's model with weights from a file, a hub or a seed."""
+
+    library: Literal["timm", "open_clip"]
+    name: str
+    weights: str = "pretrained"
+    arguments: dict[str, str | int | float | bool] = {}
+    preprocess: Preprocess | None = None
+
+
+class Submission(_Section):
+    """The form of the file to hand in."""
+
+    template: str | None = None
+    columns: Annotated[tuple[str, ...], Field(strict=False)] = ("image", "label")
+    unreadable: str | None = None
+
+
+class Task(_Section):
+    """A whole task.toml. All its paths are relative to the file's own folder."""
+
+    file: Path
+    name: Annotated[str, Field(min_length=1)]
+    labels: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    positive: str | None = None
+    corrections: str | None = None
+    images: Images = Images()
+    folds: Folds = Folds()
+    embed: Embed = Embed()
+    prompts: dict[str, Annotated[tuple[str, ...], Field(strict=False, min_length=1)]] = {}
+    backbone: dict[str, OwnBackbone] = {}
+    submission: Submission = Submission()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of task.toml."""
+        return self.file.parent
+
+    @property
+    def work(self) -> Path:
+        """Where every product goes."""
+        return self.folder / "work"
+
+    @property
+    def root(self) -> Path:
+        """The folder that every photograph lies below."""
+        return self.folder / self.images.root
+
+    @property
+    def table(self) -> Path | None:
+        """The table of rows, or None for one folder per label."""
+        return None if self.images.table is None else self.folder / self.images.table
+
+    @model_validator(mode="after")
+    def _check(self) -> "Task":
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels: every label once")
+        if any(label != label.strip() or not label for label in self.labels):
+            raise ValueError("labels: no empty label, no spaces around one")
+        self._known("positive", () if self.positive is None else (self.positive,))
+        self._known("prompts", self.prompts)
+        unreadable = self.submission.unreadable
+        self._known("submission.unreadable", () if unreadable is None else (unreadable,))
+        return self
+
+    def _known(self, key: str, values: Iterable[str]) -> None:
+        for value in values:
+            if value not in self.labels:
+                raise ValueError(f"{key}: {value!r} is not one of labels{nearest(value, self.labels)}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Give `` (did you mean 'x'?)``, or nothing where no known word is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def load_task(file: Path) -> Task:
+    """Read a task.toml, or the one in the folder `file`.
+
+    Raises:
+        InputError: the file is missing, is not TOML, or holds an unknown key or a wrong value.
+    """
+    file = (file / "task.toml" if file.is_dir() else file).absolute()
+    content = _parse(file)
+    if "file" in content:
+        raise InputError(f"unknown key 'file' in {file}: remove it")
+    try:
+        return Task(file=file, **content)
+    except ValidationError as error:
+        raise InputError(_explain(error.errors()[0], file)) from None
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+        return tomllib.loads(text)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"no task file at {file}: name a task.toml, or make one with `archiveprobe init DIR`"
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not UTF-8 text: save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{file} is not valid TOML: {error}: mend that line") from None
+    except RecursionError:
+        raise InputError(f"{file} is nested too deeply: it is no task.toml") from None
+
+
+def _explain(fault: Mapping[str, Any], file: Path) -> str:
+    place = [str(part) for part in fault["loc"]]
+    key = ".".join(place) or "task"
+    if fault["type"] == "extra_forbidden":
+        hint = nearest(place[-1], _keys_beside(place))
+        return f"unknown key {key!r} in {file}{hint}: correct or remove it"
+    if fault["type"] == "missing":
+        return f"missing key {key!r} in {file}: add it"
+    if fault["type"] == "value_error":
+        where = "" if key == "task" else f"{key}: "
+        return f"{where}{fault['ctx']['error']} in {file}: correct it"
+    given = repr(fault["input"])
+    shown = given if len(given) <= 60 else given[:57] + "..."
+    return f"wrong value for {key!r} in {file}: {fault['msg'].lower()}, not {shown}: correct it"
+
+
+def _keys_beside(place: list[str]) -> list[str]:
+    """The valid keys of the section that holds the unknown key at `place`."""
+    annotation: Any = Task
+    for part in place[:-1]:
+        annotation = _model_in(annotation)
+        if annotation is None:
+            return []
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        elif part in annotation.model_fields:
+            annotation = annotation.model_fields[part].annotation
+    model = _model_in(annotation)
+    if model is None or get_origin(model) is dict:
+        return []
+    return [key for key in model.model_fields if key != "file"]
+
+
+def _model_in(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
+    if get_origin(annotation) is dict:
+        return annotation
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_model else None

@@ -1,0 +1,64 @@
+"""Groups of photographs that are copies of each other, exact or nearly so."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from task.manifest import Entry
+
+# Bits of 64 by which the hashes of two copies may differ; among 1,714 distinct real photographs no
+# pair is within 8, and two are within 10.
+NEAR_BITS = 8
+_BLOCK = 2048
+
+
+def near_duplicate_groups(entries: Sequence[Entry], *, bits: int = NEAR_BITS) -> np.ndarray:
+    """Number the groups of equal and near-duplicate photographs.
+
+    Two photographs belong together when their bytes are equal or their perceptual hashes (taken
+    inside any uniform border) differ in at most `bits` bits; groups are the connected components.
+    Blank photographs all look alike to such a hash, so only equal bytes join them.
+
+    Returns:
+        (n,) int64, group numbers from 0 in the order of their first member.
+    """
+    count = len(entries)
+    left, right = _near_pairs(entries, bits)
+    equal = _equal_pairs(entries)
+    heads, tails = np.concatenate([left, equal[0]]), np.concatenate([right, equal[1]])
+    links = coo_array((np.ones(len(heads), bool), (heads, tails)), shape=(count, count))
+    _, component = connected_components(links, directed=False)
+    _, first, number = np.unique(component, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number].astype(np.int64)
+
+
+def _equal_pairs(entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray]:
+    first: dict[str, int] = {}
+    pairs = [
+        (first.setdefault(entry.digest, at), at)
+        for at, entry in enumerate(entries)
+        if entry.digest
+    ]
+    table = np.array(pairs, np.int64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _near_pairs(entries: Sequence[Entry], bits: int) -> tuple[np.ndarray, np.ndarray]:
+    hashes = [
+        int(entry.observed.phash, 16)
+        if entry.observed and entry.observed.phash and entry.status not in ("blank", "tiny")
+        else None
+        for entry in entries
+    ]
+    places = np.array([at for at, value in enumerate(hashes) if value is not None], np.int64)
+    values = np.array([value for value in hashes if value is not None], np.uint64)
+    heads, tails = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK]
+        distance = np.bitwise_count(block[:, None] ^ values[None, start:])
+        row, column = np.nonzero(np.triu(distance <= bits, 1))
+        heads.append(places[start + row])
+        tails.append(places[start + column])
+    return np.concatenate(heads), np.concatenate(tails)
