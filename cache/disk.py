@@ -4,7 +4,7 @@ A fault-injection test replaces `disk.os` and thereby sees every call that chang
 no other module of this folder writes, renames or removes anything that matters.
 """
 
-# ruff: noqa: PTH
+# ruff: noqa: PTH102, PTH105, PTH106, PTH108
 # pathlib would hide the calls that a fault-injection test has to intercept one by one.
 
 import contextlib
@@ -155,9 +155,10 @@ class Staged(io.RawIOBase):
         self._path = path
         self._temporary = temporary_beside(path)
         self._error: OSError | None = None
+        self._finished = False
+        self._descriptor = -1
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._descriptor = os.open(self._temporary, flags, 0o644)
-        self._finished = False
 
     def write(self, data: "ReadableBuffer", /) -> int:
         """Write all of `data`; an OSError is kept for `finish`."""
@@ -226,6 +227,8 @@ class Staged(io.RawIOBase):
         if self.closed:
             return
         super().close()
+        if self._descriptor < 0:
+            return
         try:
             os.close(self._descriptor)
         finally:

@@ -36,6 +36,11 @@ class Lock:
                 raise
         self._descriptor = descriptor
 
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._descriptor is not None
+
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
         descriptor, self._descriptor = self._descriptor, None

@@ -101,20 +101,18 @@ def _parse_commit(line: bytes) -> Commit | None:
         return None
     # A true CRC proves that the line is whole, not that we wrote it.
     fields = _json_object(match[2])
-    if fields is None or fields.keys() != set(Commit._fields):
-        return None
-    commit = Commit(**fields)
-    return commit if _is_sound(commit) else None
+    return Commit(**fields) if fields is not None and _is_sound(fields) else None
 
 
-def _is_sound(commit: Commit) -> bool:
-    if not isinstance(commit.file, str) or not isinstance(commit.sha256, str):
+def _is_sound(fields: dict[str, Any]) -> bool:
+    if fields.keys() != set(Commit._fields):
         return False
-    name = _SHARD_NAME.fullmatch(commit.file)
-    if not name or not re.fullmatch(r"[0-9a-f]{64}", commit.sha256):
+    file, rows, size, sha256 = (fields[name] for name in Commit._fields)
+    name = _SHARD_NAME.fullmatch(file) if isinstance(file, str) else None
+    if name is None or not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
         return False
-    counts = type(commit.rows) is int and type(commit.bytes) is int
-    return counts and 0 < commit.rows <= commit.bytes and commit.sha256.startswith(name[2])
+    counts = type(rows) is int and type(size) is int
+    return counts and 0 < rows <= size and sha256.startswith(name[2])
 
 
 def _json_object(data: bytes) -> dict[str, Any] | None:

@@ -117,7 +117,7 @@ class CacheRecord:
             raise TypeError("fingerprint and request are objects")
         if content["sha256"] != fingerprint_digest(fingerprint):
             raise ValueError("its SHA-256 does not match the fingerprint")
-        return cls(folder, fingerprint, request, _row_shape(content["row_shape"]))
+        return cls(folder, fingerprint, request, _row_shape(content.get("row_shape")))
 
     def write(self) -> None:
         """Put the record on disk, atomically and durably. Raises CacheError; needs the lock."""

@@ -120,6 +120,16 @@ class Task(_Section):
         """The table of rows, or None for one folder per label."""
         return None if self.images.table is None else self.folder / self.images.table
 
+    def asks(self, backbone: str) -> dict[str, Any]:
+        """What this task asks of a backbone's cache; readers find the cache by it."""
+        own = self.backbone.get(backbone)
+        return {
+            "backbone": backbone,
+            "own": own.model_dump(mode="json") if own else None,
+            "views": self.embed.views,
+            "layers": self.embed.layers,
+        }
+
     @model_validator(mode="after")
     def _check(self) -> "Task":
         if len(set(self.labels)) != len(self.labels):

@@ -5,12 +5,11 @@ Size, mtime and inode are kept as a hint that a file's digest is still the one r
 """
 
 import csv
-import dataclasses
 import io
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
@@ -165,7 +164,8 @@ def _look(root: Path, row: Row, hint: Entry | None, folders: dict[Path, bool]) -
         if not stat.S_ISREG(facts.st_mode):
             return replace(entry, observed=rejected("not_a_file", "it is no ordinary file"))
         if hint and hint.digest and hint.observed and _unchanged(hint, facts):
-            return replace(hint, id=row.id)
+            lasting = None if hint.status in PASSING else hint.observed
+            return replace(hint, id=row.id, observed=lasting)
         content_digest = digest(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return replace(entry, observed=rejected("missing_file"))
@@ -199,19 +199,12 @@ def _below(root: Path, path: str, folders: dict[Path, bool]) -> Path | None:
     return file if folders[folder] and not leaves else None
 
 
-def observations(entries: Iterable[Entry]) -> Iterator[tuple[str, Observation]]:
-    """The observations by digest, each digest as often as it occurs."""
-    for entry in entries:
-        if entry.digest and entry.observed:
-            yield entry.digest, entry.observed
-
-
 def with_observations(
     entries: Iterable[Entry], observed: Mapping[str, Observation]
 ) -> list[Entry]:
     """The entries, with new observations laid over by digest."""
     return [
-        dataclasses.replace(entry, observed=observed[entry.digest])
+        replace(entry, observed=observed[entry.digest])
         if entry.digest in observed
         else entry
         for entry in entries

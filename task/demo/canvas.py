@@ -71,7 +71,7 @@ _MOODS: dict[str, tuple[float, Colour, Colour, float, float, float, float]] = {
     "day": (0.36, (88, 146, 206), (190, 214, 228), 0.35, 1.02, 1.05, 1.05),
     "overcast": (0.17, (168, 174, 180), (206, 208, 208), 0.55, 0.94, 0.75, 0.95),
     "dusk": (0.15, (84, 92, 146), (238, 172, 116), 0.55, 0.84, 1.15, 1.1),
-    "night": (0.09, (16, 22, 46), (48, 52, 78), 0.5, 0.5, 0.9, 1.15),
+    "night": (0.09, (20, 28, 58), (58, 62, 92), 0.5, 0.64, 0.9, 1.05),
     "dust": (0.15, (196, 176, 140), (216, 196, 160), 0.9, 0.95, 0.75, 0.9),
     "faded": (0.08, (170, 170, 168), (214, 212, 208), 0.5, 1.0, 0.08, 0.95),
 }
@@ -120,8 +120,10 @@ class Canvas:
 
     def ink(self, colour: Colour, depth: float = 0.0) -> tuple[int, int, int]:
         """Return the colour as seen through the haze at a depth from 0 (here) to 1 (far)."""
-        share = min(0.85, depth * self.mood.haze_amount)
-        r, g, b = mix(colour, self.mood.haze, share)
+        r, g, b = colour
+        if depth:
+            share = min(0.85, depth * self.mood.haze_amount)
+            r, g, b = mix(colour, self.mood.haze, share)
         return (
             max(0, min(255, int(r))),
             max(0, min(255, int(g))),
@@ -157,14 +159,19 @@ class Canvas:
         mood, rng = self.mood, self.rng
         pixels = np.asarray(self.image.reduce(SCALE), dtype=np.float32)
         size = (pixels.shape[1], pixels.shape[0])
-        stains = np.asarray(soft_field(rng, size, 24)) * 0.16 + np.asarray(
-            soft_field(rng, size, 4)
-        ) * rng.uniform(0.0, 0.35)
-        grey = pixels.mean(axis=2, keepdims=True)
-        pixels = grey + (pixels - grey) * mood.saturation
+        coarse = soft_field(rng, (40, 40), 4)
+        stains = rng.random((40, 40), dtype=np.float32) * 0.06 + np.asarray(
+            coarse, dtype=np.float32
+        ) * np.float32(rng.uniform(0.0, 0.35))
+        dirt = np.asarray(Image.fromarray(stains).resize(size, Image.Resampling.BILINEAR))
+        grey = (pixels @ np.full((3, 1), 1 / 3, dtype=np.float32)) * np.float32(
+            1 - mood.saturation
+        )
+        pixels = pixels * np.float32(mood.saturation) + grey
         gain = np.asarray(mood.tint, dtype=np.float32) * mood.exposure
-        pixels *= gain * (1.08 - stains[:, :, None])
-        middle = 118.0 * mood.exposure
-        pixels = middle + (pixels - middle) * mood.contrast
-        noise = rng.standard_normal(pixels.shape[:2], dtype=np.float32) * mood.grain
-        return Image.fromarray(np.clip(pixels + noise[:, :, None], 0, 255).astype(np.uint8))
+        pixels *= (1.05 - dirt)[:, :, None] * (gain * np.float32(mood.contrast))
+        noise = rng.standard_normal(dirt.shape, dtype=np.float32) * np.float32(mood.grain)
+        # Contrast turns around a middle tone, so that it alone makes no picture lighter.
+        noise += 118.0 * mood.exposure * (1 - mood.contrast)
+        pixels += noise[:, :, None]
+        return Image.fromarray(np.clip(pixels, 0, 255, out=pixels).astype(np.uint8))

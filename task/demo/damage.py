@@ -191,14 +191,14 @@ def _draw_crack(canvas: Canvas, wall: Wall, harm: Harm) -> None:
 def pancake(canvas: Canvas, wall: Wall, style: Style) -> None:
     """Draw a building whose storeys fell flat: tilted slabs one on another."""
     rng = canvas.rng
-    left, base = wall.left_base
-    right = wall.right_base[0]
-    high = abs(wall.left_base[1] - wall.left_top[1]) * rng.uniform(0.3, 0.5)
+    left, right = sorted((wall.left_base[0], wall.right_base[0]))
+    base, top = wall.at(0.5, 0.0)[1], wall.at(0.5, 1.0)[1]
+    high = (base - top) * rng.uniform(0.3, 0.5)
     floors = max(3, style.storeys)
     lean = rng.normal(0, 0.16)
     for row in range(floors):
         y = base - high * row / floors
-        a, b = left + rng.normal(0, 2) * canvas.unit, right + rng.normal(0, 2) * canvas.unit
+        a, b = left + (right - left) * rng.uniform(-0.05, 0.05, 2) + (0, right - left)
         tilt = (lean + rng.normal(0, 0.06)) * high
         thick = high / floors
         room = [(a, y + tilt), (b, y - tilt), (b, y - tilt - thick), (a, y + tilt - thick)]

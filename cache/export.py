@@ -1,0 +1,110 @@
+"""One ordinary HDF5 file for notebooks, in the order of the table."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cache import disk, shard, spec
+from cache.errors import CacheError
+from cache.reader import Reader
+
+_BLOCK_BYTES = 128 * 2**20
+
+
+def export(
+    path: Path,
+    columns: Mapping[str, Sequence[str]],
+    keys: Sequence[bytes | None],
+    readers: Mapping[str, Reader],
+    *,
+    overwrite: bool = False,
+    block_bytes: int = _BLOCK_BYTES,
+) -> None:
+    """Write `columns` as UTF-8 strings and, per backbone, `embeddings/<slug>`, at `path`.
+
+    Every column and `keys` have one entry per row of the table (n); an embedding dataset is
+    (n, views, *shape) float16, NaN where the key is None or unknown. Characters that HDF5 or
+    UTF-8 cannot hold are written as escapes. Atomic, streamed in blocks of `block_bytes`. Raises
+    CacheError: the file is there, lengths differ, two names give one slug, a cache is damaged or
+    empty, the disk is full.
+    """
+    _check(path, columns, keys, readers, overwrite)
+    with disk.explained(f"write {path}"), disk.Staged(path) as staged:
+        try:
+            with h5py.File(staged, "w", libver=shard.LIBVER) as file:
+                for name, values in columns.items():
+                    _write_column(file, name, values)
+                for name, reader in readers.items():
+                    _write_embeddings(file, name, reader, keys, block_bytes)
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            # HDF5 stumbles over a disk that is full before it can say that it was.
+            raise staged.failure or CacheError(f"cannot write {path}: {error}") from error
+        staged.finish()
+
+
+def _check(
+    path: Path,
+    columns: Mapping[str, Sequence[str]],
+    keys: Sequence[bytes | None],
+    readers: Mapping[str, Reader],
+    overwrite: bool,
+) -> None:
+    if path.exists() and not overwrite:
+        raise CacheError(f"{path} exists already; name another file, or allow overwriting")
+    for name, values in columns.items():
+        if len(values) != len(keys):
+            raise CacheError(
+                f"column {name!r} has {len(values)} values for {len(keys)} rows of the table"
+            )
+    slugs: dict[str, str] = {}
+    for name, reader in readers.items():
+        other = slugs.setdefault(spec.slug(name), name)
+        if other != name:
+            raise CacheError(
+                f"{name!r} and {other!r} would share the name {spec.slug(name)!r} in {path}; "
+                "export them into two files"
+            )
+        if reader.row_shape is None:
+            raise CacheError(f"the cache {reader.folder} has no rows yet; run embed")
+
+
+def _write_column(file: h5py.File, name: str, values: Sequence[str]) -> None:
+    dataset = file.create_dataset(name, (len(values),), h5py.string_dtype("utf-8"))
+    if values:
+        dataset[...] = np.array([_storable(value) for value in values], object)
+
+
+def _storable(text: str) -> bytes:
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace")
+
+
+def _write_embeddings(
+    file: h5py.File,
+    name: str,
+    reader: Reader,
+    keys: Sequence[bytes | None],
+    block_bytes: int,
+) -> None:
+    shape = reader.row_shape or ()
+    dtype = np.dtype(np.float16)
+    where = f"embeddings/{spec.slug(name)}"
+    if keys:
+        dataset = shard.write_checksummed(file, where, (len(keys), *shape), dtype)
+    else:
+        dataset = file.create_dataset(where, (0, *shape), dtype)
+    dataset.attrs["backbone"] = name
+    dataset.attrs["fingerprint"] = reader.record.digest
+    dataset.attrs["views"] = _views(reader.fingerprint)
+    step = max(1, block_bytes // max(1, int(np.prod(shape)) * dtype.itemsize))
+    if dataset.chunks and step > dataset.chunks[0]:
+        step -= step % dataset.chunks[0]  # Whole chunks, so that each is written once.
+    for start in range(0, len(keys), step):
+        dataset[start : start + step] = reader.read(keys[start : start + step])[1]
+
+
+def _views(fingerprint: Mapping[str, Any]) -> str:
+    return json.dumps(fingerprint.get("views"))

@@ -1,0 +1,111 @@
+"""Find and remove what no task needs any more; only what the cache itself has written."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache import disk, lock, log, spec
+from cache.resume import SET_ASIDE, SHARDS
+
+_CACHE_NAME = re.compile(r".+-[0-9a-f]{16}", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """Something that may go: `path` (a cache folder, a set-aside shard or a temporary), its size
+    in bytes, the reason, and the cache folder it belongs to."""
+
+    path: Path
+    bytes: int
+    reason: str
+    cache: Path
+
+
+def prunable(root: Path, keep: Iterable[str]) -> list[Prunable]:
+    """What may be removed below `root`, where `keep` names the cache folders in use.
+
+    Caches that somebody writes to, links, and folders that are not caches are never listed.
+    Changes nothing. Raises CacheError when `root` cannot be read.
+    """
+    kept = set(keep)
+    found: list[Prunable] = []
+    with disk.explained(f"read {root}"):
+        for folder in sorted(root.iterdir()) if root.is_dir() else []:
+            if not _is_cache(folder) or lock.is_locked(folder):
+                continue
+            if folder.name in kept:
+                found += _leftovers(folder)
+            else:
+                size = sum(path.lstat().st_size for path in _own_files(folder))
+                found.append(Prunable(folder, size, "no task uses this cache", folder))
+    return found
+
+
+def prune(items: Iterable[Prunable]) -> int:
+    """Remove `items`, each under its cache's lock, and return the bytes freed.
+
+    Files that the cache has not written stay, and so does their folder. An item that is gone is
+    passed over. Raises CacheError, also when somebody has begun to write to a cache.
+    """
+    freed = 0
+    for item in items:
+        if not _is_cache(item.cache):
+            continue
+        with lock.Lock(item.cache), disk.explained(f"remove {item.path}"):
+            whole = item.path == item.cache
+            own = list(_own_files(item.cache))
+            for path in own if whole else [path for path in own if path == item.path]:
+                freed += path.lstat().st_size
+                disk.remove(path)
+            if whole:
+                _remove_folders(item.cache)
+    return freed
+
+
+def _is_cache(folder: Path) -> bool:
+    named = _CACHE_NAME.fullmatch(folder.name) is not None
+    record = folder / spec.FILE
+    plain = not folder.is_symlink() and not record.is_symlink()
+    return named and plain and record.is_file()
+
+
+def _leftovers(folder: Path) -> Iterator[Prunable]:
+    for path in _own_files(folder):
+        if path.parent.name == SET_ASIDE:
+            reason = "a damaged shard that was set aside"
+        elif path.name.startswith(disk.TEMPORARY):
+            reason = "left behind by a run that was killed"
+        else:
+            continue
+        yield Prunable(path, path.lstat().st_size, reason, folder)
+
+
+def _own_files(folder: Path) -> Iterator[Path]:
+    # The record comes last: what a killed prune leaves still looks like a cache to the next.
+    for name in (SHARDS, SET_ASIDE):
+        place = folder / name
+        if place.is_dir() and not place.is_symlink():
+            yield from (path for path in sorted(place.iterdir()) if _is_own(path))
+    yield from sorted(path for path in folder.glob(f"{disk.TEMPORARY}*") if path.is_file())
+    for name in (log.FAILURES, log.COMMITS, spec.FILE):
+        if (folder / name).is_file():
+            yield folder / name
+
+
+def _is_own(path: Path) -> bool:
+    if path.is_dir():
+        return False
+    base = path.name[: path.name.find(".h5") + 3]
+    return path.name.startswith(disk.TEMPORARY) or log.shard_sequence(base) is not None
+
+
+def _remove_folders(folder: Path) -> None:
+    for name in (SHARDS, SET_ASIDE):
+        if (folder / name).is_dir() and not (folder / name).is_symlink():
+            disk.remove_folder(folder / name)
+    if any(path.name != lock.NAME for path in folder.iterdir()):
+        return
+    disk.remove(folder / lock.NAME)
+    if disk.remove_folder(folder):
+        disk.fsync_folder(folder.parent)

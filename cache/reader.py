@@ -1,0 +1,121 @@
+"""Read a cache: no lock, nothing written, and never a number that was not stored."""
+
+from collections.abc import KeysView, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import log, shard
+from cache.errors import CacheError
+from cache.log import Failure
+from cache.resume import SHARDS
+from cache.shard import Embeddings, ShardError
+from cache.spec import CacheRecord
+
+
+class Reader:
+    """The rows of a cache as its log stood on opening; fine on a read-only folder.
+
+    Raises CacheError, naming the file, when the record or the log is damaged or a shard is
+    missing or of the wrong size.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.record = CacheRecord.read(folder)
+        entries = log.read_log(folder / log.COMMITS)
+        if entries.bad_lines:
+            raise CacheError(
+                f"{folder / log.COMMITS}: line {entries.bad_lines[0]} is damaged; run embed again"
+            )
+        self.commits = entries.entries
+        for commit in self.commits:
+            self._check_size(commit)
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything the numbers depend on."""
+        return self.record.fingerprint
+
+    @property
+    def row_shape(self) -> tuple[int, ...] | None:
+        """(views, *shape) of every row; None as long as the cache is empty."""
+        return self.record.row_shape
+
+    @property
+    def rows(self) -> int:
+        """Committed rows."""
+        return sum(commit.rows for commit in self.commits)
+
+    @property
+    def size(self) -> int:
+        """Bytes in all shards."""
+        return sum(commit.bytes for commit in self.commits)
+
+    @property
+    def keys(self) -> KeysView[bytes]:
+        """The keys of all rows, set-like. Raises CacheError for a damaged shard."""
+        return self._index.keys()
+
+    @cached_property
+    def failures(self) -> dict[bytes, Failure]:
+        """Pictures without an embedding; a row that came later takes its failure away."""
+        failures = log.read_failures(self.folder / log.FAILURES)
+        return {key: failure for key, failure in failures.items() if key not in self._index}
+
+    def read(self, keys: Sequence[bytes | None]) -> tuple[NDArray[np.bool_], Embeddings]:
+        """The rows of `keys`, in that order, repeats allowed; None is never there.
+
+        Returns present (n,) and embeddings (n, views, *shape) float16, NaN where not present.
+        Every chunk of a shard is read once, under its checksum. Raises CacheError naming a shard
+        that is damaged, and for a cache without any row, whose row shape nobody knows.
+        """
+        if self.row_shape is None:
+            raise CacheError(f"the cache {self.folder} has no rows yet; run embed")
+        found = (-1 if key is None else self._index.get(key, -1) for key in keys)
+        where = np.fromiter(found, np.intp, len(keys))
+        present = where >= 0
+        out = np.empty((len(keys), *self.row_shape), np.float16)
+        out[~present] = np.nan
+        # Stable, so that rows in table order stay runs that are read straight into place.
+        order = np.argsort(where, kind="stable")[np.count_nonzero(~present) :]
+        owner = np.searchsorted(self._starts, where[order], side="right") - 1
+        for number in np.unique(owner):
+            targets = order[owner == number]
+            commit = self.commits[number]
+            with shard.open_checked(self._path(commit), self.row_shape, commit.rows) as file:
+                rows = where[targets] - self._starts[number]
+                shard.gather(file["embeddings"], rows, out, targets)
+        return present, out
+
+    @cached_property
+    def _starts(self) -> NDArray[np.intp]:
+        counts = [commit.rows for commit in self.commits]
+        return np.cumsum([0, *counts], dtype=np.intp)[:-1]
+
+    @cached_property
+    def _index(self) -> dict[bytes, int]:
+        index: dict[bytes, int] = {}
+        for commit in self.commits:
+            for key in shard.read_keys(self._path(commit), self.row_shape or (), commit.rows):
+                # A key twice would shift nothing, but which row is meant is then anyone's guess.
+                if index.setdefault(key, len(index)) != len(index) - 1:
+                    raise ShardError(str(self._path(commit)), "a key occurs twice")
+        return index
+
+    def _path(self, commit: log.Commit) -> Path:
+        return self.folder / SHARDS / commit.file
+
+    def _check_size(self, commit: log.Commit) -> None:
+        path = self._path(commit)
+        try:
+            size = path.lstat().st_size
+        except FileNotFoundError:
+            raise ShardError(str(path), "missing") from None
+        except OSError as error:
+            raise CacheError(f"cannot read {path}: {error.strerror}; check the disk") from error
+        if size != commit.bytes:
+            raise ShardError(str(path), f"{size} bytes instead of {commit.bytes}")

@@ -1,0 +1,178 @@
+"""Bring a cache folder, in whatever state a fault left it, back to one that can be continued.
+
+Only under the lock. Nothing is deleted but temporaries: what cannot be used is set aside, its
+rows count as absent and are computed again.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cache import disk, log, shard, spec
+from cache.errors import CacheError
+from cache.log import Commit
+from cache.shard import ShardError
+
+SHARDS = "shards"
+SET_ASIDE = "set-aside"
+
+
+@dataclass
+class State:
+    """What a cache holds after repair.
+
+    `notes` are sentences for a person, one for every repair.
+    """
+
+    commits: list[Commit] = field(default_factory=list)
+    keys: set[bytes] = field(default_factory=set)
+    next_sequence: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def take(self, commit: Commit, keys: list[bytes]) -> None:
+        """Count the rows of a shard as done. Raises ShardError when a key is there already."""
+        if len(set(keys)) != len(keys) or not self.keys.isdisjoint(keys):
+            raise ShardError(commit.file, "a key occurs twice")
+        self.keys.update(keys)
+        self.commits.append(commit)
+
+
+def resume(folder: Path, row_shape: tuple[int, ...] | None) -> State:
+    """Repair `folder` and say what is done. `row_shape` is (views, *shape), None before any row.
+
+    Raises CacheError when the folder cannot be read or written.
+    """
+    state = State()
+    with disk.explained(f"resume the cache {folder}"):
+        disk.make_folder(folder / SHARDS)
+        for place in (folder, folder / SHARDS):
+            disk.drop_temporaries(place)
+        written = log.read_log(folder / log.COMMITS)
+        for commit in written.entries:
+            _keep(folder, commit, row_shape, state)
+        kept = len(state.commits)
+        for path in _orphans(folder, {commit.file for commit in written.entries}):
+            _adopt(folder, path, row_shape, state)
+        _settle_log(folder, written, kept, state)
+        state.next_sequence = _next_sequence(folder)
+    return state
+
+
+def set_aside(folder: Path, name: str) -> None:
+    """Move a shard out of use, keeping its bytes. Raises OSError; needs the lock."""
+    target = folder / SET_ASIDE / name
+    disk.make_folder(target.parent)
+    number = 1
+    while target.exists():
+        target = target.with_name(f"{name}.{number}")
+        number += 1
+    disk.move_durable(folder / SHARDS / name, target)
+
+
+def _keep(folder: Path, commit: Commit, row_shape: tuple[int, ...] | None, state: State) -> None:
+    path = folder / SHARDS / commit.file
+    if not path.is_symlink() and not path.exists():
+        state.notes.append(f"{commit.file} is missing: {commit.rows} rows to compute again")
+        return
+    try:
+        if path.lstat().st_size != commit.bytes:
+            raise ShardError(str(path), "wrong size")
+        state.take(commit, shard.read_keys(path, _known(path, row_shape), commit.rows))
+    except ShardError as error:
+        set_aside(folder, commit.file)
+        state.notes.append(f"{commit.file} set aside ({error.reason})")
+
+
+def _orphans(folder: Path, logged: set[str]) -> list[Path]:
+    shards = (folder / SHARDS).iterdir()
+    names = (p for p in shards if log.shard_sequence(p.name) is not None and p.name not in logged)
+    return sorted(names)
+
+
+def _adopt(folder: Path, path: Path, row_shape: tuple[int, ...] | None, state: State) -> None:
+    try:
+        commit, keys = _verified(path, _known(path, row_shape))
+        state.take(commit, keys)
+        state.notes.append(f"{path.name} adopted: {commit.rows} rows were not in the log")
+    except ShardError as error:
+        set_aside(folder, path.name)
+        state.notes.append(f"{path.name} set aside ({error.reason})")
+
+
+def _known(path: Path, row_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    if row_shape is None:
+        raise ShardError(str(path), "the fingerprint file declares no row shape")
+    return row_shape
+
+
+def _verified(path: Path, row_shape: tuple[int, ...]) -> tuple[Commit, list[bytes]]:
+    with shard.open_checked(path, row_shape):
+        data = path.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    rows = shard.read(data, row_shape)
+    if f"-{sha256[:8]}.h5" not in path.name:
+        raise ShardError(str(path), "its name does not match its content")
+    if (reason := shard.fault(rows)) is not None:
+        raise ShardError(str(path), reason)
+    commit = Commit(path.name, len(rows.key), len(data), sha256)
+    return commit, [key.tobytes() for key in rows.key]
+
+
+def _settle_log(folder: Path, written: log.Log, kept: int, state: State) -> None:
+    path = folder / log.COMMITS
+    if written.damaged or kept != len(written.entries):
+        disk.write_durable(path, b"".join(map(log.format_commit, state.commits)))
+        if written.damaged:
+            state.notes.append(f"{log.COMMITS} had damaged lines, which were removed")
+        return
+    for commit in state.commits[kept:]:
+        disk.append_durable(path, log.format_commit(commit))
+
+
+def _next_sequence(folder: Path) -> int:
+    places = [folder / SHARDS, folder / SET_ASIDE]
+    names = [path.name for place in places if place.is_dir() for path in place.iterdir()]
+    # A set-aside name may carry a suffix; its sequence number stays used.
+    numbers = [log.shard_sequence(name[: name.find(".h5") + 3]) for name in names]
+    return max((number for number in numbers if number is not None), default=-1) + 1
+
+
+def agree(
+    folder: Path,
+    fingerprint: Mapping[str, Any],
+    request: Mapping[str, Any],
+    row_shape: tuple[int, ...] | None,
+) -> spec.CacheRecord:
+    """The record of `folder`, written or brought up to date. Needs the lock.
+
+    Raises CacheError when the folder belongs to another fingerprint or row shape.
+    """
+    shape = None if row_shape is None else storable_shape(folder, row_shape)
+    record = spec.CacheRecord(folder, fingerprint, request, shape)
+    if not (folder / spec.FILE).exists():
+        record.write()
+        return record
+    old = spec.CacheRecord.read(folder)
+    changed = spec.differences(old.fingerprint, fingerprint)
+    if old.row_shape is not None and shape not in (None, old.row_shape):
+        changed.append(("row shape", list(old.row_shape), list(shape or ())))
+    if changed:
+        path, before, after = changed[0]
+        raise CacheError(
+            f"the cache {folder} was computed with another {path} ({before!s:.80}, now "
+            f"{after!s:.80}): embed into the folder of its own fingerprint"
+        )
+    record = replace(record, row_shape=shape or old.row_shape)
+    if record.row_shape != old.row_shape or spec.differences(old.request, request):
+        record.write()
+    return record
+
+
+def storable_shape(folder: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` as (views, *shape), or CacheError."""
+    try:
+        return spec.checked_row_shape(shape)
+    except ValueError as error:
+        raise CacheError(f"{error}: it cannot be stored in the cache {folder}") from None

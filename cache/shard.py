@@ -1,0 +1,242 @@
+"""One shard: an HDF5 file built in memory, and the checks that come before any byte is believed.
+
+An HDF5 file can point at other files, claim any size and carry code-loading filters; a shard may
+be the work of a fault or of a stranger. So the structure is compared with the one form that
+`build` writes before the first read of data, and every chunk read is under a checksum.
+"""
+
+import contextlib
+import io
+import math
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import disk
+from cache.errors import CacheError
+
+KEY_BYTES = 32
+LIBVER = ("v110", "v110")  # The oldest form in which metadata is under checksums too.
+_CHUNK_BYTES = 1 << 20
+_BLOCK_CHUNKS = 4
+_FORMAT = "archiveprobe shard"
+_VERSION = 1
+
+Embeddings = NDArray[np.float16]
+
+
+class ShardError(CacheError):
+    """A shard is missing, damaged or not in our form; its rows have to be computed again."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(
+            f"{where}: {reason}; run `archiveprobe cache verify --deep`, which sets it aside, "
+            "then embed again"
+        )
+        self.reason = reason
+
+
+class Shard(NamedTuple):
+    """The rows of one shard: key (n, 32), embeddings (n, views, *shape), norm and view_ok
+    (n, views)."""
+
+    key: NDArray[np.uint8]
+    embeddings: Embeddings
+    norm: NDArray[np.float32]
+    view_ok: NDArray[np.bool_]
+
+
+def build(
+    keys: NDArray[np.uint8],
+    embeddings: Embeddings,
+    norm: NDArray[np.float32],
+    view_ok: NDArray[np.bool_],
+) -> bytes:
+    """The bytes of a shard; equal rows give equal bytes.
+
+    keys (n, 32), embeddings (n, views, *shape), norm (L2, before the cast) and view_ok (n, views),
+    n at least 1.
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=LIBVER) as file:
+        file.attrs.create("version", _VERSION, dtype="<u4")
+        file.attrs.create("format", np.bytes_(_FORMAT))
+        for name, data in Shard(keys, embeddings, norm, view_ok)._asdict().items():
+            write_checksummed(file, name, data.shape, data.dtype)[...] = data
+    return buffer.getvalue()
+
+
+def write_checksummed(
+    file: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> h5py.Dataset:
+    """Create a dataset in the form all our files use: chunks of about 1 MiB, Fletcher-32,
+    uncompressed (float16 embeddings hardly shrink), no object times."""
+    return file.create_dataset(
+        name,
+        shape,
+        dtype,
+        chunks=(_chunk_rows(shape, dtype), *shape[1:]),
+        fletcher32=True,
+        track_times=False,
+    )
+
+
+def _chunk_rows(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    row_bytes = max(1, math.prod(shape[1:]) * dtype.itemsize)
+    return max(1, min(shape[0], _CHUNK_BYTES // row_bytes))
+
+
+@contextlib.contextmanager
+def open_checked(
+    source: Path | bytes, row_shape: tuple[int, ...], rows: int | None = None, name: str = "shard"
+) -> Iterator[h5py.File]:
+    """An HDF5 file whose structure is that of a shard with rows of `row_shape` (views, *shape).
+
+    `rows` is what the log declares; None takes what the file says, within its size. Whatever
+    HDF5 raises inside the block leaves as ShardError; CacheError when the file may not be read.
+    """
+    where = str(source) if isinstance(source, Path) else name
+    size = _readable_size(source) if isinstance(source, Path) else len(source)
+    handle = source if isinstance(source, Path) else io.BytesIO(source)
+    try:
+        # Shards never change, so HDF5's own locking would only get in a reader's way.
+        with h5py.File(handle, "r", locking=False) as file:
+            _check_members(file)
+            _check_shapes(file, row_shape, rows, size)
+            yield file
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ShardError(where, f"damaged or not a shard ({reason})") from error
+
+
+def _readable_size(path: Path) -> int:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        raise ShardError(str(path), "missing") from None
+    except OSError as error:
+        raise CacheError(f"cannot read {path}: {error.strerror}; check the disk") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ShardError(str(path), "not a plain file")
+    # A file that this user may not read is no damaged one, and must not be set aside.
+    with disk.explained(f"read {path}"), path.open("rb"):
+        pass
+    return status.st_size
+
+
+def _check_members(file: h5py.File) -> None:
+    version = h5py.h5a.open(file.id, b"version")
+    if version.shape != () or version.dtype != np.dtype("<u4") or file.attrs["version"] != _VERSION:
+        raise ValueError(f"its form is not version {_VERSION}")
+    members = set(file.id)
+    if members != {name.encode() for name in Shard._fields}:
+        raise ValueError(f"unexpected members {sorted(members)[:8]!r}"[:200])
+    for member in sorted(members):
+        if file.id.links.get_info(member).type != h5py.h5l.TYPE_HARD:
+            raise ValueError(f"{member.decode()} is a link to elsewhere")
+        if not isinstance(h5py.h5o.open(file.id, member), h5py.h5d.DatasetID):
+            raise ValueError(f"{member.decode()} is not a dataset")
+        _check_storage(file[member])
+
+
+def _check_storage(dataset: h5py.Dataset) -> None:
+    settings = dataset.id.get_create_plist()
+    if settings.get_external_count():
+        raise ValueError(f"{dataset.name} is stored in another file")
+    if settings.get_layout() != h5py.h5d.CHUNKED:
+        raise ValueError(f"{dataset.name} is not chunked")
+    filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
+    if filters != [h5py.h5z.FILTER_FLETCHER32]:
+        raise ValueError(f"{dataset.name} has other filters than a checksum")
+
+
+def _check_shapes(file: h5py.File, row_shape: tuple[int, ...], rows: int | None, size: int) -> None:
+    shape = file["embeddings"].shape
+    n = rows if rows is not None else (shape[0] if shape else 0)
+    views = row_shape[:1]
+    wanted: dict[str, tuple[tuple[int, ...], Any]] = {
+        "key": ((n, KEY_BYTES), np.uint8),
+        "embeddings": ((n, *row_shape), np.float16),
+        "norm": ((n, *views), np.float32),
+        "view_ok": ((n, *views), np.bool_),
+    }
+    if n < 1:
+        raise ValueError("it has no rows")
+    for name, (right, dtype) in wanted.items():
+        dataset = file[name]
+        if dataset.shape != right or dataset.maxshape != right or dataset.dtype != dtype:
+            raise ValueError(
+                f"{name} is {dataset.dtype}{dataset.shape}, not {np.dtype(dtype)}{right}"
+            )
+        # Chunks that were never written read as zeros; chunks that share bytes, as a bomb.
+        if not dataset.nbytes <= dataset.id.get_storage_size() <= size:
+            raise ValueError(f"{name} claims more bytes than the file holds")
+        if dataset.chunks != (_chunk_rows(right, dataset.dtype), *right[1:]):
+            raise ValueError(f"{name} has foreign chunks")
+
+
+def read_keys(path: Path, row_shape: tuple[int, ...], rows: int | None = None) -> list[bytes]:
+    """The row keys of a shard, in order. Raises ShardError."""
+    with open_checked(path, row_shape, rows) as file:
+        keys = np.ascontiguousarray(file["key"][...])
+    return [key.tobytes() for key in keys]
+
+
+def read(source: Path | bytes, row_shape: tuple[int, ...], rows: int | None = None) -> Shard:
+    """All of a shard, every checksum checked. Raises ShardError."""
+    with open_checked(source, row_shape, rows) as file:
+        return Shard(**{name: file[name][...] for name in Shard._fields})
+
+
+def fault(shard: Shard) -> str | None:
+    """What is wrong with the rows of a shard that reads well; None when nothing is."""
+    if not shard.view_ok.all():
+        return "a view is marked as not ok"
+    if len(np.unique(shard.key, axis=0)) != len(shard.key):
+        return "a key occurs twice"
+    if not np.isfinite(shard.embeddings).all():
+        return "an embedding is not finite"
+    norm = row_norms(shard.embeddings)
+    width = math.prod(shard.embeddings.shape[2:])
+    # Half a unit in the last place of float16, for normal and for subnormal values, doubled.
+    tolerance = 2.0**-10 * norm + 2.0**-24 * math.sqrt(width)
+    if not (np.abs(norm - shard.norm) <= tolerance).all():
+        return "a norm does not agree with its embedding"
+    if not (norm > 0).all():
+        return "an embedding is zero"
+    return None
+
+
+def row_norms(embeddings: NDArray[Any]) -> NDArray[np.float32]:
+    """L2 norms over all axes behind the first two: (n, views, *shape) -> (n, views) float32."""
+    flat = embeddings.reshape(*embeddings.shape[:2], -1)
+    norms = np.empty(flat.shape[:2], np.float32)
+    for i, row in enumerate(flat):  # Row by row, so that the float64 copy stays small.
+        norms[i] = np.linalg.norm(row.astype(np.float64), axis=-1)
+    return norms
+
+
+def gather(
+    dataset: h5py.Dataset, rows: NDArray[np.intp], out: Embeddings, targets: NDArray[np.intp]
+) -> None:
+    """Copy `dataset[rows]` to `out[targets]`; `rows` ascend and may repeat, both have length m.
+
+    Runs that are contiguous on both sides are read straight into place; others in blocks of a
+    few chunks, so that every chunk is read once and memory stays bounded.
+    """
+    if len(rows) == 0:
+        return
+    if (np.diff(rows) == 1).all() and (np.diff(targets) == 1).all():
+        source = np.s_[int(rows[0]) : int(rows[-1]) + 1]
+        dataset.read_direct(out, source, np.s_[int(targets[0]) : int(targets[-1]) + 1])
+        return
+    block_rows = dataset.chunks[0] * _BLOCK_CHUNKS
+    borders = np.flatnonzero(np.diff(rows // block_rows)) + 1
+    for some, places in zip(np.split(rows, borders), np.split(targets, borders), strict=True):
+        block = dataset[int(some[0]) : int(some[-1]) + 1]
+        out[places] = block[some - some[0]]

@@ -1,0 +1,239 @@
+"""Write a cache: rows are queued, and committed as immutable shards that survive any fault."""
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import disk, log, shard, spec
+from cache.errors import CacheError
+from cache.lock import Lock
+from cache.log import Commit, Failure
+from cache.reader import Reader
+from cache.resume import SHARDS, State, agree, resume, storable_shape
+
+__all__ = ["COMMIT_BYTES", "COMMIT_SECONDS", "Failure", "Reader", "Writer"]
+
+COMMIT_SECONDS = 60.0
+COMMIT_BYTES = 32 * 2**20
+
+
+class _Row(NamedTuple):
+    key: bytes
+    embedding: NDArray[np.float16]
+    norm: NDArray[np.float32]
+
+
+class Writer:
+    """The one writer of a cache folder, from `Writer.open`; a context manager.
+
+    Rows count as done when `commit` returns; it runs by itself once the oldest queued row has
+    waited `commit_seconds` or the queue exceeds `commit_bytes`, and on leaving the context, also
+    by an exception.
+    """
+
+    def __init__(
+        self,
+        lock: Lock,
+        record: spec.CacheRecord,
+        state: State,
+        *,
+        commit_seconds: float = COMMIT_SECONDS,
+        commit_bytes: int = COMMIT_BYTES,
+    ) -> None:
+        self.folder = record.folder
+        self.notes: list[str] = state.notes
+        """What had to be repaired on opening, a sentence each."""
+        self.keys: set[bytes] = state.keys
+        """Committed and queued rows."""
+        self.failures: dict[bytes, Failure] = {
+            key: failure
+            for key, failure in log.read_failures(self.folder / log.FAILURES).items()
+            if key not in state.keys
+        }
+        self._lock = lock
+        self._record = record
+        self._row_shape = record.row_shape
+        self._sequence = state.next_sequence
+        self._limits = (commit_seconds, commit_bytes)
+        self._rows: list[_Row] = []
+        self._new_failures: dict[bytes, Failure] = {}
+        self._since: float | None = None
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        fingerprint: Mapping[str, Any],
+        request: Mapping[str, Any],
+        row_shape: tuple[int, ...] | None = None,
+        *,
+        commit_seconds: float = COMMIT_SECONDS,
+        commit_bytes: int = COMMIT_BYTES,
+    ) -> "Writer":
+        """Create or resume the cache in `folder`.
+
+        `row_shape` is (views, *shape); None takes it from the cache or from the first row. The
+        stored request becomes `request`. Raises CacheError: another writer, another fingerprint,
+        a folder that cannot be written.
+        """
+        with disk.explained(f"create the cache {folder}"):
+            disk.make_folder(folder)
+        lock = Lock(folder)
+        lock.acquire()
+        try:
+            record = agree(folder, fingerprint, request, row_shape)
+            state = resume(folder, record.row_shape)
+            return cls(
+                lock, record, state, commit_seconds=commit_seconds, commit_bytes=commit_bytes
+            )
+        except BaseException:
+            lock.release()
+            raise
+
+    @property
+    def row_shape(self) -> tuple[int, ...] | None:
+        """(views, *shape) of every row; None until it is known."""
+        return self._row_shape
+
+    @property
+    def pending(self) -> int:
+        """Rows queued and not yet on disk."""
+        return len(self._rows)
+
+    def add(self, key: bytes, embedding: NDArray[Any]) -> str | None:
+        """Queue the embedding (views, *shape) of `key` (32 bytes); a known key changes nothing.
+
+        Returns None, or why the row is recorded as a failure instead: "non_finite" or "zero", as
+        float16 in any view. Raises CacheError when the shape is not the cache's, or when an
+        automatic commit fails.
+        """
+        _check_key(key)
+        if key in self.keys:
+            return None
+        exact = np.asarray(embedding, np.float32)
+        self._check_shape(exact.shape)
+        # Cast first: 65520 is finite until it is stored. The copy also detaches a reused buffer.
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            stored = exact.astype(np.float16)
+        status = _unusable(stored)
+        if status is not None:
+            self.fail(key, status, f"the embedding is {status.replace('_', '-')} as float16")
+            return status
+        self._rows.append(_Row(key, stored, shard.row_norms(exact[None])[0]))
+        self.keys.add(key)
+        self.failures.pop(key, None)
+        self._new_failures.pop(key, None)
+        self._commit_when_due()
+        return None
+
+    def fail(self, key: bytes, status: str, detail: str) -> None:
+        """Record that `key` has no embedding. A known row, or a repeated failure, changes nothing.
+
+        Raises CacheError when an automatic commit fails.
+        """
+        _check_key(key)
+        failure = Failure(status, detail)
+        if key in self.keys or self.failures.get(key) == failure:
+            return
+        self.failures[key] = self._new_failures[key] = failure
+        self._commit_when_due()
+
+    def commit(self) -> None:
+        """Bring everything queued to disk. Raises CacheError; the queue is kept then."""
+        if not self._lock.held and (self._rows or self._new_failures):
+            raise CacheError(f"the writer of {self.folder} is closed; open the cache again")
+        with disk.explained(f"write to the cache {self.folder}"):
+            if self._rows:
+                self._commit_rows()
+            if self._new_failures:
+                lines = log.format_failures(self._new_failures)
+                disk.append_durable(self.folder / log.FAILURES, lines)
+                self._new_failures.clear()
+        self._since = None
+
+    def close(self) -> None:
+        """Commit, then give the lock back in any case. Raises CacheError."""
+        try:
+            self.commit()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            self.close()
+        except CacheError as failed:
+            if error is None:
+                raise
+            # What ended the run explains more than the commit that failed after it.
+            error.add_note(str(failed))
+
+    def _commit_when_due(self) -> None:
+        seconds, most_bytes = self._limits
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        queued = len(self._rows) * self._rows[0].embedding.nbytes if self._rows else 0
+        if now - self._since >= seconds or queued > most_bytes:
+            self.commit()
+
+    def _commit_rows(self) -> None:
+        self._declare_row_shape()
+        norms = np.stack([row.norm for row in self._rows])
+        data = shard.build(
+            np.frombuffer(b"".join(row.key for row in self._rows), np.uint8).reshape(-1, 32),
+            np.stack([row.embedding for row in self._rows]),
+            norms,
+            np.ones(norms.shape, np.bool_),
+        )
+        sha256 = hashlib.sha256(data).hexdigest()
+        name = log.shard_name(self._sequence, sha256)
+        path = self.folder / SHARDS / name
+        line = log.format_commit(Commit(name, len(self._rows), len(data), sha256))
+        disk.write_durable(path, data)
+        try:
+            disk.append_durable(self.folder / log.COMMITS, line)
+        except BaseException:
+            # Else a later commit of more rows would meet these again in an orphan.
+            with contextlib.suppress(OSError):
+                disk.remove(path)
+            raise
+        self._rows.clear()
+        self._sequence += 1
+
+    def _declare_row_shape(self) -> None:
+        # Before the first shard, so that a shard never lies there without its declared form.
+        if self._record.row_shape != self._row_shape:
+            self._record = replace(self._record, row_shape=self._row_shape)
+            self._record.write()
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if self._row_shape is None:
+            self._row_shape = storable_shape(self.folder, shape)
+        if shape != self._row_shape:
+            raise CacheError(
+                f"an embedding for {self.folder} has shape {shape}, the cache's rows have "
+                f"{self._row_shape}: the fingerprint must tell the two apart"
+            )
+
+
+def _check_key(key: bytes) -> None:
+    if len(key) != shard.KEY_BYTES:
+        raise CacheError(
+            f"the key {key.hex()!r} is not a SHA-256: pass its {shard.KEY_BYTES} bytes"
+        )
+
+
+def _unusable(stored: NDArray[np.float16]) -> str | None:
+    views = stored.reshape(len(stored), -1)
+    if not np.isfinite(views).all():
+        return "non_finite"
+    return None if views.any(axis=1).all() else "zero"

@@ -1,0 +1,108 @@
+"""Check a cache without trusting it: sizes and the log's CRC, or down to the last number."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cache import disk, log, shard
+from cache.errors import CacheError
+from cache.lock import Lock
+from cache.log import Commit
+from cache.resume import SHARDS, set_aside
+from cache.shard import ShardError
+from cache.spec import CacheRecord
+
+
+@dataclass
+class Report:
+    """What `verify` found: shards and rows according to the log, and what is wrong, a line each.
+
+    `bad_shards` names the files to compute again.
+    """
+
+    shards: int = 0
+    rows: int = 0
+    bad: list[str] = field(default_factory=list)
+    bad_shards: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.bad
+
+
+def verify(folder: Path, deep: bool) -> Report:
+    """Check the cache in `folder`, changing nothing.
+
+    Always: the record's digest, the log's CRC, the shards' sizes. `deep` also: their SHA-256,
+    every checksum, finite and non-zero rows, norms, no key twice. A damaged cache is reported,
+    never raised.
+    """
+    report = Report()
+    try:
+        record = CacheRecord.read(folder)
+        written = log.read_log(folder / log.COMMITS)
+    except CacheError as error:
+        report.bad.append(str(error))
+        return report
+    report.shards = len(written.entries)
+    report.rows = sum(commit.rows for commit in written.entries)
+    report.bad += [f"{log.COMMITS}: line {number} is damaged" for number in written.bad_lines]
+    keys: Counter[bytes] = Counter()
+    for commit in written.entries:
+        try:
+            _check_size(folder / SHARDS / commit.file, commit)
+            if deep:
+                keys.update(_check_content(folder / SHARDS / commit.file, commit, record, keys))
+        except CacheError as error:
+            reason = error.reason if isinstance(error, ShardError) else str(error)
+            report.bad.append(f"{commit.file}: {reason}")
+            if isinstance(error, ShardError):
+                report.bad_shards.append(commit.file)
+    return report
+
+
+def repair(folder: Path, report: Report) -> list[str]:
+    """Set aside the shards that `report` names, so that embed computes their rows again.
+
+    Takes the lock; returns the names moved. Raises CacheError.
+    """
+    moved = []
+    # The log keeps its lines, so that readers refuse until embed has made up for the rows.
+    with Lock(folder), disk.explained(f"set damaged shards of {folder} aside"):
+        for name in report.bad_shards:
+            if (folder / SHARDS / name).exists():
+                set_aside(folder, name)
+                moved.append(name)
+    return moved
+
+
+def _check_size(path: Path, commit: Commit) -> None:
+    try:
+        size = path.lstat().st_size
+    except FileNotFoundError:
+        raise ShardError(str(path), "missing") from None
+    except OSError as error:
+        raise CacheError(f"cannot read: {error.strerror}") from error
+    if size != commit.bytes:
+        raise ShardError(str(path), f"{size} bytes instead of {commit.bytes}")
+
+
+def _check_content(
+    path: Path, commit: Commit, record: CacheRecord, seen: Counter[bytes]
+) -> list[bytes]:
+    if record.row_shape is None:
+        raise CacheError("the fingerprint file declares no row shape")
+    with disk.explained(f"read {path}"):
+        data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != commit.sha256:
+        raise ShardError(str(path), "its SHA-256 is not the log's")
+    rows = shard.read(data, record.row_shape, commit.rows)
+    reason = shard.fault(rows)
+    keys = [key.tobytes() for key in rows.key]
+    if reason is None and any(key in seen for key in keys):
+        reason = "a key is in another shard too"
+    if reason is not None:
+        raise ShardError(str(path), reason)
+    return keys

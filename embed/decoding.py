@@ -1,0 +1,67 @@
+"""Decoder processes: photographs are prepared ahead of the backbones, a bounded number at a time.
+
+A decoder that hangs past the time limit, or that kills its process, costs that photograph only.
+"""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any
+
+from embed.prepare import Order, Prepared, prepare
+from task.images import rejected
+
+SECONDS_PER_PHOTOGRAPH = 60.0
+_AHEAD_PER_WORKER = 8
+
+
+def default_workers(device: str) -> int:
+    """Decoder processes: all cores beside a GPU; half of them where the CPU computes as well."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, cores or 1) if device.startswith("cuda") else max(1, (cores or 2) // 2)
+
+
+def prepared(
+    photographs: Iterable[tuple[str, str]],
+    order: Order,
+    *,
+    workers: int,
+    seconds: float = SECONDS_PER_PHOTOGRAPH,
+) -> Iterator[Prepared]:
+    """Prepare (path, digest) pairs in order, in `workers` processes (0: in this one)."""
+    if workers == 0:
+        for path, digest in photographs:
+            yield prepare(path, digest, order)
+        return
+    # Imported here: a run with nothing to decode needs no pool.
+    from pebble import ProcessPool
+
+    # Spawned, not forked: the parent may hold torch's threads, which do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    waiting: deque[tuple[str, Any]] = deque()
+    with ProcessPool(max_workers=workers, context=context) as pool:
+        try:
+            for path, digest in photographs:
+                job = pool.schedule(prepare, args=(path, digest, order), timeout=seconds)
+                waiting.append((digest, job))
+                if len(waiting) >= _AHEAD_PER_WORKER * workers:
+                    yield _result(*waiting.popleft(), seconds)
+            while waiting:
+                yield _result(*waiting.popleft(), seconds)
+        except BaseException:
+            pool.stop()
+            raise
+
+
+def _result(digest: str, job: Any, seconds: float) -> Prepared:
+    from pebble import ProcessExpired
+
+    try:
+        result: Prepared = job.result()
+    except FutureTimeoutError:
+        return Prepared(digest, rejected("decode_timeout", f"over {seconds:g} s"))
+    except ProcessExpired as error:
+        return Prepared(digest, rejected("decoder_died", str(error)))
+    return result

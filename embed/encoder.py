@@ -1,0 +1,125 @@
+"""Encoders turn uint8 crops into embeddings: a torch network, or a descriptor without weights."""
+
+import copy
+from typing import Any, Protocol
+
+import numpy as np
+
+from embed import libraries
+from embed.backbones import RANDOM, Backbone
+from embed.models import Model, load_model
+from embed.preprocess import Preprocess
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+# A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
+_CONVOLUTIONAL = 3
+
+
+class Encoder(Protocol):
+    """What the pipeline needs of a backbone."""
+
+    name: str
+    preprocess: Preprocess
+    precision: str
+    weights_digest: str
+    random_weights: bool
+
+    def encode(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+        """Embed crops (n, size, size, 3) uint8, mirrored where `mirror` (n,) is true.
+
+        Returns:
+            (n, *shape) float32, unnormalised.
+        """
+        ...
+
+    def at(self, precision: str) -> "Encoder":
+        """The same encoder computing at "fp32", "bf16" or "fp16"."""
+        ...
+
+    def candidates(self) -> tuple[str, ...]:
+        """The faster precisions to try here, best first."""
+        ...
+
+
+def make_encoder(backbone: Backbone, device: str = "cpu", *, untrained: bool = False) -> Encoder:
+    """Build the encoder of a backbone on a device ("cpu", "cuda", "cuda:1").
+
+    Raises:
+        InputError: its weights are missing or do not fit.
+    """
+    if backbone.library == "descriptor":
+        from embed.hog import HogEncoder
+
+        return HogEncoder(backbone.name)
+    model = load_model(backbone, untrained=untrained)
+    return TorchEncoder(backbone.name, model, device, random=backbone.weights == RANDOM)
+
+
+class TorchEncoder:
+    """A network in inference mode; pixels are normalised on its device."""
+
+    def __init__(self, name: str, model: Model, device: str, *, random: bool = False) -> None:
+        self._torch = libraries.torch()
+        self.name = name
+        self.preprocess = model.preprocess
+        self.weights_digest = model.digest
+        self.random_weights = random
+        self.precision = "fp32"
+        self._device = self._torch.device(device)
+        self._module = model.module.eval().to(self._device)
+        if _is_convolutional(self._torch, self._module):
+            self._format = self._torch.channels_last
+            self._module = self._module.to(memory_format=self._format)
+        else:
+            self._format = self._torch.contiguous_format
+        self._mean, self._std = (
+            self._torch.tensor(values, device=self._device).view(1, 3, 1, 1)
+            for values in (self.preprocess.mean, self.preprocess.std)
+        )
+
+    def encode(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+        """See Encoder."""
+        torch = self._torch
+        with torch.inference_mode():
+            pixels = self._normalised(crops, mirror)
+            with torch.autocast("cuda", torch.float16, enabled=self.precision == "fp16"):
+                embeddings = self._module(pixels)
+            result: np.ndarray = embeddings.float().cpu().numpy()
+        return result
+
+    def _normalised(self, crops: np.ndarray, mirror: np.ndarray) -> Any:
+        torch = self._torch
+        pixels = torch.from_numpy(crops).to(self._device, non_blocking=True)
+        pixels = pixels.permute(0, 3, 1, 2).float().div_(255)
+        if mirror.any():
+            flipped = torch.from_numpy(mirror).to(self._device)
+            pixels = torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+        pixels = pixels.sub_(self._mean).div_(self._std)
+        if self.precision == "bf16":
+            pixels = pixels.to(torch.bfloat16)
+        return pixels.contiguous(memory_format=self._format)
+
+    def at(self, precision: str) -> "TorchEncoder":
+        """See Encoder."""
+        other = copy.copy(self)
+        other.precision = precision
+        if precision == "bf16":
+            other._module = copy.deepcopy(self._module).to(self._torch.bfloat16)
+        return other
+
+    def candidates(self) -> tuple[str, ...]:
+        """See Encoder."""
+        if self._device.type == "cuda":
+            return ("fp16",)
+        return ("bf16",) if _cpu_has_bf16(self._torch) else ()
+
+
+def _is_convolutional(torch: Any, module: Any) -> bool:
+    found = sum(isinstance(part, torch.nn.Conv2d) for part in module.modules())
+    return found >= _CONVOLUTIONAL
+
+
+def _cpu_has_bf16(torch: Any) -> bool:
+    """Whether the processor multiplies bf16 itself; emulated, it is slower than fp32."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)

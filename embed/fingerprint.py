@@ -1,0 +1,76 @@
+"""What a cache's numbers depend on, and the request that leads to it without loading torch."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from embed.backbones import PRETRAINED, RANDOM, Backbone
+from embed.encoder import Encoder
+from embed.views import View
+from task.config import Task
+from task.images import POLICY
+
+FORMAT = 1
+_PACKAGES = {
+    "descriptor": ("scikit-image", "pillow"),
+    "timm": ("torch", "timm", "open_clip_torch", "pillow"),
+    "open_clip": ("torch", "timm", "open_clip_torch", "pillow"),
+}
+
+
+def request(task: Task, backbone: Backbone) -> dict[str, Any]:
+    """Everything that decides the fingerprint as far as it is known before weights are loaded."""
+    return {
+        "asked": task.asks(backbone.name),
+        "source": {
+            "library": backbone.library,
+            "model": backbone.model,
+            "tag": backbone.tag,
+            "arguments": dict(backbone.arguments),
+            "weights": _weights(backbone),
+        },
+        "format": FORMAT,
+        "decode": POLICY,
+        "versions": versions(backbone),
+    }
+
+
+def fingerprint(
+    task: Task, backbone: Backbone, encoder: Encoder, views: Sequence[View], precision: str
+) -> dict[str, Any]:
+    """Everything that the numbers in a cache depend on."""
+    return {
+        "format": FORMAT,
+        "backbone": backbone.name,
+        "library": backbone.library,
+        "model": backbone.model,
+        "arguments": dict(backbone.arguments),
+        "weights": encoder.weights_digest,
+        "random_weights": encoder.random_weights,
+        "preprocess": encoder.preprocess.record(),
+        "decode": POLICY,
+        "views": [view.name for view in views],
+        "layers": task.embed.layers,
+        "precision": precision,
+        "stored": "float16",
+        "versions": versions(backbone),
+    }
+
+
+def versions(backbone: Backbone) -> dict[str, str]:
+    """Major and minor version of the libraries that the numbers pass through."""
+    return {
+        package: ".".join(version(package).split(".")[:2])
+        for package in _PACKAGES[backbone.library]
+    }
+
+
+def _weights(backbone: Backbone) -> Any:
+    if backbone.weights in (PRETRAINED, RANDOM):
+        return backbone.weights
+    try:
+        facts = Path(backbone.weights).stat()
+    except OSError:
+        return {"bytes": None, "mtime_ns": None}
+    return {"bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}

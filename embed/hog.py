@@ -1,0 +1,71 @@
+"""A descriptor without weights: oriented gradients and colour, the baseline that runs anywhere.
+
+Histograms of oriented gradients after Dalal and Triggs, "Histograms of oriented gradients for human
+detection" (CVPR 2005), through scikit-image, beside a coarse histogram of hue, saturation and value
+over a 2 x 2 grid.
+"""
+
+import hashlib
+
+import numpy as np
+
+from embed.preprocess import Geometry, Preprocess
+
+SIZE = 128
+VERSION = 1
+_CELL = 16
+_BINS = 8
+_GRID = 2
+
+
+class HogEncoder:
+    """The descriptor as an encoder; embeddings are (n, 1860): 1764 gradients, 96 colours."""
+
+    precision = "fp32"
+    random_weights = False
+    preprocess = Preprocess(Geometry(SIZE, SIZE), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+    def __init__(self, name: str = "hog") -> None:
+        self.name = name
+        self.weights_digest = hashlib.sha256(f"hog {VERSION}".encode()).hexdigest()
+
+    def encode(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+        """See Encoder."""
+        mirrored = np.where(mirror[:, None, None, None], crops[:, :, ::-1], crops)
+        return np.stack([describe(crop) for crop in mirrored])
+
+    def at(self, precision: str) -> "HogEncoder":
+        """See Encoder; a descriptor computes at fp32 only."""
+        if precision != "fp32":
+            raise ValueError(f"hog computes at fp32, not {precision}")
+        return self
+
+    def candidates(self) -> tuple[str, ...]:
+        """See Encoder."""
+        return ()
+
+
+def describe(crop: np.ndarray) -> np.ndarray:
+    """Describe an RGB crop (size, size, 3) uint8 by 1,860 float32 numbers."""
+    from skimage.color import rgb2gray, rgb2hsv
+    from skimage.feature import hog
+
+    gradients = hog(
+        rgb2gray(crop),
+        orientations=9,
+        pixels_per_cell=(_CELL, _CELL),
+        cells_per_block=(2, 2),
+        block_norm="L2-Hys",
+    )
+    colours = _colour_histograms(rgb2hsv(crop))
+    return np.concatenate([gradients, colours]).astype(np.float32)
+
+
+def _colour_histograms(hsv: np.ndarray) -> np.ndarray:
+    """Square roots of the shares of pixels per bin: 2 x 2 fields, 3 channels, 8 bins."""
+    side = hsv.shape[0] // _GRID
+    bins = np.minimum((hsv * _BINS).astype(np.int64), _BINS - 1)
+    fields = bins.reshape(_GRID, side, _GRID, side, 3).transpose(0, 2, 4, 1, 3)
+    flat = fields.reshape(-1, side * side)
+    counts = np.stack([np.bincount(row, minlength=_BINS) for row in flat])
+    return np.sqrt(counts / (side * side)).ravel()

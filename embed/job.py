@@ -1,0 +1,223 @@
+"""One backbone's share of a run: which rows are missing, and the way of the others to its cache."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.errors import CacheError
+from cache.spec import CacheRecord, differences, find_caches, folder_name, match_request
+from cache.store import Reader, Writer
+from embed import precision as precisions
+from embed.backbones import RANDOM, Backbone
+from embed.batches import Batches
+from embed.encoder import Encoder, make_encoder
+from embed.fingerprint import fingerprint, request
+from embed.preprocess import Geometry
+from embed.views import Rendered, view_set
+from task.config import Task
+
+Notify = Callable[[str], None]
+_BATCH = {"cpu": 32, "cuda": 256}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to compute: of these, only the precision may change what an embedding is."""
+
+    precision: str = "auto"
+    device: str = "cpu"
+    batch_size: int | None = None
+
+    @property
+    def batch(self) -> int:
+        """Crops per forward pass."""
+        return self.batch_size or _BATCH[self.device.split(":")[0]]
+
+
+class Job:
+    """The work of one backbone in one run; a context manager whose end commits what is done."""
+
+    def __init__(self, task: Task, backbone: Backbone, settings: Settings, notify: Notify) -> None:
+        self.backbone = backbone
+        self.views = view_set(task.embed.views)
+        self.embedded: set[bytes] = set()
+        self._task, self._settings = task, settings
+        self._notify: Notify = lambda text: notify(f"{backbone.name}: {text}")
+        self._request = request(task, backbone)
+        self._root = task.work / "cache"
+        self._encoder: Encoder | None = None
+        self._writer: Writer | None = None
+        self._reader = self._find()
+        self._batches = Batches(settings.batch, self._notify)
+        self._rejected: dict[bytes, tuple[str, str]] = {}
+
+    @property
+    def folder(self) -> Path | None:
+        """The cache's folder, None as long as it is undecided."""
+        cache = self._writer or self._reader
+        return cache.folder if cache else None
+
+    @property
+    def done(self) -> set[bytes]:
+        """Keys that the cache holds."""
+        if self._writer is not None:
+            return self._writer.keys
+        return set(self._reader.keys) if self._reader else set()
+
+    @property
+    def failed(self) -> set[bytes]:
+        """Keys that have no embedding, for a lasting reason."""
+        cache = self._writer or self._reader
+        return set(cache.failures if cache else ()) | set(self._rejected)
+
+    @property
+    def width(self) -> int | None:
+        """The length of an embedding's last axis, None where nobody knows it yet."""
+        cache = self._writer or self._reader
+        shape = cache.row_shape if cache else None
+        return shape[-1] if shape else self.backbone.width
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether the weights are random: for tests and trials, never for results."""
+        return self.backbone.weights == RANDOM
+
+    @property
+    def geometry(self) -> Geometry:
+        """The pixel geometry of the loaded encoder."""
+        assert self._encoder is not None
+        return self._encoder.preprocess.geometry
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of the keys (hex) that still need this backbone, in order."""
+        settled = self.done | self.failed
+        return [key for key in keys if bytes.fromhex(key) not in settled]
+
+    def _find(self) -> Reader | None:
+        """The fullest sound cache that the request alone leads to, without loading weights."""
+        best: Reader | None = None
+        for record in match_request(self._root, self.backbone.name, self._request):
+            if self._settings.precision not in ("auto", record.fingerprint.get("precision")):
+                continue
+            try:
+                reader = Reader(record.folder)
+                _ = reader.keys
+            except CacheError:
+                # Opening it for writing, which follows since its rows are missing, mends it.
+                continue
+            best = reader if best is None or reader.rows > best.rows else best
+        return best
+
+    def load(self) -> None:
+        """Build the encoder, and open the cache where its precision is known already.
+
+        Raises:
+            InputError: the weights are missing or do not fit.
+            CacheError: another run writes to the cache.
+        """
+        self._encoder = make_encoder(self.backbone, self._settings.device)
+        known = self._known_precision(self._encoder)
+        if known is not None:
+            self._open(self._encoder.at(known))
+
+    def _known_precision(self, encoder: Encoder) -> str | None:
+        """The precision of a cache that fits, or the only one to choose; None: try on a batch."""
+        record = self._fitting_cache(encoder)
+        if record is not None:
+            return str(record.fingerprint["precision"])
+        if not encoder.candidates() and self._settings.precision == "auto":
+            return "fp32"
+        if self.backbone.library == "descriptor":
+            return "fp32"
+        return None if self._settings.precision == "auto" else self._settings.precision
+
+    def _fitting_cache(self, encoder: Encoder) -> CacheRecord | None:
+        """The cache whose fingerprint this encoder has; says why the nearest other has not."""
+        found = find_caches(self._root, self.backbone.name)
+        found.sort(key=lambda record: record.folder != self.folder)
+        nearest: tuple[str, list[tuple[str, Any, Any]]] | None = None
+        for record in found:
+            wanted = self._settings.precision
+            precision = record.fingerprint.get("precision") if wanted == "auto" else wanted
+            changed = differences(record.fingerprint, self._fingerprint(encoder, str(precision)))
+            if not changed:
+                return record
+            if nearest is None or len(changed) < len(nearest[1]):
+                nearest = record.folder.name, changed
+        if nearest:
+            listed = "; ".join(f"{field} was {old!r}, is {new!r}" for field, old, new in nearest[1])
+            self._notify(f"the cache {nearest[0]} cannot be used: {listed}")
+        return None
+
+    def _fingerprint(self, encoder: Encoder, precision: str) -> dict[str, Any]:
+        return fingerprint(self._task, self.backbone, encoder, self.views, precision)
+
+    def _open(self, encoder: Encoder) -> Writer:
+        self._encoder = encoder
+        record = self._fingerprint(encoder, encoder.precision)
+        folder = self._root / folder_name(self.backbone.name, record)
+        self._writer = Writer.open(folder, record, self._request)
+        for note in self._writer.notes:
+            self._notify(note)
+        for key, (status, detail) in self._rejected.items():
+            self._writer.fail(key, status, detail)
+        self._rejected.clear()
+        return self._writer
+
+    def push(self, key: str, rendered: Rendered) -> None:
+        """Queue a photograph's views; runs the encoder when a batch is full."""
+        self._batches.push(bytes.fromhex(key), rendered)
+        if self._batches.full:
+            self.flush()
+
+    def reject(self, key: str, status: str, detail: str) -> None:
+        """Record that a photograph has no embedding."""
+        if self._writer is not None:
+            self._writer.fail(bytes.fromhex(key), status, detail)
+        else:
+            self._rejected[bytes.fromhex(key)] = (status, detail)
+
+    def flush(self) -> None:
+        """Run the encoder on what is queued and hand the rows to the cache."""
+        writer = self._writer or self._decide()
+        assert self._encoder is not None
+        for key, embedding in self._batches.drain(self._encoder.encode):
+            if writer.add(key, embedding) is None:
+                self.embedded.add(key)
+
+    def _decide(self) -> Writer:
+        """Choose the precision of a new cache on the first batch, and open it."""
+        assert self._encoder is not None
+        if self._batches.waiting:
+            crops, mirror = self._batches.crops()
+            size = self._batches.size
+            chosen, why = precisions.choose(
+                self._encoder, crops[:size], mirror[:size], self._settings.device
+            )
+            self._notify(why)
+        else:
+            chosen = self._encoder.at("fp32")
+        return self._open(chosen)
+
+    def finish(self) -> None:
+        """Embed what still waits."""
+        if self._encoder is not None and (self._batches.waiting or self._rejected):
+            self.flush()
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *fault: Any) -> None:
+        if self._writer is not None:
+            self._writer.__exit__(*fault)
+
+
+def default_device() -> str:
+    """"cuda" where a GPU is at hand, without loading torch where there can be none."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")) and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return "cpu"
+    from embed import libraries
+
+    return "cuda" if libraries.torch().cuda.is_available() else "cpu"

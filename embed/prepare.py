@@ -1,0 +1,78 @@
+"""One photograph's way from bytes to pixels: read, check, decode, thumbnail, views.
+
+Runs in decoder processes, so it imports neither torch nor a model library.
+"""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from embed.preprocess import Geometry
+from embed.views import Rendered, View, render
+from task.images import Observation, decode, digest, rejected
+from task.rows import locate
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to make of every photograph: which views at which geometry, and where thumbnails go."""
+
+    root: Path
+    views: Mapping[Geometry, tuple[View, ...]]
+    thumbnails: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A photograph ready for the backbones: empty `views` where it was rejected."""
+
+    digest: str
+    observation: Observation
+    views: Mapping[Geometry, Rendered] = field(default_factory=dict)
+
+
+def thumbnail_file(folder: Path, digest: str) -> Path:
+    """Where the thumbnail of a photograph lies."""
+    return folder / digest[:2] / f"{digest}.jpg"
+
+
+def prepare(path: str, expected: str, order: Order) -> Prepared:
+    """Read and decode the photograph at `path` below the root and render its views.
+
+    A file whose bytes no longer have the `expected` digest is rejected as `changed_file`.
+    """
+    try:
+        content = locate(order.root, path).read_bytes()
+    except OSError as error:
+        return Prepared(expected, rejected("unreadable_file", str(error)))
+    if digest(content) != expected:
+        reason = "it changed while it was read: run again"
+        return Prepared(expected, rejected("changed_file", reason, len(content)))
+    photograph = decode(content)
+    if isinstance(photograph, Observation):
+        return Prepared(expected, photograph)
+    if order.thumbnails is not None:
+        _write_thumbnail(thumbnail_file(order.thumbnails, expected), photograph.thumbnail)
+    views = {
+        geometry: render(photograph.pixels, geometry, wanted, seed=expected)
+        for geometry, wanted in order.views.items()
+    }
+    return Prepared(expected, photograph.observation, views)
+
+
+def _write_thumbnail(file: Path, thumbnail: Image.Image) -> None:
+    # A thumbnail can be made again, so it need not be durable; but it is never half a file.
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        thumbnail.save(temporary, "JPEG", quality=85)
+        temporary.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

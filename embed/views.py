@@ -1,0 +1,198 @@
+"""Test-time-augmentation views: named, deterministic, rendered as uint8 pixels.
+
+Resampling follows torchvision on PIL images to the pixel: the same rounding of the longer side, the
+same offset of the centre crop.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from embed.augment import augmented
+from embed.preprocess import Geometry
+from task.config import nearest
+from task.errors import InputError
+
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# Beyond this many input sizes along the longer side, each crop is resampled from its own box: a
+# 1 x 5000 strip would otherwise grow to a million pixels in length.
+_LONGEST = 4
+_MOST_DRAWS = 64
+
+
+@dataclass(frozen=True)
+class View:
+    """One deterministic look at a photograph: a named crop or draw, mirrored or not."""
+
+    crop: str
+    mirror: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name as fingerprints keep it."""
+        return f"{self.crop}-mirrored" if self.mirror else self.crop
+
+
+_CROPS3 = tuple(View(f"crop-{place}") for place in ("first", "middle", "last"))
+VIEW_SETS: dict[str, tuple[View, ...]] = {
+    "center": (View("center"),),
+    "squash": (View("squash"),),
+    "flip": (View("center"), View("center", mirror=True)),
+    "crops3": _CROPS3,
+    "crops6": _CROPS3 + tuple(View(view.crop, mirror=True) for view in _CROPS3),
+}
+DESCRIPTIONS = {
+    "center": "the preprocessing of the weights",
+    "squash": "the whole picture, both sides resized to the input",
+    "flip": "center and its mirror image",
+    "crops3": "shorter side resized to the input; left or top, centre, right or bottom",
+    "crops6": "crops3 and their mirror images",
+    "augmentK": "K seeded draws of a training augmentation: crop 0.8 to 1, flip, 10 degrees, colour",
+}
+
+
+def view_set(name: str) -> tuple[View, ...]:
+    """The views of a named set.
+
+    Raises:
+        InputError: no such set; the message names the nearest.
+    """
+    if name in VIEW_SETS:
+        return VIEW_SETS[name]
+    draws = re.fullmatch(r"augment([1-9]\d?)", name)
+    if draws and int(draws[1]) <= _MOST_DRAWS:
+        return tuple(View(f"augment-{draw}") for draw in range(int(draws[1])))
+    known = ", ".join([*VIEW_SETS, f"augmentK (K from 1 to {_MOST_DRAWS})"])
+    raise InputError(f"unknown views {name!r}{nearest(name, VIEW_SETS)}: use one of {known}")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The distinct pixels of a photograph's views.
+
+    `crops` is (u, size, size, 3) uint8; view v is crop `crop[v]`, mirrored where `mirror[v]`. Views
+    with equal pixels point at the same crop, and a symmetric crop is never mirrored.
+    """
+
+    crops: np.ndarray
+    crop: tuple[int, ...]
+    mirror: tuple[bool, ...]
+
+
+def render(
+    picture: Image.Image, geometry: Geometry, views: Sequence[View], *, seed: str
+) -> Rendered:
+    """Render the views of an RGB picture; `seed` (the file's digest) fixes the random draws."""
+    names = list(dict.fromkeys(view.crop for view in views))
+    pixels = dict(zip(names, _crops(picture, geometry, names, seed), strict=True))
+    place: dict[bytes, int] = {}
+    distinct, symmetric = [], []
+    where = {}
+    for name, crop in pixels.items():
+        key = crop.tobytes()
+        if key not in place:
+            place[key] = len(distinct)
+            distinct.append(crop)
+            symmetric.append(bool(np.array_equal(crop, crop[:, ::-1])))
+        where[name] = place[key]
+    indices = tuple(where[view.crop] for view in views)
+    mirror = tuple(
+        view.mirror and not symmetric[at] for view, at in zip(views, indices, strict=True)
+    )
+    return Rendered(np.stack(distinct), indices, mirror)
+
+
+def _crops(
+    picture: Image.Image, geometry: Geometry, names: Sequence[str], seed: str
+) -> list[np.ndarray]:
+    along = [name for name in names if name.startswith("crop-")]
+    strip = dict(zip(along, _along_longer_side(picture, geometry, along), strict=True))
+    return [
+        np.asarray(strip[name] if name in strip else _single(picture, geometry, name, seed))
+        for name in names
+    ]
+
+
+def _single(picture: Image.Image, geometry: Geometry, name: str, seed: str) -> Image.Image:
+    if name == "center":
+        return center(picture, geometry)
+    if name == "squash":
+        return picture.resize((geometry.size, geometry.size), RESAMPLING[geometry.interpolation])
+    return augmented(
+        picture, geometry.size, RESAMPLING[geometry.interpolation], f"{seed}/{name}"
+    )
+
+
+def center(picture: Image.Image, geometry: Geometry) -> Image.Image:
+    """The view that the weights' own preprocessing gives."""
+    resampling = RESAMPLING[geometry.interpolation]
+    if geometry.crop == "border":
+        return _padded(picture, geometry, resampling)
+    squash = geometry.crop == "squash"
+    target = (geometry.resize,) * 2 if squash else _shorter_side_to(picture, geometry.resize)
+    left, top = (round((side - geometry.size) / 2.0) for side in target)
+    return _cut(picture, target, [(left, top)], geometry.size, resampling)[0]
+
+
+def _along_longer_side(
+    picture: Image.Image, geometry: Geometry, names: Sequence[str]
+) -> list[Image.Image]:
+    size = geometry.size
+    width, height = _shorter_side_to(picture, size)
+    spare = max(width, height) - size
+    offset = {"crop-first": 0, "crop-middle": round(spare / 2.0), "crop-last": spare}
+    corners = [(offset[name], 0) if width >= height else (0, offset[name]) for name in names]
+    return _cut(picture, (width, height), corners, size, RESAMPLING[geometry.interpolation])
+
+
+def _shorter_side_to(picture: Image.Image, side: int) -> tuple[int, int]:
+    width, height = picture.size
+    if width <= height:
+        return side, int(side * height / width)
+    return int(side * width / height), side
+
+
+def _cut(
+    picture: Image.Image,
+    target: tuple[int, int],
+    corners: Sequence[tuple[int, int]],
+    size: int,
+    resampling: Image.Resampling,
+) -> list[Image.Image]:
+    """Square crops, at corners given in the coordinates of the picture resized to `target`."""
+    if max(target) <= _LONGEST * size:
+        whole = picture.resize(target, resampling)
+        return [whole.crop((x, y, x + size, y + size)) for x, y in corners]
+    across, down = picture.width / target[0], picture.height / target[1]
+    return [
+        picture.resize(
+            (size, size),
+            resampling,
+            box=(
+                x * across,
+                y * down,
+                min((x + size) * across, picture.width),
+                min((y + size) * down, picture.height),
+            ),
+        )
+        for x, y in corners
+    ]
+
+
+def _padded(
+    picture: Image.Image, geometry: Geometry, resampling: Image.Resampling
+) -> Image.Image:
+    size, longest = geometry.size, max(picture.size)
+    width, height = (max(1, round(side * geometry.resize / longest)) for side in picture.size)
+    paper = Image.new("RGB", (size, size), geometry.fill)
+    inner = picture.resize((width, height), resampling)
+    paper.paste(inner, ((size - width) // 2, (size - height) // 2))
+    return paper

@@ -1,0 +1,105 @@
+import os
+
+import pytest
+
+from cache import disk
+from cache.errors import CacheError
+
+
+def test_write_replaces_whole(tmp_path):
+    path = tmp_path / "file"
+    disk.write_durable(path, b"old")
+    disk.write_durable(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def calls_of(faulty_os, working_os, action):
+    faulty = faulty_os(-1, "once")
+    action()
+    working_os()
+    return faulty.calls
+
+
+@pytest.mark.parametrize("mode", ["once", "full"])
+def test_failed_write_leaves_old_or_new_and_no_temporary(tmp_path, faulty_os, working_os, mode):
+    path = tmp_path / "file"
+    calls = calls_of(faulty_os, working_os, lambda: disk.write_durable(path, b"old" * 9))
+    assert calls >= 5  # open, write, fsync, replace, and the folder's open and fsync
+    for at in range(1, calls + 1):
+        faulty_os(at, mode)
+        with pytest.raises(OSError, match="No space"):
+            disk.write_durable(path, b"new")
+        working_os()
+        assert path.read_bytes() in (b"old" * 9, b"new")
+        assert [*tmp_path.iterdir()] == [path]
+        disk.write_durable(path, b"old" * 9)
+
+
+def test_failed_append_keeps_the_old_length(tmp_path, faulty_os, working_os):
+    path = tmp_path / "log"
+    path.write_bytes(b"one\n")
+    calls = calls_of(faulty_os, working_os, lambda: disk.append_durable(path, b"two\n"))
+    for at in range(1, calls + 1):
+        faulty_os(at, "once")
+        with pytest.raises(OSError, match="No space"):
+            disk.append_durable(path, b"three\n")
+        working_os()
+        assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_append_is_not_swallowed_by_a_torn_line(tmp_path):
+    path = tmp_path / "log"
+    path.write_bytes(b"one\nto")
+    disk.append_durable(path, b"two\n")
+    assert path.read_bytes() == b"one\nto\ntwo\n"
+
+
+def test_short_writes_are_continued(tmp_path, monkeypatch):
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
+    disk.write_durable(tmp_path / "file", b"0123456789")
+    disk.append_durable(tmp_path / "file", b"ab\n")
+    assert (tmp_path / "file").read_bytes() == b"0123456789\nab\n"
+
+
+def test_a_disk_that_takes_nothing_does_not_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "write", lambda *_: 0)
+    with pytest.raises(OSError):
+        disk.write_durable(tmp_path / "file", b"x")
+
+
+def test_data_is_synced_before_the_name(tmp_path, monkeypatch):
+    events = []
+
+    def seen(name):
+        real = getattr(os, name)
+
+        def call(*arguments):
+            events.append(name)
+            return real(*arguments)
+
+        return call
+
+    for name in ("write", "fsync", "replace"):
+        monkeypatch.setattr(os, name, seen(name))
+    disk.write_durable(tmp_path / "file", b"x")
+    assert events == ["write", "fsync", "replace", "fsync"]
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(28, "free some space"), (30, "writable"), (5, "check")]
+)
+def test_explained_says_what_to_do(number, advice):
+    with pytest.raises(CacheError, match=f"cannot write X: .*{advice}"), disk.explained("write X"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_folders(tmp_path):
+    folder = tmp_path / "a" / "b"
+    disk.make_folder(folder)
+    disk.make_folder(folder)
+    assert not disk.remove_folder(tmp_path / "a")
+    assert disk.remove_folder(folder)
+    assert disk.remove_folder(folder)
+    assert not folder.exists()

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from cache import log, spec
+from cache.errors import CacheError
+from cache.lock import Lock
+from cache.store import Reader
+from cache.verify import repair, verify
+
+
+@pytest.fixture
+def cached(folder, rows, write):
+    write(folder, rows)
+    return folder
+
+
+def shards(folder):
+    return sorted((folder / "shards").iterdir())
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_sound_cache(cached, deep):
+    report = verify(cached, deep)
+    assert (report.ok, report.shards, report.rows, report.bad) == (True, 3, 7, [])
+
+
+def test_any_flipped_bit_is_found_deep(cached):
+    path = shards(cached)[0]
+    data = bytearray(path.read_bytes())
+    rng = np.random.default_rng(0)
+    for at in rng.choice(len(data), 100, replace=False):
+        bit = 1 << int(rng.integers(8))
+        data[at] ^= bit
+        path.write_bytes(data)
+        report = verify(cached, deep=True)
+        assert not report.ok
+        assert report.bad_shards == [path.name]
+        data[at] ^= bit
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_missing_and_cut_shards(cached, deep):
+    shards(cached)[2].unlink()
+    shards(cached)[0].write_bytes(b"cut")
+    report = verify(cached, deep)
+    assert [line.split(": ")[1] for line in report.bad][1] == "missing"
+    assert len(report.bad_shards) == 2
+    assert all("\n" not in line for line in report.bad)
+
+
+def test_damaged_log_and_record(cached):
+    path = cached / log.COMMITS
+    path.write_bytes(b"garbage\n" + path.read_bytes())
+    assert verify(cached, deep=False).bad == ["commits.jsonl: line 1 is damaged"]
+    (cached / spec.FILE).write_text("{}")
+    assert "damaged" in verify(cached, deep=False).bad[0]
+    assert not verify(cached / "nowhere", deep=True).ok
+
+
+def test_a_key_in_two_shards(cached):
+    entries = log.read_log(cached / log.COMMITS).entries
+    again = entries[0]._replace(file="000009" + entries[0].file[6:])
+    (cached / "shards" / again.file).write_bytes(shards(cached)[0].read_bytes())
+    with (cached / log.COMMITS).open("ab") as file:
+        file.write(log.format_commit(again))
+    assert verify(cached, deep=False).ok
+    assert verify(cached, deep=True).bad == [f"{again.file}: a key is in another shard too"]
+
+
+def test_a_bad_shard_is_set_aside_and_its_rows_computed_again(cached, rows, open_writer):
+    path = shards(cached)[1]
+    data = bytearray(path.read_bytes())
+    data[data.index(list(rows.values())[3].astype(np.float16).tobytes())] ^= 1
+    path.write_bytes(data)
+    report = verify(cached, deep=True)
+    with Lock(cached), pytest.raises(CacheError, match="another process"):
+        repair(cached, report)
+    assert repair(cached, report) == [path.name]
+    assert (cached / "set-aside" / path.name).read_bytes() == data
+    with pytest.raises(CacheError, match="embed again"):
+        Reader(cached)
+    with open_writer(cached) as writer:
+        absent = set(rows) - writer.keys
+        assert absent == set(list(rows)[3:6])
+        for key in absent:
+            writer.add(key, rows[key])
+    assert verify(cached, deep=True).ok
+    assert np.array_equal(
+        Reader(cached).read(list(rows))[1], np.stack(list(rows.values())).astype(np.float16)
+    )
