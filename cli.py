@@ -1,1 +1,302 @@
-"""archiveprobe command line."""
+"""The command line: parses, calls one function and prints. Heavy imports happen in commands."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cache.errors import CacheError
+from task.errors import InputError
+
+if TYPE_CHECKING:
+    from task.config import Task
+
+_LIBRARIES = ("torch", "timm", "open_clip_torch", "numpy", "h5py", "scikit-learn", "pillow")
+_NAME = "archiveprobe"
+
+
+class Commands(click.Group):
+    """A group whose commands end with one line instead of a traceback when a user is at fault."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **named: Any) -> Any:
+        """Run; `--debug`, anywhere before a `--`, lets the traceback through."""
+        words = list(sys.argv[1:] if args is None else args)
+        debug = "--debug" in words[: words.index("--") if "--" in words else None]
+        if debug:
+            words.remove("--debug")
+            return super().main(words, *rest, **named)
+        try:
+            return super().main(words, *rest, **named)
+        except (InputError, CacheError) as error:
+            _fail(str(error))
+        except OSError as error:
+            place = f": {error.filename}" if error.filename else ""
+            _fail(f"{error.strerror or error}{place}: check the disk and the permissions")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an interrupt says that the work can go on."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("interrupted: what is done is kept, the same command goes on from there")
+            ctx.exit(130)
+
+
+def _fail(message: str) -> None:
+    say(f"error: {' '.join(message.split())}")
+    sys.exit(1)
+
+
+def say(message: str) -> None:
+    """Tell the user something that is not the result."""
+    click.echo(message, err=True)
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+    click.echo(f"{_NAME} {version(_NAME)} ({libraries})")
+    ctx.exit()
+
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+_task = click.argument("task", type=click.Path(path_type=Path))
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on one line.")
+
+
+def _example(*lines: str) -> str:
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@click.group(cls=Commands, context_settings=_HELP, epilog=_example(f"{_NAME} demo demo"))
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
+def main() -> None:
+    """Classify the photographs of an archive from a few labelled examples.
+
+    Every command takes a task.toml, or the folder it lies in, first. `--debug` shows tracebacks.
+    """
+
+
+@main.command(context_settings=_HELP, epilog=_example(f"{_NAME} init my/photographs"))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Write a task.toml for a folder of pictures."""
+    from task.starter import start
+
+    file = start(folder)
+    click.echo(str(file))
+    say(f"look it over, then: {_NAME} embed {file}")
+
+
+@main.command(context_settings=_HELP, epilog=_example(f"{_NAME} demo demo"))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def demo(folder: Path) -> None:
+    """Draw the built-in archive, with its task.toml, into a new folder."""
+    from task.demo import write_demo
+
+    write_demo(folder)
+    click.echo(str(folder / "task.toml"))
+
+
+@main.command(context_settings=_HELP, epilog=_example(f"{_NAME} weights my/task.toml"))
+@_task
+@_json
+def weights(task: Path, as_json: bool) -> None:
+    """Fetch and check the weights ahead, for nodes without a network."""
+    from embed.dryrun import check_weights
+
+    lines = [asdict(line) for line in check_weights(_load(task))]
+    _print({"weights": lines}, lines, as_json)
+
+
+@main.command(
+    context_settings=_HELP,
+    epilog=_example(
+        f"{_NAME} embed my/task.toml", f"{_NAME} embed my/task.toml --backbone hog --views center"
+    ),
+)
+@_task
+@click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
+@click.option("--views", help="Instead of the task's, for example crops6.")
+@click.option(
+    "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto"
+)
+@click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
+@click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
+@click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")
+@click.option("--rehash", is_flag=True, help="Read every file again, whatever its date says.")
+@click.option("--dry-run", is_flag=True, help="Say what is to do, and do nothing.")
+@_json
+def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, **how: Any) -> None:
+    """Run the backbones over the photographs once, into the cache."""
+    from embed.progress import bar
+    from embed.run import Options, record_of
+    from embed.run import embed as run
+
+    options = Options(backbones=backbones or None, **how)
+    if dry_run:
+        _show_estimate(task, options, as_json)
+        return
+    summary = run(_load(task), options, notify=say, progress=bar)
+    record = record_of(summary)
+    if not as_json:
+        counts = ("images", "embedded", "reused", "duplicates", "failed")
+        click.echo(", ".join(f"{record[name]} {name}" for name in counts))
+    if summary.reasons:
+        say("failed: " + ", ".join(f"{count} {why}" for why, count in summary.reasons.items()))
+    _print(record, record["caches"], as_json)
+
+
+def _show_estimate(task: Path, options: Any, as_json: bool) -> None:
+    from embed.dryrun import dry_run
+
+    estimate = asdict(dry_run(_load(task), options))
+    if not as_json:
+        click.echo(
+            "{images} images, {to_decode} to decode, about {seconds} s, {bytes} bytes on disk "
+            "({free_bytes} free)".format(**estimate)
+        )
+    _print(estimate, estimate["backbones"], as_json)
+
+
+@main.group(context_settings=_HELP, epilog=_example(f"{_NAME} cache show my/task.toml"))
+def cache() -> None:
+    """Look after the caches of a task."""
+
+
+@cache.command(context_settings=_HELP, epilog=_example(f"{_NAME} cache show my/task.toml"))
+@_task
+@_json
+def show(task: Path, as_json: bool) -> None:
+    """List the caches."""
+    from embed.inventory import show as find
+
+    lines = [asdict(line) for line in find(_load(task))]
+    _print({"caches": lines}, lines, as_json)
+
+
+@cache.command(
+    context_settings=_HELP, epilog=_example(f"{_NAME} cache verify my/task.toml --deep")
+)
+@_task
+@click.option("--deep", is_flag=True, help="Digests, checksums and every number as well.")
+@_json
+def verify(task: Path, deep: bool, as_json: bool) -> None:
+    """Check the caches; exit status 1 when something is wrong."""
+    from embed.inventory import verify_all
+
+    verdict = verify_all(_load(task), deep=deep)
+    if as_json:
+        click.echo(json.dumps(asdict(verdict)))
+    else:
+        click.echo(f"{verdict.shards} shards, {verdict.rows} rows, {len(verdict.bad)} faults")
+        for fault in verdict.bad:
+            click.echo(fault)
+    if not verdict.ok:
+        say("run embed again: it sets bad shards aside and computes their rows anew")
+        sys.exit(1)
+
+
+@cache.command(
+    context_settings=_HELP, epilog=_example(f"{_NAME} cache export my/task.toml -o all.h5")
+)
+@_task
+@click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
+@click.option("-o", "file", required=True, type=click.Path(path_type=Path), help="The HDF5 file.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+def export(task: Path, backbones: tuple[str, ...], file: Path, overwrite: bool) -> None:
+    """Write one ordinary HDF5 file in the order of the table, for notebooks."""
+    from embed.inventory import export_task
+
+    rows = export_task(_load(task), file, backbones, overwrite=overwrite)
+    click.echo(f"{rows} rows in {file}")
+
+
+@cache.command(context_settings=_HELP, epilog=_example(f"{_NAME} cache prune my/task.toml --yes"))
+@_task
+@click.option("--yes", is_flag=True, help="Remove what is listed.")
+@_json
+def prune(task: Path, yes: bool, as_json: bool) -> None:
+    """List, or with --yes remove, caches that the task no longer asks for, and leftovers."""
+    from cache.prune import prune as remove
+    from embed.inventory import unused
+
+    items = unused(_load(task))
+    if yes:
+        remove(items)
+    lines = [
+        {"path": str(item.path), "bytes": item.bytes, "reason": item.reason} for item in items
+    ]
+    _print({"removed": yes, "items": lines}, lines, as_json)
+    if items and not yes:
+        say("nothing removed yet: add --yes")
+
+
+@main.group("list", context_settings=_HELP, epilog=_example(f"{_NAME} list backbones"))
+def list_() -> None:
+    """List what there is to choose from."""
+
+
+@list_.command(context_settings=_HELP, epilog=_example(f"{_NAME} list backbones"))
+@_json
+def backbones(as_json: bool) -> None:
+    """The table of backbones; timm:NAME and open_clip:ARCH/TAG work too."""
+    from embed.backbones import BACKBONES
+
+    lines = [
+        {
+            "backbone": row.name,
+            "weights": row.described,
+            "width": row.width,
+            "size": row.size,
+            "licence": row.licence,
+        }
+        for row in BACKBONES.values()
+    ]
+    _print({"backbones": lines}, lines, as_json)
+
+
+@list_.command(context_settings=_HELP, epilog=_example(f"{_NAME} list views"))
+@_json
+def views(as_json: bool) -> None:
+    """The named sets of views."""
+    from embed.views import DESCRIPTIONS
+
+    lines = [{"views": name, "what": what} for name, what in DESCRIPTIONS.items()]
+    _print({"views": lines}, lines, as_json)
+
+
+def _load(task: Path) -> "Task":
+    from task.config import load_task
+
+    return load_task(task)
+
+
+def _print(record: Any, lines: Iterable[dict[str, Any]], as_json: bool) -> None:
+    """The result: the record as JSON, or its lines as an aligned table."""
+    if as_json:
+        click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
+        return
+    cells = [{key: _cell(value) for key, value in line.items()} for line in lines]
+    if not cells:
+        return
+    width = {key: max(len(key), *(len(line[key]) for line in cells)) for key in cells[0]}
+    for line in [{key: key for key in width}, *cells]:
+        click.echo("  ".join(line[key].ljust(width[key]) for key in width).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return " x ".join(map(str, value)) or "-"
+    return str(value)

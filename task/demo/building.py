@@ -122,8 +122,11 @@ def draw_window(canvas: Canvas, wall: Wall, style: Style, cell: Cell) -> None:
     a, b = u0 + (u1 - u0 - wide) / 2, v0 + (v1 - v0) * 0.26
     rim = wide * 0.09
     top = b + high
-    canvas.area(wall.patch(a - rim, b - high * 0.06, a + wide + rim, top + high * 0.05),
-                style.frame, wall.depth)
+    canvas.area(
+        wall.patch(a - rim, b - high * 0.06, a + wide + rim, top + high * 0.05),
+        style.frame,
+        wall.depth,
+    )
     canvas.area(wall.patch(a, b, a + wide, top), _glass(canvas), wall.depth)
     if style.arched:
         x, y = wall.at(a + wide / 2, top)
@@ -172,8 +175,11 @@ def draw_shop(canvas: Canvas, wall: Wall, style: Style, cell: Cell) -> None:
             canvas.line([wall.at(a, step), wall.at(b, step)], shade(opening, 0.8), 0.2, wall.depth)
     canvas.area(wall.patch(a, v0 + high * 0.72, b, v0 + high * 0.92), pick(rng, CLOTH), wall.depth)
     if rng.random() < 0.3:
-        awning = [*wall.patch(a, v0 + high * 0.55, b, v0 + high * 0.72)[1:3],
-                  wall.at(b + 0.02, v0 + high * 0.5), wall.at(a - 0.02, v0 + high * 0.5)]
+        awning = [
+            *wall.patch(a, v0 + high * 0.55, b, v0 + high * 0.72)[1:3],
+            wall.at(b + 0.02, v0 + high * 0.5),
+            wall.at(a - 0.02, v0 + high * 0.5),
+        ]
         canvas.area(awning, pick(rng, CLOTH), wall.depth)
 
 
@@ -207,7 +213,9 @@ def draw_roof(canvas: Canvas, wall: Wall, style: Style) -> None:
         u, kind = rng.uniform(0.08, 0.85), rng.random()
         if kind < 0.5:
             tank = wall.patch(u, 1.0 + cap, u + 0.08, 1.12)
-            canvas.area(tank, pick(rng, ((60, 62, 66), (224, 224, 220), (70, 104, 140))), wall.depth)
+            canvas.area(
+                tank, pick(rng, ((60, 62, 66), (224, 224, 220), (70, 104, 140))), wall.depth
+            )
         elif kind < 0.75:
             x, y = wall.at(u, 1.09)
             canvas.oval((x, y), canvas.unit * 1.4, canvas.unit * 1.2, (206, 206, 206), wall.depth)

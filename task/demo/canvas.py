@@ -141,9 +141,7 @@ class Canvas:
         pixels = max(1, round(width * self.unit))
         self.pen.line(points, fill=self.ink(colour, depth), width=pixels, joint="curve")
 
-    def oval(
-        self, centre: Point, rx: float, ry: float, colour: Colour, depth: float = 0.0
-    ) -> None:
+    def oval(self, centre: Point, rx: float, ry: float, colour: Colour, depth: float = 0.0) -> None:
         """Fill an ellipse around a centre."""
         x, y = centre
         self.pen.ellipse((x - rx, y - ry, x + rx, y + ry), fill=self.ink(colour, depth))
@@ -164,9 +162,7 @@ class Canvas:
             coarse, dtype=np.float32
         ) * np.float32(rng.uniform(0.0, 0.35))
         dirt = np.asarray(Image.fromarray(stains).resize(size, Image.Resampling.BILINEAR))
-        grey = (pixels @ np.full((3, 1), 1 / 3, dtype=np.float32)) * np.float32(
-            1 - mood.saturation
-        )
+        grey = (pixels @ np.full((3, 1), 1 / 3, dtype=np.float32)) * np.float32(1 - mood.saturation)
         pixels = pixels * np.float32(mood.saturation) + grey
         gain = np.asarray(mood.tint, dtype=np.float32) * mood.exposure
         pixels *= (1.05 - dirt)[:, :, None] * (gain * np.float32(mood.contrast))

@@ -96,8 +96,10 @@ def _draw_shell(canvas: Canvas, wall: Wall, style: Style, harm: Harm) -> None:
         draw_roof(canvas, wall, style)
     else:
         along = np.linspace(0, 1, len(harm.profile))
-        inner = [wall.at(u, min(1.0, v + canvas.rng.uniform(0.0, 0.16)))
-                 for u, v in zip(along, harm.profile, strict=True)]
+        inner = [
+            wall.at(u, min(1.0, v + canvas.rng.uniform(0.0, 0.16)))
+            for u, v in zip(along, harm.profile, strict=True)
+        ]
         canvas.area([wall.at(0, 0), *inner, wall.at(1, 0)], shade(style.wall, 0.55), wall.depth)
         _draw_rebar(canvas, wall, harm)
         edge = [wall.at(u, v) for u, v in zip(along, harm.profile, strict=True)]
@@ -115,8 +117,11 @@ def _draw_rebar(canvas: Canvas, wall: Wall, harm: Harm) -> None:
     for u in rng.uniform(0, 1, int(rng.integers(5, 14))):
         foot = harm.left_at(float(u))
         bend = rng.normal(0, 0.03, 2)
-        rod = [wall.at(float(u), foot - 0.05), wall.at(float(u + bend[0]), foot + 0.06),
-               wall.at(float(u + bend.sum()), foot + rng.uniform(0.06, 0.16))]
+        rod = [
+            wall.at(float(u), foot - 0.05),
+            wall.at(float(u + bend[0]), foot + 0.06),
+            wall.at(float(u + bend.sum()), foot + rng.uniform(0.06, 0.16)),
+        ]
         canvas.line(rod, _RUST, 0.25, wall.depth)
 
 
@@ -125,8 +130,10 @@ def draw_open_cell(canvas: Canvas, wall: Wall, style: Style, cell: Cell) -> None
     rng = canvas.rng
     u0, v0, u1, v1 = cell_box(style, cell)
     wide, high = u1 - u0, v1 - v0
-    back = shade(pick(rng, ((150, 160, 140), (170, 140, 128), (140, 138, 134), (120, 140, 150))),
-                 rng.uniform(0.3, 0.75))
+    back = shade(
+        pick(rng, ((150, 160, 140), (170, 140, 128), (140, 138, 134), (120, 140, 150))),
+        rng.uniform(0.3, 0.75),
+    )
     canvas.area(wall.patch(u0, v0, u1, v1), shade(back, 0.55), wall.depth)
     inner = wall.patch(u0 + wide * 0.16, v0 + high * 0.14, u1 - wide * 0.16, v1 - high * 0.2)
     canvas.area(inner, back, wall.depth)
@@ -146,17 +153,22 @@ def _draw_soot(canvas: Canvas, wall: Wall, style: Style, cell: Cell) -> None:
     canvas.area(wall.patch(a, v0 + high * 0.24, b, v0 + high * 0.8), _SOOT, wall.depth)
     lean = canvas.rng.uniform(-0.2, 0.2) * wide
     for step, share in ((0.5, 0.75), (0.35, 0.55), (0.2, 0.35)):
-        plume = [wall.at(a, v0 + high * 0.75), wall.at(b, v0 + high * 0.75),
-                 wall.at(b - wide * 0.15 + lean, v0 + high * (0.8 + step)),
-                 wall.at(a + wide * 0.1 + lean, v0 + high * (0.75 + step))]
+        plume = [
+            wall.at(a, v0 + high * 0.75),
+            wall.at(b, v0 + high * 0.75),
+            wall.at(b - wide * 0.15 + lean, v0 + high * (0.8 + step)),
+            wall.at(a + wide * 0.1 + lean, v0 + high * (0.75 + step)),
+        ]
         canvas.area(plume, mix(style.wall, _SOOT, 1 - share), wall.depth)
 
 
 def _ragged(rng: np.random.Generator, centre: Point, rx: float, ry: float) -> list[Point]:
     angles = np.sort(rng.uniform(0, 2 * np.pi, 13))
     radii = rng.uniform(0.6, 1.2, 13)
-    return [(centre[0] + rx * r * np.cos(a), centre[1] + ry * r * np.sin(a))
-            for a, r in zip(angles, radii, strict=True)]
+    return [
+        (centre[0] + rx * r * np.cos(a), centre[1] + ry * r * np.sin(a))
+        for a, r in zip(angles, radii, strict=True)
+    ]
 
 
 def _draw_hole(canvas: Canvas, wall: Wall, style: Style, spot: Point, size: float) -> None:
@@ -165,8 +177,9 @@ def _draw_hole(canvas: Canvas, wall: Wall, style: Style, spot: Point, size: floa
     base, top = wall.at(spot[0], 0.0), wall.at(spot[0], 1.0)
     ry = max(canvas.unit * 1.5, abs(base[1] - top[1]) * size)
     rx = ry * rng.uniform(0.7, 1.4)
-    canvas.area(_ragged(rng, centre, rx * 1.25, ry * 1.25), mix(style.wall, (90, 84, 78), 0.6),
-                wall.depth)
+    canvas.area(
+        _ragged(rng, centre, rx * 1.25, ry * 1.25), mix(style.wall, (90, 84, 78), 0.6), wall.depth
+    )
     canvas.area(_ragged(rng, centre, rx, ry), vary(rng, (42, 38, 36), 8), wall.depth)
     for _ in range(int(rng.integers(1, 5))):
         x, y = centre[0] + rng.uniform(-rx, rx), centre[1] - ry * rng.uniform(0.3, 1.0)
@@ -203,8 +216,12 @@ def pancake(canvas: Canvas, wall: Wall, style: Style) -> None:
         thick = high / floors
         room = [(a, y + tilt), (b, y - tilt), (b, y - tilt - thick), (a, y + tilt - thick)]
         canvas.area(room, shade(style.wall, rng.uniform(0.25, 0.5)), wall.depth)
-        slab = [(a, y + tilt - thick * 0.55), (b, y - tilt - thick * 0.55),
-                (b + thick * 0.3, y - tilt - thick), (a - thick * 0.3, y + tilt - thick)]
+        slab = [
+            (a, y + tilt - thick * 0.55),
+            (b, y - tilt - thick * 0.55),
+            (b + thick * 0.3, y - tilt - thick),
+            (a - thick * 0.3, y + tilt - thick),
+        ]
         canvas.area(slab, vary(rng, shade(style.wall, 0.9), 8), wall.depth)
         for x in rng.uniform(a, b, 4):
             drop = [(x, y - thick), (x + rng.normal(0, thick), y + thick * 0.4)]

@@ -16,8 +16,9 @@ SACKS: tuple[Colour, ...] = ((196, 170, 124), (214, 200, 170), (168, 140, 100), 
 FRUIT: tuple[Colour, ...] = ((206, 70, 50), (226, 150, 50), (110, 150, 60), (216, 200, 80))
 
 
-def _hill(rng: np.random.Generator, left: float, right: float, base: float, peak: float,
-          ragged: float) -> list[Point]:
+def _hill(
+    rng: np.random.Generator, left: float, right: float, base: float, peak: float, ragged: float
+) -> list[Point]:
     along = np.linspace(0, 1, 15)
     top = rng.uniform(0.3, 0.7)
     rise = np.where(along < top, along / top, (1 - along) / (1 - top)) ** 0.75
@@ -46,8 +47,9 @@ def _spots(rng: np.random.Generator, hill: list[Point], base: float, count: int)
     return [(float(x[i]), float(y[i])) for i in order]
 
 
-def rubble(canvas: Canvas, left: float, right: float, base: float, peak: float,
-           depth: float = 0.0) -> None:
+def rubble(
+    canvas: Canvas, left: float, right: float, base: float, peak: float, depth: float = 0.0
+) -> None:
     """Draw a heap of broken masonry with slabs, bent rods and scraps of household goods."""
     rng = canvas.rng
     hill = _hill(rng, left, right, base, peak, 0.2)
@@ -59,8 +61,12 @@ def rubble(canvas: Canvas, left: float, right: float, base: float, peak: float,
     sizes = size * np.clip(rng.lognormal(-0.25, 0.6, count), 0.3, 3.5)
     _blocks(canvas, spots, sizes, (body,), depth)
     for _ in range(int(rng.integers(1, 5))):
-        _slab(canvas, (rng.uniform(left, right), base - peak * rng.uniform(0.1, 0.6)),
-              peak * rng.uniform(0.25, 0.6), depth)
+        _slab(
+            canvas,
+            (rng.uniform(left, right), base - peak * rng.uniform(0.1, 0.6)),
+            peak * rng.uniform(0.25, 0.6),
+            depth,
+        )
     for x, y in _spots(rng, hill, base, int(rng.integers(4, 12))):
         bend = rng.normal(0, peak * 0.16, 3)
         rod = [(x, y), (x + bend[0], y - peak * 0.16), (x + bend[0] + bend[1], y + bend[2])]
@@ -111,13 +117,17 @@ def debris(canvas: Canvas, top: float, bottom: float, amount: float) -> None:
     _blocks(canvas, list(zip(xs.tolist(), ys.tolist(), strict=True)), sizes, CONCRETE)
 
 
-def goods(canvas: Canvas, left: float, right: float, base: float, peak: float,
-          kind: str) -> None:
+def goods(canvas: Canvas, left: float, right: float, base: float, peak: float, kind: str) -> None:
     """Draw a heap of `stones`, `sacks`, `crates`, `fruit` or `sand`: nothing is broken."""
     rng = canvas.rng
     hill = _hill(rng, left, right, base, peak, 0.02 if kind == "sand" else 0.12)
-    colours = {"stones": STONES, "sacks": SACKS, "crates": (*CLOTH, *SACKS), "fruit": FRUIT,
-               "sand": ((206, 184, 140), (170, 150, 120), (150, 148, 144))}[kind]
+    colours = {
+        "stones": STONES,
+        "sacks": SACKS,
+        "crates": (*CLOTH, *SACKS),
+        "fruit": FRUIT,
+        "sand": ((206, 184, 140), (170, 150, 120), (150, 148, 144)),
+    }[kind]
     body = pick(rng, colours)
     canvas.area([*hill, (right, base), (left, base)], shade(body, 0.95 if kind == "sand" else 0.5))
     size = max(canvas.unit * 1.2, peak * (0.05 if kind == "fruit" else 0.085))
@@ -138,15 +148,23 @@ def _item(canvas: Canvas, spot: Point, size: float, colour: Colour, kind: str) -
     x, y = spot
     if kind == "crates":
         turn = canvas.rng.normal(0, 0.1) * size
-        canvas.area([(x - size, y - size * 0.7), (x + size, y - size * 0.7 + turn),
-                     (x + size, y + size * 0.7 + turn), (x - size, y + size * 0.7)], colour)
+        canvas.area(
+            [
+                (x - size, y - size * 0.7),
+                (x + size, y - size * 0.7 + turn),
+                (x + size, y + size * 0.7 + turn),
+                (x - size, y + size * 0.7),
+            ],
+            colour,
+        )
         canvas.line([(x - size, y), (x + size, y + turn)], shade(colour, 0.6), 0.3)
         return
     flat = 0.55 if kind == "sacks" else 1.0
     canvas.oval((x, y + size * 0.2), size, size * flat, shade(colour, 0.55))
     canvas.oval((x, y), size, size * flat, colour)
-    canvas.oval((x - size * 0.2, y - size * 0.2 * flat), size * 0.4, size * 0.3 * flat,
-                shade(colour, 1.15))
+    canvas.oval(
+        (x - size * 0.2, y - size * 0.2 * flat), size * 0.4, size * 0.3 * flat, shade(colour, 1.15)
+    )
 
 
 def smoke(canvas: Canvas, x: float, y: float, spread: float, dark: bool) -> None:

@@ -7,36 +7,52 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from task.demo import places, streets
+from task.demo import canyon, others, places, streets
 from task.demo.canvas import Canvas, draw_mood
 
 Painter = Callable[[Canvas, float], None]
 
 _PAINTERS: dict[str, Painter] = {
     "front": streets.front,
-    "canyon": streets.canyon,
+    "canyon": canyon.canyon,
     "wall": places.close_wall,
     "roofs": places.roofs,
     "ruins": places.ruins,
     "yard": places.yard,
     "market": places.market,
     "site": places.site,
-    "room": places.room,
-    "portrait": places.portrait,
-    "poster": places.poster,
-    "land": places.open_land,
+    "room": others.room,
+    "portrait": others.portrait,
+    "poster": others.poster,
+    "land": others.open_land,
     "far": lambda canvas, severity: streets.front(canvas, 0.0, far=severity),
 }
 # Per label: how often each kind of scene is drawn. Those that only one label has are the
 # deceptive ones: heaps and bare frames that are no damage, damage that is small or far away.
 KINDS: dict[str, dict[str, float]] = {
     "not_destruction": {
-        "front": 24, "canyon": 20, "wall": 11, "roofs": 9, "yard": 8, "market": 6, "site": 8,
-        "room": 4, "portrait": 4, "poster": 3, "land": 3,
+        "front": 24,
+        "canyon": 20,
+        "wall": 11,
+        "roofs": 9,
+        "yard": 8,
+        "market": 6,
+        "site": 8,
+        "room": 4,
+        "portrait": 4,
+        "poster": 3,
+        "land": 3,
     },
     "destruction": {
-        "front": 30, "canyon": 24, "wall": 13, "roofs": 9, "ruins": 9, "room": 4, "portrait": 4,
-        "far": 4, "market": 2,
+        "front": 30,
+        "canyon": 24,
+        "wall": 13,
+        "roofs": 9,
+        "ruins": 9,
+        "room": 4,
+        "portrait": 4,
+        "far": 4,
+        "market": 2,
     },
 }
 _SIZES = ((400, 300), (420, 280), (448, 320), (300, 400), (320, 448), (352, 352), (480, 320))

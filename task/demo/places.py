@@ -1,16 +1,15 @@
-"""Everything that is not a plain street: close walls, roofs, markets, rooms, people, posters."""
+"""Places that are not a plain street: close walls, roofs, heaps, markets, building sites."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from task.demo.building import CLOTH, Cell, Wall, draw_style, upright
-from task.demo.canvas import Canvas, Colour, mix, pick, shade, vary
+from task.demo.canvas import Canvas, Colour, pick, shade, vary
 from task.demo.damage import WHOLE, draw_building, draw_harm, draw_open_cell
-from task.demo.heaps import clouds, debris, goods, rubble
-from task.demo.lettering import scribble
-from task.demo.props import SKIN, laundry, person, poles, stall, tree
-from task.demo.streets import canyon, front, haze_and_smoke, sky, skyline
+from task.demo.heaps import debris, goods, rubble
+from task.demo.props import laundry, person, stall, tree
+from task.demo.streets import front, haze_and_smoke, sky, skyline
 
 
 def close_wall(canvas: Canvas, severity: float) -> None:
@@ -19,15 +18,23 @@ def close_wall(canvas: Canvas, severity: float) -> None:
     base = canvas.height * rng.uniform(0.84, 1.1)
     sky(canvas, base)
     tops = canvas.height * rng.uniform(-0.25, 0.16, 2)
-    wall = Wall((-0.05 * canvas.width, base), (-0.05 * canvas.width, tops[0]),
-                (1.05 * canvas.width, base + canvas.unit * rng.normal(0, 3)),
-                (1.05 * canvas.width, tops[1]))
+    wall = Wall(
+        (-0.05 * canvas.width, base),
+        (-0.05 * canvas.width, tops[0]),
+        (1.05 * canvas.width, base + canvas.unit * rng.normal(0, 3)),
+        (1.05 * canvas.width, tops[1]),
+    )
     bays = int(rng.integers(3, 5)) + int(canvas.width > canvas.height)
     style = draw_style(rng, storeys=int(rng.integers(3, 5)), bays=bays)
     draw_building(canvas, wall, style, draw_harm(rng, style, severity) if severity else WHOLE)
     if severity:
-        rubble(canvas, -canvas.width * 0.1, canvas.width * rng.uniform(0.5, 1.2),
-               base + canvas.unit * 4, canvas.height * (0.05 + 0.25 * severity))
+        rubble(
+            canvas,
+            -canvas.width * 0.1,
+            canvas.width * rng.uniform(0.5, 1.2),
+            base + canvas.unit * 4,
+            canvas.height * (0.05 + 0.25 * severity),
+        )
     elif rng.random() < 0.25:
         tree(canvas, rng.uniform(0, canvas.width), base + canvas.unit * 5, canvas.height * 0.6)
     if rng.random() < 0.4:
@@ -61,14 +68,34 @@ def _block(canvas: Canvas, x: float, y: float, step: float, depth: float) -> Non
     style = draw_style(rng, storeys=max(1, int(high / step * 4)), bays=3)
     deep = step * rng.uniform(0.4, 0.6)
     lean = deep * 0.4
-    canvas.area([(x, y - high), (x + lean, y - high - deep), (x + wide + lean, y - high - deep),
-                 (x + wide, y - high)], vary(rng, shade(style.wall, 1.08)), depth)
+    canvas.area(
+        [
+            (x, y - high),
+            (x + lean, y - high - deep),
+            (x + wide + lean, y - high - deep),
+            (x + wide, y - high),
+        ],
+        vary(rng, shade(style.wall, 1.08)),
+        depth,
+    )
     for _ in range(int(rng.integers(0, 4))):
         cx, cy = x + rng.uniform(0.2, 0.9) * wide, y - high - rng.uniform(0.2, 0.8) * deep
-        canvas.area([(cx, cy), (cx + step * 0.1, cy), (cx + step * 0.1, cy - step * 0.1),
-                     (cx, cy - step * 0.1)], pick(rng, (*CLOTH, (230, 230, 228))), depth)
-    side = [(x + wide, y), (x + wide, y - high), (x + wide + lean, y - high - deep),
-            (x + wide + lean, y - deep)]
+        canvas.area(
+            [
+                (cx, cy),
+                (cx + step * 0.1, cy),
+                (cx + step * 0.1, cy - step * 0.1),
+                (cx, cy - step * 0.1),
+            ],
+            pick(rng, (*CLOTH, (230, 230, 228))),
+            depth,
+        )
+    side = [
+        (x + wide, y),
+        (x + wide, y - high),
+        (x + wide + lean, y - high - deep),
+        (x + wide + lean, y - deep),
+    ]
     canvas.area(side, shade(style.wall, 0.6), depth)
     wall = upright(x, x + wide, y - high, y, depth)
     canvas.area(wall.patch(0, 0, 1, 1), style.wall, depth)
@@ -95,8 +122,13 @@ def ruins(canvas: Canvas, severity: float) -> None:
     haze_and_smoke(canvas, horizon, severity)
     for x in rng.uniform(0.05, 0.9, int(rng.integers(1, 5))) * canvas.width:
         person(canvas, float(x), horizon + canvas.unit * rng.uniform(4, 12), canvas.unit * 18)
-    rubble(canvas, -canvas.width * 0.3, canvas.width * 1.2, canvas.height * 1.02,
-           canvas.height * rng.uniform(0.45, 0.6))
+    rubble(
+        canvas,
+        -canvas.width * 0.3,
+        canvas.width * 1.2,
+        canvas.height * 1.02,
+        canvas.height * rng.uniform(0.45, 0.6),
+    )
     debris(canvas, canvas.height * 0.85, canvas.height, 0.5)
 
 
@@ -106,8 +138,14 @@ def yard(canvas: Canvas, severity: float) -> None:
     front(canvas, severity)
     kind = str(rng.choice(["stones", "sacks", "crates", "fruit", "sand"]))
     left = canvas.width * rng.uniform(-0.2, 0.2)
-    goods(canvas, left, left + canvas.width * rng.uniform(0.7, 1.1), canvas.height * 1.01,
-          canvas.height * rng.uniform(0.28, 0.5), kind)
+    goods(
+        canvas,
+        left,
+        left + canvas.width * rng.uniform(0.7, 1.1),
+        canvas.height * 1.01,
+        canvas.height * rng.uniform(0.28, 0.5),
+        kind,
+    )
     if rng.random() < 0.6:
         person(canvas, rng.uniform(0.1, 0.9) * canvas.width, canvas.height, canvas.unit * 42)
 
@@ -120,8 +158,12 @@ def market(canvas: Canvas, severity: float) -> None:
     for x in np.arange(rng.uniform(0, 0.15), 1.1, rng.uniform(0.26, 0.4)):
         stall(canvas, float(x) * canvas.width, base, canvas.unit * rng.uniform(26, 34))
     for share in np.sort(rng.random(int(rng.integers(4, 10)))):
-        person(canvas, rng.uniform(0, canvas.width), base + canvas.height * 0.15 * float(share),
-               canvas.unit * (20 + 12 * float(share)))
+        person(
+            canvas,
+            rng.uniform(0, canvas.width),
+            base + canvas.height * 0.15 * float(share),
+            canvas.unit * (20 + 12 * float(share)),
+        )
 
 
 def site(canvas: Canvas, severity: float) -> None:
@@ -131,8 +173,13 @@ def site(canvas: Canvas, severity: float) -> None:
     sky(canvas, base)
     skyline(canvas, base - canvas.unit * 3, severity)
     left = canvas.width * rng.uniform(0.05, 0.3)
-    wall = upright(left, left + canvas.width * rng.uniform(0.45, 0.65),
-                   canvas.height * rng.uniform(0.1, 0.3), base, 0.05)
+    wall = upright(
+        left,
+        left + canvas.width * rng.uniform(0.45, 0.65),
+        canvas.height * rng.uniform(0.1, 0.3),
+        base,
+        0.05,
+    )
     storeys, bays = int(rng.integers(3, 7)), int(rng.integers(3, 6))
     style = draw_style(rng, storeys=storeys, bays=bays)
     canvas.area(wall.patch(0, 0, 1, 1), (150, 148, 144))
@@ -148,8 +195,14 @@ def site(canvas: Canvas, severity: float) -> None:
             canvas.line([wall.at(u + shift, 1.0), wall.at(u + shift, 1.08)], (96, 72, 58), 0.25)
     if rng.random() < 0.6:
         _crane(canvas, base)
-    goods(canvas, 0, canvas.width * rng.uniform(0.3, 0.6), base + canvas.unit * 4,
-          canvas.height * 0.14, str(rng.choice(["sand", "stones", "sacks"])))
+    goods(
+        canvas,
+        0,
+        canvas.width * rng.uniform(0.3, 0.6),
+        base + canvas.unit * 4,
+        canvas.height * 0.14,
+        str(rng.choice(["sand", "stones", "sacks"])),
+    )
     person(canvas, rng.uniform(0.4, 0.9) * canvas.width, base + canvas.unit * 6, canvas.unit * 18)
 
 
@@ -161,89 +214,3 @@ def _crane(canvas: Canvas, base: float) -> None:
     canvas.line([(x - canvas.width * 0.5, top), (x + canvas.width * 0.15, top)], yellow, 0.8, 0.2)
     hook = x - canvas.width * rng.uniform(0.1, 0.45)
     canvas.line([(hook, top), (hook, top + canvas.height * 0.2)], (60, 60, 60), 0.25)
-
-
-def room(canvas: Canvas, severity: float) -> None:
-    """Draw a living room; with `severity` its wall is open and rubble lies on the floor."""
-    rng = canvas.rng
-    w, h = canvas.width, canvas.height
-    wall, floor = h * rng.uniform(0.58, 0.7), pick(rng, ((150, 120, 90), (170, 164, 156)))
-    paint = pick(rng, ((214, 206, 190), (180, 196, 186), (206, 184, 170), (176, 184, 200)))
-    canvas.pen.rectangle((0, 0, w, wall), fill=canvas.ink(paint))
-    canvas.pen.rectangle((0, wall, w, h), fill=canvas.ink(floor))
-    house = upright(w * 0.1, w * 0.9, h * 0.05, wall)
-    if severity:
-        edge = [house.at(u, rng.uniform(0.75, 1.05)) for u in np.linspace(0.1, 0.75, 9)]
-        low = [house.at(u, rng.uniform(0.0, 0.25)) for u in np.linspace(0.8, 0.05, 9)]
-        canvas.area([*edge, *low], mix(canvas.mood.sky_low, (150, 146, 140), 0.2))
-    style = draw_style(rng, storeys=1, bays=2)
-    canvas.area(house.patch(0.62, 0.35, 0.92, 0.85), style.frame)
-    canvas.area(house.patch(0.64, 0.38, 0.9, 0.82), canvas.mood.sky_low)
-    sofa = pick(rng, CLOTH)
-    canvas.area(house.patch(0.05, -0.16, 0.6, 0.2), shade(sofa, 0.8))
-    canvas.area(house.patch(0.02, -0.2, 0.63, 0.04), sofa)
-    canvas.area([(w * 0.2, h * 0.97), (w * 0.3, wall * 1.22), (w * 0.8, wall * 1.22),
-                 (w * 0.9, h * 0.97)], pick(rng, CLOTH))
-    if severity:
-        rubble(canvas, w * 0.05, w * 1.1, h, h * (0.15 + 0.25 * severity))
-    if rng.random() < 0.5:
-        person(canvas, w * rng.uniform(0.2, 0.8), h * 0.96, h * 0.62)
-
-
-def portrait(canvas: Canvas, severity: float) -> None:
-    """Draw someone facing the camera before a street."""
-    rng = canvas.rng
-    (front if rng.random() < 0.6 else canyon)(canvas, severity)
-    x, size = canvas.width * rng.uniform(0.3, 0.7), canvas.unit * rng.uniform(14, 20)
-    y = canvas.height * rng.uniform(0.48, 0.6)
-    coat, skin = pick(rng, CLOTH), pick(rng, SKIN)
-    canvas.oval((x, y + size * 3.3), size * 2.2, size * 2.2, coat)
-    canvas.area([(x - size * 0.35, y), (x + size * 0.35, y), (x + size * 0.5, y + size * 1.5),
-                 (x - size * 0.5, y + size * 1.5)], shade(skin, 0.85))
-    hair = pick(rng, ((36, 30, 28), (60, 44, 36), (210, 206, 200), *CLOTH[:2]))
-    canvas.oval((x, y - size * 0.25), size * 0.98, size * 1.15, hair)
-    canvas.oval((x, y), size * 0.8, size * 1.02, skin)
-    for side in (-1, 1):
-        canvas.oval((x + side * size * 0.32, y - size * 0.1), size * 0.11, size * 0.08, (40, 32, 30))
-        brow = [(x + side * size * 0.15, y - size * 0.3), (x + side * size * 0.5, y - size * 0.3)]
-        canvas.line(brow, hair, 0.6)
-    canvas.line([(x, y), (x - size * 0.08, y + size * 0.25), (x + size * 0.06, y + size * 0.28)],
-                shade(skin, 0.75), 0.4)
-    mouth = [(x - size * 0.25, y + size * 0.52), (x, y + size * rng.uniform(0.5, 0.62)),
-             (x + size * 0.25, y + size * 0.52)]
-    canvas.line(mouth, (140, 70, 66), 0.7)
-
-
-def poster(canvas: Canvas, severity: float) -> None:
-    """Draw a notice: a flat ground with lines of writing."""
-    rng = canvas.rng
-    ground = pick(rng, (*CLOTH, (226, 220, 206), (206, 214, 220)), 14)
-    canvas.pen.rectangle((0, 0, *canvas.size), fill=canvas.ink(ground))
-    ink: Colour = (244, 240, 230) if sum(ground) < 330 + severity else (36, 34, 40)
-    w, h = canvas.width, canvas.height
-    if rng.random() < 0.6:
-        canvas.oval((w / 2, h * 0.2), h * 0.11, h * 0.11, pick(rng, CLOTH))
-    lines = int(rng.integers(3, 7))
-    for line in range(lines):
-        y = h * (0.38 + 0.56 * line / lines)
-        inset = w * rng.uniform(0.08, 0.22)
-        scribble(canvas.pen, (inset, y, w - inset, y + h * 0.36 / lines), canvas.ink(ink), rng)
-
-
-def open_land(canvas: Canvas, severity: float) -> None:
-    """Draw clouds over hills, fields or the sea."""
-    rng = canvas.rng
-    horizon = canvas.height * rng.uniform(0.45, 0.85)
-    sky(canvas, horizon)
-    clouds(canvas, horizon / canvas.height, rng.uniform(0.5, 1.3))
-    ground = pick(rng, ((98, 118, 72), (60, 104, 132), (186, 162, 112)), 14)
-    for step in (0.0, 0.35, 0.7):
-        y = horizon + (canvas.height - horizon) * step
-        ridge = [(x, y - canvas.unit * 5 * rng.random()) for x in np.linspace(0, canvas.width, 9)]
-        canvas.area([*ridge, (canvas.width, canvas.height), (0, canvas.height)],
-                    shade(vary(rng, ground), 1 - 0.15 * step), 0.5 - 0.5 * step + severity)
-    for share in np.sort(rng.random(int(rng.integers(2, 9)))):
-        y = horizon + (canvas.height - horizon) * float(share)
-        tree(canvas, rng.uniform(0, canvas.width), y, canvas.unit * (8 + 18 * share))
-    if rng.random() < 0.3:
-        poles(canvas, canvas.height * 0.95, canvas.unit * 40)

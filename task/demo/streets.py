@@ -1,4 +1,4 @@
-"""Streets seen from the pavement: a row of houses straight on, and a street running away."""
+"""A street seen from across it: a row of houses, sky, skyline, pavement and passers-by."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from task.demo.building import Wall, draw_style, upright
-from task.demo.canvas import Canvas, Colour, Point, mix, pick, shade, vary
+from task.demo.canvas import Canvas, Colour, mix, shade
 from task.demo.damage import WHOLE, Harm, draw_building, draw_harm, pancake
 from task.demo.heaps import clouds, debris, goods, rubble, smoke
-from task.demo.props import car, car_front, laundry, person, poles, stall, tree
+from task.demo.props import laundry, person, poles, stall, tree
+from task.demo.vehicles import car
 
 
 def sky(canvas: Canvas, horizon: float) -> None:
@@ -22,8 +23,9 @@ def sky(canvas: Canvas, horizon: float) -> None:
     if rng.random() < 0.3:
         disc: Colour = (232, 232, 220) if mood.night else (255, 240, 200)
         size = canvas.unit * rng.uniform(2, 4)
-        canvas.oval((rng.uniform(0, canvas.width), horizon * rng.uniform(0.1, 0.7)), size, size,
-                    disc)
+        canvas.oval(
+            (rng.uniform(0, canvas.width), horizon * rng.uniform(0.1, 0.7)), size, size, disc
+        )
     if rng.random() < 0.65:
         clouds(canvas, horizon / canvas.height, rng.uniform(0.2, 1.0))
     if horizon < canvas.height:
@@ -56,19 +58,21 @@ def haze_and_smoke(canvas: Canvas, base: float, severity: float) -> None:
 
 
 @dataclass(frozen=True)
-class _Fate:
+class Fate:
     """What becomes of one house: how hard it is hit, 0 for not at all."""
 
     severity: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, severity: float, struck: bool) -> _Fate:
+    def draw(cls, rng: np.random.Generator, severity: float, struck: bool) -> Fate:
+        """Draw the fate of a house in a street hit so hard; a `struck` one is never spared."""
         if severity == 0 or not (struck or rng.random() < severity):
             return cls(0.0)
         return cls(float(np.clip(severity * rng.uniform(0.7, 1.3), 0.12, 1.0)))
 
 
-def _house(canvas: Canvas, wall: Wall, fate: _Fate, storeys: int, bays: int) -> None:
+def house(canvas: Canvas, wall: Wall, fate: Fate, storeys: int, bays: int) -> None:
+    """Draw a house and what became of it."""
     rng = canvas.rng
     style = draw_style(rng, storeys=storeys, bays=bays)
     if fate.severity > 0.6 and rng.random() < 0.28:
@@ -84,8 +88,13 @@ def _tilted(wall: Wall, rng: np.random.Generator, severity: float, harm: Harm) -
     lean = float(rng.normal(0, 0.14)) * abs(wall.left_base[1] - wall.left_top[1])
     drop = abs(lean) * 0.3
     left, right = wall.left_top, wall.right_top
-    return Wall(wall.left_base, (left[0] + lean, left[1] + drop),
-                wall.right_base, (right[0] + lean, right[1]), wall.depth)
+    return Wall(
+        wall.left_base,
+        (left[0] + lean, left[1] + drop),
+        wall.right_base,
+        (right[0] + lean, right[1]),
+        wall.depth,
+    )
 
 
 def _row(canvas: Canvas, base: float, severity: float) -> None:
@@ -97,10 +106,10 @@ def _row(canvas: Canvas, base: float, severity: float) -> None:
         high = min(high, base * 0.92)
         hit = first and x + wide > struck
         first = first and not hit
-        fate = _Fate.draw(rng, severity, hit)
+        fate = Fate.draw(rng, severity, hit)
         wall = upright(x, x + wide, base - high, base, 0.12)
         bays = max(2, int(wide / canvas.unit / rng.uniform(8, 13)))
-        _house(canvas, wall, fate, max(2, int(high / canvas.unit / rng.uniform(9, 13))), bays)
+        house(canvas, wall, fate, max(2, int(high / canvas.unit / rng.uniform(9, 13))), bays)
         if fate.severity:
             peak = high * (0.04 + 0.42 * fate.severity * rng.uniform(0.4, 1.0))
             rubble(canvas, x - wide * 0.1, x + wide * 1.1, base + canvas.unit * 2, peak)
@@ -116,10 +125,14 @@ def _row(canvas: Canvas, base: float, severity: float) -> None:
 def _road(canvas: Canvas, base: float) -> None:
     rng, soil = canvas.rng, canvas.mood.soil
     kerb = base + (canvas.height - base) * rng.uniform(0.2, 0.35)
-    canvas.area([(0, base), (canvas.width, base), (canvas.width, kerb), (0, kerb)],
-                shade(soil, rng.uniform(1.05, 1.25)))
-    canvas.area([(0, kerb), (canvas.width, kerb), (canvas.width, canvas.height),
-                 (0, canvas.height)], mix(soil, (92, 92, 96), rng.uniform(0.2, 0.9)))
+    canvas.area(
+        [(0, base), (canvas.width, base), (canvas.width, kerb), (0, kerb)],
+        shade(soil, rng.uniform(1.05, 1.25)),
+    )
+    canvas.area(
+        [(0, kerb), (canvas.width, kerb), (canvas.width, canvas.height), (0, canvas.height)],
+        mix(soil, (92, 92, 96), rng.uniform(0.2, 0.9)),
+    )
     canvas.line([(0, kerb), (canvas.width, kerb)], shade(soil, 0.7), 0.8)
     if rng.random() < 0.5:
         y = kerb + (canvas.height - kerb) * 0.5
@@ -156,8 +169,9 @@ def front(canvas: Canvas, severity: float, *, far: float = 0.0) -> None:
         for x in rng.uniform(0, canvas.width, int(rng.integers(1, 4))):
             car(canvas, x, base + canvas.unit * rng.uniform(6, 11), canvas.unit * 30)
     if rng.random() < 0.22 and severity < 0.5:
-        stall(canvas, rng.uniform(0.1, 0.9) * canvas.width, base + canvas.unit * 5,
-              canvas.unit * 26)
+        stall(
+            canvas, rng.uniform(0.1, 0.9) * canvas.width, base + canvas.unit * 5, canvas.unit * 26
+        )
     if rng.random() < 0.3:
         poles(canvas, base + canvas.unit * 3, canvas.unit * 52)
     if rng.random() < 0.2:
@@ -172,103 +186,5 @@ def _low_row(canvas: Canvas, base: float) -> None:
     while x < canvas.width:
         wide, high = rng.uniform(24, 44) * canvas.unit, rng.uniform(13, 22) * canvas.unit
         wall = upright(x, x + wide, base - high, base, 0.1)
-        _house(canvas, wall, _Fate(0.0), 1 + int(high > 18 * canvas.unit), 3)
+        house(canvas, wall, Fate(0.0), 1 + int(high > 18 * canvas.unit), 3)
         x += wide * rng.uniform(1.0, 1.3)
-
-
-class _Lens:
-    """A camera in the middle of a street: metres in, points on the sheet out."""
-
-    def __init__(self, canvas: Canvas) -> None:
-        rng = canvas.rng
-        self.x = canvas.width * rng.uniform(0.3, 0.7)
-        self.y = canvas.height * rng.uniform(0.46, 0.62)
-        self.focal = canvas.unit * rng.uniform(85, 120)
-        self.eye = rng.uniform(1.6, 3.2)
-
-    def at(self, x: float, y: float, z: float) -> Point:
-        """Project a point `x` m right, `y` m up, `z` m away."""
-        return (self.x + self.focal * x / z, self.y + self.focal * (self.eye - y) / z)
-
-
-def _far(z: float) -> float:
-    return float(1.0 - np.exp(-z / 45.0))
-
-
-def _street_side(canvas: Canvas, lens: _Lens, side: float, half: float, severity: float) -> None:
-    rng = canvas.rng
-    ends = np.cumsum(np.concatenate([[rng.uniform(3.2, 4.5)], rng.uniform(6, 12, 7)]))
-    struck = int(rng.integers(0, 3))
-    for i in range(len(ends) - 2, -1, -1):
-        near, far, high = float(ends[i]), float(ends[i + 1]), rng.uniform(6, 17)
-        fate = _Fate.draw(rng, severity, i == struck)
-        x = side * half
-        street = Wall(lens.at(x, 0, near), lens.at(x, high, near), lens.at(x, 0, far),
-                      lens.at(x, high, far), _far((near + far) / 2) * 0.8)
-        storeys = max(2, round(high / 3.2))
-        if not fate.severity or rng.random() < 0.5:
-            _gable(canvas, lens, (x, near), side, high, street.depth)
-        _house(canvas, street, fate, storeys, max(2, round((far - near) / 2.8)))
-        if fate.severity:
-            _heap_at(canvas, lens, (x, (near + far) / 2), high * fate.severity, side)
-
-
-def _gable(canvas: Canvas, lens: _Lens, foot: Point, side: float, high: float,
-           depth: float) -> None:
-    x, z = foot
-    wall = upright(lens.at(x, 0, z)[0], lens.at(x + side * 9, 0, z)[0], lens.at(x, high, z)[1],
-                   lens.at(x, 0, z)[1], depth)
-    colour = shade(pick(canvas.rng, ((180, 170, 154), (150, 146, 140), (196, 178, 156))), 0.8)
-    canvas.area(wall.patch(0, 0, 1, 1), colour, depth)
-
-
-def _heap_at(canvas: Canvas, lens: _Lens, foot: Point, size: float, side: float) -> None:
-    rng = canvas.rng
-    x, z = foot
-    reach = 1.5 + size * rng.uniform(0.2, 0.4)
-    a, b = sorted((lens.at(x + side, 0, z)[0], lens.at(x - side * reach, 0, z)[0]))
-    base = lens.at(x, 0, max(2.5, z * 0.85))[1]
-    peak = lens.focal * (0.5 + size * rng.uniform(0.15, 0.35)) / z
-    rubble(canvas, a, b, base, peak, _far(z) * 0.7)
-
-
-def canyon(canvas: Canvas, severity: float) -> None:
-    """Draw a street that runs away from the viewer between two rows of houses."""
-    rng = canvas.rng
-    lens = _Lens(canvas)
-    sky(canvas, lens.y)
-    skyline(canvas, lens.y + canvas.unit, severity * 0.5)
-    haze_and_smoke(canvas, lens.y, severity)
-    half = rng.uniform(3.6, 6.0)
-    _carriageway(canvas, lens, half)
-    for side in (-1.0, 1.0):
-        _street_side(canvas, lens, side, half, severity)
-    rough = severity if severity else (rng.uniform(0.1, 0.4) if rng.random() < 0.2 else 0.0)
-    debris(canvas, lens.y + canvas.unit * 6, canvas.height, rough)
-    if rng.random() < 0.25:
-        laundry(canvas, lens.at(-half, 5, 12), lens.at(half, 5.4, 12))
-    _traffic(canvas, lens, half, severity)
-
-
-def _carriageway(canvas: Canvas, lens: _Lens, half: float) -> None:
-    rng, soil = canvas.rng, canvas.mood.soil
-    road = mix(soil, (92, 92, 96), rng.uniform(0.2, 0.9))
-    kerb = half - rng.uniform(0.9, 1.5)
-    ends = [lens.at(-kerb, 0, 1.2), lens.at(-kerb, 0, 90), lens.at(kerb, 0, 90),
-            lens.at(kerb, 0, 1.2)]
-    canvas.area(ends, road)
-    for side in (-1, 1):
-        canvas.line([lens.at(side * kerb, 0, 1.2), lens.at(side * kerb, 0, 60)],
-                    vary(rng, shade(soil, 1.2)), 0.5)
-
-
-def _traffic(canvas: Canvas, lens: _Lens, half: float, severity: float) -> None:
-    rng = canvas.rng
-    for z in np.sort(rng.uniform(6, 30, int(rng.poisson(4))))[::-1]:
-        x, (_, base) = rng.uniform(-half, half) * 0.8, lens.at(0, 0, z)
-        scale = lens.focal / float(z)
-        spot = lens.at(float(x), 0, float(z))[0]
-        if rng.random() < 0.3 - 0.2 * severity:
-            car_front(canvas, spot, base, 1.8 * scale, _far(float(z)) * 0.7)
-        else:
-            person(canvas, spot, base, 1.7 * scale, _far(float(z)) * 0.7)

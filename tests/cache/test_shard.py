@@ -179,6 +179,23 @@ def test_hostile_shards_are_refused_before_a_read(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("hostile", "reason"),
+    [
+        (external_link, "link to elsewhere"),
+        (group, "not a dataset"),
+        (virtual, "not chunked"),
+        (external_storage, "in another file"),
+        (user_filter, "other filters"),
+        (huge, "not float16"),
+        (unwritten, "more bytes than the file holds"),
+    ],
+)
+def test_refusals_say_why(parts, hostile, reason, tmp_path):
+    with pytest.raises(ShardError, match=reason):
+        shard.read(crafted(parts, hostile, "embeddings", tmp_path / "other.h5"), ROW_SHAPE, N)
+
+
 @pytest.mark.parametrize("data", [b"", b"x" * 4096, b"\x89HDF\r\n\x1a\n" + bytes(900)])
 def test_no_hdf5(data):
     with pytest.raises(ShardError):

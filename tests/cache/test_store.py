@@ -238,6 +238,23 @@ def test_the_first_error_wins_over_a_failing_commit(folder, faulty_os, working_o
     opened(folder).close()
 
 
+def test_a_commit_that_cannot_be_logged_leaves_no_orphan(folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with opened(folder) as writer:
+        writer.add(KEY, np.ones((1, 1)))
+        with monkeypatch.context() as patch, pytest.raises(CacheError, match="free some space"):
+            patch.setattr(disk, "append_durable", full)
+            writer.commit()
+        assert list((folder / "shards").iterdir()) == []
+        assert writer.pending == 1
+        writer.add(b"o" * 32, np.ones((1, 1)))
+    with opened(folder) as writer:
+        assert writer.notes == []
+        assert writer.keys == {KEY, b"o" * 32}
+
+
 def test_the_reader_writes_nothing(folder, rows, write, faulty_os):
     write(folder, rows)
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))

@@ -67,6 +67,14 @@ def test_a_key_in_two_shards(cached):
     assert verify(cached, deep=True).bad == [f"{again.file}: a key is in another shard too"]
 
 
+def test_a_sound_shard_of_other_rows_is_found_deep(cached, rows, write, tmp_path):
+    write(tmp_path / "other", {key: row + 1 for key, row in rows.items()})
+    path = shards(cached)[0]
+    path.write_bytes(shards(tmp_path / "other")[0].read_bytes())
+    assert verify(cached, deep=False).ok
+    assert verify(cached, deep=True).bad == [f"{path.name}: its SHA-256 is not the log's"]
+
+
 def test_a_bad_shard_is_set_aside_and_its_rows_computed_again(cached, rows, open_writer):
     path = shards(cached)[1]
     data = bytearray(path.read_bytes())

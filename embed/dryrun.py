@@ -1,0 +1,151 @@
+"""What an embed run would do: counts, weights, disk and an estimate of the time, measured here."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embed.backbones import PRETRAINED, RANDOM, Backbone, resolve
+from embed.encoder import Encoder, make_encoder
+from embed.prepare import Order, Prepared, prepare
+from embed.run import Options, Plan, plan
+from embed.weights import fetch, locate
+from task.config import Task
+from task.manifest import Entry
+
+_SAMPLE = 6
+_ROW_OVERHEAD = 48
+_THUMBNAIL_BYTES = 15_000
+
+
+@dataclass(frozen=True)
+class JobEstimate:
+    """One backbone's missing rows, its weights, and what the run would take."""
+
+    backbone: str
+    missing: int
+    weights: str
+    bytes: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is to do. Seconds are rough: measured on a few photographs on this machine."""
+
+    images: int
+    to_decode: int
+    backbones: list[JobEstimate]
+    bytes: int
+    free_bytes: int
+    seconds: float
+
+
+def dry_run(task: Task, options: Options) -> Estimate:
+    """Find out what `embed` would do, writing nothing.
+
+    Raises:
+        InputError: a fault in what the user gave; missing weights are reported, not raised.
+    """
+    work = plan(task, options)
+    todo = {job.backbone.name: set(job.missing(work.keys)) for job in work.jobs}
+    decode = set(work.undecoded).union(*todo.values())
+    sample = [entry for entry in work.entries if entry.digest in decode][:_SAMPLE]
+    jobs, decoding = [], 0.0
+    for job in work.jobs:
+        wanted = todo[job.backbone.name]
+        encoder = _trial_encoder(job.backbone, work.device) if wanted else None
+        seconds, decoding = _measure(work, encoder, sample, decoding)
+        width = job.width or 0
+        row = len(job.views) * (2 * width + 5) + _ROW_OVERHEAD
+        jobs.append(
+            JobEstimate(
+                job.backbone.name,
+                len(wanted),
+                _weights(job.backbone) if wanted else "not needed",
+                row * len(wanted),
+                round(seconds * len(wanted), 1) if encoder else 0.0,
+            )
+        )
+    total = decoding * len(decode) + sum(job.seconds or 0.0 for job in jobs)
+    return Estimate(
+        images=len(work.entries),
+        to_decode=len(decode),
+        backbones=jobs,
+        bytes=sum(job.bytes for job in jobs) + _THUMBNAIL_BYTES * len(work.undecoded),
+        free_bytes=shutil.disk_usage(task.folder).free,
+        seconds=round(total, 1),
+    )
+
+
+def _weights(backbone: Backbone) -> str:
+    if backbone.library == "descriptor":
+        return "none needed"
+    if backbone.weights != PRETRAINED:
+        return backbone.weights
+    found = locate(backbone)
+    return str(found) if found else "MISSING: to be downloaded"
+
+
+def _trial_encoder(backbone: Backbone, device: str) -> Encoder:
+    """The network without its weights, which do not change how long it takes."""
+    encoder = make_encoder(backbone, device, untrained=True)
+    fast = encoder.candidates()
+    return encoder.at(fast[0]) if fast else encoder
+
+
+def _measure(
+    work: Plan, encoder: Encoder | None, sample: Sequence[Entry], decoding: float
+) -> tuple[float, float]:
+    """Seconds per photograph of the encoder, and of decoding (the slowest geometry so far)."""
+    if encoder is None or not sample:
+        return 0.0, decoding
+    views = {encoder.preprocess.geometry: work.jobs[0].views}
+    order = Order(work.task.root, views)
+    started = time.perf_counter()
+    items = [prepare(entry.path, entry.digest, order) for entry in sample]
+    decoding = max(decoding, (time.perf_counter() - started) / len(items))
+    crops, mirror = _passes([item for item in items if item.views])
+    if not len(crops):
+        return 0.0, decoding
+    encoder.encode(crops, mirror)
+    started = time.perf_counter()
+    encoder.encode(crops, mirror)
+    return (time.perf_counter() - started) / len(items), decoding
+
+
+def _passes(items: Sequence[Prepared]) -> tuple[Any, Any]:
+    crops, mirror = [], []
+    for item in items:
+        for rendered in item.views.values():
+            looks = dict.fromkeys(zip(rendered.crop, rendered.mirror, strict=True))
+            crops += [rendered.crops[at] for at, _ in looks]
+            mirror += [mirrored for _, mirrored in looks]
+    return np.array(crops), np.array(mirror)
+
+
+@dataclass(frozen=True)
+class WeightsLine:
+    """A backbone's weights and the file they lie in."""
+
+    backbone: str
+    weights: str
+    file: str
+
+
+def check_weights(task: Task) -> list[WeightsLine]:
+    """Fetch the weights of every backbone of the task and say where they lie.
+
+    Raises:
+        InputError: some are neither here nor reachable.
+    """
+    lines = []
+    for name in task.embed.backbones:
+        backbone = resolve(name, task)
+        needed = backbone.library != "descriptor" and backbone.weights != RANDOM
+        file = str(fetch(backbone)) if needed else "none needed"
+        lines.append(WeightsLine(name, backbone.described, file))
+    return lines

@@ -1,0 +1,153 @@
+"""The caches of a task: which it asks for, what they hold, and handing them to others."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.export import export
+from cache.prune import Prunable, prunable
+from cache.spec import CacheRecord, find_caches
+from cache.store import Reader
+from cache.verify import verify
+from embed.backbones import resolve
+from embed.fingerprint import request
+from task.config import Task
+from task.errors import InputError
+from task.manifest import Entry, read_manifest
+from task.rows import read_rows
+
+
+@dataclass(frozen=True)
+class CacheLine:
+    """One cache as `cache show` lists it; `bytes` is the size of its shards."""
+
+    cache: str
+    rows: int
+    views: int
+    shape: list[int]
+    precision: str
+    bytes: int
+    failures: int
+    in_use: bool
+    random_weights: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verifying all caches of a task found."""
+
+    ok: bool
+    shards: int
+    rows: int
+    bad: list[str]
+
+
+def cache_root(task: Task) -> Path:
+    """The folder that holds the caches."""
+    return task.work / "cache"
+
+
+def current_cache(task: Task, backbone: str) -> CacheRecord | None:
+    """The cache that a task's backbone, views and layers ask for.
+
+    Where several fit (another library version, other weights in the same place), the one that was
+    made here and now wins, else the fullest.
+    """
+    asked = task.asks(backbone)
+    exact = request(task, resolve(backbone, task))
+    fitting = [
+        record
+        for record in find_caches(cache_root(task), backbone)
+        if record.request.get("asked") == asked
+    ]
+    return max(
+        fitting,
+        key=lambda record: (record.request == exact, Reader(record.folder).rows),
+        default=None,
+    )
+
+
+def show(task: Task) -> list[CacheLine]:
+    """Every cache below the task's work folder."""
+    in_use = _in_use(task)
+    return [_line(folder, folder.name in in_use) for folder in _folders(task)]
+
+
+def _folders(task: Task) -> list[Path]:
+    root = cache_root(task)
+    if not root.is_dir():
+        raise InputError(f"no cache in {root}: make one with `archiveprobe embed {task.file}`")
+    return sorted(folder for folder in root.iterdir() if (folder / "fingerprint.json").is_file())
+
+
+def _in_use(task: Task) -> set[str]:
+    records = [current_cache(task, name) for name in task.embed.backbones]
+    return {record.folder.name for record in records if record}
+
+
+def _line(folder: Path, in_use: bool) -> CacheLine:
+    reader = Reader(folder)
+    shape = list(reader.row_shape or ())
+    return CacheLine(
+        cache=folder.name,
+        rows=reader.rows,
+        views=len(reader.fingerprint.get("views", ())),
+        shape=shape[1:],
+        precision=str(reader.fingerprint.get("precision")),
+        bytes=reader.size,
+        failures=len(reader.failures),
+        in_use=in_use,
+        random_weights=bool(reader.fingerprint.get("random_weights")),
+    )
+
+
+def verify_all(task: Task, *, deep: bool = False) -> Verdict:
+    """Check every cache of the task, changing nothing."""
+    reports = [(folder, verify(folder, deep)) for folder in _folders(task)]
+    return Verdict(
+        ok=all(report.ok for _, report in reports),
+        shards=sum(report.shards for _, report in reports),
+        rows=sum(report.rows for _, report in reports),
+        bad=[f"{folder.name}: {fault}" for folder, report in reports for fault in report.bad],
+    )
+
+
+def unused(task: Task) -> list[Prunable]:
+    """What `cache prune` would remove: caches that the task no longer asks for, and leftovers."""
+    return prunable(cache_root(task), _in_use(task))
+
+
+def export_task(
+    task: Task, file: Path, backbones: tuple[str, ...] = (), *, overwrite: bool = False
+) -> int:
+    """Write the table and the embeddings into one HDF5 file, in the order of the table.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        InputError: a backbone has no cache yet.
+        CacheError: the file exists, or a cache is damaged.
+    """
+    rows = read_rows(task)
+    entries = {entry.id: entry for entry in read_manifest(task)}
+    found = [entries.get(row.id, Entry(row.id, row.path)) for row in rows]
+    columns = {
+        "id": [row.id for row in rows],
+        "label": [row.label or "" for row in rows],
+        "split": [row.split or "" for row in rows],
+        "status": [entry.status for entry in found],
+    }
+    keys = [bytes.fromhex(entry.digest) if entry.digest else None for entry in found]
+    readers = {name: _reader(task, name) for name in backbones or task.embed.backbones}
+    export(file, columns, keys, readers, overwrite=overwrite)
+    return len(rows)
+
+
+def _reader(task: Task, backbone: str) -> Reader:
+    record = current_cache(task, backbone)
+    if record is None:
+        raise InputError(
+            f"no cache for backbone {backbone!r} with views {task.embed.views!r} in "
+            f"{cache_root(task)}: run `archiveprobe embed {task.file}` first"
+        )
+    return Reader(record.folder)
