@@ -125,9 +125,7 @@ def weights(task: Path, as_json: bool) -> None:
 @_task
 @click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
 @click.option("--views", help="Instead of the task's, for example crops6.")
-@click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto"
-)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto")
 @click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
 @click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")
@@ -182,9 +180,7 @@ def show(task: Path, as_json: bool) -> None:
     _print({"caches": lines}, lines, as_json)
 
 
-@cache.command(
-    context_settings=_HELP, epilog=_example(f"{_NAME} cache verify my/task.toml --deep")
-)
+@cache.command(context_settings=_HELP, epilog=_example(f"{_NAME} cache verify my/task.toml --deep"))
 @_task
 @click.option("--deep", is_flag=True, help="Digests, checksums and every number as well.")
 @_json
@@ -231,9 +227,7 @@ def prune(task: Path, yes: bool, as_json: bool) -> None:
     items = unused(_load(task))
     if yes:
         remove(items)
-    lines = [
-        {"path": str(item.path), "bytes": item.bytes, "reason": item.reason} for item in items
-    ]
+    lines = [{"path": str(item.path), "bytes": item.bytes, "reason": item.reason} for item in items]
     _print({"removed": yes, "items": lines}, lines, as_json)
     if items and not yes:
         say("nothing removed yet: add --yes")

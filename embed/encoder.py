@@ -7,6 +7,7 @@ import numpy as np
 
 from embed import libraries
 from embed.backbones import RANDOM, Backbone
+from embed.memory import keep_freed_memory
 from embed.models import Model, load_model
 from embed.preprocess import Preprocess
 
@@ -51,6 +52,8 @@ def make_encoder(backbone: Backbone, device: str = "cpu", *, untrained: bool = F
         from embed.hog import HogEncoder
 
         return HogEncoder(backbone.name)
+    if device == "cpu":
+        keep_freed_memory()
     model = load_model(backbone, untrained=untrained)
     return TorchEncoder(backbone.name, model, device, random=backbone.weights == RANDOM)
 

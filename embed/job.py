@@ -215,7 +215,7 @@ class Job:
 
 
 def default_device() -> str:
-    """"cuda" where a GPU is at hand, without loading torch where there can be none."""
+    """ "cuda" where a GPU is at hand, without loading torch where there can be none."""
     if not any(Path("/dev").glob("nvidia[0-9]*")) and "CUDA_VISIBLE_DEVICES" not in os.environ:
         return "cpu"
     from embed import libraries

@@ -126,9 +126,7 @@ def _single(picture: Image.Image, geometry: Geometry, name: str, seed: str) -> I
         return center(picture, geometry)
     if name == "squash":
         return picture.resize((geometry.size, geometry.size), RESAMPLING[geometry.interpolation])
-    return augmented(
-        picture, geometry.size, RESAMPLING[geometry.interpolation], f"{seed}/{name}"
-    )
+    return augmented(picture, geometry.size, RESAMPLING[geometry.interpolation], f"{seed}/{name}")
 
 
 def center(picture: Image.Image, geometry: Geometry) -> Image.Image:
@@ -187,9 +185,7 @@ def _cut(
     ]
 
 
-def _padded(
-    picture: Image.Image, geometry: Geometry, resampling: Image.Resampling
-) -> Image.Image:
+def _padded(picture: Image.Image, geometry: Geometry, resampling: Image.Resampling) -> Image.Image:
     size, longest = geometry.size, max(picture.size)
     width, height = (max(1, round(side * geometry.resize / longest)) for side in picture.size)
     paper = Image.new("RGB", (size, size), geometry.fill)

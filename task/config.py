@@ -145,7 +145,9 @@ class Task(_Section):
     def _known(self, key: str, values: Iterable[str]) -> None:
         for value in values:
             if value not in self.labels:
-                raise ValueError(f"{key}: {value!r} is not one of labels{nearest(value, self.labels)}")
+                raise ValueError(
+                    f"{key}: {value!r} is not one of labels{nearest(value, self.labels)}"
+                )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -37,9 +37,7 @@ def near_duplicate_groups(entries: Sequence[Entry], *, bits: int = NEAR_BITS) ->
 def _equal_pairs(entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray]:
     first: dict[str, int] = {}
     pairs = [
-        (first.setdefault(entry.digest, at), at)
-        for at, entry in enumerate(entries)
-        if entry.digest
+        (first.setdefault(entry.digest, at), at) for at, entry in enumerate(entries) if entry.digest
     ]
     table = np.array(pairs, np.int64).reshape(-1, 2)
     return table[:, 0], table[:, 1]

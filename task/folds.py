@@ -113,7 +113,10 @@ def _extend(
     cut = balanced_cut(
         [row.label or "" for row, _ in labelled],
         list(groups),
-        [old[row.id].folds if row.id in old else given for (row, _), given in zip(labelled, fixed, strict=True)],
+        [
+            old[row.id].folds if row.id in old else given
+            for (row, _), given in zip(labelled, fixed, strict=True)
+        ],
         folds=task.folds.count,
         repeats=task.folds.repeats,
         seed=task.folds.seed,

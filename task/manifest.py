@@ -199,13 +199,9 @@ def _below(root: Path, path: str, folders: dict[Path, bool]) -> Path | None:
     return file if folders[folder] and not leaves else None
 
 
-def with_observations(
-    entries: Iterable[Entry], observed: Mapping[str, Observation]
-) -> list[Entry]:
+def with_observations(entries: Iterable[Entry], observed: Mapping[str, Observation]) -> list[Entry]:
     """The entries, with new observations laid over by digest."""
     return [
-        replace(entry, observed=observed[entry.digest])
-        if entry.digest in observed
-        else entry
+        replace(entry, observed=observed[entry.digest]) if entry.digest in observed else entry
         for entry in entries
     ]

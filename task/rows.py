@@ -80,9 +80,9 @@ def _from_table(task: Task) -> list[Row]:
             Row(
                 id=cells[images.id],
                 path=cells[images.path or images.id],
-                label=cells[images.label] if unread and has_labels else _label(
-                    task, cells.get(images.label, ""), where
-                ),
+                label=cells[images.label]
+                if unread and has_labels
+                else _label(task, cells.get(images.label, ""), where),
                 split=split,
                 group=cells[group] if group else None,
                 text=cells[images.text] if images.text else None,
@@ -179,6 +179,4 @@ def _corrected(task: Task, rows: list[Row]) -> list[Row]:
         if cells["id"] not in known:
             raise InputError(f"{where}: no row has the id {cells['id']!r}: correct or remove it")
         corrected[cells["id"]] = _label(task, cells["label"], where)
-    return [
-        replace(row, label=corrected[row.id]) if row.id in corrected else row for row in rows
-    ]
+    return [replace(row, label=corrected[row.id]) if row.id in corrected else row for row in rows]

@@ -96,9 +96,7 @@ def _named(table: Table, names: Iterable[str]) -> str | None:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"
-    )
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
 
 
 def _from_folders(folder: Path) -> Guess:
