@@ -1,4 +1,4 @@
-"""Collecting the views of many photographs into batches for one encoder, each distinct pixel once."""
+"""Collecting the views of many photographs into batches, equal pixels once."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

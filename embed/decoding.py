@@ -51,7 +51,7 @@ def prepared(
             while waiting:
                 yield _result(*waiting.popleft(), seconds)
         except BaseException:
-            pool.stop()
+            pool.stop()  # type: ignore[no-untyped-call]
             raise
 
 

@@ -64,8 +64,8 @@ def _build(backbone: Backbone, config: Mapping[str, Any]) -> Any:
         except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"cannot build backbone {backbone.name!r} ({backbone.described}): {reason}: correct "
-                "its arguments in task.toml"
+                f"cannot build backbone {backbone.name!r} ({backbone.described}): {reason}: "
+                "correct its arguments in task.toml"
             ) from error
 
 
@@ -139,8 +139,8 @@ def read_state(file: Path) -> dict[str, Any]:
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
-            f"refused the weights {file}: not a safetensors file, nor a torch file of plain tensors "
-            f"({reason}): convert it to safetensors"
+            f"refused the weights {file}: neither a safetensors file nor a torch file of plain "
+            f"tensors ({reason}): convert it to safetensors"
         ) from None
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):

@@ -55,7 +55,7 @@ DESCRIPTIONS = {
     "flip": "center and its mirror image",
     "crops3": "shorter side resized to the input; left or top, centre, right or bottom",
     "crops6": "crops3 and their mirror images",
-    "augmentK": "K seeded draws of a training augmentation: crop 0.8 to 1, flip, 10 degrees, colour",
+    "augmentK": "K seeded draws of crop 0.8 to 1, flip, rotation by 10 degrees and colour jitter",
 }
 
 
@@ -94,7 +94,8 @@ def render(
     names = list(dict.fromkeys(view.crop for view in views))
     pixels = dict(zip(names, _crops(picture, geometry, names, seed), strict=True))
     place: dict[bytes, int] = {}
-    distinct, symmetric = [], []
+    distinct: list[np.ndarray] = []
+    symmetric: list[bool] = []
     where = {}
     for name, crop in pixels.items():
         key = crop.tobytes()

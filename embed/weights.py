@@ -1,4 +1,4 @@
-"""Where weights come from: a file, the local caches of the hubs, or, when asked for, the network."""
+"""Where weights come from: a file, the local cache of the hub, or, when asked for, the network."""
 
 import os
 import socket
@@ -85,7 +85,7 @@ def source(backbone: Backbone) -> Source:
     if backbone.library == "timm":
         repository = config.get("hf_hub_id") or ""
         named = config.get("hf_hub_filename")
-        files = (named,) if named else _TIMM_FILES
+        files: tuple[str, ...] = (named,) if named else _TIMM_FILES
     else:
         repository, _, named = (config.get("hf_hub") or "").rpartition("/")
         files = (named,) if named else _OPEN_CLIP_FILES

@@ -1,4 +1,4 @@
-"""task.toml, read into frozen models; every fault names the file, the key and the nearest valid key."""
+"""task.toml, read into frozen models; a fault names the file, the key and the nearest valid key."""
 
 import difflib
 import tomllib

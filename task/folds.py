@@ -90,7 +90,7 @@ def _group_names(task: Task, labelled: Sequence[tuple[Row, Entry]]) -> list[str]
     if task.folds.group == "near-duplicates":
         numbers = near_duplicate_groups([entry for _, entry in labelled])
         first: dict[int, str] = {}
-        return [first.setdefault(int(n), id) for n, id in zip(numbers, ids, strict=True)]
+        return [first.setdefault(int(n), name) for n, name in zip(numbers, ids, strict=True)]
     return [row.group or row.id for row, _ in labelled]
 
 
@@ -101,32 +101,38 @@ def _extend(
     old: dict[str, Placed],
 ) -> FoldTable:
     """Place the new rows: with their group or an equal file where that is placed, else balanced."""
-    by_digest = {row.digest: row for row in old.values() if row.digest}
-    home: dict[str, Placed] = {}
-    spanning = set()
-    for (row, entry), group in zip(labelled, groups, strict=True):
-        anchor = old.get(row.id) or by_digest.get(entry.digest)
-        if anchor and home.setdefault(group, anchor).folds != anchor.folds:
-            spanning.add(group)
-    loose = [at for at, group in enumerate(groups) if group not in home]
-    fixed = [home[group].folds if group in home else None for group in groups]
+    home, spanning = _homes(labelled, groups, old)
+    fixed = [
+        old.get(row.id) or home.get(group) for (row, _), group in zip(labelled, groups, strict=True)
+    ]
     cut = balanced_cut(
         [row.label or "" for row, _ in labelled],
-        list(groups),
-        [
-            old[row.id].folds if row.id in old else given
-            for (row, _), given in zip(labelled, fixed, strict=True)
-        ],
+        groups,
+        [place.folds if place else None for place in fixed],
         folds=task.folds.count,
         repeats=task.folds.repeats,
         seed=task.folds.seed,
     )
     table = dict(old)
-    for at, ((row, entry), group) in enumerate(zip(labelled, groups, strict=True)):
-        if row.id not in old:
-            name = group if at in set(loose) else home[group].group
-            table[row.id] = Placed(row.id, entry.digest, name, cut[at])
+    for (row, entry), group, place, folds in zip(labelled, groups, fixed, cut, strict=True):
+        name = place.group if place else group
+        table.setdefault(row.id, Placed(row.id, entry.digest, name, folds))
     return FoldTable(table, len(spanning))
+
+
+def _homes(
+    labelled: Sequence[tuple[Row, Entry]], groups: Sequence[str], old: dict[str, Placed]
+) -> tuple[dict[str, Placed], set[str]]:
+    """The placed row that each group joins, and the groups whose placed rows disagree."""
+    by_digest = {row.digest: row for row in old.values() if row.digest}
+    by_group = {row.group: row for row in old.values()}
+    home: dict[str, Placed] = {}
+    spanning = set()
+    for (row, entry), group in zip(labelled, groups, strict=True):
+        anchor = old.get(row.id) or by_digest.get(entry.digest) or by_group.get(group)
+        if anchor and home.setdefault(group, anchor).folds != anchor.folds:
+            spanning.add(group)
+    return home, spanning
 
 
 def balanced_cut(
@@ -156,9 +162,10 @@ def balanced_cut(
     cut = np.zeros((len(labels), repeats), np.int64)
     for repeat in range(repeats):
         have = np.zeros((folds, len(classes)))
-        for at in np.flatnonzero(~loose):
-            cut[at, repeat] = (fixed[at] or ())[repeat]
-            have[cut[at, repeat], label_of[at]] += 1
+        for at, place in enumerate(fixed):
+            if place is not None:
+                cut[at, repeat] = place[repeat]
+                have[place[repeat], label_of[at]] += 1
         placed = _deal(counts, have, weight, np.random.default_rng([seed, repeat]))
         cut[loose, repeat] = placed[group_of[loose]]
     return [tuple(int(fold) for fold in row) for row in cut]

@@ -79,7 +79,7 @@ def read_manifest(task: Task) -> list[Entry]:
         return [_parse(cells) for cells in reader]
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{file} is damaged near line {reader.line_num} ({error}): delete it and run embed again"
+            f"{file} line {reader.line_num} is damaged ({error}): delete it and run embed again"
         ) from None
 
 

@@ -24,24 +24,28 @@ def reason_for_unknown(content: bytes, error: Exception, pixel_limit: int) -> tu
         return "bad_dimensions", f"{size[0]} x {size[1]} pixels"
     if size and size[0] * size[1] > pixel_limit:
         return "too_many_pixels", f"{size[0]} x {size[1]} pixels, limit {pixel_limit}"
-    head = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if "MAX_TEXT" in str(error) or "text chunk" in str(error).lower():
+    if "MAX_TEXT" in str(error):
         return "text_chunk_limit", detail
+    if content[4:8] == b"ftyp":
+        return _boxed(content)
+    if content.startswith(_PHOTOGRAPHS) or content[8:12] == b"WEBP":
+        return ("truncated", detail) if looks_cut(content) else ("corrupt", detail)
+    return _other_kind(content)
+
+
+def _other_kind(content: bytes) -> tuple[str, str]:
+    head = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith((b"<!doctype html", b"<html", b"<?xml", b"<svg")):
         is_drawing = b"<svg" in head
         return ("not_an_image", "SVG") if is_drawing else ("html_not_image", "a saved web page")
     if head.startswith(b"version https://git-lfs"):
         return "git_lfs_pointer", "fetch the real file with `git lfs pull`"
-    if content[4:8] == b"ftyp":
-        return _boxed(content)
     if content.startswith(_VIDEO_STARTS) or content[8:12] == b"AVI ":
         return "video_not_image", ""
     for start, name in _KNOWN_STARTS.items():
         if content.startswith(start):
             return "format_not_allowed", name
-    if content.startswith(_PHOTOGRAPHS) or content[8:12] == b"WEBP":
-        return ("truncated", detail) if looks_cut(content) else ("corrupt", detail)
     return "not_an_image", ""
 
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from task.config import nearest
 from task.errors import InputError
@@ -66,7 +67,7 @@ def read_table(file: Path) -> Table:
     return Table(file, columns, rows, tuple(line for line, _ in numbered[1:]))
 
 
-def _numbered(reader: "csv._reader") -> Iterator[tuple[int, list[str]]]:
+def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
     line = 1
     for cells in reader:
         if cells:
