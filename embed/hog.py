@@ -68,5 +68,5 @@ def _colour_histograms(hsv: np.ndarray) -> np.ndarray:
     fields = bins.reshape(_GRID, side, _GRID, side, 3).transpose(0, 2, 4, 1, 3)
     flat = fields.reshape(-1, side * side)
     counts = np.stack([np.bincount(row, minlength=_BINS) for row in flat])
-    shares: np.ndarray = counts / (side * side)
-    return np.sqrt(shares).ravel()
+    roots: np.ndarray = np.sqrt(counts / (side * side)).ravel()
+    return roots
