@@ -37,4 +37,4 @@ check: setup ## lint, format and types
 	$(RUN)/mypy
 
 bench: setup ## measure speed and accuracy on real photographs, about ten minutes
-	$(RUN)/python benchmarks/embed.py
+	$(RUN)/python benchmarks/real_photographs.py
