@@ -7,7 +7,7 @@ from cache.export import export
 from cache.prune import Prunable, prunable
 from cache.spec import CacheRecord, find_caches
 from cache.store import Reader
-from cache.verify import verify
+from cache.verify import repair, verify
 from embed.backbones import resolve
 from embed.fingerprint import request
 from task.config import Task
@@ -101,8 +101,15 @@ def _line(folder: Path, in_use: bool) -> CacheLine:
 
 
 def verify_all(task: Task, *, deep: bool = False) -> Verdict:
-    """Check every cache of the task, changing nothing."""
+    """Check every cache of the task; shards found damaged are set aside, to be computed again.
+
+    Raises:
+        CacheError: a damaged shard cannot be set aside.
+    """
     reports = [(folder, verify(folder, deep)) for folder in _folders(task)]
+    for folder, report in reports:
+        if report.bad_shards:
+            repair(folder, report)
     return Verdict(
         ok=all(report.ok for _, report in reports),
         shards=sum(report.shards for _, report in reports),
