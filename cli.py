@@ -183,12 +183,21 @@ def show(task: Path, as_json: bool) -> None:
 @cache.command(context_settings=_HELP, epilog=_example(f"{_NAME} cache verify my/task.toml --deep"))
 @_task
 @click.option("--deep", is_flag=True, help="Digests, checksums and every number as well.")
+@click.option("--recompute", type=click.IntRange(1), metavar="N", help="Embed N rows again.")
+@click.option("--adopt", is_flag=True, help="With --recompute: carry over a library upgrade.")
 @_json
-def verify(task: Path, deep: bool, as_json: bool) -> None:
+def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: bool) -> None:
     """Check the caches; exit status 1 when something is wrong."""
     from embed.inventory import verify_all
 
-    verdict = verify_all(_load(task), deep=deep)
+    if adopt and not recompute:
+        raise click.UsageError("--adopt needs --recompute N")
+    loaded = _load(task)
+    verdict = verify_all(loaded, deep=deep)
+    if recompute and verdict.ok:
+        from embed.recompute import recomputed_verdict
+
+        verdict = recomputed_verdict(loaded, verdict, recompute, adopt=adopt, notify=say)
     if as_json:
         click.echo(json.dumps(asdict(verdict)))
     else:
@@ -196,7 +205,7 @@ def verify(task: Path, deep: bool, as_json: bool) -> None:
         for fault in verdict.bad:
             click.echo(fault)
     if not verdict.ok:
-        say("run embed again: it sets bad shards aside and computes their rows anew")
+        say("run embed again: bad shards are set aside, and it computes their rows anew")
         sys.exit(1)
 
 

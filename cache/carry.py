@@ -1,0 +1,32 @@
+"""Carrying the rows of a cache over to another fingerprint, once they are known to agree."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cache import disk, log, spec
+from cache.lock import Lock
+from cache.resume import SHARDS
+from cache.store import Writer
+
+
+def carry_over(
+    folder: Path, backbone: str, fingerprint: Mapping[str, Any], request: Mapping[str, Any]
+) -> Path:
+    """Copy the rows of the cache in `folder` into the cache of `fingerprint`, and give its folder.
+
+    The old cache stays as it is. Killed halfway, the new one holds whole shards and embed goes on
+    from there. Raises CacheError: another writer, a damaged cache, a full disk.
+    """
+    target = folder.parent / spec.folder_name(backbone, fingerprint)
+    with Lock(folder), disk.explained(f"carry {folder} over to {target}"):
+        record = spec.CacheRecord.read(folder)
+        disk.make_folder(target / SHARDS)
+        if not (target / spec.FILE).exists():
+            spec.CacheRecord(target, fingerprint, request, record.row_shape).write()
+        for commit in log.read_log(folder / log.COMMITS).entries:
+            content = (folder / SHARDS / commit.file).read_bytes()
+            disk.write_durable(target / SHARDS / commit.file, content)
+    # Opening a cache adopts whole shards that its log does not name, after reading them fully.
+    with Writer.open(target, fingerprint, request):
+        return target

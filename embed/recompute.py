@@ -1,0 +1,144 @@
+"""Computing random rows of a cache again, and carrying it over a library upgrade if they agree."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cache.carry import carry_over
+from cache.spec import CacheRecord, differences
+from cache.store import Reader
+from embed.backbones import resolve
+from embed.batches import Batches
+from embed.encoder import Encoder, make_encoder
+from embed.fingerprint import fingerprint, request
+from embed.inventory import Verdict, current_cache
+from embed.job import default_device
+from embed.precision import AGREEMENT, cosines
+from embed.prepare import Order, prepare
+from embed.views import view_set
+from task.config import Task
+from task.errors import InputError
+from task.manifest import read_manifest
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """Rows of one cache computed again: the worst cosine over rows and views, and what changed."""
+
+    cache: str
+    rows: int
+    worst: float
+    changed: list[str]
+    adopted: str | None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every row agrees at cosine >= 0.9995."""
+        return self.worst >= AGREEMENT
+
+
+def recompute(
+    task: Task,
+    count: int,
+    *,
+    adopt: bool = False,
+    device: str | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> list[Recomputed]:
+    """Embed `count` random photographs of every cache in use again and compare.
+
+    With `adopt`, a cache whose library versions differ from the installed ones, and whose rows
+    agree, is carried over to the fingerprint of the installed ones.
+
+    Raises:
+        InputError: no cache, no photograph to compare, or a cache that differs in more than
+            versions.
+    """
+    results = []
+    for name in task.embed.backbones:
+        record = current_cache(task, name)
+        if record is None:
+            raise InputError(
+                f"no cache for backbone {name!r}: run `archiveprobe embed {task.file}`"
+            )
+        results.append(_recompute(task, name, record, count, adopt, device, notify))
+    return results
+
+
+def recomputed_verdict(
+    task: Task,
+    verdict: Verdict,
+    count: int,
+    *,
+    adopt: bool = False,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Verdict:
+    """The verdict with rows that no longer agree added to what is bad. Raises as `recompute`."""
+    results = recompute(task, count, adopt=adopt, notify=notify)
+    for one in results:
+        notify(f"{one.cache}: {one.rows} rows again, worst cosine {one.worst:.6f}")
+        if one.adopted:
+            notify(f"{one.cache}: carried over to {one.adopted} ({'; '.join(one.changed)})")
+    bad = [
+        f"{one.cache}: {one.rows} rows computed again, worst cosine {one.worst:.6f}"
+        for one in results
+        if not one.agrees
+    ]
+    return replace(verdict, ok=verdict.ok and not bad, bad=[*verdict.bad, *bad])
+
+
+def _recompute(
+    task: Task,
+    name: str,
+    record: CacheRecord,
+    count: int,
+    adopt: bool,
+    device: str | None,
+    notify: Callable[[str], None],
+) -> Recomputed:
+    backbone, views = resolve(name, task), view_set(task.embed.views)
+    precision = str(record.fingerprint["precision"])
+    encoder = make_encoder(backbone, device or default_device()).at(precision)
+    now = fingerprint(task, backbone, encoder, views, precision)
+    changed = differences(record.fingerprint, now)
+    beyond = [field for field, _, _ in changed if not field.startswith("versions.")]
+    if beyond:
+        raise InputError(
+            f"the cache {record.folder.name} differs in {', '.join(beyond)}, not only in library "
+            "versions: run embed to make a new one"
+        )
+    rows, worst = _compare(task, encoder, Reader(record.folder), count, notify)
+    adopted = None
+    if adopt and changed and worst >= AGREEMENT:
+        adopted = carry_over(record.folder, name, now, request(task, backbone)).name
+    listed = [f"{field} was {old}, is {new}" for field, old, new in changed]
+    return Recomputed(record.folder.name, rows, worst, listed, adopted)
+
+
+def _compare(
+    task: Task,
+    encoder: Encoder,
+    reader: Reader,
+    count: int,
+    notify: Callable[[str], None],
+) -> tuple[int, float]:
+    known = {e.digest: e.path for e in read_manifest(task) if e.digest}
+    keys = sorted(key.hex() for key in reader.keys if key.hex() in known)
+    geometry, views = encoder.preprocess.geometry, view_set(task.embed.views)
+    order = Order(task.root, {geometry: views})
+    batches = Batches(32, notify)
+    for key in random.sample(keys, min(count, len(keys))):  # noqa: S311
+        item = prepare(known[key], key, order)
+        if item.views:
+            batches.push(bytes.fromhex(key), item.views[geometry])
+    pairs = list(batches.drain(encoder.encode))
+    if not pairs:
+        raise InputError(
+            f"no photograph of {reader.folder.name} is at hand to compare with: "
+            "run this where the photographs lie"
+        )
+    _, stored = reader.read([key for key, _ in pairs])
+    fresh = np.concatenate([embedding for _, embedding in pairs])
+    return len(pairs), float(np.min(cosines(fresh, stored.reshape(fresh.shape))))
