@@ -66,16 +66,17 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     ctx.exit()
 
 
-_HELP = {"help_option_names": ["-h", "--help"]}
 _task = click.argument("task", type=click.Path(path_type=Path))
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on one line.")
 
 
-def _example(*lines: str) -> str:
-    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+def _example(*lines: str) -> dict[str, Any]:
+    """Settings of a command whose help ends with an example."""
+    example = "\b\nExample:\n" + "\n".join(f"  {_NAME} {line}" for line in lines)
+    return {"context_settings": {"help_option_names": ["-h", "--help"]}, "epilog": example}
 
 
-@click.group(cls=Commands, context_settings=_HELP, epilog=_example(f"{_NAME} demo demo"))
+@click.group(cls=Commands, **_example("demo demo"))
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
 def main() -> None:
     """Classify the photographs of an archive from a few labelled examples.
@@ -84,7 +85,7 @@ def main() -> None:
     """
 
 
-@main.command(context_settings=_HELP, epilog=_example(f"{_NAME} init my/photographs"))
+@main.command(**_example("init my/photographs"))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
     """Write a task.toml for a folder of pictures."""
@@ -95,7 +96,7 @@ def init(folder: Path) -> None:
     say(f"look it over, then: {_NAME} embed {file}")
 
 
-@main.command(context_settings=_HELP, epilog=_example(f"{_NAME} demo demo"))
+@main.command(**_example("demo demo"))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def demo(folder: Path) -> None:
     """Draw the built-in archive, with its task.toml, into a new folder."""
@@ -105,7 +106,7 @@ def demo(folder: Path) -> None:
     click.echo(str(folder / "task.toml"))
 
 
-@main.command(context_settings=_HELP, epilog=_example(f"{_NAME} weights my/task.toml"))
+@main.command(**_example("weights my/task.toml"))
 @_task
 @_json
 def weights(task: Path, as_json: bool) -> None:
@@ -117,10 +118,7 @@ def weights(task: Path, as_json: bool) -> None:
 
 
 @main.command(
-    context_settings=_HELP,
-    epilog=_example(
-        f"{_NAME} embed my/task.toml", f"{_NAME} embed my/task.toml --backbone hog --views center"
-    ),
+    **_example("embed my/task.toml", "embed my/task.toml --backbone hog --views center"),
 )
 @_task
 @click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
@@ -164,12 +162,12 @@ def _show_estimate(task: Path, options: Any, as_json: bool) -> None:
     _print(estimate, estimate["backbones"], as_json)
 
 
-@main.group(context_settings=_HELP, epilog=_example(f"{_NAME} cache show my/task.toml"))
+@main.group(**_example("cache show my/task.toml"))
 def cache() -> None:
     """Look after the caches of a task."""
 
 
-@cache.command(context_settings=_HELP, epilog=_example(f"{_NAME} cache show my/task.toml"))
+@cache.command(**_example("cache show my/task.toml"))
 @_task
 @_json
 def show(task: Path, as_json: bool) -> None:
@@ -180,7 +178,7 @@ def show(task: Path, as_json: bool) -> None:
     _print({"caches": lines}, lines, as_json)
 
 
-@cache.command(context_settings=_HELP, epilog=_example(f"{_NAME} cache verify my/task.toml --deep"))
+@cache.command(**_example("cache verify my/task.toml --deep"))
 @_task
 @click.option("--deep", is_flag=True, help="Digests, checksums and every number as well.")
 @click.option("--recompute", type=click.IntRange(1), metavar="N", help="Embed N rows again.")
@@ -209,9 +207,7 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
         sys.exit(1)
 
 
-@cache.command(
-    context_settings=_HELP, epilog=_example(f"{_NAME} cache export my/task.toml -o all.h5")
-)
+@cache.command(**_example("cache export my/task.toml -o all.h5"))
 @_task
 @click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
 @click.option("-o", "file", required=True, type=click.Path(path_type=Path), help="The HDF5 file.")
@@ -224,7 +220,7 @@ def export(task: Path, backbones: tuple[str, ...], file: Path, overwrite: bool) 
     click.echo(f"{rows} rows in {file}")
 
 
-@cache.command(context_settings=_HELP, epilog=_example(f"{_NAME} cache prune my/task.toml --yes"))
+@cache.command(**_example("cache prune my/task.toml --yes"))
 @_task
 @click.option("--yes", is_flag=True, help="Remove what is listed.")
 @_json
@@ -242,12 +238,12 @@ def prune(task: Path, yes: bool, as_json: bool) -> None:
         say("nothing removed yet: add --yes")
 
 
-@main.group("list", context_settings=_HELP, epilog=_example(f"{_NAME} list backbones"))
+@main.group("list", **_example("list backbones"))
 def list_() -> None:
     """List what there is to choose from."""
 
 
-@list_.command(context_settings=_HELP, epilog=_example(f"{_NAME} list backbones"))
+@list_.command(**_example("list backbones"))
 @_json
 def backbones(as_json: bool) -> None:
     """The table of backbones; timm:NAME and open_clip:ARCH/TAG work too."""
@@ -266,7 +262,7 @@ def backbones(as_json: bool) -> None:
     _print({"backbones": lines}, lines, as_json)
 
 
-@list_.command(context_settings=_HELP, epilog=_example(f"{_NAME} list views"))
+@list_.command(**_example("list views"))
 @_json
 def views(as_json: bool) -> None:
     """The named sets of views."""
@@ -296,10 +292,8 @@ def _print(record: Any, lines: Iterable[dict[str, Any]], as_json: bool) -> None:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     if isinstance(value, list):
         return " x ".join(map(str, value)) or "-"
-    return str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)

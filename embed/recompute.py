@@ -129,7 +129,7 @@ def _compare(
     geometry, views = encoder.preprocess.geometry, view_set(task.embed.views)
     order = Order(task.root, {geometry: views})
     batches = Batches(32, notify)
-    for key in random.sample(keys, min(count, len(keys))):  # noqa: S311
+    for key in random.sample(keys, min(count, len(keys))):
         item = prepare(known[key], key, order)
         if item.views:
             batches.push(bytes.fromhex(key), item.views[geometry])
