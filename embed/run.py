@@ -17,6 +17,7 @@ from embed.preprocess import Geometry
 from embed.progress import Progress, silent
 from embed.views import View, view_set
 from task.config import Task
+from task.duplicates import contradictions
 from task.errors import InputError
 from task.folds import ensure_folds
 from task.images import PASSING, Observation
@@ -159,6 +160,7 @@ def embed(
                     advance()
         for job in loading:
             job.finish()
+    _warn_of_contradictions(work, notify)
     _cut_folds(work, record.entries, notify)
     return _summarise(work, record.entries, time.monotonic() - started)
 
@@ -215,7 +217,15 @@ def _existing_thumbnails(task: Task) -> set[str]:
     return {file.stem for file in folder.glob("??/*.jpg")} if folder.is_dir() else set()
 
 
+def _warn_of_contradictions(work: Plan, notify: Notify) -> None:
+    pairs = contradictions(work.rows, work.entries)
+    if pairs:
+        notify(f"equal files with different labels: {len(pairs)}, the first {pairs[0]}")
+
+
 def _cut_folds(work: Plan, entries: list[Entry], notify: Notify) -> None:
+    if not any(row.label is not None for row in work.rows):
+        return
     try:
         table = ensure_folds(work.task, work.rows, entries)
     except InputError as error:

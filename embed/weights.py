@@ -45,14 +45,13 @@ def _declared_timm(backbone: Backbone) -> Mapping[str, Any]:
     if not timm.is_model(backbone.model):
         hint = nearest(backbone.model, timm.list_models())
         raise InputError(f"timm knows no model {backbone.model!r}{hint}: correct its name")
-    config = timm.get_pretrained_cfg(full, allow_unregistered=False) if backbone.tag else None
-    if backbone.tag and config is None:
-        tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone.model}.*")]
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone.model}.*")]
+    if backbone.tag and backbone.tag not in tags:
         raise InputError(
             f"timm knows no weights {backbone.tag!r} for {backbone.model}"
             f"{nearest(backbone.tag, tags)}: it has {', '.join(tags) or 'none'}"
         )
-    config = config or timm.get_pretrained_cfg(full)
+    config = timm.get_pretrained_cfg(full)
     record: dict[str, Any] = config.to_dict() if config else {}
     return record
 

@@ -7,12 +7,29 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from task.errors import InputError
 
 Pixels = Annotated[int, Field(ge=8, le=4096)]
-Channels = tuple[float, float, float]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Channels = tuple[Finite, Finite, Finite]
+
+
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, str | int | float):
+        raise ValueError("a string, a number, true or false is needed")
+    return value
+
+
+Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar)]
 
 
 class _Section(BaseModel):
@@ -73,7 +90,7 @@ class OwnBackbone(_Section):
     library: Literal["timm", "open_clip"]
     name: str
     weights: str = "pretrained"
-    arguments: dict[str, str | int | float | bool] = {}
+    arguments: dict[str, Scalar] = {}
     preprocess: Preprocess | None = None
 
 
@@ -163,9 +180,16 @@ def load_task(file: Path) -> Task:
         InputError: the file is missing, is not TOML, or holds an unknown key or a wrong value.
     """
     file = (file / "task.toml" if file.is_dir() else file).absolute()
-    content = _parse(file)
-    if "file" in content:
-        raise InputError(f"unknown key 'file' in {file}: remove it")
+    try:
+        content = _parse(file)
+        if "file" in content:
+            raise InputError(f"unknown key 'file' in {file}: remove it")
+        return _checked(file, content)
+    except RecursionError:
+        raise InputError(f"{file} is nested too deeply: it is no task.toml") from None
+
+
+def _checked(file: Path, content: Mapping[str, Any]) -> Task:
     try:
         return Task(file=file, **content)
     except ValidationError as error:
@@ -184,10 +208,9 @@ def _parse(file: Path) -> dict[str, Any]:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"{file} is not UTF-8 text: save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
+        # A TOMLDecodeError, or Python's own limit on the digits of a whole number.
         raise InputError(f"{file} is not valid TOML: {error}: mend that line") from None
-    except RecursionError:
-        raise InputError(f"{file} is nested too deeply: it is no task.toml") from None
 
 
 def _explain(fault: Mapping[str, Any], file: Path) -> str:
@@ -196,14 +219,15 @@ def _explain(fault: Mapping[str, Any], file: Path) -> str:
     if fault["type"] == "extra_forbidden":
         hint = nearest(place[-1], _keys_beside(place))
         return f"unknown key {key!r} in {file}{hint}: correct or remove it"
-    if fault["type"] == "missing":
+    if fault["type"] == "missing" and isinstance(fault["loc"][-1], str):
         return f"missing key {key!r} in {file}: add it"
     if fault["type"] == "value_error":
         where = "" if key == "task" else f"{key}: "
         return f"{where}{fault['ctx']['error']} in {file}: correct it"
     given = repr(fault["input"])
     shown = given if len(given) <= 60 else given[:57] + "..."
-    return f"wrong value for {key!r} in {file}: {fault['msg'].lower()}, not {shown}: correct it"
+    wanted = fault["msg"].lower().replace("tuple", "list")
+    return f"wrong value for {key!r} in {file}: {wanted}, not {shown}: correct it"
 
 
 def _keys_beside(place: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from task.manifest import Entry
+from task.rows import Row
 
 # Bits of 64 by which the hashes of two copies may differ; among 1,714 distinct real photographs no
 # pair is within 8, and two are within 10.
@@ -32,6 +33,19 @@ def near_duplicate_groups(entries: Sequence[Entry], *, bits: int = NEAR_BITS) ->
     _, component = connected_components(links, directed=False)
     _, first, number = np.unique(component, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[number].astype(np.int64)
+
+
+def contradictions(rows: Sequence[Row], entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """Pairs of ids whose files are equal and whose labels differ, one pair per file."""
+    first: dict[str, Row] = {}
+    found: dict[str, tuple[str, str]] = {}
+    for row, entry in zip(rows, entries, strict=True):
+        if row.label is None or not entry.digest:
+            continue
+        other = first.setdefault(entry.digest, row)
+        if other.label != row.label:
+            found.setdefault(entry.digest, (other.id, row.id))
+    return list(found.values())
 
 
 def _equal_pairs(entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray]:

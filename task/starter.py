@@ -104,7 +104,8 @@ def _from_folders(folder: Path) -> Guess:
     named = [path for path in _subfolders(root) if path.name != "work"]
     if any(path.name in SPLITS for path in named):
         named = [sub for path in named if path.name in SPLITS for sub in _subfolders(path)]
-    labels = sorted({path.name for path in named if path.name != UNLABELLED})
+    filled = {path.name for path in named if any(_pictures(path))}
+    labels = sorted(filled - {UNLABELLED})
     pictures = sum(_pictures(root))
     if not pictures:
         raise InputError(f"no picture below {folder}: name the folder that holds them")
