@@ -10,8 +10,8 @@ import numpy as np
 
 from embed.backbones import PRETRAINED, RANDOM, Backbone, resolve
 from embed.encoder import Encoder, make_encoder
+from embed.plan import Options, Plan, plan
 from embed.prepare import Order, Prepared, prepare
-from embed.run import Options, Plan, plan
 from embed.weights import fetch, locate
 from task.config import Task
 from task.manifest import Entry

@@ -1,0 +1,86 @@
+"""What an embed run has to do: rows, their files, and what each backbone's cache lacks."""
+
+from dataclasses import dataclass
+
+from embed.backbones import resolve
+from embed.job import Job, Notify, Settings, default_device
+from embed.precision import check_precision
+from embed.progress import Progress, silent
+from embed.views import view_set
+from task.config import Task
+from task.errors import InputError
+from task.manifest import Entry, scan
+from task.rows import Row, read_rows
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line may override; None leaves the choice to task.toml or the machine."""
+
+    backbones: tuple[str, ...] | None = None
+    views: str | None = None
+    precision: str = "auto"
+    device: str | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+    rehash: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows of a task, what is known of their photographs, and each backbone's missing rows."""
+
+    task: Task
+    rows: list[Row]
+    entries: list[Entry]
+    jobs: list[Job]
+    device: str
+
+    @property
+    def keys(self) -> list[str]:
+        """Digests of the photographs that have or may have an embedding, each once, in order."""
+        open_ = (e for e in self.entries if e.digest and (e.usable or e.observed is None))
+        return list(dict.fromkeys(entry.digest for entry in open_))
+
+    @property
+    def undecoded(self) -> list[str]:
+        """Digests of the photographs that lack an observation or a thumbnail."""
+        thumbnails = _existing_thumbnails(self.task)
+        seen = {entry.digest for entry in self.entries if entry.observed}
+        return [key for key in self.keys if key not in seen or key not in thumbnails]
+
+
+def plan(
+    task: Task, options: Options, *, notify: Notify = lambda _: None, progress: Progress = silent
+) -> Plan:
+    """Find out what is to do, without loading torch.
+
+    Raises:
+        InputError: a fault in task.toml, the table or the options.
+    """
+    overrides = {
+        key: value
+        for key, value in (("backbones", options.backbones), ("views", options.views))
+        if value is not None
+    }
+    task = task.model_copy(update={"embed": task.embed.model_copy(update=overrides)})
+    if task.embed.layers != "pooled":
+        raise InputError(
+            f"layers = {task.embed.layers!r} in {task.file} is not supported by this version: "
+            'use "pooled"'
+        )
+    view_set(task.embed.views)
+    backbones = [resolve(name, task) for name in dict.fromkeys(task.embed.backbones)]
+    device = options.device or default_device()
+    check_precision(options.precision, device)
+    rows = read_rows(task)
+    with progress("reading", len(rows)) as advance:
+        entries = scan(task, rows, rehash=options.rehash, on_hashed=advance)
+    settings = Settings(options.precision, device, options.batch_size)
+    jobs = [Job(task, backbone, settings, notify) for backbone in backbones]
+    return Plan(task, rows, entries, jobs, device)
+
+
+def _existing_thumbnails(task: Task) -> set[str]:
+    folder = task.work / "thumbs"
+    return {file.stem for file in folder.glob("??/*.jpg")} if folder.is_dir() else set()
