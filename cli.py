@@ -2,58 +2,18 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cache.errors import CacheError
-from task.errors import InputError
+from terminal import NAME, Commands, example, print_result, say
 
 if TYPE_CHECKING:
     from task.config import Task
 
 _LIBRARIES = ("torch", "timm", "open_clip_torch", "numpy", "h5py", "scikit-learn", "pillow")
-_NAME = "archiveprobe"
-
-
-class Commands(click.Group):
-    """A group whose commands end with one line instead of a traceback when a user is at fault."""
-
-    def main(self, args: Sequence[str] | None = None, *rest: Any, **named: Any) -> Any:
-        """Run; `--debug`, anywhere before a `--`, lets the traceback through."""
-        words = list(sys.argv[1:] if args is None else args)
-        debug = "--debug" in words[: words.index("--") if "--" in words else None]
-        if debug:
-            words.remove("--debug")
-            return super().main(words, *rest, **named)
-        try:
-            return super().main(words, *rest, **named)
-        except (InputError, CacheError) as error:
-            _fail(str(error))
-        except OSError as error:
-            place = f": {error.filename}" if error.filename else ""
-            _fail(f"{error.strerror or error}{place}: check the disk and the permissions")
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an interrupt says that the work can go on."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            say("interrupted: what is done is kept, the same command goes on from there")
-            ctx.exit(130)
-
-
-def _fail(message: str) -> None:
-    say(f"error: {' '.join(message.split())}")
-    sys.exit(1)
-
-
-def say(message: str) -> None:
-    """Tell the user something that is not the result."""
-    click.echo(message, err=True)
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -62,7 +22,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     from importlib.metadata import version
 
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
-    click.echo(f"{_NAME} {version(_NAME)} ({libraries})")
+    click.echo(f"{NAME} {version(NAME)} ({libraries})")
     ctx.exit()
 
 
@@ -70,13 +30,7 @@ _task = click.argument("task", type=click.Path(path_type=Path))
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on one line.")
 
 
-def _example(*lines: str) -> dict[str, Any]:
-    """Settings of a command whose help ends with an example."""
-    example = "\b\nExample:\n" + "\n".join(f"  {_NAME} {line}" for line in lines)
-    return {"context_settings": {"help_option_names": ["-h", "--help"]}, "epilog": example}
-
-
-@click.group(cls=Commands, **_example("demo demo"))
+@click.group(cls=Commands, **example("demo demo"))
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
 def main() -> None:
     """Classify the photographs of an archive from a few labelled examples.
@@ -85,7 +39,7 @@ def main() -> None:
     """
 
 
-@main.command(**_example("init my/photographs"))
+@main.command(**example("init my/photographs"))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
     """Write a task.toml for a folder of pictures."""
@@ -93,10 +47,10 @@ def init(folder: Path) -> None:
 
     file = start(folder)
     click.echo(str(file))
-    say(f"look it over, then: {_NAME} embed {file}")
+    say(f"look it over, then: {NAME} embed {file}")
 
 
-@main.command(**_example("demo demo"))
+@main.command(**example("demo demo"))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def demo(folder: Path) -> None:
     """Draw the built-in archive, with its task.toml, into a new folder."""
@@ -106,7 +60,7 @@ def demo(folder: Path) -> None:
     click.echo(str(folder / "task.toml"))
 
 
-@main.command(**_example("weights my/task.toml"))
+@main.command(**example("weights my/task.toml"))
 @_task
 @_json
 def weights(task: Path, as_json: bool) -> None:
@@ -114,11 +68,11 @@ def weights(task: Path, as_json: bool) -> None:
     from embed.dryrun import check_weights
 
     lines = [asdict(line) for line in check_weights(_load(task))]
-    _print({"weights": lines}, lines, as_json)
+    print_result({"weights": lines}, lines, as_json)
 
 
 @main.command(
-    **_example("embed my/task.toml", "embed my/task.toml --backbone hog --views center"),
+    **example("embed my/task.toml", "embed my/task.toml --backbone hog --views center"),
 )
 @_task
 @click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
@@ -147,7 +101,7 @@ def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, 
         click.echo(", ".join(f"{record[name]} {name}" for name in counts))
     if summary.reasons:
         say("failed: " + ", ".join(f"{count} {why}" for why, count in summary.reasons.items()))
-    _print(record, record["caches"], as_json)
+    print_result(record, record["caches"], as_json)
 
 
 def _show_estimate(task: Path, options: Any, as_json: bool) -> None:
@@ -159,15 +113,15 @@ def _show_estimate(task: Path, options: Any, as_json: bool) -> None:
             "{images} images, {to_decode} to decode, about {seconds} s, {bytes} bytes on disk "
             "({free_bytes} free)".format(**estimate)
         )
-    _print(estimate, estimate["backbones"], as_json)
+    print_result(estimate, estimate["backbones"], as_json)
 
 
-@main.group(**_example("cache show my/task.toml"))
+@main.group(**example("cache show my/task.toml"))
 def cache() -> None:
     """Look after the caches of a task."""
 
 
-@cache.command(**_example("cache show my/task.toml"))
+@cache.command(**example("cache show my/task.toml"))
 @_task
 @_json
 def show(task: Path, as_json: bool) -> None:
@@ -175,10 +129,10 @@ def show(task: Path, as_json: bool) -> None:
     from embed.inventory import show as find
 
     lines = [asdict(line) for line in find(_load(task))]
-    _print({"caches": lines}, lines, as_json)
+    print_result({"caches": lines}, lines, as_json)
 
 
-@cache.command(**_example("cache verify my/task.toml --deep"))
+@cache.command(**example("cache verify my/task.toml --deep"))
 @_task
 @click.option("--deep", is_flag=True, help="Digests, checksums and every number as well.")
 @click.option("--recompute", type=click.IntRange(1), metavar="N", help="Embed N rows again.")
@@ -207,7 +161,7 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
         sys.exit(1)
 
 
-@cache.command(**_example("cache export my/task.toml -o all.h5"))
+@cache.command(**example("cache export my/task.toml -o all.h5"))
 @_task
 @click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
 @click.option("-o", "file", required=True, type=click.Path(path_type=Path), help="The HDF5 file.")
@@ -216,11 +170,13 @@ def export(task: Path, backbones: tuple[str, ...], file: Path, overwrite: bool) 
     """Write one ordinary HDF5 file in the order of the table, for notebooks."""
     from embed.inventory import export_task
 
-    rows = export_task(_load(task), file, backbones, overwrite=overwrite)
-    click.echo(f"{rows} rows in {file}")
+    done = export_task(_load(task), file, backbones, overwrite=overwrite)
+    click.echo(f"{done.rows} rows in {file}")
+    for name in done.random_weights:
+        say(f"{name}: RANDOM WEIGHTS, for trials only")
 
 
-@cache.command(**_example("cache prune my/task.toml --yes"))
+@cache.command(**example("cache prune my/task.toml --yes"))
 @_task
 @click.option("--yes", is_flag=True, help="Remove what is listed.")
 @_json
@@ -233,17 +189,17 @@ def prune(task: Path, yes: bool, as_json: bool) -> None:
     if yes:
         remove(items)
     lines = [{"path": str(item.path), "bytes": item.bytes, "reason": item.reason} for item in items]
-    _print({"removed": yes, "items": lines}, lines, as_json)
+    print_result({"removed": yes, "items": lines}, lines, as_json)
     if items and not yes:
         say("nothing removed yet: add --yes")
 
 
-@main.group("list", **_example("list backbones"))
+@main.group("list", **example("list backbones"))
 def list_() -> None:
     """List what there is to choose from."""
 
 
-@list_.command(**_example("list backbones"))
+@list_.command(**example("list backbones"))
 @_json
 def backbones(as_json: bool) -> None:
     """The table of backbones; timm:NAME and open_clip:ARCH/TAG work too."""
@@ -259,41 +215,20 @@ def backbones(as_json: bool) -> None:
         }
         for row in BACKBONES.values()
     ]
-    _print({"backbones": lines}, lines, as_json)
+    print_result({"backbones": lines}, lines, as_json)
 
 
-@list_.command(**_example("list views"))
+@list_.command(**example("list views"))
 @_json
 def views(as_json: bool) -> None:
     """The named sets of views."""
     from embed.views import DESCRIPTIONS
 
     lines = [{"views": name, "what": what} for name, what in DESCRIPTIONS.items()]
-    _print({"views": lines}, lines, as_json)
+    print_result({"views": lines}, lines, as_json)
 
 
 def _load(task: Path) -> "Task":
     from task.config import load_task
 
     return load_task(task)
-
-
-def _print(record: Any, lines: Iterable[dict[str, Any]], as_json: bool) -> None:
-    """The result: the record as JSON, or its lines as an aligned table."""
-    if as_json:
-        click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
-        return
-    cells = [{key: _cell(value) for key, value in line.items()} for line in lines]
-    if not cells:
-        return
-    width = {key: max(len(key), *(len(line[key]) for line in cells)) for key in cells[0]}
-    for line in [{key: key for key in width}, *cells]:
-        click.echo("  ".join(line[key].ljust(width[key]) for key in width).rstrip())
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return " x ".join(map(str, value)) or "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "-" if value is None else str(value)

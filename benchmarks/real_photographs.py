@@ -1,6 +1,7 @@
 """Embed 1,714 real photographs with two real networks, and see whether the numbers are right.
 
-    make bench        (or: .venv/bin/python benchmarks/real_photographs.py [--photographs N] [--json FILE])
+    make bench
+    .venv/bin/python benchmarks/real_photographs.py [--photographs N] [--json FILE]
 
 Needs ../shared. Prints a table; every figure comes from this run. Takes about four minutes on two
 cores: 20,568 views, less where crops of a square picture are equal.
@@ -54,7 +55,8 @@ def main() -> None:
     """Run everything and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photographs", type=int, default=None)
-    parser.add_argument("--json", type=Path, default=ROOT / "bench-results" / "real_photographs.json")
+    results = ROOT / "bench-results" / "real_photographs.json"
+    parser.add_argument("--json", type=Path, default=results)
     options = parser.parse_args()
     if not PHOTOGRAPHS.is_dir():
         sys.exit(f"skipped: this benchmark needs the photographs in {PHOTOGRAPHS}")

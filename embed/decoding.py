@@ -5,6 +5,7 @@ A decoder that hangs past the time limit, or that kills its process, costs that 
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -41,7 +42,9 @@ def prepared(
     # Spawned, not forked: the parent may hold torch's threads, which do not survive a fork.
     context = multiprocessing.get_context("spawn")
     waiting: deque[tuple[str, Any]] = deque()
-    with ProcessPool(max_workers=workers, context=context) as pool:
+    with ProcessPool(
+        max_workers=workers, context=context, initializer=_leave_interrupts_to_the_parent
+    ) as pool:
         try:
             for path, digest in photographs:
                 job = pool.schedule(prepare, args=(path, digest, order), timeout=seconds)
@@ -53,6 +56,11 @@ def prepared(
         except BaseException:
             pool.stop()  # type: ignore[no-untyped-call]
             raise
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    # Ctrl-C reaches the whole process group, and each worker would print a traceback of its own.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _result(digest: str, job: Any, seconds: float) -> Prepared:

@@ -41,6 +41,14 @@ class Verdict:
     bad: list[str]
 
 
+@dataclass(frozen=True)
+class Exported:
+    """Rows written, and the backbones among them whose weights are random."""
+
+    rows: int
+    random_weights: list[str]
+
+
 def cache_root(task: Task) -> Path:
     """The folder that holds the caches."""
     return task.work / "cache"
@@ -125,11 +133,8 @@ def unused(task: Task) -> list[Prunable]:
 
 def export_task(
     task: Task, file: Path, backbones: tuple[str, ...] = (), *, overwrite: bool = False
-) -> int:
+) -> Exported:
     """Write the table and the embeddings into one HDF5 file, in the order of the table.
-
-    Returns:
-        The number of rows.
 
     Raises:
         InputError: a backbone has no cache yet.
@@ -147,7 +152,10 @@ def export_task(
     keys = [bytes.fromhex(entry.digest) if entry.digest else None for entry in found]
     readers = {name: _reader(task, name) for name in backbones or task.embed.backbones}
     export(file, columns, keys, readers, overwrite=overwrite)
-    return len(rows)
+    random_weights = [
+        name for name, reader in readers.items() if reader.fingerprint.get("random_weights")
+    ]
+    return Exported(len(rows), random_weights)
 
 
 def _reader(task: Task, backbone: str) -> Reader:

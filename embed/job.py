@@ -1,6 +1,5 @@
 """One backbone's share of a run: which rows are missing, and the way of the others to its cache."""
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,12 +211,3 @@ class Job:
     def __exit__(self, *fault: Any) -> None:
         if self._writer is not None:
             self._writer.__exit__(*fault)
-
-
-def default_device() -> str:
-    """ "cuda" where a GPU is at hand, without loading torch where there can be none."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")) and "CUDA_VISIBLE_DEVICES" not in os.environ:
-        return "cpu"
-    from embed import libraries
-
-    return "cuda" if libraries.torch().cuda.is_available() else "cpu"

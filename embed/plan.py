@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from embed.backbones import resolve
-from embed.job import Job, Notify, Settings, default_device
+from embed.device import check_device, default_device
+from embed.job import Job, Notify, Settings
 from embed.precision import check_precision
 from embed.progress import Progress, silent
 from embed.views import view_set
@@ -72,6 +73,7 @@ def plan(
     view_set(task.embed.views)
     backbones = [resolve(name, task) for name in dict.fromkeys(task.embed.backbones)]
     device = options.device or default_device()
+    check_device(device)
     check_precision(options.precision, device)
     rows = read_rows(task)
     with progress("reading", len(rows)) as advance:

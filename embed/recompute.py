@@ -11,10 +11,10 @@ from cache.spec import CacheRecord, differences
 from cache.store import Reader
 from embed.backbones import resolve
 from embed.batches import Batches
+from embed.device import default_device
 from embed.encoder import Encoder, make_encoder
 from embed.fingerprint import fingerprint, request
 from embed.inventory import Verdict, current_cache
-from embed.job import default_device
 from embed.precision import AGREEMENT, cosines
 from embed.prepare import Order, prepare
 from embed.views import view_set

@@ -20,7 +20,7 @@ from task.config import Task
 from task.errors import InputError
 from task.files import write_whole
 from task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, digest, rejected
-from task.rows import Row, locate
+from task.rows import Row, locate, readable
 
 # A file written in the same clock tick as it was hashed may change again unseen.
 _SETTLED_NS = 2_000_000_000
@@ -139,7 +139,7 @@ def scan(
     folders: dict[Path, bool] = {}
 
     def look(row: Row) -> Entry:
-        hint = None if rehash else by_path.get(_written(row))
+        hint = None if rehash else by_path.get(readable(row.path))
         entry = _look(root, row, hint, folders)
         on_hashed()
         if entry.observed or not entry.digest:
@@ -150,12 +150,8 @@ def scan(
         return list(pool.map(look, rows, chunksize=64))
 
 
-def _written(row: Row) -> str:
-    return row.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def _look(root: Path, row: Row, hint: Entry | None, folders: dict[Path, bool]) -> Entry:
-    entry = Entry(row.id, _written(row))
+    entry = Entry(row.id, readable(row.path))
     try:
         file = _below(root, row.path, folders)
         if file is None:

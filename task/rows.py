@@ -38,7 +38,7 @@ def read_rows(task: Task, *, test_labels: bool = False) -> list[Row]:
     Raises:
         InputError: a missing column, a repeated id, an unknown label or split, or no row at all.
     """
-    rows = _from_table(task) if task.table else _from_folders(task)
+    rows = _from_table(task, test_labels) if task.table else _from_folders(task)
     if not rows:
         where = task.table or task.root
         raise InputError(f"no photograph in {where}: add some, or correct [images] in task.toml")
@@ -46,6 +46,11 @@ def read_rows(task: Task, *, test_labels: bool = False) -> list[Row]:
     if test_labels:
         return rows
     return [replace(row, label=None) if row.split == "test" else row for row in rows]
+
+
+def readable(path: str) -> str:
+    """The path as text: bytes that are not UTF-8 come out as `\\xNN`."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def locate(root: Path, path: str) -> Path:
@@ -60,7 +65,7 @@ def locate(root: Path, path: str) -> Path:
     return wanted
 
 
-def _from_table(task: Task) -> list[Row]:
+def _from_table(task: Task, test_labels: bool) -> list[Row]:
     assert task.table is not None
     table = read_table(task.table)
     images = task.images
@@ -75,14 +80,12 @@ def _from_table(task: Task) -> list[Row]:
     for line, cells in zip(table.lines, table.rows, strict=True):
         where = f"{table.file} line {line}"
         split = _split(cells[images.split], where) if images.split else None
-        unread = split == "test" or not has_labels
+        is_read = has_labels and (test_labels or split != "test")
         rows.append(
             Row(
                 id=cells[images.id],
                 path=cells[images.path or images.id],
-                label=cells[images.label]
-                if unread and has_labels
-                else _label(task, cells.get(images.label, ""), where),
+                label=_label(task, cells[images.label], where) if is_read else None,
                 split=split,
                 group=cells[group] if group else None,
                 text=cells[images.text] if images.text else None,
@@ -139,21 +142,27 @@ def _from_folders(task: Task) -> list[Row]:
 
 
 def _from_path(task: Task, path: str) -> Row:
-    readable = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    folders = path.split("/")[:-1]
+    name = readable(path)
+    folders = name.split("/")[:-1]
     split = folders.pop(0) if folders and folders[0] in SPLITS else None
     named = folders[0] if folders else UNLABELLED
     if named == UNLABELLED or not task.labels:
-        return Row(readable, path, split=split)
+        return Row(name, path, split=split)
     if split == "test" and named not in task.labels:
-        return Row(readable, path, split=split)
-    return Row(readable, path, label=_label(task, named, f"folder of {readable!r}"), split=split)
+        return Row(name, path, split=split)
+    return Row(name, path, label=_label(task, named, f"folder of {name!r}"), split=split)
 
 
 def _paths(task: Task) -> Iterator[str]:
     """Paths below the root that may be photographs, with bytes that are not UTF-8 escaped."""
-    own = {task.file, task.work}
-    for folder, subfolders, files in os.walk(task.root):
+    root, home = task.root.resolve(), task.folder.resolve()
+    own = {home / task.file.name, home / task.work.name}
+
+    def refuse(error: OSError) -> None:
+        place = readable(str(error.filename))
+        raise InputError(f"cannot list {place}: {error.strerror}: correct its permissions")
+
+    for folder, subfolders, files in os.walk(root, onerror=refuse):
         here = Path(folder)
         subfolders[:] = [
             name for name in subfolders if not name.startswith(".") and here / name not in own
@@ -163,7 +172,7 @@ def _paths(task: Task) -> Iterator[str]:
             path = here / name
             if name.startswith(".") or path.suffix.lower() in SIDECARS or path in own:
                 continue
-            yield path.relative_to(task.root).as_posix()
+            yield path.relative_to(root).as_posix()
 
 
 def _corrected(task: Task, rows: list[Row]) -> list[Row]:

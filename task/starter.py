@@ -10,7 +10,7 @@ from pathlib import Path
 from task.config import Images
 from task.errors import InputError
 from task.files import write_whole
-from task.rows import SIDECARS, SPLITS, UNLABELLED
+from task.rows import SIDECARS, SPLITS, UNLABELLED, readable
 from task.table import Table, read_table
 
 _LABEL_NAMES = ("label", "class", "category", "target", "y")
@@ -152,5 +152,5 @@ def _text(name: str, found: Guess, backbones: Sequence[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    readable = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return json.dumps(readable, ensure_ascii=False)
+    # JSON's strings are TOML's, but for DEL.
+    return json.dumps(readable(text), ensure_ascii=False).replace("\x7f", "\\u007f")

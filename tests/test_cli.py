@@ -158,6 +158,8 @@ FAULTS = [
     (["embed", "{task}", "--views", "crop6"], "'crops6'", "use one of"),
     (["embed", "{task}", "--backbone", "hogg"], "'hog'", "list backbones"),
     (["embed", "{task}", "--precision", "fp16", "--device", "cpu"], "fp16", "use --precision"),
+    (["embed", "{task}", "--device", "cuda:9"], "cuda:9", "--device cpu"),
+    (["embed", "{task}", "--device", "tpu"], "tpu", "use cpu"),
     (["init", "{task}"], "exists", "edit it"),
     (["cache", "show", "{task}"], "no cache", "archiveprobe embed"),
     (["cache", "verify", "{task}"], "no cache", "archiveprobe embed"),

@@ -1,0 +1,77 @@
+"""What every command shares: faults as one line, results as JSON or a table, help with examples."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from cache.errors import CacheError
+from task.errors import InputError
+
+NAME = "archiveprobe"
+
+
+class Commands(click.Group):
+    """A group whose commands end with one line instead of a traceback when a user is at fault."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **named: Any) -> Any:
+        """Run; `--debug`, anywhere before a `--`, lets the traceback through."""
+        words = list(sys.argv[1:] if args is None else args)
+        debug = "--debug" in words[: words.index("--") if "--" in words else None]
+        if debug:
+            words.remove("--debug")
+            return super().main(words, *rest, **named)
+        try:
+            return super().main(words, *rest, **named)
+        except (InputError, CacheError) as error:
+            _fail(str(error))
+        except OSError as error:
+            place = f": {error.filename}" if error.filename else ""
+            _fail(f"{error.strerror or error}{place}: check the disk and the permissions")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an interrupt says that the work can go on."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("interrupted: what is done is kept, the same command goes on from there")
+            ctx.exit(130)
+
+
+def _fail(message: str) -> None:
+    say(f"error: {' '.join(message.split())}")
+    sys.exit(1)
+
+
+def say(message: str) -> None:
+    """Tell the user something that is not the result."""
+    click.echo(message, err=True)
+
+
+def example(*lines: str) -> dict[str, Any]:
+    """Settings of a command whose help ends with an example."""
+    text = "\b\nExample:\n" + "\n".join(f"  {NAME} {line}" for line in lines)
+    return {"context_settings": {"help_option_names": ["-h", "--help"]}, "epilog": text}
+
+
+def print_result(record: Any, lines: Iterable[dict[str, Any]], as_json: bool) -> None:
+    """The result: the record as JSON, or its lines as an aligned table."""
+    if as_json:
+        click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
+        return
+    cells = [{key: _cell(value) for key, value in line.items()} for line in lines]
+    if not cells:
+        return
+    width = {key: max(len(key), *(len(line[key]) for line in cells)) for key in cells[0]}
+    for line in [{key: key for key in width}, *cells]:
+        click.echo("  ".join(line[key].ljust(width[key]) for key in width).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return " x ".join(map(str, value)) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)

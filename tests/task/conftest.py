@@ -1,0 +1,74 @@
+"""Small drawn pictures, small tasks, and the check that a user's fault is told in one line."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from task.config import Task, load_task
+from task.errors import InputError
+
+LABELS = 'name = "t"\nlabels = ["intact", "destroyed"]\npositive = "destroyed"\n'
+
+
+@pytest.fixture(scope="session")
+def fault_of() -> Callable[..., str]:
+    def fault_of(action: Callable[[], Any], *words: str) -> str:
+        """The message of the InputError that `action` raises: one line that holds `words`."""
+        with pytest.raises(InputError) as caught:
+            action()
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1
+        for word in words:
+            assert word in message
+        return message
+
+    return fault_of
+
+
+@pytest.fixture(scope="session")
+def make_task() -> Callable[..., Task]:
+    def make_task(folder: Path, settings: str = "", *, head: str = LABELS, **tables: str) -> Task:
+        """A task in `folder`; every other keyword is a CSV file's name and its text."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "images").mkdir(exist_ok=True)
+        for name, text in tables.items():
+            (folder / f"{name}.csv").write_bytes(text.encode())
+        file = folder / "task.toml"
+        file.write_text(head + settings, "utf-8")
+        return load_task(file)
+
+    return make_task
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., Image.Image]:
+    def draw(seed: int, width: int = 120, height: int = 90) -> Image.Image:
+        """A smooth picture, another one for every seed."""
+        coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+        return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    def encode(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+        out = io.BytesIO()
+        picture.save(out, form, **options)
+        return out.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real material beside the repository."""
+    folder = Path(__file__).parents[2].parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"no real material at {folder}")
+    return folder

@@ -1,0 +1,157 @@
+import csv
+import io
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from task.errors import InputError
+from task.table import read_table
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(content):
+        file = tmp_path / "labels.csv"
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        return read_table(file)
+
+    return read
+
+
+ODD = [
+    "001",
+    "1",
+    "1234567890123456789",
+    "1e5",
+    "NA",
+    "null",
+    " spaced  ",
+    "بيت مهدّم.jpg",
+    'say "hi", twice',
+    "two\nlines",
+    "two\r\nlines",
+    "a;b\tc",
+    "=cmd|calc",
+    "\U0001f3da\u202e.png",
+    "-5",
+]
+
+
+def test_cells_stay_as_written(read):
+    out = io.StringIO()
+    csv.writer(out).writerows([["id", "label"], *([odd, ""] for odd in ODD)])
+    table = read(out.getvalue())
+    assert [row["id"] for row in table.rows] == ODD
+    assert {row["label"] for row in table.rows} == {""}
+    assert table.columns == ("id", "label")
+
+
+PLAIN = "id,label\nبيت,yes\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings(read, encoding):
+    table = read(PLAIN.encode(encoding))
+    assert table.columns == ("id", "label")
+    assert table.rows == ({"id": "بيت", "label": "yes"},)
+
+
+def test_big_endian_utf16(read):
+    assert read(b"\xfe\xff" + PLAIN.encode("utf-16-be")).rows[0]["id"] == "بيت"
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_line_ends(read, ends):
+    table = read(ends.join(["id,label", "a,yes", "b,no", ""]))
+    assert [row["id"] for row in table.rows] == ["a", "b"]
+    assert table.lines == (2, 3)
+
+
+def test_not_utf8_names_the_byte(read, fault_of):
+    fault_of(lambda: read("id,label\né,x".encode("latin-1")), "labels.csv", "byte 9", "UTF-8")
+    fault_of(lambda: read(b"\xff\xfea"), "labels.csv")
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "﻿"])
+def test_empty_file(read, fault_of, content):
+    fault_of(lambda: read(content), "labels.csv", "empty")
+
+
+def test_header_only(read):
+    assert read("id,label\n").rows == ()
+
+
+@pytest.mark.parametrize("header", ["id,,x", "id, ", ",id"])
+def test_column_without_name(read, fault_of, header):
+    fault_of(lambda: read(header + "\n"), "labels.csv", "no name")
+
+
+def test_repeated_column(read, fault_of):
+    fault_of(lambda: read("id,label,id\n"), "labels.csv", "twice")
+
+
+def test_ragged_row_names_its_line(read, fault_of):
+    fault_of(lambda: read('id,label\n"a\nb",yes\n\nc,no,maybe\n'), "line 5", "3 cells under 2")
+    fault_of(lambda: read("id,label\na\n"), "line 2", "1 cells under 2")
+
+
+@pytest.mark.parametrize("content", ['id,label\na,"x"y\n', 'id,label\na,"x\n', 'id\n"a'])
+def test_broken_quotes_name_the_line(read, fault_of, content):
+    fault_of(lambda: read(content), "labels.csv line ")
+
+
+def test_blank_lines_are_ignored_and_counted(read):
+    table = read('\nid,label\n\n"a\nb",yes\n\n\nc,no\n\n')
+    assert [row["id"] for row in table.rows] == ["a\nb", "c"]
+    assert table.lines == (4, 8)
+
+
+def test_require(read, fault_of):
+    table = read("image,label\na,yes\n")
+    table.require("image", "label")
+    fault_of(lambda: table.require("image", "lable"), "'lable'", "did you mean 'label'?", "image")
+    table = read('"im\nage",label\n')
+    fault_of(lambda: table.require("image"), "'image'", "labels.csv")
+
+
+def test_missing_table(tmp_path, fault_of):
+    fault_of(lambda: read_table(tmp_path / "no.csv"), "no.csv", "task.toml")
+    fault_of(lambda: read_table(tmp_path), "cannot read")
+
+
+def test_long_cells_and_the_limit_for_others(read):
+    before = csv.field_size_limit()
+    caption = "x" * 300_000
+    assert read(f"id,caption\na,{caption}\n").rows[0]["caption"] == caption
+    assert csv.field_size_limit() == before
+
+
+@pytest.fixture(scope="module")
+def table_file(tmp_path_factory):
+    return tmp_path_factory.mktemp("table") / "labels.csv"
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_round_trip(table_file, rows):
+    out = io.StringIO()
+    csv.writer(out, quoting=csv.QUOTE_ALL).writerows([("id", "text"), *rows])
+    table_file.write_bytes(out.getvalue().encode())
+    assert [(row["id"], row["text"]) for row in read_table(table_file).rows] == rows
+
+
+@given(st.one_of(st.binary(), TEXT.map(str.encode)))
+@settings(max_examples=150, deadline=None)
+def test_arbitrary_bytes(table_file, content):
+    table_file.write_bytes(content)
+    try:
+        table = read_table(table_file)
+    except InputError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert all(set(row) == set(table.columns) for row in table.rows)
+        assert len(table.lines) == len(table.rows)
