@@ -71,11 +71,13 @@ def read_manifest(task: Task) -> list[Entry]:
     """
     file = manifest_file(task)
     try:
-        content = file.read_text("utf-8", errors="surrogateescape")
+        content = file.read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return []
     reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
     try:
+        if reader.fieldnames != _COLUMNS:
+            raise ValueError("not its header")
         return [_parse(cells) for cells in reader]
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -86,7 +88,7 @@ def read_manifest(task: Task) -> list[Entry]:
 def write_manifest(task: Task, entries: Iterable[Entry]) -> None:
     """Write the manifest in one step."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out)
     writer.writerow(_COLUMNS)
     for entry in entries:
         observed = entry.observed
@@ -97,7 +99,9 @@ def write_manifest(task: Task, entries: Iterable[Entry]) -> None:
     write_whole(manifest_file(task), out.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def _parse(cells: Mapping[str, str]) -> Entry:
+def _parse(cells: Mapping[Any, Any]) -> Entry:
+    if None in cells or None in cells.values():
+        raise ValueError("cells too many or too few")
     values: dict[str, Any] = {}
     for name in [*_OBSERVED, "mtime_ns", "inode"]:
         text = cells[name]
@@ -111,6 +115,7 @@ def _parse(cells: Mapping[str, str]) -> Entry:
     status = values["status"]
     if status and status != "ok" and status not in FLAGS | REJECTIONS:
         raise ValueError(f"unknown status {status!r}")
+    int(values["phash"] or "0", 16)
     # Another decoder may see another picture, so what the old one saw no longer counts.
     known = bool(status) and cells["decoder"] == DECODER
     observed = Observation(**values) if known else None

@@ -70,6 +70,8 @@ def _alpha(image: Image.Image, rng: np.random.Generator) -> bytes:
 def _palette(image: Image.Image, rng: np.random.Generator) -> bytes:
     flat = image.quantize(255)
     clear = _mask(image, rng).point([255] + [0] * 255)
+    colours = flat.getpalette() or []
+    flat.putpalette(colours + [0] * (3 * 256 - len(colours)))
     flat.paste(255, (0, 0, *image.size), clear)
     return _bytes(flat, "PNG", transparency=255)
 
