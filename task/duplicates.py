@@ -9,9 +9,10 @@ from scipy.sparse.csgraph import connected_components
 from task.manifest import Entry
 from task.rows import Row
 
-# Bits of 64 by which the hashes of two copies may differ; among 1,714 distinct real photographs no
-# pair is within 8, and two are within 10.
-NEAR_BITS = 8
+# Bits of 64 by which the hashes of two copies may differ. On the built-in archive 10 finds 39 of 40
+# copies and joins one strange pair, 8 finds 36; among 1,714 distinct real photographs 8 joins no
+# pair and 10 joins two. A strange pair costs nothing but a shared fold, a missed copy leaks.
+NEAR_BITS = 10
 _BLOCK = 2048
 
 
