@@ -133,7 +133,7 @@ def fetch(backbone: Backbone) -> Path:
     if found is not None:
         return found
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     place = source(backbone)
     host, port = _hub_address()
@@ -142,9 +142,10 @@ def fetch(backbone: Backbone) -> Path:
     for name in place.files:
         try:
             return Path(hf_hub_download(place.repository, name))
-        except EntryNotFoundError:
-            continue
         except Exception as error:
+            absent = isinstance(error, EntryNotFoundError)
+            if absent and not isinstance(error, LocalEntryNotFoundError):
+                continue
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(_missing(backbone, place, reason)) from None
     raise InputError(_missing(backbone, place, "the repository holds no weights file"))
