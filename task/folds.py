@@ -5,9 +5,10 @@ New rows extend the cut; corrections of labels never move a row, so that figures
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -198,25 +199,20 @@ def _settings(task: Task) -> str:
 def _read(task: Task) -> dict[str, Placed]:
     file = folds_file(task)
     try:
-        content = file.read_text("utf-8")
+        content = file.read_bytes().decode("utf-8")
     except FileNotFoundError:
         return {}
     except UnicodeDecodeError:
         raise InputError(f"{file} is damaged: restore it from a copy, or delete it") from None
-    placed = {}
+    placed: dict[str, Placed] = {}
     reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
-    names = [f"repeat{repeat}" for repeat in range(task.folds.repeats)]
     try:
         for cells in reader:
-            if cells["cut"] != _settings(task):
-                raise InputError(
-                    f"{file} was cut with {cells['cut']}, task.toml says {_settings(task)}: "
-                    "restore [folds], or delete the file and run every system again"
-                )
-            folds = tuple(int(cells[name]) for name in names)
-            if not all(0 <= fold < task.folds.count for fold in folds):
-                raise ValueError("no such fold")
-            placed[cells["id"]] = Placed(cells["id"], cells["digest"], cells["group"], folds)
+            row = _parse(task, cells)
+            if placed.setdefault(row.id, row) is not row:
+                raise ValueError(f"id {row.id!r} stands there twice")
+        if not placed:
+            raise ValueError("no rows")
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{file} line {reader.line_num} is damaged ({error}): restore it from a copy, "
@@ -225,9 +221,23 @@ def _read(task: Task) -> dict[str, Placed]:
     return placed
 
 
+def _parse(task: Task, cells: Mapping[Any, Any]) -> Placed:
+    if None in cells or None in cells.values():
+        raise ValueError("cells too many or too few")
+    if cells["cut"] != _settings(task):
+        raise InputError(
+            f"{folds_file(task)} was cut with {cells['cut']}, task.toml says {_settings(task)}: "
+            "restore [folds], or delete the file and run every system again"
+        )
+    folds = tuple(int(cells[f"repeat{repeat}"]) for repeat in range(task.folds.repeats))
+    if not all(0 <= fold < task.folds.count for fold in folds):
+        raise ValueError("no such fold")
+    return Placed(cells["id"], cells["digest"], cells["group"], folds)
+
+
 def _write(task: Task, table: FoldTable) -> None:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out)
     repeats = range(task.folds.repeats)
     writer.writerow(["id", "digest", "group", *(f"repeat{repeat}" for repeat in repeats), "cut"])
     for row in table.placed.values():

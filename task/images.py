@@ -59,6 +59,7 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION_TAG = 0x0112
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def digest(content: bytes) -> str:
 def decode(content: bytes) -> Photograph | Observation:
     """Decode the bytes of a file by the policy; a rejected one gives its Observation only."""
     try:
-        with warnings.catch_warnings(), _decoder_messages():
+        with warnings.catch_warnings(), _decoder_messages(content):
             warnings.simplefilter("ignore")
             picture, seen = _load(content)
     except _RejectedError as rejected:
@@ -239,8 +240,11 @@ def _inner_box(pixels: np.ndarray, tolerance: int = 12) -> tuple[int, int, int, 
 
 
 @contextlib.contextmanager
-def _decoder_messages() -> Iterator[None]:
+def _decoder_messages(content: bytes) -> Iterator[None]:
     """Keep libtiff, which prints to file descriptor 2 itself, from writing over the progress."""
+    if not content.startswith(_TIFF):
+        yield
+        return
     saved = os.dup(2)
     try:
         with tempfile.TemporaryFile() as sink:

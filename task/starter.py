@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,11 +50,11 @@ def guess(folder: Path) -> Guess:
     Raises:
         InputError: there is no picture.
     """
-    for table_file in sorted(folder.glob("*.csv")):
-        found = _from_table(folder, table_file)
-        if found:
-            return found
-    return _from_folders(folder)
+    found = [_from_table(folder, file) for file in sorted(folder.glob("*.csv"))]
+    tables = [table for table in found if table]
+    # A table without labels may be the form to hand in.
+    tables.sort(key=lambda table: not table.labels)
+    return tables[0] if tables else _from_folders(folder)
 
 
 def _from_table(folder: Path, file: Path) -> Guess | None:
@@ -66,10 +65,17 @@ def _from_table(folder: Path, file: Path) -> Guess | None:
     for root in (folder, folder / "images", *_subfolders(folder)):
         for column in table.columns:
             values = [row[column] for row in table.rows[:_LOOKED_AT]]
-            hits = sum(bool(value) and (root / value).is_file() for value in values)
+            hits = sum(bool(value) and _is_file(root / value) for value in values)
             if values and hits * 2 >= len(values):
                 return _described(folder, table, column, root)
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False  # a caption, for example, is too long for a name
 
 
 def _described(folder: Path, table: Table, id_column: str, root: Path) -> Guess:
@@ -77,8 +83,7 @@ def _described(folder: Path, table: Table, id_column: str, root: Path) -> Guess:
     split = _named(table, _SPLIT_NAMES)
     if split and not {row[split] for row in table.rows} <= {*SPLITS, ""}:
         split = None
-    values = Counter(row[label] for row in table.rows if row[label].strip()) if label else Counter()
-    labels = tuple(sorted(values)) if len(values) <= _MOST_LABELS else ()
+    labels = sorted({row[label] for row in table.rows if _clean(row[label])}) if label else []
     images = Images(
         root=root.relative_to(folder).as_posix(),
         table=table.file.name,
@@ -87,7 +92,13 @@ def _described(folder: Path, table: Table, id_column: str, root: Path) -> Guess:
         split=split,
         text=_named(table, _TEXT_NAMES),
     )
-    return Guess(_positive_last(labels), images, len(table.rows))
+    few = labels if len(labels) <= _MOST_LABELS else ()
+    return Guess(_positive_last(few), images, len(table.rows))
+
+
+def _clean(label: str) -> bool:
+    """Whether it can be a label; reading the rows complains of the others by name."""
+    return bool(label) and label == label.strip()
 
 
 def _named(table: Table, names: Iterable[str]) -> str | None:
@@ -105,7 +116,7 @@ def _from_folders(folder: Path) -> Guess:
     if any(path.name in SPLITS for path in named):
         named = [sub for path in named if path.name in SPLITS for sub in _subfolders(path)]
     filled = {path.name for path in named if any(_pictures(path))}
-    labels = sorted(filled - {UNLABELLED})
+    labels = sorted(filter(_clean, filled - {UNLABELLED}))
     pictures = sum(_pictures(root))
     if not pictures:
         raise InputError(f"no picture below {folder}: name the folder that holds them")
@@ -114,7 +125,8 @@ def _from_folders(folder: Path) -> Guess:
 
 
 def _pictures(root: Path) -> Iterable[bool]:
-    for _, _, files in os.walk(root):
+    for _, subfolders, files in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in files:
             yield not name.startswith(".") and Path(name).suffix.lower() not in SIDECARS
 

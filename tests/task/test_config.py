@@ -315,7 +315,9 @@ def test_mutated_file(task_file, data):
         if change == "value" and equals:
             lines[at] = f"{key}= {data.draw(st.sampled_from(VALUES))}"
         elif change == "key":
-            lines[at] = data.draw(st.sampled_from(["file", "self", "'a\\nb'", "x.y", "cls"])) + " = 1"
+            lines[at] = (
+                data.draw(st.sampled_from(["file", "self", "'a\\nb'", "x.y", "cls"])) + " = 1"
+            )
         elif change == "drop":
             lines[at] = ""
         elif change == "double":

@@ -85,7 +85,9 @@ def test_orientation(marked, encode, form, orientation):
     assert observed.exif >= 1
 
 
-@pytest.mark.parametrize("block", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0"])
+@pytest.mark.parametrize(
+    "block", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0"]
+)
 def test_corrupt_exif_still_decodes(marked, encode, block):
     photograph = decode(encode(marked, "JPEG", exif=block))
     assert photograph.observation.status == "ok"
@@ -211,17 +213,15 @@ def test_broken_stream_is_loaded_once(draw, encode, monkeypatch):
     content[at + 2000 : at + 2100] = bytes(100)
     loads = []
     real = ImageFile.ImageFile.load
-    monkeypatch.setattr(
-        ImageFile.ImageFile, "load", lambda image: loads.append(1) or real(image)
-    )
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: loads.append(1) or real(image))
     assert seen(bytes(content)).status == "corrupt"
     assert len(loads) == 1
 
 
 def png_claiming(width, height):
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(
-            ">I", zlib.crc32(kind + body)
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -438,7 +438,15 @@ def acceptable(content):
     assert len(observed.detail.splitlines()) <= 1
 
 
-STARTS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"RIFF\0\0\0\0WEBP"]
+STARTS = [
+    b"",
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF89a",
+    b"BM",
+    b"II*\0",
+    b"RIFF\0\0\0\0WEBP",
+]
 
 
 @given(st.sampled_from(STARTS), st.binary(max_size=300))

@@ -76,7 +76,9 @@ def look(task, hashed):
 
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
-    st.sampled_from(["a\nb", "a\rb", "a\r\nb", "a,b", 'a"b', '"', "\U0001f3da", "001", " a ", "\0"]),
+    st.sampled_from(
+        ["a\nb", "a\rb", "a\r\nb", "a,b", 'a"b', '"', "\U0001f3da", "001", " a ", "\0"]
+    ),
 )
 WHOLE = st.none() | st.integers(0, 2**62)
 REAL = st.none() | st.floats(0, 255)
@@ -130,7 +132,6 @@ def test_manifest_is_plain_utf8_csv(task):
     text = manifest_file(task).read_bytes().decode("utf-8")
     assert text.splitlines()[0].startswith("id,path,digest,status,detail,bytes,width,height")
     assert len(text.splitlines()) == 2
-
 
 
 # Damage

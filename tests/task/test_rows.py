@@ -23,7 +23,8 @@ def rows_of(make_task, tmp_path):
 
 def test_columns(rows_of):
     settings = (
-        SPLIT + 'id = "key"\npath = "file"\ntext = "caption"\nlabel = "y"\n[folds]\ngroup = "scene"\n'
+        SPLIT
+        + 'id = "key"\npath = "file"\ntext = "caption"\nlabel = "y"\n[folds]\ngroup = "scene"\n'
     )
     (row,) = rows_of("y,key,file,caption,scene,split\nintact,001,a/b.jpg,نص,s 1,train\n", settings)
     assert (row.id, row.path, row.label) == ("001", "a/b.jpg", "intact")
@@ -45,9 +46,7 @@ def test_labels_of_test_rows_are_not_read(rows_of):
 def test_scoring_reads_the_labels_of_test_rows(rows_of, fault_of):
     labels = HEAD + "a,intact,train\nb,destroyed,test\nd,,test\n"
     assert [row.label for row in rows_of(labels, test_labels=True)] == ["intact", "destroyed", None]
-    fault_of(
-        lambda: rows_of(HEAD + "a,destroid,test\n", test_labels=True), "line 2", "'destroyed'"
-    )
+    fault_of(lambda: rows_of(HEAD + "a,destroid,test\n", test_labels=True), "line 2", "'destroyed'")
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t "])

@@ -57,7 +57,9 @@ def test_reason_says_more():
     assert reason_for_unknown(PNG + size(4, 5), too_long, 99)[0] == "text_chunk_limit"
 
 
-@given(st.binary(max_size=64), st.sampled_from([b"", PNG, b"\x00\x00\x00\x18ftypavif", b"\xff\xd8"]))
+@given(
+    st.binary(max_size=64), st.sampled_from([b"", PNG, b"\x00\x00\x00\x18ftypavif", b"\xff\xd8"])
+)
 @settings(max_examples=200, deadline=None)
 def test_every_reason_is_a_rejection(tail, start):
     status, _ = reason_for_unknown(start + tail, ValueError(), PIXEL_LIMIT)
