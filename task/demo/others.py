@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from task.demo.building import CLOTH, draw_style, upright
-from task.demo.canvas import Canvas, Colour, mix, pick, shade, vary
+from task.demo.canvas import Canvas, Colour, Point, mix, pick, shade, vary
 from task.demo.canyon import canyon
 from task.demo.heaps import clouds, rubble
 from task.demo.lettering import scribble
@@ -62,6 +62,11 @@ def portrait(canvas: Canvas, severity: float) -> None:
     hair = pick(rng, ((36, 30, 28), (60, 44, 36), (210, 206, 200), *CLOTH[:2]))
     canvas.oval((x, y - size * 0.25), size * 0.98, size * 1.15, hair)
     canvas.oval((x, y), size * 0.8, size * 1.02, skin)
+    _face(canvas, (x, y), size, skin, hair)
+
+
+def _face(canvas: Canvas, spot: Point, size: float, skin: Colour, hair: Colour) -> None:
+    x, y = spot
     for side in (-1, 1):
         canvas.oval(
             (x + side * size * 0.32, y - size * 0.1), size * 0.11, size * 0.08, (40, 32, 30)
@@ -75,7 +80,7 @@ def portrait(canvas: Canvas, severity: float) -> None:
     )
     mouth = [
         (x - size * 0.25, y + size * 0.52),
-        (x, y + size * rng.uniform(0.5, 0.62)),
+        (x, y + size * canvas.rng.uniform(0.5, 0.62)),
         (x + size * 0.25, y + size * 0.52),
     ]
     canvas.line(mouth, (140, 70, 66), 0.7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from task.demo.building import CLOTH, Cell, Wall, draw_style, upright
-from task.demo.canvas import Canvas, Colour, pick, shade, vary
+from task.demo.canvas import Canvas, Colour, Point, pick, shade, vary
 from task.demo.damage import WHOLE, draw_building, draw_harm, draw_open_cell
 from task.demo.heaps import debris, goods, rubble
 from task.demo.props import laundry, person, stall, tree
@@ -67,41 +67,27 @@ def _block(canvas: Canvas, x: float, y: float, step: float, depth: float) -> Non
     wide, high = step * rng.uniform(0.75, 0.98), step * rng.uniform(0.35, 1.0)
     style = draw_style(rng, storeys=max(1, int(high / step * 4)), bays=3)
     deep = step * rng.uniform(0.4, 0.6)
-    lean = deep * 0.4
-    canvas.area(
-        [
-            (x, y - high),
-            (x + lean, y - high - deep),
-            (x + wide + lean, y - high - deep),
-            (x + wide, y - high),
-        ],
-        vary(rng, shade(style.wall, 1.08)),
-        depth,
-    )
-    for _ in range(int(rng.integers(0, 4))):
-        cx, cy = x + rng.uniform(0.2, 0.9) * wide, y - high - rng.uniform(0.2, 0.8) * deep
-        canvas.area(
-            [
-                (cx, cy),
-                (cx + step * 0.1, cy),
-                (cx + step * 0.1, cy - step * 0.1),
-                (cx, cy - step * 0.1),
-            ],
-            pick(rng, (*CLOTH, (230, 230, 228))),
-            depth,
-        )
-    side = [
-        (x + wide, y),
-        (x + wide, y - high),
-        (x + wide + lean, y - high - deep),
-        (x + wide + lean, y - deep),
-    ]
+    lean, top = deep * 0.4, y - high
+    far_left, far_right = (x + lean, top - deep), (x + wide + lean, top - deep)
+    roof = [(x, top), far_left, far_right, (x + wide, top)]
+    canvas.area(roof, vary(rng, shade(style.wall, 1.08)), depth)
+    _roof_boxes(canvas, (x, top), (wide, deep), step * 0.1, depth)
+    side = [(x + wide, y), (x + wide, top), far_right, (x + wide + lean, y - deep)]
     canvas.area(side, shade(style.wall, 0.6), depth)
-    wall = upright(x, x + wide, y - high, y, depth)
+    wall = upright(x, x + wide, top, y, depth)
     canvas.area(wall.patch(0, 0, 1, 1), style.wall, depth)
     for v in np.linspace(0.2, 0.75, style.storeys):
         for u in (0.16, 0.44, 0.72):
             canvas.area(wall.patch(u, v, u + 0.15, v + 0.4 / style.storeys), (66, 72, 80), depth)
+
+
+def _roof_boxes(canvas: Canvas, corner: Point, reach: Point, size: float, depth: float) -> None:
+    rng = canvas.rng
+    for _ in range(int(rng.integers(0, 4))):
+        x = corner[0] + rng.uniform(0.2, 0.9) * reach[0]
+        y = corner[1] - rng.uniform(0.2, 0.8) * reach[1]
+        box = [(x, y), (x + size, y), (x + size, y - size), (x, y - size)]
+        canvas.area(box, pick(rng, (*CLOTH, (230, 230, 228))), depth)
 
 
 def _hit_block(canvas: Canvas, x: float, y: float, step: float, depth: float) -> None:
@@ -180,6 +166,22 @@ def site(canvas: Canvas, severity: float) -> None:
         base,
         0.05,
     )
+    _bare_frame(canvas, wall)
+    if rng.random() < 0.6:
+        _crane(canvas, base)
+    goods(
+        canvas,
+        0,
+        canvas.width * rng.uniform(0.3, 0.6),
+        base + canvas.unit * 4,
+        canvas.height * 0.14,
+        str(rng.choice(["sand", "stones", "sacks"])),
+    )
+    person(canvas, rng.uniform(0.4, 0.9) * canvas.width, base + canvas.unit * 6, canvas.unit * 18)
+
+
+def _bare_frame(canvas: Canvas, wall: Wall) -> None:
+    rng = canvas.rng
     storeys, bays = int(rng.integers(3, 7)), int(rng.integers(3, 6))
     style = draw_style(rng, storeys=storeys, bays=bays)
     canvas.area(wall.patch(0, 0, 1, 1), (150, 148, 144))
@@ -193,17 +195,6 @@ def site(canvas: Canvas, severity: float) -> None:
         canvas.area(wall.patch(u - 0.012, 0, u + 0.012, 1.0), (172, 168, 160))
         for shift in (-0.012, 0.0, 0.012):
             canvas.line([wall.at(u + shift, 1.0), wall.at(u + shift, 1.08)], (96, 72, 58), 0.25)
-    if rng.random() < 0.6:
-        _crane(canvas, base)
-    goods(
-        canvas,
-        0,
-        canvas.width * rng.uniform(0.3, 0.6),
-        base + canvas.unit * 4,
-        canvas.height * 0.14,
-        str(rng.choice(["sand", "stones", "sacks"])),
-    )
-    person(canvas, rng.uniform(0.4, 0.9) * canvas.width, base + canvas.unit * 6, canvas.unit * 18)
 
 
 def _crane(canvas: Canvas, base: float) -> None:

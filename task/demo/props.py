@@ -21,49 +21,29 @@ def person(canvas: Canvas, x: float, base: float, tall: float, depth: float = 0.
     hip, neck = base - tall * 0.46, base - tall * 0.82
     thick = tall * 0.075 / canvas.unit
     if rng.random() < 0.3:
-        canvas.area(
-            [
-                (x - wide * 0.7, hip),
-                (x + wide * 0.7, hip),
-                (x + wide * 1.2, base),
-                (x - wide * 1.2, base),
-            ],
-            coat,
-            depth,
-        )
+        top, hem = wide * 0.7, wide * 1.2
+        robe = [(x - top, hip), (x + top, hip), (x + hem, base), (x - hem, base)]
+        canvas.area(robe, coat, depth)
     else:
         for side in (-1, 1):
             canvas.line([(x + side * wide * 0.4, hip), (x + side * step, base)], legs, thick, depth)
-    canvas.area(
-        [
-            (x - wide, neck + tall * 0.05),
-            (x - wide * 0.4, neck),
-            (x + wide * 0.4, neck),
-            (x + wide, neck + tall * 0.05),
-            (x + wide * 0.75, hip + tall * 0.03),
-            (x - wide * 0.75, hip + tall * 0.03),
-        ],
-        coat,
-        depth,
-    )
+    half = [(wide, tall * 0.05 + neck), (wide * 0.4, neck)]
+    waist = [(wide * 0.75, hip + tall * 0.03)]
+    left = [(x - across, y) for across, y in waist + half]
+    right = [(x + across, y) for across, y in half[::-1] + waist]
+    canvas.area(left + right, coat, depth)
     for side in (-1, 1):
         hand = (x + side * wide * rng.uniform(0.9, 1.9), hip + tall * rng.uniform(-0.15, 0.06))
-        canvas.line(
-            [(x + side * wide * 0.9, neck + tall * 0.06), hand],
-            shade(coat, 0.85),
-            thick * 0.7,
-            depth,
-        )
-    head = base - tall * 0.91
-    skin = pick(rng, SKIN)
-    canvas.oval((x, head), tall * 0.062, tall * 0.078, skin, depth)
-    hair = pick(rng, ((34, 28, 26), (60, 46, 38), (226, 224, 220), (110, 70, 90)))
-    canvas.pen.pieslice(
-        (x - tall * 0.068, head - tall * 0.088, x + tall * 0.068, head + tall * 0.06),
-        180,
-        360,
-        fill=canvas.ink(hair, depth),
-    )
+        arm = [(x + side * wide * 0.9, neck + tall * 0.06), hand]
+        canvas.line(arm, shade(coat, 0.85), thick * 0.7, depth)
+    _head(canvas, x, base - tall * 0.91, tall, depth)
+
+
+def _head(canvas: Canvas, x: float, y: float, tall: float, depth: float) -> None:
+    canvas.oval((x, y), tall * 0.062, tall * 0.078, pick(canvas.rng, SKIN), depth)
+    hair = pick(canvas.rng, ((34, 28, 26), (60, 46, 38), (226, 224, 220), (110, 70, 90)))
+    box = (x - tall * 0.068, y - tall * 0.088, x + tall * 0.068, y + tall * 0.06)
+    canvas.pen.pieslice(box, 180, 360, fill=canvas.ink(hair, depth))
 
 
 def tree(canvas: Canvas, x: float, base: float, tall: float, depth: float = 0.0) -> None:

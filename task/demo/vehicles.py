@@ -51,54 +51,25 @@ def car_front(canvas: Canvas, x: float, base: float, wide: float, depth: float =
     rng = canvas.rng
     paint = pick(rng, _PAINT)
     half, high = wide / 2, wide * 0.8
-    canvas.area(
-        [
-            (x - half, base),
-            (x - half, base - high * 0.55),
-            (x + half, base - high * 0.55),
-            (x + half, base),
-        ],
-        paint,
-        depth,
-    )
-    canvas.area(
-        [
-            (x - half * 0.92, base - high * 0.52),
-            (x - half * 0.66, base - high),
-            (x + half * 0.66, base - high),
-            (x + half * 0.92, base - high * 0.52),
-        ],
-        shade(paint, 0.9),
-        depth,
-    )
-    canvas.area(
-        [
-            (x - half * 0.76, base - high * 0.56),
-            (x - half * 0.58, base - high * 0.92),
-            (x + half * 0.58, base - high * 0.92),
-            (x + half * 0.76, base - high * 0.56),
-        ],
-        (70, 84, 94),
-        depth,
-    )
+
+    def tier(foot: float, head: float, low: float, top: float) -> list[Point]:
+        return [
+            (x - half * foot, base - high * low),
+            (x - half * head, base - high * top),
+            (x + half * head, base - high * top),
+            (x + half * foot, base - high * low),
+        ]
+
+    canvas.area(tier(1, 1, 0, 0.55), paint, depth)
+    canvas.area(tier(0.92, 0.66, 0.52, 1), shade(paint, 0.9), depth)
+    canvas.area(tier(0.76, 0.58, 0.56, 0.92), (70, 84, 94), depth)
     lamp: Colour = (250, 240, 200) if rng.random() < 0.5 else (190, 40, 36)
     for side in (-1, 1):
-        canvas.oval(
-            (x + side * half * 0.72, base - high * 0.36), half * 0.16, half * 0.1, lamp, depth
-        )
-        canvas.area(
-            [
-                (x + side * half * 0.9, base),
-                (x + side * half * 0.55, base),
-                (x + side * half * 0.55, base + high * 0.1),
-                (x + side * half * 0.9, base + high * 0.1),
-            ],
-            (28, 28, 30),
-            depth,
-        )
-    canvas.line(
-        [(x - half * 0.4, base - high * 0.15), (x + half * 0.4, base - high * 0.15)],
-        shade(paint, 0.5),
-        0.8,
-        depth,
-    )
+        spot = (x + side * half * 0.72, base - high * 0.36)
+        canvas.oval(spot, half * 0.16, half * 0.1, lamp, depth)
+        outer, inner = x + side * half * 0.9, x + side * half * 0.55
+        top = base + high * 0.1
+        tyre = [(outer, base), (inner, base), (inner, top), (outer, top)]
+        canvas.area(tyre, (28, 28, 30), depth)
+    plate = [(x - half * 0.4, base - high * 0.15), (x + half * 0.4, base - high * 0.15)]
+    canvas.line(plate, shade(paint, 0.5), 0.8, depth)
