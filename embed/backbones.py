@@ -10,6 +10,7 @@ from task.errors import InputError
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
+_TAG_MARK = {"timm": ".", "open_clip": "/"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Backbone:
 
     @property
     def described(self) -> str:
-        """The library's name for model and weights, as messages show it."""
-        tag = f"/{self.tag}" if self.tag else ""
+        """The library's name for model and weights, as task.toml may write it."""
+        tag = f"{_TAG_MARK[self.library]}{self.tag}" if self.tag else ""
         return f"{self.library}:{self.model}{tag}"
 
 
@@ -125,7 +126,7 @@ def _from_library(name: str, library: str, model: str) -> Backbone:
 
 
 def _split(library: str, model: str) -> tuple[str, str | None]:
-    arch, mark, tag = model.partition("." if library == "timm" else "/")
+    arch, mark, tag = model.partition(_TAG_MARK[library])
     return arch, tag if mark else None
 
 

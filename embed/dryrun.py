@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,8 @@ def dry_run(task: Task, options: Options) -> Estimate:
     for job in work.jobs:
         wanted = todo[job.backbone.name]
         encoder = _trial_encoder(job.backbone, work.device) if wanted else None
-        seconds, decoding = _measure(work, encoder, sample, decoding)
-        width = job.width or 0
+        seconds, decoding, width = _measure(work, encoder, sample, decoding)
+        width = job.width or width
         row = len(job.views) * (2 * width + 5) + _ROW_OVERHEAD
         jobs.append(
             JobEstimate(
@@ -84,8 +85,11 @@ def dry_run(task: Task, options: Options) -> Estimate:
 def _weights(backbone: Backbone) -> str:
     if backbone.library == "descriptor":
         return "none needed"
+    if backbone.weights == RANDOM:
+        return RANDOM
     if backbone.weights != PRETRAINED:
-        return backbone.weights
+        there = Path(backbone.weights).is_file()
+        return backbone.weights if there else f"MISSING: no file {backbone.weights}"
     found = locate(backbone)
     return str(found) if found else "MISSING: to be downloaded"
 
@@ -99,10 +103,14 @@ def _trial_encoder(backbone: Backbone, device: str) -> Encoder:
 
 def _measure(
     work: Plan, encoder: Encoder | None, sample: Sequence[Entry], decoding: float
-) -> tuple[float, float]:
-    """Seconds per photograph of the encoder, and of decoding (the slowest geometry so far)."""
+) -> tuple[float, float, int]:
+    """Measure an encoder on a few photographs.
+
+    Returns:
+        Its seconds per photograph, those of decoding (the slowest geometry so far), its width.
+    """
     if encoder is None or not sample:
-        return 0.0, decoding
+        return 0.0, decoding, 0
     views = {encoder.preprocess.geometry: work.jobs[0].views}
     order = Order(work.task.root, views)
     started = time.perf_counter()
@@ -110,11 +118,11 @@ def _measure(
     decoding = max(decoding, (time.perf_counter() - started) / len(items))
     crops, mirror = _passes([item for item in items if item.views])
     if not len(crops):
-        return 0.0, decoding
-    encoder.encode(crops, mirror)
+        return 0.0, decoding, 0
+    width = encoder.encode(crops, mirror).shape[-1]
     started = time.perf_counter()
     encoder.encode(crops, mirror)
-    return (time.perf_counter() - started) / len(items), decoding
+    return (time.perf_counter() - started) / len(items), decoding, width
 
 
 def _passes(items: Sequence[Prepared]) -> tuple[Any, Any]:

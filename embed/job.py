@@ -189,20 +189,17 @@ class Job:
     def _decide(self) -> Writer:
         """Choose the precision of a new cache on the first batch, and open it."""
         assert self._encoder is not None
-        if self._batches.waiting:
-            crops, mirror = self._batches.crops()
-            size = self._batches.size
-            chosen, why = precisions.choose(
-                self._encoder, crops[:size], mirror[:size], self._settings.device
-            )
-            self._notify(why)
-        else:
-            chosen = self._encoder.at("fp32")
+        crops, mirror = self._batches.crops()
+        size = self._batches.size
+        chosen, why = precisions.choose(
+            self._encoder, crops[:size], mirror[:size], self._settings.device
+        )
+        self._notify(why)
         return self._open(chosen)
 
     def finish(self) -> None:
-        """Embed what still waits."""
-        if self._encoder is not None and (self._batches.waiting or self._rejected):
+        """Embed what still waits. Rejections alone decide no precision, hence make no cache."""
+        if self._batches.waiting:
             self.flush()
 
     def __enter__(self) -> "Job":

@@ -133,7 +133,8 @@ def read_state(file: Path) -> dict[str, Any]:
 
             content: Any = load_file(file)
         else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with _quiet():
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"cannot read the weights {file}: {error.strerror or error}") from None
     except Exception as error:
@@ -215,7 +216,9 @@ def _preprocess(backbone: Backbone, module: Any, config: Mapping[str, Any]) -> P
 
 
 def _preprocess_timm(backbone: Backbone, module: Any) -> Preprocess:
-    data = libraries.timm().data.resolve_model_data_config(module)
+    # The size that a model was built for, where the arguments say so, goes before the weights'.
+    size_asked = {"img_size": backbone.arguments.get("img_size")}
+    data = libraries.timm().data.resolve_model_data_config(module, args=size_asked)
     size = _square(backbone, data["input_size"][1:])
     mean, std = _channels(data["mean"]), _channels(data["std"])
     red, green, blue = (round(255 * value) for value in mean)

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 from embed.decoding import default_workers, prepared
 from embed.job import Job, Notify
@@ -22,6 +23,7 @@ from task.manifest import Entry, with_observations, write_manifest
 __all__ = ["Options", "Plan", "Summary", "embed", "plan", "record_of"]
 
 _SAVE_SECONDS = 60.0
+_STALE_SECONDS = 3600.0
 
 
 def embed(
@@ -44,12 +46,14 @@ def embed(
     for job in work.jobs:
         if job.random_weights:
             notify(f"{job.backbone.name}: RANDOM WEIGHTS, for trials only")
+    _drop_leftovers(task.work)
     record = _Record(work)
     with ExitStack() as stack:
         stack.callback(record.save)
         loading = [stack.enter_context(job) for job in work.jobs if job.missing(work.keys)]
         for job in loading:
             job.load()
+            _reject_known(work.entries, job)
         wanted = {job.backbone.name: set(job.missing(work.keys)) for job in loading}
         todo = set(work.undecoded).union(*wanted.values())
         if todo:
@@ -68,6 +72,15 @@ def embed(
     return summarise(work, record.entries, time.monotonic() - started)
 
 
+def _drop_leftovers(work: Path) -> None:
+    """Remove temporaries of killed runs; a younger one may belong to a run beside this one."""
+    for pattern in (".tmp-*", "thumbs/??/.tmp-*"):
+        for file in work.glob(pattern):
+            with suppress(OSError):
+                if time.time() - file.stat().st_mtime > _STALE_SECONDS:
+                    file.unlink()
+
+
 def _order(work: Plan, loading: Sequence[Job]) -> Order:
     views: dict[Geometry, tuple[View, ...]] = {job.geometry: job.views for job in loading}
     return Order(work.task.root, views, work.task.work / "thumbs")
@@ -80,6 +93,14 @@ def _files(entries: Iterable[Entry], todo: set[str]) -> list[tuple[str, str]]:
         if entry.digest in todo:
             first.setdefault(entry.digest, entry.path)
     return [(path, digest) for digest, path in first.items()]
+
+
+def _reject_known(entries: Iterable[Entry], job: Job) -> None:
+    """Tell a cache that may be new which photographs earlier runs have rejected for good."""
+    for entry in entries:
+        seen = entry.observed
+        if seen and entry.digest and not seen.usable and seen.status not in PASSING:
+            job.reject(entry.digest, seen.status, seen.detail)
 
 
 def _hand_out(item: Prepared, jobs: Sequence[Job], wanted: dict[str, set[str]]) -> None:

@@ -67,7 +67,7 @@ def view_set(name: str) -> tuple[View, ...]:
     """
     if name in VIEW_SETS:
         return VIEW_SETS[name]
-    draws = re.fullmatch(r"augment([1-9]\d?)", name)
+    draws = re.fullmatch(r"augment([1-9][0-9]?)", name)
     if draws and int(draws[1]) <= _MOST_DRAWS:
         return tuple(View(f"augment-{draw}") for draw in range(int(draws[1])))
     known = ", ".join([*VIEW_SETS, f"augmentK (K from 1 to {_MOST_DRAWS})"])

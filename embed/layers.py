@@ -1,0 +1,109 @@
+"""Which numbers of a network become the embedding: pooled, unprojected, or its last blocks."""
+
+from collections.abc import Callable
+from typing import Any
+
+from task.config import nearest
+from task.errors import InputError
+
+LAYERS = {
+    "pooled": "what the network gives: (width,)",
+    "unprojected": "of a CLIP tower, before the projection to the space shared with text: (width,)",
+    "last4": "class token and mean patch of the last four blocks, before the final norm: "
+    "(4, 2, width); (4, 1, width) where there is no class token",
+}
+_LAST = 4
+
+Read = Callable[[Any, Any], Any]
+
+
+def check_layers(name: str) -> None:
+    """Refuse a name that is not in LAYERS.
+
+    Raises:
+        InputError: the message names the nearest.
+    """
+    if name not in LAYERS:
+        known = ", ".join(LAYERS)
+        raise InputError(f"unknown layers {name!r}{nearest(name, LAYERS)}: use one of {known}")
+
+
+def reader(module: Any, layers: str, described: str) -> Read:
+    """How to read `layers` of a network: a function of the network and its input pixels.
+
+    Changes the network where that is the way to get there ("unprojected").
+
+    Raises:
+        InputError: the network has no projection, or no blocks.
+    """
+    if layers == "pooled":
+        return _pooled
+    if layers == "unprojected":
+        _drop_projection(module, described)
+        return _pooled
+    _blocks(module, described)
+    return lambda network, pixels: _last_blocks(network, pixels, described)
+
+
+def _pooled(module: Any, pixels: Any) -> Any:
+    return module(pixels).float()
+
+
+def _drop_projection(module: Any, described: str) -> None:
+    trunk = getattr(module, "trunk", None)
+    if getattr(module, "proj", None) is not None:
+        module.proj = None
+    elif trunk is not None and "proj" in dict(module.head.named_children()):
+        del module.head.proj
+    elif trunk is not None and trunk.num_classes > 0:
+        # Here the trunk's own classifier is the projection.
+        trunk.reset_classifier(0)
+    else:
+        raise InputError(f'{described} has no projection: use layers = "pooled"')
+
+
+def _blocks(module: Any, described: str) -> Any:
+    """The transformer blocks of an open_clip tower or of a timm network."""
+    network = getattr(module, "trunk", module)
+    transformer = getattr(network, "transformer", None)
+    blocks = getattr(transformer, "resblocks", None) or getattr(network, "blocks", None)
+    has_tokens = transformer is not None or hasattr(network, "num_prefix_tokens")
+    if blocks is None or len(blocks) < _LAST or not has_tokens:
+        raise InputError(
+            f'{described} is no transformer of {_LAST} or more blocks: use layers = "pooled"'
+        )
+    return blocks
+
+
+def _last_blocks(module: Any, pixels: Any, described: str) -> Any:
+    outputs: list[Any] = []
+    hooks = [
+        block.register_forward_hook(lambda _, __, output: outputs.append(output))
+        for block in list(_blocks(module, described))[-_LAST:]
+    ]
+    try:
+        module(pixels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    network = getattr(module, "trunk", module)
+    transformer = getattr(network, "transformer", None)
+    if transformer is not None and not transformer.batch_first:
+        outputs = [output.transpose(0, 1) for output in outputs]
+    prefix = 1 if transformer is not None else network.num_prefix_tokens
+    has_class = transformer is not None or getattr(network, "cls_token", None) is not None
+    return _summary(outputs, prefix, has_class)
+
+
+def _summary(outputs: list[Any], prefix: int, has_class: bool) -> Any:
+    """(n, 4, 1 or 2, width) from four (n, tokens, width)."""
+    means = [output[:, prefix:].float().mean(1) for output in outputs]
+    parts = [[output[:, 0].float()] for output in outputs] if has_class else [[] for _ in outputs]
+    stacked = [_stack([*part, mean]) for part, mean in zip(parts, means, strict=True)]
+    return _stack(stacked)
+
+
+def _stack(tensors: list[Any]) -> Any:
+    from embed import libraries
+
+    return libraries.torch().stack(tensors, 1)

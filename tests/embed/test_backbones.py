@@ -1,0 +1,120 @@
+"""The table of backbones, walked; and the other names that a task may use."""
+
+import dataclasses
+
+import pytest
+
+from embed.backbones import BACKBONES, RANDOM, resolve
+
+ROWS = list(BACKBONES.values())
+LICENCES = {"Apache-2.0", "MIT", "Apple-AMLR", "CC-BY-NC-4.0"}
+
+
+@pytest.fixture
+def task(archive):
+    archive.add_drawn([0])
+    return archive.task(
+        settings="""
+[backbone.mine]
+library = "timm"
+name = "mobilenetv2_100"
+weights = "../weights/w.safetensors"
+arguments = { pad_type = "same" }
+preprocess = { size = 224, resize = 256, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }
+[backbone.tagged]
+library = "open_clip"
+name = "ViT-B-32-quickgelu/openai"
+[backbone.trial]
+library = "timm"
+name = "vit_small_patch16_224.augreg_in1k"
+weights = "random"
+[backbone.resnet50]
+library = "timm"
+name = "resnet50.b1k_in1k"
+"""
+    )
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_row_of_the_table_keeps_its_contract(row, task) -> None:
+    assert row.name == row.name.lower()
+    assert not set(row.name) & set(" /:.")
+    assert row.library in ("timm", "open_clip", "descriptor")
+    assert (row.tag is None) == (row.library == "descriptor")
+    assert row.licence in LICENCES
+    assert row.width > 0
+    assert row.size % 2 == 0
+    assert row.weights == "pretrained"
+    assert row.model in row.described
+    assert BACKBONES[row.name] is row
+    if row.name not in task.backbone:
+        assert resolve(row.name, task) is row
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        row.name = "other"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_what_messages_show_can_be_written_into_a_task(row, task) -> None:
+    if row.library == "descriptor":
+        assert row.described == "descriptor:hog"
+        return
+    found = resolve(row.described, task)
+    assert (found.library, found.model, found.tag) == (row.library, row.model, row.tag)
+
+
+def test_no_two_rows_are_the_same() -> None:
+    assert len({(row.library, row.model, row.tag) for row in ROWS}) == len(ROWS)
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "model", "tag"),
+    [
+        ("timm:resnet18", "timm", "resnet18", None),
+        ("timm:resnet18.a1_in1k", "timm", "resnet18", "a1_in1k"),
+        ("timm:vit_base_patch14_dinov2.lvd142m", "timm", "vit_base_patch14_dinov2", "lvd142m"),
+        ("open_clip:ViT-B-32/openai", "open_clip", "ViT-B-32", "openai"),
+        ("open_clip:ViT-B-16-SigLIP2/webli", "open_clip", "ViT-B-16-SigLIP2", "webli"),
+    ],
+)
+def test_a_librarys_own_name_works(task, name, library, model, tag) -> None:
+    backbone = resolve(name, task)
+    assert (backbone.name, backbone.library) == (name, library)
+    assert (backbone.model, backbone.tag) == (model, tag)
+    assert (backbone.width, backbone.size) == (None, None)
+    assert backbone.weights == "pretrained"
+
+
+def test_a_backbone_of_ones_own(task) -> None:
+    mine = resolve("mine", task)
+    assert (mine.library, mine.model, mine.tag) == ("timm", "mobilenetv2_100", None)
+    assert mine.weights == str(task.folder / "../weights/w.safetensors")
+    assert dict(mine.arguments) == {"pad_type": "same"}
+    assert mine.preprocess.resize == 256
+
+
+def test_ones_own_may_name_a_tag_or_ask_for_random_weights(task) -> None:
+    tagged, trial = resolve("tagged", task), resolve("trial", task)
+    assert (tagged.model, tagged.tag) == ("ViT-B-32-quickgelu", "openai")
+    assert tagged.weights == "pretrained"
+    assert (trial.model, trial.tag) == ("vit_small_patch16_224", "augreg_in1k")
+    assert trial.weights == RANDOM
+
+
+def test_ones_own_goes_before_the_table(task) -> None:
+    assert resolve("resnet50", task).tag == "b1k_in1k"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("clip-vit-b23", ("'clip-vit-b23'", "'clip-vit-b32'", "task.toml", "list backbones")),
+        ("mine2", ("'mine'",)),
+        ("open_clip:ViT-B-32", ("open_clip:ARCH/TAG",)),
+        ("timm:", ("timm:NAME",)),
+        ("keras:resnet", ("'keras:resnet'",)),
+        ("", ("''",)),
+    ],
+)
+def test_an_unknown_name_is_one_line(task, fault_of, name, words) -> None:
+    fault_of(lambda: resolve(name, task), *words)

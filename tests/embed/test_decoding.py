@@ -1,0 +1,124 @@
+"""Decoder processes: order kept, ahead by a bounded number, and one bad photograph costs itself."""
+
+import importlib
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embed import decoding
+from embed.decoding import default_workers, prepared
+from embed.prepare import Order
+from embed.preprocess import Geometry
+from embed.views import view_set
+from task.images import digest
+
+GEOMETRY = Geometry(16, 16)
+
+
+@pytest.fixture
+def photographs(archive) -> list[tuple[str, str]]:
+    """Twelve files, the fourth of them torn."""
+    archive.add_drawn(range(11))
+    archive.ids.insert(3, "torn.png")
+    archive.file("torn.png").write_bytes(archive.file("000.png").read_bytes()[:-100])
+    return [(name, digest(archive.file(name).read_bytes())) for name in archive.ids]
+
+
+@pytest.fixture
+def order(archive) -> Order:
+    return Order(archive.folder / "images", {GEOMETRY: view_set("crops6")})
+
+
+def test_processes_give_what_this_one_gives_in_the_same_order(photographs, order) -> None:
+    here = list(prepared(photographs, order, workers=0))
+    there = list(prepared(photographs, order, workers=2))
+    assert [item.digest for item in here] == [key for _, key in photographs]
+    for one, two in zip(here, there, strict=True):
+        assert (one.digest, one.observation) == (two.digest, two.observation)
+        assert one.views.keys() == two.views.keys()
+        for geometry in one.views:
+            np.testing.assert_array_equal(one.views[geometry].crops, two.views[geometry].crops)
+    assert [item.observation.status for item in here].count("truncated") == 1
+
+
+def test_a_decoder_that_hangs_costs_one_photograph(photographs, order) -> None:
+    os.mkfifo(order.root / "pipe.png")  # Nobody writes to it, so reading it never ends.
+    files = [*photographs[:2], ("pipe.png", "0" * 64), *photographs[4:7]]
+    items = list(prepared(files, order, workers=1, seconds=4))
+    assert [item.digest for item in items] == [key for _, key in files]
+    said = [item.observation.status for item in items]
+    assert said == ["ok", "ok", "decode_timeout", "ok", "ok", "ok"]
+    assert items[2].observation.detail == "over 4 s"
+    assert not items[2].views
+
+
+DEADLY = """
+import os
+
+class Deadly:
+    def __fspath__(self):
+        os._exit(3)
+"""
+
+
+def test_a_decoder_that_dies_costs_one_photograph(
+    photographs, order, tmp_path, monkeypatch
+) -> None:
+    # A spawned process takes over sys.path, so a module of its own reaches it; a patch would not.
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(tmp_path)
+    deadly = importlib.import_module("deadly").Deadly()
+    files = [*photographs[:2], (deadly, "0" * 64), *photographs[4:7]]
+    items = list(prepared(files, order, workers=1))
+    assert [item.digest for item in items] == [key for _, key in files]
+    said = [item.observation.status for item in items]
+    assert said == ["ok", "ok", "decoder_died", "ok", "ok", "ok"]
+    assert not items[2].views
+
+
+def test_only_a_bounded_number_is_prepared_ahead(photographs, order, monkeypatch) -> None:
+    monkeypatch.setattr(decoding, "_AHEAD_PER_WORKER", 3)
+    taken = []
+
+    def files():
+        for photograph in photographs:
+            taken.append(photograph)
+            yield photograph
+
+    given = 0
+    for _ in prepared(files(), order, workers=1):
+        given += 1
+        assert len(taken) - given <= 2
+    assert given == len(photographs)
+
+
+def test_a_consumer_that_stops_leaves_no_process_behind(photographs, order) -> None:
+    before = children()
+    items = prepared(photographs, order, workers=1)
+    next(items)
+    assert children() - before
+    items.close()
+    deadline = time.monotonic() + 20
+    while children() - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not children() - before
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_nothing_to_do_starts_no_process(order) -> None:
+    before = children()
+    assert list(prepared([], order, workers=0)) == []
+    assert children() == before
+
+
+def test_a_gpu_gets_every_core_and_a_cpu_half() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert default_workers("cuda:0") == cores
+    assert default_workers("cpu") == max(1, cores // 2)

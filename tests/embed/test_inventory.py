@@ -1,0 +1,185 @@
+"""The caches of a task: shown, verified, exported, and those that are no longer in use."""
+
+import h5py
+import numpy as np
+import pytest
+
+from cache.errors import CacheError
+from cache.prune import prune
+from cache.store import Reader
+from embed.inventory import current_cache, export_task, show, unused, verify_all
+from task.manifest import read_manifest
+
+OWN = '[backbone.own]\nlibrary = "timm"\nname = "resnet18"\nweights = "random"\n'
+
+
+def folder_of(task, backbone):
+    record = current_cache(task, backbone)
+    assert record is not None
+    return record.folder
+
+
+def test_without_a_cache_the_way_to_one_is_told(archive, fault_of) -> None:
+    archive.add_drawn([0])
+    task = archive.task()
+    for action in (show, verify_all):
+        fault_of(lambda action=action: action(task), "no cache", "archiveprobe embed")
+    assert unused(task) == []
+
+
+def test_every_cache_is_shown(mixed, bench) -> None:
+    bench.run(mixed.task(views="flip"))
+    bench.run(mixed.task(["own"], settings=OWN))
+    task = mixed.task(["own"], settings=OWN)
+    lines = {line.cache.rpartition("-")[0]: line for line in show(task)}
+    assert set(lines) == {"own", "resnet18"}
+    own, other = lines["own"], lines["resnet18"]
+    assert (own.rows, own.views, own.shape, own.failures) == (10, 1, [48], 2)
+    assert (own.precision, own.random_weights, own.in_use) == ("fp32", True, True)
+    assert (other.rows, other.views, other.random_weights, other.in_use) == (10, 2, False, False)
+    shards = folder_of(task, "own").glob("shards/*")
+    assert own.bytes == sum(file.stat().st_size for file in shards)
+
+
+def test_what_no_task_asks_for_can_go(mixed, bench) -> None:
+    bench.run(mixed.task(views="flip"))
+    old = folder_of(mixed.task(views="flip"), "resnet18")
+    task = mixed.task()
+    bench.run(task)
+    [item] = unused(task)
+    assert item.path == old
+    prune([item])
+    assert not old.exists()
+    assert bench.run(task).reused == 10
+    assert unused(task) == []
+
+
+def test_the_cache_in_use_is_the_one_whose_request_is_todays(archive, bench) -> None:
+    archive.add_drawn(range(3))
+    file = archive.folder / "w.bin"
+    settings = OWN.replace("random", "w.bin")
+    file.write_text("first")
+    task = archive.task(["own"], settings=settings)
+    bench.run(task)
+    first = folder_of(task, "own")
+    file.write_text("second one")
+    assert folder_of(task, "own") == first  # Better the old one than none.
+    bench.run(task)
+    second = folder_of(task, "own")
+    assert second != first
+    assert [line.in_use for line in show(task)].count(True) == 1
+    assert [item.path for item in unused(task)] == [first]
+
+
+def test_verifying_counts_over_all_caches(mixed, bench) -> None:
+    task = mixed.task(["resnet18", "resnet50"])
+    bench.run(task)
+    for deep in (False, True):
+        verdict = verify_all(task, deep=deep)
+        assert (verdict.ok, verdict.shards, verdict.rows, verdict.bad) == (True, 2, 20, [])
+
+
+def test_a_damaged_shard_is_named_and_computed_again(mixed, bench) -> None:
+    task = mixed.task()
+    bench.run(task)
+    folder = folder_of(task, "resnet18")
+    [shard] = folder.glob("shards/*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert verify_all(task).ok
+    verdict = verify_all(task, deep=True)
+    assert not verdict.ok
+    assert verdict.bad == [f"{folder.name}: {shard.name}: its SHA-256 is not the log's"]
+    assert bench.run(task).embedded == 10
+    assert verify_all(task, deep=True).ok
+
+
+def test_an_export_is_in_the_order_of_the_table(mixed, bench, tmp_path) -> None:
+    bench.run(mixed.task(views="flip"))
+    mixed.ids.reverse()
+    task = mixed.task(views="flip")
+    file = tmp_path / "all.h5"
+    done = export_task(task, file)
+    assert (done.rows, done.random_weights) == (16, [])
+    entries = {entry.id: entry for entry in read_manifest(task)}
+    keys = [bytes.fromhex(entries[name].digest) for name in mixed.ids if entries[name].digest]
+    present, wanted = Reader(folder_of(task, "resnet18")).read(
+        [bytes.fromhex(entries[name].digest) or None for name in mixed.ids]
+    )
+    with h5py.File(file) as h5:
+        assert [name.decode() for name in h5["id"][:]] == mixed.ids
+        assert set(h5["label"].asstr()[:]) == {"intact", "destroyed"}
+        status = list(h5["status"].asstr()[:])
+        rows = h5["embeddings/resnet18"][:]
+    assert status == [entries[name].status for name in mixed.ids]
+    assert rows.dtype == np.float16
+    np.testing.assert_array_equal(rows, wanted)
+    np.testing.assert_array_equal(np.isnan(rows).all((1, 2)), ~present)
+    assert [said for said, there in zip(status, present, strict=True) if not there] == [
+        "missing_file",
+        "html_not_image",
+        "html_not_image",
+        "truncated",
+    ]
+    assert len(keys) == 15
+
+
+@pytest.mark.parametrize(
+    "name", ["timm:resnet18.a1_in1k", "open_clip:ViT-B-32/openai", "timm:resnet18"]
+)
+def test_a_backbone_may_have_any_name(archive, bench, tmp_path, name) -> None:
+    archive.add_drawn(range(3))
+    task = archive.task([name])
+    summary = bench.run(task)
+    assert bench.run(task).reused == 3
+    assert "/" not in summary.caches[0].path.removeprefix("work/cache/")
+    file = tmp_path / "all.h5"
+    export_task(task, file)
+    with h5py.File(file) as h5:
+        [dataset] = h5["embeddings"].values()
+        assert dataset.shape == (3, 1, 48)
+        assert dataset.attrs["backbone"] == name
+
+
+def test_an_export_takes_the_backbones_it_is_told(archive, bench, tmp_path) -> None:
+    archive.add_drawn(range(3))
+    task = archive.task(["resnet18", "own"], settings=OWN)
+    bench.run(task)
+    assert export_task(task, tmp_path / "a.h5").random_weights == ["own"]
+    assert export_task(task, tmp_path / "b.h5", ("resnet18",)).random_weights == []
+    with h5py.File(tmp_path / "a.h5") as one, h5py.File(tmp_path / "b.h5") as two:
+        assert set(one["embeddings"]) == {"resnet18", "own"}
+        assert set(two["embeddings"]) == {"resnet18"}
+
+
+def test_an_export_overwrites_only_when_told(archive, bench, tmp_path) -> None:
+    archive.add_drawn(range(3))
+    task = archive.task()
+    bench.run(task)
+    file = tmp_path / "all.h5"
+    file.write_text("precious")
+    with pytest.raises(CacheError, match="exists"):
+        export_task(task, file)
+    assert file.read_text() == "precious"
+    assert export_task(task, file, overwrite=True).rows == 3
+
+
+def test_an_export_before_the_first_run_says_what_is_missing(
+    archive, bench, fault_of, tmp_path
+) -> None:
+    archive.add_drawn(range(3))
+    bench.run(archive.task())
+    task = archive.task(views="crops6")
+    fault_of(lambda: export_task(task, tmp_path / "x.h5"), "resnet18", "crops6", "embed")
+    assert not (tmp_path / "x.h5").exists()
+
+
+def test_a_row_added_since_is_exported_as_new(archive, bench, tmp_path) -> None:
+    archive.add_drawn(range(3))
+    bench.run(archive.task())
+    archive.add_drawn([7])
+    export_task(archive.task(), tmp_path / "all.h5")
+    with h5py.File(tmp_path / "all.h5") as h5:
+        assert list(h5["status"].asstr()[:]) == ["ok"] * 3 + ["new"]
+        assert np.isnan(h5["embeddings/resnet18"][3]).all()

@@ -1,0 +1,150 @@
+"""A run that is killed again and again ends with the content of one that was left alone."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache.store import Reader
+from embed.inventory import current_cache, verify_all
+from task.config import Task, load_task
+from task.manifest import read_manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+# Every row a shard of its own and the manifest saved after each, so that a kill meets them all.
+PROGRAM = """
+import functools, sys
+from pathlib import Path
+from cache.store import Writer
+from embed import run
+from task.config import load_task
+
+opened = Writer.open
+Writer.open = functools.partial(opened, commit_seconds=0)
+run._SAVE_SECONDS = run._STALE_SECONDS = 0
+options = run.Options(workers=int(sys.argv[2]), device="cpu", batch_size=1)
+run.embed(load_task(Path(sys.argv[1])), options)
+"""
+
+
+def start(task: Task, workers: int = 0) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(task.file), str(workers)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(task: Task) -> None:
+    process = start(task)
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == 0, complaint.decode()
+
+
+def kill_after(task: Task, shards: int, delay: float) -> bool:
+    """Start a run and kill it `delay` seconds after that many new shards; whether it was alive."""
+    process = start(task)
+    wanted = shards + len(list(task.work.glob("cache/*/shards/*.h5")))
+    while process.poll() is None:
+        if len(list(task.work.glob("cache/*/shards/*.h5"))) >= wanted and task.work.exists():
+            time.sleep(delay)
+            break
+        time.sleep(0.001)
+    process.kill()
+    process.communicate(timeout=120)
+    return process.returncode < 0
+
+
+def content(task: Task) -> dict[str, Any]:
+    record = current_cache(task, "hog")
+    assert record is not None
+    reader = Reader(record.folder)
+    keys = sorted(reader.keys)
+    present, rows = reader.read(keys)
+    assert present.all()
+    lines = (task.work / "manifest.csv").read_text().splitlines()
+    names = lines[0].split(",")
+    drop = {names.index("mtime_ns"), names.index("inode")}
+    manifest = [
+        [cell for at, cell in enumerate(line.split(",")) if at not in drop] for line in lines
+    ]
+    return {
+        "cache": record.folder.name,
+        "keys": keys,
+        "rows": rows.tobytes(),
+        "failures": reader.failures,
+        "manifest": manifest,
+        "folds": (task.work / "folds.csv").read_bytes(),
+        "thumbnails": {file.name: file.read_bytes() for file in task.work.glob("thumbs/??/*")},
+    }
+
+
+def test_killed_runs_end_as_one_that_was_left_alone(archive, draw, tmp_path) -> None:
+    archive.add_drawn(range(40))
+    archive.add("copy.png", archive.file("004.png").read_bytes())
+    archive.add("cut.png", archive.file("005.png").read_bytes()[:-100])
+    archive.add("missing.png", None)
+    task = archive.task(["hog"], views="flip")
+    chance = random.Random(0)
+    moments = [(0, 0.0), *((chance.randint(1, 6), chance.uniform(0, 0.02)) for _ in range(5))]
+    killed = [kill_after(task, *moment) for moment in moments]
+    assert sum(killed) >= 5
+    finish(task)
+    after = content(task)
+    assert len(after["keys"]) == 40
+    assert not [path for path in task.work.rglob("*") if path.name.startswith(".tmp")]
+    assert verify_all(task, deep=True).ok
+
+    task.work.rename(tmp_path / "killed")
+    finish(load_task(archive.folder))
+    whole = content(task)
+    for name, value in whole.items():
+        assert after[name] == value, name
+    assert np.isfinite(np.frombuffer(whole["rows"], np.float16)).all()
+    assert len(read_manifest(task)) == 43
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_decoder_processes_do_not_outlive_a_killed_run(archive) -> None:
+    archive.add_drawn(range(100), width=400, height=300)
+    task = archive.task(["hog"])
+    process = start(task, workers=1)
+    while process.poll() is None and not list(task.work.glob("cache/*/shards/*.h5")):
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait(timeout=60)
+    assert children
+    deadline = time.monotonic() + 60
+    while alive := [child for child in children if running(child)]:
+        assert time.monotonic() < deadline, f"still there: {alive}"
+        time.sleep(0.05)
+
+
+def running(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_what_a_killed_run_left_half_written_goes_after_a_while(archive, bench) -> None:
+    archive.add_drawn(range(3))
+    task = archive.task()
+    places = [task.work / ".tmp-0011", task.work / "thumbs" / "ab" / ".tmp-7-0011"]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"half")
+    bench.run(task)
+    assert all(place.exists() for place in places)  # They may belong to a run beside this one.
+    for place in places:
+        os.utime(place, (1, 1))
+    bench.run(task)
+    assert not any(place.exists() for place in places)
