@@ -1,7 +1,7 @@
 """The table of backbones, and how a name in task.toml becomes one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -19,7 +19,7 @@ class Backbone:
 
     `model` and `tag` are the library's own names; `width` is the length of the pooled embedding and
     `size` the side of the input in pixels, both None where only the built model can tell. `weights`
-    is "pretrained", "random" or the path of a file.
+    is "pretrained", "random" or the path of a file; `layers` says which numbers are the embedding.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Backbone:
         default_factory=lambda: MappingProxyType({})
     )
     preprocess: Preprocess | None = None
+    layers: str = "pooled"
 
     @property
     def described(self) -> str:
@@ -99,9 +100,15 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType({row.name: row for row in _
 def resolve(name: str, task: Task) -> Backbone:
     """The backbone that a name stands for: one of the task's own, of the table, or a library's.
 
+    It is read at the layers that the task asks for.
+
     Raises:
         InputError: no such backbone; the message names the nearest.
     """
+    return replace(_named(name, task), layers=task.embed.layers)
+
+
+def _named(name: str, task: Task) -> Backbone:
     if name in task.backbone:
         return _own(name, task.backbone[name], task)
     if name in BACKBONES:

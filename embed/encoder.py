@@ -7,9 +7,11 @@ import numpy as np
 
 from embed import libraries
 from embed.backbones import RANDOM, Backbone
+from embed.layers import Read, pooled, reader
 from embed.memory import keep_freed_memory
 from embed.models import Model, load_model
 from embed.preprocess import Preprocess
+from task.errors import InputError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
@@ -46,28 +48,34 @@ def make_encoder(backbone: Backbone, device: str = "cpu", *, untrained: bool = F
     """Build the encoder of a backbone on a device ("cpu", "cuda", "cuda:1").
 
     Raises:
-        InputError: its weights are missing or do not fit.
+        InputError: its weights are missing or do not fit, or it has no such layers.
     """
     if backbone.library == "descriptor":
         from embed.hog import HogEncoder
 
+        if backbone.layers != "pooled":
+            raise InputError(f'{backbone.name} has no layers: use layers = "pooled"')
         return HogEncoder(backbone.name)
     if device == "cpu":
         keep_freed_memory()
     model = load_model(backbone, untrained=untrained)
-    return TorchEncoder(backbone.name, model, device, random=backbone.weights == RANDOM)
+    read = reader(model.module, backbone.layers, backbone.described)
+    return TorchEncoder(backbone.name, model, device, random=backbone.weights == RANDOM, read=read)
 
 
 class TorchEncoder:
     """A network in inference mode; pixels are normalised on its device."""
 
-    def __init__(self, name: str, model: Model, device: str, *, random: bool = False) -> None:
+    def __init__(
+        self, name: str, model: Model, device: str, *, random: bool = False, read: Read = pooled
+    ) -> None:
         self._torch = libraries.torch()
         self.name = name
         self.preprocess = model.preprocess
         self.weights_digest = model.digest
         self.random_weights = random
         self.precision = "fp32"
+        self._read = read
         self._device = self._torch.device(device)
         self._module = model.module.eval().to(self._device)
         if _is_convolutional(self._torch, self._module):
@@ -86,7 +94,7 @@ class TorchEncoder:
         with torch.inference_mode():
             pixels = self._normalised(crops, mirror)
             with torch.autocast("cuda", torch.float16, enabled=self.precision == "fp16"):
-                embeddings = self._module(pixels)
+                embeddings = self._read(self._module, pixels)
             result: np.ndarray = embeddings.float().cpu().numpy()
         return result
 

@@ -37,16 +37,17 @@ def reader(module: Any, layers: str, described: str) -> Read:
         InputError: the network has no projection, or no blocks.
     """
     if layers == "pooled":
-        return _pooled
+        return pooled
     if layers == "unprojected":
         _drop_projection(module, described)
-        return _pooled
+        return pooled
     _blocks(module, described)
     return lambda network, pixels: _last_blocks(network, pixels, described)
 
 
-def _pooled(module: Any, pixels: Any) -> Any:
-    return module(pixels).float()
+def pooled(module: Any, pixels: Any) -> Any:
+    """What the network itself gives."""
+    return module(pixels)
 
 
 def _drop_projection(module: Any, described: str) -> None:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from embed.backbones import resolve
 from embed.device import check_device, default_device
 from embed.job import Job, Notify, Settings
+from embed.layers import check_layers
 from embed.precision import check_precision
 from embed.progress import Progress, silent
 from embed.views import view_set
 from task.config import Task
-from task.errors import InputError
 from task.manifest import Entry, scan
 from task.rows import Row, read_rows
 
@@ -65,11 +65,7 @@ def plan(
         if value is not None
     }
     task = task.model_copy(update={"embed": task.embed.model_copy(update=overrides)})
-    if task.embed.layers != "pooled":
-        raise InputError(
-            f"layers = {task.embed.layers!r} in {task.file} is not supported by this version: "
-            'use "pooled"'
-        )
+    check_layers(task.embed.layers)
     view_set(task.embed.views)
     backbones = [resolve(name, task) for name in dict.fromkeys(task.embed.backbones)]
     device = options.device or default_device()
