@@ -15,7 +15,7 @@ from embed.plan import Options, Plan, plan
 from embed.prepare import Order, Prepared, prepare
 from embed.weights import fetch, locate
 from task.config import Task
-from task.manifest import Entry
+from task.manifest import paths_by_digest
 
 _SAMPLE = 6
 _ROW_OVERHEAD = 48
@@ -54,7 +54,8 @@ def dry_run(task: Task, options: Options) -> Estimate:
     work = plan(task, options)
     todo = {job.backbone.name: set(job.missing(work.keys)) for job in work.jobs}
     decode = set(work.undecoded).union(*todo.values())
-    sample = [entry for entry in work.entries if entry.digest in decode][:_SAMPLE]
+    paths = paths_by_digest(work.rows, work.entries)
+    sample = [(path, key) for key, path in paths.items() if key in decode][:_SAMPLE]
     jobs, decoding = [], 0.0
     for job in work.jobs:
         wanted = todo[job.backbone.name]
@@ -102,7 +103,7 @@ def _trial_encoder(backbone: Backbone, device: str) -> Encoder:
 
 
 def _measure(
-    work: Plan, encoder: Encoder | None, sample: Sequence[Entry], decoding: float
+    work: Plan, encoder: Encoder | None, sample: Sequence[tuple[str, str]], decoding: float
 ) -> tuple[float, float, int]:
     """Measure an encoder on a few photographs.
 
@@ -114,7 +115,7 @@ def _measure(
     views = {encoder.preprocess.geometry: work.jobs[0].views}
     order = Order(work.task.root, views)
     started = time.perf_counter()
-    items = [prepare(entry.path, entry.digest, order) for entry in sample]
+    items = [prepare(path, digest, order) for path, digest in sample]
     decoding = max(decoding, (time.perf_counter() - started) / len(items))
     crops, mirror = _passes([item for item in items if item.views])
     if not len(crops):

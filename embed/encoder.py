@@ -93,10 +93,15 @@ class TorchEncoder:
         torch = self._torch
         with torch.inference_mode():
             pixels = self._normalised(crops, mirror)
-            with torch.autocast("cuda", torch.float16, enabled=self.precision == "fp16"):
+            with torch.autocast("cuda", torch.float16, enabled=self._autocast):
                 embeddings = self._read(self._module, pixels)
             result: np.ndarray = embeddings.float().cpu().numpy()
         return result
+
+    @property
+    def _autocast(self) -> bool:
+        # A cache made at fp16 on a GPU is gone on with at fp32 on a CPU, which agrees with it.
+        return self.precision == "fp16" and self._device.type == "cuda"
 
     def _normalised(self, crops: np.ndarray, mirror: np.ndarray) -> Any:
         torch = self._torch

@@ -7,10 +7,12 @@ from typing import Any
 
 from embed.backbones import PRETRAINED, RANDOM, Backbone
 from embed.encoder import Encoder
+from embed.hog import VERSION
 from embed.views import View
 from task.config import Task
 from task.images import POLICY
 
+# Raised whenever views are rendered, or rows stored, in another way than before.
 FORMAT = 1
 _PACKAGES = {
     "descriptor": ("scikit-image", "pillow"),
@@ -67,6 +69,8 @@ def versions(backbone: Backbone) -> dict[str, str]:
 
 
 def _weights(backbone: Backbone) -> Any:
+    if backbone.library == "descriptor":
+        return f"version {VERSION}"
     if backbone.weights in (PRETRAINED, RANDOM):
         return backbone.weights
     try:

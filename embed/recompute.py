@@ -20,7 +20,8 @@ from embed.prepare import Order, prepare
 from embed.views import view_set
 from task.config import Task
 from task.errors import InputError
-from task.manifest import read_manifest
+from task.manifest import Entry, paths_by_digest, read_manifest
+from task.rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ def _compare(
     count: int,
     notify: Callable[[str], None],
 ) -> tuple[int, float]:
-    known = {e.digest: e.path for e in read_manifest(task) if e.digest}
+    rows = read_rows(task)
+    entries = {entry.id: entry for entry in read_manifest(task)}
+    known = paths_by_digest(rows, [entries.get(row.id, Entry(row.id, row.path)) for row in rows])
     keys = sorted(key.hex() for key in reader.keys if key.hex() in known)
     geometry, views = encoder.preprocess.geometry, view_set(task.embed.views)
     order = Order(task.root, {geometry: views})

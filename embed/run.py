@@ -18,7 +18,7 @@ from task.duplicates import contradictions
 from task.errors import InputError
 from task.folds import ensure_folds
 from task.images import PASSING, Observation
-from task.manifest import Entry, with_observations, write_manifest
+from task.manifest import Entry, paths_by_digest, with_observations, write_manifest
 
 __all__ = ["Options", "Plan", "Summary", "embed", "plan", "record_of"]
 
@@ -59,7 +59,8 @@ def embed(
         if todo:
             workers = default_workers(work.device) if options.workers is None else options.workers
             order = _order(work, loading)
-            files = _files(work.entries, todo)
+            paths = paths_by_digest(work.rows, work.entries)
+            files = [(path, digest) for digest, path in paths.items() if digest in todo]
             with progress("embedding", len(files)) as advance:
                 for item in prepared(files, order, workers=workers):
                     _hand_out(item, loading, wanted)
@@ -84,15 +85,6 @@ def _drop_leftovers(work: Path) -> None:
 def _order(work: Plan, loading: Sequence[Job]) -> Order:
     views: dict[Geometry, tuple[View, ...]] = {job.geometry: job.views for job in loading}
     return Order(work.task.root, views, work.task.work / "thumbs")
-
-
-def _files(entries: Iterable[Entry], todo: set[str]) -> list[tuple[str, str]]:
-    """(path, digest) of every photograph to decode, each digest once."""
-    first: dict[str, str] = {}
-    for entry in entries:
-        if entry.digest in todo:
-            first.setdefault(entry.digest, entry.path)
-    return [(path, digest) for digest, path in first.items()]
 
 
 def _reject_known(entries: Iterable[Entry], job: Job) -> None:

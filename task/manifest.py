@@ -206,3 +206,15 @@ def with_observations(entries: Iterable[Entry], observed: Mapping[str, Observati
         replace(entry, observed=observed[entry.digest]) if entry.digest in observed else entry
         for entry in entries
     ]
+
+
+def paths_by_digest(rows: Iterable[Row], entries: Iterable[Entry]) -> dict[str, str]:
+    """One path per distinct photograph, as the file system knows it, in the order of the rows.
+
+    An entry's own path is for reading: bytes of a name that are not UTF-8 are escaped in it.
+    """
+    paths: dict[str, str] = {}
+    for row, entry in zip(rows, entries, strict=True):
+        if entry.digest:
+            paths.setdefault(entry.digest, row.path)
+    return paths

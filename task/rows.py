@@ -14,7 +14,8 @@ SPLITS = ("train", "validation", "test")
 UNLABELLED = "unlabelled"
 # Companions that exports put beside the photographs; anything else is judged by its content.
 SIDECARS = frozenset(
-    ".csv .db .html .ini .json .jsonl .log .md .toml .tsv .txt .xml .yaml .yml".split()
+    ".csv .db .h5 .hdf5 .html .ini .ipynb .json .jsonl .log .md .npy .npz .parquet .pt .py "
+    ".safetensors .sh .toml .tsv .txt .xml .yaml .yml".split()
 )
 
 

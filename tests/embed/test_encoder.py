@@ -103,3 +103,9 @@ def test_an_encoder_tells_what_fingerprints_need(make_backbone, name) -> None:
     assert encoder.precision == "fp32"
     assert (encoder.weights_digest, encoder.preprocess) == (model.digest, model.preprocess)
     assert set(encoder.candidates()) <= {"bf16"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_cache_made_at_fp16_is_gone_on_with_on_a_cpu(encoder, crops) -> None:
+    exact = encoder.encode(crops, NONE)
+    assert np.array_equal(encoder.at("fp16").encode(crops, NONE), exact)

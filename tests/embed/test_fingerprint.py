@@ -130,3 +130,9 @@ def test_a_request_knows_what_is_asked_for(task, change) -> None:
 
 def test_a_request_can_be_written_down(task) -> None:
     assert canonical(request(task, BACKBONES["clip-vit-b32"]))
+
+
+def test_another_version_of_the_descriptor_is_another_request(task, monkeypatch) -> None:
+    before = request(task, BACKBONES["hog"])
+    monkeypatch.setattr(module, "VERSION", 99)
+    assert request(task, BACKBONES["hog"]) != before
