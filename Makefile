@@ -36,5 +36,6 @@ check: setup ## lint, format and types
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
-bench: setup ## measure speed and accuracy on real photographs, about ten minutes
+bench: setup ## measure accuracy on real photographs, and speed against its limits
 	$(RUN)/python benchmarks/real_photographs.py
+	$(RUN)/python benchmarks/embed_speed.py

@@ -57,12 +57,12 @@ def embed(
         wanted = {job.backbone.name: set(job.missing(work.keys)) for job in loading}
         todo = set(work.undecoded).union(*wanted.values())
         if todo:
-            workers = default_workers(work.device) if options.workers is None else options.workers
+            workers = default_workers() if options.workers is None else options.workers
             order = _order(work, loading)
             paths = paths_by_digest(work.rows, work.entries)
             files = [(path, digest) for digest, path in paths.items() if digest in todo]
             with progress("embedding", len(files)) as advance:
-                for item in prepared(files, order, workers=workers):
+                for item in prepared(files, order, workers=min(workers, len(files))):
                     _hand_out(item, loading, wanted)
                     record.add(item)
                     advance()

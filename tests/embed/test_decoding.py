@@ -118,7 +118,5 @@ def test_nothing_to_do_starts_no_process(order) -> None:
     assert children() == before
 
 
-def test_a_gpu_gets_every_core_and_a_cpu_half() -> None:
-    cores = len(os.sched_getaffinity(0))
-    assert default_workers("cuda:0") == cores
-    assert default_workers("cpu") == max(1, cores // 2)
+def test_every_core_decodes() -> None:
+    assert default_workers() == len(os.sched_getaffinity(0))
