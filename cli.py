@@ -172,8 +172,8 @@ def export(task: Path, backbones: tuple[str, ...], file: Path, overwrite: bool) 
 
     done = export_task(_load(task), file, backbones, overwrite=overwrite)
     click.echo(f"{done.rows} rows in {file}")
-    for name in done.random_weights:
-        say(f"{name}: RANDOM WEIGHTS, for trials only")
+    for remark in done.remarks:
+        say(remark)
 
 
 @cache.command(**example("cache prune my/task.toml --yes"))

@@ -43,10 +43,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Exported:
-    """Rows written, and the backbones among them whose weights are random."""
+    """Rows written, and what their reader should know, a sentence each."""
 
     rows: int
-    random_weights: list[str]
+    remarks: list[str]
 
 
 def cache_root(task: Task) -> Path:
@@ -152,10 +152,23 @@ def export_task(
     keys = [bytes.fromhex(entry.digest) if entry.digest else None for entry in found]
     readers = {name: _reader(task, name) for name in backbones or task.embed.backbones}
     export(file, columns, keys, readers, overwrite=overwrite)
-    random_weights = [
-        name for name, reader in readers.items() if reader.fingerprint.get("random_weights")
-    ]
-    return Exported(len(rows), random_weights)
+    return Exported(len(rows), _remarks(task, found, readers))
+
+
+def _remarks(task: Task, entries: list[Entry], readers: dict[str, Reader]) -> list[str]:
+    remarks = []
+    for name, reader in readers.items():
+        if reader.fingerprint.get("random_weights"):
+            remarks.append(f"{name}: RANDOM WEIGHTS, for trials only")
+        if reader.record.request != request(task, resolve(name, task)):
+            remarks.append(
+                f"{name}: made with other weights or libraries than are here now; "
+                "embed again if they should count"
+            )
+    new = sum(entry.status == "new" for entry in entries)
+    if new:
+        remarks.append(f"{new} rows are not embedded yet: run embed")
+    return remarks
 
 
 def _reader(task: Task, backbone: str) -> Reader:

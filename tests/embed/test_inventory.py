@@ -101,7 +101,7 @@ def test_an_export_is_in_the_order_of_the_table(mixed, bench, tmp_path) -> None:
     task = mixed.task(views="flip")
     file = tmp_path / "all.h5"
     done = export_task(task, file)
-    assert (done.rows, done.random_weights) == (16, [])
+    assert (done.rows, done.remarks) == (16, [])
     entries = {entry.id: entry for entry in read_manifest(task)}
     keys = [bytes.fromhex(entries[name].digest) for name in mixed.ids if entries[name].digest]
     present, wanted = Reader(folder_of(task, "resnet18")).read(
@@ -146,8 +146,8 @@ def test_an_export_takes_the_backbones_it_is_told(archive, bench, tmp_path) -> N
     archive.add_drawn(range(3))
     task = archive.task(["resnet18", "own"], settings=OWN)
     bench.run(task)
-    assert export_task(task, tmp_path / "a.h5").random_weights == ["own"]
-    assert export_task(task, tmp_path / "b.h5", ("resnet18",)).random_weights == []
+    assert "RANDOM WEIGHTS" in export_task(task, tmp_path / "a.h5").remarks[0]
+    assert export_task(task, tmp_path / "b.h5", ("resnet18",)).remarks == []
     with h5py.File(tmp_path / "a.h5") as one, h5py.File(tmp_path / "b.h5") as two:
         assert set(one["embeddings"]) == {"resnet18", "own"}
         assert set(two["embeddings"]) == {"resnet18"}
@@ -183,3 +183,17 @@ def test_a_row_added_since_is_exported_as_new(archive, bench, tmp_path) -> None:
     with h5py.File(tmp_path / "all.h5") as h5:
         assert list(h5["status"].asstr()[:]) == ["ok"] * 3 + ["new"]
         assert np.isnan(h5["embeddings/resnet18"][3]).all()
+
+
+def test_an_export_says_that_weights_have_changed_and_rows_are_new(archive, bench) -> None:
+    archive.add_drawn(range(3))
+    (archive.folder / "w.bin").write_bytes(b"one")
+    settings = OWN.replace("random", "w.bin")
+    bench.run(archive.task(["own"], settings=settings))
+    first = export_task(archive.task(["own"], settings=settings), archive.folder / "1.h5")
+    assert first.remarks == []
+    (archive.folder / "w.bin").write_bytes(b"three")
+    archive.add_drawn([7])
+    second = export_task(archive.task(["own"], settings=settings), archive.folder / "2.h5")
+    assert "other weights" in second.remarks[0]
+    assert "1 rows are not embedded yet" in second.remarks[1]
