@@ -100,8 +100,9 @@ def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, 
         counts = ("images", "embedded", "reused", "duplicates", "failed")
         click.echo(", ".join(f"{record[name]} {name}" for name in counts))
     if summary.reasons:
-        say("failed: " + ", ".join(f"{count} {why}" for why, count in summary.reasons.items()))
-    print_result(record, record["caches"], as_json)
+        reasons = ", ".join(f"{count} {why}" for why, count in summary.reasons.items())
+        say(f"failed: {reasons}; work/manifest.csv says which, and why")
+    print_result(record, [*record["caches"], *record.get("texts", ())], as_json)
 
 
 def _show_estimate(task: Path, options: Any, as_json: bool) -> None:
@@ -110,9 +111,11 @@ def _show_estimate(task: Path, options: Any, as_json: bool) -> None:
     estimate = asdict(dry_run(_load(task), options))
     if not as_json:
         click.echo(
-            "{images} images, {to_decode} to decode, about {seconds} s, {bytes} bytes on disk "
-            "({free_bytes} free)".format(**estimate)
+            "{images} images, {to_decode} to decode, about {seconds} s, {bytes:,} bytes on disk "
+            "({free_bytes:,} free)".format(**estimate)
         )
+    if estimate["bytes"] > estimate["free_bytes"]:
+        say("the disk is too small for this: make space first")
     print_result(estimate, estimate["backbones"], as_json)
 
 

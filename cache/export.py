@@ -54,7 +54,7 @@ def _check(
     overwrite: bool,
 ) -> None:
     if path.exists() and not overwrite:
-        raise CacheError(f"{path} exists already; name another file, or allow overwriting")
+        raise CacheError(f"{path} exists already; name another file, or add --overwrite")
     for name, values in columns.items():
         if len(values) != len(keys):
             raise CacheError(
@@ -98,6 +98,7 @@ def _write_embeddings(
         dataset = file.create_dataset(where, (0, *shape), dtype)
     dataset.attrs["backbone"] = name
     dataset.attrs["fingerprint"] = reader.record.digest
+    dataset.attrs["random_weights"] = bool(reader.fingerprint.get("random_weights"))
     dataset.attrs["views"] = _views(reader.fingerprint)
     step = max(1, block_bytes // max(1, int(np.prod(shape)) * dtype.itemsize))
     if dataset.chunks and step > dataset.chunks[0]:

@@ -38,7 +38,7 @@ def prunable(root: Path, keep: Iterable[str]) -> list[Prunable]:
                 found += _leftovers(folder)
             else:
                 size = sum(path.lstat().st_size for path in _own_files(folder))
-                found.append(Prunable(folder, size, "no task uses this cache", folder))
+                found.append(Prunable(folder, size, "no task file here asks for it", folder))
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from task.config import OwnBackbone, Preprocess, Task, nearest
 from task.errors import InputError
+from task.texts import text_cache
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
@@ -19,7 +20,8 @@ class Backbone:
 
     `model` and `tag` are the library's own names; `width` is the length of the pooled embedding and
     `size` the side of the input in pixels, both None where only the built model can tell. `weights`
-    is "pretrained", "random" or the path of a file; `layers` says which numbers are the embedding.
+    is "pretrained", "random" or the path of a file; `layers` says which numbers are the embedding,
+    and `tower` which half of a CLIP they come from.
     """
 
     name: str
@@ -35,6 +37,12 @@ class Backbone:
     )
     preprocess: Preprocess | None = None
     layers: str = "pooled"
+    tower: Literal["image", "text"] = "image"
+
+    @property
+    def cache(self) -> str:
+        """The name that its caches begin with."""
+        return text_cache(self.name) if self.tower == "text" else self.name
 
     @property
     def described(self) -> str:
@@ -95,6 +103,13 @@ _ROWS = (
     _timm("mobilenetv2", "mobilenetv2_100", "ra_in1k", 1280, 224, "Apache-2.0"),
 )
 BACKBONES: Mapping[str, Backbone] = MappingProxyType({row.name: row for row in _ROWS})
+
+
+def text_tower(backbone: Backbone) -> Backbone | None:
+    """The other half of a CLIP, which embeds prompts and captions; None where there is none."""
+    if backbone.library != "open_clip":
+        return None
+    return replace(backbone, tower="text", layers="pooled", preprocess=None)
 
 
 def resolve(name: str, task: Task) -> Backbone:

@@ -10,7 +10,8 @@ from task.errors import InputError
 
 def default_device() -> str:
     """Give "cuda" where a GPU is at hand, without loading torch where there can be none."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")) and "CUDA_VISIBLE_DEVICES" not in os.environ:
+    here = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+    if not here and "CUDA_VISIBLE_DEVICES" not in os.environ:
         return "cpu"
     return "cuda" if libraries.torch().cuda.is_available() else "cpu"
 

@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from embed.backbones import PRETRAINED, RANDOM, Backbone, resolve
+from embed.backbones import PRETRAINED, RANDOM, Backbone
 from embed.encoder import Encoder, make_encoder
+from embed.inventory import towers
+from embed.job import Job
 from embed.plan import Options, Plan, plan
 from embed.prepare import Order, Prepared, prepare
+from embed.preprocess import geometry_of
+from embed.text_tower import TextEncoder, load_tokenizer
 from embed.weights import fetch, locate
 from task.config import Task
+from task.errors import InputError
 from task.manifest import paths_by_digest
 
 _SAMPLE = 6
@@ -58,20 +63,11 @@ def dry_run(task: Task, options: Options) -> Estimate:
     sample = [(path, key) for key, path in paths.items() if key in decode][:_SAMPLE]
     jobs, decoding = [], 0.0
     for job in work.jobs:
-        wanted = todo[job.backbone.name]
+        wanted = len(todo[job.backbone.name])
         encoder = _trial_encoder(job.backbone, work.device) if wanted else None
         seconds, decoding, width = _measure(work, encoder, sample, decoding)
-        width = job.width or width
-        row = len(job.views) * (2 * width + 5) + _ROW_OVERHEAD
-        jobs.append(
-            JobEstimate(
-                job.backbone.name,
-                len(wanted),
-                _weights(job.backbone) if wanted else "not needed",
-                row * len(wanted),
-                round(seconds * len(wanted), 1) if encoder else 0.0,
-            )
-        )
+        jobs.append(_job_estimate(job, wanted, width, seconds))
+    jobs += [_text_estimate(job, work) for job in work.text_jobs]
     total = decoding * len(decode) + sum(job.seconds or 0.0 for job in jobs)
     return Estimate(
         images=len(work.entries),
@@ -81,6 +77,37 @@ def dry_run(task: Task, options: Options) -> Estimate:
         free_bytes=shutil.disk_usage(task.folder).free,
         seconds=round(total, 1),
     )
+
+
+def _job_estimate(job: Job, missing: int, width: int, seconds: float) -> JobEstimate:
+    """The estimate for `missing` rows that take `seconds` each."""
+    row = len(job.views) * (2 * (job.width or width) + 5) + _ROW_OVERHEAD
+    return JobEstimate(
+        job.backbone.cache,
+        missing,
+        _weights(job.backbone) if missing else "not needed",
+        row * missing,
+        round(seconds * missing, 1),
+    )
+
+
+def _text_estimate(job: Job, work: Plan) -> JobEstimate:
+    missing = job.missing(work.texts)
+    if not missing:
+        return _job_estimate(job, 0, 0, 0.0)
+    encoder = _trial_encoder(job.backbone, work.device)
+    assert isinstance(encoder, TextEncoder)
+    tokens = encoder.tokens([work.texts[key] for key in missing[:_SAMPLE]])
+    seconds, width = _timed(encoder, tokens, np.zeros(len(tokens), bool))
+    return _job_estimate(job, len(missing), width, seconds / len(tokens))
+
+
+def _timed(encoder: Encoder, crops: np.ndarray, mirror: np.ndarray) -> tuple[float, int]:
+    """The seconds of a second forward pass, and the width of what it gives."""
+    width = encoder.encode(crops, mirror).shape[-1]
+    started = time.perf_counter()
+    encoder.encode(crops, mirror)
+    return time.perf_counter() - started, width
 
 
 def _weights(backbone: Backbone) -> str:
@@ -112,7 +139,7 @@ def _measure(
     """
     if encoder is None or not sample:
         return 0.0, decoding, 0
-    views = {encoder.preprocess.geometry: work.jobs[0].views}
+    views = {geometry_of(encoder.preprocess): work.jobs[0].views}
     order = Order(work.task.root, views)
     started = time.perf_counter()
     items = [prepare(path, digest, order) for path, digest in sample]
@@ -120,10 +147,8 @@ def _measure(
     crops, mirror = _passes([item for item in items if item.views])
     if not len(crops):
         return 0.0, decoding, 0
-    width = encoder.encode(crops, mirror).shape[-1]
-    started = time.perf_counter()
-    encoder.encode(crops, mirror)
-    return (time.perf_counter() - started) / len(items), decoding, width
+    seconds, width = _timed(encoder, crops, mirror)
+    return seconds / len(items), decoding, width
 
 
 def _passes(items: Sequence[Prepared]) -> tuple[Any, Any]:
@@ -151,10 +176,22 @@ def check_weights(task: Task) -> list[WeightsLine]:
     Raises:
         InputError: some are neither here nor reachable.
     """
-    lines = []
-    for name in task.embed.backbones:
-        backbone = resolve(name, task)
-        needed = backbone.library != "descriptor" and backbone.weights != RANDOM
-        file = str(fetch(backbone)) if needed else "none needed"
-        lines.append(WeightsLine(name, backbone.described, file))
+    lines, faults = [], []
+    for backbone in towers(task):
+        try:
+            lines.append(_weights_line(backbone))
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        here = ", ".join(line.backbone for line in lines) or "none"
+        more = f" ({len(faults) - 1} more are missing; here: {here})"
+        raise InputError(faults[0] + (more if len(faults) > 1 or lines else ""))
     return lines
+
+
+def _weights_line(backbone: Backbone) -> WeightsLine:
+    needed = backbone.library != "descriptor" and backbone.weights != RANDOM
+    file = str(fetch(backbone)) if needed else "none needed"
+    if backbone.tower == "text":
+        load_tokenizer(backbone)
+    return WeightsLine(backbone.cache, backbone.described, file)

@@ -24,7 +24,7 @@ _PACKAGES = {
 def request(task: Task, backbone: Backbone) -> dict[str, Any]:
     """Everything that decides the fingerprint as far as it is known before weights are loaded."""
     return {
-        "asked": task.asks(backbone.name),
+        "asked": task.asks(backbone.name, backbone.tower),
         "source": {
             "library": backbone.library,
             "model": backbone.model,
@@ -39,12 +39,12 @@ def request(task: Task, backbone: Backbone) -> dict[str, Any]:
 
 
 def fingerprint(
-    task: Task, backbone: Backbone, encoder: Encoder, views: Sequence[View], precision: str
+    backbone: Backbone, encoder: Encoder, views: Sequence[View], precision: str
 ) -> dict[str, Any]:
     """Everything that the numbers in a cache depend on."""
     return {
         "format": FORMAT,
-        "backbone": backbone.name,
+        "backbone": backbone.cache,
         "library": backbone.library,
         "model": backbone.model,
         "arguments": dict(backbone.arguments),
@@ -53,7 +53,7 @@ def fingerprint(
         "preprocess": encoder.preprocess.record(),
         "decode": POLICY,
         "views": [view.name for view in views],
-        "layers": task.embed.layers,
+        "layers": backbone.layers,
         "precision": precision,
         "stored": "float16",
         "versions": versions(backbone),

@@ -1,5 +1,6 @@
 """The caches of a task: which it asks for, what they hold, and handing them to others."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +9,13 @@ from cache.prune import Prunable, prunable
 from cache.spec import CacheRecord, find_caches
 from cache.store import Reader
 from cache.verify import repair, verify
-from embed.backbones import resolve
+from embed.backbones import Backbone, resolve, text_tower
 from embed.fingerprint import request
-from task.config import Task
+from task.config import Task, load_task
 from task.errors import InputError
 from task.manifest import Entry, read_manifest
-from task.rows import read_rows
+from task.rows import Row, locate, read_rows, readable
+from task.texts import has_texts
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,30 @@ def cache_root(task: Task) -> Path:
     return task.work / "cache"
 
 
-def current_cache(task: Task, backbone: str) -> CacheRecord | None:
+def towers(task: Task) -> list[Backbone]:
+    """What the task's embeddings come from: its backbones, and the text towers it has texts for.
+
+    Raises:
+        InputError: an unknown backbone.
+    """
+    images = [resolve(name, task) for name in dict.fromkeys(task.embed.backbones)]
+    texts = [text_tower(backbone) for backbone in images] if has_texts(task) else []
+    return [*images, *(tower for tower in texts if tower)]
+
+
+def current_cache(task: Task, backbone: Backbone | str) -> CacheRecord | None:
     """The cache that a task's backbone, views and layers ask for.
 
     Where several fit (another library version, other weights in the same place), the one that was
     made here and now wins, else the fullest.
     """
-    asked = task.asks(backbone)
-    exact = request(task, resolve(backbone, task))
+    if isinstance(backbone, str):
+        backbone = resolve(backbone, task)
+    asked = task.asks(backbone.name, backbone.tower)
+    exact = request(task, backbone)
     fitting = [
         record
-        for record in find_caches(cache_root(task), backbone)
+        for record in find_caches(cache_root(task), backbone.cache)
         if record.request.get("asked") == asked
     ]
     return max(
@@ -88,8 +103,24 @@ def _folders(task: Task) -> list[Path]:
 
 
 def _in_use(task: Task) -> set[str]:
-    records = [current_cache(task, name) for name in task.embed.backbones]
+    """The caches that this task file, or another one in its folder, asks for."""
+    records = [current_cache(one, tower) for one in _tasks_beside(task) for tower in towers(one)]
     return {record.folder.name for record in records if record}
+
+
+def _tasks_beside(task: Task) -> Iterator[Task]:
+    """The task, and those that share its work folder."""
+    yield task
+    for file in sorted(task.folder.glob("*.toml")):
+        if file == task.file:
+            continue
+        try:
+            other = load_task(file)
+            towers(other)
+        except InputError:
+            # Another tool's file, or one that cannot be used as it stands.
+            continue
+        yield other
 
 
 def _line(folder: Path, in_use: bool) -> CacheLine:
@@ -127,7 +158,7 @@ def verify_all(task: Task, *, deep: bool = False) -> Verdict:
 
 
 def unused(task: Task) -> list[Prunable]:
-    """What `cache prune` would remove: caches that the task no longer asks for, and leftovers."""
+    """What `cache prune` would remove: caches that no task file here asks for, and leftovers."""
     return prunable(cache_root(task), _in_use(task))
 
 
@@ -148,14 +179,29 @@ def export_task(
         "label": [row.label or "" for row in rows],
         "split": [row.split or "" for row in rows],
         "status": [entry.status for entry in found],
+        "path": [readable(row.path) for row in rows],
+        "digest": [entry.digest or "" for entry in found],
+        "text": [row.text or "" for row in rows],
     }
     keys = [bytes.fromhex(entry.digest) if entry.digest else None for entry in found]
     readers = {name: _reader(task, name) for name in backbones or task.embed.backbones}
     export(file, columns, keys, readers, overwrite=overwrite)
-    return Exported(len(rows), _remarks(task, found, readers))
+    changed = sum(_has_changed(task, row, entry) for row, entry in zip(rows, found, strict=True))
+    return Exported(len(rows), _remarks(task, found, readers, changed))
 
 
-def _remarks(task: Task, entries: list[Entry], readers: dict[str, Reader]) -> list[str]:
+def _has_changed(task: Task, row: Row, entry: Entry) -> bool:
+    """Whether the photograph is here and has another size than when it was embedded."""
+    try:
+        size = locate(task.root, row.path).stat().st_size
+    except (OSError, ValueError):
+        return False
+    return entry.observed is not None and entry.observed.bytes not in (None, size)
+
+
+def _remarks(
+    task: Task, entries: list[Entry], readers: dict[str, Reader], changed: int
+) -> list[str]:
     remarks = []
     for name, reader in readers.items():
         if reader.fingerprint.get("random_weights"):
@@ -168,6 +214,8 @@ def _remarks(task: Task, entries: list[Entry], readers: dict[str, Reader]) -> li
     new = sum(entry.status == "new" for entry in entries)
     if new:
         remarks.append(f"{new} rows are not embedded yet: run embed")
+    if changed:
+        remarks.append(f"{changed} photographs have changed since they were embedded: run embed")
     return remarks
 
 

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from cache.errors import CacheError
+from cache.lock import Lock
 from cache.spec import CacheRecord, differences, find_caches, folder_name, match_request
 from cache.store import Reader, Writer
 from embed import precision as precisions
-from embed.backbones import RANDOM, Backbone
+from embed.backbones import PRETRAINED, RANDOM, Backbone
 from embed.batches import Batches
 from embed.encoder import Encoder, make_encoder
 from embed.fingerprint import fingerprint, request
-from embed.preprocess import Geometry
-from embed.views import Rendered, view_set
+from embed.preprocess import Geometry, geometry_of
+from embed.views import TEXT, Rendered, View, view_set
 from task.config import Task
 
 Notify = Callable[[str], None]
@@ -32,6 +33,7 @@ class Settings:
     precision: str = "auto"
     device: str = "cpu"
     batch_size: int | None = None
+    rehash: bool = False
 
     @property
     def batch(self) -> int:
@@ -39,15 +41,22 @@ class Settings:
         return self.batch_size or _BATCH[self.device.split(":")[0]]
 
 
+def views_of(task: Task, backbone: Backbone) -> tuple[View, ...]:
+    """The views of a row: those that the task names, or the one that a text has."""
+    return TEXT if backbone.tower == "text" else view_set(task.embed.views)
+
+
 class Job:
     """The work of one backbone in one run; a context manager whose end commits what is done."""
 
     def __init__(self, task: Task, backbone: Backbone, settings: Settings, notify: Notify) -> None:
         self.backbone = backbone
-        self.views = view_set(task.embed.views)
+        self.views = views_of(task, backbone)
         self.embedded: set[bytes] = set()
-        self._task, self._settings = task, settings
-        self._notify: Notify = lambda text: notify(f"{backbone.name}: {text}")
+        self._settings = settings
+        self._notify: Notify = lambda text: notify(f"{backbone.cache}: {text}")
+        # A descriptor computes in one way only, whatever is asked of the networks beside it.
+        self._asked = "fp32" if backbone.library == "descriptor" else settings.precision
         self._request = request(task, backbone)
         self._root = task.work / "cache"
         self._encoder: Encoder | None = None
@@ -88,10 +97,15 @@ class Job:
         return self.backbone.weights == RANDOM
 
     @property
+    def encoder(self) -> Encoder:
+        """The loaded encoder."""
+        assert self._encoder is not None
+        return self._encoder
+
+    @property
     def geometry(self) -> Geometry:
         """The pixel geometry of the loaded encoder."""
-        assert self._encoder is not None
-        return self._encoder.preprocess.geometry
+        return geometry_of(self.encoder.preprocess)
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of the keys (hex) that still need this backbone, in order."""
@@ -100,9 +114,12 @@ class Job:
 
     def _find(self) -> Reader | None:
         """The fullest sound cache that the request alone leads to, without loading weights."""
+        if self._settings.rehash and self.backbone.weights not in (PRETRAINED, RANDOM):
+            # The request knows the weights by size and date only.
+            return None
         best: Reader | None = None
-        for record in match_request(self._root, self.backbone.name, self._request):
-            if self._settings.precision not in ("auto", record.fingerprint.get("precision")):
+        for record in match_request(self._root, self.backbone.cache, self._request):
+            if self._asked not in ("auto", record.fingerprint.get("precision")):
                 continue
             try:
                 reader = Reader(record.folder)
@@ -120,29 +137,40 @@ class Job:
             InputError: the weights are missing or do not fit.
             CacheError: another run writes to the cache.
         """
+        if self._reader is not None:
+            # Whoever writes to it is met now, not after minutes of loading.
+            with Lock(self._reader.folder):
+                pass
         self._encoder = make_encoder(self.backbone, self._settings.device)
+        self._announce_preprocess(self._encoder)
         known = self._known_precision(self._encoder)
         if known is not None:
             self._open(self._encoder.at(known))
+
+    def _announce_preprocess(self, encoder: Encoder) -> None:
+        own = self.backbone.weights not in (PRETRAINED, RANDOM)
+        if own and self.backbone.preprocess is None and self.backbone.tower == "image":
+            given = ", ".join(
+                f"{name} {value}" for name, value in encoder.preprocess.record().items()
+            )
+            self._notify(f"task.toml gives no preprocess, so the library's own is used: {given}")
 
     def _known_precision(self, encoder: Encoder) -> str | None:
         """The precision of a cache that fits, or the only one to choose; None: try on a batch."""
         record = self._fitting_cache(encoder)
         if record is not None:
             return str(record.fingerprint["precision"])
-        if not encoder.candidates() and self._settings.precision == "auto":
-            return "fp32"
-        if self.backbone.library == "descriptor":
-            return "fp32"
-        return None if self._settings.precision == "auto" else self._settings.precision
+        if self._asked != "auto":
+            return self._asked
+        return None if encoder.candidates() else "fp32"
 
     def _fitting_cache(self, encoder: Encoder) -> CacheRecord | None:
         """The cache whose fingerprint this encoder has; says why the nearest other has not."""
-        found = find_caches(self._root, self.backbone.name)
+        found = find_caches(self._root, self.backbone.cache)
         found.sort(key=lambda record: record.folder != self.folder)
         nearest: tuple[str, list[tuple[str, Any, Any]]] | None = None
         for record in found:
-            wanted = self._settings.precision
+            wanted = self._asked
             precision = record.fingerprint.get("precision") if wanted == "auto" else wanted
             changed = differences(record.fingerprint, self._fingerprint(encoder, str(precision)))
             if not changed:
@@ -155,12 +183,12 @@ class Job:
         return None
 
     def _fingerprint(self, encoder: Encoder, precision: str) -> dict[str, Any]:
-        return fingerprint(self._task, self.backbone, encoder, self.views, precision)
+        return fingerprint(self.backbone, encoder, self.views, precision)
 
     def _open(self, encoder: Encoder) -> Writer:
         self._encoder = encoder
         record = self._fingerprint(encoder, encoder.precision)
-        folder = self._root / folder_name(self.backbone.name, record)
+        folder = self._root / folder_name(self.backbone.cache, record)
         self._writer = Writer.open(folder, record, self._request)
         for note in self._writer.notes:
             self._notify(note)
@@ -211,5 +239,7 @@ class Job:
         return self
 
     def __exit__(self, *fault: Any) -> None:
+        # A network keeps its device's memory, which those that follow need.
+        self._encoder = None
         if self._writer is not None:
             self._writer.__exit__(*fault)

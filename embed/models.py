@@ -7,7 +7,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def load_model(backbone: Backbone, *, untrained: bool = False) -> Model:
         InputError: unknown model or weights, weights that are missing, unsafe or do not fit.
     """
     config = declared(backbone)
-    module = _build(backbone, config)
+    module = seeded(backbone, lambda: _build(backbone, config))
     if backbone.weights != RANDOM and not untrained:
         _load_weights(module, backbone, fetch(backbone), config)
     module.eval().requires_grad_(False)
@@ -54,13 +54,22 @@ def load_model(backbone: Backbone, *, untrained: bool = False) -> Model:
 
 
 def _build(backbone: Backbone, config: Mapping[str, Any]) -> Any:
+    if backbone.library == "timm":
+        return _build_timm(backbone)
+    return build_clip(backbone, config).visual
+
+
+def seeded(backbone: Backbone, build: Callable[[], Any]) -> Any:
+    """What `build` makes, with the same random weights every time.
+
+    Raises:
+        InputError: the library refuses.
+    """
     torch = libraries.torch()
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(_SEED)
         try:
-            if backbone.library == "timm":
-                return _build_timm(backbone)
-            return _build_clip(backbone, config)
+            return build()
         except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
@@ -76,21 +85,21 @@ def _build_timm(backbone: Backbone) -> Any:
     )
 
 
-def _build_clip(backbone: Backbone, config: Mapping[str, Any]) -> Any:
+def build_clip(backbone: Backbone, config: Mapping[str, Any]) -> Any:
+    """Both towers of an open_clip model, untrained; `config` is what the registry declares."""
     # The activation belongs to the weights: OpenAI's and DFN's give wrong embeddings, without any
     # error, in a model that was built with the ordinary GELU.
-    model = libraries.open_clip().create_model(
+    return libraries.open_clip().create_model(
         backbone.model,
         load_weights=False,
         pretrained_text=False,
         force_quick_gelu=bool(config.get("quick_gelu", False)),
         **dict(backbone.arguments),
     )
-    return model.visual
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the libraries' own remarks out of the output; faults still raise."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -108,10 +117,10 @@ def _load_weights(module: Any, backbone: Backbone, file: Path, config: Mapping[s
         state = _visual_part(state)
     else:
         state = _without_classifier(state, config)
-    problem = _misfit(module, state)
+    problem = misfit(module, state)
     if problem and backbone.library == "timm":
         state = _renamed_by_timm(module, state)
-        problem = _misfit(module, state)
+        problem = misfit(module, state)
     if problem:
         raise InputError(
             f"the weights in {file} do not fit {backbone.described}: {problem}: name the right "
@@ -133,7 +142,7 @@ def read_state(file: Path) -> dict[str, Any]:
 
             content: Any = load_file(file)
         else:
-            with _quiet():
+            with quiet():
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"cannot read the weights {file}: {error.strerror or error}") from None
@@ -174,14 +183,14 @@ def _renamed_by_timm(module: Any, state: dict[str, Any]) -> dict[str, Any]:
     if rename is None:
         return state
     try:
-        with _quiet(), contextlib.redirect_stdout(io.StringIO()):
+        with quiet(), contextlib.redirect_stdout(io.StringIO()):
             renamed: dict[str, Any] = rename(state, module)
     except Exception:
         return state
     return renamed
 
 
-def _misfit(module: Any, state: Mapping[str, Any]) -> str:
+def misfit(module: Any, state: Mapping[str, Any]) -> str:
     """The first tensors that are missing, unknown or of another shape; empty when all fit."""
     own = module.state_dict()
     missing = [f"{name} is missing" for name in own if name not in state]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from embed.backbones import resolve
+from embed.backbones import resolve, text_tower
 from embed.device import check_device, default_device
 from embed.job import Job, Notify, Settings
 from embed.layers import check_layers
@@ -12,6 +12,7 @@ from embed.views import view_set
 from task.config import Task
 from task.manifest import Entry, scan
 from task.rows import Row, read_rows
+from task.texts import texts
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of a task, what is known of their photographs, and each backbone's missing rows."""
+    """The rows of a task, what is known of their photographs, and each backbone's missing rows.
+
+    `texts` are the prompts and captions under their keys, for the text towers in `text_jobs`.
+    """
 
     task: Task
     rows: list[Row]
     entries: list[Entry]
     jobs: list[Job]
     device: str
+    texts: dict[str, str]
+    text_jobs: list[Job]
 
     @property
     def keys(self) -> list[str]:
@@ -74,9 +80,18 @@ def plan(
     rows = read_rows(task)
     with progress("reading", len(rows)) as advance:
         entries = scan(task, rows, rehash=options.rehash, on_hashed=advance)
-    settings = Settings(options.precision, device, options.batch_size)
-    jobs = [Job(task, backbone, settings, notify) for backbone in backbones]
-    return Plan(task, rows, entries, jobs, device)
+    settings = Settings(options.precision, device, options.batch_size, options.rehash)
+    wordings = texts(task, rows)
+    towers = [text_tower(backbone) for backbone in backbones] if wordings else []
+    return Plan(
+        task,
+        rows,
+        entries,
+        [Job(task, backbone, settings, notify) for backbone in backbones],
+        device,
+        wordings,
+        [Job(task, tower, settings, notify) for tower in towers if tower],
+    )
 
 
 def _existing_thumbnails(task: Task) -> set[str]:

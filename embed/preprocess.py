@@ -1,9 +1,17 @@
 """How a backbone wants its pixels: a frozen record that travels with the weights."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from task.config import Preprocess as Override
+
+
+class Input(Protocol):
+    """How the input of a network is made."""
+
+    def record(self) -> dict[str, Any]:
+        """All of it spelled out, as fingerprints keep it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,12 @@ class Preprocess:
     def record(self) -> dict[str, Any]:
         """The preprocessing spelled out, as fingerprints keep it."""
         return {**asdict(self.geometry), "mean": self.mean, "std": self.std}
+
+
+def geometry_of(given: Input) -> Geometry:
+    """The pixel geometry of an encoder that looks at photographs."""
+    assert isinstance(given, Preprocess)
+    return given.geometry
 
 
 def from_override(override: Override) -> Preprocess:

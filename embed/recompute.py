@@ -1,7 +1,7 @@
 """Computing random rows of a cache again, and carrying it over a library upgrade if they agree."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,19 +9,24 @@ import numpy as np
 from cache.carry import carry_over
 from cache.spec import CacheRecord, differences
 from cache.store import Reader
-from embed.backbones import resolve
+from embed.backbones import Backbone
 from embed.batches import Batches
 from embed.device import default_device
 from embed.encoder import Encoder, make_encoder
 from embed.fingerprint import fingerprint, request
-from embed.inventory import Verdict, current_cache
+from embed.inventory import Verdict, current_cache, towers
+from embed.job import Notify, views_of
 from embed.precision import AGREEMENT, cosines
 from embed.prepare import Order, prepare
-from embed.views import view_set
+from embed.preprocess import geometry_of
+from embed.text_tower import TextEncoder
+from embed.texts import as_rendered
+from embed.views import Rendered, view_set
 from task.config import Task
 from task.errors import InputError
 from task.manifest import Entry, paths_by_digest, read_manifest
 from task.rows import read_rows
+from task.texts import texts
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def recompute(
     *,
     adopt: bool = False,
     device: str | None = None,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> list[Recomputed]:
     """Embed `count` random photographs of every cache in use again and compare.
 
@@ -58,13 +63,13 @@ def recompute(
             versions.
     """
     results = []
-    for name in task.embed.backbones:
-        record = current_cache(task, name)
+    for backbone in towers(task):
+        record = current_cache(task, backbone)
         if record is None:
             raise InputError(
-                f"no cache for backbone {name!r}: run `archiveprobe embed {task.file}`"
+                f"no cache for backbone {backbone.cache!r}: run `archiveprobe embed {task.file}`"
             )
-        results.append(_recompute(task, name, record, count, adopt, device, notify))
+        results.append(_recompute(task, backbone, record, count, adopt, device, notify))
     return results
 
 
@@ -74,7 +79,7 @@ def recomputed_verdict(
     count: int,
     *,
     adopt: bool = False,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> Verdict:
     """The verdict with rows that no longer agree added to what is bad. Raises as `recompute`."""
     results = recompute(task, count, adopt=adopt, notify=notify)
@@ -92,17 +97,16 @@ def recomputed_verdict(
 
 def _recompute(
     task: Task,
-    name: str,
+    backbone: Backbone,
     record: CacheRecord,
     count: int,
     adopt: bool,
     device: str | None,
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> Recomputed:
-    backbone, views = resolve(name, task), view_set(task.embed.views)
     precision = str(record.fingerprint["precision"])
     encoder = make_encoder(backbone, device or default_device()).at(precision)
-    now = fingerprint(task, backbone, encoder, views, precision)
+    now = fingerprint(backbone, encoder, views_of(task, backbone), precision)
     changed = differences(record.fingerprint, now)
     beyond = [field for field, _, _ in changed if not field.startswith("versions.")]
     if beyond:
@@ -113,35 +117,52 @@ def _recompute(
     rows, worst = _compare(task, encoder, Reader(record.folder), count, notify)
     adopted = None
     if adopt and changed and worst >= AGREEMENT:
-        adopted = carry_over(record.folder, name, now, request(task, backbone)).name
+        adopted = carry_over(record.folder, backbone.cache, now, request(task, backbone)).name
     listed = [f"{field} was {old}, is {new}" for field, old, new in changed]
     return Recomputed(record.folder.name, rows, worst, listed, adopted)
 
 
 def _compare(
-    task: Task,
-    encoder: Encoder,
-    reader: Reader,
-    count: int,
-    notify: Callable[[str], None],
+    task: Task, encoder: Encoder, reader: Reader, count: int, notify: Notify
 ) -> tuple[int, float]:
-    rows = read_rows(task)
-    entries = {entry.id: entry for entry in read_manifest(task)}
-    known = paths_by_digest(rows, [entries.get(row.id, Entry(row.id, row.path)) for row in rows])
-    keys = sorted(key.hex() for key in reader.keys if key.hex() in known)
-    geometry, views = encoder.preprocess.geometry, view_set(task.embed.views)
-    order = Order(task.root, {geometry: views})
-    batches = Batches(32, notify)
-    for key in random.sample(keys, min(count, len(keys))):
-        item = prepare(known[key], key, order)
-        if item.views:
-            batches.push(bytes.fromhex(key), item.views[geometry])
+    """How many random rows were computed again, and their worst cosine."""
+    keys, batches = set(reader.keys), Batches(32, notify)
+    if isinstance(encoder, TextEncoder):
+        sample = _texts(task, encoder, keys, count)
+    else:
+        sample = _photographs(task, encoder, keys, count)
+    for key, rendered in sample:
+        batches.push(key, rendered)
     pairs = list(batches.drain(encoder.encode))
     if not pairs:
         raise InputError(
-            f"no photograph of {reader.folder.name} is at hand to compare with: "
+            f"nothing that {reader.folder.name} was made of is at hand to compare with: "
             "run this where the photographs lie"
         )
     _, stored = reader.read([key for key, _ in pairs])
     fresh = np.concatenate([embedding for _, embedding in pairs])
     return len(pairs), float(np.min(cosines(fresh, stored.reshape(fresh.shape))))
+
+
+def _photographs(
+    task: Task, encoder: Encoder, keys: set[bytes], count: int
+) -> Iterator[tuple[bytes, Rendered]]:
+    rows = read_rows(task)
+    entries = {entry.id: entry for entry in read_manifest(task)}
+    known = paths_by_digest(rows, [entries.get(row.id, Entry(row.id, row.path)) for row in rows])
+    there = sorted(key.hex() for key in keys if key.hex() in known)
+    geometry = geometry_of(encoder.preprocess)
+    order = Order(task.root, {geometry: view_set(task.embed.views)})
+    for key in random.sample(there, min(count, len(there))):
+        item = prepare(known[key], key, order)
+        if item.views:
+            yield bytes.fromhex(key), item.views[geometry]
+
+
+def _texts(
+    task: Task, encoder: TextEncoder, keys: set[bytes], count: int
+) -> Iterator[tuple[bytes, Rendered]]:
+    known = texts(task, read_rows(task))
+    there = sorted(key for key in known if bytes.fromhex(key) in keys)
+    for key in random.sample(there, min(count, len(there))):
+        yield bytes.fromhex(key), as_rendered(encoder.tokens([known[key]])[0])

@@ -12,6 +12,7 @@ from embed.prepare import Order, Prepared
 from embed.preprocess import Geometry
 from embed.progress import Progress, silent
 from embed.summary import Summary, record_of, summarise
+from embed.texts import embed_texts
 from embed.views import View
 from task.config import Task
 from task.duplicates import contradictions
@@ -47,6 +48,8 @@ def embed(
         if job.random_weights:
             notify(f"{job.backbone.name}: RANDOM WEIGHTS, for trials only")
     _drop_leftovers(task.work)
+    # First, since what they may lack shows at once: a second tower, a tokenizer.
+    embed_texts(work.text_jobs, work.texts, notify, progress)
     record = _Record(work)
     with ExitStack() as stack:
         stack.callback(record.save)

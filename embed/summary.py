@@ -13,7 +13,7 @@ from task.manifest import Entry
 
 @dataclass(frozen=True)
 class CacheSummary:
-    """One backbone's cache after a run; `rows` counts this task's distinct photographs in it."""
+    """A backbone's cache after a run; `rows` counts this task's distinct photographs (texts)."""
 
     backbone: str
     path: str
@@ -34,6 +34,7 @@ class Summary:
     failed: int
     seconds: float
     caches: list[CacheSummary]
+    texts: list[CacheSummary] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
 
 
@@ -54,6 +55,7 @@ def summarise(work: Plan, entries: list[Entry], seconds: float) -> Summary:
             outcome["embedded" if entry.digest in embedded_keys else "reused"] += 1
         seen.add(entry.digest)
     keys = {bytes.fromhex(entry.digest) for entry in entries if entry.digest}
+    text_keys = set(map(bytes.fromhex, work.texts))
     return Summary(
         images=len(entries),
         embedded=outcome["embedded"],
@@ -62,13 +64,14 @@ def summarise(work: Plan, entries: list[Entry], seconds: float) -> Summary:
         failed=outcome["failed"],
         seconds=round(seconds, 3),
         caches=[_cache_summary(work.task, job, keys) for job in work.jobs],
+        texts=[_cache_summary(work.task, job, text_keys) for job in work.text_jobs],
         reasons=dict(reasons.most_common()),
     )
 
 
 def _cache_summary(task: Task, job: Job, keys: set[bytes]) -> CacheSummary:
     return CacheSummary(
-        backbone=job.backbone.name,
+        backbone=job.backbone.cache,
         path=_relative(job.folder, task) if job.folder else "",
         rows=len(keys & job.done),
         views=len(job.views),
@@ -82,7 +85,9 @@ def _relative(folder: Path, task: Task) -> str:
 
 
 def record_of(summary: Summary) -> dict[str, Any]:
-    """The summary in the form that `embed --json` promises."""
+    """The summary in the form that `embed --json` promises; `texts` only where there are any."""
     record = asdict(summary)
     del record["reasons"]
+    if not summary.texts:
+        del record["texts"]
     return record

@@ -59,6 +59,9 @@ DESCRIPTIONS = {
 }
 
 
+TEXT = (View("text"),)
+
+
 def view_set(name: str) -> tuple[View, ...]:
     """The views of a named set.
 

@@ -136,9 +136,8 @@ def fetch(backbone: Backbone) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     place = source(backbone)
-    host, port = _hub_address()
-    if not _reachable(host, port):
-        raise InputError(_missing(backbone, place, f"{host} cannot be reached"))
+    if not hub_reachable():
+        raise InputError(_missing(backbone, place, f"{_hub_address()[0]} cannot be reached"))
     for name in place.files:
         try:
             return Path(hf_hub_download(place.repository, name))
@@ -160,13 +159,14 @@ def _hub_address() -> tuple[str, int]:
     return address.hostname or "huggingface.co", address.port or 443
 
 
-def _reachable(host: str, port: int) -> bool:
+def hub_reachable() -> bool:
+    """Whether the hub answers; a few seconds at most, and never where it is switched off."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     if HF_HUB_OFFLINE:
         return False
     try:
-        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+        socket.create_connection(_hub_address(), timeout=_CONNECT_SECONDS).close()
     except OSError:
         return False
     return True

@@ -137,14 +137,15 @@ class Task(_Section):
         """The table of rows, or None for one folder per label."""
         return None if self.images.table is None else self.folder / self.images.table
 
-    def asks(self, backbone: str) -> dict[str, Any]:
-        """What this task asks of a backbone's cache; readers find the cache by it."""
+    def asks(self, backbone: str, tower: Literal["image", "text"] = "image") -> dict[str, Any]:
+        """What this task asks of the cache of a backbone's tower; readers find the cache by it."""
         own = self.backbone.get(backbone)
+        text = tower == "text"
         return {
             "backbone": backbone,
             "own": own.model_dump(mode="json") if own else None,
-            "views": self.embed.views,
-            "layers": self.embed.layers,
+            "views": "text" if text else self.embed.views,
+            "layers": "pooled" if text else self.embed.layers,
         }
 
     @model_validator(mode="after")

@@ -29,7 +29,8 @@ backbones = ["hog"]                    # needs no weights; `archiveprobe list ba
 views = "crops6"                       # three crops and their mirror images
 layers = "pooled"
 
-[prompts]                              # for probes that compare pictures with words
+[prompts]                              # for probes that compare pictures with words: a CLIP
+                                       # among the backbones embeds these, and the captions
 destruction = ["a photo of a destroyed building", "a photo of rubble in a street"]
 not_destruction = ["a photo of an intact street", "a photo of people", "a photo of a market"]
 
@@ -38,6 +39,9 @@ not_destruction = ["a photo of an intact street", "a photo of people", "a photo 
 # library = "timm"                     # or "open_clip"
 # name = "mobilenetv2_100"
 # weights = "weights/mine.safetensors" # or "pretrained", or "random"
+# arguments = { pad_type = "same" }    # for the library's own constructor
+# Without this line the library's own preprocessing is taken, and embed says which that is:
+# preprocess = { size = 224, resize = 256, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }
 
 [submission]
 template = "sample_submission.csv"     # gives the columns, the ids and their order

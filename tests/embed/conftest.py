@@ -245,6 +245,19 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def wordy_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """As tiny_clip, with the whole vocabulary of the bundled tokenizer."""
+    file = tmp_path_factory.mktemp("configs") / "wordy-clip-test.json"
+    file.write_text(
+        '{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, '
+        '"head_width": 16, "patch_size": 8}, "text_cfg": {"context_length": 8, '
+        '"vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}'
+    )
+    libraries.open_clip().add_model_config(file)
+    return file.stem
+
+
+@pytest.fixture(scope="session")
 def make_backbone() -> Callable[..., Backbone]:
     def make_backbone(model: str, weights: str | Path = "random", **fields: Any) -> Backbone:
         """A backbone of one's own: timm's, or with library="open_clip" open_clip's."""

@@ -197,3 +197,38 @@ def test_an_export_says_that_weights_have_changed_and_rows_are_new(archive, benc
     second = export_task(archive.task(["own"], settings=settings), archive.folder / "2.h5")
     assert "other weights" in second.remarks[0]
     assert "1 rows are not embedded yet" in second.remarks[1]
+
+
+def test_caches_of_a_task_file_beside_it_are_in_use(mixed, bench) -> None:
+    flip = mixed.task(views="flip")
+    bench.run(flip)
+    (flip.folder / "flip.toml").write_text(flip.file.read_text())
+    (flip.folder / "another-tool.toml").write_text("[tool]\nx = 1\n")
+    task = mixed.task()
+    bench.run(task)
+    assert [line.in_use for line in show(task)] == [True, True]
+    assert unused(task) == []
+    (flip.folder / "flip.toml").unlink()
+    assert [item.reason for item in unused(task)] == ["no task file here asks for it"]
+
+
+def test_an_export_says_which_photographs_changed(mixed, bench, draw, tmp_path) -> None:
+    task = mixed.task()
+    bench.run(task)
+    assert export_task(task, tmp_path / "a.h5").remarks == []
+    draw(99, width=90, height=70).save(mixed.file("002.png"))
+    assert export_task(task, tmp_path / "b.h5").remarks == [
+        "1 photographs have changed since they were embedded: run embed"
+    ]
+
+
+def test_an_export_says_whose_rows_they_are(mixed, bench, tmp_path) -> None:
+    task = mixed.task(["own"], settings=OWN)
+    bench.run(task)
+    export_task(task, tmp_path / "a.h5")
+    by_id = {entry.id: entry for entry in read_manifest(task)}
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["embeddings/own"].attrs["random_weights"]
+        for at, name in enumerate(file["id"].asstr()[:]):
+            assert file["path"].asstr()[at] == name
+            assert file["digest"].asstr()[at] == by_id[name].digest

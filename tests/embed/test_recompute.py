@@ -106,7 +106,7 @@ def test_without_photographs_there_is_nothing_to_compare(archive, again, fault_o
     again.run(task)
     for name in archive.ids:
         archive.file(name).unlink()
-    fault_of(lambda: recompute(task, 3), "no photograph", "where the photographs lie")
+    fault_of(lambda: recompute(task, 3), "nothing", "where the photographs lie")
 
 
 def test_without_a_cache_the_way_to_one_is_told(archive, fault_of) -> None:

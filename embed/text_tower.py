@@ -1,0 +1,137 @@
+"""The text tower of a CLIP: prompts and captions become embeddings beside those of photographs."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embed import libraries
+from embed.backbones import RANDOM, Backbone
+from embed.encoder import Network
+from embed.models import build_clip, misfit, quiet, read_state, seeded, tensor_digest
+from embed.weights import declared, fetch, hub_reachable
+from task.errors import InputError
+
+_VISUAL = "visual."
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How a text becomes tokens, and what a similarity to it is multiplied by (and added to)."""
+
+    tokenizer: str
+    length: int
+    scale: float
+    bias: float
+
+    def record(self) -> dict[str, Any]:
+        """All of it spelled out, as fingerprints keep it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """The text half of a CLIP: `module` has `encode_text`, (n, length) tokens to (n, width).
+
+    `digest` is the SHA-256 over its own tensors.
+    """
+
+    module: Any
+    tokenizer: Any
+    tokens: Tokens
+    digest: str
+
+
+def load_text_tower(backbone: Backbone, *, untrained: bool = False) -> TextTower:
+    """Build the text tower of a CLIP with its weights, in `eval` mode on the CPU.
+
+    Raises:
+        InputError: as `load_model`, and where the weights hold no text tower or the tokenizer is
+            not at hand.
+    """
+    config = declared(backbone)
+    tokenizer, name = load_tokenizer(backbone)
+    module = seeded(backbone, lambda: build_clip(backbone, config))
+    del module.visual
+    if backbone.weights != RANDOM and not untrained:
+        _load_weights(module, backbone, fetch(backbone))
+    module.eval().requires_grad_(False)
+    bias = getattr(module, "logit_bias", None)
+    tokens = Tokens(
+        tokenizer=name,
+        length=int(tokenizer.context_length),
+        scale=float(module.logit_scale.exp()),
+        bias=0.0 if bias is None else float(bias),
+    )
+    return TextTower(module, tokenizer, tokens, tensor_digest(module.state_dict()))
+
+
+def _load_weights(module: Any, backbone: Backbone, file: Path) -> None:
+    state = {
+        name: tensor for name, tensor in read_state(file).items() if not name.startswith(_VISUAL)
+    }
+    problem = misfit(module, state)
+    if problem:
+        raise InputError(
+            f"the weights in {file} hold no text tower that fits {backbone.described}: {problem}: "
+            "name a file with both towers, or remove [prompts] and images.text from task.toml"
+        )
+    module.load_state_dict(state, strict=True)
+
+
+def load_tokenizer(backbone: Backbone) -> tuple[Any, str]:
+    """The tokenizer of a CLIP, and its name. OpenAI's comes with open_clip, others with the hub.
+
+    Raises:
+        InputError: it is not at hand, or the optional package that it needs is not installed.
+    """
+    open_clip = libraries.open_clip()
+    config: Mapping[str, Any] = open_clip.get_model_config(backbone.model) or {}
+    name = config.get("text_cfg", {}).get("hf_tokenizer_name")
+    if not name:
+        return open_clip.get_tokenizer(backbone.model), "open_clip"
+    if importlib.util.find_spec("transformers") is None:
+        raise InputError(
+            f"the texts of {backbone.described} need the package transformers: install it with "
+            "`pip install -c constraints.txt -e '.[texts]'`, or remove [prompts] and images.text"
+        )
+    offline = {} if hub_reachable() else {"local_files_only": True}
+    try:
+        with quiet():
+            return open_clip.get_tokenizer(backbone.model, **offline), str(name)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"cannot get the tokenizer {name} of {backbone.described} ({reason}): fetch it with "
+            "`archiveprobe weights TASK` where there is a network"
+        ) from None
+
+
+class TextEncoder(Network):
+    """A text tower as an encoder; what others call crops are tokens (n, length) int64 here."""
+
+    def __init__(self, name: str, tower: TextTower, device: str, *, random: bool = False) -> None:
+        super().__init__(name, tower.module, tower.digest, device, random=random, read=_encode_text)
+        self.preprocess = tower.tokens
+        self._tokenizer = tower.tokenizer
+
+    def tokens(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts as tokens (n, length) int64; those that are too long lose their end."""
+        result: np.ndarray = self._tokenizer(list(texts)).numpy()
+        return result
+
+    def too_long(self, texts: Sequence[str]) -> int:
+        """How many of the texts lose their end."""
+        longer = self._tokenizer(list(texts), 2 * self.preprocess.length).numpy()
+        padding = longer[:, -1:]
+        return int((longer[:, self.preprocess.length :] != padding).any(1).sum())
+
+    def _input(self, crops: np.ndarray, mirror: np.ndarray) -> Any:  # noqa: ARG002
+        return self._torch.from_numpy(crops).to(self._device)
+
+
+def _encode_text(module: Any, tokens: Any) -> Any:
+    return module.encode_text(tokens)

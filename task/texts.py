@@ -1,0 +1,32 @@
+"""Prompts and captions: the texts of a task, and the keys and caches of their embeddings."""
+
+import hashlib
+from collections.abc import Sequence
+
+from task.config import Task
+from task.rows import Row
+
+
+def text_key(text: str) -> bytes:
+    """The key of a text's embedding: the SHA-256 of its UTF-8 bytes."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def text_cache(backbone: str) -> str:
+    """The name under which the text tower of a backbone keeps its cache."""
+    return f"{backbone}-text"
+
+
+def has_texts(task: Task) -> bool:
+    """Whether the task has prompts or captions at all."""
+    return bool(task.prompts) or task.images.text is not None
+
+
+def texts(task: Task, rows: Sequence[Row]) -> dict[str, str]:
+    """The texts to embed under their keys (hexadecimal): prompts, then captions, each once.
+
+    Blank captions are no texts.
+    """
+    prompts = [text for wordings in task.prompts.values() for text in wordings]
+    captions = [row.text for row in rows if row.text and row.text.strip()]
+    return {text_key(text).hex(): text for text in [*prompts, *captions]}
