@@ -12,6 +12,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from embed.prepare import Order, Prepared, prepare
+from embed.slots import Slot, Slots, prepare_into, shared_slots, slot_bytes
 from task.images import rejected
 
 SECONDS_PER_PHOTOGRAPH = 60.0
@@ -46,18 +47,24 @@ def prepared(
 
     # Spawned, not forked: the parent may hold torch's threads, which do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    waiting: deque[tuple[str, Any]] = deque()
-    with ProcessPool(
-        max_workers=workers, context=context, initializer=_leave_interrupts_to_the_parent
-    ) as pool:
+    ahead = _AHEAD_PER_WORKER * workers
+    waiting: deque[tuple[str, Slot | None, Any]] = deque()
+    with (
+        shared_slots(ahead, slot_bytes(order)) as slots,
+        ProcessPool(
+            max_workers=workers, context=context, initializer=_leave_interrupts_to_the_parent
+        ) as pool,
+    ):
         try:
             for path, digest in photographs:
-                job = pool.schedule(prepare, args=(path, digest, order), timeout=seconds)
-                waiting.append((digest, job))
-                if len(waiting) >= _AHEAD_PER_WORKER * workers:
-                    yield _result(*waiting.popleft(), seconds)
+                slot = slots.take()
+                given = (path, digest, order, slot)
+                job = pool.schedule(prepare_into, args=given, timeout=seconds)
+                waiting.append((digest, slot, job))
+                if len(waiting) >= ahead:
+                    yield _result(*waiting.popleft(), slots, seconds)
             while waiting:
-                yield _result(*waiting.popleft(), seconds)
+                yield _result(*waiting.popleft(), slots, seconds)
         except BaseException:
             pool.stop()  # type: ignore[no-untyped-call]
             raise
@@ -68,13 +75,15 @@ def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _result(digest: str, job: Any, seconds: float) -> Prepared:
+def _result(digest: str, slot: Slot | None, job: Any, slots: Slots, seconds: float) -> Prepared:
     from pebble import ProcessExpired
 
+    # A slot whose decoder was killed is not used again: it might still be dying.
     try:
-        result: Prepared = job.result()
+        item = slots.unpack(job.result(), slot)
     except FutureTimeoutError:
         return Prepared(digest, rejected("decode_timeout", f"over {seconds:g} s"))
     except ProcessExpired as error:
         return Prepared(digest, rejected("decoder_died", str(error)))
-    return result
+    slots.give_back(slot)
+    return item

@@ -1,0 +1,145 @@
+"""Pixels through shared memory: the same pixels, bounded, gone afterwards, and never needed."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embed import slots
+from embed.decoding import prepared
+from embed.prepare import Order, Prepared, prepare
+from embed.preprocess import Geometry
+from embed.slots import Parcel, Slots, prepare_into, shared_slots, slot_bytes
+from embed.views import view_set
+from task.images import digest
+
+SMALL, LARGE = Geometry(16, 16), Geometry(24, 24)
+SHARED = Path("/dev/shm")  # noqa: S108
+on_linux = pytest.mark.skipif(not SHARED.is_dir(), reason="needs /dev/shm")
+
+
+@pytest.fixture
+def photographs(archive) -> list[tuple[str, str]]:
+    archive.add_drawn(range(9))
+    return [(name, digest(archive.file(name).read_bytes())) for name in archive.ids]
+
+
+@pytest.fixture
+def order(archive) -> Order:
+    views = {SMALL: view_set("crops6"), LARGE: view_set("center")}
+    return Order(archive.folder / "images", views)
+
+
+def assert_same(one: Prepared, two: Prepared) -> None:
+    assert (one.digest, one.observation) == (two.digest, two.observation)
+    assert list(one.views) == list(two.views)
+    for geometry, rendered in one.views.items():
+        other = two.views[geometry]
+        np.testing.assert_array_equal(rendered.crops, other.crops)
+        assert (rendered.crop, rendered.mirror) == (other.crop, other.mirror)
+
+
+def test_a_slot_holds_the_distinct_crops_of_every_geometry(order) -> None:
+    assert slot_bytes(order) == 3 * 3 * 16 * 16 + 3 * 24 * 24
+
+
+def test_what_comes_out_is_what_went_in(photographs, order) -> None:
+    with shared_slots(2, slot_bytes(order)) as places:
+        for path, key in photographs:
+            slot = places.take()
+            assert slot is not None
+            parcel = prepare_into(path, key, order, slot)
+            assert isinstance(parcel, Parcel)
+            assert all(not view.crops.size for view in parcel.item.views.values())
+            assert_same(places.unpack(parcel, slot), prepare(path, key, order))
+            places.give_back(slot)
+
+
+def test_what_was_taken_out_stays_when_the_slot_is_used_again(photographs, order) -> None:
+    with shared_slots(1, slot_bytes(order)) as places:
+        slot = places.take()
+        first = places.unpack(prepare_into(*photographs[0], order, slot), slot)
+        prepare_into(*photographs[1], order, slot)
+        assert_same(first, prepare(*photographs[0], order))
+
+
+def test_slots_are_as_many_as_asked_for_and_come_back(order) -> None:
+    with shared_slots(2, 100) as places:
+        one, two = places.take(), places.take()
+        assert one and two and one.offset != two.offset
+        assert places.take() is None
+        places.give_back(one)
+        assert places.take() == one
+
+
+def test_photographs_that_do_not_fit_go_through_the_pipe(photographs, order) -> None:
+    with shared_slots(1, 100) as places:
+        slot = places.take()
+        item = prepare_into(*photographs[0], order, slot)
+        assert isinstance(item, Prepared)
+        assert_same(places.unpack(item, slot), prepare(*photographs[0], order))
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[Path]:
+    """The files of the shared memory that was asked for."""
+    files: list[Path] = []
+    real = slots.SharedMemory
+
+    def make(*given: object, **named: object) -> object:
+        memory = real(*given, **named)
+        files.append(SHARED / memory.name)
+        return memory
+
+    monkeypatch.setattr(slots, "SharedMemory", make)
+    return files
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("missing", ["SharedMemory", "os.posix_fallocate"])
+@on_linux
+def test_without_room_every_photograph_still_comes(
+    photographs, order, made, monkeypatch, missing
+) -> None:
+    owner, _, name = missing.rpartition(".")
+    monkeypatch.setattr(getattr(slots, owner) if owner else slots, name, refuse)
+    with shared_slots(4, slot_bytes(order)) as places:
+        assert places.take() is None
+        assert not any(file.exists() for file in made)
+    items = list(prepared(photographs, order, workers=1))
+    for item, photograph in zip(items, photographs, strict=True):
+        assert_same(item, prepare(*photograph, order))
+
+
+@pytest.fixture
+def unpacked(monkeypatch) -> list[object]:
+    """What came out of decoder processes."""
+    seen: list[object] = []
+    real: Callable[..., Prepared] = Slots.unpack
+
+    def unpack(self: Slots, parcel: Prepared | Parcel, slot: slots.Slot | None) -> Prepared:
+        seen.append(parcel)
+        return real(self, parcel, slot)
+
+    monkeypatch.setattr(Slots, "unpack", unpack)
+    return seen
+
+
+@on_linux
+def test_decoder_processes_use_them_and_nothing_stays_behind(
+    photographs, order, made, unpacked
+) -> None:
+    items = list(prepared(photographs, order, workers=2))
+    assert [type(parcel) for parcel in unpacked] == [Parcel] * len(photographs)
+    for item, photograph in zip(items, photographs, strict=True):
+        assert_same(item, prepare(*photograph, order))
+    stopped = prepared(photographs, order, workers=1)
+    next(stopped)
+    assert [file.exists() for file in made] == [False, True]
+    stopped.close()
+    assert not any(file.exists() for file in made)
