@@ -52,6 +52,13 @@ class Batches:
         crops = np.stack([one.rendered.crops[at] for one, (at, _) in looks])
         return crops, np.array([mirrored for _, (_, mirrored) in looks])
 
+    def take(self) -> "Batches":
+        """What waits, as a queue of its own; this one is empty afterwards."""
+        taken = Batches(self.size, self._notify)
+        taken._waiting, taken._passes = self._waiting, self._passes
+        self._waiting, self._passes = [], 0
+        return taken
+
     def drain(self, encode: Encode) -> Iterator[tuple[bytes, np.ndarray]]:
         """Embed what waits: (key, (views, *shape) float32) of every photograph in order."""
         if not self._waiting:

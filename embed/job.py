@@ -1,6 +1,7 @@
 """One backbone's share of a run: which rows are missing, and the way of the others to its cache."""
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ class Settings:
     rehash: bool = False
 
     @property
+    def overlap(self) -> bool:
+        """Whether batches are computed while the next ones are gathered."""
+        return self.device != "cpu"
+
+    @property
     def batch(self) -> int:
         """Crops per forward pass."""
         return self.batch_size or _BATCH[self.device.split(":")[0]]
@@ -46,10 +52,20 @@ def views_of(task: Task, backbone: Backbone) -> tuple[View, ...]:
     return TEXT if backbone.tower == "text" else view_set(task.embed.views)
 
 
-class Job:
-    """The work of one backbone in one run; a context manager whose end commits what is done."""
+def _embeddings(batch: Batches, encoder: Encoder) -> tuple[list[tuple[bytes, np.ndarray]], int]:
+    """The rows of a batch, and the size that fits the device's memory."""
+    return list(batch.drain(encoder.encode)), batch.size
 
-    def __init__(self, task: Task, backbone: Backbone, settings: Settings, notify: Notify) -> None:
+
+class Job:
+    """The work of one backbone in one run; a context manager whose end commits what is done.
+
+    Forward passes run in `lane`, which the jobs of a run share: one at a time.
+    """
+
+    def __init__(
+        self, task: Task, backbone: Backbone, settings: Settings, notify: Notify, lane: Executor
+    ) -> None:
         self.backbone = backbone
         self.views = views_of(task, backbone)
         self.embedded: set[bytes] = set()
@@ -64,6 +80,8 @@ class Job:
         self._reader = self._find()
         self._batches = Batches(settings.batch, self._notify)
         self._rejected: dict[bytes, tuple[str, str]] = {}
+        self._lane = lane
+        self._running: Future[tuple[list[tuple[bytes, np.ndarray]], int]] | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -211,11 +229,29 @@ class Job:
             self._rejected[bytes.fromhex(key)] = (status, detail)
 
     def flush(self) -> None:
-        """Run the encoder on what is queued and hand the rows to the cache."""
-        writer = self._writer or self._decide()
-        assert self._encoder is not None
-        for key, embedding in self._batches.drain(self._encoder.encode):
-            if writer.add(key, embedding) is None:
+        """Run the encoder on what is queued; its rows go to the cache now, or at the next flush.
+
+        On a GPU the batch is computed while the next one is gathered; on a CPU, where both need the
+        same cores, that would win nothing.
+        """
+        if self._writer is None:
+            self._decide()
+        batch = self._batches.take()
+        self._store()
+        self._running = self._lane.submit(_embeddings, batch, self.encoder)
+        if not self._settings.overlap:
+            self._store()
+
+    def _store(self) -> None:
+        """Hand the rows of the batch that is being computed to the cache."""
+        if self._running is None:
+            return
+        rows, size = self._running.result()
+        self._running = None
+        self._batches.size = min(size, self._batches.size)
+        assert self._writer is not None
+        for key, embedding in rows:
+            if self._writer.add(key, embedding) is None:
                 self.embedded.add(key)
 
     def _decide(self) -> Writer:
@@ -234,12 +270,23 @@ class Job:
         """Embed what still waits. Rejections alone decide no precision, hence make no cache."""
         if self._batches.waiting:
             self.flush()
+        self._store()
 
     def __enter__(self) -> "Job":
         return self
 
     def __exit__(self, *fault: Any) -> None:
-        # A network keeps its device's memory, which those that follow need.
-        self._encoder = None
-        if self._writer is not None:
-            self._writer.__exit__(*fault)
+        try:
+            self._settle()
+        finally:
+            # A network keeps its device's memory, which those that follow need.
+            self._encoder = None
+            if self._writer is not None:
+                self._writer.__exit__(*fault)
+
+    def _settle(self) -> None:
+        """Wait for a batch that a fault elsewhere has left running, and keep its rows."""
+        if self._running is not None:
+            wait([self._running])
+            if self._running.exception() is None:
+                self._store()

@@ -1,5 +1,6 @@
 """What an embed run has to do: rows, their files, and what each backbone's cache lacks."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from embed.backbones import resolve, text_tower
@@ -81,16 +82,17 @@ def plan(
     with progress("reading", len(rows)) as advance:
         entries = scan(task, rows, rehash=options.rehash, on_hashed=advance)
     settings = Settings(options.precision, device, options.batch_size, options.rehash)
+    lane = ThreadPoolExecutor(1, "forward")
     wordings = texts(task, rows)
     towers = [text_tower(backbone) for backbone in backbones] if wordings else []
     return Plan(
         task,
         rows,
         entries,
-        [Job(task, backbone, settings, notify) for backbone in backbones],
+        [Job(task, backbone, settings, notify, lane) for backbone in backbones],
         device,
         wordings,
-        [Job(task, tower, settings, notify) for tower in towers if tower],
+        [Job(task, tower, settings, notify, lane) for tower in towers if tower],
     )
 
 

@@ -1,0 +1,111 @@
+"""Batches computed while the next ones are gathered, as on a GPU: equal rows, equal faults."""
+
+import time
+
+import numpy as np
+import pytest
+
+from cache.lock import is_locked
+from cache.store import Reader
+from embed.inventory import current_cache, verify_all
+from embed.job import Job, Settings
+from task.manifest import read_manifest
+
+
+@pytest.fixture(autouse=True)
+def overlapped(monkeypatch) -> None:
+    monkeypatch.setattr(Settings, "overlap", property(lambda _: True))
+
+
+def stored(task, backbone="resnet18") -> np.ndarray:
+    reader = Reader(current_cache(task, backbone).folder)
+    keys = [bytes.fromhex(entry.digest) for entry in read_manifest(task) if entry.usable]
+    return reader.read(keys)[1]
+
+
+def test_a_gpu_overlaps_and_a_cpu_does_not(monkeypatch) -> None:
+    monkeypatch.undo()
+    assert Settings(device="cuda").overlap
+    assert Settings(device="cuda:1").overlap
+    assert not Settings(device="cpu").overlap
+
+
+def test_every_row_is_the_one_of_its_photograph(mixed, bench, monkeypatch) -> None:
+    task = mixed.task(["resnet18", "resnet50"], views="crops6")
+    summary = bench.run(task, batch_size=3)
+    assert (summary.embedded, summary.duplicates, summary.failed) == (10, 2, 4)
+    rows = [stored(task, name) for name in ("resnet18", "resnet50")]
+    monkeypatch.setattr(Settings, "overlap", property(lambda _: False))
+    again = mixed.task(["resnet18", "resnet50"], views="crops6")
+    for name in ("resnet18", "resnet50"):
+        for shard in (current_cache(again, name).folder / "shards").iterdir():
+            shard.unlink()
+    assert bench.run(again, batch_size=3).embedded == 10
+    for name, before in zip(("resnet18", "resnet50"), rows, strict=True):
+        np.testing.assert_array_equal(stored(again, name), before)
+
+
+def test_the_next_batch_is_gathered_while_one_is_computed(archive, bench) -> None:
+    archive.add_drawn(range(12))
+    decoded_meanwhile = []
+
+    def wait_for_the_next() -> None:
+        deadline = time.monotonic() + 30
+        while bench.decoded < 8 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        decoded_meanwhile.append(bench.decoded)
+
+    bench.settings["before"] = wait_for_the_next
+    assert bench.run(archive.task(), precision="fp32").embedded == 12
+    # The first batch is full after four, and was not done before four more were decoded.
+    assert decoded_meanwhile[0] >= 8
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, RuntimeError])
+def test_a_fault_in_a_forward_pass_keeps_what_is_done(archive, bench, fault) -> None:
+    archive.add_drawn(range(12))
+    task = archive.task()
+
+    def interrupt() -> None:
+        if len(bench.encoders["resnet18"].log) == 1:
+            raise fault("stop")
+
+    bench.settings["before"] = interrupt
+    with pytest.raises(fault):
+        bench.run(task, precision="fp32")
+    assert Reader(current_cache(task, "resnet18").folder).rows == 4
+    assert not is_locked(current_cache(task, "resnet18").folder)
+    del bench.settings["before"]
+    assert bench.run(task).embedded == 8
+    assert verify_all(task, deep=True).ok
+
+
+def test_a_fault_elsewhere_keeps_the_batch_that_was_running(archive, bench, monkeypatch) -> None:
+    archive.add_drawn(range(12))
+    task = archive.task()
+    real, pushed = Job.push, []
+
+    def push(self, key, rendered) -> None:
+        pushed.append(key)
+        if len(pushed) == 6:
+            raise KeyboardInterrupt
+        real(self, key, rendered)
+
+    monkeypatch.setattr(Job, "push", push)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(task, precision="fp32")
+    assert Reader(current_cache(task, "resnet18").folder).rows == 4
+    assert not is_locked(current_cache(task, "resnet18").folder)
+
+
+def test_a_smaller_batch_that_memory_asked_for_stays(archive, bench) -> None:
+    archive.add_drawn(range(12))
+
+    def scarce() -> None:
+        if not bench.encoders["resnet18"].log and not bench.said:
+            raise RuntimeError("CUDA out of memory")
+
+    bench.settings["before"] = scarce
+    assert bench.run(archive.task(), precision="fp32").embedded == 12
+    # The second batch was gathered before the first had told how much fits.
+    assert bench.encoders["resnet18"].log == [2, 2, 4, 2, 2]
