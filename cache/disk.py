@@ -81,12 +81,24 @@ def append_durable(path: Path, line: bytes) -> None:
                 os.fsync(descriptor)
             raise
     finally:
-        os.close(descriptor)
+        # The fsync has said all there is; what close adds would only hide it.
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def fsync_folder(folder: Path) -> None:
     """Make the names in `folder` durable. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _fsync(folder, os.O_DIRECTORY)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the bytes of `path` durable; one that is not there is fine. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        _fsync(path, 0)
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -95,12 +107,13 @@ def fsync_folder(folder: Path) -> None:
 
 def make_folder(folder: Path) -> None:
     """Create `folder` and its missing parents, durably; an existing one is fine. Raises OSError."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder)
-    fsync_folder(folder.parent)
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+    # Whoever made an empty folder may have been killed before its name was durable.
+    if not any(folder.iterdir()):
+        fsync_folder(folder.parent)
 
 
 def move_durable(source: Path, target: Path) -> None:
@@ -229,10 +242,9 @@ class Staged(io.RawIOBase):
         super().close()
         if self._descriptor < 0:
             return
-        try:
+        # The first error matters more than these, and the next run drops a leftover.
+        with contextlib.suppress(OSError):
             os.close(self._descriptor)
-        finally:
-            if not self._finished:
-                # The first error matters more than a leftover, which the next run drops.
-                with contextlib.suppress(OSError):
-                    remove(self._temporary)
+        if not self._finished:
+            with contextlib.suppress(OSError):
+                remove(self._temporary)

@@ -1,5 +1,6 @@
 """One writer per cache, held by the kernel so that a killed process never blocks the next."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -46,13 +47,13 @@ class Lock:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
             return
-        try:
+        # A stale note in LOCK misleads nobody: only the kernel's lock counts.
+        with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
-        except OSError:
-            pass  # A stale note in LOCK misleads nobody: only the kernel's lock counts.
-        finally:
-            # Unlocked by hand, because forked workers share the descriptor and may outlive us.
+        # Unlocked by hand, because forked workers share the descriptor and may outlive us.
+        with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
+        with contextlib.suppress(OSError):
             os.close(descriptor)
 
     def _claim(self, descriptor: int) -> None:

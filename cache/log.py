@@ -18,6 +18,7 @@ FAILURES = "failures.jsonl"
 _SHARD_NAME = re.compile(r"([0-9]{6,9})-([0-9a-f]{8})\.h5", re.ASCII)
 _LINE = re.compile(rb"([0-9a-f]{8}) (\{.*\})")
 _DETAIL_CHARACTERS = 500
+_FAILURE_FIELDS = ("image", "status", "detail")
 
 
 class Commit(NamedTuple):
@@ -124,14 +125,17 @@ def _json_object(data: bytes) -> dict[str, Any] | None:
 
 
 def format_failures(failures: Mapping[bytes, Failure]) -> bytes:
-    """The lines of `failures`, each with its newline."""
-    return b"".join(
-        json.dumps(
-            {"image": key.hex(), "status": f.status, "detail": f.detail[:_DETAIL_CHARACTERS]}
-        ).encode()
-        + b"\n"
-        for key, f in failures.items()
-    )
+    """The lines of `failures`, each with its newline and a CRC of what it says."""
+    lines = []
+    for key, failure in failures.items():
+        said = [key.hex(), failure.status, failure.detail[:_DETAIL_CHARACTERS]]
+        fields = dict(zip(_FAILURE_FIELDS, said, strict=True))
+        lines.append(json.dumps({**fields, "crc32": _failure_crc(said)}).encode() + b"\n")
+    return b"".join(lines)
+
+
+def _failure_crc(said: list[Any]) -> str:
+    return f"{zlib.crc32(json.dumps(said).encode()):08x}"
 
 
 def read_failures(path: Path) -> dict[bytes, Failure]:
@@ -150,8 +154,10 @@ def read_failures(path: Path) -> dict[bytes, Failure]:
 def _parse_failures(lines: Iterable[bytes]) -> Iterable[tuple[bytes, Failure]]:
     for line in lines:
         fields = _json_object(line) or {}
-        image, status, detail = (fields.get(name) for name in ("image", "status", "detail"))
-        if not (isinstance(image, str) and isinstance(status, str) and isinstance(detail, str)):
+        said = [fields.get(name) for name in _FAILURE_FIELDS]
+        if not all(isinstance(text, str) for text in said):
             continue
-        if re.fullmatch(r"[0-9a-f]{64}", image):
+        image, status, detail = map(str, said)
+        whole = "crc32" not in fields or fields["crc32"] == _failure_crc(said)
+        if whole and re.fullmatch(r"[0-9a-f]{64}", image):
             yield bytes.fromhex(image), Failure(status, detail)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from cache import log, shard
 from cache.errors import CacheError
-from cache.log import Failure
-from cache.resume import SHARDS
-from cache.shard import Embeddings, ShardError
+from cache.log import Commit, Failure
+from cache.resume import SET_ASIDE, SHARDS
+from cache.shard import EMBED_AGAIN, Embeddings, ShardError
 from cache.spec import CacheRecord
 
 
@@ -29,11 +29,14 @@ class Reader:
         entries = log.read_log(folder / log.COMMITS)
         if entries.bad_lines:
             raise CacheError(
-                f"{folder / log.COMMITS}: line {entries.bad_lines[0]} is damaged; run embed again"
+                f"{folder / log.COMMITS}: line {entries.bad_lines[0]} is damaged; "
+                "run `archiveprobe embed TASK`, which mends it"
             )
         self.commits = entries.entries
-        for commit in self.commits:
-            self._check_size(commit)
+        lost = [commit for commit in self.commits if not self._is_there(commit)]
+        if lost:
+            raise CacheError(_lost(folder, lost))
+        self._proved: set[str] = set()
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
@@ -70,7 +73,8 @@ class Reader:
         """The rows of `keys`, in that order, repeats allowed; None is never there.
 
         Returns present (n,) and embeddings (n, views, *shape) float16, NaN where not present.
-        Every chunk of a shard is read once, under its checksum. Raises CacheError naming a shard
+        Every chunk of a shard is read once, and before the first one the whole shard is compared
+        with the log's SHA-256, once for this object. Raises CacheError naming a shard
         that is damaged, and for a cache without any row, whose row shape nobody knows.
         """
         if self.row_shape is None:
@@ -86,10 +90,16 @@ class Reader:
         for number in np.unique(owner):
             targets = order[owner == number]
             commit = self.commits[number]
+            self._prove(commit)
             with shard.open_checked(self._path(commit), self.row_shape, commit.rows) as file:
                 rows = where[targets] - self._starts[number]
                 shard.gather(file["embeddings"], rows, out, targets)
         return present, out
+
+    def _prove(self, commit: Commit) -> None:
+        if commit.file not in self._proved:
+            shard.prove(self._path(commit), commit.sha256)
+            self._proved.add(commit.file)
 
     @cached_property
     def _starts(self) -> NDArray[np.intp]:
@@ -106,16 +116,30 @@ class Reader:
                     raise ShardError(str(self._path(commit)), "a key occurs twice")
         return index
 
-    def _path(self, commit: log.Commit) -> Path:
+    def _path(self, commit: Commit) -> Path:
         return self.folder / SHARDS / commit.file
 
-    def _check_size(self, commit: log.Commit) -> None:
+    def _is_there(self, commit: Commit) -> bool:
         path = self._path(commit)
         try:
             size = path.lstat().st_size
         except FileNotFoundError:
-            raise ShardError(str(path), "missing") from None
+            return False
         except OSError as error:
             raise CacheError(f"cannot read {path}: {error.strerror}; check the disk") from error
         if size != commit.bytes:
-            raise ShardError(str(path), f"{size} bytes instead of {commit.bytes}")
+            raise ShardError(str(path), f"{size} bytes instead of {commit.bytes}", EMBED_AGAIN)
+        return True
+
+
+def _lost(folder: Path, commits: Sequence[Commit]) -> str:
+    rows = sum(commit.rows for commit in commits)
+    what = "1 row" if rows == 1 else f"{rows} rows"
+    first = commits[0].file
+    aside = (folder / SET_ASIDE / first).exists()
+    why = f"{first} was set aside as damaged" if aside else f"{folder / SHARDS / first} is missing"
+    more = f" and {len(commits) - 1} more like it" if len(commits) > 1 else ""
+    return (
+        f"{what} of the cache {folder} lost the embedding ({why}{more}): "
+        "run `archiveprobe embed TASK`, which computes what is lost again"
+    )

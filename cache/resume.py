@@ -4,6 +4,7 @@ Only under the lock. Nothing is deleted but temporaries: what cannot be used is 
 rows count as absent and are computed again.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,7 @@ def resume(folder: Path, row_shape: tuple[int, ...] | None) -> State:
         disk.make_folder(folder / SHARDS)
         for place in (folder, folder / SHARDS):
             disk.drop_temporaries(place)
+        _catch_up(folder)
         written = log.read_log(folder / log.COMMITS)
         for commit in written.entries:
             _keep(folder, commit, row_shape, state)
@@ -58,6 +60,14 @@ def resume(folder: Path, row_shape: tuple[int, ...] | None) -> State:
         _settle_log(folder, written, kept, state)
         state.next_sequence = _next_sequence(folder)
     return state
+
+
+def _catch_up(folder: Path) -> None:
+    """Make durable what a killed writer had not come to: it is counted as done from here on."""
+    for name in (log.COMMITS, log.FAILURES):
+        disk.fsync_file(folder / name)
+    for place in (folder, folder / SHARDS):
+        disk.fsync_folder(place)
 
 
 def set_aside(folder: Path, name: str) -> None:
@@ -86,7 +96,9 @@ def _keep(folder: Path, commit: Commit, row_shape: tuple[int, ...] | None, state
 
 
 def _orphans(folder: Path, logged: set[str]) -> list[Path]:
-    shards = (folder / SHARDS).iterdir()
+    """The shards that the log does not name."""
+    place = folder / SHARDS
+    shards = place.iterdir() if place.is_dir() else ()
     names = (p for p in shards if log.shard_sequence(p.name) is not None and p.name not in logged)
     return sorted(names)
 
@@ -109,7 +121,8 @@ def _known(path: Path, row_shape: tuple[int, ...] | None) -> tuple[int, ...]:
 
 def _verified(path: Path, row_shape: tuple[int, ...]) -> tuple[Commit, list[bytes]]:
     with shard.open_checked(path, row_shape):
-        data = path.read_bytes()
+        pass  # Its form comes before its bytes, and a fault of the disk is none of the shard.
+    data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     rows = shard.read(data, row_shape)
     if f"-{sha256[:8]}.h5" not in path.name:
@@ -144,17 +157,18 @@ def agree(
     fingerprint: Mapping[str, Any],
     request: Mapping[str, Any],
     row_shape: tuple[int, ...] | None,
-) -> spec.CacheRecord:
-    """The record of `folder`, written or brought up to date. Needs the lock.
+) -> tuple[spec.CacheRecord, list[str]]:
+    """The record of `folder`, written or brought up to date, and what was repaired for that.
 
-    Raises CacheError when the folder belongs to another fingerprint or row shape.
+    Needs the lock. Raises CacheError when the folder belongs to another fingerprint or row shape,
+    or nothing tells which one it belongs to.
     """
     shape = None if row_shape is None else storable_shape(folder, row_shape)
     record = spec.CacheRecord(folder, fingerprint, request, shape)
-    if not (folder / spec.FILE).exists():
+    old, notes = _stored_record(record)
+    if old is None:
         record.write()
-        return record
-    old = spec.CacheRecord.read(folder)
+        return record, notes
     changed = spec.differences(old.fingerprint, fingerprint)
     if old.row_shape is not None and shape not in (None, old.row_shape):
         changed.append(("row shape", list(old.row_shape), list(shape or ())))
@@ -167,7 +181,41 @@ def agree(
     record = replace(record, row_shape=shape or old.row_shape)
     if record.row_shape != old.row_shape or spec.differences(old.request, request):
         record.write()
-    return record
+    return record, notes
+
+
+def _stored_record(wanted: spec.CacheRecord) -> tuple[spec.CacheRecord | None, list[str]]:
+    """The record on disk; None for a new cache. One that is lost or damaged is made anew.
+
+    That needs a folder name which says that its shards are those of the wanted fingerprint.
+    """
+    folder = wanted.folder
+    path = folder / spec.FILE
+    with disk.explained(f"read {path}"):
+        there, shards = path.exists(), _orphans(folder, set())
+    if not there and not shards:
+        return None, []
+    try:
+        if there:
+            return spec.CacheRecord.read(folder), []
+        raise spec.DamagedRecordError(path, "it is missing")
+    except spec.DamagedRecordError as error:
+        if not folder.name.endswith(f"-{wanted.digest[:16]}"):
+            raise
+        with disk.explained(f"read {folder / SHARDS}"):
+            restored = replace(wanted, row_shape=_declared_row_shape(shards))
+        restored.write()
+        return restored, [f"{spec.FILE} was written anew ({error.reason})"]
+
+
+def _declared_row_shape(shards: list[Path]) -> tuple[int, ...] | None:
+    """What the first whole shard says of its rows."""
+    for path in shards:
+        with contextlib.suppress(ShardError):
+            row_shape = shard.declared_row_shape(path)
+            _verified(path, row_shape)
+            return row_shape
+    return None
 
 
 def storable_shape(folder: Path, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,10 +6,11 @@ be the work of a fault or of a stranger. So the structure is compared with the o
 """
 
 import contextlib
+import hashlib
 import io
 import math
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,14 +31,18 @@ _VERSION = 1
 Embeddings = NDArray[np.float16]
 
 
+EMBED_AGAIN = "run `archiveprobe embed TASK`, which computes its rows again"
+_VERIFY_FIRST = (
+    "run `archiveprobe cache verify TASK --deep`, which sets it aside, then `archiveprobe embed "
+    "TASK`, which computes its rows again"
+)
+
+
 class ShardError(CacheError):
     """A shard is missing, damaged or not in our form; its rows have to be computed again."""
 
-    def __init__(self, where: str, reason: str) -> None:
-        super().__init__(
-            f"{where}: {reason}; run `archiveprobe cache verify --deep`, which sets it aside, "
-            "then embed again"
-        )
+    def __init__(self, where: str, reason: str, advice: str = _VERIFY_FIRST) -> None:
+        super().__init__(f"{where}: {reason}; {advice}")
         self.reason = reason
 
 
@@ -53,21 +58,32 @@ class Shard(NamedTuple):
 
 def build(
     keys: NDArray[np.uint8],
-    embeddings: Embeddings,
+    embeddings: Embeddings | Sequence[Embeddings],
     norm: NDArray[np.float32],
     view_ok: NDArray[np.bool_],
 ) -> bytes:
     """The bytes of a shard; equal rows give equal bytes.
 
-    keys (n, 32), embeddings (n, views, *shape), norm (L2, before the cast) and view_ok (n, views),
-    n at least 1.
+    keys (n, 32), embeddings (n, views, *shape) or their n rows, norm (L2, before the cast) and
+    view_ok (n, views), n at least 1.
     """
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=LIBVER) as file:
         file.attrs.create("version", _VERSION, dtype="<u4")
         file.attrs.create("format", np.bytes_(_FORMAT))
-        for name, data in Shard(keys, embeddings, norm, view_ok)._asdict().items():
-            write_checksummed(file, name, data.shape, data.dtype)[...] = data
+        parts: dict[str, Any] = {
+            "key": keys,
+            "embeddings": embeddings,
+            "norm": norm,
+            "view_ok": view_ok,
+        }
+        for name, rows in parts.items():
+            first = rows[0]
+            dataset = write_checksummed(file, name, (len(rows), *first.shape), first.dtype)
+            # Chunk by chunk, so that rows need not lie in memory a second time.
+            step = dataset.chunks[0]
+            for start in range(0, len(rows), step):
+                dataset[start : start + step] = np.stack(rows[start : start + step])
     return buffer.getvalue()
 
 
@@ -118,7 +134,7 @@ def _readable_size(path: Path) -> int:
     try:
         status = path.lstat()
     except FileNotFoundError:
-        raise ShardError(str(path), "missing") from None
+        raise ShardError(str(path), "missing", EMBED_AGAIN) from None
     except OSError as error:
         raise CacheError(f"cannot read {path}: {error.strerror}; check the disk") from error
     if not stat.S_ISREG(status.st_mode):
@@ -180,6 +196,30 @@ def _check_shapes(file: h5py.File, row_shape: tuple[int, ...], rows: int | None,
             raise ValueError(f"{name} has foreign chunks")
 
 
+def declared_row_shape(path: Path) -> tuple[int, ...]:
+    """The row shape (views, *shape) that a shard declares, not checked. Raises ShardError."""
+    _readable_size(path)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            _check_members(file)
+            shape: tuple[int, ...] = file["embeddings"].shape
+            return shape[1:]
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise ShardError(str(path), "damaged or not a shard") from error
+
+
+def prove(path: Path, sha256: str) -> None:
+    """Check the bytes of a shard file against the log's digest.
+
+    HDF5's checksums tell neither chunks that changed places nor 0xFFFF from 0. Raises ShardError.
+    """
+    _readable_size(path)
+    with disk.explained(f"read {path}"), path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != sha256:
+        raise ShardError(str(path), "its SHA-256 is not the log's")
+
+
 def read_keys(path: Path, row_shape: tuple[int, ...], rows: int | None = None) -> list[bytes]:
     """The row keys of a shard, in order. Raises ShardError."""
     with open_checked(path, row_shape, rows) as file:
@@ -217,7 +257,8 @@ def row_norms(embeddings: NDArray[Any]) -> NDArray[np.float32]:
     flat = embeddings.reshape(*embeddings.shape[:2], -1)
     norms = np.empty(flat.shape[:2], np.float32)
     for i, row in enumerate(flat):  # Row by row, so that the float64 copy stays small.
-        norms[i] = np.linalg.norm(row.astype(np.float64), axis=-1)
+        exact = row.astype(np.float64)
+        norms[i] = np.sqrt(np.vecdot(exact, exact))
     return norms
 
 

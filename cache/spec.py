@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ FILE = "fingerprint.json"
 _DIGEST_CHARACTERS = 16
 _SLUG_CHARACTERS = 120  # Room for the digest and for suffixes within a file system's 255 bytes.
 _MOST_AXES = 16
+_MOST_NUMBERS = 2**28  # In one row; half a gigabyte.
 
 
 class _Absent:
@@ -67,8 +70,13 @@ def _differences(prefix: str, old: dict[str, Any], new: dict[str, Any]) -> Itera
         before, after = old.get(key, ABSENT), new.get(key, ABSENT)
         if isinstance(before, dict) and isinstance(after, dict):
             yield from _differences(f"{prefix}{key}.", before, after)
-        elif before is ABSENT or after is ABSENT or canonical(before) != canonical(after):
+        elif before is ABSENT or after is ABSENT or _text(before) != _text(after):
             yield f"{prefix}{key}", before, after
+
+
+def _text(value: Any) -> str:
+    """JSON that any string fits into, also one with bytes of a file name that are not UTF-8."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,12 +85,24 @@ def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+class DamagedRecordError(CacheError):
+    """A fingerprint.json whose content does not prove itself."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} is damaged ({reason}): run `archiveprobe embed TASK`, which writes it anew; "
+            f"where that does not help, move the folder {path.parent} away first"
+        )
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class CacheRecord:
     """The content of one fingerprint.json.
 
     `row_shape` is (views, *shape) of one row, None until the first row was written. Only the
-    fingerprint is under the digest; the request and the row shape stand beside it.
+    fingerprint is under the digest; the request and the row shape stand beside it, and all three
+    under a CRC.
     """
 
     folder: Path
@@ -97,7 +117,10 @@ class CacheRecord:
 
     @classmethod
     def read(cls, folder: Path) -> "CacheRecord":
-        """Read and check `<folder>/fingerprint.json`. Raises CacheError when it cannot be used."""
+        """Read and check `<folder>/fingerprint.json`.
+
+        Raises CacheError: it cannot be read, or is damaged (DamagedRecordError).
+        """
         path = folder / FILE
         with disk.explained(f"read {path}"):
             data = path.read_bytes()
@@ -106,9 +129,7 @@ class CacheRecord:
             return cls._from_content(folder, content)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = str(error) if type(error) is ValueError else "it is not in the cache's form"
-            raise CacheError(
-                f"{path} is damaged ({reason}): move the folder {folder} away and run embed again"
-            ) from error
+            raise DamagedRecordError(path, reason) from error
 
     @classmethod
     def _from_content(cls, folder: Path, content: Any) -> "CacheRecord":
@@ -117,7 +138,11 @@ class CacheRecord:
             raise TypeError("fingerprint and request are objects")
         if content["sha256"] != fingerprint_digest(fingerprint):
             raise ValueError("its SHA-256 does not match the fingerprint")
-        return cls(folder, fingerprint, request, _row_shape(content.get("row_shape")))
+        row_shape = content.get("row_shape")
+        crc32 = _crc32(fingerprint, request, row_shape)
+        if content.get("crc32", crc32) != crc32:
+            raise ValueError("its CRC does not match the request and the row shape")
+        return cls(folder, fingerprint, request, _row_shape(row_shape))
 
     def write(self) -> None:
         """Put the record on disk, atomically and durably. Raises CacheError; needs the lock."""
@@ -126,10 +151,17 @@ class CacheRecord:
             "sha256": self.digest,
             "request": self.request,
             "row_shape": self.row_shape,
+            "crc32": _crc32(self.fingerprint, self.request, self.row_shape),
         }
         text = json.dumps(content, sort_keys=True, indent=2, allow_nan=False)
         with disk.explained(f"write {self.folder / FILE}"):
             disk.write_durable(self.folder / FILE, f"{text}\n".encode())
+
+
+def _crc32(*parts: Any) -> str:
+    # Through `_plain`, so that what was read gives the same bytes as what was built; it also
+    # refuses what could not be compared later, such as 1e999.
+    return f"{zlib.crc32(_text(_plain({'parts': parts})).encode()):08x}"
 
 
 def _row_shape(value: Any) -> tuple[int, ...] | None:
@@ -140,7 +172,7 @@ def checked_row_shape(value: Iterable[Any]) -> tuple[int, ...]:
     """`value` as a row shape (views, *shape), all positive. Raises ValueError."""
     shape = tuple(value)
     right = all(type(length) is int and length > 0 for length in shape)
-    if not right or not 1 <= len(shape) <= _MOST_AXES:
+    if not right or not 1 <= len(shape) <= _MOST_AXES or math.prod(shape) > _MOST_NUMBERS:
         raise ValueError(f"the row shape {shape!r} is not (views, ...)")
     return shape
 

@@ -21,7 +21,9 @@ from cache.resume import SHARDS, State, agree, resume, storable_shape
 __all__ = ["COMMIT_BYTES", "COMMIT_SECONDS", "Failure", "Reader", "Writer"]
 
 COMMIT_SECONDS = 60.0
-COMMIT_BYTES = 32 * 2**20
+# A commit needs this much once more, for the shard that it builds.
+COMMIT_BYTES = 8 * 2**20
+_INFINITY = 0x7C00
 
 
 class _Row(NamedTuple):
@@ -88,8 +90,9 @@ class Writer:
         lock = Lock(folder)
         lock.acquire()
         try:
-            record = agree(folder, fingerprint, request, row_shape)
+            record, notes = agree(folder, fingerprint, request, row_shape)
             state = resume(folder, record.row_shape)
+            state.notes[:0] = notes
             return cls(
                 lock, record, state, commit_seconds=commit_seconds, commit_bytes=commit_bytes
             )
@@ -121,7 +124,7 @@ class Writer:
         self._check_shape(exact.shape)
         # Cast first: 65520 is finite until it is stored. The copy also detaches a reused buffer.
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            stored = exact.astype(np.float16)
+            stored = exact.astype(np.float16, order="C")
         status = _unusable(stored)
         if status is not None:
             self.fail(key, status, f"the embedding is {status.replace('_', '-')} as float16")
@@ -182,7 +185,8 @@ class Writer:
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         queued = len(self._rows) * self._rows[0].embedding.nbytes if self._rows else 0
-        if now - self._since >= seconds or queued > most_bytes:
+        # A clock that went back must not put the commit off.
+        if not 0 <= now - self._since < seconds or queued > most_bytes:
             self.commit()
 
     def _commit_rows(self) -> None:
@@ -190,7 +194,7 @@ class Writer:
         norms = np.stack([row.norm for row in self._rows])
         data = shard.build(
             np.frombuffer(b"".join(row.key for row in self._rows), np.uint8).reshape(-1, 32),
-            np.stack([row.embedding for row in self._rows]),
+            [row.embedding for row in self._rows],
             norms,
             np.ones(norms.shape, np.bool_),
         )
@@ -233,7 +237,8 @@ def _check_key(key: bytes) -> None:
 
 
 def _unusable(stored: NDArray[np.float16]) -> str | None:
-    views = stored.reshape(len(stored), -1)
-    if not np.isfinite(views).all():
+    # Without the sign, the bits of float16 are ordered as its values, then infinity, then NaN.
+    largest = (stored.reshape(len(stored), -1).view(np.uint16) & 0x7FFF).max(axis=1)
+    if largest.max() >= _INFINITY:
         return "non_finite"
-    return None if views.any(axis=1).all() else "zero"
+    return None if largest.all() else "zero"

@@ -9,7 +9,7 @@ from cache import disk, log, shard
 from cache.errors import CacheError
 from cache.lock import Lock
 from cache.log import Commit
-from cache.resume import SHARDS, set_aside
+from cache.resume import SET_ASIDE, SHARDS, set_aside
 from cache.shard import ShardError
 from cache.spec import CacheRecord
 
@@ -82,7 +82,9 @@ def _check_size(path: Path, commit: Commit) -> None:
     try:
         size = path.lstat().st_size
     except FileNotFoundError:
-        raise ShardError(str(path), "missing") from None
+        aside = (path.parents[1] / SET_ASIDE / path.name).exists()
+        reason = f"set aside before; embed computes its {commit.rows} rows again"
+        raise ShardError(str(path), reason if aside else "missing") from None
     except OSError as error:
         raise CacheError(f"cannot read: {error.strerror}") from error
     if size != commit.bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache import disk
+from cache import disk, lock
 from cache.store import Writer
 
 FINGERPRINT = {"backbone": "tiny", "views": ["center", "flip"], "precision": "fp32"}
@@ -21,6 +21,12 @@ def rows() -> dict[bytes, np.ndarray]:
     """Seven rows of two views of three numbers."""
     rng = np.random.default_rng(7)
     return {bytes([i]) * 32: rng.standard_normal((2, 3)).astype(np.float32) for i in range(7)}
+
+
+@pytest.fixture
+def fingerprint() -> dict[str, Any]:
+    """What `open_writer` and `write` say that the rows depend on."""
+    return FINGERPRINT
 
 
 @pytest.fixture
@@ -54,21 +60,34 @@ class Dead(BaseException):
 
 
 class FaultyOs:
-    """Stands in for `os` in `cache.disk`; the call number `at` that changes the disk fails.
+    """Stands in for `os` in `cache.disk`; the call number `at` that concerns the disk fails.
 
-    mode "once": this call alone raises ENOSPC; "full": this and every later one that needs
-    space; "dead": nothing changes the disk from here on. A failing write puts half its bytes.
+    mode "once": this call alone raises the error `number`; "full": this and every later one that
+    needs space; "gone": this and every later one; "dead": nothing changes the disk from here on.
+    A failing write puts half its bytes, a failing close closes. Only EIO meets reads as well.
     """
 
-    CHANGES = ("open", "write", "fsync", "replace", "ftruncate", "mkdir", "unlink", "rmdir")
-    NEEDS_SPACE = ("open", "write", "fsync", "mkdir")
+    CHANGES = (
+        "open",
+        "write",
+        "pwrite",
+        "fsync",
+        "replace",
+        "ftruncate",
+        "mkdir",
+        "unlink",
+        "rmdir",
+    )
+    NEEDS_SPACE = ("open", "write", "pwrite", "fsync", "mkdir")
+    READS = ("pread", "fstat", "lseek", "readv", "close")
 
-    def __init__(self, at: int, mode: str) -> None:
-        self.at, self.mode, self.calls = at, mode, 0
+    def __init__(self, at: int, mode: str, number: int = errno.ENOSPC) -> None:
+        self.at, self.mode, self.number, self.calls = at, mode, number, 0
+        self._names = {*self.CHANGES, *(self.READS if number == errno.EIO else ())}
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
-        if name not in self.CHANGES:
+        if name not in self._names:
             return real
 
         def call(*arguments: Any, **options: Any) -> Any:
@@ -77,23 +96,26 @@ class FaultyOs:
                 return real(*arguments, **options)
             if name == "write" and self.calls == self.at:
                 real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+            if name == "close":
+                real(*arguments)
             if self.mode == "dead":
                 raise Dead
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(self.number, os.strerror(self.number))
 
         return call
 
     def _fails(self, name: str) -> bool:
         if self.calls <= self.at or self.mode == "once":
             return self.calls == self.at
-        return self.mode == "dead" or name in self.NEEDS_SPACE
+        return self.mode in ("dead", "gone") or name in self.NEEDS_SPACE
 
 
 @pytest.fixture
-def faulty_os(monkeypatch) -> Iterator[Callable[[int, str], FaultyOs]]:
-    def install(at: int, mode: str) -> FaultyOs:
-        faulty = FaultyOs(at, mode)
-        monkeypatch.setattr(disk, "os", faulty)
+def faulty_os(monkeypatch) -> Iterator[Callable[..., FaultyOs]]:
+    def install(at: int, mode: str, number: int = errno.ENOSPC, modules: Any = (disk,)) -> FaultyOs:
+        faulty = FaultyOs(at, mode, number)
+        for module in modules:
+            monkeypatch.setattr(module, "os", faulty)
         return faulty
 
     yield install
@@ -102,7 +124,11 @@ def faulty_os(monkeypatch) -> Iterator[Callable[[int, str], FaultyOs]]:
 
 @pytest.fixture
 def working_os(monkeypatch) -> Callable[[], None]:
-    return lambda: monkeypatch.setattr(disk, "os", os)
+    def working_os() -> None:
+        for module in (disk, lock):
+            monkeypatch.setattr(module, "os", os)
+
+    return working_os
 
 
 @pytest.fixture

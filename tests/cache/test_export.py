@@ -8,6 +8,7 @@ from cache import spec
 from cache.errors import CacheError
 from cache.export import export
 from cache.store import Reader, Writer
+from cache.verify import repair, verify
 
 
 @pytest.fixture
@@ -111,11 +112,34 @@ def test_a_full_disk_at_any_call_leaves_nothing(
         run()
 
 
-def test_a_damaged_cache_leaves_nothing(tmp_path, reader, rows):
+def test_a_damaged_cache_leaves_nothing_and_says_the_way_out(tmp_path, reader, rows, write):
+    """A user took what each message advises, and must not go in circles."""
+    folder = reader.folder
     path = reader.folder / "shards" / reader.commits[0].file
     data = bytearray(path.read_bytes())
     data[data.index(next(iter(rows.values())).astype(np.float16).tobytes())] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CacheError, match="embed again"):
-        export(tmp_path / "out.h5", columns(7), list(rows), {"b": reader})
+    out = tmp_path / "out.h5"
+    with pytest.raises(CacheError, match=r"cache verify TASK --deep`, .* `archiveprobe embed TASK"):
+        export(out, columns(7), list(rows), {"b": reader})
     assert [p for p in tmp_path.iterdir() if p.is_file()] == []
+
+    repair(folder, verify(folder, deep=True))
+    with pytest.raises(CacheError, match="lost the embedding") as caught:
+        Reader(folder)
+    message = str(caught.value)
+    assert message.startswith(f"3 rows of the cache {folder} lost the embedding ({path.name} was ")
+    assert "`archiveprobe embed TASK`, which computes" in message
+    assert "verify" not in message
+
+    write(folder, rows)
+    export(out, columns(7), list(rows), {"b": Reader(folder)})
+    with h5py.File(out) as file:
+        assert not np.isnan(file["embeddings/b"][...]).any()
+
+
+def test_several_lost_shards_are_counted(reader):
+    for path in sorted((reader.folder / "shards").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(CacheError, match=r"4 rows .* \(.*/000001-.*is missing and 1 more like it"):
+        Reader(reader.folder)

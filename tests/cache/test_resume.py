@@ -1,10 +1,13 @@
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cache import log, shard
-from cache.store import Reader
+from cache import log, shard, spec
+from cache.errors import CacheError
+from cache.lock import is_locked
+from cache.store import Reader, Writer
 from cache.verify import verify
 
 
@@ -172,3 +175,46 @@ def test_torn_failures_do_not_swallow_the_next(cached, open_writer):
     with open_writer(cached) as writer:
         writer.fail(b"f" * 32, "decode", "detail")
     assert Reader(cached).failures == {b"f" * 32: ("decode", "detail")}
+
+
+@pytest.fixture
+def named(tmp_path, rows, write, fingerprint):
+    """A cache whose folder name says which fingerprint it belongs to."""
+    folder = tmp_path / spec.folder_name("tiny", fingerprint)
+    write(folder, rows)
+    return folder
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize("harm", [cut, Path.unlink])
+def test_a_lost_record_is_written_anew_and_costs_no_row(named, rows, open_writer, harm):
+    whole = (named / spec.FILE).read_bytes()
+    harm(named / spec.FILE)
+    with open_writer(named) as writer:
+        assert writer.keys == set(rows)
+        [note] = writer.notes
+        assert note.startswith("fingerprint.json was written anew")
+    assert (named / spec.FILE).read_bytes() == whole
+    assert complete(named, rows, open_writer) == 0
+
+
+def test_a_lost_record_takes_the_row_shape_from_a_whole_shard(named, rows, open_writer):
+    (named / spec.FILE).unlink()
+    (named / log.COMMITS).unlink()
+    cut(shards(named)[0])
+    with pytest.raises(CacheError, match="row shape"):
+        open_writer(named, row_shape=(4, 5))
+    assert complete(named, rows, open_writer) == 3
+
+
+@pytest.mark.parametrize("harm", [cut, Path.unlink])
+def test_without_a_record_nothing_is_believed_of_another_fingerprint(named, fingerprint, harm):
+    harm(named / spec.FILE)
+    before = shards(named)
+    with pytest.raises(CacheError, match=r"move the folder .* away"):
+        Writer.open(named, fingerprint | {"precision": "bf16"}, {})
+    assert shards(named) == before
+    assert not is_locked(named)

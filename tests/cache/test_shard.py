@@ -175,7 +175,7 @@ def test_hostile_shards_are_refused_before_a_read(
     with pytest.raises(ShardError) as caught:
         shard.read(path, ROW_SHAPE, rows)
     assert str(path) in str(caught.value)
-    assert "embed again" in str(caught.value)
+    assert "archiveprobe embed TASK" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -288,7 +288,7 @@ def test_missing_and_cut_shards_are_named(folder, rows, write, damage):
     write(folder, rows)
     path = shard_of(folder)
     damage(path)
-    with pytest.raises(CacheError, match="embed again") as caught:
+    with pytest.raises(CacheError, match="archiveprobe embed TASK") as caught:
         Reader(folder)
     assert str(path) in str(caught.value)
 
@@ -300,7 +300,7 @@ def test_a_checksum_error_on_reading_is_named_and_gives_no_zeros(folder, rows, w
     inside = list(rows.values())[3].astype(np.float16).tobytes()
     data[data.index(inside)] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CacheError, match="embed again") as caught:
+    with pytest.raises(CacheError, match="archiveprobe embed TASK") as caught:
         Reader(folder).read(list(rows))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

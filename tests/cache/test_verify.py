@@ -85,7 +85,9 @@ def test_a_bad_shard_is_set_aside_and_its_rows_computed_again(cached, rows, open
         repair(cached, report)
     assert repair(cached, report) == [path.name]
     assert (cached / "set-aside" / path.name).read_bytes() == data
-    with pytest.raises(CacheError, match="embed again"):
+    again = "set aside before; embed computes its 3 rows again"
+    assert verify(cached, deep=True).bad == [f"{path.name}: {again}"]
+    with pytest.raises(CacheError, match=r"3 rows .* lost the embedding .*embed TASK`, which comp"):
         Reader(cached)
     with open_writer(cached) as writer:
         absent = set(rows) - writer.keys
