@@ -14,7 +14,8 @@ from embed.fingerprint import request
 from task.config import Task, load_task
 from task.errors import InputError
 from task.manifest import Entry, read_manifest
-from task.rows import Row, locate, read_rows, readable
+from task.pictures import readable
+from task.rows import Row, locate, read_rows
 from task.texts import has_texts
 
 

@@ -12,6 +12,7 @@ from embed.progress import Progress, silent
 from embed.views import view_set
 from task.config import Task
 from task.manifest import Entry, scan
+from task.missing import report_missing
 from task.rows import Row, read_rows
 from task.texts import texts
 
@@ -78,9 +79,10 @@ def plan(
     device = options.device or default_device()
     check_device(device)
     check_precision(options.precision, device)
-    rows = read_rows(task)
+    rows = read_rows(task, notify=notify)
     with progress("reading", len(rows)) as advance:
         entries = scan(task, rows, rehash=options.rehash, on_hashed=advance)
+    report_missing(task, entries, notify)
     settings = Settings(options.precision, device, options.batch_size, options.rehash)
     lane = ThreadPoolExecutor(1, "forward")
     wordings = texts(task, rows)

@@ -116,6 +116,7 @@ class _Record:
         self._work = work
         self._observed: dict[str, Observation] = {}
         self._saved = time.monotonic()
+        self._pause = _SAVE_SECONDS
 
     @property
     def entries(self) -> list[Entry]:
@@ -123,12 +124,15 @@ class _Record:
 
     def add(self, item: Prepared) -> None:
         self._observed[item.digest] = item.observation
-        if time.monotonic() - self._saved > _SAVE_SECONDS:
+        if time.monotonic() - self._saved > self._pause:
             self.save()
 
     def save(self) -> None:
+        started = time.monotonic()
         write_manifest(self._work.task, self.entries)
         self._saved = time.monotonic()
+        # A million rows take ten seconds to write: that may cost a twentieth of a run.
+        self._pause = max(_SAVE_SECONDS, 20 * (self._saved - started))
 
 
 def _warn_of_contradictions(work: Plan, notify: Notify) -> None:
@@ -139,11 +143,13 @@ def _warn_of_contradictions(work: Plan, notify: Notify) -> None:
 
 def _cut_folds(work: Plan, entries: list[Entry], notify: Notify) -> None:
     if not any(row.label is not None for row in work.rows):
+        why = "" if work.task.labels else f": labels is empty in {work.task.file}"
+        notify(f"no folds: no labelled rows{why}")
         return
     try:
         table = ensure_folds(work.task, work.rows, entries)
     except InputError as error:
-        notify(f"no folds yet: {error}")
+        notify(str(error))
         return
     if table.spanning:
         notify(f"{table.spanning} near-duplicate groups now span several folds")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -26,10 +27,20 @@ Channels = tuple[Finite, Finite, Finite]
 def _scalar(value: Any) -> Any:
     if not isinstance(value, str | int | float):
         raise ValueError("a string, a number, true or false is needed")
+    # Beyond that, or nan, it could not be written into a cache's record.
+    if not isinstance(value, str) and not abs(value) < 2**63:
+        raise ValueError("a finite number within 64 bits is needed")
+    return value
+
+
+def _path(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("no path holds a NUL character")
     return value
 
 
 Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar)]
+PathText = Annotated[str, AfterValidator(_path)]
 
 
 class _Section(BaseModel):
@@ -39,8 +50,8 @@ class _Section(BaseModel):
 class Images(_Section):
     """Where the photographs lie, and which columns of the table say what."""
 
-    root: str = "images"
-    table: str | None = None
+    root: PathText = "images"
+    table: PathText | None = None
     id: str = "image"
     path: str | None = None
     label: str = "label"
@@ -89,7 +100,7 @@ class OwnBackbone(_Section):
 
     library: Literal["timm", "open_clip"]
     name: str
-    weights: str = "pretrained"
+    weights: PathText = "pretrained"
     arguments: dict[str, Scalar] = {}
     preprocess: Preprocess | None = None
 
@@ -97,9 +108,17 @@ class OwnBackbone(_Section):
 class Submission(_Section):
     """The form of the file to hand in."""
 
-    template: str | None = None
-    columns: Annotated[tuple[str, ...], Field(strict=False)] = ("image", "label")
+    template: PathText | None = None
+    columns: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("image", "label")
     unreadable: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Submission":
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError("columns: every column once")
+        if not all(column.strip() for column in self.columns):
+            raise ValueError("columns: no empty name")
+        return self
 
 
 class Task(_Section):
@@ -109,7 +128,7 @@ class Task(_Section):
     name: Annotated[str, Field(min_length=1)]
     labels: Annotated[tuple[str, ...], Field(strict=False)] = ()
     positive: str | None = None
-    corrections: str | None = None
+    corrections: PathText | None = None
     images: Images = Images()
     folds: Folds = Folds()
     embed: Embed = Embed()
@@ -225,10 +244,17 @@ def _explain(fault: Mapping[str, Any], file: Path) -> str:
     if fault["type"] == "value_error":
         where = "" if key == "task" else f"{key}: "
         return f"{where}{fault['ctx']['error']} in {file}: correct it"
-    given = repr(fault["input"])
-    shown = given if len(given) <= 60 else given[:57] + "..."
     wanted = fault["msg"].lower().replace("tuple", "list")
-    return f"wrong value for {key!r} in {file}: {wanted}, not {shown}: correct it"
+    return f"wrong value for {key!r} in {file}: {wanted}, not {_shown(fault['input'])}: correct it"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:
+        # Hexadecimal numbers may be longer than Python writes them in decimal.
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _keys_beside(place: list[str]) -> list[str]:

@@ -13,7 +13,8 @@ from task.rows import Row
 # copies and joins one strange pair, 8 finds 36; among 1,714 distinct real photographs 8 joins no
 # pair and 10 joins two. A strange pair costs nothing but a shared fold, a missed copy leaks.
 NEAR_BITS = 10
-_BLOCK = 2048
+# Pairs compared at a time: 8 MB of distances, however many photographs there are.
+_PAIRS = 1 << 20
 
 
 def near_duplicate_groups(entries: Sequence[Entry], *, bits: int = NEAR_BITS) -> np.ndarray:
@@ -66,12 +67,18 @@ def _near_pairs(entries: Sequence[Entry], bits: int) -> tuple[np.ndarray, np.nda
         for entry in entries
     ]
     places = np.array([at for at, value in enumerate(hashes) if value is not None], np.int64)
-    values = np.array([value for value in hashes if value is not None], np.uint64)
-    heads, tails = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for start in range(0, len(values), _BLOCK):
-        block = values[start : start + _BLOCK]
-        distance = np.bitwise_count(block[:, None] ^ values[None, start:])
-        row, column = np.nonzero(np.triu(distance <= bits, 1))
-        heads.append(places[start + row])
-        tails.append(places[start + column])
+    known = np.array([value for value in hashes if value is not None], np.uint64)
+    # Equal hashes join the first of their kind: a re-post seen n times makes n pairs, not n * n.
+    values, first, which = np.unique(known, return_index=True, return_inverse=True)
+    firsts = places[first]
+    heads, tails = [firsts[which]], [places]
+    start = 0
+    while start < len(values):
+        later = values[start:]
+        block = later[: max(1, _PAIRS // len(later))]
+        row, column = np.nonzero(np.bitwise_count(block[:, None] ^ later) <= bits)
+        once = row < column
+        heads.append(firsts[start + row[once]])
+        tails.append(firsts[start + column[once]])
+        start += len(block)
     return np.concatenate(heads), np.concatenate(tails)

@@ -1,26 +1,31 @@
 """work/folds.csv: repeated, stratified, grouped folds, cut once and the same for every system.
 
 New rows extend the cut; corrections of labels never move a row, so that figures stay comparable.
+Rows that left the table keep their lines: should they or their copies come back, they belong there.
+The file is not to be edited: every line bears the settings and a checksum of the whole.
 """
 
 import csv
+import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from task.config import Task
+from task.cut import balanced_cut
 from task.duplicates import near_duplicate_groups
 from task.errors import InputError
 from task.files import write_whole
 from task.manifest import Entry
 from task.rows import Row
+from task.table import long_cells
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Placed:
     """A row's group and its fold (from 0) in every repeat."""
 
@@ -68,19 +73,22 @@ def _check_enough(task: Task, rows: Sequence[Row]) -> None:
     labels = {row.label for row in rows}
     if len(labels) < 2:
         only = f"only {next(iter(labels))!r}" if labels else "none"
-        raise InputError(f"{task.file}: folds need labelled rows of two classes, found {only}")
+        raise InputError(
+            f"no folds yet: {task.file}: folds need labelled rows of two classes, found {only}: "
+            "label more"
+        )
     if len(rows) < task.folds.count:
         raise InputError(
-            f"{task.file}: {len(rows)} labelled rows do not fill {task.folds.count} folds: "
-            "label more, or lower folds.count"
+            f"no folds yet: {task.file}: {len(rows)} labelled rows do not fill {task.folds.count} "
+            "folds: label more, or lower folds.count"
         )
 
 
 def _check_groups(task: Task, groups: set[str]) -> None:
     if len(groups) < task.folds.count:
         raise InputError(
-            f"{task.file}: {len(groups)} groups do not fill {task.folds.count} folds: "
-            'lower folds.count, or set folds.group = "none"'
+            f"no folds yet: {task.file}: {len(groups)} groups do not fill {task.folds.count} "
+            'folds: lower folds.count, or set folds.group = "none"'
         )
 
 
@@ -136,59 +144,7 @@ def _homes(
     return home, spanning
 
 
-def balanced_cut(
-    labels: Sequence[str],
-    groups: Sequence[str],
-    fixed: Sequence[tuple[int, ...] | None],
-    *,
-    folds: int,
-    repeats: int,
-    seed: int,
-) -> list[tuple[int, ...]]:
-    """Deal whole groups to folds so that every fold gets its share of every label.
-
-    Groups go in random order, larger ones first, each to the fold where it adds least to the sum of
-    squared label counts, weighted by the labels' rarity. Rows with `fixed` folds stay there and
-    count.
-
-    Returns:
-        For every row its fold in every repeat.
-    """
-    classes, label_of = np.unique(np.asarray(labels), return_inverse=True)
-    names, group_of = np.unique(np.asarray(groups), return_inverse=True)
-    loose = np.array([given is None for given in fixed])
-    counts = np.zeros((len(names), len(classes)))
-    np.add.at(counts, (group_of[loose], label_of[loose]), 1)
-    weight = 1 / np.bincount(label_of, minlength=len(classes))
-    cut = np.zeros((len(labels), repeats), np.int64)
-    for repeat in range(repeats):
-        have = np.zeros((folds, len(classes)))
-        for at, place in enumerate(fixed):
-            if place is not None:
-                cut[at, repeat] = place[repeat]
-                have[place[repeat], label_of[at]] += 1
-        placed = _deal(counts, have, weight, np.random.default_rng([seed, repeat]))
-        cut[loose, repeat] = placed[group_of[loose]]
-    return [tuple(int(fold) for fold in row) for row in cut]
-
-
-def _deal(
-    counts: np.ndarray, have: np.ndarray, weight: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """The fold of every group; `counts` (groups, classes), `have` (folds, classes) is updated."""
-    order = rng.permutation(len(counts))
-    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
-    tie = rng.permutation(len(have))
-    placed = np.full(len(counts), -1)
-    for group in order:
-        gain = counts[group]
-        if not gain.any():
-            continue
-        cost = ((2 * have + gain) * gain * weight).sum(1)
-        best = np.lexsort((tie, have.sum(1), cost.round(9)))[0]
-        placed[group] = best
-        have[best] += gain
-    return placed
+_CUT = re.compile(r"(\d+) folds, (\d+) repeats, seed (\d+), group (.*)", re.DOTALL)
 
 
 def _settings(task: Task) -> str:
@@ -196,41 +152,68 @@ def _settings(task: Task) -> str:
     return f"{folds.count} folds, {folds.repeats} repeats, seed {folds.seed}, group {folds.group}"
 
 
+def _checksum(placed: Iterable[Placed]) -> str:
+    """Tells a file that lost lines, which would be cut anew and otherwise, from a whole one."""
+    total = hashlib.sha256()
+    for row in placed:
+        total.update(json.dumps([row.id, row.digest, row.group, *row.folds]).encode())
+    return total.hexdigest()[:16]
+
+
+def _columns(task: Task) -> list[str]:
+    repeats = (f"repeat{repeat}" for repeat in range(task.folds.repeats))
+    return ["id", "digest", "group", *repeats, "cut", "check"]
+
+
 def _read(task: Task) -> dict[str, Placed]:
     file = folds_file(task)
     try:
-        content = file.read_bytes().decode("utf-8")
+        content = file.read_bytes()
     except FileNotFoundError:
         return {}
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is damaged: restore it from a copy, or delete it") from None
+    # StringIO would take four bytes for every character of a file that is nearly all ASCII.
+    reader = csv.DictReader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""), strict=True)
     placed: dict[str, Placed] = {}
-    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    checks = set()
     try:
-        for cells in reader:
-            row = _parse(task, cells)
-            if placed.setdefault(row.id, row) is not row:
-                raise ValueError(f"id {row.id!r} stands there twice")
-        if not placed:
-            raise ValueError("no rows")
+        with long_cells():
+            for cells in reader:
+                if not placed:
+                    _check_settings(task, cells)
+                row = _parse(task, cells)
+                if placed.setdefault(row.id, row) is not row:
+                    raise ValueError(f"id {row.id!r} stands there twice")
+                checks.add(cells["check"])
+        if checks != {_checksum(placed.values())}:
+            raise ValueError("lines were lost or changed")
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{file} line {reader.line_num} is damaged ({error}): restore it from a copy, "
-            "or delete it and run every system again"
+            f"{file} is damaged or was edited (read up to line {reader.line_num}: {error}): "
+            "restore it from a copy, or delete it and run every system again"
         ) from None
     return placed
 
 
-def _parse(task: Task, cells: Mapping[Any, Any]) -> Placed:
-    if None in cells or None in cells.values():
-        raise ValueError("cells too many or too few")
-    if cells["cut"] != _settings(task):
+def _check_settings(task: Task, cells: Mapping[str | Any, str | Any]) -> None:
+    found = _CUT.fullmatch(cells["cut"])
+    if not found:
+        raise ValueError("no settings in the column 'cut'")
+    then = dict(zip(("count", "repeats", "seed", "group"), found.groups(), strict=True))
+    now = {key: str(value) for key, value in task.folds.model_dump().items()}
+    changed = [key for key in then if then[key] != now[key]]
+    if changed:
+        old, new = (", ".join(f"{key} = {of[key]}" for key in changed) for of in (then, now))
         raise InputError(
-            f"{folds_file(task)} was cut with {cells['cut']}, task.toml says {_settings(task)}: "
-            "restore [folds], or delete the file and run every system again"
+            f"{folds_file(task)} was cut with {old}, but [folds] in {task.file} now says {new}: "
+            "set it back, or delete that file and run every system again"
         )
+
+
+def _parse(task: Task, cells: Mapping[Any, Any]) -> Placed:
+    if list(cells) != _columns(task) or None in cells.values():
+        raise ValueError("cells too many or too few")
     folds = tuple(int(cells[f"repeat{repeat}"]) for repeat in range(task.folds.repeats))
-    if not all(0 <= fold < task.folds.count for fold in folds):
+    if cells["cut"] != _settings(task) or not all(0 <= fold < task.folds.count for fold in folds):
         raise ValueError("no such fold")
     return Placed(cells["id"], cells["digest"], cells["group"], folds)
 
@@ -238,8 +221,8 @@ def _parse(task: Task, cells: Mapping[Any, Any]) -> Placed:
 def _write(task: Task, table: FoldTable) -> None:
     out = io.StringIO()
     writer = csv.writer(out)
-    repeats = range(task.folds.repeats)
-    writer.writerow(["id", "digest", "group", *(f"repeat{repeat}" for repeat in repeats), "cut"])
+    writer.writerow(_columns(task))
+    ends = [_settings(task), _checksum(table.placed.values())]
     for row in table.placed.values():
-        writer.writerow([row.id, row.digest, row.group, *row.folds, _settings(task)])
+        writer.writerow([row.id, row.digest, row.group, *row.folds, *ends])
     write_whole(folds_file(task), out.getvalue().encode())

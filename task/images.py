@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from task.sniff import looks_cut, reason_for_unknown
 
@@ -60,9 +61,10 @@ _TRANSPOSE = {
 }
 _ORIENTATION_TAG = 0x0112
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What the decode saw: a status (`ok`, a flag or a rejection) and properties of the picture.
 
@@ -114,7 +116,7 @@ def digest(content: bytes) -> str:
 def decode(content: bytes) -> Photograph | Observation:
     """Decode the bytes of a file by the policy; a rejected one gives its Observation only."""
     try:
-        with warnings.catch_warnings(), _decoder_messages(content):
+        with warnings.catch_warnings(), _own_switches(), _decoder_messages(content):
             warnings.simplefilter("ignore")
             picture, seen = _load(content)
     except _RejectedError as rejected:
@@ -146,6 +148,7 @@ def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
         if image.mode not in MODES and not image.mode.startswith("I;16"):
             raise _RejectedError("mode_not_supported", f"mode {image.mode}")
         try:
+            turned_by_pillow = _tiff_orientation(image)
             image.load()
             seen = _properties(image)
             upright = _rgb(image)
@@ -154,7 +157,7 @@ def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
             raise _RejectedError(status, f"{type(error).__name__}: {error}") from None
     if seen["orientation"] in _TRANSPOSE:
         upright = upright.transpose(_TRANSPOSE[seen["orientation"]])
-    return upright, seen
+    return upright, seen | turned_by_pillow
 
 
 def _check_size(image: Image.Image) -> None:
@@ -173,13 +176,22 @@ def _properties(image: Image.Image) -> dict[str, Any]:
     except Exception:
         # A broken EXIF block says nothing about the pixels, which are loaded by now.
         orientation, tags = 1, 0
-    upright = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
     return {
         "format": image.format or "",
         "frames": int(getattr(image, "n_frames", 1)),
-        "orientation": upright,
+        "orientation": _valid(orientation),
         "exif": tags,
     }
+
+
+def _tiff_orientation(image: Image.Image) -> dict[str, int]:
+    """The orientation of a TIFF: Pillow applies it while loading, and drops the tag."""
+    tags = getattr(image, "tag_v2", None)
+    return {} if tags is None else {"orientation": _valid(tags.get(_ORIENTATION_TAG, 1))}
+
+
+def _valid(orientation: Any) -> int:
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -240,6 +252,17 @@ def _inner_box(pixels: np.ndarray, tolerance: int = 12) -> tuple[int, int, int, 
 
 
 @contextlib.contextmanager
+def _own_switches() -> Iterator[None]:
+    """Other libraries set Pillow's switches for the whole process; the policy has its own."""
+    theirs = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, PIXEL_LIMIT
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = theirs
+
+
+@contextlib.contextmanager
 def _decoder_messages(content: bytes) -> Iterator[None]:
     """Keep libtiff, which prints to file descriptor 2 itself, from writing over the progress."""
     if not content.startswith(_TIFF):
@@ -256,7 +279,8 @@ def _decoder_messages(content: bytes) -> Iterator[None]:
 
 
 def _line(text: str, limit: int = 200) -> str:
-    return " ".join(text.split())[:limit]
+    # An address differs from run to run, and a manifest should not.
+    return " ".join(_ADDRESS.sub("", text).split())[:limit]
 
 
 def rejected(status: str, detail: str = "", size: int | None = None) -> Observation:

@@ -6,8 +6,12 @@ Size, mtime and inode are kept as a hint that a file's digest is still the one r
 
 import csv
 import io
+import math
+import operator
 import os
+import re
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,14 +24,17 @@ from task.config import Task
 from task.errors import InputError
 from task.files import write_whole
 from task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, digest, rejected
-from task.rows import Row, locate, readable
+from task.pictures import readable
+from task.rows import Row, locate
+from task.table import long_cells
 
 # A file written in the same clock tick as it was hashed may change again unseen.
 _SETTLED_NS = 2_000_000_000
+_ROWS_AT_ONCE = 64
 DECODER = f"pillow-{'.'.join(version('pillow').split('.')[:2])}/policy-{POLICY['version']}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A row's photograph: where it lies, the digest of its bytes, and what was observed.
 
@@ -53,7 +60,11 @@ class Entry:
 
 
 _OBSERVED = [field.name for field in fields(Observation)]
+_DIGEST = re.compile("([0-9a-f]{64})?")
+_PHASH = re.compile("([0-9a-f]{16})?")
 _COLUMNS = ["id", "path", "digest", *_OBSERVED, "mtime_ns", "inode", "decoder"]
+_SEEN = operator.attrgetter(*_OBSERVED)
+_UNSEEN = [None] * len(_OBSERVED)
 _WHOLE = {"bytes", "width", "height", "frames", "orientation", "exif", "mtime_ns", "inode"}
 _REAL = {"border", "red", "green", "blue"}
 
@@ -71,15 +82,18 @@ def read_manifest(task: Task) -> list[Entry]:
     """
     file = manifest_file(task)
     try:
-        content = file.read_bytes().decode("utf-8", "surrogateescape")
+        content = io.BytesIO(file.read_bytes())
     except FileNotFoundError:
         return []
-    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    # StringIO would take four bytes for every character of a file that is nearly all ASCII.
+    text = io.TextIOWrapper(content, "utf-8", "surrogateescape", newline="")
+    reader = csv.reader(text, strict=True)
     try:
-        if reader.fieldnames != _COLUMNS:
-            raise ValueError("not its header")
-        return [_parse(cells) for cells in reader]
-    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        with long_cells():
+            if next(reader, None) != _COLUMNS:
+                raise ValueError("not its header")
+            return [_parse(cells) for cells in reader if cells]
+    except (csv.Error, ValueError) as error:
         raise InputError(
             f"{file} line {reader.line_num} is damaged ({error}): delete it and run embed again"
         ) from None
@@ -91,35 +105,41 @@ def write_manifest(task: Task, entries: Iterable[Entry]) -> None:
     writer = csv.writer(out)
     writer.writerow(_COLUMNS)
     for entry in entries:
-        observed = entry.observed
-        seen = [getattr(observed, name) if observed else "" for name in _OBSERVED]
-        decoder = DECODER if observed else ""
+        # None comes out as an empty cell.
+        seen, decoder = (_SEEN(entry.observed), DECODER) if entry.observed else (_UNSEEN, "")
         cells = [entry.id, entry.path, entry.digest, *seen, entry.mtime_ns, entry.inode, decoder]
-        writer.writerow("" if cell is None else cell for cell in cells)
+        writer.writerow(cells)
     write_whole(manifest_file(task), out.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def _parse(cells: Mapping[Any, Any]) -> Entry:
-    if None in cells or None in cells.values():
+def _whole(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def _real(text: str) -> float | None:
+    value = float(text) if text else None
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{text!r} measures nothing")
+    return value
+
+
+_READ = [_whole if name in _WHOLE else _real if name in _REAL else str for name in _COLUMNS]
+
+
+def _parse(cells: list[str]) -> Entry:
+    if len(cells) != len(_COLUMNS):
         raise ValueError("cells too many or too few")
-    values: dict[str, Any] = {}
-    for name in [*_OBSERVED, "mtime_ns", "inode"]:
-        text = cells[name]
-        if name in _WHOLE:
-            values[name] = int(text) if text else None
-        elif name in _REAL:
-            values[name] = float(text) if text else None
-        else:
-            values[name] = text
-    hint = {"mtime_ns": values.pop("mtime_ns"), "inode": values.pop("inode")}
-    status = values["status"]
-    if status and status != "ok" and status not in FLAGS | REJECTIONS:
+    values: list[Any] = [read(text) for read, text in zip(_READ, cells, strict=True)]
+    id_, path, key, *seen, mtime_ns, inode, decoder = values
+    status = sys.intern(seen[0])
+    if status and status != "ok" and status not in FLAGS and status not in REJECTIONS:
         raise ValueError(f"unknown status {status!r}")
-    int(values["phash"] or "0", 16)
+    if not _DIGEST.fullmatch(key) or not _PHASH.fullmatch(seen[-1]):
+        raise ValueError("no digest")
     # Another decoder may see another picture, so what the old one saw no longer counts.
-    known = bool(status) and cells["decoder"] == DECODER
-    observed = Observation(**values) if known else None
-    return Entry(cells["id"], cells["path"], cells["digest"], observed, **hint)
+    known = bool(status) and decoder == DECODER
+    observed = Observation(status, *seen[1:]) if known else None
+    return Entry(id_, path, key, observed, mtime_ns, inode)
 
 
 def scan(
@@ -141,7 +161,7 @@ def scan(
         if entry.digest and entry.observed and entry.status not in PASSING
     }
     root = task.root.resolve()
-    folders: dict[Path, bool] = {}
+    folders: dict[str, bool] = {}
 
     def look(row: Row) -> Entry:
         hint = None if rehash else by_path.get(readable(row.path))
@@ -151,35 +171,37 @@ def scan(
             return entry
         return replace(entry, observed=seen.get(entry.digest))
 
+    # Threads take no chunks by themselves, and a future for every row weighs more than its entry.
+    parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(look, rows, chunksize=64))
+        found = pool.map(lambda part: [look(row) for row in part], parts)
+        return [entry for entries in found for entry in entries]
 
 
-def _look(root: Path, row: Row, hint: Entry | None, folders: dict[Path, bool]) -> Entry:
-    entry = Entry(row.id, readable(row.path))
+def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) -> Entry:
+    path = readable(row.path)
     try:
-        file = _below(root, row.path, folders)
-        if file is None:
-            return replace(entry, observed=rejected("outside_root", "it must lie below the root"))
-        facts = file.stat()
+        found = _below(root, row.path, folders)
+        if found is None:
+            return Entry(row.id, path, "", rejected("outside_root", "it must lie below the root"))
+        file, facts = found
         if not stat.S_ISREG(facts.st_mode):
-            return replace(entry, observed=rejected("not_a_file", "it is no ordinary file"))
+            return Entry(row.id, path, "", rejected("not_a_file", "it is no ordinary file"))
         if hint and hint.digest and hint.observed and _unchanged(hint, facts):
             lasting = None if hint.status in PASSING else hint.observed
-            return replace(hint, id=row.id, observed=lasting)
-        content_digest = digest(file.read_bytes())
+            return Entry(row.id, path, hint.digest, lasting, hint.mtime_ns, hint.inode)
+        content_digest = digest(Path(file).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        return replace(entry, observed=rejected("missing_file"))
-    except (OSError, ValueError, RuntimeError) as error:
-        # RuntimeError and ValueError: links in a loop, and names that no file can have.
-        return replace(entry, observed=rejected("unreadable_file", str(error)))
-    settled = time.time_ns() - facts.st_mtime_ns > _SETTLED_NS
-    return replace(
-        entry,
-        digest=content_digest,
-        mtime_ns=facts.st_mtime_ns if settled else None,
-        inode=facts.st_ino if settled else None,
-    )
+        return Entry(row.id, path, "", rejected("missing_file"))
+    except RuntimeError:
+        return Entry(row.id, path, "", rejected("unreadable_file", "links in a loop"))
+    except (OSError, ValueError) as error:
+        # ValueError: names that no file can have. The path in an OSError is not for a manifest.
+        reason = getattr(error, "strerror", None) or str(error)
+        return Entry(row.id, path, "", rejected("unreadable_file", reason))
+    if time.time_ns() - facts.st_mtime_ns <= _SETTLED_NS:
+        return Entry(row.id, path, content_digest)
+    return Entry(row.id, path, content_digest, None, facts.st_mtime_ns, facts.st_ino)
 
 
 def _unchanged(hint: Entry, facts: os.stat_result) -> bool:
@@ -188,16 +210,33 @@ def _unchanged(hint: Entry, facts: os.stat_result) -> bool:
     return recorded == (facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
 
-def _below(root: Path, path: str, folders: dict[Path, bool]) -> Path | None:
-    """The row's file, or None where the path or a link on it leaves the root."""
+def _below(root: Path, path: str, folders: dict[str, bool]) -> tuple[str, os.stat_result] | None:
+    """The row's file and its facts, or None where the path or a link on it leaves the root.
+
+    Strings, not Paths: a large archive comes here a million times to find that nothing changed.
+    """
     if path.startswith("/") or ".." in path.split("/"):
         return None
-    file = locate(root, path)
-    folder = file.parent
+    file = f"{root}/{path}"
+    if not _is_inside(root, file, folders):
+        return None
+    try:
+        facts = os.lstat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        file = str(locate(root, path))
+        if not _is_inside(root, file, folders):
+            return None
+        facts = os.lstat(file)
+    if not stat.S_ISLNK(facts.st_mode):
+        return file, facts
+    return (file, Path(file).stat()) if Path(file).resolve().is_relative_to(root) else None
+
+
+def _is_inside(root: Path, file: str, folders: dict[str, bool]) -> bool:
+    folder = file.rpartition("/")[0]
     if folder not in folders:
-        folders[folder] = folder.resolve().is_relative_to(root)
-    leaves = file.is_symlink() and not file.resolve().is_relative_to(root)
-    return file if folders[folder] and not leaves else None
+        folders[folder] = Path(folder).resolve().is_relative_to(root)
+    return folders[folder]
 
 
 def with_observations(entries: Iterable[Entry], observed: Mapping[str, Observation]) -> list[Entry]:

@@ -1,25 +1,24 @@
 """The rows of a task: from its table, or from one folder per label."""
 
 import os
+import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from task.config import Task, nearest
 from task.errors import InputError
+from task.pictures import find_pictures, readable
 from task.table import Table, read_table
 
 SPLITS = ("train", "validation", "test")
 UNLABELLED = "unlabelled"
-# Companions that exports put beside the photographs; anything else is judged by its content.
-SIDECARS = frozenset(
-    ".csv .db .h5 .hdf5 .html .ini .ipynb .json .jsonl .log .md .npy .npz .parquet .pt .py "
-    ".safetensors .sh .toml .tsv .txt .xml .yaml .yml".split()
-)
+# What folds.group may say instead of a column.
+_GROUPINGS = ("near-duplicates", "none")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One photograph of the task; `label` is None for a row to predict."""
 
@@ -31,15 +30,18 @@ class Row:
     text: str | None = None
 
 
-def read_rows(task: Task, *, test_labels: bool = False) -> list[Row]:
+def read_rows(
+    task: Task, *, test_labels: bool = False, notify: Callable[[str], None] = lambda _: None
+) -> list[Row]:
     """Read the task's rows in the order of its table (or of the sorted paths below its root).
 
     Labels of test rows are left out unless `test_labels` is true, which only scoring may ask for.
+    `notify` is told of files below the root that are no pictures, where there is no table.
 
     Raises:
         InputError: a missing column, a repeated id, an unknown label or split, or no row at all.
     """
-    rows = _from_table(task, test_labels) if task.table else _from_folders(task)
+    rows = _from_table(task, test_labels) if task.table else _from_folders(task, notify)
     if not rows:
         where = task.table or task.root
         raise InputError(f"no photograph in {where}: add some, or correct [images] in task.toml")
@@ -47,11 +49,6 @@ def read_rows(task: Task, *, test_labels: bool = False) -> list[Row]:
     if test_labels:
         return rows
     return [replace(row, label=None) if row.split == "test" else row for row in rows]
-
-
-def readable(path: str) -> str:
-    """The path as text: bytes that are not UTF-8 come out as `\\xNN`."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def locate(root: Path, path: str) -> Path:
@@ -70,13 +67,13 @@ def _from_table(task: Task, test_labels: bool) -> list[Row]:
     assert task.table is not None
     table = read_table(task.table)
     images = task.images
-    group = task.folds.group if task.folds.group not in ("near-duplicates", "none") else None
     has_labels = images.label in table.columns or bool(task.labels)
-    optional = (images.path, images.split, images.text, group)
+    optional = (images.path, images.split, images.text)
     table.require(images.id, *(column for column in optional if column))
+    group = _group_column(task, table)
     if has_labels:
         table.require(images.label)
-    _refuse_repeated(table, images.id)
+    refuse_repeated(table, images.id)
     rows = []
     for line, cells in zip(table.lines, table.rows, strict=True):
         where = f"{table.file} line {line}"
@@ -95,7 +92,25 @@ def _from_table(task: Task, test_labels: bool) -> list[Row]:
     return rows
 
 
-def _refuse_repeated(table: Table, column: str) -> None:
+def _group_column(task: Task, table: Table) -> str | None:
+    group = task.folds.group
+    if group in _GROUPINGS:
+        return None
+    if group not in table.columns:
+        hint = nearest(group, (*table.columns, *_GROUPINGS))
+        raise InputError(
+            f"no column {group!r} in {table.file}{hint}: correct folds.group in {task.file} "
+            f"({', '.join(_GROUPINGS)}, or a column: {', '.join(table.columns)})"
+        )
+    return group
+
+
+def refuse_repeated(table: Table, column: str) -> None:
+    """Check that every row has an id, and another one.
+
+    Raises:
+        InputError: one is empty, or stands twice; both lines are named.
+    """
     first: dict[str, int] = {}
     for line, cells in zip(table.lines, table.rows, strict=True):
         value = cells[column]
@@ -119,7 +134,8 @@ def _label(task: Task, value: str, where: str) -> str | None:
             f"{where}: unknown label {value!r}{hint}: correct it, "
             f"or add it to labels in task.toml (now {known})"
         )
-    return value
+    # One object for all rows of a label.
+    return sys.intern(value)
 
 
 def _split(value: str, where: str) -> str | None:
@@ -131,15 +147,39 @@ def _split(value: str, where: str) -> str | None:
     return value
 
 
-def _from_folders(task: Task) -> list[Row]:
-    if task.folds.group not in ("near-duplicates", "none"):
+def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
+    if task.folds.group not in _GROUPINGS:
+        hint = nearest(task.folds.group, _GROUPINGS)
         raise InputError(
-            f"folds.group names the column {task.folds.group!r} in {task.file}, but there is no "
-            'table: set images.table, or group = "near-duplicates"'
+            f"folds.group names the column {task.folds.group!r}{hint} in {task.file}, but there "
+            'is no table: set images.table, or group = "near-duplicates"'
         )
-    if not task.root.is_dir():
+    try:
+        is_there = task.root.is_dir()
+    except OSError:
+        is_there = False  # longer than any name can be, for example
+    if not is_there:
         raise InputError(f"no folder {task.root}: correct images.root in {task.file}")
-    return [_from_path(task, path) for path in sorted(_paths(task))]
+    home = task.folder.resolve()
+    own = [task.file.name, task.work.name, task.corrections, task.submission.template]
+    found = find_pictures(task.root.resolve(), [home / name for name in own if name])
+    for remark in found.remarks():
+        notify(remark)
+    rows = [_from_path(task, path) for path in sorted(found.paths)]
+    _refuse_twins(rows)
+    return rows
+
+
+def _refuse_twins(rows: Sequence[Row]) -> None:
+    """Two names may read the same where one is not UTF-8 and the other spells its bytes out."""
+    if all(row.id == row.path for row in rows):
+        return
+    first: dict[str, Row] = {}
+    for row in rows:
+        twin = first.setdefault(row.id, row)
+        if twin is not row:
+            names = " and ".join(repr(os.fsencode(one.path)) for one in (twin, row))
+            raise InputError(f"the files {names} would both have the id {row.id!r}: rename one")
 
 
 def _from_path(task: Task, path: str) -> Row:
@@ -149,31 +189,15 @@ def _from_path(task: Task, path: str) -> Row:
     named = folders[0] if folders else UNLABELLED
     if named == UNLABELLED or not task.labels:
         return Row(name, path, split=split)
-    if split == "test" and named not in task.labels:
+    if named in task.labels:
+        return Row(name, path, label=sys.intern(named), split=split)
+    if split == "test":
         return Row(name, path, split=split)
-    return Row(name, path, label=_label(task, named, f"folder of {name!r}"), split=split)
-
-
-def _paths(task: Task) -> Iterator[str]:
-    """Paths below the root that may be photographs, with bytes that are not UTF-8 escaped."""
-    root, home = task.root.resolve(), task.folder.resolve()
-    own = {home / task.file.name, home / task.work.name}
-
-    def refuse(error: OSError) -> None:
-        place = readable(str(error.filename))
-        raise InputError(f"cannot list {place}: {error.strerror}: correct its permissions")
-
-    for folder, subfolders, files in os.walk(root, onerror=refuse):
-        here = Path(folder)
-        subfolders[:] = [
-            name for name in subfolders if not name.startswith(".") and here / name not in own
-        ]
-        links = [name for name in subfolders if (here / name).is_symlink()]
-        for name in [*files, *links]:
-            path = here / name
-            if name.startswith(".") or path.suffix.lower() in SIDECARS or path in own:
-                continue
-            yield path.relative_to(root).as_posix()
+    hint = nearest(named, (*task.labels, UNLABELLED))
+    raise InputError(
+        f"folder of {name!r}: unknown label {named!r}{hint}: rename the folder, add it to labels "
+        f"in task.toml (now {', '.join(task.labels)}), or move it out of images.root"
+    )
 
 
 def _corrected(task: Task, rows: list[Row]) -> list[Row]:
@@ -181,7 +205,7 @@ def _corrected(task: Task, rows: list[Row]) -> list[Row]:
         return rows
     table = read_table(task.folder / task.corrections)
     table.require("id", "label")
-    _refuse_repeated(table, "id")
+    refuse_repeated(table, "id")
     known = {row.id for row in rows}
     corrected = {}
     for line, cells in zip(table.lines, table.rows, strict=True):

@@ -15,6 +15,23 @@ _KNOWN_STARTS = {
     b"BLP": "Blizzard texture",
 }
 _PHOTOGRAPHS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+_BITMAP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
+# Bytes that `may_be_picture` wants to see.
+HEAD = 64
+
+
+def may_be_picture(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a photograph, however broken the rest."""
+    if head.startswith(b"BM"):
+        # Two letters may begin any text.
+        return int.from_bytes(head[14:18], "little") in _BITMAP_HEADERS
+    if head[4:8] == b"ftyp":
+        return _boxed(head)[0] != "video_not_image"
+    return (
+        head.startswith((*_PHOTOGRAPHS, b"II+\x00", b"MM\x00+"))
+        or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+        or _other_kind(head) == ("format_not_allowed", "JPEG 2000")
+    )
 
 
 def reason_for_unknown(content: bytes, error: Exception, pixel_limit: int) -> tuple[str, str]:

@@ -1,6 +1,11 @@
-"""CSV tables read as text: ids, labels and captions come out exactly as they were written."""
+"""CSV tables read as text: ids, labels and captions come out exactly as they were written.
+
+Cells are separated by commas, semicolons (spreadsheets write them where the comma is decimal) or
+tabs: by whichever cuts the header into the most names, by commas where none does.
+"""
 
 import codecs
+import contextlib
 import csv
 import io
 from collections.abc import Iterator
@@ -12,16 +17,21 @@ from task.config import nearest
 from task.errors import InputError
 
 _FIELD_LIMIT = 16 * 1024 * 1024
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """The cells of a CSV file as text; `lines` holds the line each row starts at."""
+    """The cells of a CSV file as text; `lines` holds the line each row starts at.
+
+    `separator` is the word for what stands between the cells: comma, semicolon or tab.
+    """
 
     file: Path
     columns: tuple[str, ...]
     rows: tuple[dict[str, str], ...]
     lines: tuple[int, ...]
+    separator: str = "comma"
 
     def require(self, *columns: str) -> None:
         """Check that the columns are there.
@@ -46,25 +56,55 @@ def read_table(file: Path) -> Table:
         InputError: missing, not text, a header with an empty or repeated name, or a row whose
             number of cells differs from the header's.
     """
-    reader = csv.reader(io.StringIO(_text(file), newline=""), strict=True)
+    content, encoding = _content(file)
+    with long_cells():
+        separator = max(_SEPARATORS, key=lambda mark: _columns_by(mark, content, encoding))
+        reader = csv.reader(_stream(content, encoding), strict=True, delimiter=separator)
+        try:
+            return _read(file, reader, _SEPARATORS[separator])
+        except csv.Error as error:
+            raise InputError(f"{file} line {reader.line_num}: {error}: mend that line") from None
+
+
+@contextlib.contextmanager
+def long_cells() -> Iterator[None]:
+    """Within this context csv reads cells of up to 16 Mi characters, else of up to 128 Ki."""
     previous_limit = csv.field_size_limit(_FIELD_LIMIT)
     try:
-        numbered = list(_numbered(reader))
-    except csv.Error as error:
-        raise InputError(f"{file} line {reader.line_num}: {error}: mend that line") from None
+        yield
     finally:
         csv.field_size_limit(previous_limit)
-    if not numbered:
+
+
+def _columns_by(separator: str, content: bytes, encoding: str) -> int:
+    reader = csv.reader(_stream(content, encoding), delimiter=separator)
+    try:
+        return len(next((cells for cells in reader if cells), ()))
+    except csv.Error:
+        return 0
+
+
+def _stream(content: bytes, encoding: str) -> io.TextIOWrapper:
+    # StringIO would take four bytes for every character of a file that is nearly all ASCII.
+    return io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
+
+
+def _read(file: Path, reader: Any, separator: str) -> Table:
+    numbered = _numbered(reader)
+    header = next(numbered, None)
+    if header is None:
         raise InputError(f"{file} is empty: it needs a header line with column names")
-    columns = _header(file, numbered[0][1])
-    for line, cells in numbered[1:]:
+    columns = _header(file, header[1])
+    rows, lines = [], []
+    for line, cells in numbered:
         if len(cells) != len(columns):
             raise InputError(
                 f"{file} line {line}: {len(cells)} cells under {len(columns)} column names: "
-                "quote cells that hold commas"
+                f"quote cells that hold a {separator}"
             )
-    rows = tuple(dict(zip(columns, cells, strict=True)) for _, cells in numbered[1:])
-    return Table(file, columns, rows, tuple(line for line, _ in numbered[1:]))
+        rows.append(dict(zip(columns, cells, strict=True)))
+        lines.append(line)
+    return Table(file, columns, tuple(rows), tuple(lines), separator)
 
 
 def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
@@ -83,7 +123,8 @@ def _header(file: Path, cells: list[str]) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def _text(file: Path) -> str:
+def _content(file: Path) -> tuple[bytes, str]:
+    """The bytes of a table and the encoding in which they are text."""
     try:
         content = file.read_bytes()
     except FileNotFoundError:
@@ -91,9 +132,11 @@ def _text(file: Path) -> str:
     except OSError as error:
         raise InputError(f"cannot read the table {file}: {error.strerror}") from None
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if wide else "utf-8-sig"
     try:
-        return content.decode("utf-16" if wide else "utf-8-sig")
+        content.decode(encoding)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{file} is not UTF-8 text (byte {error.start}): save the table as CSV in UTF-8"
         ) from None
+    return content, encoding

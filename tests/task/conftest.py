@@ -1,6 +1,7 @@
 """Small drawn pictures, small tasks, and the check that a user's fault is told in one line."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from PIL import Image
 
 from task.config import Task, load_task
 from task.errors import InputError
+from task.rows import Row
 
 LABELS = 'name = "t"\nlabels = ["intact", "destroyed"]\npositive = "destroyed"\n'
+LONG_AGO = 1_600_000_000
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +46,34 @@ def make_task() -> Callable[..., Task]:
         return load_task(file)
 
     return make_task
+
+
+@pytest.fixture
+def put(task: Task) -> Callable[..., Row]:
+    def put(path: str, content: bytes = b"abc", seconds: int | None = LONG_AGO) -> Row:
+        """A file below the root of the test's task, settled long ago, and its row."""
+        file = task.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        if seconds is not None:
+            os.utime(file, (seconds, seconds))
+        return Row(path, path)
+
+    return put
+
+
+@pytest.fixture
+def tree(make_task: Callable[..., Task], tmp_path: Path) -> Callable[..., Task]:
+    def tree(*paths: str, settings: str = "") -> Task:
+        """A task whose root holds files at `paths` that begin like a JPEG."""
+        task = make_task(tmp_path, settings)
+        for path in paths:
+            file = task.root / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"\xff\xd8\xff")
+        return task
+
+    return tree
 
 
 @pytest.fixture(scope="session")

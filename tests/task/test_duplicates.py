@@ -1,3 +1,4 @@
+import tracemalloc
 from unittest import mock
 
 import numpy as np
@@ -123,10 +124,25 @@ def entries(draw):
     return entry
 
 
-@given(st.lists(entries(), max_size=14), st.integers(0, 12), st.integers(1, 5))
+@given(st.lists(entries(), max_size=14), st.integers(0, 12), st.integers(1, 40))
 @settings(max_examples=200, deadline=None)
-def test_against_brute_force(rows, bits, block):
-    with mock.patch.object(duplicates, "_BLOCK", block):
+def test_against_brute_force(rows, bits, pairs):
+    with mock.patch.object(duplicates, "_PAIRS", pairs):
         groups = near_duplicate_groups(rows, bits=bits)
     assert groups.dtype == np.int64
     assert groups.tolist() == brute_force(rows, bits)
+
+
+@pytest.mark.parametrize("different", [True, False])
+def test_memory_does_not_grow_with_the_square(different):
+    """4,000 x 4,000 distances, or as many pairs of one re-post, would take 128 MB."""
+    numbers = np.random.default_rng(0).integers(0, 2**64, 4000, np.uint64, endpoint=False)
+    rows = [hashed(int(number) if different else 5) for number in numbers]
+    tracemalloc.start()
+    try:
+        groups = near_duplicate_groups(rows)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(set(groups.tolist())) == (len(rows) if different else 1)
+    assert peak < 32e6

@@ -3,29 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from task.folds import balanced_cut, ensure_folds, folds_file
+from task.folds import ensure_folds, folds_file
 from task.images import Observation, digest
 from task.manifest import Entry
 from task.rows import Row
-
-# The laws of a cut
-
-
-@st.composite
-def problems(draw, singletons=False):
-    count = draw(st.integers(1, 40))
-    labels = draw(st.lists(st.sampled_from("abc"), min_size=count, max_size=count))
-    of_group = st.lists(st.integers(0, 9), min_size=count, max_size=count)
-    groups = [f"g{n}" for n in (range(count) if singletons else draw(of_group))]
-    knobs = {
-        "folds": draw(st.integers(2, 6)),
-        "repeats": draw(st.integers(1, 3)),
-        "seed": draw(st.integers(0, 2**32 - 1)),
-    }
-    return labels, groups, knobs
 
 
 def spread(labels, folds_of_rows, folds):
@@ -34,76 +16,6 @@ def spread(labels, folds_of_rows, folds):
     per_label = {label: [counts[label, fold] for fold in range(folds)] for label in set(labels)}
     return {label: max(row) - min(row) for label, row in per_label.items()}
 
-
-@given(problems())
-@settings(max_examples=150, deadline=None)
-def test_every_row_has_one_fold_and_groups_hold_together(problem):
-    labels, groups, knobs = problem
-    cut = balanced_cut(labels, groups, [None] * len(labels), **knobs)
-    assert len(cut) == len(labels)
-    assert all(len(row) == knobs["repeats"] for row in cut)
-    assert all(0 <= fold < knobs["folds"] for row in cut for fold in row)
-    homes = defaultdict(set)
-    for group, row in zip(groups, cut, strict=True):
-        homes[group].add(row)
-    assert all(len(places) == 1 for places in homes.values())
-    assert cut == balanced_cut(labels, groups, [None] * len(labels), **knobs)
-
-
-@given(problems(singletons=True))
-@settings(max_examples=150, deadline=None)
-def test_single_rows_are_dealt_evenly(problem):
-    labels, groups, knobs = problem
-    cut = balanced_cut(labels, groups, [None] * len(labels), **knobs)
-    for repeat in range(knobs["repeats"]):
-        folds_of_rows = [row[repeat] for row in cut]
-        assert max(spread(labels, folds_of_rows, knobs["folds"]).values()) <= 1
-        sizes = [folds_of_rows.count(fold) for fold in range(knobs["folds"])]
-        assert max(sizes) - min(sizes) <= len(set(labels))
-
-
-@given(problems(), st.data())
-@settings(max_examples=100, deadline=None)
-def test_fixed_rows_never_move(problem, data):
-    labels, groups, knobs = problem
-    place = st.tuples(*[st.integers(0, knobs["folds"] - 1)] * knobs["repeats"])
-    maybe = st.lists(st.none() | place, min_size=len(labels), max_size=len(labels))
-    fixed = data.draw(maybe)
-    cut = balanced_cut(labels, groups, fixed, **knobs)
-    assert all(given is None or given == row for given, row in zip(fixed, cut, strict=True))
-    assert all(0 <= fold < knobs["folds"] for row in cut for fold in row)
-
-
-def test_repeats_and_seeds_differ():
-    labels = ["a", "b"] * 20
-    groups = [str(at) for at in range(40)]
-    cut = balanced_cut(labels, groups, [None] * 40, folds=5, repeats=5, seed=0)
-    assert len(set(zip(*cut, strict=True))) == 5
-    assert cut != balanced_cut(labels, groups, [None] * 40, folds=5, repeats=5, seed=1)
-    more = balanced_cut(labels, groups, [None] * 40, folds=5, repeats=6, seed=0)
-    assert [row[:5] for row in more] == cut
-
-
-def test_large_groups_are_balanced_by_label():
-    """Ten groups of four a, ten of two b and forty single rows fill five folds evenly."""
-    labels, groups = [], []
-    for number in range(10):
-        labels += ["a"] * 4 + ["b"] * 2
-        groups += [f"a{number}"] * 4 + [f"b{number}"] * 2
-    labels += ["a", "b"] * 20
-    groups += [f"s{number}" for number in range(40)]
-    cut = balanced_cut(labels, groups, [None] * 100, folds=5, repeats=3, seed=0)
-    for repeat in range(3):
-        assert max(spread(labels, [row[repeat] for row in cut], 5).values()) == 0
-
-
-def test_new_rows_fill_the_emptier_folds():
-    fixed = [(0,)] * 4 + [(1,)] * 2 + [None] * 2
-    cut = balanced_cut(["a"] * 8, list("abcdefgh"), fixed, folds=2, repeats=1, seed=0)
-    assert cut[6:] == [(1,), (1,)]
-
-
-# The file
 
 FOLDS = "[folds]\ncount = 3\nrepeats = 2\n"
 
@@ -276,16 +188,22 @@ def test_no_groups(make_task, tmp_path):
         ("count = 3", "count = 4"),
         ("repeats = 2", "repeats = 3"),
         ("repeats = 2", "repeats = 1"),
-        ("repeats = 2", "repeats = 2\nseed = 1"),
-        ("repeats = 2", 'repeats = 2\ngroup = "none"'),
+        ("seed = 0", "seed = 1"),
+        ("group = near-duplicates", "group = none"),
     ],
 )
 def test_other_settings_are_refused(task, make_task, tmp_path, fault_of, old, new):
     items = [item(number) for number in range(12)]
     ensure(task, items)
     content = folds_file(task).read_bytes()
-    other = make_task(tmp_path, FOLDS.replace(old, new))
-    fault_of(lambda: ensure(other, items), "folds.csv", "3 folds, 2 repeats", "restore [folds]")
+    settings = {"count": 3, "repeats": 2, "seed": 0, "group": '"near-duplicates"'}
+    key, _, value = new.partition(" = ")
+    settings[key] = f'"{value}"' if key == "group" else value
+    lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
+    other = make_task(tmp_path, f"[folds]\n{lines}")
+    words = (f"folds.csv was cut with {old}, but", f"task.toml now says {new}: set it back")
+    message = fault_of(lambda: ensure(other, items), *words)
+    assert "no folds yet" not in message
     assert folds_file(task).read_bytes() == content
 
 
@@ -304,8 +222,16 @@ def test_other_settings_are_refused(task, make_task, tmp_path, fault_of, old, ne
         lambda content: content.replace(b"p003", b"\xff"),
         lambda content: content.replace(b",p000,", b",p000,9", 1),
         lambda content: content.replace(b",p000,", b",p000,x", 1),
+        lambda content: b"".join(content.splitlines(keepends=True)[:-1]),
+        lambda content: b"".join(content.splitlines(keepends=True)[:3]),
+        lambda content: b"".join(np.array(content.splitlines(keepends=True))[[0, *range(2, 13)]]),
+        lambda content: content.replace(b",0,", b",1,", 1),
+        lambda content: content.replace(b"p003", b"p300"),
+        lambda content: content.replace(b"3 folds", b"three folds"),
+        lambda content: content.replace(b"seed 0", b"seed 1").replace(b"seed 1", b"seed 0", 1),
+        lambda content: content.replace(b",check", b",cheque"),
     ],
-    ids=range(12),
+    ids=range(20),
 )
 def test_damage_is_told(task, fault_of, damage):
     items = [item(number) for number in range(1, 12)] + [item(0)]

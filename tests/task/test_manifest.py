@@ -3,15 +3,11 @@ import unicodedata
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from task import manifest
-from task.errors import InputError
-from task.images import FLAGS, PASSING, REJECTIONS, Observation, digest, rejected
+from task.images import PASSING, REJECTIONS, Observation, digest, rejected
 from task.manifest import (
     Entry,
-    manifest_file,
     read_manifest,
     scan,
     with_observations,
@@ -26,19 +22,6 @@ OLD = 1_600_000_000  # settled long ago
 @pytest.fixture
 def task(make_task, tmp_path):
     return make_task(tmp_path / "task")
-
-
-@pytest.fixture
-def put(task):
-    def put(path, content=b"abc", seconds=OLD):
-        file = task.root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-        if seconds is not None:
-            os.utime(file, (seconds, seconds))
-        return Row(path, path)
-
-    return put
 
 
 @pytest.fixture
@@ -70,115 +53,6 @@ def look(task, hashed):
         return statuses, len(hashed)
 
     return look
-
-
-# Round trip
-
-TEXT = st.one_of(
-    st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
-    st.sampled_from(
-        ["a\nb", "a\rb", "a\r\nb", "a,b", 'a"b', '"', "\U0001f3da", "001", " a ", "\0"]
-    ),
-)
-WHOLE = st.none() | st.integers(0, 2**62)
-REAL = st.none() | st.floats(0, 255)
-OBSERVATIONS = st.builds(
-    Observation,
-    status=st.sampled_from(sorted({"ok", *FLAGS, *REJECTIONS})),
-    detail=st.text(st.characters(exclude_categories=["Cs"])),
-    bytes=WHOLE,
-    width=WHOLE,
-    height=WHOLE,
-    format=st.sampled_from(["", "JPEG"]),
-    frames=WHOLE,
-    orientation=WHOLE,
-    exif=WHOLE,
-    border=REAL,
-    red=REAL,
-    green=REAL,
-    blue=REAL,
-    phash=st.sampled_from(["", "0" * 16, "f" * 16]),
-)
-ENTRIES = st.builds(
-    Entry,
-    id=TEXT,
-    path=TEXT,
-    digest=st.sampled_from(["", digest(b"a")]),
-    observed=st.none() | OBSERVATIONS,
-    mtime_ns=WHOLE,
-    inode=WHOLE,
-)
-
-
-@pytest.fixture(scope="module")
-def lasting_task(make_task, tmp_path_factory):
-    return make_task(tmp_path_factory.mktemp("manifest"))
-
-
-@given(st.lists(ENTRIES, max_size=5))
-@settings(max_examples=200, deadline=None)
-def test_round_trip(lasting_task, entries):
-    write_manifest(lasting_task, entries)
-    assert read_manifest(lasting_task) == entries
-
-
-def test_no_manifest_is_empty(task):
-    assert read_manifest(task) == []
-    assert manifest_file(task) == task.work / "manifest.csv"
-
-
-def test_manifest_is_plain_utf8_csv(task):
-    write_manifest(task, [Entry("بيت", "بيت", observed=SEEN)])
-    text = manifest_file(task).read_bytes().decode("utf-8")
-    assert text.splitlines()[0].startswith("id,path,digest,status,detail,bytes,width,height")
-    assert len(text.splitlines()) == 2
-
-
-# Damage
-
-
-@pytest.fixture
-def written(task):
-    write_manifest(task, [Entry(name, name, digest(b"a"), SEEN, 5, 6) for name in ("a", "b")])
-    return manifest_file(task)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (b"ok", b"fine"),
-        (b",40,", b",forty,"),
-        (b"id,path", b"name,path"),
-        (b",50,", b',"50'),
-        (b",3,", b",3,3,"),
-        (b",40,50", b",40"),
-        (b"00ff00ff00ff00ff", b"no hash"),
-        (b"40", b"\xff"),
-    ],
-)
-def test_damage_is_told(task, written, fault_of, old, new):
-    content = written.read_bytes()
-    assert old in content
-    written.write_bytes(content.replace(old, new))
-    fault_of(lambda: read_manifest(task), "manifest.csv", "delete it")
-
-
-def test_cut_anywhere_is_told_or_ends_at_a_line(task, written, fault_of):
-    content = written.read_bytes()
-    whole = read_manifest(task)
-    told = 0
-    for cut in range(len(content)):
-        written.write_bytes(content[:cut])
-        try:
-            entries = read_manifest(task)
-        except InputError:
-            fault_of(lambda: read_manifest(task), "manifest.csv")
-            told += 1
-        else:
-            # Where only the decoder's name is cut, what it saw does not count.
-            last = [replace(entry, observed=None) for entry in whole[: len(entries)]][-1:]
-            assert entries in (whole[: len(entries)], whole[: len(entries) - 1] + last)
-    assert told > len(content) - 100
 
 
 def test_another_decoder_does_not_count(task, put, look, monkeypatch):
@@ -213,104 +87,6 @@ def test_progress_counts_every_row(task, put):
     calls = []
     scan(task, [put("a"), put("b"), Row("x", "x")], on_hashed=lambda: calls.append(1))
     assert len(calls) == 3
-
-
-def status_of(task, path):
-    (entry,) = scan(task, [Row("r", path)])
-    assert (entry.digest == "") == (entry.status != "new")
-    return entry.status
-
-
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
-        ("no", "missing_file"),
-        ("no/such/file", "missing_file"),
-        ("file/below", "missing_file"),
-        ("../secret", "outside_root"),
-        ("folder/../../secret", "outside_root"),
-        ("folder/../file", "outside_root"),
-        ("/etc/passwd", "outside_root"),
-        ("folder", "not_a_file"),
-        ("", "outside_root"),
-        (".", "outside_root"),
-        ("nul\0", "unreadable_file"),
-        ("n" * 300, "unreadable_file"),
-        ("file", "new"),
-        ("./file", "new"),
-        ("folder//inner", "new"),
-    ],
-)
-def test_statuses_of_paths(task, put, path, status):
-    put("file")
-    put("folder/inner")
-    put("../secret")
-    assert status_of(task, path) == status
-
-
-@pytest.mark.parametrize(
-    ("name", "target", "status"),
-    [
-        ("link", "folder/inner", "new"),
-        ("link", "../secret", "outside_root"),
-        ("link", "/etc/hostname", "outside_root"),
-        ("link", "gone", "missing_file"),
-        ("link", "../gone", "outside_root"),
-        ("link", "link", "unreadable_file"),
-        ("link", "folder", "not_a_file"),
-        ("link", "..", "outside_root"),
-    ],
-)
-def test_links_to_files(task, put, name, target, status):
-    put("folder/inner")
-    put("../secret")
-    (task.root / name).symlink_to(target)
-    assert status_of(task, name) == status
-
-
-@pytest.mark.parametrize(
-    ("target", "status"),
-    [("folder", "new"), ("../other", "outside_root"), ("loop", "unreadable_file")],
-)
-def test_links_to_folders(task, put, target, status):
-    put("folder/inner")
-    put("../other/inner")
-    (task.root / "loop").symlink_to(target)
-    assert status_of(task, "loop/inner") == status
-
-
-def test_root_may_be_a_link(task, put, tmp_path):
-    row = put("a")
-    task.root.rename(tmp_path / "far")
-    task.root.symlink_to(tmp_path / "far")
-    assert scan(task, [row])[0].digest == digest(b"abc")
-
-
-def test_special_file(task):
-    os.mkfifo(task.root / "pipe")
-    assert status_of(task, "pipe") == "not_a_file"
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_file_without_permission(task, put):
-    put("a")
-    (task.root / "a").chmod(0)
-    assert status_of(task, "a") == "unreadable_file"
-
-
-def test_disk_error(task, put, monkeypatch):
-    row, other = put("a"), put("b")
-    real = type(task.root).read_bytes
-
-    def read_bytes(file):
-        if file.name == "a":
-            raise OSError(5, "Input/output error")
-        return real(file)
-
-    monkeypatch.setattr(type(task.root), "read_bytes", read_bytes)
-    entries = scan(task, [row, other])
-    assert [entry.status for entry in entries] == ["unreadable_file", "new"]
-    assert "Input/output error" in entries[0].observed.detail
 
 
 # The hint

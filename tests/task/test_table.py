@@ -68,6 +68,33 @@ def test_line_ends(read, ends):
     assert table.lines == (2, 3)
 
 
+@pytest.mark.parametrize(("mark", "word"), [(",", "comma"), (";", "semicolon"), ("\t", "tab")])
+def test_separators(read, fault_of, mark, word):
+    others = "".join({",", ";", "\t"} - {mark})
+    content = mark.join(["id", "note"]) + "\n" + mark.join(["a", f"x{others}y"]) + "\n"
+    table = read(content)
+    assert (table.columns, table.separator) == (("id", "note"), word)
+    assert table.rows == ({"id": "a", "note": f"x{others}y"},)
+    quoted = mark.join(["id", f'"no{mark}te"']) + "\n" + mark.join(["a", "b"])
+    assert read(quoted).columns == ("id", f"no{mark}te")
+    fault_of(lambda: read(content + mark.join("abc")), "line 3", "3 cells under 2", f"a {word}")
+
+
+def test_a_header_of_one_name_is_cut_by_commas(read):
+    assert read("id\na;b\n").rows == ({"id": "a;b"},)
+    assert read('"id;x"\na\n').columns == ("id;x",)
+
+
+def test_the_separator_of_most_columns_wins(read):
+    assert read("id;size;text, note\na;1,5;b\n").columns == ("id", "size", "text, note")
+    assert read("id;x,y\na;b,c\n").columns == ("id;x", "y")
+
+
+def test_european_spreadsheet(read):
+    table = read("image;Schaden;Größe\r\na.jpg;ja;1,5\r\n".encode("utf-8-sig"))
+    assert table.rows == ({"image": "a.jpg", "Schaden": "ja", "Größe": "1,5"},)
+
+
 def test_not_utf8_names_the_byte(read, fault_of):
     fault_of(lambda: read("id,label\né,x".encode("latin-1")), "labels.csv", "byte 9", "UTF-8")
     fault_of(lambda: read(b"\xff\xfea"), "labels.csv")

@@ -1,0 +1,122 @@
+"""The manifest as a file: what is written is read again, and damage is told."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from task.errors import InputError
+from task.images import FLAGS, REJECTIONS, Observation, digest
+from task.manifest import Entry, manifest_file, read_manifest, write_manifest
+
+SEEN = Observation("ok", bytes=3, width=40, height=50, format="PNG", phash="00ff00ff00ff00ff")
+
+
+@pytest.fixture
+def task(make_task, tmp_path):
+    return make_task(tmp_path / "task")
+
+
+TEXT = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+    st.sampled_from(
+        ["a\nb", "a\rb", "a\r\nb", "a,b", 'a"b', '"', "\U0001f3da", "001", " a ", "\0"]
+    ),
+)
+WHOLE = st.none() | st.integers(0, 2**62)
+REAL = st.none() | st.floats(0, 255)
+OBSERVATIONS = st.builds(
+    Observation,
+    status=st.sampled_from(sorted({"ok", *FLAGS, *REJECTIONS})),
+    detail=st.text(st.characters(exclude_categories=["Cs"])),
+    bytes=WHOLE,
+    width=WHOLE,
+    height=WHOLE,
+    format=st.sampled_from(["", "JPEG"]),
+    frames=WHOLE,
+    orientation=WHOLE,
+    exif=WHOLE,
+    border=REAL,
+    red=REAL,
+    green=REAL,
+    blue=REAL,
+    phash=st.sampled_from(["", "0" * 16, "f" * 16]),
+)
+ENTRIES = st.builds(
+    Entry,
+    id=TEXT,
+    path=TEXT,
+    digest=st.sampled_from(["", digest(b"a")]),
+    observed=st.none() | OBSERVATIONS,
+    mtime_ns=WHOLE,
+    inode=WHOLE,
+)
+
+
+@pytest.fixture(scope="module")
+def lasting_task(make_task, tmp_path_factory):
+    return make_task(tmp_path_factory.mktemp("manifest"))
+
+
+@given(st.lists(ENTRIES, max_size=5))
+@settings(max_examples=200, deadline=None)
+def test_round_trip(lasting_task, entries):
+    write_manifest(lasting_task, entries)
+    assert read_manifest(lasting_task) == entries
+
+
+def test_no_manifest_is_empty(task):
+    assert read_manifest(task) == []
+    assert manifest_file(task) == task.work / "manifest.csv"
+
+
+def test_manifest_is_plain_utf8_csv(task):
+    write_manifest(task, [Entry("بيت", "بيت", observed=SEEN)])
+    text = manifest_file(task).read_bytes().decode("utf-8")
+    assert text.splitlines()[0].startswith("id,path,digest,status,detail,bytes,width,height")
+    assert len(text.splitlines()) == 2
+
+
+@pytest.fixture
+def written(task):
+    write_manifest(task, [Entry(name, name, digest(b"a"), SEEN, 5, 6) for name in ("a", "b")])
+    return manifest_file(task)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"ok", b"fine"),
+        (b",40,", b",forty,"),
+        (b"id,path", b"name,path"),
+        (b",50,", b',"50'),
+        (b",3,", b",3,3,"),
+        (b",40,50", b",40"),
+        (b"00ff00ff00ff00ff", b"no hash"),
+        (b"40", b"\xff"),
+    ],
+)
+def test_damage_is_told(task, written, fault_of, old, new):
+    content = written.read_bytes()
+    assert old in content
+    written.write_bytes(content.replace(old, new))
+    fault_of(lambda: read_manifest(task), "manifest.csv", "delete it")
+
+
+def test_cut_anywhere_is_told_or_ends_at_a_line(task, written, fault_of):
+    content = written.read_bytes()
+    whole = read_manifest(task)
+    told = 0
+    for cut in range(len(content)):
+        written.write_bytes(content[:cut])
+        try:
+            entries = read_manifest(task)
+        except InputError:
+            fault_of(lambda: read_manifest(task), "manifest.csv")
+            told += 1
+        else:
+            # Where only the decoder's name is cut, what it saw does not count.
+            last = [replace(entry, observed=None) for entry in whole[: len(entries)]][-1:]
+            assert entries in (whole[: len(entries)], whole[: len(entries) - 1] + last)
+    assert told > len(content) - 100
