@@ -231,23 +231,28 @@ class Job:
     def flush(self) -> None:
         """Run the encoder on what is queued; its rows go to the cache now, or at the next flush.
 
-        On a GPU the batch is computed while the next one is gathered; on a CPU, where both need the
-        same cores, that would win nothing.
+        On a GPU the batch is computed while the next one is gathered. On a CPU, where both need the
+        same cores, that would win nothing, and glibc gives a second thread's large buffers back to
+        the kernel after every layer: `embed.memory` helps the main thread only.
         """
         if self._writer is None:
             self._decide()
         batch = self._batches.take()
         self._store()
-        self._running = self._lane.submit(_embeddings, batch, self.encoder)
-        if not self._settings.overlap:
-            self._store()
+        if self._settings.overlap:
+            self._running = self._lane.submit(_embeddings, batch, self.encoder)
+        else:
+            self._keep(*_embeddings(batch, self.encoder))
 
     def _store(self) -> None:
         """Hand the rows of the batch that is being computed to the cache."""
         if self._running is None:
             return
-        rows, size = self._running.result()
+        done = self._running.result()
         self._running = None
+        self._keep(*done)
+
+    def _keep(self, rows: list[tuple[bytes, np.ndarray]], size: int) -> None:
         self._batches.size = min(size, self._batches.size)
         assert self._writer is not None
         for key, embedding in rows:

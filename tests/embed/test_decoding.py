@@ -2,7 +2,10 @@
 
 import importlib
 import os
+import signal
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from embed.decoding import default_workers, prepared
 from embed.prepare import Order
 from embed.preprocess import Geometry
 from embed.views import view_set
+from task.errors import InputError
 from task.images import digest
 
 GEOMETRY = Geometry(16, 16)
@@ -120,3 +124,58 @@ def test_nothing_to_do_starts_no_process(order) -> None:
 
 def test_every_core_decodes() -> None:
     assert default_workers() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_processes_that_die_while_idle_cost_nothing(photographs, order, monkeypatch) -> None:
+    monkeypatch.setattr(decoding, "_AHEAD_PER_WORKER", 2)
+    before = decoders()
+    items = prepared(photographs, order, workers=2)
+    first = next(items)
+    deadline = time.monotonic() + 60
+    while busy(decoders() - before) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for process in decoders() - before:
+        os.kill(int(process), signal.SIGKILL)
+    said = [item.observation.status for item in [first, *items]]
+    assert said == [*["ok"] * 3, "truncated", *["ok"] * 8]
+
+
+def decoders() -> set[str]:
+    """The child processes that run a decoder."""
+    return {
+        child
+        for child in children()
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    }
+
+
+def busy(processes: set[str]) -> bool:
+    """Whether one of them has used a processor within a tenth of a second."""
+
+    def used() -> list[list[str]]:
+        return [Path(f"/proc/{one}/stat").read_text().split()[13:15] for one in processes]
+
+    earlier = used()
+    time.sleep(0.1)
+    return used() != earlier
+
+
+def test_processes_that_always_die_end_the_run_with_one_line(
+    photographs, order, monkeypatch
+) -> None:
+    class Dying:
+        def schedule(self, *_, **__):
+            job = Future()
+            job.set_exception(BrokenProcessPool())
+            return job
+
+        def stop(self):
+            pass
+
+        def join(self):
+            pass
+
+    monkeypatch.setattr(decoding._Decoders, "_start", lambda _: Dying())
+    with pytest.raises(InputError, match="--workers 0"):
+        list(prepared(photographs, order, workers=2))

@@ -1,5 +1,6 @@
 """Batches computed while the next ones are gathered, as on a GPU: equal rows, equal faults."""
 
+import threading
 import time
 
 import numpy as np
@@ -109,3 +110,19 @@ def test_a_smaller_batch_that_memory_asked_for_stays(archive, bench) -> None:
     assert bench.run(archive.task(), precision="fp32").embedded == 12
     # The second batch was gathered before the first had told how much fits.
     assert bench.encoders["resnet18"].log == [2, 2, 4, 2, 2]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_only_what_overlaps_computes_outside_the_main_thread(
+    archive, bench, monkeypatch, apart
+) -> None:
+    # glibc gives the large buffers of other threads back to the kernel after every layer.
+    monkeypatch.setattr(Settings, "overlap", property(lambda _: apart))
+    archive.add_drawn(range(4))
+    mains = []
+    bench.settings["before"] = lambda: mains.append(
+        threading.current_thread() is threading.main_thread()
+    )
+    bench.run(archive.task(), precision="fp32")
+    assert mains
+    assert set(mains) == {not apart}
