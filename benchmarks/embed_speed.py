@@ -1,206 +1,224 @@
-"""How close embed comes to its limits: decoding alone, forward passes alone, and a peer's loop.
+"""How close embed comes to its limits: decoding alone and forward passes alone.
 
-    .venv/bin/python benchmarks/embed_speed.py [--photographs N] [--device cpu|cuda] [--json FILE]
+    .venv/bin/python benchmarks/embed_speed.py [--photographs N] [--device cpu|cuda] [--repeats N]
 
-Draws its own 1080 x 1350 photographs and runs CLIP ViT-B/32 and ConvNeXt-V2 Nano 384 with random
-weights, whose speed is that of trained ones. Loading libraries, building networks and trying the
-precision on the first batch are left out everywhere. Quote the ratios: they come from one run.
+Draws its own 1080 x 1350 photographs and runs CLIP ViT-B/32 and ConvNeXt-V2 Nano 384, one view,
+with random weights, whose speed is that of trained ones; bf16 on a CPU, fp16 on a GPU. Loading
+libraries, building networks and trying the precision are left out everywhere. On a GPU the limit is
+the larger of the two, on a CPU, where both share the cores, their sum. The three are measured in
+turn and every repeat gives a ratio; the figure is their median. Takes about ten minutes on two
+cores.
+
+Where there is no GPU a stand-in shows whether decoding and computing overlap: an encoder that
+sleeps a quarter as long as decoding takes, and uses no core meanwhile.
 """
 
-import argparse
-import io
-import json
-import os
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
-from PIL import Image
+from common import Figure, arguments, at_most, cores, exactly, load, report, timed
+from drawn import LONG_NAMES, draw_photographs, write_task
 
-from embed import libraries
-from embed.backbones import BACKBONES
+import embed.job
+import embed.prepare
+from embed.backbones import resolve
 from embed.batches import Batches
-from embed.decoding import default_workers, prepared
+from embed.decoding import prepared
 from embed.encoder import Encoder, make_encoder
 from embed.job import Job, Settings
-from embed.prepare import Order
-from embed.run import Options, embed
+from embed.plan import Options
+from embed.prepare import Order, Prepared
+from embed.preprocess import geometry_of
+from embed.run import embed as run_embed
 from embed.views import view_set
-from task.config import load_task
+from task.config import Task, load_task
 from task.images import digest
 
-ROOT = Path(__file__).resolve().parents[1]
-NETWORKS = {"clip": ("open_clip", "ViT-B-32-quickgelu"), "convnext": ("timm", "convnextv2_nano")}
-CONVNEXT = (
-    "\n[backbone.convnext.preprocess]\nsize = 384\n"
-    "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n"
-)
+LIMIT = 1.10
+STAND_IN = 1 / 4
+_COUNTED = 8
 
 
-def main() -> None:
+class Times(NamedTuple):
+    """Seconds over the same photographs: the whole stage, and its two parts alone."""
+
+    embed: float
+    decode: float
+    forward: float
+
+    def ratio(self, on_gpu: bool) -> float:
+        """The stage over its limit."""
+        return self.embed / (
+            max(self.decode, self.forward) if on_gpu else self.decode + self.forward
+        )
+
+
+def main(words: list[str] | None = None) -> None:
     """Run every pair of network and file format, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photographs", type=int, default=200)
+    parser = arguments(__doc__, "embed_speed")
+    parser.add_argument("--photographs", type=int, default=300)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=None)
-    parser.add_argument("--json", type=Path, default=ROOT / "bench-results" / "embed_speed.json")
-    options = parser.parse_args()
-    rows = []
+    parser.add_argument("--batch-size", type=int, default=None)
+    parser.add_argument("--networks", nargs="+", default=["clip", "convnext"])
+    parser.add_argument("--formats", nargs="+", default=["JPEG", "PNG"])
+    options = parser.parse_args(words)
+    before = load()
+    figures: list[Figure] = []
+    how = Options(device=options.device, workers=options.workers, batch_size=options.batch_size)
     with tempfile.TemporaryDirectory() as name:
-        for form in ("JPEG", "PNG"):
+        for form in options.formats:
             folder = Path(name) / form
-            draw(folder / "images", form, options.photographs)
-            for network in NETWORKS:
-                rows.append(measure(folder, form, network, options.device, options.workers))
-                print(json.dumps(rows[-1]), flush=True)
-    peer = against_peer(min(options.photographs, 128), options.device)
-    print(json.dumps(peer))
-    options.json.parent.mkdir(exist_ok=True)
-    options.json.write_text(json.dumps({"embed": rows, "peer": peer}, indent=2) + "\n")
+            draw_photographs(folder / "images", form, options.photographs)
+            for network in options.networks:
+                found = list(measured(folder, network, how, options.repeats))
+                figures += described(
+                    f"{LONG_NAMES.get(network, network)}, {form}", found, how.device != "cpu"
+                )
+                print(f"{network} {form}: {[[round(s, 2) for s in times] for times in found]}")
+        if options.device == "cpu":
+            figures.append(overlap_figure(Path(name), options.formats[0], how, options.repeats))
+        figures.append(decodes_figure(Path(name), options.networks[:2]))
+    report(options.json, figures, before)
 
 
-def draw(folder: Path, form: str, count: int) -> None:
-    """Photograph-like files: smooth colour with grain, so that they compress as photographs do."""
-    folder.mkdir(parents=True)
-    for number in range(count):
-        rng = np.random.default_rng(number)
-        coarse = Image.fromarray(rng.integers(0, 256, (40, 32, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((1080, 1350), Image.Resampling.BICUBIC)).astype(np.int16)
-        grain = rng.integers(-6, 7, (1350, 1080, 1), dtype=np.int16)
-        picture = Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
-        picture.save(folder / f"{number:04}.{form.lower()}", form, quality=85)
+def measured(folder: Path, network: str, how: Options, repeats: int) -> Iterator[Times]:
+    """Decoding alone, forward passes alone and embed, in turn."""
+    task = load_task(write_task(folder, [network], "center"))
+    assert how.device is not None
+    precision = "bf16" if how.device == "cpu" else "fp16"
+    encoder = make_encoder(resolve(network, task), how.device).at(precision)
+    size = Settings(device=how.device, batch_size=how.batch_size).batch
+    for number in range(repeats + 1):
+        items, decode = decode_alone(task, encoder)
+        forward = forward_alone(encoder, items, size)
+        seconds = embed_alone(task, precision, how)
+        # The first round warms up: libraries, the device's kernels, the page cache.
+        if number:
+            yield Times(seconds, decode, forward)
 
 
-def measure(
-    folder: Path, form: str, network: str, device: str, workers: int | None
-) -> dict[str, Any]:
-    """Embed, decoding alone and forward passes alone, one view, over the same photographs."""
-    library, model = NETWORKS[network]
-    (folder / "task.toml").write_text(
-        f'name = "speed"\n[images]\nroot = "images"\n'
-        f'[embed]\nbackbones = ["{network}"]\nviews = "center"\n'
-        f'[backbone.{network}]\nlibrary = "{library}"\nname = "{model}"\nweights = "random"\n'
-        + (CONVNEXT if network == "convnext" else "")
-    )
-    task = load_task(folder)
-    precision = "fp16" if device.startswith("cuda") else "bf16"
-    with timed_loads() as loads:
-        started = time.perf_counter()
-        summary = embed(task, Options(device=device, precision=precision, workers=workers))
-        wall = time.perf_counter() - started - sum(loads)
-    encoder = make_encoder(loads.backbone, device).at(precision)
-    files = sorted((folder / "images").iterdir())
+def decode_alone(task: Task, encoder: Encoder) -> tuple[list[Prepared], float]:
+    """The photographs as the encoder takes them, and the seconds on all cores."""
+    files = sorted(task.root.iterdir())
     pairs = [(file.name, digest(file.read_bytes())) for file in files]
-    order = Order(task.root, {encoder.preprocess.geometry: view_set("center")})
-    cores = len(os.sched_getaffinity(0))
-    items, decode = timed(lambda: list(prepared(pairs, order, workers=cores)))
-    forward = forward_seconds(encoder, items, Settings(device=device).batch)
-    limit = max(decode, forward) if device.startswith("cuda") else decode + forward
-    for cache in (folder / "work").rglob("*"):
-        if cache.is_file():
-            cache.unlink()
-    return {
-        "network": network,
-        "format": form,
-        "photographs": summary.images,
-        "precision": encoder.precision,
-        "workers": default_workers() if workers is None else workers,
-        "embed_s": round(wall, 2),
-        "decode_all_cores_s": round(decode, 2),
-        "forward_s": round(forward, 2),
-        "ratio_to_limit": round(wall / limit, 2),
-    }
+    order = Order(task.root, {geometry_of(encoder.preprocess): view_set("center")})
+    return timed(lambda: list(prepared(pairs, order, workers=cores())))
 
 
-class Loads(list[float]):
-    """Seconds spent loading networks, and the backbone that was loaded."""
+def forward_alone(encoder: Encoder, items: Iterable[Prepared], size: int) -> float:
+    """Seconds of the forward passes on pixels in memory, in the pipeline's batches."""
+    batches = Batches(size, lambda _: None)
+    seconds = 0.0
+    for item in items:
+        [rendered] = item.views.values()
+        batches.push(bytes.fromhex(item.digest), rendered)
+        if batches.full:
+            seconds += timed(lambda: list(batches.drain(encoder.encode)))[1]
+    return seconds + timed(lambda: list(batches.drain(encoder.encode)))[1]
 
-    backbone: Any = None
+
+def embed_alone(task: Task, precision: str, how: Options) -> float:
+    """Seconds of the whole stage from nothing, without building the network."""
+    shutil.rmtree(task.work, ignore_errors=True)
+    with timed_loads() as loads:
+        _, seconds = timed(lambda: run_embed(task, replace(how, precision=precision)))
+    return seconds - sum(loads)
 
 
 @contextmanager
-def timed_loads() -> Iterator[Loads]:
-    """Take the time of building networks, so that it can be left out."""
-    loads, real = Loads(), Job.load
+def timed_loads() -> Iterator[list[float]]:
+    """The seconds that networks take to be built inside the block."""
+    loads: list[float] = []
+    real = Job.load
 
-    def load(job: Job) -> None:
-        started = time.perf_counter()
-        real(job)
-        loads.append(time.perf_counter() - started)
-        loads.backbone = job.backbone
+    def load_and_note(job: Job) -> None:
+        loads.append(timed(lambda: real(job))[1])
 
-    Job.load = load  # type: ignore[method-assign]
-    try:
+    with mock.patch.object(Job, "load", load_and_note):
         yield loads
-    finally:
-        Job.load = real  # type: ignore[method-assign]
 
 
-def timed(action: Callable[[], Any]) -> tuple[Any, float]:
-    """A result and the seconds it took."""
-    started = time.perf_counter()
-    result = action()
-    return result, time.perf_counter() - started
+def described(what: str, found: list[Times], on_gpu: bool) -> Iterator[Figure]:
+    """The ratio to the limit, and pictures per second of the three."""
+    ratio = float(np.median([times.ratio(on_gpu) for times in found]))
+    limit = "max(decode, forward)" if on_gpu else "(decode + forward)"
+    yield at_most(f"embed / {limit}, {what}", round(ratio, 2), LIMIT)
+    for part in Times._fields:
+        seconds = float(np.median([getattr(times, part) for times in found]))
+        yield Figure(f"{part} alone, {what}", round(seconds, 2), "s")
 
 
-def forward_seconds(encoder: Encoder, items: list[Any], size: int) -> float:
-    """The forward passes alone, on pixels that are in memory, in the pipeline's batches."""
-    batches = Batches(size, lambda _: None)
-    seconds = 0.0
-    for number, item in enumerate(items, start=1):
-        [rendered] = item.views.values()
-        batches.push(bytes.fromhex(item.digest), rendered)
-        if batches.full or number == len(items):
-            _, took = timed(lambda: list(batches.drain(encoder.encode)))
-            seconds += took
-    return seconds
+class Sleeper:
+    """An encoder that takes its time on no core, as a GPU does."""
+
+    random_weights = True
+    precision = "fp32"
+    weights_digest = "0" * 64
+
+    def __init__(self, real: Encoder, seconds_per_crop: float) -> None:
+        self.name = real.name
+        self.preprocess = real.preprocess
+        self._seconds = seconds_per_crop
+
+    def encode(self, crops: np.ndarray, _: np.ndarray) -> np.ndarray:
+        """Wait, and give something that can be stored."""
+        time.sleep(self._seconds * len(crops))
+        return np.ones((len(crops), 512), np.float32)
+
+    def at(self, _: str) -> "Sleeper":
+        """The same."""
+        return self
+
+    def candidates(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
 
-def against_peer(count: int, device: str) -> dict[str, Any]:
-    """CLIP ViT-B/32 on decoded pictures: ours, and the loop that peers run in fp32."""
-    torch = libraries.torch()
-    backbone = replace(BACKBONES["clip-vit-b32"], weights="random")
-    exact = make_encoder(backbone, device)
-    fast = exact.at(exact.candidates()[0]) if exact.candidates() else exact
-    crops = np.random.default_rng(0).integers(0, 256, (count, 224, 224, 3), dtype=np.uint8)
-    size, none = Settings(device=device).batch, np.zeros(count, bool)
-
-    def ours() -> None:
-        for start in range(0, count, size):
-            part = slice(start, start + size)
-            fast.encode(crops[part], none[part])
-
-    def theirs() -> None:
-        from torchvision.transforms.functional import normalize, to_tensor
-
-        mean, std = exact.preprocess.mean, exact.preprocess.std
-        pictures = [Image.open(io.BytesIO(bmp(crop))) for crop in crops]
-        data = [normalize(to_tensor(picture), mean, std) for picture in pictures]
-        with torch.no_grad():
-            for batch in torch.utils.data.DataLoader(data, batch_size=64):
-                exact._module(batch.to(device)).cpu()  # type: ignore[attr-defined]
-
-    ours()
-    pairs = [(timed(ours)[1], timed(theirs)[1]) for _ in range(3)]
-    mine, peer = (float(np.median(column)) for column in zip(*pairs, strict=True))
-    return {
-        "pictures": count,
-        "ours_per_s": round(count / mine, 1),
-        "peer_per_s": round(count / peer, 1),
-        "ratio": round(float(np.median([theirs / ours for ours, theirs in pairs])), 2),
-    }
+def overlap_figure(folder: Path, form: str, how: Options, repeats: int) -> Figure:
+    """Embed over decoding alone, where the forward passes take a quarter as long and no core."""
+    task = load_task(write_task(folder / form, ["tiny"], "center"))
+    real = make_encoder(resolve("tiny", task), "cpu")
+    batch = how.batch_size or Settings(device="cuda").batch
+    ratios = []
+    for _ in range(repeats):
+        items, decode = decode_alone(task, real)
+        sleeper = Sleeper(real, decode / len(items) * STAND_IN)
+        seconds = asleep(task, sleeper, replace(how, batch_size=batch))
+        ratios.append(seconds / decode)
+    median = round(float(np.median(ratios)), 2)
+    name = f"embed / decode, a stand-in for a GPU, batches of {batch}, {form}"
+    return at_most(name, median, LIMIT)
 
 
-def bmp(crop: np.ndarray) -> bytes:
-    """A crop as an uncompressed file, which costs next to nothing to open."""
-    out = io.BytesIO()
-    Image.fromarray(crop).save(out, "BMP")
-    return out.getvalue()
+def asleep(task: Task, sleeper: Sleeper, how: Options) -> float:
+    """Seconds of the whole stage with the sleeper, overlapped as on a GPU."""
+    with (
+        mock.patch.object(embed.job, "make_encoder", lambda *_: sleeper),
+        mock.patch.object(Settings, "overlap", new=True),
+    ):
+        return embed_alone(task, "fp32", how)
+
+
+def decodes_figure(folder: Path, networks: list[str]) -> Figure:
+    """How often a photograph is decoded for two backbones with six views each."""
+    place = folder / "counted"
+    draw_photographs(place / "images", "JPEG", _COUNTED, width=270, height=338)
+    task = load_task(write_task(place, networks, "crops6"))
+    with mock.patch.object(embed.prepare, "decode", wraps=embed.prepare.decode) as decode:
+        summary = run_embed(task, Options(device="cpu", workers=0))
+    views = sum(cache.rows * cache.views for cache in summary.caches)
+    name = f"decodes per picture, {len(networks)} backbones x 6 views ({views} views in all)"
+    return exactly(name, decode.call_count / summary.embedded, 1.0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""Photograph-like files and tasks over them, drawn from seeds: benchmarks need no data."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+# Random weights compute as fast as trained ones. "tiny" is for trying a benchmark out.
+NETWORKS = {
+    "clip": ("open_clip", "ViT-B-32-quickgelu", ""),
+    "convnext": (
+        "timm",
+        "convnextv2_nano",
+        "[backbone.convnext.preprocess]\nsize = 384\n"
+        "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]",
+    ),
+    "tiny": ("timm", "test_vit", ""),
+}
+LONG_NAMES = {"clip": "CLIP ViT-B/32", "convnext": "ConvNeXt-V2 Nano 384", "tiny": "tiny ViT"}
+
+
+def draw_photographs(
+    folder: Path, form: str, count: int, *, width: int = 1080, height: int = 1350
+) -> None:
+    """Files of smooth colour with grain, so that they compress as photographs do."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        coarse = Image.fromarray(rng.integers(0, 256, (40, 32, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+        grain = rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
+        picture = np.clip(smooth.astype(np.int16) + grain, 0, 255).astype(np.uint8)
+        name = f"{number:04}.{form.lower()}"
+        Image.fromarray(picture).save(folder / name, form, quality=85)
+
+
+def small_photograph(seed: int, side: int = 64) -> bytes:
+    """A JPEG of a few hundred bytes, another picture for every seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    out = io.BytesIO()
+    large = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+    large.save(out, "JPEG", quality=80)
+    return out.getvalue()
+
+
+def write_task(folder: Path, networks: list[str], views: str, images: str = "") -> Path:
+    """A task.toml over `folder`/images; `images` are further lines under [images]."""
+    quoted = ", ".join(f'"{name}"' for name in networks)
+    lines = ['name = "benchmark"', 'labels = ["intact", "destroyed"]', "[images]", images]
+    lines += ["[embed]", f"backbones = [{quoted}]", f'views = "{views}"']
+    for name in networks:
+        if name in NETWORKS:
+            library, model, more = NETWORKS[name]
+            lines += [f"[backbone.{name}]", f'library = "{library}"', f'name = "{model}"']
+            lines += ['weights = "random"', more]
+    (folder / "task.toml").write_text("\n".join([*lines, ""]))
+    return folder / "task.toml"

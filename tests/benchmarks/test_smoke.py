@@ -1,0 +1,134 @@
+"""Every benchmark runs from end to end at a tiny size; what it measures is not judged here."""
+
+import importlib
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from cli import main as command
+from embed import libraries
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
+TINY_CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """Import a benchmark as a script of its folder sees itself, on one core."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+    def start(name: str) -> ModuleType:
+        benchmark = importlib.import_module(name)
+        if hasattr(benchmark, "cores"):
+            monkeypatch.setattr(benchmark, "cores", lambda: 0)
+        return benchmark
+
+    return start
+
+
+@pytest.fixture
+def figures_of(tmp_path, capsys):
+    def figures_of(benchmark: ModuleType, *words: str) -> dict[str, dict[str, Any]]:
+        """Run it; the figures of its JSON file by name, each of which the table shows too."""
+        file = tmp_path / "results" / "figures.json"
+        benchmark.main([*words, "--json", str(file)])
+        record = json.loads(file.read_text())
+        assert record["machine"]["cores"] >= 1
+        table = capsys.readouterr().out
+        for figure in record["figures"]:
+            assert set(figure) == {"name", "value", "unit", "target", "met"}
+            assert figure["name"] in table
+            assert (figure["met"] is None) == (figure["target"] == "")
+        return {figure["name"]: figure for figure in record["figures"]}
+
+    return figures_of
+
+
+def named(figures: dict[str, dict[str, Any]], words: str) -> list[dict[str, Any]]:
+    return [figure for name, figure in figures.items() if words in name]
+
+
+def test_embed_speed(start, figures_of) -> None:
+    speed = start("embed_speed")
+    words = "--photographs 3 --repeats 1 --workers 0 --networks tiny --formats JPEG".split()
+    figures = figures_of(speed, *words)
+    assert len(named(figures, "embed / (decode + forward)")) == 1
+    assert len(named(figures, "a stand-in for a GPU")) == 1
+    [decodes] = named(figures, "decodes per picture")
+    assert decodes["value"] == 1.0
+    assert decodes["met"]
+
+
+def test_peer_loop(start, figures_of, monkeypatch, tmp_path) -> None:
+    peers, drawn = start("peer_loop"), start("drawn")
+    config = tmp_path / "peer-smoke.json"
+    config.write_text(json.dumps(TINY_CLIP))
+    libraries.open_clip().add_model_config(config)
+    monkeypatch.setattr(peers, "MODEL", config.stem)
+    monkeypatch.setitem(drawn.NETWORKS, "clip", drawn.NETWORKS["tiny"])
+
+    def run_here(*words: str | Path, program: Any = None) -> tuple[None, float]:
+        if program is None:
+            command([*map(str, words), "--workers", "0"], standalone_mode=False)
+        else:
+            assert Path(words[0]).samefile(peers.__file__)
+            peers.main([str(word) for word in words[1:]])
+            assert Path(words[-1]).stat().st_size > 3 * 16 * 4
+        return None, 1.0
+
+    monkeypatch.setattr(peers, "run", run_here)
+    words = "--photographs 3 --decoded 2 --repeats 1 --formats JPEG".split()
+    figures = figures_of(peers, *words)
+    assert figures["times as fast as the peers' loop, whole run, JPEG"]["value"] == 1.0
+    assert len(named(figures, "decoded pictures")) == 3
+
+
+def test_cache_rates(start, figures_of) -> None:
+    figures = figures_of(
+        start("cache_rates"), *"--photographs 2 --network tiny".split(), "--megabytes", "1"
+    )
+    [share] = named(figures, "share of wall time")
+    assert 0 < share["value"] < 100
+    assert len(named(figures, "opened and read")) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
+def test_memory_growth(start, figures_of) -> None:
+    growth = start("memory_growth")
+    figures = figures_of(growth, *"--sizes 2 3 --labelled 0".split())
+    assert len(named(figures, "growth, ")) == 4
+    peak = figures["peak, first run, 3 pictures, process"]["value"]
+    assert 20 < peak < 1000
+    assert growth.peak_of(f"/proc/{os.getpid()}/status") > 0
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
+def test_real_photographs(start, figures_of) -> None:
+    figures = figures_of(start("real_photographs"), "--photographs", "25")
+    assert [figure["value"] for figure in named(figures, "rows, ")] == [25, 25]
+    assert all(figure["met"] for figure in named(figures, "worst cosine"))
+
+
+def test_a_failing_command_ends_the_benchmark(start) -> None:
+    with pytest.raises(SystemExit, match="no task file"):
+        start("common").run("embed", "nowhere/task.toml")
+
+
+def test_figures_say_whether_their_target_is_met(start) -> None:
+    common = start("common")
+    assert common.at_most("a", 1.1, 1.1).met
+    assert not common.at_most("a", 1.11, 1.1).met
+    assert common.at_least("a", 3.0, 3.0).met
+    assert not common.at_least("a", 2.99, 3.0).met
+    assert not common.exactly("a", 2, 1).met
+    assert common.Figure("a", 1).met is None
