@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embed test check bench
+.PHONY: help setup demo embed probe test check bench fuzz
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ demo/task.toml: | setup
 embed: setup $(filter demo/task.toml,$(TASK)) ## run the backbones once: make embed TASK=my/task.toml
 	$(RUN)/archiveprobe embed $(TASK)
 
+probe: setup $(filter demo/task.toml,$(TASK)) ## the leaderboard of systems on the cache: make probe TASK=...
+	$(RUN)/archiveprobe probe $(TASK)
+
 test: setup ## run the tests; those marked real where ../shared is present
 	$(RUN)/python -m pytest
 
@@ -36,6 +39,14 @@ check: setup ## lint, format and types
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
-bench: setup ## measure accuracy on real photographs, and speed against its limits
+bench: setup ## measure accuracy, speed, memory and the cache against their targets
 	$(RUN)/python benchmarks/real_photographs.py
+	$(RUN)/python benchmarks/cache_rates.py
+	$(RUN)/python benchmarks/memory_growth.py
 	$(RUN)/python benchmarks/embed_speed.py
+	$(RUN)/python benchmarks/peer_loop.py
+
+FUZZ_SECONDS ?= 60
+fuzz: setup ## fuzz every file format, FUZZ_SECONDS each
+	PIP_CONSTRAINT=constraints.txt $(RUN)/pip install --quiet -e '.[fuzz]'
+	$(RUN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)

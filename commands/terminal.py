@@ -3,14 +3,21 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cache.errors import CacheError
 from task.errors import InputError
 
+if TYPE_CHECKING:
+    from task.config import Task
+
 NAME = "archiveprobe"
+
+task_argument = click.argument("task", type=click.Path(path_type=Path))
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on one line.")
 
 
 class Commands(click.Group):
@@ -75,3 +82,10 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value is None else str(value)
+
+
+def load(task: Path) -> "Task":
+    """The task that a command was given. Raises InputError."""
+    from task.config import load_task
+
+    return load_task(task)

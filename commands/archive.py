@@ -1,0 +1,97 @@
+"""From a folder of pictures to a cache: init, demo, weights, embed."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from commands.terminal import (
+    NAME,
+    example,
+    json_option,
+    load,
+    print_result,
+    say,
+    task_argument,
+)
+
+
+@click.command(**example("init my/photographs"))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Write a task.toml for a folder of pictures."""
+    from task.starter import start
+
+    file = start(folder, notify=say)
+    click.echo(str(file))
+    say(f"look it over, then: {NAME} embed {file}")
+
+
+@click.command(**example("demo demo"))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def demo(folder: Path) -> None:
+    """Draw the built-in archive, with its task.toml, into a new folder."""
+    from task.demo import write_demo
+
+    write_demo(folder)
+    click.echo(str(folder / "task.toml"))
+
+
+@click.command(**example("weights my/task.toml"))
+@task_argument
+@json_option
+def weights(task: Path, as_json: bool) -> None:
+    """Fetch and check the weights ahead, for nodes without a network."""
+    from embed.dryrun import check_weights
+
+    lines = [asdict(line) for line in check_weights(load(task))]
+    print_result({"weights": lines}, lines, as_json)
+
+
+@click.command(
+    **example("embed my/task.toml", "embed my/task.toml --backbone hog --views center"),
+)
+@task_argument
+@click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
+@click.option("--views", help="Instead of the task's, for example crops6.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto")
+@click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
+@click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
+@click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")
+@click.option("--rehash", is_flag=True, help="Read every file again, whatever its date says.")
+@click.option("--dry-run", is_flag=True, help="Say what is to do, and do nothing.")
+@json_option
+def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, **how: Any) -> None:
+    """Run the backbones over the photographs once, into the cache."""
+    from embed.progress import bar
+    from embed.run import Options, record_of
+    from embed.run import embed as run
+
+    options = Options(backbones=backbones or None, **how)
+    if dry_run:
+        _show_estimate(task, options, as_json)
+        return
+    summary = run(load(task), options, notify=say, progress=bar)
+    record = record_of(summary)
+    if not as_json:
+        counts = ("images", "embedded", "reused", "duplicates", "failed")
+        click.echo(", ".join(f"{record[name]} {name}" for name in counts))
+    if summary.reasons:
+        reasons = ", ".join(f"{count} {why}" for why, count in summary.reasons.items())
+        say(f"failed: {reasons}; work/manifest.csv says which, and why")
+    print_result(record, [*record["caches"], *record.get("texts", ())], as_json)
+
+
+def _show_estimate(task: Path, options: Any, as_json: bool) -> None:
+    from embed.dryrun import dry_run
+
+    estimate = asdict(dry_run(load(task), options))
+    if not as_json:
+        click.echo(
+            "{images} images, {to_decode} to decode, about {seconds} s, {bytes:,} bytes on disk "
+            "({free_bytes:,} free)".format(**estimate)
+        )
+    if estimate["bytes"] > estimate["free_bytes"]:
+        say("the disk is too small for this: make space first")
+    print_result(estimate, estimate["backbones"], as_json)

@@ -1,0 +1,88 @@
+"""Looking after the caches: cache show, verify, export, prune."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from commands.terminal import example, json_option, load, print_result, say, task_argument
+
+
+@click.group(**example("cache show my/task.toml"))
+def cache() -> None:
+    """Look after the caches of a task."""
+
+
+@cache.command(**example("cache show my/task.toml"))
+@task_argument
+@json_option
+def show(task: Path, as_json: bool) -> None:
+    """List the caches."""
+    from embed.inventory import show as find
+
+    lines = [asdict(line) for line in find(load(task))]
+    print_result({"caches": lines}, lines, as_json)
+
+
+@cache.command(**example("cache verify my/task.toml --deep"))
+@task_argument
+@click.option("--deep", is_flag=True, help="Digests, checksums and every number as well.")
+@click.option("--recompute", type=click.IntRange(1), metavar="N", help="Embed N rows again.")
+@click.option("--adopt", is_flag=True, help="With --recompute: carry over a library upgrade.")
+@json_option
+def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: bool) -> None:
+    """Check the caches; exit status 1 when something is wrong."""
+    from embed.inventory import verify_all
+
+    if adopt and not recompute:
+        raise click.UsageError("--adopt needs --recompute N")
+    loaded = load(task)
+    verdict = verify_all(loaded, deep=deep)
+    if recompute and verdict.ok:
+        from embed.recompute import recomputed_verdict
+
+        verdict = recomputed_verdict(loaded, verdict, recompute, adopt=adopt, notify=say)
+    if as_json:
+        click.echo(json.dumps(asdict(verdict)))
+    else:
+        click.echo(f"{verdict.shards} shards, {verdict.rows} rows, {len(verdict.bad)} faults")
+        for fault in verdict.bad:
+            click.echo(fault)
+    if not verdict.ok:
+        say("run embed again: bad shards are set aside, and it computes their rows anew")
+        sys.exit(1)
+
+
+@cache.command(**example("cache export my/task.toml -o all.h5"))
+@task_argument
+@click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
+@click.option("-o", "file", required=True, type=click.Path(path_type=Path), help="The HDF5 file.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+def export(task: Path, backbones: tuple[str, ...], file: Path, overwrite: bool) -> None:
+    """Write one ordinary HDF5 file in the order of the table, for notebooks."""
+    from embed.inventory import export_task
+
+    done = export_task(load(task), file, backbones, overwrite=overwrite)
+    click.echo(f"{done.rows} rows in {file}")
+    for remark in done.remarks:
+        say(remark)
+
+
+@cache.command(**example("cache prune my/task.toml --yes"))
+@task_argument
+@click.option("--yes", is_flag=True, help="Remove what is listed.")
+@json_option
+def prune(task: Path, yes: bool, as_json: bool) -> None:
+    """List, or with --yes remove, caches that the task no longer asks for, and leftovers."""
+    from cache.prune import prune as remove
+    from embed.inventory import unused
+
+    items = unused(load(task))
+    if yes:
+        remove(items)
+    lines = [{"path": str(item.path), "bytes": item.bytes, "reason": item.reason} for item in items]
+    print_result({"removed": yes, "items": lines}, lines, as_json)
+    if items and not yes:
+        say("nothing removed yet: add --yes")

@@ -1,0 +1,76 @@
+"""What there is to choose from: list backbones, views, probes, metrics, systems."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from commands.terminal import example, json_option, load, print_result, task_argument
+
+
+@click.group("list", **example("list backbones"))
+def listing() -> None:
+    """List what there is to choose from."""
+
+
+@listing.command(**example("list backbones"))
+@json_option
+def backbones(as_json: bool) -> None:
+    """The table of backbones; timm:NAME and open_clip:ARCH/TAG work too."""
+    from embed.backbones import BACKBONES
+
+    lines = [
+        {
+            "backbone": row.name,
+            "weights": row.described,
+            "width": row.width,
+            "size": row.size,
+            "licence": row.licence,
+        }
+        for row in BACKBONES.values()
+    ]
+    print_result({"backbones": lines}, lines, as_json)
+
+
+@listing.command(**example("list views"))
+@json_option
+def views(as_json: bool) -> None:
+    """The named sets of views."""
+    from embed.views import DESCRIPTIONS
+
+    lines = [{"views": name, "what": what} for name, what in DESCRIPTIONS.items()]
+    print_result({"views": lines}, lines, as_json)
+
+
+@listing.command(**example("list probes"))
+@json_option
+def probes(as_json: bool) -> None:
+    """The table of probes."""
+    from probe.table import PROBES
+
+    lines = [
+        {"probe": row.name, "tried by default": row.default, "what": row.what}
+        for row in PROBES.values()
+    ]
+    print_result({"probes": lines}, lines, as_json)
+
+
+@listing.command(**example("list metrics"))
+@json_option
+def metrics(as_json: bool) -> None:
+    """The figures, and how each is defined."""
+    from evaluate.metrics import METRICS
+
+    lines = [{"metric": name, "what": what} for name, what in METRICS.items()]
+    print_result({"metrics": lines}, lines, as_json)
+
+
+@listing.command(**example("list systems my/task.toml"))
+@task_argument
+@json_option
+def systems(task: Path, as_json: bool) -> None:
+    """The systems of a task that are on disk."""
+    from evaluate.overview import overview
+
+    lines = [asdict(line) for line in overview(load(task))]
+    print_result({"systems": lines}, lines, as_json)

@@ -1,0 +1,136 @@
+"""Systems on the cache: probe, ensemble, threshold, audit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from commands.terminal import (
+    NAME,
+    example,
+    json_option,
+    load,
+    print_result,
+    say,
+    task_argument,
+)
+
+if TYPE_CHECKING:
+    from evaluate.leaderboard import Leaderboard
+
+_CUTS = ("smoothed", "exact", "grid", "half")
+_cut = click.option(
+    "--cut",
+    type=click.Choice(_CUTS),
+    default="smoothed",
+    show_default=True,
+    help="How the cut between two labels is chosen.",
+)
+
+
+@click.command(
+    **example(
+        "probe my/task.toml",
+        "probe my/task.toml --probe ridge --features clip-vit-b32+convnextv2-nano-384:rows",
+    )
+)
+@task_argument
+@click.option("--probe", "probes", multiple=True, help="Instead of the default ones; repeatable.")
+@click.option(
+    "--features",
+    multiple=True,
+    metavar="B[+B...][:mean|rows|logits]",
+    help="Backbones, and how their views are used; repeatable.",
+)
+@_cut
+@click.option("--seed", type=int, default=0, show_default=True, help="For what draws lots.")
+@click.option("--workers", type=click.IntRange(1), help="Threads; default: one per core.")
+@json_option
+def probe(task: Path, as_json: bool, **how: Any) -> None:
+    """Cross-validate probes on the cache: the leaderboard."""
+    from embed.progress import bar
+    from probe.run import Options, run_probes
+
+    options = Options(**{name: value or None for name, value in how.items() if name != "seed"},
+                      seed=how["seed"])  # fmt: skip
+    _show(run_probes(load(task), options, notify=say, progress=bar), task, as_json)
+
+
+@click.command(**example("ensemble my/task.toml --method mean"))
+@task_argument
+@click.option(
+    "--method",
+    type=click.Choice(["mean", "rank", "vote", "greedy", "stack"]),
+    default="greedy",
+    show_default=True,
+)
+@click.option("--system", "systems", multiple=True, help="Instead of all; repeatable.")
+@click.option("--name", help="What to call it; default: like its method.")
+@_cut
+@json_option
+def ensemble(
+    task: Path,
+    method: str,
+    systems: tuple[str, ...],
+    name: str | None,
+    cut: str,
+    as_json: bool,
+) -> None:
+    """Combine stored systems into one, and compare it with them."""
+    from evaluate.keep import run_ensemble
+
+    _show(run_ensemble(load(task), method, systems, cut=cut, name=name), task, as_json)
+
+
+def _show(board: "Leaderboard", task: Path, as_json: bool) -> None:
+    lines = [
+        {
+            "system": line.system,
+            "features": line.features,
+            "macro-F1": f"{line.macro_f1:.4f}",
+            "95 % interval": f"{line.low:.3f} - {line.high:.3f}",
+            "accuracy": f"{line.accuracy:.4f}",
+            "cut": "-" if line.threshold is None else f"{line.threshold:.3f}",
+            "naive": f"{line.naive:.4f}",
+            "seconds": f"{line.seconds:.1f}",
+        }
+        for line in board.lines
+    ]
+    print_result(board.record(), lines, as_json)
+    for warning in board.warnings:
+        say(f"note: {warning}")
+    if not as_json:
+        click.echo(f"recommended: {board.best}")
+        say(f"then: {NAME} submit {task} --system {board.best} -o answers.csv")
+
+
+@click.command(
+    **example(
+        "threshold my/task.toml --system logistic-hog",
+        "threshold my/task.toml --system logistic-hog --set 0.4",
+    )
+)
+@task_argument
+@click.option("--system", required=True, help="Whose cut; `list systems` shows them.")
+@click.option("--cut", "method", type=click.Choice(_CUTS), help="Choose the cut anew, and keep it.")
+@click.option("--set", "fixed", type=float, metavar="P", help="Fix the cut by hand, and keep it.")
+@json_option
+def threshold(
+    task: Path, system: str, method: str | None, fixed: float | None, as_json: bool
+) -> None:
+    """Show the curve of macro-F1 over the cut, and the chosen cut; or choose another."""
+    from evaluate.recut import report_cut
+
+    if method is not None and fixed is not None:
+        raise click.UsageError("--cut and --set exclude each other")
+    report = report_cut(load(task), system, method=method, fixed=fixed)
+    print_result(report.record(), report.lines(), as_json)
+    if not as_json:
+        low, high = report.interval
+        cut = report.cut
+        spread = f"{cut.low:.3f} - {cut.high:.3f}"
+        click.echo(f"cut {cut.value:.3f} ({cut.method}); it could as well lie in {spread}")
+        click.echo(
+            f"macro-F1 {report.macro_f1:.4f} ({low:.3f} - {high:.3f}) with cuts chosen on other "
+            f"rows, {report.naive:.4f} on the same rows, {report.at_half:.4f} at 0.5"
+        )

@@ -1,0 +1,1 @@
+"""What is said about predictions: figures, intervals, ensembles, thresholds."""

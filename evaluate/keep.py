@@ -1,0 +1,122 @@
+"""Systems written down: what every record holds, and ensembles, which need nothing else."""
+
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from evaluate.dataset import Dataset, load_dataset
+from evaluate.ensemble import combine
+from evaluate.leaderboard import Leaderboard, leaderboard
+from evaluate.overview import load_systems
+from evaluate.predictions import Predictions
+from evaluate.runs import save_run
+from evaluate.system import Assembled, assemble
+from task.config import Task
+
+_OF_ENSEMBLES = 1000
+_CARRIED = (
+    "system",
+    "kind",
+    "features",
+    "complexity",
+    "seconds",
+    "folds",
+    "labels",
+    "cut_method",
+)
+
+
+def common_record(dataset: Dataset, system: str, cut: str, seed: int) -> dict[str, Any]:
+    """What every system's run.json says: the task's settings, digests of its inputs, versions."""
+    return {
+        "system": system,
+        "task": dataset.task.name,
+        "classes": list(dataset.classes),
+        "positive": dataset.positive,
+        "unreadable": dataset.unreadable,
+        "cut_method": cut,
+        "seed": seed,
+        "folds": dataset.folds_digest,
+        "labels": dataset.labels_digest,
+        "versions": {name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
+    }
+
+
+def origin(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What predictions carry of their system's record."""
+    return {name: record[name] for name in _CARRIED}
+
+
+def decided(done: Assembled) -> dict[str, Any]:
+    """The cut and the calibration that new rows are answered with."""
+    cut = done.predictions.cut
+    return {
+        "cut": None if np.isnan(cut) else float(cut),
+        "calibration": {
+            "method": done.calibration.method,
+            "parameters": [float(value) for value in done.calibration.parameters],
+        },
+    }
+
+
+def keep_ensemble(
+    dataset: Dataset,
+    members: Sequence[Predictions],
+    method: str,
+    cut: str = "smoothed",
+    name: str | None = None,
+) -> Predictions:
+    """Combine systems into one, called like its method unless named, and write it down.
+
+    Raises:
+        InputError: an unknown method, or members that do not fit together.
+    """
+    started = time.monotonic()
+    combined = combine(members, method)
+    system = name or method
+    record = {
+        **common_record(dataset, system, cut, 0),
+        "kind": "ensemble",
+        "method": method,
+        "features": f"{len(members)} systems",
+        "members": [
+            {"system": one.system, "weight": float(weight), "predictions": one.digest}
+            for one, weight in zip(members, combined.final, strict=True)
+        ],
+        "complexity": _OF_ENSEMBLES + len(members),
+        "seconds": time.monotonic() - started,
+    }
+    done = assemble(
+        dataset,
+        combined.logits,
+        combined.unlabelled,
+        origin(record),
+        method=cut,
+        decision=combined.decision,
+    )
+    record |= decided(done)
+    save_run(dataset.task, system, record, done.predictions)
+    return done.predictions
+
+
+def run_ensemble(
+    task: Task,
+    method: str,
+    names: Sequence[str] = (),
+    *,
+    cut: str = "smoothed",
+    name: str | None = None,
+) -> Leaderboard:
+    """Combine stored systems, all that are no ensembles unless named, and rank it among them.
+
+    Raises:
+        InputError: an unknown method or system, fewer than two, or systems that do not fit.
+    """
+    started = time.monotonic()
+    dataset = load_dataset(task)
+    members = load_systems(dataset, names)
+    combined = keep_ensemble(dataset, members, method, cut, name)
+    return leaderboard([*members, combined], seconds=time.monotonic() - started)

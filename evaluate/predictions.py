@@ -1,0 +1,170 @@
+"""The one form of every system's predictions: out-of-fold, decisions, test, and their origin."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from task.errors import InputError
+
+_VERSION = 1
+_TEXT = ("classes", "ids", "test_ids")
+_OPTIONAL = ("oof_views", "test_views")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a system says of every row, and on which rows each number was trained.
+
+    n labelled rows, m rows to predict, K classes, R repeats of the folds, V views. Rows whose
+    picture cannot be read have NaN probabilities and the `unreadable` answer as their decision.
+
+    classes: (K,) label names, the order of the columns.
+    ids, labels, groups: (n,) labelled rows, their class, their near-duplicate group.
+    fold: (R, n) the fold of every row; `oof` and `decision` of a row come from the rows of the
+        other folds of that repeat only.
+    oof: (R, n, K) out-of-fold probabilities. decision: (R, n) class, at a cut that was chosen
+        without the row's fold.
+    cuts: (R, folds) the cuts of those decisions, NaN where there is none; cut: the final one.
+    test_ids: (m,); test: (m, K) probabilities by the system trained on all labelled rows.
+    oof_views (R, n, V, K), test_views (m, V, K): per view, where the system looks at views.
+    origin: what produced them, and the digests that they depend on.
+    """
+
+    classes: np.ndarray
+    ids: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    fold: np.ndarray
+    oof: np.ndarray
+    decision: np.ndarray
+    cuts: np.ndarray
+    cut: float
+    test_ids: np.ndarray
+    test: np.ndarray
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    oof_views: np.ndarray | None = None
+    test_views: np.ndarray | None = None
+
+    @property
+    def system(self) -> str:
+        """The name of the system."""
+        return str(self.origin.get("system", ""))
+
+    @property
+    def readable(self) -> np.ndarray:
+        """(n,) whether a row has probabilities."""
+        result: np.ndarray = np.isfinite(self.oof).all((0, 2))
+        return result
+
+    @property
+    def positive(self) -> int:
+        """The index of the positive class; the last one where none is named."""
+        return int(self.origin.get("positive", len(self.classes) - 1))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content of its file."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """The content of an .npz file without pickle."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        head = {"version": _VERSION, "cut": _number(self.cut), "origin": self.origin}
+        out = io.BytesIO()
+        text = json.dumps(head, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        arrays["head"] = np.frombuffer(text.encode(), np.uint8)
+        np.savez(out, allow_pickle=False, **arrays)
+        return out.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str) -> "Predictions":
+        """Read what `to_bytes` gave; `where` names the file in errors.
+
+        Raises:
+            InputError: damaged, or not predictions.
+        """
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            head = json.loads(arrays.pop("head").tobytes())
+            if head["version"] != _VERSION:
+                raise ValueError(f"version {head['version']!r} is unknown")
+            cut = float("nan") if head["cut"] is None else float(head["cut"])
+            loaded = cls(**arrays, cut=cut, origin=head["origin"])
+            loaded.check()
+        except Exception as error:
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(
+                f"{where} holds no sound predictions ({reason}): run that system again"
+            ) from None
+        return loaded
+
+    def check(self) -> None:
+        """Raise ValueError where shapes, numbers or names do not fit together."""
+        n, m, k = len(self.ids), len(self.test_ids), len(self.classes)
+        repeats = self.fold.shape[0]
+        wanted = {
+            "classes": (k,),
+            "ids": (n,),
+            "labels": (n,),
+            "groups": (n,),
+            "fold": (repeats, n),
+            "oof": (repeats, n, k),
+            "decision": (repeats, n),
+            "test_ids": (m,),
+            "test": (m, k),
+        }
+        for name, shape in wanted.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} is {getattr(self, name).shape}, not {shape}")
+        if self.cuts.shape[0] != repeats or self.cuts.shape[1:] != (int(self.fold.max()) + 1,):
+            raise ValueError(f"cuts are {self.cuts.shape}")
+        for name in _TEXT:
+            if len(set(getattr(self, name).tolist())) != len(getattr(self, name)):
+                raise ValueError(f"{name} are not distinct")
+        for name in ("oof", "test"):
+            _check_probabilities(name, getattr(self, name))
+        for name in ("labels", "decision"):
+            if (
+                getattr(self, name).size
+                and not 0 <= getattr(self, name).min() <= getattr(self, name).max() < k
+            ):
+                raise ValueError(f"{name} name unknown classes")
+
+
+def _check_probabilities(name: str, values: np.ndarray) -> None:
+    known = values[np.isfinite(values).all(-1)]
+    if np.isinf(values).any() or (known < -1e-9).any() or (np.abs(known.sum(-1) - 1) > 1e-6).any():
+        raise ValueError(f"{name} are not probabilities")
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def check_shared_folds(members: "list[Predictions]") -> None:
+    """Refuse systems whose rows were not held out together.
+
+    Raises:
+        InputError: they differ in classes, rows, labels or folds; the message names the first.
+    """
+    first = members[0]
+    for other in members[1:]:
+        for name in ("classes", "ids", "labels", "test_ids"):
+            if not np.array_equal(getattr(first, name), getattr(other, name)):
+                raise InputError(
+                    f"{first.system!r} and {other.system!r} differ in {name}: they were trained "
+                    "for different tables; run both again"
+                )
+        shared = min(len(first.fold), len(other.fold))
+        if not np.array_equal(first.fold[:shared], other.fold[:shared]):
+            raise InputError(
+                f"{first.system!r} and {other.system!r} were held out in different folds: "
+                "run both again"
+            )

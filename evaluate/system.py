@@ -1,0 +1,74 @@
+"""From logits to a system: calibrated probabilities, cuts, decisions and where they come from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluate import calibration, threshold
+from evaluate.dataset import Dataset
+from evaluate.metrics import figures
+from evaluate.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """Predictions, and the final calibration that turns a model's logits into probabilities."""
+
+    predictions: Predictions
+    calibration: calibration.Calibration
+
+
+def assemble(
+    dataset: Dataset,
+    logits: np.ndarray,
+    unlabelled: np.ndarray,
+    origin: Mapping[str, Any],
+    *,
+    method: str = "smoothed",
+    decision: np.ndarray | None = None,
+    views: np.ndarray | None = None,
+    unlabelled_views: np.ndarray | None = None,
+) -> Assembled:
+    """Calibrate logits (R, n, K) and (m, K), find the cuts, and decide.
+
+    Everything that is fitted for the rows of a fold is fitted outside it. With `decision` (R, n),
+    the decisions of a hard vote, there is no cut. Rows of NaN get the `unreadable` answer.
+    """
+    fold = dataset.fold[: len(logits)]
+    held = calibration.cross_fitted(logits, dataset.labels, fold)
+    final = calibration.fit(logits, dataset.labels)
+    binary = len(dataset.classes) == 2
+    cuts = np.full((len(fold), dataset.folds), np.nan)
+    cut = naive = float("nan")
+    oof = held.apply(logits, fold)
+    if decision is None and binary:
+        p = oof[..., dataset.positive]
+        nested = threshold.nested(dataset.labels, p, fold, dataset.groups, dataset.positive, method)
+        found = threshold.final(dataset.labels, p, dataset.groups, dataset.positive, method)
+        cuts, decision, cut, naive = nested.cuts, nested.decision, found.value, found.score
+    elif decision is None:
+        decision = np.where(np.isnan(oof[..., 0]), -1, np.nan_to_num(oof).argmax(-1))
+    known = np.isfinite(logits).all(-1)
+    decision = np.where(known, decision, dataset.unreadable)
+    if np.isnan(naive):
+        naive = figures(dataset.labels, decision[0], None, len(dataset.classes)).macro_f1
+    predictions = Predictions(
+        classes=np.array(dataset.classes, np.str_),
+        ids=dataset.labelled.ids,
+        labels=dataset.labels,
+        groups=dataset.groups,
+        fold=fold,
+        oof=oof,
+        decision=decision,
+        cuts=cuts,
+        cut=cut,
+        test_ids=dataset.unlabelled.ids,
+        test=final.apply(unlabelled),
+        origin={**origin, "positive": dataset.positive, "naive": naive},
+        oof_views=None if views is None else held.apply(views, fold),
+        test_views=None if unlabelled_views is None else final.apply(unlabelled_views),
+    )
+    predictions.check()
+    return Assembled(predictions, final)

@@ -1,0 +1,1 @@
+"""What a finished system does: predictions for new rows, submissions, scores."""

@@ -1,0 +1,1 @@
+"""What is tried on the cache: probes, on a CPU, in seconds."""

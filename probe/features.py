@@ -1,0 +1,185 @@
+"""From caches to matrices: which backbones, and what becomes of their views."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cache.reader import Reader
+from cache.spec import find_caches
+from evaluate.dataset import Dataset, Rows
+from task.config import Task, nearest
+from task.errors import InputError
+from task.texts import text_cache, text_key
+
+VIEWS = {
+    "mean": "views averaged before anything is fitted",
+    "rows": "every view a training row; probabilities averaged over a picture's views",
+    "logits": "every view a training row; logits averaged over a picture's views",
+}
+_TEXT = text_cache("")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Backbones to put side by side, and what becomes of the views: mean, rows or logits."""
+
+    backbones: tuple[str, ...]
+    views: str = "mean"
+
+    def __str__(self) -> str:
+        return f"{'+'.join(self.backbones)}:{self.views}"
+
+
+def parse_choice(text: str) -> Choice:
+    """Read "a+b:rows"; without a colon the views are averaged.
+
+    Raises:
+        InputError: no such way with views; the message names the nearest.
+    """
+    head, _, tail = text.rpartition(":")
+    names, views = (head, tail) if head and tail in VIEWS else (text, "mean")
+    if not names or "" in names.split("+"):
+        raise InputError(f"features {text!r} name no backbone: write clip-vit-b32+hog:mean")
+    last = names.rpartition(":")[2]
+    if ":" in names and names.partition(":")[0] not in ("timm", "open_clip"):
+        known = ", ".join(VIEWS)
+        raise InputError(f"unknown views {last!r}{nearest(last, VIEWS)} in {text!r}: use {known}")
+    return Choice(tuple(names.split("+")), views)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Embeddings of one choice: labelled (n, V, d), unlabelled (m, V, d), float32.
+
+    V is 1 for averaged views. Rows without an embedding are NaN; `sources` maps each backbone to
+    the digest of its cache's fingerprint.
+    """
+
+    choice: Choice
+    labelled: np.ndarray
+    unlabelled: np.ndarray
+    sources: dict[str, str]
+
+    @property
+    def readable(self) -> np.ndarray:
+        """(n,) whether a labelled row has an embedding."""
+        return np.asarray(np.isfinite(self.labelled[:, 0, 0]))
+
+    @property
+    def predictable(self) -> np.ndarray:
+        """(m,) whether a row to predict has an embedding."""
+        return np.asarray(np.isfinite(self.unlabelled[:, 0, 0]))
+
+
+def load_features(dataset: Dataset, choice: Choice) -> Features:
+    """Read the embeddings of a choice for all rows of the task.
+
+    Raises:
+        InputError: a backbone has no cache, lacks rows, or has other views than the rest.
+        CacheError: a cache is damaged.
+    """
+    labelled: list[np.ndarray] = []
+    unlabelled: list[np.ndarray] = []
+    sources = {}
+    for name in choice.backbones:
+        reader = find_reader(dataset.task, name)
+        sources[name] = reader.record.digest
+        for rows, parts in ((dataset.labelled, labelled), (dataset.unlabelled, unlabelled)):
+            parts.append(read_matrix(reader, rows, name, choice.views, dataset.task))
+    views = {part.shape[1] for part in labelled}
+    if len(views) > 1:
+        raise InputError(
+            f"the backbones of {choice} have {sorted(views)} views: use {choice.backbones[0]}:mean"
+        )
+    return Features(choice, np.concatenate(labelled, 2), np.concatenate(unlabelled, 2), sources)
+
+
+def read_matrix(reader: Reader, rows: Rows, name: str, views: str, task: Task) -> np.ndarray:
+    """Embeddings (n, V, d) float32 of one backbone for some rows, NaN where there is none.
+
+    Raises:
+        InputError: rows are not embedded yet.
+        CacheError: the cache is damaged.
+    """
+    of_text = name.endswith(_TEXT)
+    keys = rows.captions if of_text else rows.keys
+    present, found = reader.read(keys)
+    lacking = [key for key, there in zip(keys, present, strict=True) if key and not there]
+    new = sum(key not in reader.failures for key in lacking)
+    if new:
+        raise InputError(
+            f"{new} rows are not in the cache {reader.folder.name} yet: run "
+            f"`archiveprobe embed {task.file}`"
+        )
+    flat = found.reshape(len(found), found.shape[1], -1)
+    averaged = views == "mean"
+    result = flat.mean(1, dtype=np.float32)[:, None] if averaged else flat.astype(np.float32)
+    if of_text:
+        # A row without a caption is no fault of the picture.
+        result[[key is None for key in keys]] = 0.0
+    return np.asarray(result)
+
+
+def find_reader(task: Task, name: str) -> Reader:
+    """The cache of a backbone, or of its text tower ("clip-vit-b32-text"), that the task asks for.
+
+    Where several fit, the fullest.
+
+    Raises:
+        InputError: there is none; what there is is named.
+    """
+    of_text = name.endswith(_TEXT)
+    asked = task.asks(name.removesuffix(_TEXT), "text") if of_text else task.asks(name)
+    root = task.work / "cache"
+    fitting = [record for record in find_caches(root, name) if record.request.get("asked") == asked]
+    if not fitting:
+        there = sorted(_names(root))
+        raise InputError(
+            f"no cache for backbone {name!r} with views {asked['views']!r} in {root}"
+            f"{nearest(name, there)}: run `archiveprobe embed {task.file} --backbone {name}`"
+        )
+    return max((Reader(record.folder) for record in fitting), key=lambda reader: reader.rows)
+
+
+def _names(root: Path) -> set[str]:
+    return {file.parent.name.rpartition("-")[0] for file in root.glob("*/fingerprint.json")}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of every class as one unit vector each (K, d), and the CLIP's logit scale."""
+
+    vectors: np.ndarray
+    scale: float
+    bias: float
+
+
+def load_prompts(dataset: Dataset, backbone: str) -> Prompts | None:
+    """The prompts of a task as a CLIP sees them; None where the task or the backbone has none.
+
+    Raises:
+        InputError: some prompts are not embedded yet.
+    """
+    task = dataset.task
+    try:
+        reader = find_reader(task, text_cache(backbone))
+    except InputError:
+        return None
+    if set(task.prompts) != set(task.labels):
+        return None
+    vectors = []
+    for label in task.labels:
+        present, rows = reader.read([text_key(text) for text in task.prompts[label]])
+        if not present.all():
+            raise InputError(
+                f"prompts of {label!r} are not embedded yet: run `archiveprobe embed {task.file}`"
+            )
+        unit = _unit(rows[:, 0].astype(np.float64))
+        vectors.append(_unit(unit.mean(0)))
+    tokens = reader.fingerprint["preprocess"]
+    return Prompts(np.stack(vectors), float(tokens["scale"]), float(tokens["bias"]))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))

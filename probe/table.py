@@ -1,0 +1,126 @@
+"""The probes there are: one line adds one, and the contract test covers it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from task.config import nearest
+from task.errors import InputError
+
+if TYPE_CHECKING:
+    from probe.base import Probe
+
+TORCH, PROMPTS = "torch", "prompts"
+
+
+@dataclass(frozen=True)
+class ProbeEntry:
+    """A probe: where it is ("module:Class"), what it is, and when it is tried.
+
+    Probes with `default` are tried where nobody names any; `needs` says what must be at hand
+    (TORCH, PROMPTS); `complexity` orders them from simple to involved. `most_rows` is how many rows
+    it can learn from in reasonable time and memory, None for as many as there are.
+    """
+
+    name: str
+    place: str
+    what: str
+    complexity: int
+    default: bool = True
+    needs: frozenset[str] = frozenset()
+    most_rows: int | None = None
+
+    def kind(self) -> "type[Probe]":
+        """The class; its libraries load now."""
+        module, _, name = self.place.partition(":")
+        found: type[Probe] = getattr(import_module(module), name)
+        return found
+
+    def make(self, **settings: Any) -> "Probe":
+        """A probe with these settings."""
+        return self.kind()(**settings)
+
+
+_TABLE = (
+    ProbeEntry(
+        "zeroshot",
+        "probe.zeroshot:ZeroShot",
+        "cosine to the classes' prompts, nothing learned (CLIP, Radford et al. 2021)",
+        0,
+        needs=frozenset({PROMPTS}),
+    ),
+    ProbeEntry(
+        "ridge",
+        "probe.linear:RidgePath",
+        "least squares on class indicators, all penalties (Suykens and Vandewalle 1999)",
+        1,
+    ),
+    ProbeEntry(
+        "lda",
+        "probe.lda:DiscriminantPath",
+        "linear discriminant, all shrinkages (Fisher 1936; Ledoit and Wolf 2004)",
+        2,
+    ),
+    ProbeEntry(
+        "logistic",
+        "probe.linear:LogisticPath",
+        "logistic regression, all L2 penalties (the linear probe of CLIP and DINO)",
+        3,
+    ),
+    ProbeEntry(
+        "prompted",
+        "probe.zeroshot:PromptedPath",
+        "logistic regression pulled towards the prompts (Lin et al. 2023)",
+        4,
+        needs=frozenset({PROMPTS}),
+    ),
+    ProbeEntry(
+        "knn",
+        "probe.knn:NeighbourPath",
+        "nearest neighbours by cosine, temperature 0.07 (DINO, Caron et al. 2021)",
+        5,
+        most_rows=20_000,
+    ),
+    ProbeEntry(
+        "svm",
+        "probe.svm:SupportVectorPath",
+        "support vector machine with a Gaussian kernel (Cortes and Vapnik 1995)",
+        6,
+        most_rows=5_000,
+    ),
+    ProbeEntry(
+        "lightgbm",
+        "probe.trees:TreePath",
+        "boosted trees on 64 principal components (LightGBM, Ke et al. 2017)",
+        7,
+    ),
+    ProbeEntry(
+        "mlp",
+        "probe.mlp:Mlp",
+        "one hidden layer, focal loss (the CLIP paper's head, Hegazy and Ragab 2026)",
+        8,
+        default=False,
+        needs=frozenset({TORCH}),
+    ),
+)
+PROBES: Mapping[str, ProbeEntry] = {entry.name: entry for entry in _TABLE}
+
+
+def make_probe(name: str, **settings: Any) -> "Probe":
+    """Build a probe by its name.
+
+    Raises:
+        InputError: no such probe, or it has no such setting; the nearest is named.
+    """
+    if name not in PROBES:
+        known = ", ".join(PROBES)
+        raise InputError(f"unknown probe {name!r}{nearest(name, PROBES)}: use one of {known}")
+    entry = PROBES[name]
+    known_settings = list(signature(entry.kind()).parameters)
+    for setting in settings:
+        if setting not in known_settings:
+            hint = nearest(setting, known_settings)
+            raise InputError(f"unknown setting {setting!r} of probe {name}{hint}: remove it")
+    return entry.make(**settings)

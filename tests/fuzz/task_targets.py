@@ -1,0 +1,185 @@
+"""What a user hands over: task.toml, tables, photographs, and the products beside them."""
+
+import codecs
+import shutil
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import reference
+import seeds
+from law import told
+
+from cache.spec import canonical
+from embed.backbones import resolve
+from embed.fingerprint import request
+from task.config import Task, load_task
+from task.duplicates import contradictions, near_duplicate_groups
+from task.folds import ensure_folds, folds_file
+from task.images import FLAGS, PIXEL_LIMIT, REJECTIONS, THUMBNAIL, Observation, decode, digest
+from task.manifest import manifest_file, read_manifest, scan, write_manifest
+from task.rows import SPLITS, Row, locate, read_rows
+from task.starter import start
+from task.table import read_table
+from task.texts import texts
+
+MARKS = {"comma": ",", "semicolon": ";", "tab": "\t"}
+
+
+def task_file(data: bytes, folder: Path) -> None:
+    """task.toml: what is read is what tomllib reads, and everything can be asked of it."""
+    if not (folder / "images").exists():
+        seeds.build_house(folder)
+    (folder / "task.toml").write_bytes(data)
+    with told():
+        task = load_task(folder)
+        assert_as_written(tomllib.loads(data.decode("utf-8-sig")), task)
+        for name in dict.fromkeys([*task.embed.backbones, *task.backbone]):
+            with told():
+                canonical(request(task, resolve(name, task)))
+        if all(map(_stays_inside, (task.images.root, task.images.table, task.corrections))):
+            scan(task, read_rows(task))
+
+
+def assert_as_written(written: Mapping[str, Any], read: Any) -> None:
+    """Every key of the parsed TOML has the same value in the model."""
+    for key, value in written.items():
+        got = read[key] if isinstance(read, Mapping) else getattr(read, key)
+        if isinstance(value, dict):
+            assert_as_written(value, got)
+        elif isinstance(value, list):
+            assert list(got) == value, key
+        else:
+            assert got == value, key
+
+
+def _stays_inside(path: str | None) -> bool:
+    return path is None or not (path.startswith("/") or ".." in path.split("/"))
+
+
+def house(folder: Path, settings: str = seeds.HOUSE) -> Task:
+    """The task of the house in `folder`, built at its first use."""
+    if not (folder / "task.toml").exists():
+        seeds.build_house(folder, settings)
+    return load_task(folder)
+
+
+def table(data: bytes, folder: Path) -> None:
+    """The table: cells as a second reader sees them, rows in their order, ids as written."""
+    task = house(folder)
+    (folder / "labels.csv").write_bytes(data)
+    with told():
+        read = read_table(folder / "labels.csv")
+        lines = reference.parse(decoded(data), MARKS[read.separator])
+        assert [list(read.columns), *(list(row.values()) for row in read.rows)] == lines
+        rows = read_rows(task)
+        scored = read_rows(task, test_labels=True)
+        for row, exact, cells in zip(rows, scored, read.rows, strict=True):
+            assert_row(row, exact, cells)
+        assert len({row.id for row in rows}) == len(rows)
+        entries = scan(task, rows)
+        write_manifest(task, entries)
+        assert [entry.id for entry in read_manifest(task)] == [row.id for row in rows]
+        texts(task, rows)
+        contradictions(rows, entries)
+
+
+def decoded(data: bytes) -> str:
+    """The text of a table's bytes."""
+    wide = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return data.decode("utf-16" if wide else "utf-8-sig")
+
+
+def assert_row(row: Row, scored: Row, cells: Mapping[str, str]) -> None:
+    """The row holds its line's cells; the label of a test row is seen by scoring only."""
+    assert (row.id, row.path, row.text, row.group) == (
+        cells["image"],
+        cells["image"],
+        cells["caption"],
+        cells["scene"],
+    )
+    assert row.split == (cells["split"] if cells["split"].strip() else None)
+    assert row.split is None or row.split in SPLITS
+    label = cells["label"] if cells["label"].strip() else None
+    assert scored.label == label
+    assert row.label == (None if row.split == "test" else label)
+
+
+def corrections(data: bytes, folder: Path) -> None:
+    """Corrections change the labels that they name, and nothing else."""
+    task = house(folder, seeds.CORRECTED)
+    (folder / "corrections.csv").write_bytes(data)
+    with told():
+        after = read_rows(task, test_labels=True)
+        separator = read_table(folder / "corrections.csv").separator
+        lines = reference.parse(decoded(data), MARKS[separator])
+        at = [lines[0].index(name) for name in ("id", "label")]
+        fixed = {line[at[0]]: line[at[1]] for line in lines[1:]}
+        before = [seeds.ROWS[number] for number in range(len(seeds.ROWS))]
+        for row, cells in zip(after, before, strict=True):
+            label = fixed.get(cells[0], cells[1])
+            assert (row.id, row.label) == (cells[0], label if label.strip() else None)
+
+
+def manifest(data: bytes, folder: Path) -> None:
+    """The manifest: what is read can be used and written again; digests are those of the bytes."""
+    task = house(folder)
+    file = manifest_file(task)
+    file.write_bytes(data)
+    with told():
+        entries = read_manifest(task)
+        assert all(len(bytes.fromhex(entry.digest)) in (0, 32) for entry in entries)
+        near_duplicate_groups(entries)
+        write_manifest(task, entries)
+        assert read_manifest(task) == entries
+        file.write_bytes(data)
+        rows = read_rows(task)
+        for row, entry in zip(rows, scan(task, rows), strict=True):
+            at = locate(task.root, row.path)
+            true = digest(at.read_bytes()) if at.is_file() else ""
+            assert (entry.id, entry.digest) == (row.id, true)
+
+
+def folds(data: bytes, folder: Path) -> None:
+    """The folds: every labelled row has one per repeat, and a second look finds the same."""
+    task = house(folder)
+    folds_file(task).write_bytes(data)
+    rows = read_rows(task)
+    with told():
+        placed = ensure_folds(task, rows, seeds.entries()).placed
+        for row in rows:
+            assert row.label is None or len(placed[row.id].folds) == task.folds.repeats
+        for place in placed.values():
+            assert all(0 <= fold < task.folds.count for fold in place.folds)
+        assert ensure_folds(task, rows, seeds.entries()).placed == placed
+
+
+def starter(data: bytes, folder: Path) -> None:
+    """`init` beside any table writes a task.toml that can be read."""
+    house(folder)
+    shutil.copy(folder / "images" / "a.png", folder / "a.png")
+    (folder / "task.toml").unlink()
+    (folder / "labels.csv").write_bytes(data)
+    task = load_task(start(folder))
+    with told():
+        read_rows(task)
+
+
+def picture(data: bytes, folder: Path) -> None:
+    """A photograph: upright RGB and its observation, or a rejection; never an exception."""
+    seen = decode(data)
+    observed = seen if isinstance(seen, Observation) else seen.observation
+    assert observed.bytes == len(data)
+    assert len(observed.detail.splitlines()) <= 1
+    if isinstance(seen, Observation):
+        assert observed.status in REJECTIONS
+        return
+    assert observed.status in {"ok", *FLAGS}
+    assert seen.pixels.mode == seen.thumbnail.mode == "RGB"
+    assert seen.pixels.size == (observed.width, observed.height)
+    assert seen.pixels.width * seen.pixels.height <= PIXEL_LIMIT
+    assert max(seen.thumbnail.size) <= THUMBNAIL
+    assert len(bytes.fromhex(observed.phash)) == 8
+    assert not any(value != value for value in asdict(observed).values())

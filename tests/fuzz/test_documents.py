@@ -1,0 +1,168 @@
+"""Documents drawn from the schema: good ones are read cell by cell, one fault is named."""
+
+import csv
+import io
+import tomllib
+from dataclasses import replace
+
+import documents
+import pytest
+import seeds
+import task_targets
+from documents import COLUMNS, NEEDED, ODD, VALID, WRONG, toml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from law import STEADY, one_line
+
+from task.config import load_task
+from task.errors import InputError
+from task.manifest import read_manifest, scan, write_manifest
+from task.rows import read_rows
+from task.table import read_table
+
+
+def fault_of(action, *arguments):
+    with pytest.raises(InputError) as caught:
+        action(*arguments)
+    one_line(str(caught.value))
+    return str(caught.value)
+
+
+def load(content, folder):
+    (folder / "task.toml").write_bytes(content)
+    return load_task(folder)
+
+
+def test_every_key_of_the_schema_is_drawn():
+    """A new key needs a valid value in documents.VALID."""
+    own = {".own.": ".*.", "s.rate": "s.*", "s.destroyed": "s.*"}
+    drawn = set()
+    for key in VALID:
+        for name, star in own.items():
+            key = key.replace(name, star)
+        drawn.add(key)
+    assert drawn == documents.task_keys()
+
+
+@STEADY
+@given(documents.task_values())
+def test_a_good_task_file_is_read(tmp_path, values):
+    content = toml(values)
+    task_targets.assert_as_written(tomllib.loads(content.decode()), load(content, tmp_path))
+
+
+@STEADY
+@given(documents.task_values(), st.sampled_from(sorted(VALID)), st.sampled_from(WRONG))
+def test_a_value_of_the_wrong_type_names_its_key(tmp_path, values, key, wrong):
+    message = fault_of(load, toml(values | {key: wrong}), tmp_path)
+    assert f"'{key}" in message or message.startswith(f"{key}: ")
+
+
+@STEADY
+@given(documents.task_values(), st.sampled_from(["", "folds.", "images.", "backbone.own."]))
+def test_an_unknown_key_is_named(tmp_path, values, section):
+    key = f"{section}kye"
+    assert f"unknown key '{key}'" in fault_of(load, toml(values | {key: "1"}), tmp_path)
+
+
+@STEADY
+@given(documents.task_values(), st.sampled_from(sorted({*NEEDED} - {"labels"})))
+def test_a_missing_key_is_named(tmp_path, values, key):
+    del values[key]
+    assert f"missing key '{key}'" in fault_of(load, toml(values), tmp_path)
+
+
+@pytest.mark.parametrize("key", VALID)
+def test_odd_values_are_read_or_told(tmp_path, key):
+    least = {name: VALID[name] for name in NEEDED}
+    for odd in ODD:
+        task_targets.task_file(toml(VALID | {key: odd}), tmp_path)
+        task_targets.task_file(toml(least | {key: odd}), tmp_path)
+
+
+@STEADY
+@given(
+    documents.task_values(),
+    st.dictionaries(st.sampled_from(sorted(VALID)), st.sampled_from(ODD), min_size=2, max_size=4),
+)
+def test_many_odd_values_are_read_or_told(tmp_path, values, odd):
+    task_targets.task_file(toml(values | odd), tmp_path)
+
+
+@settings(STEADY, max_examples=200)
+@given(documents.tables())
+def test_a_good_table_is_read_cell_by_cell(tmp_path, drawn):
+    task = task_targets.house(tmp_path)
+    content = drawn.bytes()
+    (tmp_path / "labels.csv").write_bytes(content)
+    table = read_table(tmp_path / "labels.csv")
+    text = io.StringIO(task_targets.decoded(content), newline="")
+    lines = list(csv.reader(text, delimiter=drawn.separator, strict=True))
+    assert [list(table.columns), *(list(row.values()) for row in table.rows)] == lines
+    assert lines == drawn.lines
+    rows = read_rows(task, test_labels=True)
+    for field, column in (("id", "image"), ("path", "image"), ("text", "caption")):
+        assert [getattr(row, field) for row in rows] == drawn.cells(column)
+    for field in ("label", "split"):
+        given_ = [cell if cell.strip() else None for cell in drawn.cells(field)]
+        assert [getattr(row, field) for row in rows] == given_
+    entries = scan(task, rows)
+    write_manifest(task, entries)
+    assert [entry.id for entry in read_manifest(task)] == drawn.cells("image")
+
+
+FAULTS = {
+    "repeated id": ("image", None, "stands on line"),
+    "empty id": ("image", " ", "the id is empty"),
+    "unknown label": ("label", "distroyed", "did you mean 'destroyed'?"),
+    "spaced label": ("label", "destroyed ", "did you mean 'destroyed'?"),
+    "label NaN": ("label", "NaN", "unknown label 'NaN'"),
+    "unknown split": ("split", "tset", "did you mean 'test'?"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_fault_in_a_table_is_told(tmp_path, fault):
+    column, value, words = FAULTS[fault]
+
+    @settings(STEADY, max_examples=25)
+    @given(documents.tables())
+    def check(drawn):
+        at = drawn.lines[0].index(column)
+        bad = list(drawn.lines[-1])
+        bad[at] = drawn.lines[1][at] if value is None else value
+        bad[drawn.lines[0].index("split")] = bad[drawn.lines[0].index("split")].strip() and "train"
+        if column != "image":
+            bad[drawn.lines[0].index("image")] = "the last one"
+        if fault == "unknown split":
+            bad[at] = value
+        task = task_targets.house(tmp_path)
+        (tmp_path / "labels.csv").write_bytes(replace(drawn, lines=[*drawn.lines, bad]).bytes())
+        message = fault_of(read_rows, task)
+        assert words in message
+        assert "labels.csv line " in message
+
+    check()
+
+
+@STEADY
+@given(documents.tables(), st.sampled_from(COLUMNS))
+def test_a_missing_column_is_told(tmp_path, drawn, column):
+    at = drawn.lines[0].index(column)
+    lines = [[*line[:at], *line[at + 1 :]] for line in drawn.lines]
+    task = task_targets.house(tmp_path)
+    (tmp_path / "labels.csv").write_bytes(replace(drawn, lines=lines).bytes())
+    assert f"no column '{column}'" in fault_of(read_rows, task)
+
+
+@STEADY
+@given(documents.tables())
+def test_wide_text_without_its_mark_is_told(tmp_path, drawn):
+    task = task_targets.house(tmp_path)
+    content = replace(drawn, encoding="utf-8").bytes().decode().encode("utf-16-le")
+    (tmp_path / "labels.csv").write_bytes(content)
+    fault_of(read_rows, task)
+
+
+def test_the_house_has_every_kind_of_row():
+    assert {row[1] for row in seeds.ROWS} == {"intact", "NA", "destroyed", ""}

@@ -1,0 +1,179 @@
+"""The command line of systems: a leaderboard, ensembles, cuts; faults as one line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import cli
+from commands.systems import ensemble as ensemble_command
+from commands.systems import probe as probe_command
+from evaluate.ensemble import METHODS
+from evaluate.threshold import CUTS
+
+TASK = """
+name = "stripes"
+labels = ["across", "down"]
+positive = "down"
+[images]
+root = "."
+[folds]
+count = 3
+repeats = 2
+group = "none"
+[embed]
+backbones = ["hog"]
+views = "center"
+"""
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(cli.main, [str(word) for word in words])
+
+
+def result_of(*words: str | Path) -> dict:
+    done = run(*words, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of noisy stripes, an eighth of them labelled wrongly, six without a label."""
+    folder = tmp_path_factory.mktemp("stripes")
+    rng = np.random.default_rng(0)
+    for number in range(54):
+        down = number % 2
+        label = ("across", "down")[down if number % 8 else 1 - down]
+        place = folder / (label if number < 48 else "unlabelled")
+        place.mkdir(exist_ok=True)
+        stripes = np.tile(np.arange(64) // 8 % 2 * 60 + 60, (64, 1))
+        pixels = (stripes if down else stripes.T)[..., None] + rng.integers(0, 90, (64, 64, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
+    (folder / "task.toml").write_text(TASK)
+    assert run("embed", folder).exit_code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def probed(embedded: Path) -> dict:
+    return result_of("probe", embedded, "--probe", "ridge", "--probe", "knn")
+
+
+def test_the_leaderboard_has_the_promised_form(probed: dict) -> None:
+    names = [line["system"] for line in probed["leaderboard"]]
+    assert sorted(names) == ["greedy", "knn-hog", "ridge-hog", "selected"]
+    promised = "system features macro_f1 low high accuracy threshold seconds".split()
+    for line in probed["leaderboard"]:
+        assert set(promised) <= set(line)
+        assert 0 <= line["low"] <= line["macro_f1"] <= line["high"] <= 1
+    scores = [line["macro_f1"] for line in probed["leaderboard"]]
+    assert scores == sorted(scores, reverse=True)
+    assert probed["best"] in names
+    assert min(scores) > 0.7
+
+
+def test_people_see_a_table_and_the_recommended_system(embedded: Path, probed: dict) -> None:
+    done = run("probe", embedded, "--probe", "ridge", "--probe", "knn")
+    header, *lines = done.stdout.splitlines()
+    assert header.startswith("system") and "95 % interval" in header
+    assert len(lines) == len(probed["leaderboard"]) + 1
+    assert lines[-1] == f"recommended: {probed['best']}"
+    assert f"submit {embedded} --system {probed['best']}" in done.stderr
+
+
+def test_systems_are_listed_and_combined(embedded: Path, probed: dict) -> None:
+    listed = result_of("list", "systems", embedded)["systems"]
+    assert {line["system"] for line in listed} >= {"greedy", "knn-hog", "ridge-hog"}
+    assert {line["state"] for line in listed} == {"sound"}
+    board = result_of("ensemble", embedded, "--method", "mean", "--name", "both")
+    assert {line["system"] for line in board["leaderboard"]} == {
+        "both",
+        "knn-hog",
+        "ridge-hog",
+        "selected",
+    }
+
+
+def test_a_cut_is_shown_chosen_and_fixed(embedded: Path, probed: dict) -> None:
+    shown = result_of("threshold", embedded, "--system", "ridge-hog")
+    line = next(one for one in probed["leaderboard"] if one["system"] == "ridge-hog")
+    assert shown["threshold"] == line["threshold"]
+    assert shown["macro_f1"] == pytest.approx(line["macro_f1"])
+    assert shown["low"] <= shown["threshold"] <= shown["high"]
+    at_best = max(point["macro_f1"] for point in shown["curve"])
+    assert at_best >= shown["naive"] - 1e-9
+
+    fixed = result_of("threshold", embedded, "--system", "ridge-hog", "--set", "0.99")
+    assert (fixed["threshold"], fixed["method"]) == (0.99, "fixed")
+    assert fixed["macro_f1"] < shown["macro_f1"]
+    assert result_of("threshold", embedded, "--system", "ridge-hog") == fixed
+
+    again = result_of("threshold", embedded, "--system", "ridge-hog", "--cut", "smoothed")
+    assert again == shown
+
+
+def test_people_see_the_curve(embedded: Path, probed: dict) -> None:
+    done = run("threshold", embedded, "--system", "knn-hog")
+    assert done.stdout.count("<- the cut") == 1
+    assert "with cuts chosen on other rows" in " ".join(done.stdout.split())
+
+
+def test_changed_labels_make_systems_stale(embedded: Path, probed: dict, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(embedded, folder)
+    first = next((folder / "across").iterdir())
+    first.rename(folder / "down" / f"moved{first.name}")
+    assert run("embed", folder).exit_code == 0
+    states = {line["state"] for line in result_of("list", "systems", folder)["systems"]}
+    assert states == {"stale: run it again"}
+    for words in (["ensemble", folder], ["threshold", folder, "--system", "ridge-hog"]):
+        done = run(*words)
+        assert done.exit_code == 1
+        assert "archiveprobe probe" in done.stderr and "changed since" in done.stderr
+
+
+FAULTS = [
+    (["probe", "--probe", "rigde"], "unknown probe 'rigde'", "did you mean 'ridge'"),
+    (["probe", "--features", "hgo"], "hgo", "hog"),
+    (["threshold", "--system", "rigde-hog"], "no system 'rigde-hog'", "ridge-hog"),
+    (["threshold", "--system", "ridge-hog", "--set", "7"], "a cut of 7", "between 0 and 1"),
+    (["ensemble", "--system", "ridge-hog"], "an ensemble needs two systems", "name two"),
+    (["ensemble", "--name", "../out"], "cannot name a system", "letters, digits"),
+]
+
+
+@pytest.mark.parametrize(("words", "what", "remedy"), FAULTS, ids=lambda v: str(v)[:30])
+def test_a_fault_is_one_line(
+    embedded: Path, probed: dict, words: list[str], what: str, remedy: str
+) -> None:
+    before = sorted(embedded.rglob("*"))
+    done = run(words[0], embedded, *words[1:])
+    assert done.exit_code == 1
+    assert not done.stdout
+    assert done.stderr.count("\n") == 1
+    assert what in done.stderr and remedy in done.stderr
+    assert sorted(embedded.rglob("*")) == before
+
+
+def test_choices_are_those_that_exist() -> None:
+    def choices(command: click.Command, name: str) -> list[str]:
+        found = next(one for one in command.params if one.name == name)
+        assert isinstance(found.type, click.Choice)
+        return list(found.type.choices)
+
+    assert choices(probe_command, "cut") == list(CUTS)
+    assert sorted(choices(ensemble_command, "method")) == sorted(METHODS)
+
+
+def test_without_a_cache_probe_says_what_to_do(tmp_path: Path, embedded: Path) -> None:
+    shutil.copytree(embedded, tmp_path / "bare", ignore=shutil.ignore_patterns("work"))
+    done = run("probe", tmp_path / "bare")
+    assert done.exit_code == 1
+    assert "run `archiveprobe embed" in done.stderr
