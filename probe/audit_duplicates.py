@@ -4,7 +4,7 @@ The hash finds what was re-encoded, scaled or framed; embeddings also find stron
 overlays, at the price that two photographs of one place may be taken for copies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,17 @@ from probe.audit_rows import AuditRows
 from task.duplicates import near_duplicate_groups
 
 BYTES, HASH, EMBEDDINGS = "equal bytes", "hash", "embeddings"
-_SAMPLE = 2000
-_FEWEST = 20
+# Among 1,714 distinct real photographs (two MobileNets, mean of six views) the threshold below is
+# 0.778 and joins no pair; the nearest strangers have 0.741. Of 120 copies of each kind it finds all
+# that were mirrored or darkened, 98 % of those cropped to 80 % of the area, 74 % of those turned by
+# 5 degrees, 50 % of those with banners over a quarter, 26 % of those cropped to 60 %.
 _SPREADS = 6.5
 _LOWEST, _HIGHEST = 0.75, 0.97
+# The least cosine seen between a photograph and those copies is 0.29; of the two pairs of strangers
+# that the hash joins there, one has -0.07.
+_STRANGERS = 0.25
+_SAMPLE = 2000
+_FEWEST = 20
 # Cosines computed at a time, 32 MB, and pairs kept before they are reduced to a spanning few.
 _COSINES = 1 << 23
 _PAIRS = 1 << 21
@@ -62,6 +69,8 @@ class Group:
 class Duplicates:
     """Groups of two and more rows; `number` (N,) is the group of every row, singles included.
 
+    What the hash joins and the embeddings hold for strangers has one number, which costs nothing
+    but a shared fold, and is no group.
     `threshold` is the cosine above which embeddings join two rows, None where they were not used.
     """
 
@@ -78,10 +87,10 @@ def find_duplicates(rows: AuditRows, embeddings: np.ndarray) -> Duplicates:
     by_hash = near_duplicate_groups(rows.entries)
     fit = np.array([entry.status not in ("blank", "tiny") for entry in rows.entries])
     known = np.flatnonzero(fit & np.isfinite(embeddings).all(1))
-    # One row per group of equal hash: a thousand re-posts cost no more than one.
-    known = known[np.unique(by_hash[known], return_index=True)[1]] if len(known) else known
+    known = _first_of([rows.entries[at].digest for at in known], known)
     x = np.ascontiguousarray(embeddings[known])
-    threshold = copy_threshold(x)
+    # Copies that are known already say nothing of how alike unrelated pictures are.
+    threshold = copy_threshold(x[_first_of(by_hash[known], np.arange(len(known)))])
     left, right = (np.zeros(0, np.int64),) * 2
     if threshold is not None:
         left, right = near_pairs(x, threshold)
@@ -91,7 +100,15 @@ def find_duplicates(rows: AuditRows, embeddings: np.ndarray) -> Duplicates:
         np.concatenate([first[by_hash], known[left]]),
         np.concatenate([np.arange(len(rows)), known[right]]),
     )
-    return Duplicates(tuple(_groups(rows, number, by_hash)), number, threshold)
+    alike = np.empty((0, 0)) if threshold is None else embeddings
+    return Duplicates(tuple(_groups(rows, number, by_hash, alike)), number, threshold)
+
+
+def _first_of(values: Sequence[Any] | np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The places of the first of every value, in their order."""
+    if not len(places):
+        return places
+    return places[np.sort(np.unique(np.asarray(values), return_index=True)[1])]
 
 
 def copy_threshold(x: np.ndarray) -> float | None:
@@ -162,17 +179,32 @@ def _components(count: int, heads: np.ndarray, tails: np.ndarray) -> np.ndarray:
     return np.asarray(np.argsort(np.argsort(first))[number].astype(np.int64))
 
 
-def _groups(rows: AuditRows, number: np.ndarray, by_hash: np.ndarray) -> Iterator[Group]:
+def _groups(
+    rows: AuditRows, number: np.ndarray, by_hash: np.ndarray, embeddings: np.ndarray
+) -> Iterator[Group]:
     order = np.argsort(number, kind="stable")
     ends = np.flatnonzero(np.diff(number[order])) + 1
-    for members in np.split(order, ends):
+    for together in np.split(order, ends):
+        members = _without_strangers(together, embeddings) if len(together) > 1 else together
         if len(members) > 1:
-            names = [None if rows.labels[at] < 0 else rows.classes[rows.labels[at]] for at in members]
+            labels = rows.labels[members]
             yield Group(
                 tuple(str(rows.ids[at]) for at in members),
-                tuple(names),
+                tuple(rows.classes[label] if label >= 0 else None for label in labels),
                 _means(rows, members, by_hash),
             )
+
+
+def _without_strangers(members: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+    """The members that resemble another one; those without an embedding stay."""
+    if not len(embeddings) or len(members) > _SAMPLE:
+        return members
+    x = embeddings[members]
+    cosines = x @ x.T
+    np.fill_diagonal(cosines, -1)
+    known = np.isfinite(x).all(1)
+    nearest = np.where(known, cosines, 1.0).max(1, initial=-1.0)
+    return np.asarray(members[~known | (nearest >= _STRANGERS)])
 
 
 def _means(rows: AuditRows, members: np.ndarray, by_hash: np.ndarray) -> str:

@@ -37,7 +37,8 @@ class Shortcut:
     def flagged(self) -> bool:
         """Whether the whole interval lies above what chance gives 39 times of 40.
 
-        Both are uncertain, so that about one audit in fifty flags anything where nothing is.
+        Both are uncertain: of 200 drawn properties that say nothing of the label it flags none,
+        where an interval above mean chance would flag 5 %.
         """
         return self.low is not None and self.low > (self.chance_high or 0.0)
 
@@ -90,9 +91,9 @@ def _probe(
     if logits is None:
         return Shortcut(name)
     decision = logits.argmax(1)
-    found = intervals(
-        y, decision, None, groups, k, names=("macro_f1",), replicates=_REPLICATES
-    )["macro_f1"]
+    found = intervals(y, decision, None, groups, k, names=("macro_f1",), replicates=_REPLICATES)[
+        "macro_f1"
+    ]
     low, high = found or (None, None)
     dealt = _dealt_out(y, decision, k)
     return Shortcut(

@@ -11,9 +11,13 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from task.config import Task
 from task.cut import balanced_cut
@@ -67,6 +71,48 @@ def ensure_folds(task: Task, rows: Sequence[Row], entries: Sequence[Entry]) -> F
     table = _extend(task, labelled, groups, old)
     _write(task, table)
     return table
+
+
+def regroup(
+    task: Task, rows: Sequence[Row], entries: Sequence[Entry], groups: Sequence[int]
+) -> bool:
+    """Cut the folds anew so that rows of one of `groups` (a number per row) stay together.
+
+    What folds.group asks for stays together as well. Rows that left the table move with their
+    group, where it is still there. False, and nothing written, where the groups are those of the
+    folds already.
+
+    Raises:
+        InputError: too few labelled rows or groups for the folds, or a damaged file.
+    """
+    old = ensure_folds(task, rows, entries).placed
+    places = [at for at, row in enumerate(rows) if row.label is not None]
+    labelled = [(rows[at], entries[at]) for at in places]
+    joined = _joined(_group_names(task, labelled), [groups[at] for at in places])
+    first: dict[int, str] = {}
+    names = [first.setdefault(n, row.id) for n, (row, _) in zip(joined, labelled, strict=True)]
+    before = [old[row.id].group for row, _ in labelled]
+    if len(set(zip(before, names, strict=True))) == len(set(before)) == len(set(names)):
+        return False
+    _check_groups(task, set(names))
+    new = _extend(task, labelled, names, {}).placed
+    home = {old[id_].group: row for id_, row in new.items()}
+    for row in old.values():
+        anchor = home.get(row.group, row)
+        new.setdefault(row.id, replace(row, group=anchor.group, folds=anchor.folds))
+    _write(task, FoldTable(new))
+    return True
+
+
+def _joined(names: Sequence[str], groups: Sequence[int]) -> list[int]:
+    """Numbers of the groups of rows that share a name or a group, directly or over others."""
+    count = len(names)
+    by_name = np.unique(np.array(names), return_inverse=True)[1] + count
+    by_group = np.unique(np.array(groups), return_inverse=True)[1] + 2 * count
+    heads, tails = np.tile(np.arange(count), 2), np.concatenate([by_name, by_group])
+    links = coo_array((np.ones(2 * count, bool), (heads, tails)), shape=(3 * count, 3 * count))
+    joined: list[int] = connected_components(links, directed=False)[1][:count].tolist()
+    return joined
 
 
 def _check_enough(task: Task, rows: Sequence[Row]) -> None:
