@@ -1,0 +1,195 @@
+"""What is held against a system's answers before they leave the house."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluate.dataset import Dataset, Rows
+from evaluate.predictions import Predictions
+from predict.systems import AGREEMENT, Answers, System
+from predict.tables import named_few
+from task.config import Task
+from task.errors import InputError
+from task.images import digest
+from task.rows import Row, locate
+
+_LOOKED_AT = 12
+_DRAWS = 20_000
+_SAME = 1e-9
+
+
+@dataclass(frozen=True)
+class Share:
+    """How often a label is answered, beside its share of the labelled rows.
+
+    95 of 100 sets of as many rows, drawn like the labelled ones and answered by the same system,
+    have a share in [low, high].
+    """
+
+    label: str
+    share: float
+    training: float
+    low: float
+    high: float
+
+    @property
+    def expected(self) -> bool:
+        """Whether the share lies in the range."""
+        return self.low <= self.share <= self.high
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Rows that were answered again, each by itself: how many, and how their picture was found.
+
+    `by` is "pictures" where their files were read again, "manifest" where they are not here.
+    """
+
+    rows: int
+    by: str
+
+
+def shares(stored: Predictions, decision: np.ndarray) -> list[Share]:
+    """The share of the positive label among decisions (m,), or of every label where K > 2."""
+    k = len(stored.classes)
+    which = [stored.positive] if k == 2 else range(k)
+    return [_share(stored, decision, label) for label in which]
+
+
+def _share(stored: Predictions, decision: np.ndarray, label: int) -> Share:
+    """Held-out decisions tell what share to expect; near-duplicates count once, as one row."""
+    groups = len(np.unique(stored.groups))
+    hits = groups * float((stored.decision == label).mean())
+    rng = np.random.default_rng(0)
+    likely = rng.beta(hits + 0.5, groups - hits + 0.5, _DRAWS)
+    drawn = rng.binomial(len(decision), likely) / max(len(decision), 1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Share(
+        str(stored.classes[label]),
+        float((decision == label).mean()),
+        float((stored.labels == label).mean()),
+        float(low),
+        float(high),
+    )
+
+
+def changed_since(system: System, ids: Sequence[str], proba: np.ndarray) -> list[str]:
+    """Rows whose probabilities (m, K) are not those that the system stored for them.
+
+    Raises:
+        InputError: most of them: that is no change of a picture, the system itself is not sound.
+    """
+    where = {str(id_): at for at, id_ in enumerate(system.stored.test_ids)}
+    shared = [(at, where[id_]) for at, id_ in enumerate(ids) if id_ in where]
+    if not shared:
+        return []
+    here, there = (np.array(side) for side in zip(*shared, strict=True))
+    now, then = proba[here], system.stored.test[there]
+    changed = [ids[at] for at in here[~_agree(now, then)]]
+    if len(changed) > len(shared) / 2:
+        raise InputError(
+            f"{system.name} does not give its stored answers again for {len(changed)} of "
+            f"{len(shared)} rows, the first is {changed[0]!r}: its model, its cache or the order "
+            f"of its rows is not what it was: run `archiveprobe probe {system.task.file}` again"
+        )
+    return changed
+
+
+def check_sound(system: System, dataset: Dataset) -> None:
+    """Hold a few of the system's answers against those it stored; nothing where it stored none.
+
+    Raises:
+        InputError: it gives others.
+    """
+    rows = dataset.unlabelled
+    there = [at for at, key in enumerate(rows.keys) if key][:_LOOKED_AT]
+    if there:
+        some = select(rows, there)
+        changed_since(system, some.ids.tolist(), system.answer(some).proba)
+
+
+def seen_in_training(dataset: Dataset, rows: Rows) -> list[str]:
+    """Rows to predict whose picture, byte by byte, is that of a labelled row."""
+    known = {key for key in dataset.labelled.keys if key}
+    return [str(id_) for id_, key in zip(rows.ids, rows.keys, strict=True) if key in known]
+
+
+def memorised(system: System, dataset: Dataset) -> bool:
+    """Whether held-out probabilities are those of a model that was trained on the same rows.
+
+    No system that was held out gives them: its fold models differ from the final one.
+    """
+    readable = system.stored.readable
+    there = [at for at, key in enumerate(dataset.labelled.keys) if key and readable[at]]
+    some = there[:: max(1, len(there) // _LOOKED_AT)][:_LOOKED_AT]
+    if not some:
+        return False
+    now = system.answer(select(dataset.labelled, some)).proba
+    apart = np.abs(system.stored.oof[:, some] - now).max((1, 2))
+    return bool((apart < _SAME).any())
+
+
+def select(rows: Rows, places: Sequence[int]) -> Rows:
+    """The rows at some places, in that order."""
+    return Rows(
+        rows.ids[np.array(places, np.intp)],
+        [rows.keys[at] for at in places],
+        [rows.captions[at] for at in places],
+    )
+
+
+def canary(
+    system: System,
+    rows: Rows,
+    written: Mapping[str, str],
+    table: Mapping[str, Row],
+    answers: Answers,
+    changed: Sequence[str],
+) -> Canary:
+    """Answer a few rows again, found by the bytes of their pictures, and hold it against the file.
+
+    `written` are the labels that were read back from the file, `answers` those for `rows`, `table`
+    says where pictures lie. Those that have `changed` since training have no stored answer.
+
+    Raises:
+        InputError: the file, or the system's stored answer, says something else.
+    """
+    task, one = system.task, system.stored
+    usable = np.flatnonzero([bool(key) for key in rows.keys])
+    chosen = np.random.default_rng(0).permutation(usable)[:_LOOKED_AT].tolist()
+    ids = {at: str(rows.ids[at]) for at in chosen}
+    found = {at: _content(task, table[ids[at]]) for at in chosen}
+    altered = [ids[at] for at, key in found.items() if key not in (None, rows.keys[at])]
+    if altered:
+        raise InputError(
+            f"{len(altered)} of {len(chosen)} pictures looked at have changed since they were "
+            f"embedded: {named_few(altered)}: run `archiveprobe embed {task.file}`"
+        )
+    stored = dict(zip(one.test_ids.tolist(), one.test, strict=True))
+    for at in chosen:
+        again = system.answer(select(rows, [at]))
+        is_stored = ids[at] in stored and ids[at] not in changed
+        before = stored[ids[at]] if is_stored else answers.proba[at]
+        label, told = str(one.classes[again.decision[0]]), written.get(ids[at])
+        if told != label or not _agree(again.proba[0], before):
+            raise InputError(
+                f"the file would say {told!r} for {ids[at]!r}, but {system.name} answers {label!r} "
+                "for that picture: rows are out of order, so nothing was written: run "
+                f"`archiveprobe probe {task.file}` again"
+            )
+    here = all(key is not None for key in found.values())
+    return Canary(len(chosen), "pictures" if here else "manifest")
+
+
+def _agree(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Whether probabilities (..., K) are the same."""
+    return np.asarray(np.isclose(left, right, rtol=0, atol=AGREEMENT, equal_nan=True).all(-1))
+
+
+def _content(task: Task, row: Row) -> bytes | None:
+    """The digest of a row's file as it is now; None where it is not here."""
+    try:
+        return bytes.fromhex(digest(locate(task.root, row.path).read_bytes()))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,169 @@
+"""Answers for pictures: the rows to predict of a task, or any folder of new ones."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embed.job import Notify
+from embed.progress import Progress, silent
+from embed.run import Options
+from evaluate.dataset import Dataset, Rows, load_dataset
+from predict.archive import embed_new
+from predict.checks import changed_since, check_sound
+from predict.submission import probability
+from predict.systems import Answers, System, load_system
+from predict.tables import Cells, named_few, probability_columns, write_answers
+from task.config import Task
+from task.errors import InputError
+from task.images import FLAGS
+from task.manifest import Entry, read_manifest
+
+USABLE = FLAGS | {"ok"}
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A written file of answers: how many rows, of which status, and how many of every label.
+
+    `labels` counts readable pictures only.
+    """
+
+    file: Path
+    system: str
+    rows: int
+    status: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    unreadable: int = 0
+    seconds: float = 0.0
+
+    def record(self) -> dict[str, Any]:
+        """The form of `--json`."""
+        return {
+            "file": str(self.file),
+            "system": self.system,
+            "rows": self.rows,
+            "unreadable": self.unreadable,
+            "status": self.status,
+            "labels": self.labels,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def told(self) -> str:
+        """What was written, in a sentence."""
+        lost = [f"{count} {why}" for why, count in self.status.items() if why not in USABLE]
+        without = f"; {self.unreadable} have no answer of their own ({', '.join(lost)})"
+        return f"{self.rows} rows by {self.system} in {self.file}" + (without if lost else "")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """How many pictures have each label, a line each, for people."""
+        return [{"label": label, "pictures": count} for label, count in self.labels.items()]
+
+
+def predict(
+    task: Task,
+    system: str,
+    file: Path,
+    *,
+    images: Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    notify: Notify = lambda _: None,
+    progress: Progress = silent,
+) -> Predicted:
+    """Answer for the rows to predict, or for every picture below the folder `images`.
+
+    New pictures are embedded as those that the system was trained on, into a cache of their own
+    below work/new; killed, the same command goes on. The file has a row for every picture: id,
+    status, label (the `unreadable` answer where there is no picture) and `p_<label>` columns.
+
+    Raises:
+        InputError: no such system or a stale one, no pictures, backbones that compute otherwise
+            here than where the system was trained, or a file that cannot be written.
+        CacheError: a cache is damaged, or cannot be written.
+    """
+    started = time.monotonic()
+    dataset = load_dataset(task)
+    loaded = load_system(dataset, system)
+    if images is None:
+        rows, entries, answers = _of_task(dataset, loaded)
+    else:
+        how = Options(device=device, batch_size=batch_size, workers=workers)
+        rows, entries, answers = _of_folder(dataset, loaded, images, how, notify, progress)
+    status = [
+        "bad_embedding" if entry.usable and not read else entry.status
+        for entry, read in zip(entries, answers.readable, strict=True)
+    ]
+    classes = [str(name) for name in loaded.stored.classes]
+    columns = ["id", "status", "label", *probability_columns(classes)]
+    lines = [
+        [str(id_), state, classes[decision], *map(probability, p)]
+        for id_, state, decision, p in zip(
+            rows.ids, status, answers.decision, answers.proba, strict=True
+        )
+    ]
+    target = write_answers(task, file, columns, lines, check=_same(columns, lines))
+    read = answers.decision[answers.readable]
+    return Predicted(
+        target,
+        system,
+        len(rows),
+        dict(Counter(status).most_common()),
+        {name: int((read == at).sum()) for at, name in enumerate(classes)},
+        int((~answers.readable).sum()),
+        time.monotonic() - started,
+    )
+
+
+def _same(columns: Sequence[str], lines: Cells) -> Callable[[Sequence[str], Cells], None]:
+    def check(header: Sequence[str], found: Cells) -> None:
+        if list(header) != list(columns) or found != lines:
+            raise InputError("the file read back is not what was answered: run again")
+
+    return check
+
+
+def _of_task(dataset: Dataset, system: System) -> tuple[Rows, list[Entry], Answers]:
+    """The rows to predict of the task itself."""
+    task, rows = dataset.task, dataset.unlabelled
+    if not len(rows):
+        raise InputError(
+            f"nothing to predict in {task.table or task.root}: every row has a label; name a "
+            "folder of pictures with --images"
+        )
+    known = {entry.id: entry for entry in read_manifest(task)}
+    entries = [known.get(str(id_), Entry(str(id_), "")) for id_ in rows.ids]
+    new = [entry.id for entry in entries if entry.status == "new"]
+    if new:
+        raise InputError(
+            f"{len(new)} rows to predict are not embedded yet: {named_few(new)}: run "
+            f"`archiveprobe embed {task.file}`"
+        )
+    answers = system.answer(rows)
+    changed_since(system, rows.ids.tolist(), answers.proba)
+    return rows, entries, answers
+
+
+def _of_folder(
+    dataset: Dataset,
+    system: System,
+    images: Path,
+    how: Options,
+    notify: Notify,
+    progress: Progress,
+) -> tuple[Rows, list[Entry], Answers]:
+    """All pictures below a folder, embedded as the system's own were."""
+    check_sound(system, dataset)
+    archive = embed_new(dataset.task, images, system.sources, how, notify, progress)
+    entries = read_manifest(archive)
+    rows = Rows(
+        np.array([entry.id for entry in entries], np.str_),
+        [bytes.fromhex(entry.digest) if entry.usable else None for entry in entries],
+        [None] * len(entries),
+    )
+    return rows, entries, system.answer(rows, archive.work / "cache")

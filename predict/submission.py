@@ -1,0 +1,266 @@
+"""The submission: a file in the template's form that cannot be out of order."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.errors import CacheError
+from evaluate.dataset import Dataset, Rows, load_dataset
+from predict.checks import (
+    Canary,
+    Share,
+    canary,
+    changed_since,
+    memorised,
+    seen_in_training,
+    select,
+    shares,
+)
+from predict.systems import Answers, System, load_system
+from predict.tables import (
+    Cells,
+    Form,
+    for_spreadsheets,
+    named_few,
+    wanted,
+    write_answers,
+)
+from probe.audit_shift import shift
+from task.config import Task
+from task.errors import InputError
+from task.manifest import Entry, read_manifest
+from task.rows import read_rows
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A written submission, and what its reader should know before handing it in.
+
+    `unreadable` rows have no picture and got `answer`; `reasons` counts why.
+    """
+
+    file: Path
+    system: str
+    rows: int
+    unreadable: int
+    answer: str
+    shares: list[Share]
+    canary: Canary
+    reasons: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    copy: Path | None = None
+    seconds: float = 0.0
+
+    def record(self) -> dict[str, Any]:
+        """The form of `--json`."""
+        return {
+            "file": str(self.file),
+            "copy": None if self.copy is None else str(self.copy),
+            "system": self.system,
+            "rows": self.rows,
+            "unreadable": self.unreadable,
+            "reasons": self.reasons,
+            "shares": [asdict(share) for share in self.shares],
+            "canary": asdict(self.canary),
+            "warnings": self.warnings,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The shares, a line each, for people."""
+        return [
+            {
+                "label": share.label,
+                "share of answers": f"{share.share:.3f}",
+                "of labelled rows": f"{share.training:.3f}",
+                "95 % range": f"{share.low:.3f} - {share.high:.3f}",
+            }
+            for share in self.shares
+        ]
+
+    def told(self) -> str:
+        """What was written, in a sentence."""
+        lost = ""
+        if self.unreadable:
+            why = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
+            lost = f"; {self.unreadable} cannot be read and got {self.answer!r} ({why})"
+        return (
+            f"{self.rows} rows by {self.system} in {self.file}, read back and in order; "
+            f"{self.canary.rows} answered again from their {_BY[self.canary.by]}{lost}"
+        )
+
+
+_BY = {"pictures": "pictures", "manifest": "pictures' digests (the files are not here)"}
+
+
+def submit(
+    task: Task,
+    system: str,
+    file: Path,
+    *,
+    spreadsheet_safe: bool = False,
+    warnings: Sequence[str] = (),
+) -> Submission:
+    """Answer the rows to predict by a stored system, in the form of the task's template.
+
+    `spreadsheet_safe` writes a second file, whose cells no spreadsheet takes for a formula.
+
+    Raises:
+        InputError: no such system or a stale one, rows that are not embedded, a template that
+            does not fit, or a file that cannot be written. Nothing is half-written then.
+        CacheError: a cache is damaged.
+    """
+    started = time.monotonic()
+    dataset = load_dataset(task)
+    loaded = load_system(dataset, system)
+    table = {row.id: row for row in read_rows(task)}
+    form, ids = wanted(task, table)
+    rows = _rows(dataset, ids)
+    reasons = _unread(task, rows)
+    answers = loaded.answer(rows)
+    lost = len(ids) - int(answers.readable.sum()) - sum(reasons.values())
+    if lost:
+        reasons["bad_embedding"] = lost
+    changed = changed_since(loaded, ids, answers.proba)
+    lines = _lines(form, loaded, ids, answers)
+    seen: list[Canary] = []
+
+    def check(header: Sequence[str], found: Cells) -> None:
+        written = _read_back(task, form, ids, header, found)
+        seen.append(canary(loaded, rows, written, table, answers, changed))
+
+    target = write_answers(task, file, form.columns, lines, check=check, separator=form.separator)
+    found = shares(loaded.stored, answers.decision)
+    said = [*warnings, *_warnings(dataset, loaded, rows, found, changed)]
+    return Submission(
+        target,
+        system,
+        len(ids),
+        int((~answers.readable).sum()),
+        dataset.classes[dataset.unreadable],
+        found,
+        seen[0],
+        reasons,
+        said,
+        _spreadsheet_copy(task, target, form, lines) if spreadsheet_safe else None,
+        time.monotonic() - started,
+    )
+
+
+def _rows(dataset: Dataset, ids: Sequence[str]) -> Rows:
+    place = {str(id_): at for at, id_ in enumerate(dataset.unlabelled.ids)}
+    return select(dataset.unlabelled, [place[id_] for id_ in ids])
+
+
+def _unread(task: Task, rows: Rows) -> dict[str, int]:
+    """Why rows have no picture, counted; rows that nobody has looked at yet are refused."""
+    entries = {entry.id: entry for entry in read_manifest(task)}
+    lacking = [str(id_) for id_, key in zip(rows.ids, rows.keys, strict=True) if key is None]
+    status = {id_: entries.get(id_, Entry(id_, "")).status for id_ in lacking}
+    new = [id_ for id_ in lacking if status[id_] == "new"]
+    if new:
+        raise InputError(
+            f"{len(new)} rows to predict are not embedded yet: {named_few(new)}: run "
+            f"`archiveprobe embed {task.file}`"
+        )
+    return dict(Counter(status.values()).most_common())
+
+
+def _lines(form: Form, system: System, ids: Sequence[str], answers: Answers) -> Cells:
+    classes = [str(name) for name in system.stored.classes]
+    return [
+        form.fill(
+            id_,
+            classes[decision],
+            {f"p_{name}": probability(p) for name, p in zip(classes, row, strict=True)},
+        )
+        for id_, decision, row in zip(ids, answers.decision, answers.proba, strict=True)
+    ]
+
+
+def probability(value: float) -> str:
+    """A probability as text, exact to 1e-6 and empty where there is none."""
+    return "" if np.isnan(value) else f"{value:.7f}"
+
+
+def _read_back(
+    task: Task, form: Form, ids: Sequence[str], header: Sequence[str], found: Cells
+) -> dict[str, str]:
+    """The label of every id as the file has it.
+
+    Raises:
+        InputError: the file is not what was to be written.
+    """
+    at_id, at_label = form.columns.index(form.id), form.columns.index(form.label)
+    right = tuple(header) == form.columns and all(len(row) == len(header) for row in found)
+    if not right or [row[at_id] for row in found] != list(ids) or len(set(ids)) != len(ids):
+        raise InputError("the file read back does not have its rows in order: nothing was written, "
+                         "run again")  # fmt: skip
+    strange = {row[at_label] for row in found} - set(task.labels)
+    if strange:
+        raise InputError(
+            f"the file read back holds labels that {task.file} does not know: "
+            f"{named_few(sorted(strange))}: nothing was written, run again"
+        )
+    return {row[at_id]: row[at_label] for row in found}
+
+
+def _warnings(
+    dataset: Dataset,
+    system: System,
+    rows: Rows,
+    found: Sequence[Share],
+    changed: Sequence[str],
+) -> list[str]:
+    said = _shift_warning(dataset)
+    if changed:
+        said.append(
+            f"{len(changed)} pictures have changed since {system.name} was trained, and were "
+            f"answered anew: {named_few(changed)}"
+        )
+    trained = seen_in_training(dataset, rows)
+    if trained:
+        said.append(
+            f"{len(trained)} rows to predict show, byte by byte, the picture of a labelled row: "
+            f"{named_few(trained)}"
+        )
+    if memorised(system, dataset):
+        said.append(
+            f"{system.name} was trained on the very rows that its figures are about: do not "
+            f"believe them, run `archiveprobe probe {dataset.task.file}` again"
+        )
+    said += [
+        f"{share.share:.1%} of the answers are {share.label!r}, where {share.low:.1%} to "
+        f"{share.high:.1%} were to be expected (95 of 100 sets of {len(rows)} rows like the "
+        "labelled ones): these pictures are others, or rows are mixed up"
+        for share in found
+        if not share.expected
+    ]
+    return said
+
+
+def _shift_warning(dataset: Dataset) -> list[str]:
+    """What the audit says of these rows; `probe` has left it in work/, else it is measured now."""
+    try:
+        warning = shift(dataset).warning
+    except (InputError, CacheError):
+        # Other backbones of the task than the system's own are no reason to refuse its answers.
+        return []
+    return [warning] if warning else []
+
+
+def _spreadsheet_copy(task: Task, target: Path, form: Form, lines: Cells) -> Path:
+    safe = [for_spreadsheets(line) for line in lines]
+
+    def check(header: Sequence[str], found: Cells) -> None:
+        if found != safe or len(header) != len(form.columns):
+            raise InputError("the copy for spreadsheets was not written as meant: run again")
+
+    name = target.with_name(f"{target.stem}.spreadsheet{target.suffix}")
+    header = for_spreadsheets(form.columns)
+    return write_answers(task, name, header, safe, check=check, separator=form.separator)
