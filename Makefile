@@ -21,6 +21,7 @@ demo: setup demo/task.toml ## draw the built-in archive and run the whole way on
 	$(RUN)/archiveprobe embed demo/task.toml
 	$(RUN)/archiveprobe cache show demo/task.toml
 	$(RUN)/archiveprobe cache verify demo/task.toml --deep
+	$(RUN)/archiveprobe probe demo/task.toml
 
 demo/task.toml: | setup
 	$(RUN)/archiveprobe demo demo

@@ -2,7 +2,7 @@
 
 import click
 
-from commands import archive, cache, listing, systems
+from commands import answers, archive, cache, listing, systems
 from commands.terminal import NAME, Commands, example
 
 _LIBRARIES = ("torch", "timm", "open_clip_torch", "numpy", "h5py", "scikit-learn", "pillow")
@@ -35,6 +35,10 @@ for command in (
     systems.probe,
     systems.ensemble,
     systems.threshold,
+    systems.audit,
+    answers.predict,
+    answers.submit,
+    answers.score,
     cache.cache,
     listing.listing,
 ):

@@ -8,7 +8,7 @@ import click
 
 from commands.terminal import (
     NAME,
-    example,
+    command,
     json_option,
     load,
     print_result,
@@ -17,7 +17,7 @@ from commands.terminal import (
 )
 
 
-@click.command(**example("init my/photographs"))
+@command("init my/photographs")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
     """Write a task.toml for a folder of pictures."""
@@ -28,7 +28,7 @@ def init(folder: Path) -> None:
     say(f"look it over, then: {NAME} embed {file}")
 
 
-@click.command(**example("demo demo"))
+@command("demo demo")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def demo(folder: Path) -> None:
     """Draw the built-in archive, with its task.toml, into a new folder."""
@@ -38,7 +38,7 @@ def demo(folder: Path) -> None:
     click.echo(str(folder / "task.toml"))
 
 
-@click.command(**example("weights my/task.toml"))
+@command("weights my/task.toml")
 @task_argument
 @json_option
 def weights(task: Path, as_json: bool) -> None:
@@ -49,9 +49,7 @@ def weights(task: Path, as_json: bool) -> None:
     print_result({"weights": lines}, lines, as_json)
 
 
-@click.command(
-    **example("embed my/task.toml", "embed my/task.toml --backbone hog --views center"),
-)
+@command("embed my/task.toml", "embed my/task.toml --backbone hog --views center")
 @task_argument
 @click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
 @click.option("--views", help="Instead of the task's, for example crops6.")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from commands.terminal import example, json_option, load, print_result, say, task_argument
+from commands.terminal import example, group, json_option, load, print_result, say, task_argument
 
 
-@click.group(**example("cache show my/task.toml"))
+@group("cache", "cache show my/task.toml")
 def cache() -> None:
     """Look after the caches of a task."""
 

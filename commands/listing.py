@@ -3,12 +3,10 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import click
-
-from commands.terminal import example, json_option, load, print_result, task_argument
+from commands.terminal import example, group, json_option, load, print_result, task_argument
 
 
-@click.group("list", **example("list backbones"))
+@group("list", "list backbones")
 def listing() -> None:
     """List what there is to choose from."""
 

@@ -1,13 +1,13 @@
 """Systems on the cache: probe, ensemble, threshold, audit."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from commands.terminal import (
     NAME,
-    example,
+    command,
     json_option,
     load,
     print_result,
@@ -28,11 +28,9 @@ _cut = click.option(
 )
 
 
-@click.command(
-    **example(
-        "probe my/task.toml",
-        "probe my/task.toml --probe ridge --features clip-vit-b32+convnextv2-nano-384:rows",
-    )
+@command(
+    "probe my/task.toml",
+    "probe my/task.toml --probe ridge --features clip-vit-b32+convnextv2-nano-384:rows",
 )
 @task_argument
 @click.option("--probe", "probes", multiple=True, help="Instead of the default ones; repeatable.")
@@ -46,17 +44,24 @@ _cut = click.option(
 @click.option("--seed", type=int, default=0, show_default=True, help="For what draws lots.")
 @click.option("--workers", type=click.IntRange(1), help="Threads; default: one per core.")
 @json_option
-def probe(task: Path, as_json: bool, **how: Any) -> None:
+def probe(
+    task: Path,
+    probes: tuple[str, ...],
+    features: tuple[str, ...],
+    cut: str,
+    seed: int,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Cross-validate probes on the cache: the leaderboard."""
     from embed.progress import bar
     from probe.run import Options, run_probes
 
-    options = Options(**{name: value or None for name, value in how.items() if name != "seed"},
-                      seed=how["seed"])  # fmt: skip
+    options = Options(probes or None, features or None, cut, seed, workers)
     _show(run_probes(load(task), options, notify=say, progress=bar), task, as_json)
 
 
-@click.command(**example("ensemble my/task.toml --method mean"))
+@command("ensemble my/task.toml --method mean")
 @task_argument
 @click.option(
     "--method",
@@ -66,6 +71,13 @@ def probe(task: Path, as_json: bool, **how: Any) -> None:
 )
 @click.option("--system", "systems", multiple=True, help="Instead of all; repeatable.")
 @click.option("--name", help="What to call it; default: like its method.")
+@click.option(
+    "--ties",
+    type=click.Choice(["mean", "positive", "other"]),
+    default="mean",
+    show_default=True,
+    help="How a vote settles a tie: by the mean logit, for or against the positive label.",
+)
 @_cut
 @json_option
 def ensemble(
@@ -73,13 +85,16 @@ def ensemble(
     method: str,
     systems: tuple[str, ...],
     name: str | None,
+    ties: str,
     cut: str,
     as_json: bool,
 ) -> None:
     """Combine stored systems into one, and compare it with them."""
     from evaluate.keep import run_ensemble
+    from probe.run import beware
 
-    _show(run_ensemble(load(task), method, systems, cut=cut, name=name), task, as_json)
+    board = run_ensemble(load(task), method, systems, cut=cut, name=name, ties=ties, beware=beware)
+    _show(board, task, as_json)
 
 
 def _show(board: "Leaderboard", task: Path, as_json: bool) -> None:
@@ -104,11 +119,9 @@ def _show(board: "Leaderboard", task: Path, as_json: bool) -> None:
         say(f"then: {NAME} submit {task} --system {board.best} -o answers.csv")
 
 
-@click.command(
-    **example(
-        "threshold my/task.toml --system logistic-hog",
-        "threshold my/task.toml --system logistic-hog --set 0.4",
-    )
+@command(
+    "threshold my/task.toml --system logistic-hog",
+    "threshold my/task.toml --system logistic-hog --set 0.4",
 )
 @task_argument
 @click.option("--system", required=True, help="Whose cut; `list systems` shows them.")
@@ -134,3 +147,23 @@ def threshold(
             f"macro-F1 {report.macro_f1:.4f} ({low:.3f} - {high:.3f}) with cuts chosen on other "
             f"rows, {report.naive:.4f} on the same rows, {report.at_half:.4f} at 0.5"
         )
+
+
+@command("audit my/task.toml", "audit my/task.toml --apply")
+@task_argument
+@click.option("--apply", is_flag=True, help="Cut the folds anew, near-duplicates together.")
+@json_option
+def audit(task: Path, apply: bool, as_json: bool) -> None:
+    """Look for near-duplicates, suspect labels, shortcuts and a shift to the rows to predict."""
+    from embed.progress import bar
+    from probe.audit import run_audit
+
+    found = run_audit(load(task), apply=apply, notify=say, progress=bar)
+    print_result(found.record(), found.lines(), as_json)
+    for warning in found.warnings:
+        say(f"note: {warning}")
+    if not as_json:
+        for file in found.files:
+            say(f"wrote {file}")
+    if found.regrouped:
+        say(f"folds.csv was cut anew; stale systems: {', '.join(found.stale) or 'none'}")

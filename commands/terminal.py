@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,8 +16,19 @@ if TYPE_CHECKING:
 
 NAME = "archiveprobe"
 
-task_argument = click.argument("task", type=click.Path(path_type=Path))
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on one line.")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def task_argument(command: Function) -> Function:
+    """The first argument of most commands."""
+    return click.argument("task", type=click.Path(path_type=Path))(command)
+
+
+def json_option(command: Function) -> Function:
+    """The result for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object on one line.")(
+        command
+    )
 
 
 class Commands(click.Group):
@@ -61,6 +72,18 @@ def example(*lines: str) -> dict[str, Any]:
     """Settings of a command whose help ends with an example."""
     text = "\b\nExample:\n" + "\n".join(f"  {NAME} {line}" for line in lines)
     return {"context_settings": {"help_option_names": ["-h", "--help"]}, "epilog": text}
+
+
+def command(*examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command whose help ends with these examples."""
+
+    return click.command(cls=click.Command, **example(*examples))
+
+
+def group(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Group]:
+    """A group of commands whose help ends with these examples."""
+
+    return click.group(name, cls=click.Group, **example(*examples))
 
 
 def print_result(record: Any, lines: Iterable[dict[str, Any]], as_json: bool) -> None:

@@ -117,7 +117,7 @@ def _platt(margin: np.ndarray, is_second: np.ndarray, weights: np.ndarray) -> np
 
     def loss(at: np.ndarray) -> np.ndarray:
         z = at[:, :1] * x + at[:, 1:]
-        return -(weights * (targets * z + log_expit(-z))).sum(1)
+        return np.asarray(-(weights * (targets * z + log_expit(-z))).sum(1))
 
     def step(at: np.ndarray) -> np.ndarray:
         p = expit(at[:, :1] * x + at[:, 1:])
@@ -125,14 +125,15 @@ def _platt(margin: np.ndarray, is_second: np.ndarray, weights: np.ndarray) -> np
         bent = curve * x
         return _solved((pull * x).sum(1), pull.sum(1), (bent * x).sum(1), bent.sum(1), curve.sum(1))
 
-    mean = logit((weights * targets).sum(1) / total, where=weights.any(1), out=np.zeros(len(total)))
+    used = np.asarray(weights.any(1))
+    mean = logit((weights * targets).sum(1) / total, where=used, out=np.zeros(len(total)))
     flat = np.stack([np.zeros_like(mean), mean], 1)
     found = _newton(flat.copy(), loss, step)
     # The loss is convex: where its optimum has a negative slope, the best other one is flat.
     found = np.where(found[:, :1] > 0, found, flat)
     slope = found[:, 0] / scale
     parameters = np.stack([slope, found[:, 1] - slope * centre], 1)
-    return np.where(weights.any(1)[:, None], parameters, [1.0, 0.0])
+    return np.where(used[:, None], parameters, [1.0, 0.0])
 
 
 def _solved(
@@ -141,7 +142,8 @@ def _solved(
     """Solutions (J, 2) of the symmetric systems [[a, b], [b, c]], kept apart from singular."""
     a, c = a + 1e-12, c + 1e-12
     determinant = np.maximum(a * c - b * b, 1e-12 * a * c)
-    return np.stack([(c * first - b * second), (a * second - b * first)], 1) / determinant[:, None]
+    solved = np.stack([(c * first - b * second), (a * second - b * first)], 1)
+    return np.asarray(solved / determinant[:, None])
 
 
 def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -161,13 +163,15 @@ def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) ->
     wanted = (1 - k * spread)[:, None] * own
 
     def loss(at: np.ndarray) -> np.ndarray:
-        return (weights * (logsumexp(at[:, :, None] * x, axis=2) - at * wanted)).sum(1)
+        lost = logsumexp(at[:, :, None] * x, axis=2) - at * wanted
+        return np.asarray((weights * lost).sum(1))
 
     def step(at: np.ndarray) -> np.ndarray:
         p = softmax(at[:, :, None] * x, 2)
         mean = (p * x).sum(2)
         curve = (weights * ((p * x**2).sum(2) - mean**2)).sum(1)
-        return ((weights * (wanted - mean)).sum(1) / np.maximum(curve, 1e-12))[:, None]
+        pull = (weights * (wanted - mean)).sum(1)
+        return np.asarray(pull / np.maximum(curve, 1e-12))[:, None]
 
     found = _newton(np.zeros((len(weights), 1)), loss, step)
     # Never zero: the order of a row's classes must survive.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
+from scipy.special import softmax
 
 from evaluate.predictions import Predictions, check_shared_folds
 from task.config import nearest
@@ -15,6 +16,14 @@ _BAGS = 20
 _ROUNDS = 30
 _STARTERS = 2
 _STACK_PENALTY = 1.0
+TIES: Mapping[str, str] = MappingProxyType(
+    {
+        "mean": "by the mean of the members' logits",
+        "positive": "for the positive class",
+        "other": "against the positive class",
+    }
+)
+"""How a hard vote settles a tie; what that leaves open goes by the mean logit."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ class Members:
     labels: np.ndarray
     fold: np.ndarray
     readable: np.ndarray
+    ties: str = "mean"
 
     @property
     def folds(self) -> int:
@@ -71,17 +81,18 @@ def members_of(systems: Sequence[Predictions]) -> Members:
     )
 
 
-def combine(systems: Sequence[Predictions], method: str) -> Combined:
-    """Combine systems by one of METHODS.
+def combine(systems: Sequence[Predictions], method: str, ties: str = "mean") -> Combined:
+    """Combine systems by one of METHODS; `ties`, of TIES, matters to a vote only.
 
     Raises:
         InputError: no such method (the nearest is named), or systems that do not fit together.
     """
-    if method not in METHODS:
-        raise InputError(
-            f"unknown method {method!r}{nearest(method, METHODS)}: use {', '.join(METHODS)}"
-        )
-    return METHODS[method].run(members_of(systems))
+    for what, given, known in (("method", method, METHODS), ("tie rule", ties, TIES)):
+        if given not in known:
+            raise InputError(
+                f"unknown {what} {given!r}{nearest(given, known)}: use {', '.join(known)}"
+            )
+    return METHODS[method].run(replace(members_of(systems), ties=ties))
 
 
 def _logs(probabilities: np.ndarray) -> np.ndarray:
@@ -145,14 +156,14 @@ def _places(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _vote(members: Members) -> Combined:
-    """Every member decides at its own cut; the majority wins, ties go by the mean logit."""
+    """Every member decides at its own cut; the majority wins."""
     repeats = len(members.fold)
     decisions = np.stack([one.decision[:repeats] for one in members.systems])
     answers = np.stack([own_answers(one) for one in members.systems])
     mean = _mean(members)
-    k = members.held.shape[3]
-    held, decision = _majority(decisions, mean.logits, k)
-    unlabelled, answer = _majority(answers, mean.unlabelled, k)
+    positive = members.systems[0].positive
+    held, decision = _majority(decisions, mean.logits, members.ties, positive)
+    unlabelled, answer = _majority(answers, mean.unlabelled, members.ties, positive)
     return Combined(held, unlabelled, mean.weights, mean.final, decision, answer)
 
 
@@ -164,13 +175,16 @@ def own_answers(system: Predictions) -> np.ndarray:
     return np.where(system.test[:, positive] > system.cut, positive, 1 - positive)
 
 
-def _majority(votes: np.ndarray, logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logs of the shares of votes (..., K), and the winners (...)."""
+def _majority(
+    votes: np.ndarray, logits: np.ndarray, ties: str, positive: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logs of the shares of votes (..., K), and the winners (...), ties settled by logits or so."""
+    k = logits.shape[-1]
     counts = np.stack([(votes == label).sum(0) for label in range(k)], -1).astype(np.float64)
+    favoured = np.arange(k) == positive
+    bonus = {"mean": np.zeros(k), "positive": favoured, "other": ~favoured}[ties]
     # Less than one vote, so that it decides ties and nothing else.
-    filled = np.nan_to_num(logits)
-    nudge = np.exp(filled - filled.max(-1, keepdims=True))
-    score = counts + 0.5 * nudge / nudge.sum(-1, keepdims=True)
+    score = counts + 0.5 * bonus + 0.25 * softmax(np.nan_to_num(logits), -1)
     shares = (score + _TINY) / (score + _TINY).sum(-1, keepdims=True)
     known = np.isfinite(logits).all(-1, keepdims=True)
     return np.where(known, np.log(shares), np.nan), score.argmax(-1)

@@ -1,7 +1,7 @@
 """Systems written down: what every record holds, and ensembles, which need nothing else."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -12,10 +12,12 @@ from evaluate.ensemble import combine
 from evaluate.leaderboard import Leaderboard, leaderboard
 from evaluate.overview import load_systems
 from evaluate.predictions import Predictions
-from evaluate.runs import save_run
+from evaluate.runs import load_run, save_run
 from evaluate.system import Assembled, assemble
 from task.config import Task
+from task.errors import InputError
 
+Beware = Callable[[Dataset], tuple[Sequence[str], float]]
 _OF_ENSEMBLES = 1000
 _CARRIED = (
     "system",
@@ -68,19 +70,23 @@ def keep_ensemble(
     method: str,
     cut: str = "smoothed",
     name: str | None = None,
+    ties: str = "mean",
 ) -> Predictions:
     """Combine systems into one, called like its method unless named, and write it down.
 
     Raises:
-        InputError: an unknown method, or members that do not fit together.
+        InputError: an unknown method or tie rule, members that do not fit together, or a name that
+            is taken by a member or by a system that is no ensemble.
     """
     started = time.monotonic()
-    combined = combine(members, method)
+    combined = combine(members, method, ties)
     system = name or method
+    _check_name(dataset.task, system, members)
     record = {
         **common_record(dataset, system, cut, 0),
         "kind": "ensemble",
         "method": method,
+        "ties": ties,
         "features": f"{len(members)} systems",
         "members": [
             {"system": one.system, "weight": float(weight), "predictions": one.digest}
@@ -102,6 +108,19 @@ def keep_ensemble(
     return done.predictions
 
 
+def _check_name(task: Task, system: str, members: Sequence[Predictions]) -> None:
+    if system in [one.system for one in members] or _is_probe(task, system):
+        raise InputError(f"{system!r} is another system's name: give the ensemble its own (--name)")
+
+
+def _is_probe(task: Task, system: str) -> bool:
+    try:
+        return load_run(task, system).record.get("kind") != "ensemble"
+    except InputError:
+        # What is absent or damaged may be written.
+        return False
+
+
 def run_ensemble(
     task: Task,
     method: str,
@@ -109,14 +128,21 @@ def run_ensemble(
     *,
     cut: str = "smoothed",
     name: str | None = None,
+    ties: str = "mean",
+    beware: Beware = lambda _: ((), 1.0),
 ) -> Leaderboard:
     """Combine stored systems, all that are no ensembles unless named, and rank it among them.
 
+    `beware` gives the leaderboard's warnings, and its caution.
+
     Raises:
-        InputError: an unknown method or system, fewer than two, or systems that do not fit.
+        InputError: an unknown method, tie rule or system, fewer than two, systems that do not fit,
+            or a name that is taken.
     """
     started = time.monotonic()
     dataset = load_dataset(task)
     members = load_systems(dataset, names)
-    combined = keep_ensemble(dataset, members, method, cut, name)
-    return leaderboard([*members, combined], seconds=time.monotonic() - started)
+    combined = keep_ensemble(dataset, members, method, cut, name, ties)
+    warnings, caution = beware(dataset)
+    seconds = time.monotonic() - started
+    return leaderboard([*members, combined], seconds=seconds, warnings=warnings, caution=caution)

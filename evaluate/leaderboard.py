@@ -47,11 +47,19 @@ class Leaderboard:
     def record(self) -> dict[str, Any]:
         """The form that `--json` promises."""
         return {
-            "leaderboard": [asdict(line) for line in self.lines],
+            "leaderboard": [_finite(asdict(line)) for line in self.lines],
             "best": self.best,
             "warnings": self.warnings,
             "seconds": round(self.seconds, 3),
         }
+
+
+def _finite(line: dict[str, Any]) -> dict[str, Any]:
+    """A line with null where a figure is undefined, since JSON has neither NaN nor infinity."""
+    undefined = {
+        name for name, value in line.items() if isinstance(value, float) and not np.isfinite(value)
+    }
+    return {name: None if name in undefined else value for name, value in line.items()}
 
 
 def leaderboard(

@@ -89,6 +89,11 @@ def figures(
     return Figures(**values, n=len(y), confusion=whole)
 
 
+def macro_f1(y: np.ndarray, decision: np.ndarray, n_classes: int) -> float:
+    """Macro-F1 of decisions (n,) or (R, n), the mean over repeats."""
+    return float(replicated(y, decision, None, n_classes, names=("macro_f1",))["macro_f1"][0])
+
+
 def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 

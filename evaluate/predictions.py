@@ -72,7 +72,7 @@ class Predictions:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """The content of an .npz file without pickle."""
+        """The content of an .npz file of plain arrays."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
         head = {"version": _VERSION, "cut": _number(self.cut), "origin": self.origin}
@@ -121,8 +121,11 @@ class Predictions:
             "test": (m, k),
         }
         for name, shape in wanted.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} is {getattr(self, name).shape}, not {shape}")
+            _check_form(name, getattr(self, name), shape)
+        _check_views("oof_views", self.oof_views, self.oof.shape)
+        _check_views("test_views", self.test_views, self.test.shape)
+        if not n or not repeats or self.fold.min() < 0:
+            raise ValueError("fold holds no folds")
         if self.cuts.shape[0] != repeats or self.cuts.shape[1:] != (int(self.fold.max()) + 1,):
             raise ValueError(f"cuts are {self.cuts.shape}")
         for name in _TEXT:
@@ -138,9 +141,22 @@ class Predictions:
                 raise ValueError(f"{name} name unknown classes")
 
 
+def _check_form(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+    kind = "U" if name in _TEXT else "f" if name in ("oof", "test", *_OPTIONAL) else "i"
+    if values.shape != shape or values.dtype.kind != kind:
+        raise ValueError(f"{name} is {values.dtype} {values.shape}, not {kind} {shape}")
+
+
+def _check_views(name: str, values: np.ndarray | None, rows: tuple[int, ...]) -> None:
+    """Views (..., V, K) of rows (..., K)."""
+    if values is not None:
+        views = values.shape[-2] if values.ndim > 1 else 0
+        _check_form(name, values, (*rows[:-1], views, rows[-1]))
+
+
 def _check_probabilities(name: str, values: np.ndarray) -> None:
-    known = values[np.isfinite(values).all(-1)]
-    if np.isinf(values).any() or (known < -1e-9).any() or (np.abs(known.sum(-1) - 1) > 1e-6).any():
+    known = values[~np.isnan(values).all(-1)]
+    if not ((known >= -1e-9).all() and (np.abs(known.sum(-1) - 1) <= 1e-6).all()):
         raise ValueError(f"{name} are not probabilities")
 
 

@@ -78,7 +78,7 @@ class CutReport:
 
 def _at(curve: Curve, values: np.ndarray, cut: float) -> float:
     """The staircase at a cut: its value at the last step not above it."""
-    return float(values[max(np.searchsorted(curve.cuts, cut, "right") - 1, 0)])
+    return float(values[max(int(np.searchsorted(curve.cuts, cut, "right")) - 1, 0)])
 
 
 def report_cut(
@@ -150,7 +150,7 @@ def _with_cut(one: Predictions, p: np.ndarray, cut: Cut, unreadable: int) -> Pre
         nested = threshold.nested(one.labels, p, one.fold, one.groups, one.positive, cut.method)
         cuts, decision = nested.cuts, nested.decision
     decision = np.where(decision < 0, unreadable, decision)
-    naive = threshold.decide(np.nanmean(p, 0)[None], cut.value, one.positive)
+    naive = threshold.decide(p.mean(0)[None], cut.value, one.positive)
     naive = np.where(naive < 0, unreadable, naive)
     origin = {
         **one.origin,

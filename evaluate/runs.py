@@ -22,6 +22,7 @@ RECORD, PREDICTIONS, MODEL, DIGESTS = (
     "model.safetensors",
     "digests.json",
 )
+_FILES = {RECORD, PREDICTIONS, MODEL}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]{0,199}")
 
 
@@ -127,7 +128,12 @@ def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             (new / name).write_bytes(content)
         if folder.exists():
             folder.rename(old)
-        new.rename(folder)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -147,18 +153,24 @@ def load_run(task: Task, system: str) -> Run:
             f"`archiveprobe list systems {task.file}` shows them"
         )
     try:
-        digests = json.loads((folder / DIGESTS).read_bytes())
-        files = {name: (folder / name).read_bytes() for name in digests if name == Path(name).name}
-        if {RECORD, PREDICTIONS} - files.keys() or files.keys() - {RECORD, PREDICTIONS, MODEL}:
+        digests = dict(json.loads((folder / DIGESTS).read_bytes()))
+        if {RECORD, PREDICTIONS} - digests.keys() or digests.keys() - _FILES:
             raise ValueError("its list of files is not that of a system")
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{folder} is damaged ({error}): run that system again") from None
-    for name, content in files.items():
-        if hashlib.sha256(content).hexdigest() != digests[name]:
-            raise InputError(
-                f"{folder / name} has changed since it was written: run that system again"
-            )
-    return Run(folder, json.loads(files[RECORD]), files)
+        files = {name: (folder / name).read_bytes() for name in digests}
+        for name, content in files.items():
+            if hashlib.sha256(content).hexdigest() != digests[name]:
+                raise ValueError(f"{name} has changed since it was written")
+        record = dict(json.loads(files[RECORD]))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = _reason(error)
+        raise InputError(f"{folder} is damaged ({reason}): run that system again") from None
+    return Run(folder, record, files)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    return " ".join(str(error).split())[:120]
 
 
 def systems(task: Task) -> list[str]:
@@ -166,4 +178,6 @@ def systems(task: Task) -> list[str]:
     root = runs_folder(task)
     if not root.is_dir():
         return []
-    return sorted(folder.name for folder in root.iterdir() if (folder / DIGESTS).is_file())
+    # What a killed writer has left begins with a dot.
+    named = [folder for folder in root.iterdir() if _NAME.fullmatch(folder.name)]
+    return sorted(folder.name for folder in named if (folder / DIGESTS).is_file())

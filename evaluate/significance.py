@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 
 from evaluate.metrics import METRICS, OF_DECISIONS, replicated
 
@@ -128,7 +127,8 @@ def compare(
 
     def difference(weights: np.ndarray | None) -> np.ndarray:
         a, b = (replicated(y, d, None, n_classes, 1, weights, (name,))[name] for d in both)
-        return a - b
+        moved: np.ndarray = a - b
+        return moved
 
     moved = np.concatenate(
         [difference(weights) for weights in _chunks(groups, replicates, seed, len(y))]
@@ -151,5 +151,8 @@ def two_sided(differences: np.ndarray) -> float:
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """McNemar's exact two-sided p-value from the rows that one system alone has right."""
+    # scipy.stats takes longer to load than most commands take.
+    from scipy.stats import binomtest
+
     both = only_a + only_b
     return float(binomtest(only_a, both).pvalue) if both else 1.0

@@ -8,7 +8,7 @@ import numpy as np
 
 from evaluate import calibration, threshold
 from evaluate.dataset import Dataset
-from evaluate.metrics import figures
+from evaluate.metrics import macro_f1
 from evaluate.predictions import Predictions
 
 
@@ -53,7 +53,7 @@ def assemble(
     known = np.isfinite(logits).all(-1)
     decision = np.where(known, decision, dataset.unreadable)
     if np.isnan(naive):
-        naive = figures(dataset.labels, decision[0], None, len(dataset.classes)).macro_f1
+        naive = macro_f1(dataset.labels, decision, len(dataset.classes))
     predictions = Predictions(
         classes=np.array(dataset.classes, np.str_),
         ids=dataset.labelled.ids,

@@ -135,7 +135,8 @@ def score_at(y01: np.ndarray, p: np.ndarray, cut: float | np.ndarray) -> np.ndar
     """Macro-F1 (...) at cuts (...)."""
     above = p > np.asarray(cut)[..., None]
     hits = (above & y01).sum(-1, dtype=np.float64)
-    return _macro_f1(hits, above.sum(-1, dtype=np.float64), y01.sum(), np.float64(len(p)))
+    decided = above.sum(-1, dtype=np.float64)
+    return _macro_f1(hits, decided, np.asarray(y01.sum()), np.asarray(float(len(p))))
 
 
 def _exact(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Cut:  # noqa: ARG001

@@ -89,6 +89,7 @@ def _problem(features: Features, dataset: Dataset) -> "_Problem":
         dataset.fold[:, readable],
         features.choice.views,
         readable,
+        dataset.folds,
     )
 
 
@@ -123,7 +124,10 @@ def _collect(
 
 @dataclass(frozen=True)
 class _Problem:
-    """Readable labelled rows: x (n, V, d), their labels, groups, folds (R, n), and places."""
+    """Readable labelled rows: x (n, V, d), their labels, groups, folds (R, n), and places.
+
+    There are `folds` folds in a repeat, whether or not a row of each is readable.
+    """
 
     x: np.ndarray
     labels: np.ndarray
@@ -131,6 +135,7 @@ class _Problem:
     fold: np.ndarray
     views: str
     places: np.ndarray
+    folds: int
 
     def fit(self, make: Make, rows: np.ndarray) -> Probe:
         """A probe fitted on all views of some rows."""
@@ -157,12 +162,17 @@ def _check_parts(problem: _Problem, parts: list[tuple[int, int]], dataset: Datas
 def _held(make: Make, problem: _Problem, repeat: int, fold: int) -> np.ndarray:
     """The logits (c, rows, V, K) of a fold by the probe that was fitted without it."""
     outside = problem.fold[repeat] != fold
-    return _path_logits(problem.fit(make, outside), problem.x[~outside])
+    model = problem.fit(make, outside)
+    if outside.all():
+        # Every picture of the fold may be unreadable.
+        shape = (len(model.candidates()), 0, problem.x.shape[1], model.n_classes_)
+        return np.empty(shape)
+    return _path_logits(model, problem.x[~outside])
 
 
 def _path_logits(model: Probe, x: np.ndarray) -> np.ndarray:
     n, views, width = x.shape
-    logits = model.path_logits(x.reshape(-1, width)) if n else np.zeros((1, 0, model.n_classes_))
+    logits = model.path_logits(x.reshape(-1, width))
     return logits.reshape(len(logits), n, views, -1)
 
 
@@ -195,7 +205,7 @@ def _assemble(
 def _weights(problem: _Problem, path: np.ndarray) -> np.ndarray:
     """For every repeat and fold, the candidates' weights by the rows of the other folds."""
     combined = combine_views(path, problem.views)
-    folds = int(problem.fold.max()) + 1
+    folds = problem.folds
     weights = np.zeros((len(problem.fold), folds, len(path)))
     for repeat, fold_of in enumerate(problem.fold):
         for fold in range(folds):

@@ -1,6 +1,7 @@
 """From caches to matrices: which backbones, and what becomes of their views."""
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +65,12 @@ class Features:
     @property
     def readable(self) -> np.ndarray:
         """(n,) whether a labelled row has an embedding."""
-        return np.asarray(np.isfinite(self.labelled[:, 0, 0]))
+        return np.asarray(np.isfinite(self.labelled[:, 0]).all(1))
 
     @property
     def predictable(self) -> np.ndarray:
         """(m,) whether a row to predict has an embedding."""
-        return np.asarray(np.isfinite(self.unlabelled[:, 0, 0]))
+        return np.asarray(np.isfinite(self.unlabelled[:, 0]).all(1))
 
 
 def load_features(dataset: Dataset, choice: Choice) -> Features:
@@ -112,7 +113,8 @@ def read_matrix(reader: Reader, rows: Rows, name: str, views: str, task: Task) -
             f"{new} rows are not in the cache {reader.folder.name} yet: run "
             f"`archiveprobe embed {task.file}`"
         )
-    flat = found.reshape(len(found), found.shape[1], -1)
+    # Not -1: there may be no row at all.
+    flat = found.reshape(*found.shape[:2], prod(found.shape[2:]))
     averaged = views == "mean"
     result = flat.mean(1, dtype=np.float32)[:, None] if averaged else flat.astype(np.float32)
     if of_text:

@@ -9,6 +9,8 @@ from probe.linear import LinearPath
 from probe.spectrum import Spectrum, decompose
 
 LEDOIT_WOLF = "ledoit-wolf"
+# Of the whole variance: without any within classes (copies of one row each) nothing is solvable.
+_LEAST = 1e-6
 DEFAULT_SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, LEDOIT_WOLF)
 
 
@@ -45,7 +47,8 @@ class DiscriminantPath(LinearPath):
         within = spectrum.rotated - means[y]
         total = (within**2).sum() / len(y)
         self.amounts_ = np.array([_amount(s, within, x.shape[1]) for s in self.shrinkages])
-        floor = self.amounts_ * total / x.shape[1]
+        whole = (spectrum.root**2).sum() / len(y)
+        floor = np.maximum(self.amounts_ * total, _LEAST * whole) / x.shape[1]
         weights = np.stack(
             [
                 _solve(spectrum, means, share, amount, least)

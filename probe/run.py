@@ -17,6 +17,7 @@ from evaluate.leaderboard import Leaderboard, leaderboard
 from evaluate.predictions import Predictions
 from evaluate.runs import save_run
 from evaluate.system import assemble
+from probe.audit_shift import shift
 from probe.base import Probe
 from probe.crossval import Held, cross_validate
 from probe.features import (
@@ -74,7 +75,15 @@ def run_probes(
                 systems.append(_keep_probe(dataset, plan, name, one, options))
     if len(systems) > 1:
         systems.append(keep_ensemble(dataset, systems, ENSEMBLE, options.cut))
-    return leaderboard(systems, seconds=time.monotonic() - started)
+    warnings, caution = beware(dataset, notify)
+    seconds = time.monotonic() - started
+    return leaderboard(systems, seconds=seconds, warnings=warnings, caution=caution)
+
+
+def beware(dataset: Dataset, notify: Notify = lambda _: None) -> tuple[list[str], float]:
+    """What to say of the rows to predict, and how wary to be in picking a system for them."""
+    moved = shift(dataset, notify=notify)
+    return [moved.warning] if moved.warning else [], moved.caution
 
 
 def _progress(progress: Callable[[str, int], Any] | None, total: int) -> Any:

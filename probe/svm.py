@@ -86,7 +86,9 @@ class SupportVectorPath(Probe):
 
         for c, strength in enumerate(self.Cs):
             for k, target in enumerate(problems):
-                machine = SVC(C=strength, kernel="precomputed", tol=self.tol).fit(kernel, target)
+                machine = SVC(
+                    C=strength, kernel="precomputed", tol=self.tol, random_state=self.seed
+                ).fit(kernel, target)
                 yield c, k, machine.support_, machine.dual_coef_[0], machine.intercept_[0]
 
     def _logits(self, x: np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ class ProbeEntry:
 
     Probes with `default` are tried where nobody names any; `needs` says what must be at hand
     (TORCH, PROMPTS); `complexity` orders them from simple to involved. `most_rows` is how many rows
-    it can learn from in reasonable time and memory, None for as many as there are.
+    it can learn from in reasonable time and memory, None for as many as there are. The logits of a
+    `linear` one are its columns times coef (c, d, K) plus intercept (c, K), and nothing else.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ProbeEntry:
     default: bool = True
     needs: frozenset[str] = frozenset()
     most_rows: int | None = None
+    linear: bool = False
 
     def kind(self) -> "type[Probe]":
         """The class; its libraries load now."""
@@ -56,18 +58,21 @@ _TABLE = (
         "probe.linear:RidgePath",
         "least squares on class indicators, all penalties (Suykens and Vandewalle 1999)",
         1,
+        linear=True,
     ),
     ProbeEntry(
         "lda",
         "probe.lda:DiscriminantPath",
         "linear discriminant, all shrinkages (Fisher 1936; Ledoit and Wolf 2004)",
         2,
+        linear=True,
     ),
     ProbeEntry(
         "logistic",
         "probe.linear:LogisticPath",
         "logistic regression, all L2 penalties (the linear probe of CLIP and DINO)",
         3,
+        linear=True,
     ),
     ProbeEntry(
         "prompted",

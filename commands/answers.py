@@ -1,0 +1,82 @@
+"""What a finished system answers: predict, submit, score."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from commands.terminal import Function, command, json_option, load, print_result, say, task_argument
+
+
+def _system(function: Function) -> Function:
+    return click.option(
+        "--system", required=True, help="Whose answers; `list systems` shows them."
+    )(function)
+
+
+def _output(what: str) -> Callable[[Function], Function]:
+    return click.option(
+        "-o", "file", required=True, type=click.Path(path_type=Path), help=f"The {what}."
+    )
+
+
+@command("predict my/task.toml --system greedy --images new/photographs -o answers.csv")
+@task_argument
+@_system
+@_output("CSV file: id, status, label and the probability of every label")
+@click.option(
+    "--images", type=click.Path(path_type=Path), help="A folder of new pictures, in any state."
+)
+@click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
+@click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
+@click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")
+@json_option
+def predict(
+    task: Path, system: str, file: Path, images: Path | None, as_json: bool, **how: Any
+) -> None:
+    """Answer for the rows to predict, or for new pictures: every one gets a row and a status."""
+    from embed.progress import bar
+    from predict.pictures import predict as answer
+
+    done = answer(load(task), system, file, images=images, notify=say, progress=bar, **how)
+    if not as_json:
+        click.echo(done.told())
+    print_result(done.record(), done.lines(), as_json)
+
+
+@command("submit my/task.toml --system greedy -o submission.csv")
+@task_argument
+@_system
+@_output("file, in the form of the template or of submission.columns")
+@click.option("--spreadsheet-safe", is_flag=True, help="Also a copy in which no cell is a formula.")
+@json_option
+def submit(task: Path, system: str, file: Path, spreadsheet_safe: bool, as_json: bool) -> None:
+    """Write a submission, read it back, and check it row by row."""
+    from predict.submission import submit as write
+
+    done = write(load(task), system, file, spreadsheet_safe=spreadsheet_safe)
+    if not as_json:
+        click.echo(done.told())
+    print_result(done.record(), done.lines(), as_json)
+    for warning in done.warnings:
+        say(f"note: {warning}")
+
+
+@command("score my/task.toml submission.csv --truth test_labels.csv")
+@task_argument
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--truth", type=click.Path(path_type=Path), help="A table of labels, where the task has none."
+)
+@json_option
+def score(task: Path, file: Path, truth: Path | None, as_json: bool) -> None:
+    """Score a submission where labels are known, as the shared task's organisers do."""
+    from predict.score import score as judge
+
+    done = judge(load(task), file, truth=truth)
+    print_result(done.record(), done.lines(), as_json)
+    if not as_json:
+        print_result(None, done.matrix_lines(), as_json)
+    for remark in done.remarks:
+        say(f"note: {remark}")
