@@ -11,7 +11,7 @@ import task_targets
 from cache import log, shard
 from cache.errors import CacheError
 from cache.shard import ShardError
-from cache.spec import FILE, match_request
+from cache.spec import FILE, CacheRecord, match_request
 from cache.store import Reader, Writer
 from cache.verify import verify
 from task.config import load_task
@@ -157,8 +157,8 @@ def changed_record(folder, **fields):
 def test_a_request_with_half_a_character(tmp_path, odd):
     cache = changed_record(tmp_path, request={"asked": odd})
     assert match_request(cache.parent, "hog", seeds.request_of_house()) == []
-    with pytest.raises(CacheError, match="damaged"):
-        Reader(cache)
+    # Names of files that are not UTF-8 hold such halves, so the cache itself is sound.
+    assert CacheRecord.read(cache).request == {"asked": odd}
 
 
 def test_a_request_nested_too_deeply_for_comparing(tmp_path):
