@@ -7,6 +7,8 @@ distributions as torchvision's transforms have them.
 
 import hashlib
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -18,43 +20,79 @@ DEGREES = 10.0
 JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1}
 
 
+@dataclass(frozen=True)
+class Ranges:
+    """How far draws go: shares of the area, width over height, probability, degrees, jitter."""
+
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    flip: float
+    degrees: float
+    jitter: Mapping[str, float]
+
+
 def augmented(
     picture: Image.Image, size: int, resampling: Image.Resampling, seed: str
 ) -> Image.Image:
     """One draw, (size, size) pixels; equal pictures and seeds give equal pixels."""
     word = hashlib.sha256(seed.encode()).digest()
     rng = np.random.default_rng(int.from_bytes(word[:16], "little"))
-    view = picture.resize((size, size), resampling, box=_crop_box(picture.size, rng))
-    if rng.random() < FLIP:
+    return drawn(picture, size, resampling, rng, paper())
+
+
+def paper() -> Ranges:
+    """The ranges of the paper."""
+    return Ranges(SCALE, RATIO, FLIP, DEGREES, JITTER)
+
+
+def drawn(
+    picture: Image.Image,
+    size: int,
+    resampling: Image.Resampling,
+    rng: np.random.Generator,
+    ranges: Ranges,
+) -> Image.Image:
+    """One draw within the ranges, (size, size) pixels: crop, flip, rotation, jitter."""
+    box = _crop_box(picture.size, rng, ranges)
+    view = picture.resize((size, size), resampling, box=box)
+    if rng.random() < ranges.flip:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    view = view.rotate(rng.uniform(-DEGREES, DEGREES), Image.Resampling.NEAREST)
-    return _jittered(view, rng)
+    degrees = rng.uniform(-ranges.degrees, ranges.degrees)
+    view = view.rotate(degrees, Image.Resampling.NEAREST)
+    return _jittered(view, rng, ranges.jitter)
 
 
-def _crop_box(size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
+def _crop_box(
+    size: tuple[int, int], rng: np.random.Generator, ranges: Ranges
+) -> tuple[int, int, int, int]:
     width, height = size
+    shortest, longest = ranges.ratio
     for _ in range(10):
-        area = width * height * rng.uniform(*SCALE)
-        ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        area = width * height * rng.uniform(*ranges.scale)
+        ratio = math.exp(rng.uniform(math.log(shortest), math.log(longest)))
         wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < wide <= width and 0 < high <= height:
             left = int(rng.integers(0, width - wide + 1))
             top = int(rng.integers(0, height - high + 1))
             return left, top, left + wide, top + high
-    wide = min(width, max(1, round(height * RATIO[1])))
-    high = min(height, max(1, round(width / RATIO[0])))
+    wide = min(width, max(1, round(height * longest)))
+    high = min(height, max(1, round(width / shortest)))
     left, top = (width - wide) // 2, (height - high) // 2
     return left, top, left + wide, top + high
 
 
-def _jittered(view: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _jittered(
+    view: Image.Image, rng: np.random.Generator, jitter: Mapping[str, float]
+) -> Image.Image:
     enhancers = {
         "brightness": ImageEnhance.Brightness,
         "contrast": ImageEnhance.Contrast,
         "saturation": ImageEnhance.Color,
     }
-    for name in rng.permutation(list(JITTER)):
-        amount = JITTER[name]
+    for name in rng.permutation(list(jitter)):
+        amount = jitter[name]
+        if not amount:
+            continue
         if name == "hue":
             view = _hue_shifted(view, rng.uniform(-amount, amount))
         else:

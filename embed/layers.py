@@ -1,4 +1,4 @@
-"""Which numbers of a network become the embedding: pooled, unprojected, or its last blocks."""
+"""Which numbers become the embedding: pooled, unprojected, the last blocks', or tokens."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,7 @@ LAYERS = {
     "unprojected": "of a CLIP tower, before the projection to the space shared with text: (width,)",
     "last4": "class token and mean patch of the last four blocks, before the final norm: "
     "(4, 2, width); (4, 1, width) where there is no class token",
+    "tokens": "what the last block is given, for tuning it from the cache: (tokens, width)",
 }
 _LAST = 4
 
@@ -41,7 +42,10 @@ def reader(module: Any, layers: str, described: str) -> Read:
     if layers == "unprojected":
         _drop_projection(module, described)
         return pooled
-    _blocks(module, described)
+    if layers == "tokens":
+        _blocks(module, described, 1)
+        return lambda network, pixels: _input_of_last_block(network, pixels, described)
+    _blocks(module, described, _LAST)
     return lambda network, pixels: _last_blocks(network, pixels, described)
 
 
@@ -63,15 +67,16 @@ def _drop_projection(module: Any, described: str) -> None:
         raise InputError(f'{described} has no projection: use layers = "pooled"')
 
 
-def _blocks(module: Any, described: str) -> Any:
-    """The transformer blocks of an open_clip tower or of a timm network."""
+def _blocks(module: Any, described: str, least: int) -> Any:
+    """The transformer blocks, at least so many, of an open_clip tower or of a timm network."""
     network = getattr(module, "trunk", module)
     transformer = getattr(network, "transformer", None)
     blocks = getattr(transformer, "resblocks", None) or getattr(network, "blocks", None)
     has_tokens = transformer is not None or hasattr(network, "num_prefix_tokens")
-    if blocks is None or len(blocks) < _LAST or not has_tokens:
+    if blocks is None or len(blocks) < least or not has_tokens:
+        more = "s" if least > 1 else ""
         raise InputError(
-            f'{described} is no transformer of {_LAST} or more blocks: use layers = "pooled"'
+            f'{described} is no transformer of {least} or more block{more}: use layers = "pooled"'
         )
     return blocks
 
@@ -80,7 +85,7 @@ def _last_blocks(module: Any, pixels: Any, described: str) -> Any:
     outputs: list[Any] = []
     hooks = [
         block.register_forward_hook(lambda _, __, output: outputs.append(output))
-        for block in list(_blocks(module, described))[-_LAST:]
+        for block in list(_blocks(module, described, _LAST))[-_LAST:]
     ]
     try:
         module(pixels)
@@ -94,6 +99,21 @@ def _last_blocks(module: Any, pixels: Any, described: str) -> Any:
     prefix = 1 if transformer is not None else network.num_prefix_tokens
     has_class = transformer is not None or getattr(network, "cls_token", None) is not None
     return _summary(outputs, prefix, has_class)
+
+
+def _input_of_last_block(module: Any, pixels: Any, described: str) -> Any:
+    """(n, tokens, width), class token first where there is one."""
+    inputs: list[Any] = []
+    block = _blocks(module, described, 1)[-1]
+    hook = block.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    try:
+        module(pixels)
+    finally:
+        hook.remove()
+    transformer = getattr(getattr(module, "trunk", module), "transformer", None)
+    if transformer is not None and not transformer.batch_first:
+        return inputs[0].transpose(0, 1)
+    return inputs[0]
 
 
 def _summary(outputs: list[Any], prefix: int, has_class: bool) -> Any:

@@ -31,6 +31,11 @@ def timm() -> ModuleType:
     return importlib.import_module("timm")
 
 
+def timm_part(name: str) -> Any:
+    """A part of timm that `import timm` leaves out, or may: "optim", "scheduler", "data.mixup"."""
+    return importlib.import_module(f"{timm().__name__}.{name}")
+
+
 @cache
 def open_clip() -> ModuleType:
     """The open_clip module, behind a torchvision that imports."""

@@ -27,6 +27,10 @@ def pixels(picture: Image.Image, seed: str, size: int = 32) -> np.ndarray:
     return np.asarray(augmented(picture, size, BICUBIC, seed)).astype(int)
 
 
+def box(size: tuple[int, int], seed: int) -> tuple[int, int, int, int]:
+    return augment._crop_box(size, np.random.default_rng(seed), augment.paper())
+
+
 def test_the_ranges_are_the_papers() -> None:
     assert (SCALE, DEGREES, augment.FLIP) == ((0.8, 1.0), 10.0, 0.5)
     assert JITTER == {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1}
@@ -54,7 +58,7 @@ def test_every_draw_is_a_square_and_the_same_again(width, height, size, seed) ->
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 2**32))
 def test_the_box_lies_within_the_picture(width, height, seed) -> None:
-    left, top, right, bottom = augment._crop_box((width, height), np.random.default_rng(seed))
+    left, top, right, bottom = box((width, height), seed)
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
 
@@ -63,7 +67,7 @@ def test_the_box_lies_within_the_picture(width, height, seed) -> None:
 def test_a_box_takes_its_share_of_an_ordinary_picture(size) -> None:
     shares, ratios, corners = [], [], set()
     for seed in range(300):
-        left, top, right, bottom = augment._crop_box(size, np.random.default_rng(seed))
+        left, top, right, bottom = box(size, seed)
         shares.append((right - left) * (bottom - top) / (size[0] * size[1]))
         ratios.append((right - left) / (bottom - top))
         corners.add((left, top))
@@ -75,8 +79,7 @@ def test_a_box_takes_its_share_of_an_ordinary_picture(size) -> None:
 
 
 def test_a_strip_gives_its_middle() -> None:
-    box = augment._crop_box((1000, 10), np.random.default_rng(0))
-    assert box == (493, 0, 506, 10)
+    assert box((1000, 10), 0) == (493, 0, 506, 10)
 
 
 def test_about_half_of_the_draws_are_mirrored(still, draw) -> None:

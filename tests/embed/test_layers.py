@@ -28,12 +28,14 @@ def vit() -> Any:
 
 
 def clip_tower() -> Any:
-    from open_clip.transformer import VisionTransformer
-
     libraries.torch().manual_seed(0)
-    return VisionTransformer(
-        image_size=32, patch_size=16, width=48, layers=5, heads=4, mlp_ratio=2.0, output_dim=24
-    ).eval()
+    return (
+        libraries.open_clip()
+        .transformer.VisionTransformer(
+            image_size=32, patch_size=16, width=48, layers=5, heads=4, mlp_ratio=2.0, output_dim=24
+        )
+        .eval()
+    )
 
 
 def read(module: Any, layers: str, size: int) -> Any:
@@ -71,6 +73,28 @@ def test_last4_are_class_token_and_mean_patch_of_the_last_blocks(make: Any, size
         assert torch.allclose(got[:, place, 1], seen[number][:, 1:].mean(1), atol=1e-6)
 
 
+@pytest.mark.parametrize(("make", "size"), [(vit, 160), (clip_tower, 32)])
+def test_tokens_are_what_the_last_block_is_given(make: Any, size: int) -> None:
+    torch, module = libraries.torch(), make()
+    blocks = module.blocks if hasattr(module, "blocks") else module.transformer.resblocks
+    seen: list[Any] = []
+    blocks[-2].register_forward_hook(lambda _, __, output: seen.append(output))
+    got = read(module, "tokens", size)
+    assert torch.equal(got, seen[0])
+    assert got.ndim == 3
+    assert not blocks[-1]._forward_pre_hooks
+
+
+def test_tokens_of_a_tower_that_puts_them_first_are_turned() -> None:
+    module = clip_tower()
+    module.transformer.batch_first = False
+    for block in module.transformer.resblocks:
+        block.attn.batch_first = False
+    assert libraries.torch().allclose(
+        read(module, "tokens", 32), read(clip_tower(), "tokens", 32), atol=1e-5
+    )
+
+
 def test_last4_without_a_class_token_has_mean_patches_only() -> None:
     timm = libraries.timm()
     module = timm.create_model("test_vit", num_classes=0, class_token=False, global_pool="avg")
@@ -83,7 +107,7 @@ def test_no_hook_stays_behind() -> None:
     assert not any(part._forward_hooks for part in module.modules())
 
 
-@pytest.mark.parametrize("layers", ["unprojected", "last4"])
+@pytest.mark.parametrize("layers", ["unprojected", "last4", "tokens"])
 def test_a_network_without_such_layers_is_refused_by_name(layers: str) -> None:
     module = libraries.timm().create_model("test_resnet", num_classes=0).eval()
     with pytest.raises(InputError, match=r"a network .* use layers = \"pooled\""):

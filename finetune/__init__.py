@@ -1,0 +1,1 @@
+"""Fine-tuning: recipes, and training a backbone end to end."""

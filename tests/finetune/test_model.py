@@ -1,0 +1,245 @@
+"""Networks of toy size: what is trained, what must not move, and what is saved."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embed import libraries
+from embed.models import load_model
+from finetune.blocks import last_block
+from finetune.model import Network, arrays_of, backbone_of, build_network, state_of
+from finetune.settings import Model
+from task.config import Task
+from task.errors import InputError
+
+torch = libraries.torch()
+LAST = {
+    "test_vit": "blocks.5",
+    "test_convnext2": "stages.3.blocks.0",
+    "test_resnet": "layer4.0",
+    "swin_tiny_patch4_window7_224": "layers.3.blocks.1",
+    "maxvit_rmlp_pico_rw_256": "stages.3.blocks.1",
+}
+
+
+def pixels(count: int, side: int, seed: int = 0):
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def trained_names(network: Network) -> set[str]:
+    return {name for name, each in network.module.named_parameters() if each.requires_grad}
+
+
+def train(network: Network, steps: int = 3, side: int = 32) -> None:
+    """A few rough steps over everything that is trained."""
+    learnt = [each for part in network.parameters().values() for each in part]
+    optimiser = torch.optim.SGD(learnt, 0.1)
+    network.train()
+    for step in range(steps):
+        optimiser.zero_grad()
+        logits = network(pixels(4, side, step))
+        torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 0, 1])).backward()
+        optimiser.step()
+    network.eval()
+
+
+def test_the_clip_papers_network_trains_one_residual_block_and_the_head(
+    tiny_clip, network_of
+) -> None:
+    network = network_of(tiny_clip, unfreeze="last-block", hidden=(256,), dropouts=(0.5, 0.3))
+    width, out = 32, 16
+    norms, attention, mlp = 4 * width, 4 * width * (width + 1), (8 * width + 5) * width
+    head = out * 256 + 256 + 256 * 2 + 2
+    counts = {
+        name: sum(each.numel() for each in part) for name, part in network.parameters().items()
+    }
+    assert counts == {"body": norms + attention + mlp, "head": head}
+    inside = "body.transformer.resblocks.2."
+    assert all(name.startswith((inside, "head.")) for name in trained_names(network))
+    # What open_clip's own lock frees for one group is the projection, which stays frozen here.
+    assert not {"body.proj", "body.ln_post.weight"} & trained_names(network)
+
+
+def test_open_clips_own_lock_frees_something_else(tiny_clip) -> None:
+    tower = load_model(tiny_clip).module
+    tower.lock(unlocked_groups=1)
+    assert [name for name, each in tower.named_parameters() if each.requires_grad] == ["proj"]
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext2", "test_resnet"])
+def test_the_last_block_of_timm_networks(tiny, network_of, name) -> None:
+    network = network_of(tiny(name), unfreeze="last-block")
+    block = network.body.get_submodule(LAST[name])
+    wanted = {f"body.{LAST[name]}.{each}" for each, _ in block.named_parameters()}
+    assert trained_names(network) - {"head.0.weight", "head.0.bias"} == wanted
+    before = network.state()
+    train(network, side=64 if name != "test_vit" else 160)
+    changed = {each for each, old in before.items() if not torch.equal(old, network.state()[each])}
+    assert changed & wanted
+    assert all(each.startswith((f"body.{LAST[name]}.", "head.")) for each in changed)
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "maxvit_rmlp_pico_rw_256"])
+def test_the_last_block_is_found_through_stages(name) -> None:
+    with torch.device("meta"):
+        module = libraries.timm().create_model(name, num_classes=0)
+    assert last_block(module, name) == LAST[name]
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "vgg11"])
+def test_a_backbone_without_a_last_residual_block_is_refused(name) -> None:
+    with torch.device("meta"):
+        module = libraries.timm().create_model(name, num_classes=0)
+    with pytest.raises(InputError) as caught:
+        last_block(module, f"timm:{name}")
+    assert str(caught.value) == (
+        f'timm:{name} has no last residual block: set unfreeze = "all", or use another backbone'
+    )
+
+
+@pytest.mark.parametrize("unfreeze", ["none", "last-block"])
+def test_frozen_tensors_are_bit_equal_after_training(tiny, network_of, unfreeze) -> None:
+    network = network_of(tiny("test_resnet"), unfreeze=unfreeze)
+    before = network.state()
+    train(network, side=64)
+    after, free = network.state(), network.state(whole=False)
+    assert any("running_mean" in name for name in before.keys() - free.keys())
+    for name in before.keys() - free.keys():
+        assert torch.equal(before[name], after[name]), name
+    assert not torch.equal(before["head.0.weight"], after["head.0.weight"])
+
+
+def test_everything_is_trained_batchnorm_statistics_too(tiny, network_of) -> None:
+    network = network_of(tiny("test_resnet"), unfreeze="all")
+    before = network.state()
+    train(network, side=64)
+    after = network.state()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == set(before)
+
+
+def test_copies_keep_the_modes_of_their_parts(tiny, network_of) -> None:
+    network = network_of(tiny("test_resnet"), unfreeze="last-block", dropouts=(0.3,))
+    network.train()
+    modes = {name: part.training for name, part in network.module.named_modules()}
+    assert modes["head.1"]
+    assert modes["body.layer4.0.bn1"]
+    assert not modes["body.bn1"]
+    twin = copy.deepcopy(network.module).eval().train()
+    assert {name: part.training for name, part in twin.named_modules()} == modes
+    assert not any(part.training for part in network.eval().module.modules())
+
+
+def test_logits_are_the_head_on_the_unnormalised_embedding(tiny_clip, network_of) -> None:
+    network = network_of(tiny_clip, classes=3)
+    given = pixels(2, 32)
+    with torch.no_grad():
+        embedding = load_model(tiny_clip).module(given)
+        wanted = embedding @ network.head[0].weight.T + network.head[0].bias
+        assert torch.allclose(network(given), wanted, atol=1e-6)
+    assert network.digest == load_model(tiny_clip).digest
+
+
+def test_equal_seeds_give_equal_networks(tiny) -> None:
+    settings = Model(backbone="own")
+    one, two, other = (
+        build_network(settings, tiny("test_vit"), 2, seed=seed).state() for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["head.0.weight"], other["head.0.weight"])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_saved_and_loaded_back_bit_by_bit(tiny, network_of, tmp_path: Path, whole) -> None:
+    network = network_of(tiny("test_convnext2"), unfreeze="last-block")
+    train(network, side=64)
+    network.save(tmp_path / "w.safetensors", whole=whole)
+    other = network_of(tiny("test_convnext2"), unfreeze="last-block")
+    other.load(tmp_path / "w.safetensors")
+    given = pixels(2, 64)
+    with torch.no_grad():
+        assert torch.equal(network(given), other(given))
+    assert all(tensor.is_contiguous() for tensor in network.state().values())
+
+
+def test_as_arrays_and_back(tiny, network_of) -> None:
+    state = network_of(tiny("test_resnet")).state()
+    arrays = arrays_of(state)
+    assert all(array.flags.c_contiguous for array in arrays.values())
+    back = state_of(arrays)
+    assert list(back) == list(state)
+    for name, tensor in state.items():
+        assert torch.equal(back[name], tensor)
+        assert back[name].shape == tensor.shape
+
+
+def test_weights_that_do_not_fit_are_refused_by_name(tiny, network_of, tmp_path: Path) -> None:
+    three = network_of(tiny("test_vit"), classes=3)
+    three.save(tmp_path / "w.safetensors")
+    two = network_of(tiny("test_vit"), classes=2)
+    before = two.state()
+    with pytest.raises(InputError, match=r"head\.0\.weight is \(3, 64\), not \(2, 64\)") as caught:
+        two.load(tmp_path / "w.safetensors")
+    assert "w.safetensors do not fit timm:test_vit" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    lacking = three.state()
+    del lacking["body.cls_token"], lacking["head.0.bias"]
+    with pytest.raises(InputError, match=r"body\.cls_token is missing, head\.0\.bias is missing"):
+        three.load_state(lacking)
+    assert all(torch.equal(before[name], after) for name, after in two.state().items())
+
+
+def test_a_disk_that_refuses_is_one_line(tiny, network_of, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        network_of(tiny("test_vit")).save(tmp_path / "file" / "w.safetensors")
+
+
+def test_another_size_moves_the_whole_geometry(tiny, network_of) -> None:
+    own = network_of(tiny("test_convnext2")).preprocess.geometry
+    small = network_of(tiny("test_convnext2"), size=64).preprocess.geometry
+    assert small.size == 64
+    assert small.resize == round(own.resize * 64 / own.size)
+    vit = network_of(tiny("test_vit"), size=64)
+    assert vit(pixels(1, 64)).shape == (1, 2)
+
+
+def test_a_size_that_a_backbone_cannot_take_is_refused(tiny_clip, network_of) -> None:
+    with pytest.raises(InputError, match=r"takes no pictures of 40 pixels .* correct model\.size"):
+        network_of(tiny_clip, size=40)
+
+
+def test_the_backbone_is_the_tasks_own_or_random(tmp_path: Path) -> None:
+    task = Task(
+        file=tmp_path / "task.toml",
+        name="t",
+        backbone={"mine": {"library": "timm", "name": "test_vit", "weights": "w.safetensors"}},
+        embed={"layers": "tokens"},
+    )
+    mine = backbone_of(Model(backbone="mine"), task)
+    assert (mine.weights, mine.layers) == (str(tmp_path / "w.safetensors"), "pooled")
+    table = backbone_of(Model(backbone="clip-vit-b32", weights="random"), task)
+    assert (table.weights, table.tag) == ("random", "openai")
+    with pytest.raises(InputError, match="hog has nothing to train"):
+        backbone_of(Model(backbone="hog"), task)
+
+
+def test_weights_from_a_file_are_those_that_are_tuned(tiny, network_of, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    torch.manual_seed(7)
+    source = libraries.timm().create_model("test_vit")
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    network = network_of(tiny("test_vit", weights=str(tmp_path / "w.safetensors")))
+    assert torch.equal(network.state()["body.cls_token"], source.cls_token)
+    blank = build_network(
+        Model(backbone="own"),
+        replace(tiny("test_vit"), weights=str(tmp_path / "gone.safetensors")),
+        2,
+        untrained=True,
+    )
+    blank.load_state(network.state())
+    given = np.asarray(network(pixels(1, 160)).detach())
+    np.testing.assert_array_equal(given, np.asarray(blank(pixels(1, 160)).detach()))
