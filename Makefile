@@ -46,6 +46,11 @@ bench: setup ## measure accuracy, speed, memory and the cache against their targ
 	$(RUN)/python benchmarks/memory_growth.py
 	$(RUN)/python benchmarks/embed_speed.py
 	$(RUN)/python benchmarks/peer_loop.py
+	$(RUN)/python benchmarks/evaluate_speed.py
+	$(RUN)/python benchmarks/probe_speed.py
+	$(RUN)/python benchmarks/submit_speed.py
+	$(RUN)/python benchmarks/interval_truth.py
+	$(RUN)/python benchmarks/finetune_tokens.py
 
 FUZZ_SECONDS ?= 60
 fuzz: setup ## fuzz every file format, FUZZ_SECONDS each

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cli import main as command
@@ -109,6 +110,39 @@ def test_memory_growth(start, figures_of) -> None:
     peak = figures["peak, first run, 3 pictures, process"]["value"]
     assert 20 < peak < 1000
     assert growth.peak_of(f"/proc/{os.getpid()}/status") > 0
+
+
+def test_evaluate_speed(start, figures_of) -> None:
+    figures = figures_of(start("evaluate_speed"), *"--rows 60 --systems 2".split())
+    assert figures["all cuts of 60 rows"]["value"] > 0
+    assert len(named(figures, "ensemble of 2")) == 5
+
+
+def test_interval_truth(start, figures_of) -> None:
+    benchmark = start("interval_truth")
+    figures = figures_of(benchmark, *"--tasks 1 --rows 80".split())
+    assert len(named(figures, ": cover of the refitted model")) == 14
+    assert 0 <= figures["selected: cover"]["value"] <= 1
+    truth = float(figures["lda a+b: truth and refitted, mean"]["value"].split(",")[0])
+    assert 0.6 < truth < 0.92
+    source = benchmark.SOURCES["usual"]
+    rng = np.random.default_rng(0)
+    x, y = source.rows(rng, 100_000)
+    w, b = source.mean() + 0.1 * rng.standard_normal(x.shape[1]), 0.3
+    drawn = benchmark.threshold.score_at(y == 1, x @ w + b, 0.0)
+    assert source.score(w, np.array(b)) == pytest.approx(drawn, abs=0.005)
+
+
+def test_finetune_tokens(start, figures_of, monkeypatch, tmp_path) -> None:
+    benchmark = start("finetune_tokens")
+    config = tmp_path / "tokens-smoke.json"
+    config.write_text(json.dumps(TINY_CLIP))
+    libraries.open_clip().add_model_config(config)
+    tiny = benchmark.Backbone("clip-vit-b32", "open_clip", config.stem)
+    monkeypatch.setattr(benchmark, "BACKBONES", {tiny.name: tiny})
+    figures = figures_of(benchmark, "--photographs", "32", "--repeats", "1", "--views", "2")
+    assert len(named(figures, "from cached tokens")) == 2
+    assert all(figure["met"] for figure in named(figures, "difference of losses"))
 
 
 @pytest.mark.real

@@ -10,7 +10,7 @@ import pytest
 from embed import libraries
 from embed.models import load_model
 from finetune.blocks import last_block
-from finetune.model import Network, arrays_of, backbone_of, build_network, state_of
+from finetune.model import Network, arrays_of, assemble, backbone_of, build_network, state_of
 from finetune.settings import Model
 from task.config import Task
 from task.errors import InputError
@@ -189,6 +189,20 @@ def test_weights_that_do_not_fit_are_refused_by_name(tiny, network_of, tmp_path:
     with pytest.raises(InputError, match=r"body\.cls_token is missing, head\.0\.bias is missing"):
         three.load_state(lacking)
     assert all(torch.equal(before[name], after) for name, after in two.state().items())
+
+
+def test_a_whole_state_that_lacks_a_frozen_tensor_is_refused(tiny, network_of) -> None:
+    network = network_of(tiny("test_vit"), unfreeze="last-block")
+    lacking = network.state()
+    del lacking["body.cls_token"]
+    with pytest.raises(InputError, match=r"body\.cls_token is missing"):
+        network.load_state(lacking)
+
+
+def test_what_is_not_named_is_frozen_whatever_it_was_before() -> None:
+    module = assemble(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2), ("head",))
+    free = [name for name, each in module.named_parameters() if each.requires_grad]
+    assert free == ["head.weight", "head.bias"]
 
 
 def test_a_disk_that_refuses_is_one_line(tiny, network_of, tmp_path: Path) -> None:

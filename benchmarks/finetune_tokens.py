@@ -1,0 +1,141 @@
+"""What cached tokens save: an epoch of the last block from the cache, against end to end.
+
+    .venv/bin/python benchmarks/finetune_tokens.py [--photographs N] [--repeats N] [--views K]
+
+CLIP ViT-B/32 with random weights, whose speed is that of trained ones, tuned as the CLIP paper
+does: last block and head, focal loss, AdamW, batches of 32. End to end the photographs are tensors
+in memory already, so what is compared is computing only: decoding and augmentation, which the
+cache spares too, come on top. From the cache a draw is picked for every row. The two epochs are
+measured in turn and every repeat gives a ratio; the figure is their median. Also: how far the
+losses of the two are apart over 20 steps. Takes about two minutes on two cores.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from common import Figure, arguments, at_least, at_most, load, report, timed
+
+from embed import libraries
+from embed.backbones import BACKBONES, RANDOM, Backbone
+from finetune.losses import criterion, soft_targets
+from finetune.model import Network, build_network
+from finetune.optimiser import make_optimiser
+from finetune.recipe import Recipe, load_recipe
+from finetune.tokens import TokenRows, token_network, tokens_of
+
+FASTER, APART = 5.0, 1e-4
+STEPS, SMALL = 20, 8
+Batch = Callable[[np.ndarray], Any]
+
+
+def main(words: list[str] | None = None) -> None:
+    """Measure, and print the table."""
+    parser = arguments(__doc__, "finetune_tokens")
+    parser.add_argument("--photographs", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--views", type=int, default=4)
+    options = parser.parse_args(words)
+    before = load()
+    torch = libraries.torch()
+    recipe = load_recipe("nu-clip-last-block")
+    network = fresh(recipe)
+    side = network.preprocess.geometry.size
+    pixels = torch.randn(options.photographs, 3, side, side)
+    labels = torch.arange(options.photographs) % 2
+    tokens = in_batches(network, pixels)
+    figures = [*speed(recipe, pixels, tokens, labels, options.repeats, options.views)]
+    figures += apart(recipe, pixels, tokens, labels)
+    report(options.json, figures, before)
+
+
+def fresh(recipe: Recipe) -> Network:
+    """The recipe's network, the same every time."""
+    backbone: Backbone = replace(BACKBONES[recipe.model.backbone], weights=RANDOM)
+    return build_network(recipe.model, backbone, 2, seed=recipe.seed)
+
+
+def in_batches(network: Network, pixels: Any) -> Any:
+    """The tokens (n, tokens, width) of all photographs."""
+    torch = libraries.torch()
+    return torch.cat([tokens_of(network, part) for part in pixels.split(16)])
+
+
+def speed(
+    recipe: Recipe, pixels: Any, tokens: Any, labels: Any, repeats: int, views: int
+) -> list[Figure]:
+    """Seconds of both epochs, and how often one goes into the other."""
+    stored = tokens.half().numpy()[:, None]
+    rows = TokenRows(stored, np.repeat(stored, views, 1), seed=0)
+    whole, other = fresh(recipe), fresh(recipe)
+    size = recipe.optimiser.batch
+    first = stepper(whole, recipe, lambda at: pixels[at], labels)
+    second = stepper(token_network(other), recipe, lambda at: rows.learn(at, 0), labels)
+    batches = np.array_split(np.arange(len(pixels)), max(1, len(pixels) // size))
+    pairs = []
+    for number in range(repeats + 1):
+        pair = [
+            timed(lambda step=step: [step(at) for at in batches])[1] for step in (first, second)
+        ]
+        # The first round warms up.
+        if number:
+            pairs.append(pair)
+    ratio = float(np.median([slow / fast for slow, fast in pairs]))
+    slow, fast = (float(np.median(column)) for column in zip(*pairs, strict=True))
+    count = len(pixels)
+    return [
+        at_least("end to end / from cached tokens, per epoch", round(ratio, 1), FASTER, "times"),
+        Figure("end to end", round(count / slow, 1), "pictures/s"),
+        Figure("from cached tokens", round(count / fast, 1), "pictures/s"),
+        Figure("tokens of a picture and view", stored[0, 0].nbytes / 1000, "kB"),
+    ]
+
+
+def stepper(
+    network: Network, recipe: Recipe, batch: Batch, labels: Any
+) -> Callable[[np.ndarray], float]:
+    """A function that takes one step on some rows and gives their loss."""
+    torch = libraries.torch()
+    optimiser = make_optimiser(network.body, network.head, recipe.optimiser)
+    loss_of = criterion(recipe.loss, labels.numpy(), 2, 1)
+    learnt = [each for part in network.parameters().values() for each in part]
+    network.train()
+
+    def step(rows: np.ndarray) -> float:
+        optimiser.zero_grad()
+        loss = loss_of(network(batch(rows)), soft_targets(labels[rows], 2, 0.0))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learnt, recipe.optimiser.gradient_norm)
+        optimiser.step()
+        return float(loss.detach())
+
+    return step
+
+
+def apart(recipe: Recipe, pixels: Any, tokens: Any, labels: Any) -> list[Figure]:
+    """The largest difference of the losses over the first steps, in fp32 and as stored."""
+    expected = losses(fresh(recipe), recipe, pixels, labels)
+    figures = []
+    for name, given in (("fp32", tokens), ("float16, as cached", tokens.half().float())):
+        found = losses(token_network(fresh(recipe)), recipe, given, labels)
+        worst = max(abs(a - b) for a, b in zip(expected, found, strict=True))
+        what = f"largest difference of losses, {STEPS} steps, tokens in {name}"
+        figures.append(at_most(what, float(f"{worst:.1e}"), APART))
+    return figures
+
+
+def losses(network: Network, recipe: Recipe, inputs: Any, labels: Any) -> list[float]:
+    """The losses of the first steps, in small batches."""
+    torch = libraries.torch()
+    step = stepper(network, recipe, lambda at: inputs[at], labels)
+    found = []
+    for number in range(STEPS):
+        # The dropout of the head draws from here.
+        torch.manual_seed(number)
+        found.append(step(torch.randperm(len(inputs))[:SMALL].numpy()))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+"""Every picture of a run, decoded once: in memory where they are few, else in a file in work/.
+
+Kept are the picture itself as uint8, shrunk to what the largest crop needs, to draw training views
+from, and the views to predict with, which are rendered from the original as `embed` and `predict`
+do. Equal files are decoded once. The file is locked while it is in use and removed afterwards;
+one that a killed run left has no lock, and the next run drops it.
+"""
+
+import contextlib
+import fcntl
+import math
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from cache.disk import explained
+from embed.preprocess import Geometry
+from embed.views import RESAMPLING, Rendered, View, render
+from task.errors import InputError
+from task.images import Observation, decode, digest, rejected
+from task.rows import locate
+
+MEMORY_LIMIT = 1 << 30
+"""Bytes up to which pixels stay in memory."""
+SECONDS_PER_PICTURE = 60.0
+_AHEAD_PER_WORKER = 8
+_LEFT = "pixels-"
+_PASSING = "changed since it was embedded: run embed again"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to keep of a picture: its shorter side in pixels, and views at a geometry."""
+
+    side: int
+    geometry: Geometry
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture (height, width, 3) uint8 and its rendered views; only a status if unreadable."""
+
+    status: str
+    picture: np.ndarray | None = None
+    rendered: Rendered | None = None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a picture and its crops lie in the pool of bytes."""
+
+    offset: int
+    shape: tuple[int, ...]
+    crops: tuple[int, ...]
+    crop: tuple[int, ...]
+    mirror: tuple[bool, ...]
+
+
+def side_needed(size: int, crop_scale: float) -> int:
+    """The shorter side, in pixels, at which a crop of that share of the area has `size` pixels."""
+    return math.ceil(size / math.sqrt(crop_scale))
+
+
+@dataclass
+class Pixels:
+    """The pixels of n rows, in the order of the rows; a row without is marked by its status.
+
+    Small pickles where the pool is a file: other processes map the same one.
+    """
+
+    places: list[_Place | None]
+    statuses: list[str]
+    pool: np.ndarray
+    file: Path | None = None
+    held: Any = None
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def readable(self) -> np.ndarray:
+        """(n,) whether a row has pixels."""
+        return np.array([place is not None for place in self.places], bool)
+
+    def picture(self, row: int) -> np.ndarray:
+        """The shrunk picture (height, width, 3) uint8, not to be written to."""
+        place = self._place(row)
+        return self._cut(place.offset, place.shape)
+
+    def view(self, row: int, view: int) -> np.ndarray:
+        """A view (size, size, 3) uint8, as `embed` renders it."""
+        place = self._place(row)
+        crop = self._cut(place.offset + math.prod(place.shape), place.crops)[place.crop[view]]
+        return crop[:, ::-1] if place.mirror[view] else crop
+
+    def close(self) -> None:
+        """Let go of the pixels, and remove their file."""
+        self.pool = np.empty(0, np.uint8)
+        if self.held is not None:
+            assert self.file is not None
+            self.file.unlink(missing_ok=True)
+            self.held.close()
+            self.held = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**self.__dict__, "held": None}
+        return state if self.file is None else {**state, "pool": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.file is not None:
+            self.pool = np.memmap(self.file, np.uint8, "r")
+
+    def _place(self, row: int) -> _Place:
+        place = self.places[row]
+        if place is None:
+            raise IndexError(f"row {row} has no pixels: {self.statuses[row]}")
+        return place
+
+    def _cut(self, offset: int, shape: tuple[int, ...]) -> np.ndarray:
+        return self.pool[offset : offset + math.prod(shape)].reshape(shape)
+
+
+def load_pixels(
+    root: Path,
+    rows: Sequence[tuple[str, str]],
+    wanted: Wanted,
+    folder: Path,
+    *,
+    workers: int,
+    blank: bool = False,
+    memory_limit: int = MEMORY_LIMIT,
+    advance: Callable[[], None] = lambda: None,
+) -> Pixels:
+    """Decode every distinct picture of `rows`, (path below root, digest or ""), once.
+
+    `workers` processes decode, 0: this one. Beyond `memory_limit` bytes the pixels go to a file in
+    `folder`; with 0 always, which other processes can share. `blank` makes unreadable rows white
+    pictures; their statuses stay. `advance` is called per distinct picture.
+
+    Raises:
+        CacheError: the disk takes no more pixels.
+        InputError: the decoder processes die again and again.
+    """
+    paths = {key: path for path, key in rows if key}
+    with _Pool(folder, memory_limit) as pool:
+        known: dict[str, tuple[str, _Place | None]] = {}
+        for key, decoded in _decoded(root, paths, wanted, workers):
+            known[key] = decoded.status, pool.add(decoded)
+            advance()
+        lost: tuple[str, _Place | None] = ("unreadable", None)
+        found = [known.get(key, lost) for _, key in rows]
+        places = [place for _, place in found]
+        if blank and None in places:
+            white = pool.add(_shown(blank_picture(wanted.side), wanted, "blank", ""))
+            places = [place or white for place in places]
+        return pool.finish(places, [status for status, _ in found])
+
+
+def blank_picture(side: int) -> Image.Image:
+    """What stands for a picture that cannot be read."""
+    return Image.new("RGB", (side, side), "white")
+
+
+def decode_one(path: str, key: str, root: Path, wanted: Wanted) -> Decoded:
+    """Read and decode one file; runs in decoder processes."""
+    try:
+        content = locate(root, path).read_bytes()
+    except OSError as error:
+        return Decoded(rejected("unreadable_file", str(error)).status)
+    if digest(content) != key:
+        return Decoded(rejected("changed_file", _PASSING).status)
+    photograph = decode(content)
+    if isinstance(photograph, Observation):
+        return Decoded(photograph.status)
+    return _shown(photograph.pixels, wanted, photograph.observation.status, key)
+
+
+def _shown(picture: Image.Image, wanted: Wanted, status: str, seed: str) -> Decoded:
+    rendered = render(picture, wanted.geometry, wanted.views, seed=seed)
+    shrunk = _shrunk(picture, wanted)
+    return Decoded(status, np.asarray(shrunk), rendered)
+
+
+def _shrunk(picture: Image.Image, wanted: Wanted) -> Image.Image:
+    shorter = min(picture.size)
+    if shorter <= wanted.side:
+        return picture
+    width, height = (max(wanted.side, round(x * wanted.side / shorter)) for x in picture.size)
+    return picture.resize((width, height), RESAMPLING[wanted.geometry.interpolation])
+
+
+def _decoded(
+    root: Path, paths: dict[str, str], wanted: Wanted, workers: int
+) -> Iterator[tuple[str, Decoded]]:
+    if workers == 0:
+        for key, path in paths.items():
+            yield key, decode_one(path, key, root, wanted)
+        return
+    from embed.decoding import decoder_pool
+
+    with decoder_pool(workers) as pool:
+        waiting: deque[tuple[str, Any]] = deque()
+        for key, path in paths.items():
+            given = (path, key, root, wanted)
+            job = pool.schedule(decode_one, args=given, timeout=SECONDS_PER_PICTURE)
+            waiting.append((key, job))
+            if len(waiting) >= _AHEAD_PER_WORKER * workers:
+                yield _result(*waiting.popleft())
+        while waiting:
+            yield _result(*waiting.popleft())
+
+
+def _result(key: str, job: Any) -> tuple[str, Decoded]:
+    """What a decoder process gave; one that hung or died costs that picture only."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    from pebble import ProcessExpired
+
+    try:
+        return key, job.result()
+    except TimeoutError:
+        return key, Decoded("decode_timeout")
+    except BrokenProcessPool:
+        raise InputError(
+            "the decoder processes end before they decode: free memory, or run with --workers 0, "
+            "which decodes in this process"
+        ) from None
+    except ProcessExpired:
+        return key, Decoded("decoder_died")
+
+
+class _Pool:
+    """Bytes that grow: in memory up to a limit, then in a file that is locked by this process."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._parts: list[np.ndarray] = []
+        self._size = 0
+        self._file: Path | None = None
+        self._stream: Any = None
+        self._finished = False
+
+    def __enter__(self) -> Self:
+        drop_left(self._folder)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None and not self._finished:
+            assert self._file is not None
+            self._file.unlink(missing_ok=True)
+            self._stream.close()
+
+    def add(self, decoded: Decoded) -> _Place | None:
+        """Keep a picture and its crops; None for one that was rejected."""
+        if decoded.picture is None or decoded.rendered is None:
+            return None
+        rendered = decoded.rendered
+        parts = (decoded.picture, rendered.crops)
+        place = _Place(
+            self._size, parts[0].shape, parts[1].shape, rendered.crop, rendered.mirror
+        )
+        self._keep([np.ascontiguousarray(part).reshape(-1) for part in parts])
+        return place
+
+    def _keep(self, parts: Iterable[np.ndarray]) -> None:
+        new = list(parts)
+        self._size += sum(part.nbytes for part in new)
+        self._parts += new
+        if self._size > self._limit:
+            with explained(f"keep decoded pictures in {self._folder}"):
+                self._spill()
+
+    def _spill(self) -> None:
+        if self._stream is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._folder / f"{_LEFT}{os.getpid()}-{secrets.token_hex(4)}"
+            self._stream = self._file.open("xb")
+            fcntl.flock(self._stream, fcntl.LOCK_EX)
+        # Written, not stored through the map: a full disk is then an error and not a dead process.
+        for part in self._parts:
+            self._stream.write(part)
+        self._parts.clear()
+
+    def finish(self, places: list[_Place | None], statuses: list[str]) -> Pixels:
+        """All of it, to be read."""
+        self._finished = True
+        if self._stream is None:
+            pool = np.concatenate(self._parts) if self._parts else np.empty(0, np.uint8)
+            return Pixels(places, statuses, pool)
+        assert self._file is not None
+        try:
+            with explained(f"keep decoded pictures in {self._folder}"):
+                self._stream.flush()
+                mapped = np.memmap(self._file, np.uint8, "r")
+        except BaseException:
+            self._finished = False
+            raise
+        return Pixels(places, statuses, mapped, self._file, self._stream)
+
+
+def drop_left(folder: Path) -> None:
+    """Remove the files of runs that were killed: nobody holds their lock."""
+    for path in sorted(folder.glob(f"{_LEFT}*")):
+        with contextlib.suppress(OSError), path.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
