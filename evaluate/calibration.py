@@ -53,6 +53,20 @@ class CrossFitted:
         between = tuple(range(2, logits.ndim - 1))
         return _apply(logits, np.expand_dims(own, between))
 
+    def seen(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities (R, folds, n, K) of all rows (R, n, K) by the calibration of every fold."""
+        return _apply(logits[:, None], self.parameters[:, :, None])
+
+    def undo(self, proba: np.ndarray, fold: np.ndarray) -> np.ndarray:
+        """Logits (R, n, K), up to a constant per row, that `apply` made probabilities of."""
+        own = np.take_along_axis(self.parameters, fold[..., None], 1)
+        logs = np.log(np.maximum(proba, np.finfo(float).tiny))
+        scale = np.where(own[..., :1] > 0, own[..., :1], np.inf)
+        if proba.shape[-1] > 2:
+            return np.asarray(logs / scale)
+        margin = (logs[..., 1:] - logs[..., :1] - own[..., 1:]) / scale
+        return np.concatenate([0 * margin, margin], -1)
+
 
 def fit(logits: np.ndarray, labels: np.ndarray) -> Calibration:
     """Fit on out-of-fold logits (R, n, K) of all repeats; rows with NaN are left out."""

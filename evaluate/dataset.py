@@ -32,6 +32,7 @@ class Dataset:
 
     labels (n,) are indices into `classes`; groups (n,) number the near-duplicate groups; fold
     (R, n) is the fold of every row in every repeat. `positive` and `unreadable` are indices too.
+    `splits` has the split of every row as the table has it, None where it has none.
     """
 
     task: Task
@@ -43,6 +44,7 @@ class Dataset:
     groups: np.ndarray
     fold: np.ndarray
     unlabelled: Rows
+    splits: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -100,6 +102,7 @@ def load_dataset(task: Task) -> Dataset:
         groups=groups,
         fold=fold,
         unlabelled=_rows(rows, entries, rest),
+        splits=tuple(rows[at].split for at in labelled),
     )
 
 

@@ -225,7 +225,8 @@ def _reason(choice: _Choice, systems: Sequence[Predictions], caution: float) -> 
     pick, first = systems[choice.pick].system, systems[choice.first].system
     return (
         f"{pick} is recommended over {first}, which scores {choice.gap:.4f} higher: it is simpler, "
-        f"and that difference is within {caution:g} standard errors ({choice.error:.4f} each)"
+        f"and {caution:g} standard error{'s' if caution != 1 else ''} of that difference "
+        f"{'are' if caution != 1 else 'is'} {caution * choice.error:.4f}"
     )
 
 

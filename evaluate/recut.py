@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from evaluate import threshold
+from evaluate.calibration import Calibration, CrossFitted
 from evaluate.dataset import load_dataset
 from evaluate.leaderboard import nested_figure
 from evaluate.overview import stale
 from evaluate.predictions import Predictions
-from evaluate.runs import MODEL, load_run, save_run
+from evaluate.runs import MODEL, Run, load_run, save_run
 from evaluate.threshold import Curve, Cut
 from task.config import Task
 from task.errors import InputError
@@ -97,16 +98,16 @@ def report_cut(
         raise InputError(
             f"{system}: labels or folds have changed since; run `archiveprobe probe {task.file}`"
         )
-    p = one.oof[..., one.positive]
+    seen, p = _scales(one, run)
     used = method or str(run.record["cut_method"])
     found = _cut(one, p, used, one.cut if method is None and fixed is None else fixed)
     if method is not None or fixed is not None:
-        one = _with_cut(one, p, found, dataset.unreadable)
+        one = _with_cut(one, seen, p, found, dataset.unreadable)
         record = {**run.record, "cut": found.value, "cut_method": found.method}
         arrays = run.arrays() if MODEL in run.files else None
         save_run(task, system, record, one, arrays)
     score, *interval = nested_figure(one, one.decision)
-    half = threshold.decide(p, 0.5, one.positive)
+    half = threshold.decide(one.oof[..., one.positive], 0.5, one.positive)
     return CutReport(
         system,
         found,
@@ -131,6 +132,22 @@ def _check(one: Predictions, record: Mapping[str, Any], fixed: float | None) -> 
         raise InputError(f"a cut of {fixed:g} decides nothing: give one between 0 and 1")
 
 
+def _scales(one: Predictions, run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """The positive class's probabilities that cuts are found on: (R, folds, n), and (R, n) for the
+    final one; both are the out-of-fold ones where no calibration was recorded.
+    """
+    if "calibration" not in one.origin:
+        p = one.oof[..., one.positive]
+        return p, p
+    try:
+        held = CrossFitted(np.array(one.origin["calibration"], np.float64))
+        logits = held.undo(one.oof, one.fold)
+        final = Calibration(**run.record["calibration"]).apply(logits)
+        return held.seen(logits)[..., one.positive], final[..., one.positive]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"{run.folder} is damaged ({error}): run that system again") from None
+
+
 def _cut(one: Predictions, p: np.ndarray, method: str, fixed: float | None) -> Cut:
     """The cut by a method; with `fixed`, that value, and a spread where it came from a method."""
     by_method = method if method in threshold.CUTS else "half"
@@ -142,12 +159,14 @@ def _cut(one: Predictions, p: np.ndarray, method: str, fixed: float | None) -> C
     return Cut(fixed, fixed, fixed, float("nan"), BY_HAND)
 
 
-def _with_cut(one: Predictions, p: np.ndarray, cut: Cut, unreadable: int) -> Predictions:
+def _with_cut(
+    one: Predictions, seen: np.ndarray, p: np.ndarray, cut: Cut, unreadable: int
+) -> Predictions:
     if cut.method == BY_HAND:
         cuts = np.full_like(one.cuts, cut.value)
-        decision = threshold.decide(p, cut.value, one.positive)
+        decision = threshold.decide(one.oof[..., one.positive], cut.value, one.positive)
     else:
-        nested = threshold.nested(one.labels, p, one.fold, one.groups, one.positive, cut.method)
+        nested = threshold.nested(one.labels, seen, one.fold, one.groups, one.positive, cut.method)
         cuts, decision = nested.cuts, nested.decision
     decision = np.where(decision < 0, unreadable, decision)
     naive = threshold.decide(p.mean(0)[None], cut.value, one.positive)

@@ -44,9 +44,11 @@ def assemble(
     cut = naive = float("nan")
     oof = held.apply(logits, fold)
     if decision is None and binary:
-        p = oof[..., dataset.positive]
-        nested = threshold.nested(dataset.labels, p, fold, dataset.groups, dataset.positive, method)
-        found = threshold.final(dataset.labels, p, dataset.groups, dataset.positive, method)
+        about = (dataset.groups, dataset.positive, method)
+        seen = held.seen(logits)[..., dataset.positive]
+        nested = threshold.nested(dataset.labels, seen, fold, *about)
+        p = final.apply(logits)[..., dataset.positive]
+        found = threshold.final(dataset.labels, p, *about)
         cuts, decision, cut, naive = nested.cuts, nested.decision, found.value, found.score
     elif decision is None:
         decision = np.where(np.isnan(oof[..., 0]), -1, np.nan_to_num(oof).argmax(-1))
@@ -66,7 +68,12 @@ def assemble(
         cut=cut,
         test_ids=dataset.unlabelled.ids,
         test=final.apply(unlabelled),
-        origin={**origin, "positive": dataset.positive, "naive": naive},
+        origin={
+            **origin,
+            "positive": dataset.positive,
+            "naive": naive,
+            "calibration": held.parameters.tolist(),
+        },
         oof_views=None if views is None else held.apply(views, fold),
         test_views=None if unlabelled_views is None else final.apply(unlabelled_views),
     )

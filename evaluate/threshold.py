@@ -197,19 +197,22 @@ def nested(
 ) -> NestedCuts:
     """Cuts and decisions of p (R, n), the probability of the positive class, in folds (R, n).
 
-    The cut for the rows of a fold is found on that repeat's other rows. Rows with NaN take no part
-    and get decision -1. Where the other rows have one class only the cut is 0.5.
+    The cut for the rows of a fold is found on that repeat's other rows. p may also be (R, folds,
+    n): all rows as the calibration of every fold sees them, so that a cut is found on the scale on
+    which it is applied, and no calibration brings a fold's own labels to its cut. Rows with NaN
+    take no part and get decision -1. Where the other rows have one class only the cut is 0.5.
     """
     weights = _resamples(groups, method, seed)
     count = int(fold.max()) + 1
+    seen = p if p.ndim == 3 else np.broadcast_to(p[:, None], (len(p), count, p.shape[1]))
     cuts = np.full((len(p), count), 0.5)
-    for repeat, own in enumerate(p):
-        for held in range(count):
+    for repeat, views in enumerate(seen):
+        for held, own in enumerate(views):
             rows = np.flatnonzero((fold[repeat] != held) & np.isfinite(own))
             found = _find(y[rows] == positive, own[rows], weights[:, rows], method)
             cuts[repeat, held] = found.value
-    decision = decide(p, np.take_along_axis(cuts, fold, 1), positive)
-    return NestedCuts(cuts, decision)
+    held_out = np.take_along_axis(seen, fold[:, None], 1)[:, 0]
+    return NestedCuts(cuts, decide(held_out, np.take_along_axis(cuts, fold, 1), positive))
 
 
 def final(

@@ -1,0 +1,198 @@
+"""Stored ensembles, the list of systems, and cuts that are shown, found anew or fixed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evaluate import keep, recut
+from evaluate.dataset import Dataset
+from evaluate.keep import common_record, decided, keep_ensemble, origin, run_ensemble
+from evaluate.leaderboard import SELECTED
+from evaluate.overview import STALE, load_systems, overview
+from evaluate.recut import BY_HAND, report_cut
+from evaluate.runs import load_run, runs_folder, save_run, systems
+from evaluate.system import assemble
+from evaluate.threshold import CUTS, decide, nested
+
+
+@pytest.fixture
+def dataset(draw_dataset, monkeypatch) -> Dataset:
+    """A dataset that is what every function finds for its task."""
+    drawn = draw_dataset(n=90)
+    for module in (keep, recut):
+        monkeypatch.setattr(module, "load_dataset", lambda _: drawn)
+    monkeypatch.setattr("evaluate.overview.load_dataset", lambda _: drawn)
+    return drawn
+
+
+@pytest.fixture
+def store(draw_logits) -> Callable[..., None]:
+    def store(dataset: Dataset, name: str, seed: int = 0, kind: str = "probe") -> None:
+        """A system on disk, as probe and finetune write them."""
+        logits, unlabelled = draw_logits(dataset, 1.5, seed)
+        logits[:, 4] = np.nan
+        record = {
+            **common_record(dataset, name, "smoothed", 0),
+            "kind": kind,
+            "features": "a",
+            "complexity": seed,
+            "seconds": 0.5,
+        }
+        done = assemble(dataset, logits, unlabelled, origin(record))
+        save_run(dataset.task, name, record | decided(done), done.predictions, {"w": np.ones(2)})
+
+    return store
+
+
+def test_an_ensemble_is_kept_with_its_members(dataset, store) -> None:
+    store(dataset, "one")
+    store(dataset, "two", 1)
+    board = run_ensemble(dataset.task, "greedy")
+    assert {line.system for line in board.lines} == {"one", "two", "greedy", SELECTED}
+    run = load_run(dataset.task, "greedy")
+    assert run.record["kind"] == "ensemble" and run.record["method"] == "greedy"
+    digests = {name: load_run(dataset.task, name).predictions().digest for name in ("one", "two")}
+    assert {one["system"]: one["predictions"] for one in run.record["members"]} == digests
+    assert sum(one["weight"] for one in run.record["members"]) == pytest.approx(1)
+    assert run.record["cut"] == run.predictions().cut
+    assert {"method", "parameters"} == set(run.record["calibration"])
+    again = run_ensemble(dataset.task, "mean")
+    assert {one["system"] for one in load_run(dataset.task, "mean").record["members"]} == {
+        "one",
+        "two",
+    }
+    assert SELECTED in {line.system for line in again.lines}
+
+
+def test_a_vote_has_no_cut_and_keeps_its_tie_rule(dataset, store) -> None:
+    store(dataset, "one")
+    store(dataset, "two", 1)
+    run_ensemble(dataset.task, "vote", ties="positive")
+    record = load_run(dataset.task, "vote").record
+    assert record["cut"] is None and record["ties"] == "positive"
+
+
+def test_an_ensemble_never_replaces_a_probe(dataset, store, fault_of) -> None:
+    store(dataset, "one")
+    store(dataset, "two", 1)
+    store(dataset, "three", 2)
+    task = dataset.task
+    for names, taken in ((("one", "two"), "one"), (("one", "two"), "three")):
+        fault_of(lambda n=names, t=taken: run_ensemble(task, "mean", n, name=t), "another system")
+    run_ensemble(task, "mean")
+    fault_of(lambda: run_ensemble(task, "mean", ("mean", "one")), "'mean' is another system")
+    assert load_run(task, "one").record["kind"] == "probe"
+
+
+def test_a_damaged_ensemble_may_be_made_anew(dataset, store) -> None:
+    store(dataset, "one")
+    store(dataset, "two", 1)
+    members = load_systems(dataset)
+    keep_ensemble(dataset, members, "mean")
+    (runs_folder(dataset.task) / "mean" / "run.json").write_text("{}")
+    keep_ensemble(dataset, members, "mean")
+    assert load_run(dataset.task, "mean").record["kind"] == "ensemble"
+
+
+def test_the_list_names_what_is_damaged_or_stale(dataset, store, monkeypatch) -> None:
+    for seed, name in enumerate(("bad", "good", "old")):
+        store(dataset, name, seed)
+    file = runs_folder(dataset.task) / "bad" / "run.json"
+    file.write_text(file.read_text() + " ")
+    old = load_run(dataset.task, "old")
+    save_run(dataset.task, "old", {**old.record, "labels": "other"}, old.predictions())
+    bad, good, stale = overview(dataset.task)
+    assert "run that system again" in bad.state
+    assert (good.state, good.kind, good.features) == ("sound", "probe", "a")
+    assert good.cut == load_run(dataset.task, "good").predictions().cut
+    assert stale.state == STALE
+
+
+def test_stale_systems_are_left_out_or_refused(dataset, store, fault_of) -> None:
+    fault_of(lambda: load_systems(dataset), "no systems", "archiveprobe probe")
+    store(dataset, "one")
+    store(dataset, "two", 1)
+    changed = replace(dataset, labels=1 - dataset.labels)
+    fault_of(lambda: load_systems(changed), "changed since every system")
+    fault_of(lambda: load_systems(changed, ["one"]), "one: labels or folds have changed")
+    store(changed, "three", 2)
+    assert [one.system for one in load_systems(changed)] == ["three"]
+    fault_of(lambda: load_systems(dataset, ["tow"]), "'two'")
+
+
+def test_a_cut_is_shown_as_it_is_stored(dataset, store) -> None:
+    store(dataset, "one")
+    before = load_run(dataset.task, "one").predictions()
+    report = report_cut(dataset.task, "one")
+    assert report.cut.value == before.cut and report.cut.method == "smoothed"
+    assert report.cut.low < before.cut < report.cut.high
+    assert report.interval[0] < report.macro_f1 < report.interval[1]
+    assert load_run(dataset.task, "one").predictions().digest == before.digest
+    record = report.record()
+    best = max(record["curve"], key=lambda step: step["macro_f1"])
+    assert best["macro_f1"] >= report.naive - 0.05
+    shown = [line for line in report.lines() if line[""]]
+    assert [line["cut"] for line in shown] == [f"{before.cut:.3f}"]
+
+
+@pytest.mark.parametrize("method", CUTS)
+def test_a_cut_is_found_anew_and_kept(dataset, store, draw_logits, method) -> None:
+    store(dataset, "one")
+    report = report_cut(dataset.task, "one", method=method)
+    run = load_run(dataset.task, "one")
+    one = run.predictions()
+    logits, unlabelled = draw_logits(dataset)
+    logits[:, 4] = np.nan
+    anew = assemble(dataset, logits, unlabelled, {}, method=method).predictions
+    np.testing.assert_allclose(one.cuts, anew.cuts, atol=1e-9)
+    np.testing.assert_allclose(one.cut, anew.cut, atol=1e-9)
+    assert np.array_equal(one.decision, anew.decision)
+    assert one.cut == run.record["cut"] == report.cut.value
+    assert run.record["cut_method"] == one.origin["cut_method"] == method
+    assert run.arrays()["w"].tolist() == [1, 1]
+
+
+def test_a_system_without_its_calibrations_is_cut_on_its_probabilities(dataset, store) -> None:
+    store(dataset, "one")
+    run = load_run(dataset.task, "one")
+    one = run.predictions()
+    bare = {name: value for name, value in one.origin.items() if name != "calibration"}
+    save_run(dataset.task, "one", run.record, replace(one, origin=bare))
+    report_cut(dataset.task, "one", method="exact")
+    expected = nested(one.labels, one.oof[..., 1], one.fold, one.groups, 1, "exact").cuts
+    assert np.array_equal(load_run(dataset.task, "one").predictions().cuts, expected)
+
+
+@pytest.mark.parametrize("wrong", [[], [[1.0]], "none", [[[1.0, 0.0]] * 5] * 7])
+def test_foreign_calibrations_are_told_in_one_line(dataset, store, fault_of, wrong) -> None:
+    store(dataset, "one")
+    run = load_run(dataset.task, "one")
+    one = run.predictions()
+    hurt = replace(one, origin={**one.origin, "calibration": wrong})
+    save_run(dataset.task, "one", run.record, hurt)
+    fault_of(lambda: report_cut(dataset.task, "one"), "damaged", "run that system again")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_cut_fixed_by_hand_decides_every_row(dataset, store) -> None:
+    store(dataset, "one")
+    report = report_cut(dataset.task, "one", fixed=0.3)
+    one = load_run(dataset.task, "one").predictions()
+    assert report.cut.method == BY_HAND and one.cut == 0.3 and (one.cuts == 0.3).all()
+    expected = decide(one.oof[..., 1], 0.3)
+    assert np.array_equal(one.decision, np.where(expected < 0, dataset.unreadable, expected))
+    again = report_cut(dataset.task, "one")
+    assert (again.cut.value, again.cut.low) == (0.3, 0.3)
+
+
+def test_cuts_that_cannot_be(dataset, store, fault_of, monkeypatch) -> None:
+    store(dataset, "one")
+    store(dataset, "two", 1)
+    for value in (0.0, 1.0, float("nan")):
+        fault_of(lambda v=value: report_cut(dataset.task, "one", fixed=v), "between 0 and 1")
+    run_ensemble(dataset.task, "vote")
+    fault_of(lambda: report_cut(dataset.task, "vote"), "vote has no cut", "one, two")
+    fault_of(lambda: report_cut(dataset.task, "tree"), "no system 'tree'")
+    assert systems(dataset.task) == ["one", "two", "vote"]

@@ -1,0 +1,111 @@
+"""Assembling a system: every number of a fold comes from the rows outside it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evaluate import calibration, threshold
+from evaluate.metrics import macro_f1
+from evaluate.system import assemble
+from evaluate.threshold import CUTS
+
+
+@pytest.mark.parametrize("method", CUTS)
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_two_classes_are_calibrated_and_cut(draw_dataset, draw_logits, method, repeats) -> None:
+    dataset = draw_dataset(repeats=repeats)
+    logits, unlabelled = draw_logits(dataset)
+    done = assemble(dataset, np.asfortranarray(logits), unlabelled, {"system": "s"}, method=method)
+    found = done.predictions
+    held = calibration.cross_fitted(logits, dataset.labels, dataset.fold)
+    np.testing.assert_allclose(found.oof, held.apply(logits, dataset.fold))
+    final = calibration.fit(logits, dataset.labels)
+    assert done.calibration == final
+    np.testing.assert_allclose(found.test, final.apply(unlabelled))
+    p = held.seen(logits)[..., 1]
+    nested = threshold.nested(dataset.labels, p, dataset.fold, dataset.groups, 1, method)
+    assert np.array_equal(found.cuts, nested.cuts)
+    assert np.array_equal(found.decision, nested.decision)
+    p = final.apply(logits)[..., 1]
+    cut = threshold.final(dataset.labels, p, dataset.groups, 1, method)
+    assert (found.cut, found.origin["naive"]) == (cut.value, cut.score)
+    assert found.origin["positive"] == 1 and found.system == "s"
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_labels_of_a_fold_do_not_reach_it(draw_dataset, draw_logits, k) -> None:
+    dataset = draw_dataset(k=k)
+    logits, unlabelled = draw_logits(dataset)
+    before = assemble(dataset, logits, unlabelled, {}).predictions
+    own = dataset.fold[0] == 1
+    dataset.labels[own] = (dataset.labels[own] + 1) % k
+    after = assemble(dataset, logits, unlabelled, {}).predictions
+    np.testing.assert_allclose(after.oof[0, own], before.oof[0, own], atol=1e-9)
+    np.testing.assert_allclose(after.cuts[0, 1], before.cuts[0, 1], atol=1e-9)
+    assert np.array_equal(after.decision[0, own], before.decision[0, own])
+    assert not np.allclose(after.oof[0, ~own], before.oof[0, ~own])
+
+
+def test_several_classes_have_no_cut(draw_dataset, draw_logits) -> None:
+    dataset = draw_dataset(k=4)
+    logits, unlabelled = draw_logits(dataset)
+    found = assemble(dataset, logits, unlabelled, {}).predictions
+    assert np.isnan(found.cut) and np.isnan(found.cuts).all()
+    assert np.array_equal(found.decision, logits.argmax(-1))
+    assert found.origin["naive"] == macro_f1(dataset.labels, found.decision, 4)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_unreadable_rows_get_the_unreadable_answer(draw_dataset, draw_logits, k) -> None:
+    dataset = draw_dataset(k=k)
+    logits, unlabelled = draw_logits(dataset)
+    logits[:, [2, 9]], unlabelled[3] = np.nan, np.nan
+    found = assemble(dataset, logits, unlabelled, {}).predictions
+    assert (found.decision[:, [2, 9]] == dataset.unreadable).all()
+    assert np.flatnonzero(~found.readable).tolist() == [2, 9]
+    assert np.isnan(found.test[3]).all() and np.isfinite(np.delete(found.test, 3, 0)).all()
+
+
+def test_a_vote_keeps_its_decisions(draw_dataset, draw_logits) -> None:
+    dataset = draw_dataset()
+    logits, unlabelled = draw_logits(dataset)
+    logits[:, 5] = np.nan
+    votes = np.ones((2, 60), np.int64)
+    found = assemble(dataset, logits, unlabelled, {}, decision=votes).predictions
+    assert (np.delete(found.decision, 5, 1) == 1).all() and (found.decision[:, 5] == 0).all()
+    assert np.isnan(found.cut) and np.isnan(found.cuts).all()
+
+
+def test_views_are_calibrated_like_the_whole(draw_dataset, draw_logits) -> None:
+    dataset = draw_dataset()
+    logits, unlabelled = draw_logits(dataset)
+    found = assemble(
+        dataset,
+        logits,
+        unlabelled,
+        {},
+        views=np.repeat(logits[:, :, None], 3, 2),
+        unlabelled_views=np.repeat(unlabelled[:, None], 3, 1),
+    ).predictions
+    assert found.oof_views is not None and found.test_views is not None
+    np.testing.assert_allclose(found.oof_views, np.repeat(found.oof[:, :, None], 3, 2))
+    np.testing.assert_allclose(found.test_views, np.repeat(found.test[:, None], 3, 1))
+
+
+def test_fewer_repeats_than_the_folds_have(draw_dataset, draw_logits) -> None:
+    dataset = draw_dataset(repeats=3)
+    logits, unlabelled = draw_logits(dataset)
+    found = assemble(dataset, logits[:1], unlabelled, {}).predictions
+    assert np.array_equal(found.fold, dataset.fold[:1])
+
+
+def test_a_first_class_may_be_the_positive_one(draw_dataset, draw_logits) -> None:
+    dataset = draw_dataset()
+    logits, unlabelled = draw_logits(dataset)
+    one = assemble(dataset, logits, unlabelled, {}, method="exact").predictions
+    first = replace(dataset, positive=0)
+    other = assemble(first, logits, unlabelled, {}, method="exact").predictions
+    assert other.positive == 0
+    np.testing.assert_allclose(other.cut, 1 - one.cut, atol=1e-9)
+    assert (other.decision == one.decision).mean() > 0.95
