@@ -43,8 +43,9 @@ class DiscriminantPath(LinearPath):
     def _fit_path(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:  # noqa: ARG002
         spectrum = decompose(x)
         share = np.bincount(y, minlength=self.n_classes_) / len(y)
-        means = _class_means(spectrum.rotated, y, self.n_classes_)
-        within = spectrum.rotated - means[y]
+        rotated = spectrum.rotated
+        means = _class_means(rotated, y, self.n_classes_)
+        within = rotated - means[y]
         total = (within**2).sum() / len(y)
         self.amounts_ = np.array([_amount(s, within, x.shape[1]) for s in self.shrinkages])
         whole = (spectrum.root**2).sum() / len(y)

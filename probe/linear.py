@@ -12,6 +12,7 @@ from probe.spectrum import Spectrum, decompose
 
 DEFAULT_CS = tuple(float(c) for c in np.logspace(-6, -1, 21))
 EXACT_TO = 0.1
+_BLOCK = 8192
 DEFAULT_ALPHAS = tuple(float(a) for a in np.logspace(0, 6, 49))
 
 
@@ -74,7 +75,7 @@ class LogisticPath(LinearPath):
         spectrum = decompose(x)
         target = np.eye(self.n_classes_)[y]
         problem = Problem(
-            np.column_stack([spectrum.rotated, np.ones(len(x))]),
+            spectrum.with_intercept,
             target[:, 1:] if self.n_classes_ == 2 else target,
             np.append(spectrum.root**2, len(x)),
         )
@@ -127,6 +128,12 @@ class RidgePath(LinearPath):
         return average_good(self.left_out_, y)
 
 
+def _leverage(u: np.ndarray, shrunk: np.ndarray) -> np.ndarray:
+    """(n, c): what every row weighs in its own prediction, block by block to save memory."""
+    blocks = [u[at : at + _BLOCK] ** 2 @ shrunk for at in range(0, len(u), _BLOCK)]
+    return np.concatenate(blocks)
+
+
 def left_out(
     u: np.ndarray,
     shrunk: np.ndarray,
@@ -143,7 +150,7 @@ def left_out(
     """
     n = len(u)
     fitted = np.einsum("nr,rc,rk->cnk", u, shrunk, projected, optimize=True) + centre
-    hat = (u**2 @ shrunk).T + 1 / n
+    hat = _leverage(u, shrunk).T + 1 / n
     residual = target - fitted
     result = target - residual / np.maximum(1 - hat, 1e-12)[..., None]
     _, member, size = np.unique(groups, return_inverse=True, return_counts=True)

@@ -30,7 +30,9 @@ class Spectrum:
     scale: np.ndarray
     u: np.ndarray
     root: np.ndarray
-    rows: np.ndarray
+    rows: np.ndarray | None = None
+    v: np.ndarray | None = None
+    """Z where there are fewer rows than columns, V otherwise: whichever is there already."""
 
     @property
     def rotated(self) -> np.ndarray:
@@ -38,9 +40,21 @@ class Spectrum:
         result: np.ndarray = self.u * self.root
         return result
 
+    @property
+    def with_intercept(self) -> np.ndarray:
+        """The rows (n, r + 1) in the basis of the decomposition, behind them a column of ones."""
+        result = np.empty((len(self.u), len(self.root) + 1))
+        np.multiply(self.u, self.root, out=result[:, :-1])
+        result[:, -1] = 1.0
+        return result
+
     def coefficients(self, weights: np.ndarray) -> np.ndarray:
         """Weights (r, m) on rotated rows as weights (d, m) on the columns as they were given."""
-        standardised = self.rows.T @ (self.u @ (weights / self.root[:, None]))
+        if self.v is None:
+            assert self.rows is not None
+            standardised = self.rows.T @ (self.u @ (weights / self.root[:, None]))
+        else:
+            standardised = self.v @ weights
         result: np.ndarray = standardised / self.scale[:, None]
         return result
 
@@ -64,15 +78,14 @@ def decompose(x: np.ndarray) -> Spectrum:
 
 def _decompose(x: np.ndarray) -> Spectrum:
     mean, scale = standardiser(x)
-    rows = (x - mean) / scale
+    rows = x - mean
+    rows /= scale
     if len(rows) <= rows.shape[1]:
         values, u = _positive(rows @ rows.T)
-        root = np.sqrt(values)
-    else:
-        values, v = _positive(rows.T @ rows)
-        root = np.sqrt(values)
-        u = rows @ (v / root)
-    return Spectrum(mean, scale, u, root, rows)
+        return Spectrum(mean, scale, u, np.sqrt(values), rows=rows)
+    values, v = _positive(rows.T @ rows)
+    root = np.sqrt(values)
+    return Spectrum(mean, scale, rows @ (v / root), root, v=v)
 
 
 def _positive(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -91,7 +91,7 @@ class PromptedPath(LogisticPath):
         if self.n_classes_ == 2:
             target, offset = target[:, 1:], offset[:, 1:] - offset[:, :1]
         problem = Problem(
-            np.column_stack([spectrum.rotated, np.ones(len(rows))]),
+            spectrum.with_intercept,
             target,
             np.append(spectrum.root**2, len(rows)),
             offset,
