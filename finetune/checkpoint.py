@@ -5,6 +5,7 @@ their own and the rest into `state.json`, whose replacement is the only moment a
 changes: whatever comes before leaves the old state whole, whatever comes after only tidies up.
 """
 
+import contextlib
 import hashlib
 import json
 import random
@@ -83,6 +84,10 @@ class Checkpoints:
         if index is None:
             return None
         self._check_settings(index["settings"])
+        # A run that was killed after its last commit had no time for it.
+        with contextlib.suppress(OSError):
+            self._tidy(index)
+            disk.drop_temporaries(self.folder)
         tensors = self._read(index["last"])
         return State(int(index["epoch"]), _unpack(index["tree"], tensors))
 
@@ -124,7 +129,8 @@ class Checkpoints:
             raise self._damaged(file, error.strerror or "cannot be read") from None
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise self._damaged(file, "its digest is another one")
-        return dict(load(content))
+        # safetensors gives them in another order every time.
+        return dict(sorted(load(content).items()))
 
     def _index(self) -> dict[str, Any] | None:
         file = self.folder / INDEX
@@ -186,9 +192,7 @@ def capture(network: Any, optimiser: Any, average: Any = None, **progress: Any) 
     }
 
 
-def restore(
-    state: State, network: Any, optimiser: Any, average: Any = None
-) -> dict[str, Any]:
+def restore(state: State, network: Any, optimiser: Any, average: Any = None) -> dict[str, Any]:
     """Put a captured tree back, random states included, and give its progress."""
     network.load_state_dict(state.tree["weights"])
     optimiser.load_state_dict(state.tree["optimiser"])

@@ -6,13 +6,12 @@ do. Equal files are decoded once. The file is locked while it is in use and remo
 one that a killed run left has no lock, and the next run drops it.
 """
 
-import contextlib
-import fcntl
 import math
-import os
-import secrets
+import multiprocessing
+import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,9 +19,9 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from cache.disk import explained
 from embed.preprocess import Geometry
 from embed.views import RESAMPLING, Rendered, View, render
+from finetune.pool import Place, Pool
 from task.errors import InputError
 from task.images import Observation, decode, digest, rejected
 from task.rows import locate
@@ -31,7 +30,6 @@ MEMORY_LIMIT = 1 << 30
 """Bytes up to which pixels stay in memory."""
 SECONDS_PER_PICTURE = 60.0
 _AHEAD_PER_WORKER = 8
-_LEFT = "pixels-"
 _PASSING = "changed since it was embedded: run embed again"
 
 
@@ -53,17 +51,6 @@ class Decoded:
     rendered: Rendered | None = None
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a picture and its crops lie in the pool of bytes."""
-
-    offset: int
-    shape: tuple[int, ...]
-    crops: tuple[int, ...]
-    crop: tuple[int, ...]
-    mirror: tuple[bool, ...]
-
-
 def side_needed(size: int, crop_scale: float) -> int:
     """The shorter side, in pixels, at which a crop of that share of the area has `size` pixels."""
     return math.ceil(size / math.sqrt(crop_scale))
@@ -76,7 +63,7 @@ class Pixels:
     Small pickles where the pool is a file: other processes map the same one.
     """
 
-    places: list[_Place | None]
+    places: list[Place | None]
     statuses: list[str]
     pool: np.ndarray
     file: Path | None = None
@@ -99,7 +86,7 @@ class Pixels:
         """A view (size, size, 3) uint8, as `embed` renders it."""
         place = self._place(row)
         crop = self._cut(place.offset + math.prod(place.shape), place.crops)[place.crop[view]]
-        return crop[:, ::-1] if place.mirror[view] else crop
+        return np.asarray(crop[:, ::-1] if place.mirror[view] else crop)
 
     def close(self) -> None:
         """Let go of the pixels, and remove their file."""
@@ -125,7 +112,7 @@ class Pixels:
         if self.file is not None:
             self.pool = np.memmap(self.file, np.uint8, "r")
 
-    def _place(self, row: int) -> _Place:
+    def _place(self, row: int) -> Place:
         place = self.places[row]
         if place is None:
             raise IndexError(f"row {row} has no pixels: {self.statuses[row]}")
@@ -157,18 +144,25 @@ def load_pixels(
         InputError: the decoder processes die again and again.
     """
     paths = {key: path for path, key in rows if key}
-    with _Pool(folder, memory_limit) as pool:
-        known: dict[str, tuple[str, _Place | None]] = {}
+    with Pool(folder, memory_limit) as pool:
+        known: dict[str, tuple[str, Place | None]] = {}
         for key, decoded in _decoded(root, paths, wanted, workers):
-            known[key] = decoded.status, pool.add(decoded)
+            known[key] = decoded.status, _keep(pool, decoded)
             advance()
-        lost: tuple[str, _Place | None] = ("unreadable", None)
+        lost: tuple[str, Place | None] = ("unreadable", None)
         found = [known.get(key, lost) for _, key in rows]
         places = [place for _, place in found]
         if blank and None in places:
-            white = pool.add(_shown(blank_picture(wanted.side), wanted, "blank", ""))
+            white = _keep(pool, _shown(blank_picture(wanted.side), wanted, "blank", ""))
             places = [place or white for place in places]
-        return pool.finish(places, [status for status, _ in found])
+        return Pixels(places, [status for status, _ in found], *pool.finish())
+
+
+def _keep(pool: Pool, decoded: Decoded) -> Place | None:
+    if decoded.picture is None or decoded.rendered is None:
+        return None
+    rendered = decoded.rendered
+    return pool.add(decoded.picture, rendered.crops, rendered.crop, rendered.mirror)
 
 
 def blank_picture(side: int) -> Image.Image:
@@ -211,9 +205,7 @@ def _decoded(
         for key, path in paths.items():
             yield key, decode_one(path, key, root, wanted)
         return
-    from embed.decoding import decoder_pool
-
-    with decoder_pool(workers) as pool:
+    with _decoders(workers) as pool:
         waiting: deque[tuple[str, Any]] = deque()
         for key, path in paths.items():
             given = (path, key, root, wanted)
@@ -223,6 +215,23 @@ def _decoded(
                 yield _result(*waiting.popleft())
         while waiting:
             yield _result(*waiting.popleft())
+
+
+@contextmanager
+def _decoders(workers: int) -> Iterator[Any]:
+    from pebble import ProcessPool
+
+    # Spawned, not forked: the parent may hold torch's threads, which do not survive a fork. Ctrl-C
+    # is left to the parent.
+    context = multiprocessing.get_context("spawn")
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    pool: Any = ProcessPool(workers, context=context, initializer=signal.signal, initargs=ignore)
+    try:
+        yield pool
+        pool.close()
+    finally:
+        pool.stop()
+        pool.join()
 
 
 def _result(key: str, job: Any) -> tuple[str, Decoded]:
@@ -242,81 +251,3 @@ def _result(key: str, job: Any) -> tuple[str, Decoded]:
         ) from None
     except ProcessExpired:
         return key, Decoded("decoder_died")
-
-
-class _Pool:
-    """Bytes that grow: in memory up to a limit, then in a file that is locked by this process."""
-
-    def __init__(self, folder: Path, limit: int) -> None:
-        self._folder = folder
-        self._limit = limit
-        self._parts: list[np.ndarray] = []
-        self._size = 0
-        self._file: Path | None = None
-        self._stream: Any = None
-        self._finished = False
-
-    def __enter__(self) -> Self:
-        drop_left(self._folder)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._stream is not None and not self._finished:
-            assert self._file is not None
-            self._file.unlink(missing_ok=True)
-            self._stream.close()
-
-    def add(self, decoded: Decoded) -> _Place | None:
-        """Keep a picture and its crops; None for one that was rejected."""
-        if decoded.picture is None or decoded.rendered is None:
-            return None
-        rendered = decoded.rendered
-        parts = (decoded.picture, rendered.crops)
-        place = _Place(
-            self._size, parts[0].shape, parts[1].shape, rendered.crop, rendered.mirror
-        )
-        self._keep([np.ascontiguousarray(part).reshape(-1) for part in parts])
-        return place
-
-    def _keep(self, parts: Iterable[np.ndarray]) -> None:
-        new = list(parts)
-        self._size += sum(part.nbytes for part in new)
-        self._parts += new
-        if self._size > self._limit:
-            with explained(f"keep decoded pictures in {self._folder}"):
-                self._spill()
-
-    def _spill(self) -> None:
-        if self._stream is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._folder / f"{_LEFT}{os.getpid()}-{secrets.token_hex(4)}"
-            self._stream = self._file.open("xb")
-            fcntl.flock(self._stream, fcntl.LOCK_EX)
-        # Written, not stored through the map: a full disk is then an error and not a dead process.
-        for part in self._parts:
-            self._stream.write(part)
-        self._parts.clear()
-
-    def finish(self, places: list[_Place | None], statuses: list[str]) -> Pixels:
-        """All of it, to be read."""
-        self._finished = True
-        if self._stream is None:
-            pool = np.concatenate(self._parts) if self._parts else np.empty(0, np.uint8)
-            return Pixels(places, statuses, pool)
-        assert self._file is not None
-        try:
-            with explained(f"keep decoded pictures in {self._folder}"):
-                self._stream.flush()
-                mapped = np.memmap(self._file, np.uint8, "r")
-        except BaseException:
-            self._finished = False
-            raise
-        return Pixels(places, statuses, mapped, self._file, self._stream)
-
-
-def drop_left(folder: Path) -> None:
-    """Remove the files of runs that were killed: nobody holds their lock."""
-    for path in sorted(folder.glob(f"{_LEFT}*")):
-        with contextlib.suppress(OSError), path.open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()

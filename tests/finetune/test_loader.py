@@ -1,0 +1,64 @@
+"""Batches are the same however they are drawn, and drawing moves nobody else's random numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embed import libraries
+from embed.preprocess import Geometry, Preprocess
+from embed.views import view_set
+from finetune.augment import Augmentation, normalised
+from finetune.checkpoint import random_states
+from finetune.loader import Loader, PictureRows
+from finetune.pixels import Wanted, load_pixels
+from finetune.settings import Augment
+from task.images import digest
+
+torch = libraries.torch()
+BATCHES = [np.array([3, 0]), np.array([1, 2, 3])]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    files = []
+    for seed in range(4):
+        drawn = np.random.default_rng(seed).integers(0, 256, (40 + seed, 48, 3), np.uint8)
+        Image.fromarray(drawn).save(tmp_path / f"{seed}.png")
+        files.append((f"{seed}.png", digest(Path(tmp_path / f"{seed}.png").read_bytes())))
+    preprocess = Preprocess(Geometry(32, 32), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
+    wanted = Wanted(36, preprocess.geometry, view_set("flip"))
+    work = tmp_path / "work"
+    with load_pixels(tmp_path, files, wanted, work, workers=0, memory_limit=0) as pixels:
+        draw = Augmentation(Augment(erasing=0.5), preprocess, seed=1)
+        yield PictureRows(pixels, draw, preprocess)
+
+
+def test_processes_draw_what_this_one_draws_and_move_no_generator(rows) -> None:
+    with Loader(rows, workers=0) as here, Loader(rows, workers=1) as there:
+        for epoch in (0, 1):
+            expected = list(here.epoch(BATCHES, epoch))
+            before = str(random_states())
+            found = list(there.epoch(BATCHES, epoch))
+            assert str(random_states()) == before
+            for (asked, one), (also, other), batch in zip(expected, found, BATCHES, strict=True):
+                np.testing.assert_array_equal(asked, batch)
+                np.testing.assert_array_equal(also, batch)
+                assert one.shape == (len(batch), 3, 32, 32)
+                assert torch.equal(one, other)
+
+
+def test_what_a_row_draws_depends_on_epoch_and_row_only(rows) -> None:
+    alone = rows.learn([3], 0)[0]
+    assert torch.equal(rows.learn([0, 1, 3], 0)[2], alone)
+    assert not torch.equal(rows.learn([3], 1)[0], alone)
+
+
+def test_views_are_the_stored_ones_normalised(rows) -> None:
+    batch = rows.look([2, 0], 1)
+    expected = normalised(
+        np.stack([rows.pixels.view(2, 1), rows.pixels.view(0, 1)]), rows.preprocess
+    )
+    assert torch.equal(batch, expected)
+    assert torch.equal(batch, rows.look([2, 0], 0).flip(-1))

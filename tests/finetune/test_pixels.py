@@ -1,0 +1,146 @@
+"""Every picture is decoded once, rows in are rows out, and nothing is left behind."""
+
+import errno
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cache.errors import CacheError
+from embed.preprocess import Geometry
+from embed.views import render, view_set
+from finetune import pixels as module
+from finetune.pixels import Wanted, load_pixels, side_needed
+from finetune.pool import drop_left
+from task.images import digest
+
+WANTED = Wanted(40, Geometry(32, 36), view_set("crops6"))
+SIZES = {"wide.png": (120, 80), "high.png": (60, 90), "small.png": (30, 33)}
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    root = tmp_path / "images"
+    root.mkdir()
+    for seed, (name, (width, height)) in enumerate(SIZES.items()):
+        drawn = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(drawn).save(root / name)
+    (root / "copy.png").write_bytes((root / "wide.png").read_bytes())
+    (root / "broken.png").write_bytes((root / "wide.png").read_bytes()[:900])
+    return root
+
+
+def rows_of(root: Path, *names: str) -> list[tuple[str, str]]:
+    return [(name, digest((root / name).read_bytes())) for name in names]
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(1 << 30, 0), (0, 0), (20_000, 1)])
+def test_rows_in_are_rows_out(root, tmp_path, limit, workers) -> None:
+    names = ["wide.png", "broken.png", "high.png", "copy.png", "small.png"]
+    rows = [*rows_of(root, *names), ("gone.png", "")]
+    folder = tmp_path / "work"
+    with load_pixels(root, rows, WANTED, folder, workers=workers, memory_limit=limit) as pixels:
+        assert pixels.readable.tolist() == [True, False, True, True, True, False]
+        assert pixels.statuses == ["ok", "truncated", "ok", "ok", "tiny", "unreadable"]
+        assert pixels.places[0] == pixels.places[3]
+        shapes = [pixels.picture(row).shape for row in (0, 2, 4)]
+        assert shapes == [(40, 60, 3), (60, 40, 3), (33, 30, 3)]
+        for row, name in ((0, "wide.png"), (2, "high.png"), (3, "copy.png"), (4, "small.png")):
+            with Image.open(root / name) as picture:
+                expected = render(picture, WANTED.geometry, WANTED.views, seed=rows[row][1])
+            for view in range(6):
+                crop = expected.crops[expected.crop[view]]
+                crop = crop[:, ::-1] if expected.mirror[view] else crop
+                np.testing.assert_array_equal(pixels.view(row, view), crop)
+        with pytest.raises(IndexError, match="row 1 has no pixels: truncated"):
+            pixels.picture(1)
+        again = pickle.loads(pickle.dumps(pixels))  # noqa: S301
+        np.testing.assert_array_equal(again.picture(2), pixels.picture(2))
+        assert len(list(folder.glob("*"))) == (limit < 1 << 30)
+    assert not list(folder.glob("*"))
+
+
+def test_every_picture_is_decoded_once_however_often_it_is_used(root, tmp_path, monkeypatch):
+    calls: Counter[str] = Counter()
+    real = module.decode
+
+    def counted(content: bytes):
+        calls[digest(content)] += 1
+        return real(content)
+
+    monkeypatch.setattr(module, "decode", counted)
+    rows = rows_of(root, "wide.png", "copy.png", "high.png", "broken.png", "wide.png")
+    with load_pixels(root, rows, WANTED, tmp_path, workers=0) as pixels:
+        for _ in range(3):
+            for row in np.flatnonzero(pixels.readable):
+                pixels.picture(row)
+                pixels.view(row, 0)
+    assert len(calls) == 3
+    assert set(calls.values()) == {1}
+
+
+def test_blank_pictures_stand_for_unreadable_ones_where_asked(root, tmp_path) -> None:
+    rows = rows_of(root, "broken.png", "high.png")
+    with load_pixels(root, rows, WANTED, tmp_path, workers=0, blank=True) as pixels:
+        assert pixels.readable.all()
+        assert pixels.statuses == ["truncated", "ok"]
+        assert (pixels.picture(0) == 255).all()
+        assert (pixels.view(0, 5) == 255).all()
+        assert (pixels.picture(1) != 255).any()
+
+
+def test_a_file_that_changed_since_has_no_pixels(root, tmp_path) -> None:
+    rows = [("high.png", "0" * 64)]
+    with load_pixels(root, rows, WANTED, tmp_path, workers=0) as pixels:
+        assert pixels.statuses == ["changed_file"]
+        assert not pixels.readable.any()
+
+
+def test_what_a_killed_run_left_is_dropped_and_what_is_in_use_is_not(root, tmp_path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "pixels-1-dead").write_bytes(b"left")
+    (folder / "manifest.csv").write_bytes(b"not ours")
+    rows = rows_of(root, "high.png")
+    with load_pixels(root, rows, WANTED, folder, workers=0, memory_limit=0) as pixels:
+        assert not (folder / "pixels-1-dead").exists()
+        drop_left(folder)
+        assert pixels.file is not None
+        assert pixels.file.exists()
+    assert [path.name for path in folder.iterdir()] == ["manifest.csv"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(root, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "work"
+    real = Path.open
+
+    class Full:
+        def __init__(self, stream) -> None:
+            self.stream = stream
+
+        def write(self, _) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __getattr__(self, name):
+            return getattr(self.stream, name)
+
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda path, mode="r", **more: (
+            Full(real(path, mode, **more)) if mode == "xb" else real(path, mode, **more)
+        ),
+    )
+    with pytest.raises(CacheError, match=r"decoded pictures.*No space left"):
+        load_pixels(root, rows_of(root, "high.png"), WANTED, folder, workers=0, memory_limit=0)
+    assert not list(folder.iterdir())
+
+
+def test_the_side_that_the_smallest_crop_needs() -> None:
+    # A quarter of the area is half of the side.
+    assert side_needed(224, 0.25) == 448
+    assert side_needed(224, 1.0) == 224
+    assert side_needed(384, 0.08) == 1358
