@@ -161,13 +161,15 @@ class Staged(io.RawIOBase):
 
     Usable as the file object behind an HDF5 library handle. For its sake a failed write does
     not raise at once (HDF5 can crash the process while it unwinds from a full disk): the error
-    is kept, later writes are dropped, and `finish` raises it.
+    is kept, and so is what could not be written, in memory, since HDF5 also crashes when it does
+    not find what it wrote. So ask `raise_failure` now and then; `finish` raises it as well.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._temporary = temporary_beside(path)
         self._error: OSError | None = None
+        self._unwritten: list[tuple[int, bytes]] = []
         self._finished = False
         self._descriptor = -1
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -175,20 +177,40 @@ class Staged(io.RawIOBase):
 
     def write(self, data: "ReadableBuffer", /) -> int:
         """Write all of `data`; an OSError is kept for `finish`."""
+        size = memoryview(data).nbytes
+        start = self.tell()
         if self._error is None:
             try:
                 _write_all(self._descriptor, data)
+                return size
             except OSError as error:
                 self._error = error
-        return memoryview(data).nbytes
+        self._unwritten.append((start, bytes(data)))
+        self.seek(start + size)
+        return size
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        """Read what was written so far."""
-        return os.readv(self._descriptor, [buffer])
+        """Read what was written so far, or was to be."""
+        start = self.tell()
+        count = os.readv(self._descriptor, [buffer])
+        if not self._unwritten:
+            return count
+        view = memoryview(buffer).cast("B")
+        view[count:] = bytes(len(view) - count)
+        for place, data in self._unwritten:
+            low, high = max(start, place), min(start + len(view), place + len(data))
+            if low < high:
+                view[low - start : high - start] = data[low - place : high - place]
+        self.seek(start + len(view))
+        return len(view)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move within the temporary."""
-        return os.lseek(self._descriptor, offset, whence)
+        place = os.lseek(self._descriptor, offset, whence)
+        if whence == os.SEEK_END:
+            end = max((place + len(data) for place, data in self._unwritten), default=0)
+            place = max(place, os.lseek(self._descriptor, max(place, end + offset), os.SEEK_SET))
+        return place
 
     def tell(self) -> int:
         """Where the next write lands."""
@@ -215,15 +237,14 @@ class Staged(io.RawIOBase):
         """Always."""
         return True
 
-    @property
-    def failure(self) -> OSError | None:
-        """The first write that failed, if one did."""
-        return self._error
+    def raise_failure(self) -> None:
+        """Raise the first OSError of a write, if there was one."""
+        if self._error is not None:
+            raise self._error
 
     def finish(self) -> None:
         """Make the content durable and give it its name. Raises the first OSError of all."""
-        if self._error is not None:
-            raise self._error
+        self.raise_failure()
         os.fsync(self._descriptor)
         os.replace(self._temporary, self._path)
         self._finished = True

@@ -1,7 +1,7 @@
 """One ordinary HDF5 file for notebooks, in the order of the table."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,12 @@ def export(
                 for name, values in columns.items():
                     _write_column(file, name, values)
                 for name, reader in readers.items():
-                    _write_embeddings(file, name, reader, keys, block_bytes)
+                    for _ in _write_embeddings(file, name, reader, keys, block_bytes):
+                        staged.raise_failure()
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             # HDF5 stumbles over a disk that is full before it can say that it was.
-            raise staged.failure or CacheError(f"cannot write {path}: {error}") from error
+            staged.raise_failure()
+            raise CacheError(f"cannot write {path}: {error}") from error
         staged.finish()
 
 
@@ -88,7 +90,8 @@ def _write_embeddings(
     reader: Reader,
     keys: Sequence[bytes | None],
     block_bytes: int,
-) -> None:
+) -> Iterator[None]:
+    """Write block by block, and pause after each."""
     shape = reader.row_shape or ()
     dtype = np.dtype(np.float16)
     where = f"embeddings/{spec.slug(name)}"
@@ -105,6 +108,7 @@ def _write_embeddings(
         step -= step % dataset.chunks[0]  # Whole chunks, so that each is written once.
     for start in range(0, len(keys), step):
         dataset[start : start + step] = reader.read(keys[start : start + step])[1]
+        yield
 
 
 def _views(fingerprint: Mapping[str, Any]) -> str:
