@@ -83,7 +83,18 @@ def run_probes(
 def beware(dataset: Dataset, notify: Notify = lambda _: None) -> tuple[list[str], float]:
     """What to say of the rows to predict, and how wary to be in picking a system for them."""
     moved = shift(dataset, notify=notify)
-    return [moved.warning] if moved.warning else [], moved.caution
+    said = [moved.warning] if moved.warning else []
+    return [*said, *_rare(dataset)], moved.caution
+
+
+def _rare(dataset: Dataset) -> list[str]:
+    counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
+    return [
+        f"{label!r} has {count} labelled rows only, fewer than there are folds: its figures mean "
+        "little, label more"
+        for label, count in zip(dataset.classes, counts, strict=True)
+        if count < dataset.folds
+    ]
 
 
 def _progress(progress: Callable[[str, int], Any] | None, total: int) -> Any:

@@ -177,3 +177,14 @@ def test_without_a_cache_probe_says_what_to_do(tmp_path: Path, embedded: Path) -
     done = run("probe", tmp_path / "bare")
     assert done.exit_code == 1
     assert "run `archiveprobe embed" in done.stderr
+
+
+def test_a_label_with_few_rows_is_said(tmp_path: Path, embedded: Path) -> None:
+    folder = tmp_path / "rare"
+    shutil.copytree(embedded, folder, ignore=shutil.ignore_patterns("folds.csv", "runs"))
+    for file in sorted((folder / "down").iterdir())[2:]:
+        file.unlink()
+    assert run("embed", folder).exit_code == 0
+    board = result_of("probe", folder, "--probe", "knn", "--probe", "ridge")
+    [said] = [warning for warning in board["warnings"] if "labelled rows only" in warning]
+    assert said.startswith("'down' has 2 ")
