@@ -20,7 +20,6 @@ from embed.preprocess import Geometry, Preprocess, from_override
 from embed.run import Options, Summary
 from embed.run import embed as run_embed
 from task.config import Task, load_task
-from task.errors import InputError
 
 libraries.torch().set_num_threads(1)
 
@@ -34,21 +33,6 @@ def draw_picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
 def draw() -> Callable[..., Image.Image]:
     """A smooth picture, another one for every seed, by default 64 pixels wide and 48 high."""
     return draw_picture
-
-
-@pytest.fixture(scope="session")
-def fault_of() -> Callable[..., str]:
-    def fault_of(action: Callable[[], Any], *words: str) -> str:
-        """The message of the InputError that `action` raises: one line that holds `words`."""
-        with pytest.raises(InputError) as caught:
-            action()
-        message = str(caught.value)
-        assert len(message.splitlines()) == 1
-        for word in words:
-            assert word in message
-        return message
-
-    return fault_of
 
 
 class Archive:

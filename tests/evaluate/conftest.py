@@ -11,24 +11,8 @@ from evaluate.dataset import Dataset, Rows
 from evaluate.predictions import Predictions
 from evaluate.system import assemble
 from task.config import Task, load_task
-from task.errors import InputError
 
 NAMES = ("intact", "damaged", "destroyed", "gone")
-
-
-@pytest.fixture(scope="session")
-def fault_of() -> Callable[..., str]:
-    def fault_of(action: Callable[[], Any], *words: str) -> str:
-        """The message of the InputError that `action` raises: one line that holds `words`."""
-        with pytest.raises(InputError) as caught:
-            action()
-        message = str(caught.value)
-        assert len(message.splitlines()) == 1
-        for word in words:
-            assert word in message
-        return message
-
-    return fault_of
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from cache.store import Writer
 from evaluate.keep import run_ensemble
 from probe.run import Options, run_probes
 from task.config import Task, load_task
-from task.errors import InputError
 from task.images import Observation
 from task.manifest import Entry, write_manifest
 
@@ -184,18 +183,3 @@ def archive(fitted: Callable[..., Archive], tmp_path: Path) -> Archive:
     copy = object.__new__(Archive)
     copy.__dict__ |= source.__dict__ | {"folder": tmp_path / "archive"}
     return copy
-
-
-@pytest.fixture(scope="session")
-def fault_of() -> Callable[..., str]:
-    def fault_of(action: Callable[[], Any], *words: str) -> str:
-        """The message of the InputError that `action` raises: one line that holds `words`."""
-        with pytest.raises(InputError) as caught:
-            action()
-        message = str(caught.value)
-        assert len(message.splitlines()) == 1
-        for word in words:
-            assert word in message
-        return message
-
-    return fault_of

@@ -11,26 +11,10 @@ import pytest
 from PIL import Image
 
 from task.config import Task, load_task
-from task.errors import InputError
 from task.rows import Row
 
 LABELS = 'name = "t"\nlabels = ["intact", "destroyed"]\npositive = "destroyed"\n'
 LONG_AGO = 1_600_000_000
-
-
-@pytest.fixture(scope="session")
-def fault_of() -> Callable[..., str]:
-    def fault_of(action: Callable[[], Any], *words: str) -> str:
-        """The message of the InputError that `action` raises: one line that holds `words`."""
-        with pytest.raises(InputError) as caught:
-            action()
-        message = str(caught.value)
-        assert len(message.splitlines()) == 1
-        for word in words:
-            assert word in message
-        return message
-
-    return fault_of
 
 
 @pytest.fixture(scope="session")

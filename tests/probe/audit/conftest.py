@@ -14,7 +14,6 @@ import pytest
 from cache.spec import folder_name
 from cache.store import Writer
 from task.config import Task, load_task
-from task.errors import InputError
 from task.images import Observation
 from task.manifest import Entry, write_manifest
 
@@ -136,18 +135,3 @@ def copy_of() -> Callable[..., Picture]:
         return Picture(id_, label, one.embedding + 0.02 * rng.normal(size=WIDTH), seen=seen)
 
     return copy_of
-
-
-@pytest.fixture(scope="session")
-def fault_of() -> Callable[..., str]:
-    def fault_of(action: Callable[[], Any], *words: str) -> str:
-        """The message of the InputError that `action` raises: one line that holds `words`."""
-        with pytest.raises(InputError) as caught:
-            action()
-        message = str(caught.value)
-        assert len(message.splitlines()) == 1
-        for word in words:
-            assert word in message
-        return message
-
-    return fault_of

@@ -1,0 +1,23 @@
+"""What tests of every folder use."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from task.errors import InputError
+
+
+@pytest.fixture(scope="session")
+def fault_of() -> Callable[..., str]:
+    def fault_of(action: Callable[[], Any], *words: str) -> str:
+        """The message of the InputError that `action` raises: one line that holds `words`."""
+        with pytest.raises(InputError) as caught:
+            action()
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1
+        for word in words:
+            assert word in message
+        return message
+
+    return fault_of
