@@ -1,10 +1,11 @@
 # archiveprobe: `make demo` shows it working, `make help` lists the rest.
 TASK ?= demo/task.toml
+RECIPE ?= demo-tiny
 PYTHON ?= python3
 RUN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embed probe test check bench fuzz
+.PHONY: help setup demo embed probe finetune test check bench fuzz
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +32,10 @@ embed: setup $(filter demo/task.toml,$(TASK)) ## run the backbones once: make em
 
 probe: setup $(filter demo/task.toml,$(TASK)) ## the leaderboard of systems on the cache: make probe TASK=...
 	$(RUN)/archiveprobe probe $(TASK)
+
+finetune: setup $(filter demo/task.toml,$(TASK)) ## train a recipe in the probes' folds: make finetune TASK=... RECIPE=...
+	test -e $(dir $(TASK))work/manifest.csv || $(RUN)/archiveprobe embed $(TASK)
+	$(RUN)/archiveprobe finetune $(TASK) --recipe $(RECIPE) --fold all
 
 test: setup ## run the tests; those marked real where ../shared is present
 	$(RUN)/python -m pytest

@@ -2,7 +2,7 @@
 
 import click
 
-from commands import answers, archive, cache, listing, systems
+from commands import answers, archive, cache, finetuning, listing, systems
 from commands.terminal import NAME, Commands, example
 
 _LIBRARIES = ("torch", "timm", "open_clip_torch", "numpy", "h5py", "scikit-learn", "pillow")
@@ -36,6 +36,7 @@ for command in (
     systems.ensemble,
     systems.threshold,
     systems.audit,
+    finetuning.finetune,
     answers.predict,
     answers.submit,
     answers.score,

@@ -1,4 +1,4 @@
-"""What there is to choose from: list backbones, views, probes, metrics, systems."""
+"""What there is to choose from: list backbones, views, probes, recipes, metrics, systems."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -51,6 +51,28 @@ def probes(as_json: bool) -> None:
         for row in PROBES.values()
     ]
     print_result({"probes": lines}, lines, as_json)
+
+
+@listing.command(**example("list recipes"))
+@json_option
+def recipes(as_json: bool) -> None:
+    """The recipes of fine-tuning; the path of a .toml file works too."""
+    from finetune.recipe import RECIPES, load_recipe, read_head
+
+    heads = {name: read_head(file) for name, file in RECIPES.items()}
+    record = [
+        {
+            "recipe": name,
+            "backbone": load_recipe(name).model.backbone,
+            "origin": head.origin,
+            "launch": head.launch,
+            "published": head.published,
+        }
+        for name, head in heads.items()
+    ]
+    short = [{**line, "origin": line["origin"].split(":")[0]} for line in record]
+    lines = [{key: line[key] for key in ("recipe", "backbone", "origin")} for line in short]
+    print_result({"recipes": record}, lines, as_json)
 
 
 @listing.command(**example("list metrics"))

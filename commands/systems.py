@@ -58,7 +58,7 @@ def probe(
     from probe.run import Options, run_probes
 
     options = Options(probes or None, features or None, cut, seed, workers)
-    _show(run_probes(load(task), options, notify=say, progress=bar), task, as_json)
+    show_board(run_probes(load(task), options, notify=say, progress=bar), task, as_json)
 
 
 @command("ensemble my/task.toml --method mean")
@@ -94,10 +94,11 @@ def ensemble(
     from probe.run import beware
 
     board = run_ensemble(load(task), method, systems, cut=cut, name=name, ties=ties, beware=beware)
-    _show(board, task, as_json)
+    show_board(board, task, as_json)
 
 
-def _show(board: "Leaderboard", task: Path, as_json: bool) -> None:
+def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
+    """The leaderboard, and what to do with it."""
     lines = [
         {
             "system": line.system,

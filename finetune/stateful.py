@@ -33,8 +33,8 @@ class Averaged(Tuned):
 def in_layout_of(optimiser: Any) -> None:
     """Bring the optimiser's tensors into the memory order of their parameters.
 
-    Stored they were contiguous. Vectorised arithmetic rounds by order, so a channels-last network
-    would otherwise go on with other last bits than the run that was never interrupted.
+    Stored they were contiguous. Beside channels-last parameters those are slow, and nothing
+    promises that mixed orders round alike, as a resumed run must.
     """
     torch = libraries.torch()
     for parameter, state in optimiser.state.items():

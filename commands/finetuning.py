@@ -1,0 +1,56 @@
+"""Networks trained on the pictures themselves: finetune."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from commands.terminal import NAME, command, json_option, load, print_result, say, task_argument
+
+
+@command(
+    "finetune my/task.toml --recipe demo-tiny --fold all",
+    "finetune my/task.toml --recipe nu-clip-last-block --fold all --from-cache",
+    "finetune my/task.toml --recipe demo-tiny --full",
+)
+@task_argument
+@click.option("--recipe", required=True, help="A name of `list recipes`, or a .toml file.")
+@click.option(
+    "--fold",
+    metavar="K|all",
+    help="Predict this fold, or every one, by a network that has not learnt it.",
+)
+@click.option("--full", is_flag=True, help="Learn all labelled rows, as long as the folds did.")
+@click.option("--from-cache", is_flag=True, help="Tune the last block from cached tokens.")
+@click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
+@click.option("--workers", type=click.IntRange(0), help="Processes for pictures; 0: none.")
+@json_option
+def finetune(task: Path, as_json: bool, **how: Any) -> None:
+    """Train a recipe. Without --fold or --full: train split learns, validation selects."""
+    from embed.progress import bar
+    from finetune.run import Options, run_finetune
+
+    done = run_finetune(load(task), Options(**how), notify=say, progress=bar)
+    lines = [
+        {
+            "part": line.part,
+            "epoch": f"{line.epoch} of {line.epochs}",
+            "loss": f"{line.loss:.4f}",
+            "macro-F1": "-" if line.macro_f1 is None else f"{line.macro_f1:.4f}",
+            "on rows": line.rows,
+            "seconds": f"{line.seconds:.1f}",
+        }
+        for line in done.parts
+    ]
+    print_result(done.record(), lines, as_json)
+    for note in done.notes:
+        say(f"note: {note}")
+    if done.answers is not None:
+        say(f"wrote {done.answers}")
+    if done.board is None:
+        return
+    from commands.systems import show_board
+
+    if not as_json:
+        show_board(done.board, task, as_json)
+        say(f"this run's system: {done.system}; `{NAME} ensemble {task}` combines it with the rest")

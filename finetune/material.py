@@ -1,0 +1,156 @@
+"""What a network learns from: a task's pictures, decoded once, or its cached tokens."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from embed.backbones import Backbone
+from embed.decoding import default_workers
+from embed.job import Notify
+from embed.progress import Progress, silent
+from embed.run import Options as EmbedOptions
+from embed.views import render, view_set
+from evaluate.dataset import Dataset
+from finetune.augment import Augmentation, normalised
+from finetune.heads import probe_weights, start_head
+from finetune.loader import PictureRows
+from finetune.model import Network
+from finetune.pixels import MEMORY_LIMIT, Wanted, blank_picture, load_pixels, side_needed
+from finetune.recipe import Recipe
+from finetune.tokens import check_recipe, embed_tokens, load_tokens, token_network, tokens_of
+from finetune.verdict import Looks
+from probe.features import Choice, find_reader, load_features
+from probe.table import PROBES
+from task.errors import InputError
+from task.manifest import read_manifest
+
+DRAWS = "augment8"
+"""The augmented views that a recipe trained from the cache draws among."""
+
+
+@dataclass(frozen=True)
+class How:
+    """Where and how the pixels are computed; `workers` None: one process per core."""
+
+    device: str = "cpu"
+    workers: int | None = None
+    from_cache: bool = False
+
+    @property
+    def drawing(self) -> int:
+        """Processes that draw training pictures: none where the network takes the cores itself."""
+        if self.from_cache or (self.workers is None and self.device == "cpu"):
+            return 0
+        return default_workers() if self.workers is None else self.workers
+
+
+@contextmanager
+def material(
+    dataset: Dataset,
+    recipe: Recipe,
+    network: Network,
+    backbone: Backbone,
+    how: How,
+    notify: Notify = lambda _: None,
+    progress: Progress = silent,
+) -> Iterator[tuple[Network, Looks]]:
+    """The network as it is trained, and the labelled rows followed by those to predict.
+
+    Raises:
+        InputError: no pictures, or the cache cannot serve this recipe.
+        CacheError: the disk takes no more pixels, or a cache is damaged.
+    """
+    if how.from_cache:
+        yield _tokens(dataset, recipe, network, backbone, how, notify, progress)
+        return
+    known = {entry.id: entry for entry in read_manifest(dataset.task)}
+    ids = [*dataset.labelled.ids.tolist(), *dataset.unlabelled.ids.tolist()]
+    entries = [known.get(id_) for id_ in ids]
+    rows = [(each.path, each.digest) if each and each.usable else ("", "") for each in entries]
+    workers = default_workers() if how.workers is None else how.workers
+    with progress("decoding", len({key for _, key in rows if key})) as advance:
+        pixels = load_pixels(
+            dataset.task.root,
+            rows,
+            wanted_of(recipe, network),
+            dataset.task.work / "finetune",
+            workers=workers,
+            blank=recipe.rows.unreadable == "blank",
+            # Processes can share a file only.
+            memory_limit=0 if how.drawing else MEMORY_LIMIT,
+            advance=advance,
+        )
+    with pixels:
+        draw = Augmentation(recipe.augment, network.preprocess, recipe.seed)
+        yield network, PictureRows(pixels, draw, network.preprocess)
+
+
+def wanted_of(recipe: Recipe, network: Network) -> Wanted:
+    """What to keep of every picture for a recipe and its network."""
+    geometry = network.preprocess.geometry
+    side = side_needed(geometry.size, recipe.augment.crop_scale[0])
+    return Wanted(side, geometry, view_set(recipe.predict.views))
+
+
+def _tokens(
+    dataset: Dataset,
+    recipe: Recipe,
+    network: Network,
+    backbone: Backbone,
+    how: How,
+    notify: Notify,
+    progress: Progress,
+) -> tuple[Network, Looks]:
+    small = token_network(network)
+    draws = DRAWS if check_recipe(recipe) else None
+    # Not "auto": what is learnt from these tokens answers pictures in fp32 later.
+    embedding = EmbedOptions(device=how.device, workers=how.workers, precision="fp32")
+    for views in dict.fromkeys((recipe.predict.views, draws)):
+        if views is not None:
+            embed_tokens(
+                dataset.task, backbone.name, views, embedding, notify=notify, progress=progress
+            )
+    keys = [*dataset.labelled.keys, *dataset.unlabelled.keys]
+    rows = load_tokens(
+        dataset.task,
+        backbone,
+        network,
+        keys,
+        views=recipe.predict.views,
+        draws=draws,
+        seed=recipe.seed,
+    )
+    if recipe.rows.unreadable == "blank":
+        rows = rows.filled(_blank_tokens(recipe, network))
+    return small, rows
+
+
+def _blank_tokens(recipe: Recipe, network: Network) -> np.ndarray:
+    wanted = replace(wanted_of(recipe, network), views=view_set("center"))
+    white = render(blank_picture(wanted.side), wanted.geometry, wanted.views, seed="")
+    found: Any = tokens_of(network, normalised(white.crops, network.preprocess))
+    return np.asarray(found[0].half().numpy())
+
+
+def start_at_probe(
+    dataset: Dataset, recipe: Recipe, network: Network, backbone: Backbone, learn: np.ndarray
+) -> None:
+    """Let the head begin as the linear probe of the rows to learn (LP-FT).
+
+    Raises:
+        InputError: the backbone is not embedded, or with other weights.
+    """
+    reader = find_reader(dataset.task, backbone.name)
+    if reader.fingerprint["weights"] != network.digest:
+        raise InputError(
+            f"the cache {reader.folder.name} was made with other weights than the recipe's "
+            'network: embed again, or set model.start = "random"'
+        )
+    features = load_features(dataset, Choice((backbone.name,)))
+    rows = learn[features.readable[learn]]
+    x, y, groups = features.labelled[rows, 0], dataset.labels[rows], dataset.groups[rows]
+    probe = PROBES["logistic"].make(seed=recipe.seed).fit(x, y, groups)
+    start_head(network.head, *probe_weights(probe.arrays()))

@@ -1,0 +1,160 @@
+"""From trained parts to figures, a stored system, and a file of answers."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from embed.views import View, view_set
+from evaluate.dataset import Dataset
+from evaluate.keep import common_record, decided, origin
+from evaluate.metrics import macro_f1
+from evaluate.predictions import Predictions
+from evaluate.runs import save_run
+from evaluate.system import assemble
+from finetune.outcome import Outcome
+from finetune.recipe import Recipe
+from finetune.verdict import averaged, voted
+from task.errors import InputError
+from task.files import write_whole
+
+KIND = "finetune"
+_COMPLEXITY = 500
+
+
+@dataclass(frozen=True)
+class Line:
+    """A trained part: the epoch that was kept of those trained, its mean loss, and macro-F1 without
+    a cut on the rows that were predicted but not learnt, `rows` of them.
+    """
+
+    part: str
+    epoch: int
+    epochs: int
+    loss: float
+    macro_f1: float | None
+    rows: int
+    seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """The form of `--json`."""
+        return {**asdict(self), "seconds": round(self.seconds, 2)}
+
+
+def line_of(dataset: Dataset, recipe: Recipe, views: Sequence[View], one: Outcome) -> Line:
+    """The figures of a part; of a fold, on its reported rows only."""
+    logits = one.logits[: len(dataset)]
+    known = np.isfinite(logits).all((1, 2))
+    if one.part.startswith("fold-"):
+        known &= dataset.fold[0] == int(one.part.removeprefix("fold-"))
+    score = None
+    if known.any():
+        decision = decisions(recipe, views, logits[known], dataset.positive)
+        score = macro_f1(dataset.labels[known], decision, len(dataset.classes))
+    loss = one.history[one.epoch - 1].loss
+    rows = int(known.sum())
+    return Line(one.part, one.epoch, len(one.history), loss, score, rows, one.seconds)
+
+
+def decisions(
+    recipe: Recipe, views: Sequence[View], logits: np.ndarray, positive: int
+) -> np.ndarray:
+    """The class (n,) of logits (n, V, K) of views, without a cut."""
+    if recipe.predict.combine == "vote":
+        return voted(logits, views, positive)
+    return np.asarray(np.nan_to_num(averaged(logits, 1)).argmax(-1))
+
+
+def keep_system(
+    dataset: Dataset,
+    recipe: Recipe,
+    system: str,
+    features: str,
+    device: str,
+    folds: Sequence[Outcome],
+    final: Outcome | None,
+) -> Predictions:
+    """Put the folds together into a system with one repeat of out-of-fold predictions, and save it.
+
+    The rows to predict are answered by the final network, or by the mean of the folds' networks.
+    """
+    views = view_set(recipe.predict.views)
+    n = len(dataset)
+    held = np.full(folds[0].logits[:n].shape, np.nan)
+    for fold, one in enumerate(folds):
+        inside = dataset.fold[0] == fold
+        held[inside] = one.logits[:n][inside]
+    networks = [*folds] if final is None else [final]
+    unlabelled = averaged(np.stack([one.logits[n:] for one in networks]), 0)
+    record = {
+        **common_record(dataset, system, recipe.predict.cut, recipe.seed),
+        "kind": KIND,
+        "recipe": recipe.model_dump(mode="json", exclude={"name"}),
+        "features": features,
+        "networks": [
+            {
+                "part": one.part,
+                "file": one.weights.relative_to(dataset.task.work).as_posix(),
+                "sha256": one.digest,
+                "epoch": one.epoch,
+            }
+            for one in networks
+        ],
+        "made_of": dict(networks[0].made_of),
+        "device": device,
+        "complexity": _COMPLEXITY + len(networks),
+        "seconds": sum(one.seconds for one in (*folds, *([] if final is None else [final]))),
+    }
+    record["versions"] |= {name: version(name) for name in ("torch", "timm")}
+    vote = recipe.predict.combine == "vote"
+    several = len(views) > 1
+    done = assemble(
+        dataset,
+        averaged(held, 1)[None],
+        averaged(unlabelled, 1),
+        origin(record),
+        method=recipe.predict.cut,
+        decision=voted(held, views, dataset.positive)[None] if vote else None,
+        views=held[None] if several else None,
+        unlabelled_views=unlabelled if several else None,
+    )
+    record |= decided(done)
+    save_run(dataset.task, system, record, done.predictions)
+    return done.predictions
+
+
+def write_answers(
+    dataset: Dataset, recipe: Recipe, views: Sequence[View], one: Outcome
+) -> Path | None:
+    """A part's answers for the rows to predict, without a cut: id, label and p_<label> columns.
+
+    None where there are no such rows.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    logits = one.logits[len(dataset) :]
+    if not len(logits):
+        return None
+    known = np.isfinite(logits).all((1, 2))
+    decided_ = decisions(recipe, views, logits, dataset.positive)
+    labels = np.where(known, decided_, dataset.unreadable)
+    proba = softmax(averaged(logits, 1), -1)
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(["id", "label", *(f"p_{name}" for name in dataset.classes)])
+    for id_, label, p, readable in zip(dataset.unlabelled.ids, labels, proba, known, strict=True):
+        numbers = [f"{value:.6f}" if readable else "" for value in p]
+        table.writerow([id_, dataset.classes[label], *numbers])
+    file = one.folder / "answers.csv"
+    try:
+        write_whole(file, out.getvalue().encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}: make room, run again") from None
+    return file

@@ -1,0 +1,113 @@
+"""The fine-tuning stage: parts trained, put together into a system, written down and compared."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embed.device import check_device, default_device
+from embed.job import Notify
+from embed.progress import Progress, silent
+from embed.views import view_set
+from evaluate.dataset import load_dataset
+from evaluate.leaderboard import Leaderboard, leaderboard
+from evaluate.overview import load_systems
+from finetune.material import How
+from finetune.recipe import load_recipe
+from finetune.report import Line, keep_system, line_of, write_answers
+from finetune.split import folds_asked
+from finetune.stage import FULL, MERGED, SPLIT, Stage
+from probe.run import beware
+from task.config import Task
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to train; `fold` is a number or "all", `full` the final fit on all labelled rows."""
+
+    recipe: str
+    fold: str | None = None
+    full: bool = False
+    from_cache: bool = False
+    device: str | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What was trained: a line per part, the leaderboard if there is a system with out-of-fold
+    predictions, else the file of answers for the rows to predict.
+    """
+
+    system: str
+    parts: list[Line]
+    board: Leaderboard | None
+    answers: Path | None
+    notes: list[str]
+    seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """The form of `--json`."""
+        return {
+            "system": self.system,
+            "parts": [line.record() for line in self.parts],
+            "answers": None if self.answers is None else str(self.answers),
+            "notes": self.notes,
+            **({} if self.board is None else self.board.record()),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def run_finetune(
+    task: Task,
+    options: Options,
+    *,
+    notify: Notify = lambda _: None,
+    progress: Progress = silent,
+) -> Finetuned:
+    """Train a recipe on a task; what is finished is left alone, what was killed goes on.
+
+    Raises:
+        InputError: an unknown recipe or fold, a network that cannot be built, too few rows,
+            settings that have changed, or training that fails.
+        CacheError: the disk takes no more.
+    """
+    started = time.monotonic()
+    dataset = load_dataset(task)
+    recipe = load_recipe(options.recipe)
+    device = options.device or default_device()
+    check_device(device)
+    how = How(device, options.workers, options.from_cache)
+    with Stage(dataset, recipe, how, notify=notify, progress=progress) as stage:
+        done = [stage.outcome(name) for name in _asked(stage, options)]
+        folds, final = stage.finished_folds(), stage.finished_final()
+    views = view_set(recipe.predict.views)
+    lines = [line_of(dataset, recipe, views, one) for one in done]
+    board, answers, notes = None, None, []
+    if len(folds) == dataset.folds and done[-1].part != SPLIT:
+        keep_system(dataset, recipe, stage.system, stage.described, device, folds, final)
+        warnings, caution = beware(dataset, notify)
+        seconds = time.monotonic() - started
+        board = leaderboard(
+            load_systems(dataset), seconds=seconds, warnings=warnings, caution=caution
+        )
+    elif done[-1].part in (SPLIT, MERGED):
+        answers = write_answers(dataset, recipe, views, done[-1])
+    if done[-1].part == SPLIT:
+        notes.append(
+            "the validation rows chose the epoch, so their figure flatters; run --fold all for "
+            "out-of-fold predictions, a cut, and a line on the leaderboard"
+        )
+    elif board is None:
+        notes.append("no system yet: --fold all trains the folds that are missing")
+    return Finetuned(stage.system, lines, board, answers, notes, time.monotonic() - started)
+
+
+def _asked(stage: Stage, options: Options) -> list[str]:
+    """The names of the parts to train, in this order."""
+    names = []
+    if options.fold is not None:
+        names += [f"fold-{fold}" for fold in folds_asked(options.fold, stage.dataset)]
+    if options.full:
+        names.append(FULL)
+    return names or [MERGED if stage.recipe.rows.merged else SPLIT]

@@ -1,0 +1,170 @@
+"""A network in training: batches in, weights moved, the state after every epoch."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from embed import libraries
+from evaluate.metrics import macro_f1
+from finetune.augment import mix, mixed_share
+from finetune.average import make_average
+from finetune.checkpoint import capture, restore
+from finetune.lesson import Course, Ends, Epoch, Lesson
+from finetune.loader import Loader
+from finetune.losses import criterion, soft_targets
+from finetune.model import Network
+from finetune.optimiser import make_optimiser
+from finetune.recipe import Recipe
+from finetune.schedule import batches, epoch_order, make_rates
+from finetune.stateful import Averaged, Tuned, in_layout_of
+from finetune.verdict import argmax_at_centre
+from task.errors import InputError
+
+_SHOWN_IDS = 8
+
+
+class Training:
+    """A network in training, with all that changes along the way."""
+
+    def __init__(
+        self,
+        network: Network,
+        lesson: Lesson,
+        recipe: Recipe,
+        ends: Ends | None,
+        device: str,
+        loader: Loader,
+    ) -> None:
+        self.network, self.lesson, self.recipe, self.ends = network, lesson, recipe, ends
+        self._device, self._loader = device, loader
+        learnt = lesson.labels[lesson.part.learn]
+        self._y = libraries.torch().from_numpy(lesson.labels.astype(np.int64))
+        self._steps = len(self._batches(0))
+        self._optimiser = make_optimiser(network.body, network.head, recipe.optimiser)
+        self._rates = make_rates(self._optimiser, recipe.schedule, self._steps)
+        self._average = make_average(
+            network.module, recipe.ema, recipe.schedule.epochs * self._steps
+        )
+        self._loss = criterion(recipe.loss, learnt, lesson.classes, lesson.positive, device)
+        self._learning = [each for part in network.parameters().values() for each in part]
+
+    def over(self, course: Course) -> bool:
+        """Whether there is no further epoch."""
+        schedule, done = self.recipe.schedule, len(course.history)
+        if self.ends is not None:
+            return done >= self.ends.epochs
+        patience = schedule.epochs if schedule.patience is None else schedule.patience
+        return done >= schedule.epochs or done - course.best >= patience
+
+    def epoch(self, epoch: int) -> Epoch:
+        """Learn from every batch of an epoch, counted from 0."""
+        self.network.train()
+        total, rows, rate, at = 0.0, 0, 0.0, -1
+        last = self.lesson.part.learn
+        for step, (which, inputs) in enumerate(self._loader.epoch(self._batches(epoch), epoch)):
+            at = epoch * self._steps + step
+            rate = self._rates.set(at)
+            loss = self._guarded(which, inputs, epoch, step)
+            if not np.isfinite(loss):
+                raise self._lost(f"the loss of step {at + 1} (epoch {epoch + 1}) is {loss}", which)
+            total, rows, last = total + loss * len(which), rows + len(which), which
+        if not all(bool(each.isfinite().all()) for each in self._learning):
+            raise self._lost(f"the weights are no numbers after step {at + 1}", last)
+        score = self.selected(self._answering()) if self._watched() else None
+        return Epoch(epoch + 1, total / rows, score, rate)
+
+    def rated(self, done: Epoch) -> float | None:
+        """How good an epoch is by what the recipe watches; more is better."""
+        watch = self.recipe.schedule.watch
+        if self.ends is not None or watch == "none":
+            return None
+        return done.macro_f1 if watch == "macro-f1" else -done.loss
+
+    def selected(self, network: Network) -> float:
+        """Macro-F1 of a network on the rows that select, through the centre view."""
+        rows = self.lesson.part.select
+        network.eval()
+        decision = argmax_at_centre(
+            network, self.lesson.source, rows, self.recipe, device=self._device
+        )
+        return macro_f1(self.lesson.labels[rows], decision, self.lesson.classes)
+
+    def state(self) -> dict[str, Any]:
+        """The weights that would predict: the average's where there is one."""
+        return self._answering().state(whole=False)
+
+    def captured(self, course: Course) -> dict[str, Any]:
+        """The tree of a checkpoint."""
+        average = None if self._average is None else Averaged(self.network, self._average)
+        return capture(Tuned(self.network), self._optimiser, average, course=asdict(course))
+
+    def restored(self, state: Any) -> dict[str, Any]:
+        """Take over a checkpoint; its progress."""
+        average = None if self._average is None else Averaged(self.network, self._average)
+        progress = restore(state, Tuned(self.network), self._optimiser, average)
+        in_layout_of(self._optimiser)
+        return progress
+
+    def _watched(self) -> bool:
+        return self.ends is None and len(self.lesson.part.select) > 0
+
+    def _answering(self) -> Network:
+        if self._average is None:
+            return self.network
+        return Averaged(self.network, self._average).network
+
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        learn = self.lesson.part.learn
+        order = epoch_order(
+            self.lesson.labels[learn], self.recipe.rows.sampler, self.recipe.seed, epoch
+        )
+        return batches(learn[order], self.recipe.optimiser.batch)
+
+    def _guarded(self, which: np.ndarray, inputs: Any, epoch: int, step: int) -> float:
+        try:
+            return self._step(which, inputs, epoch, step)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"out of memory with batches of {self.recipe.optimiser.batch} on "
+                f"{self._device}: lower optimiser.batch, or model.size, in the recipe; the state "
+                f"after epoch {epoch} is kept"
+            ) from None
+
+    def _step(self, which: np.ndarray, inputs: Any, epoch: int, step: int) -> float:
+        recipe = self.recipe
+        share = mixed_share(recipe.augment.mixup, recipe.seed, epoch, step)
+        inputs = mix(inputs.to(self._device, non_blocking=True), share)
+        y = self._y[which].to(self._device)
+        targets = soft_targets(y, self.lesson.classes, recipe.loss.smoothing, share)
+        self._optimiser.zero_grad()
+        loss = self._loss(self.network(inputs), targets)
+        loss.backward()
+        if recipe.optimiser.gradient_norm is not None:
+            clip = libraries.torch().nn.utils.clip_grad_norm_
+            clip(self._learning, recipe.optimiser.gradient_norm)
+        self._optimiser.step()
+        if self._average is not None:
+            self._average.update(self.network.module)
+        return float(loss.detach())
+
+    def _lost(self, what: str, which: np.ndarray) -> InputError:
+        ids = [str(each) for each in self.lesson.ids[which]]
+        more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
+        return InputError(
+            f"{self.lesson.part.name}: {what}, with the pictures {', '.join(ids[:_SHOWN_IDS])}"
+            f"{more}: lower the rates, or set optimiser.gradient_norm; the state of the epoch "
+            "before is kept"
+        )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    told = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "out of memory" in told
+        or "can't allocate memory" in told
+    )

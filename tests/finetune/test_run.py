@@ -1,0 +1,306 @@
+"""The stage: folds, the system on the leaderboard, final fits, answers; faults as one line."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import cli
+import finetune.run as runner
+from embed import libraries
+from evaluate.calibration import Calibration
+from evaluate.dataset import load_dataset
+from evaluate.runs import load_run
+from finetune.answer import load_tuned
+from finetune.material import How
+from finetune.recipe import RECIPES, Recipe, changed, load_recipe
+from finetune.run import Options, run_finetune
+from finetune.stage import Stage
+from task.config import load_task
+from task.errors import InputError
+from task.manifest import read_manifest
+
+libraries.torch().set_num_threads(1)
+TASK = """
+name = "stripes"
+labels = ["across", "down"]
+positive = "down"
+[images]
+root = "."
+table = "rows.csv"
+id = "id"
+path = "image"
+split = "split"
+[folds]
+count = 3
+repeats = 2
+group = "none"
+[backbone.tiny]
+library = "timm"
+name = "test_vit"
+weights = "random"
+[embed]
+backbones = ["hog", "tiny"]
+views = "center"
+"""
+QUICK = """
+[model]
+backbone = "timm:test_convnext2"
+weights = "random"
+size = 32
+[schedule]
+epochs = 2
+[predict]
+views = "flip"
+"""
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(cli.main, [str(word) for word in words])
+
+
+def draw(folder: Path) -> None:
+    """Pictures of noisy stripes, eight of them for validation, six to predict, one of them torn."""
+    rng = np.random.default_rng(0)
+    lines = ["id,image,label,split"]
+    for number in range(42):
+        down = number % 2
+        stripes = np.tile(np.arange(48) // 6 % 2 * 60 + 60, (48, 1))
+        pixels = (stripes if down else stripes.T)[..., None] + rng.integers(0, 90, (48, 48, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+        split = "train" if number < 28 else "validation" if number < 36 else "test"
+        label = ("across", "down")[down] if number < 36 else ""
+        lines.append(f"{number},{number}.png,{label},{split}")
+    (folder / "41.png").write_bytes((folder / "41.png").read_bytes()[:99])
+    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
+    (folder / "task.toml").write_text(TASK)
+    (folder / "quick.toml").write_text(QUICK)
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stripes")
+    draw(folder)
+    done = run("embed", folder, "--workers", "0")
+    assert done.exit_code == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def archive(embedded: Path, tmp_path: Path) -> Path:
+    """A copy of its own."""
+    folder = tmp_path / "archive"
+    shutil.copytree(embedded, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tuned(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive with a probe, and all folds of a recipe."""
+    folder = tmp_path_factory.mktemp("tuned") / "archive"
+    shutil.copytree(embedded, folder)
+    assert run("probe", folder, "--probe", "ridge", "--features", "hog").exit_code == 0
+    done = finetune(folder, "--fold", "all")
+    assert done.exit_code == 0, done.stderr
+    return folder
+
+
+def finetune(folder: Path, *words: str, recipe: str | None = None) -> Result:
+    name = recipe or str(folder / "quick.toml")
+    fixed = ("--device", "cpu", "--workers", "0")
+    return run("finetune", folder, "--recipe", name, *fixed, *words)
+
+
+def test_the_system_stands_on_the_leaderboard_beside_the_probe(tuned: Path) -> None:
+    done = finetune(tuned, "--fold", "all", "--json")
+    record = json.loads(done.stdout)
+    assert [line["part"] for line in record["parts"]] == ["fold-0", "fold-1", "fold-2"]
+    assert all(line["rows"] == 12 for line in record["parts"])
+    assert "fold-2: trained before" in done.stderr
+    names = {line["system"] for line in record["leaderboard"]}
+    assert names == {"quick", "ridge-hog", "selected"}
+    run_ = load_run(load_task(tuned), "quick")
+    assert run_.record["kind"] == "finetune"
+    found = run_.predictions()
+    assert found.oof.shape == (1, 36, 2) and np.isfinite(found.oof).all()
+    assert found.oof_views is not None and found.oof_views.shape == (1, 36, 2, 2)
+    assert np.isfinite(found.test).all(1).tolist() == [True] * 5 + [False]
+
+
+def test_an_ensemble_takes_one_repeat_beside_two(tuned: Path) -> None:
+    done = run("ensemble", tuned, "--method", "greedy", "--name", "both", "--json")
+    assert done.exit_code == 0, done.stderr
+    names = {line["system"] for line in json.loads(done.stdout)["leaderboard"]}
+    assert names >= {"both", "quick", "ridge-hog"}
+    assert load_run(load_task(tuned), "both").predictions().oof.shape[0] == 1
+
+
+def outcome_of(folder: Path, labels: Callable[[Any], np.ndarray], name: str = "fold-0") -> Any:
+    dataset = load_dataset(load_task(folder))
+    dataset = replace(dataset, labels=labels(dataset))
+    recipe = load_recipe(str(folder / "quick.toml"))
+    with Stage(dataset, recipe, How("cpu", 0)) as running:
+        return running.outcome(name)
+
+
+def test_labels_of_the_reported_fold_change_nothing(archive: Path, tmp_path: Path) -> None:
+    other = tmp_path / "planted"
+    shutil.copytree(archive, other)
+
+    def planted(fold: int) -> Callable[[Any], np.ndarray]:
+        return lambda dataset: np.where(dataset.fold[0] == fold, 1 - dataset.labels, dataset.labels)
+
+    plain = outcome_of(archive, lambda dataset: dataset.labels)
+    moved = outcome_of(other, planted(0))
+    assert (moved.epoch, moved.history, moved.digest) == (plain.epoch, plain.history, plain.digest)
+    assert np.array_equal(moved.logits, plain.logits, equal_nan=True)
+    # The same labels do change what a fold learns that has them to learn from.
+    assert (
+        outcome_of(other, planted(0), "fold-1").digest
+        != outcome_of(archive, lambda dataset: dataset.labels, "fold-1").digest
+    )
+
+
+def test_a_final_fit_takes_the_folds_epochs_and_answers(tuned: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    shutil.copytree(tuned, folder)
+    before = load_run(load_task(folder), "quick")
+    done = finetune(folder, "--full", "--json")
+    assert done.exit_code == 0, done.stderr
+    (part,) = json.loads(done.stdout)["parts"]
+    epochs = sorted(each["epoch"] for each in before.record["networks"])
+    assert (part["part"], part["epochs"], part["macro_f1"]) == ("full", epochs[1], None)
+    after = load_run(load_task(folder), "quick")
+    assert [each["part"] for each in after.record["networks"]] == ["full"]
+    assert np.array_equal(after.predictions().oof, before.predictions().oof)
+    assert not np.array_equal(after.predictions().test, before.predictions().test, equal_nan=True)
+    # The folds alone do not take the answers back. People see both tables.
+    done = finetune(folder, "--fold", "all")
+    assert done.stdout.startswith("part")
+    assert "95 % interval" in done.stdout and "recommended: " in done.stdout
+    assert len(load_run(load_task(folder), "quick").record["networks"]) == 1
+
+
+def test_a_stored_system_answers_pictures_as_it_did(tuned: Path) -> None:
+    task = load_task(tuned)
+    run_ = load_run(task, "quick")
+    loaded = load_tuned(task, run_.record)
+    known = {entry.id: entry for entry in read_manifest(task)}
+    stored = run_.predictions()
+    entries = [known[id_] for id_ in stored.test_ids.tolist()]
+    files = [(each.path, each.digest if each.usable else "") for each in entries]
+    logits, vote = loaded.logits(task.root, files, task.work / "finetune", device="cpu")
+    assert vote is None
+    proba = Calibration(**run_.record["calibration"]).apply(logits)
+    np.testing.assert_allclose(proba, stored.test, atol=1e-6)
+
+
+def test_changed_weights_of_a_system_are_refused(tuned: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    shutil.copytree(tuned, folder)
+    file = folder / "work/finetune/quick/fold-1/weights.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    task = load_task(folder)
+    loaded = load_tuned(task, load_run(task, "quick").record)
+    with pytest.raises(InputError, match=r"weights\.safetensors has changed"):
+        loaded.logits(task.root, [], task.work, device="cpu")
+
+
+def test_without_a_flag_validation_selects_and_the_figure_says_so(archive: Path) -> None:
+    done = finetune(archive)
+    assert done.exit_code == 0, done.stderr
+    assert "the validation rows chose the epoch" in done.stderr
+    file = archive / "work/finetune/quick/split/answers.csv"
+    assert f"wrote {file}" in done.stderr
+    lines = file.read_text().splitlines()
+    assert lines[0] == "id,label,p_across,p_down" and len(lines) == 7
+    assert lines[-1].endswith(",,")
+    assert not (archive / "work/runs/quick").exists()
+
+
+def test_cached_tokens_serve_a_last_block(archive: Path) -> None:
+    text = '[model]\nbackbone = "tiny"\nunfreeze = "last-block"\n[schedule]\nepochs = 2\n'
+    draws = "[augment]\nrotation = 10.0\njitter = [0.2, 0.2, 0.2, 0.1]\n"
+    (archive / "block.toml").write_text(text + draws)
+    done = finetune(archive, "--fold", "all", "--from-cache", recipe=str(archive / "block.toml"))
+    assert done.exit_code == 0, done.stderr
+    task = load_task(archive)
+    run_ = load_run(task, "block@cache")
+    # The same weights answer pixels, end to end.
+    known = {entry.id: entry for entry in read_manifest(task)}
+    stored = run_.predictions()
+    entry = known[str(stored.test_ids[0])]
+    loaded = load_tuned(task, run_.record)
+    files = [(entry.path, entry.digest)]
+    logits, _ = loaded.logits(task.root, files, task.work, device="cpu")
+    proba = Calibration(**run_.record["calibration"]).apply(logits)
+    # Tokens are stored in half precision.
+    np.testing.assert_allclose(proba[0], stored.test[0], atol=2e-3)
+
+
+def small(recipe: Recipe) -> Recipe:
+    """The recipe for one epoch on a network of toy size."""
+    whole = recipe.model.unfreeze == "all" and recipe.model.start == "random"
+    size = {"model.size": 32} if whole else {"model.size": None}
+    return changed(
+        recipe,
+        {
+            "model.backbone": "timm:test_convnext2" if whole else "tiny",
+            "model.weights": "random" if whole else "pretrained",
+            "schedule.epochs": 1,
+            "schedule.warm_up": 0.0,
+            **size,
+        },
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs_an_epoch(
+    name: str, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "load_recipe", lambda name: small(load_recipe(name)))
+    options = Options(name, device="cpu", workers=0)
+    done = run_finetune(load_task(archive), options)
+    (line,) = done.parts
+    assert line.epochs == 1 and np.isfinite(line.loss)
+    assert done.answers is not None
+    unreadable = done.answers.read_text().splitlines()[-1]
+    blank = load_recipe(name).rows.unreadable == "blank"
+    assert unreadable.endswith(",,") is not blank
+
+
+FAULTS = [
+    (["--fold", "7"], "no fold '7'", "use all, or one of 0 to 2"),
+    (["--full"], "0 of 3 folds of quick are trained", "--fold all first"),
+    (["--device", "gpu"], "unknown device 'gpu'", "use cpu, cuda"),
+    (["--from-cache"], "the cache serves frozen blocks only", "leave out --from-cache"),
+    (["--recipe", "demo-tyni"], "unknown recipe 'demo-tyni'", "did you mean 'demo-tiny'"),
+]
+
+
+@pytest.mark.parametrize(("words", "what", "remedy"), FAULTS, ids=lambda value: str(value)[:20])
+def test_a_fault_is_one_line(archive: Path, words: list[str], what: str, remedy: str) -> None:
+    done = finetune(archive, *words)
+    assert done.exit_code == 1 and not done.stdout
+    told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1
+    assert what in told[0] and remedy in told[0]
+
+
+def test_changed_settings_are_named(tuned: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    shutil.copytree(tuned, folder)
+    (folder / "quick.toml").write_text(QUICK.replace("epochs = 2", "epochs = 3"))
+    done = finetune(folder, "--fold", "0")
+    assert done.exit_code == 1
+    assert "recipe.schedule.epochs was 2 and is now 3" in done.stderr
+    assert "delete that folder" in done.stderr
