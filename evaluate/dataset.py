@@ -25,6 +25,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over ids and pictures: answers for rows with another one are about others."""
+        pictures = ["" if key is None else key.hex() for key in self.keys]
+        return _digest(*self.ids, *pictures)
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 from scipy.special import softmax
 
-from evaluate.predictions import Predictions, check_shared_folds
+from evaluate.predictions import Predictions, check_same_rows
 from task.config import nearest
 from task.errors import InputError
 
@@ -68,7 +68,7 @@ def members_of(systems: Sequence[Predictions]) -> Members:
     """
     if len(systems) < 2:
         raise InputError("an ensemble needs two systems: run more probes, or name two")
-    check_shared_folds(list(systems))
+    check_same_rows(list(systems))
     repeats = min(len(one.fold) for one in systems)
     held = np.stack([_logs(one.oof[:repeats]) for one in systems])
     return Members(

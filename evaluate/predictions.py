@@ -172,15 +172,30 @@ def check_shared_folds(members: "list[Predictions]") -> None:
     """
     first = members[0]
     for other in members[1:]:
-        for name in ("classes", "ids", "labels", "test_ids"):
-            if not np.array_equal(getattr(first, name), getattr(other, name)):
-                raise InputError(
-                    f"{first.system!r} and {other.system!r} differ in {name}: they were trained "
-                    "for different tables; run both again"
-                )
+        for name in ("classes", "ids", "labels"):
+            _check_equal(first, other, name)
         shared = min(len(first.fold), len(other.fold))
         if not np.array_equal(first.fold[:shared], other.fold[:shared]):
             raise InputError(
                 f"{first.system!r} and {other.system!r} were held out in different folds: "
                 "run both again"
             )
+
+
+def check_same_rows(members: "list[Predictions]") -> None:
+    """Refuse systems that cannot be combined: held out differently, or for other rows to predict.
+
+    Raises:
+        InputError: as `check_shared_folds`, or the rows to predict differ.
+    """
+    check_shared_folds(members)
+    for other in members[1:]:
+        _check_equal(members[0], other, "test_ids")
+
+
+def _check_equal(first: Predictions, other: Predictions, name: str) -> None:
+    if not np.array_equal(getattr(first, name), getattr(other, name)):
+        raise InputError(
+            f"{first.system!r} and {other.system!r} differ in {name}: they were trained for "
+            "different tables; run both again"
+        )

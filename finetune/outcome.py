@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ _OF_THE_RUN = ("device",)
 class Outcome:
     """A trained part: logits (n + m, V, K) of the labelled rows and of those to predict, NaN where
     a row was learnt or has no picture; the epoch that was kept; the digest of the weights; the
-    backbone and the preprocessing beneath.
+    backbone and the preprocessing beneath; the digest of the rows to predict.
     """
 
     folder: Path
@@ -39,6 +39,7 @@ class Outcome:
     seconds: float
     digest: str
     made_of: Mapping[str, Any]
+    to_predict: str
 
     @property
     def part(self) -> str:
@@ -57,6 +58,7 @@ def save_outcome(
     trained: Trained,
     logits: np.ndarray,
     made_of: Mapping[str, Any],
+    to_predict: str,
 ) -> Outcome:
     """Write a finished part.
 
@@ -66,38 +68,56 @@ def save_outcome(
     from safetensors.torch import save
 
     weights = save(dict(trained.state))
-    rows = io.BytesIO()
-    np.save(rows, logits, allow_pickle=False)
-    digests = {WEIGHTS: _sha256(weights), LOGITS: _sha256(rows.getvalue())}
-    record = {
-        "settings": settings,
-        "epoch": trained.epoch,
-        "tuned": trained.tuned,
-        "seconds": trained.seconds,
-        "history": [asdict(each) for each in trained.history],
-        "made_of": made_of,
-        "digests": digests,
-    }
-    try:
-        write_whole(folder / WEIGHTS, weights)
-        write_whole(folder / LOGITS, rows.getvalue())
-        write_whole(folder / CURVES, _curves(trained.history))
-        write_whole(folder / RECORD, f"{json.dumps(record, indent=2)}\n".encode())
-    except OSError as error:
-        raise InputError(
-            f"cannot write {folder}: {error.strerror or error}: make room and run the same command "
-            "again, the last epoch is kept"
-        ) from None
-    return Outcome(
+    done = Outcome(
         folder,
         logits,
         trained.epoch,
         trained.history,
         trained.tuned,
         trained.seconds,
-        digests[WEIGHTS],
+        _sha256(weights),
         made_of,
+        to_predict,
     )
+    _write(done, settings, {WEIGHTS: weights, CURVES: _curves(trained.history)})
+    return done
+
+
+def renew_outcome(
+    one: Outcome, settings: Mapping[str, Any], logits: np.ndarray, to_predict: str
+) -> Outcome:
+    """Write a finished part with logits for other rows to predict.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    renewed = replace(one, logits=logits, to_predict=to_predict)
+    _write(renewed, settings, {})
+    return renewed
+
+
+def _write(one: Outcome, settings: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    rows = io.BytesIO()
+    np.save(rows, one.logits, allow_pickle=False)
+    record = {
+        "settings": settings,
+        "epoch": one.epoch,
+        "tuned": one.tuned,
+        "seconds": one.seconds,
+        "history": [asdict(each) for each in one.history],
+        "made_of": one.made_of,
+        "to_predict": one.to_predict,
+        "digests": {WEIGHTS: one.digest, LOGITS: _sha256(rows.getvalue())},
+    }
+    text = f"{json.dumps(record, indent=2)}\n".encode()
+    try:
+        for name, content in {**files, LOGITS: rows.getvalue(), RECORD: text}.items():
+            write_whole(one.folder / name, content)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {one.folder}: {error.strerror or error}: make room and run the same "
+            "command again, the last epoch is kept"
+        ) from None
 
 
 def load_outcome(folder: Path, settings: Mapping[str, Any]) -> Outcome | None:
@@ -121,6 +141,7 @@ def load_outcome(folder: Path, settings: Mapping[str, Any]) -> Outcome | None:
             float(record["seconds"]),
             str(record["digests"][WEIGHTS]),
             dict(record["made_of"]),
+            str(record["to_predict"]),
         )
     except FileNotFoundError as error:
         if error.filename and Path(error.filename).name == RECORD:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -76,13 +76,14 @@ def keep_system(
     recipe: Recipe,
     system: str,
     features: str,
-    device: str,
+    how: Mapping[str, Any],
     folds: Sequence[Outcome],
-    final: Outcome | None,
+    networks: Sequence[Outcome],
 ) -> Predictions:
     """Put the folds together into a system with one repeat of out-of-fold predictions, and save it.
 
-    The rows to predict are answered by the final network, or by the mean of the folds' networks.
+    The rows to predict are answered by the mean of `networks`: the final one, or those of the
+    folds. `how` it was trained is kept in the record.
     """
     views = view_set(recipe.predict.views)
     n = len(dataset)
@@ -90,7 +91,6 @@ def keep_system(
     for fold, one in enumerate(folds):
         inside = dataset.fold[0] == fold
         held[inside] = one.logits[:n][inside]
-    networks = [*folds] if final is None else [final]
     unlabelled = averaged(np.stack([one.logits[n:] for one in networks]), 0)
     record = {
         **common_record(dataset, system, recipe.predict.cut, recipe.seed),
@@ -107,17 +107,22 @@ def keep_system(
             for one in networks
         ],
         "made_of": dict(networks[0].made_of),
-        "device": device,
+        "to_predict": dataset.unlabelled.digest,
+        **how,
         "complexity": _COMPLEXITY + len(networks),
-        "seconds": sum(one.seconds for one in (*folds, *([] if final is None else [final]))),
+        "seconds": sum({one.folder: one.seconds for one in (*folds, *networks)}.values()),
     }
     record["versions"] |= {name: version(name) for name in ("torch", "timm")}
     vote = recipe.predict.combine == "vote"
     several = len(views) > 1
+    # As they come from the networks: what is remembered of pictures that need no second look.
+    answers = {"logits": averaged(unlabelled, 1)}
+    if vote:
+        answers["answer"] = voted(unlabelled, views, dataset.positive)
     done = assemble(
         dataset,
         averaged(held, 1)[None],
-        averaged(unlabelled, 1),
+        answers["logits"],
         origin(record),
         method=recipe.predict.cut,
         decision=voted(held, views, dataset.positive)[None] if vote else None,
@@ -125,7 +130,7 @@ def keep_system(
         unlabelled_views=unlabelled if several else None,
     )
     record |= decided(done)
-    save_run(dataset.task, system, record, done.predictions)
+    save_run(dataset.task, system, record, done.predictions, answers)
     return done.predictions
 
 

@@ -80,12 +80,13 @@ def run_finetune(
     how = How(device, options.workers, options.from_cache)
     with Stage(dataset, recipe, how, notify=notify, progress=progress) as stage:
         done = [stage.outcome(name) for name in _asked(stage, options)]
-        folds, final = stage.finished_folds(), stage.finished_final()
+        folds, networks = stage.finished_folds(), stage.answering()
     views = view_set(recipe.predict.views)
     lines = [line_of(dataset, recipe, views, one) for one in done]
     board, answers, notes = None, None, []
     if len(folds) == dataset.folds and done[-1].part != SPLIT:
-        keep_system(dataset, recipe, stage.system, stage.described, device, folds, final)
+        made = {"device": device, "from_cache": options.from_cache}
+        keep_system(dataset, recipe, stage.system, stage.described, made, folds, networks)
         warnings, caution = beware(dataset, notify)
         seconds = time.monotonic() - started
         board = leaderboard(

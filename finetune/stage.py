@@ -13,14 +13,21 @@ from embed.backbones import Backbone
 from embed.job import Notify
 from embed.progress import Progress, silent
 from embed.views import view_set
-from evaluate.dataset import Dataset, Rows
+from evaluate.dataset import Dataset
 from finetune.checkpoint import Checkpoints
 from finetune.material import How, material, start_at_probe
 from finetune.model import Network, backbone_of, build_network
-from finetune.outcome import Outcome, load_outcome, made_of, save_outcome
-from finetune.recipe import Recipe
+from finetune.outcome import (
+    Outcome,
+    load_outcome,
+    made_of,
+    read_weights,
+    renew_outcome,
+    save_outcome,
+)
+from finetune.recipe import FROM_CACHE, Recipe
 from finetune.split import Part, by_fold, by_split, full, median_epoch
-from finetune.train import Ends, Lesson, train
+from finetune.train import Ends, Lesson, Trained, train
 from finetune.verdict import Looks, logits_of
 from task.errors import InputError
 
@@ -40,7 +47,7 @@ class Stage:
         progress: Progress = silent,
     ) -> None:
         self.dataset, self.recipe = dataset, recipe
-        self.system = recipe.name + ("@cache" if how.from_cache else "")
+        self.system = recipe.name + (FROM_CACHE if how.from_cache else "")
         self._how = how
         self._notify, self._progress = notify, progress
         self._held = ExitStack()
@@ -65,21 +72,30 @@ class Stage:
             self._notify(f"{name}: trained before")
             # Left where a run was killed between the two.
             Checkpoints(self._folder(name) / "state", {}).clear()
-            return known
+            return self._up_to_date(known, settings)
         return self._trained(name, ends, settings)
 
     def finished_folds(self) -> list[Outcome]:
         """The folds that are trained."""
-        found = [self._finished(f"fold-{fold}") for fold in range(self.dataset.folds)]
-        return [one for one in found if one is not None]
+        return [one for name in self._folds() if (one := self._finished(name))]
 
-    def finished_final(self) -> Outcome | None:
-        """The network of all rows, if it is trained for the epochs that the folds now say."""
+    def answering(self) -> list[Outcome]:
+        """The networks for the rows to predict: that of all labelled rows, if it is trained for
+        the epochs that the folds now say, else those of the folds.
+        """
+        for name, ends in self._finals():
+            final = self._finished(name, ends)
+            if final is not None:
+                return [self._up_to_date(final, self._settings(name, ends))]
+        return [
+            self._up_to_date(one, self._settings(one.part, None)) for one in self.finished_folds()
+        ]
+
+    def _finals(self) -> Iterator[tuple[str, Ends | None]]:
         if len(self.finished_folds()) == self.dataset.folds:
-            found = self._finished(FULL, self._ends())
-            if found is not None:
-                return found
-        return self._finished(MERGED) if self.recipe.rows.merged else None
+            yield FULL, self._ends()
+        if self.recipe.rows.merged:
+            yield MERGED, None
 
     def _finished(self, name: str, ends: Ends | None = None) -> Outcome | None:
         try:
@@ -87,6 +103,9 @@ class Stage:
         except InputError:
             # Of other settings, or damaged: whoever asks for that very part is told.
             return None
+
+    def _folds(self) -> list[str]:
+        return [f"fold-{fold}" for fold in range(self.dataset.folds)]
 
     @cached_property
     def _backbone(self) -> Backbone:
@@ -119,49 +138,65 @@ class Stage:
     def _trained(self, name: str, ends: Ends | None, settings: dict[str, Any]) -> Outcome:
         start = self._start
         network, source = self._material
-        n = len(self.dataset)
+        n, to_predict = len(self.dataset), self.dataset.unlabelled
         part = self._part(name, np.asarray(source.readable)[:n])
-        self._network.load_state(start)
+        network.load_state(start)
         if self.recipe.model.start == "probe":
-            start_at_probe(self.dataset, self.recipe, self._network, self._backbone, part.learn)
-        device = self._how.device
-        rows = {"learn": _digest(part.learn), "select": _digest(part.select)}
-        given = {**settings, "rows": rows, "weights": network.digest, "device": device}
-        checkpoints = Checkpoints(self._folder(name) / "state", given)
-        lesson = Lesson(
-            source,
-            self.dataset.labels,
-            self.dataset.labelled.ids,
-            len(self.dataset.classes),
-            self.dataset.positive,
-            part,
-        )
+            start_at_probe(self.dataset, self.recipe, network, self._backbone, part.learn)
+        digests = {"learn": _digest(part.learn), "select": _digest(part.select)}
+        given = {"rows": digests, "weights": network.digest, "device": self._how.device}
+        checkpoints = Checkpoints(self._folder(name) / "state", {**settings, **given})
+        trained = self._learnt(network, source, part, ends, checkpoints)
+        seen = np.concatenate([part.select, part.report, n + np.arange(len(to_predict))])
+        found = self._answers(network, source, seen)
+        logits = np.full((n + len(to_predict), *found.shape[1:]), np.nan)
+        logits[seen] = found
+        origin = made_of(self._network)
+        folder = self._folder(name)
+        done = save_outcome(folder, settings, trained, logits, origin, to_predict.digest)
+        checkpoints.clear()
+        return done
+
+    def _learnt(
+        self,
+        network: Network,
+        source: Looks,
+        part: Part,
+        ends: Ends | None,
+        checkpoints: Checkpoints,
+    ) -> Trained:
+        dataset = self.dataset
+        classes, positive = len(dataset.classes), dataset.positive
+        lesson = Lesson(source, dataset.labels, dataset.labelled.ids, classes, positive, part)
         epochs = self.recipe.schedule.epochs if ends is None else ends.epochs
-        with self._progress(name, epochs) as advance:
-            trained = train(
+        with self._progress(part.name, epochs) as advance:
+            return train(
                 network,
                 lesson,
                 self.recipe,
                 ends=ends,
-                device=device,
+                device=self._how.device,
                 workers=self._how.drawing,
                 checkpoints=checkpoints,
                 advance=advance,
             )
-        logits = self._answers(network, source, part)
-        done = save_outcome(self._folder(name), settings, trained, logits, made_of(self._network))
-        checkpoints.clear()
-        return done
 
-    def _answers(self, network: Network, source: Looks, part: Part) -> np.ndarray:
-        """Logits (n + m, V, K) of all rows that were not learnt, NaN for the others."""
-        n, m = len(self.dataset), len(self.dataset.unlabelled)
+    def _up_to_date(self, one: Outcome, settings: dict[str, Any]) -> Outcome:
+        """A finished part, with answers for the rows to predict as they are now."""
+        n, to_predict = len(self.dataset), self.dataset.unlabelled
+        if one.to_predict == to_predict.digest:
+            return one
+        self._notify(f"{one.part}: other rows to predict than before, answering them")
+        network, source = self._material
+        network.to(self._how.device).load_state(read_weights(one.weights, one.digest))
+        found = self._answers(network, source, n + np.arange(len(to_predict)))
+        logits = np.concatenate([one.logits[:n], found])
+        return renew_outcome(one, settings, logits, to_predict.digest)
+
+    def _answers(self, network: Network, source: Looks, rows: np.ndarray) -> np.ndarray:
+        """Logits (r, V, K) of rows through all views."""
         views = range(len(view_set(self.recipe.predict.views)))
-        rows = np.concatenate([part.select, part.report, np.arange(n, n + m)])
-        found = logits_of(network, source, rows, views, device=self._how.device)
-        out = np.full((n + m, *found.shape[1:]), np.nan)
-        out[rows] = found
-        return out
+        return logits_of(network, source, rows, views, device=self._how.device)
 
     def _part(self, name: str, readable: np.ndarray) -> Part:
         rows = self.recipe.rows
@@ -192,23 +227,14 @@ class Stage:
             "part": name,
             "labels": dataset.labels_digest,
             "folds": dataset.folds_digest,
-            "pictures": self._pictures(),
+            "pictures": dataset.labelled.digest,
         }
         if ends is not None:
             settings["ends"] = {"epochs": ends.epochs, "tuned": ends.tuned}
         return settings
 
-    def _pictures(self) -> str:
-        rows = (self.dataset.labelled, self.dataset.unlabelled)
-        words = [f"{id_} {key and key.hex()}" for each in rows for id_, key in _keyed(each)]
-        return sha256("\n".join(words).encode("utf-8", "surrogateescape")).hexdigest()
-
     def _folder(self, name: str) -> Path:
         return self.dataset.task.work / "finetune" / self.system / name
-
-
-def _keyed(rows: Rows) -> Iterator[tuple[str, bytes | None]]:
-    return zip(rows.ids.tolist(), rows.keys, strict=True)
 
 
 def _digest(rows: np.ndarray) -> str:

@@ -21,6 +21,8 @@ from task.texts import text_cache
 # What a cache's request says of the libraries and the decoding, known before weights are loaded.
 _KNOWN_AHEAD = ("format", "decode", "versions")
 _TEXT = text_cache("")
+# The descriptor that costs least, so that every picture is decoded and has a status.
+_LOOKING = "hog"
 
 
 def embed_new(
@@ -33,8 +35,9 @@ def embed_new(
 ) -> Task:
     """Embed every picture below `images` through the backbones in `sources`.
 
-    `sources` maps backbones to the digests of the fingerprints to reproduce. Returns the archive as
-    a task of its own, whose work folder lies in the task's work/new.
+    `sources` maps backbones to the digests of the fingerprints to reproduce; without any, pictures
+    are only looked at, for networks that see them themselves. Returns the archive as a task of its
+    own, whose work folder lies in the task's work/new.
 
     Raises:
         InputError: no such folder, or this machine's weights or libraries give other numbers.
@@ -45,11 +48,12 @@ def embed_new(
     archive = _archive(task, root)
     for record in wanted.values():
         _check_ahead(archive, record, how.device or default_device())
-    for (views, layers, precision), names in _alike(wanted).items():
+    alike = _alike(wanted) or {("center", "pooled", "auto"): [_LOOKING]}
+    for (views, layers, precision), names in alike.items():
         part = _asking(archive, tuple(names), views, layers)
         options = replace(how, precision=precision)
         embed(part, options, notify=_without_folds(notify), progress=progress)
-        for name in names:
+        for name in wanted.keys() & set(names):
             _check_after(part, name, wanted[name])
     return archive
 

@@ -16,7 +16,8 @@ from evaluate.dataset import Dataset, Rows, load_dataset
 from predict.archive import embed_new
 from predict.checks import changed_since, check_sound
 from predict.submission import probability
-from predict.systems import Answers, System, load_system
+from predict.system import Answers, Means, System
+from predict.systems import load_system
 from predict.tables import Cells, named_few, probability_columns, write_answers
 from task.config import Task
 from task.errors import InputError
@@ -89,7 +90,7 @@ def predict(
     """
     started = time.monotonic()
     dataset = load_dataset(task)
-    loaded = load_system(dataset, system)
+    loaded = load_system(dataset, system, Means(device, workers, progress))
     if images is None:
         rows, entries, answers = _of_task(dataset, loaded)
     else:
@@ -159,11 +160,11 @@ def _of_folder(
 ) -> tuple[Rows, list[Entry], Answers]:
     """All pictures below a folder, embedded as the system's own were."""
     check_sound(system, dataset)
-    archive = embed_new(dataset.task, images, system.sources, how, notify, progress)
+    archive = embed_new(dataset.task, images, system.source.caches, how, notify, progress)
     entries = read_manifest(archive)
     rows = Rows(
         np.array([entry.id for entry in entries], np.str_),
         [bytes.fromhex(entry.digest) if entry.usable else None for entry in entries],
         [None] * len(entries),
     )
-    return rows, entries, system.answer(rows, archive.work / "cache")
+    return rows, entries, system.answer(rows, archive)

@@ -21,7 +21,8 @@ from predict.checks import (
     select,
     shares,
 )
-from predict.systems import Answers, System, load_system
+from predict.system import Answers, System
+from predict.systems import load_system
 from predict.tables import (
     Cells,
     Form,

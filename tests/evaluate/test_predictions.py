@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluate.predictions import Predictions, check_shared_folds
+from evaluate.predictions import Predictions, check_same_rows, check_shared_folds
 
 
 def equal(one: Predictions, other: Predictions) -> bool:
@@ -151,3 +151,7 @@ def test_systems_of_one_table_and_one_cut_go_together(draw_dataset, draw_system,
     fault_of(lambda: check_shared_folds([one, other]), "'one'", "differ in ids")
     relabelled = replace(two, labels=1 - two.labels)
     fault_of(lambda: check_shared_folds([one, two, relabelled]), "differ in labels")
+    # They stand on one leaderboard, but nobody can combine what they say of other rows.
+    asked = replace(two, test_ids=np.char.add("x", two.test_ids))
+    check_shared_folds([one, asked])
+    fault_of(lambda: check_same_rows([one, asked]), "differ in test_ids")

@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-from PIL import Image
+from click.testing import Result
 
-import cli
 import finetune.run as runner
-from embed import libraries
 from evaluate.calibration import Calibration
 from evaluate.dataset import load_dataset
 from evaluate.runs import load_run
@@ -27,98 +24,12 @@ from task.config import load_task
 from task.errors import InputError
 from task.manifest import read_manifest
 
-libraries.torch().set_num_threads(1)
-TASK = """
-name = "stripes"
-labels = ["across", "down"]
-positive = "down"
-[images]
-root = "."
-table = "rows.csv"
-id = "id"
-path = "image"
-split = "split"
-[folds]
-count = 3
-repeats = 2
-group = "none"
-[backbone.tiny]
-library = "timm"
-name = "test_vit"
-weights = "random"
-[embed]
-backbones = ["hog", "tiny"]
-views = "center"
-"""
-QUICK = """
-[model]
-backbone = "timm:test_convnext2"
-weights = "random"
-size = 32
-[schedule]
-epochs = 2
-[predict]
-views = "flip"
-"""
+Command = Callable[..., Result]
 
 
-def run(*words: str | Path) -> Result:
-    return CliRunner().invoke(cli.main, [str(word) for word in words])
-
-
-def draw(folder: Path) -> None:
-    """Pictures of noisy stripes, eight of them for validation, six to predict, one of them torn."""
-    rng = np.random.default_rng(0)
-    lines = ["id,image,label,split"]
-    for number in range(42):
-        down = number % 2
-        stripes = np.tile(np.arange(48) // 6 % 2 * 60 + 60, (48, 1))
-        pixels = (stripes if down else stripes.T)[..., None] + rng.integers(0, 90, (48, 48, 3))
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
-        split = "train" if number < 28 else "validation" if number < 36 else "test"
-        label = ("across", "down")[down] if number < 36 else ""
-        lines.append(f"{number},{number}.png,{label},{split}")
-    (folder / "41.png").write_bytes((folder / "41.png").read_bytes()[:99])
-    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
-    (folder / "task.toml").write_text(TASK)
-    (folder / "quick.toml").write_text(QUICK)
-
-
-@pytest.fixture(scope="session")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stripes")
-    draw(folder)
-    done = run("embed", folder, "--workers", "0")
-    assert done.exit_code == 0, done.stderr
-    return folder
-
-
-@pytest.fixture
-def archive(embedded: Path, tmp_path: Path) -> Path:
-    """A copy of its own."""
-    folder = tmp_path / "archive"
-    shutil.copytree(embedded, folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tuned(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive with a probe, and all folds of a recipe."""
-    folder = tmp_path_factory.mktemp("tuned") / "archive"
-    shutil.copytree(embedded, folder)
-    assert run("probe", folder, "--probe", "ridge", "--features", "hog").exit_code == 0
-    done = finetune(folder, "--fold", "all")
-    assert done.exit_code == 0, done.stderr
-    return folder
-
-
-def finetune(folder: Path, *words: str, recipe: str | None = None) -> Result:
-    name = recipe or str(folder / "quick.toml")
-    fixed = ("--device", "cpu", "--workers", "0")
-    return run("finetune", folder, "--recipe", name, *fixed, *words)
-
-
-def test_the_system_stands_on_the_leaderboard_beside_the_probe(tuned: Path) -> None:
+def test_the_system_stands_on_the_leaderboard_beside_the_probe(
+    tuned: Path, finetune: Command
+) -> None:
     done = finetune(tuned, "--fold", "all", "--json")
     record = json.loads(done.stdout)
     assert [line["part"] for line in record["parts"]] == ["fold-0", "fold-1", "fold-2"]
@@ -134,7 +45,7 @@ def test_the_system_stands_on_the_leaderboard_beside_the_probe(tuned: Path) -> N
     assert np.isfinite(found.test).all(1).tolist() == [True] * 5 + [False]
 
 
-def test_an_ensemble_takes_one_repeat_beside_two(tuned: Path) -> None:
+def test_an_ensemble_takes_one_repeat_beside_two(tuned: Path, run: Command) -> None:
     done = run("ensemble", tuned, "--method", "greedy", "--name", "both", "--json")
     assert done.exit_code == 0, done.stderr
     names = {line["system"] for line in json.loads(done.stdout)["leaderboard"]}
@@ -168,7 +79,9 @@ def test_labels_of_the_reported_fold_change_nothing(archive: Path, tmp_path: Pat
     )
 
 
-def test_a_final_fit_takes_the_folds_epochs_and_answers(tuned: Path, tmp_path: Path) -> None:
+def test_a_final_fit_takes_the_folds_epochs_and_answers(
+    tuned: Path, tmp_path: Path, finetune: Command
+) -> None:
     folder = tmp_path / "archive"
     shutil.copytree(tuned, folder)
     before = load_run(load_task(folder), "quick")
@@ -215,7 +128,9 @@ def test_changed_weights_of_a_system_are_refused(tuned: Path, tmp_path: Path) ->
         loaded.logits(task.root, [], task.work, device="cpu")
 
 
-def test_without_a_flag_validation_selects_and_the_figure_says_so(archive: Path) -> None:
+def test_without_a_flag_validation_selects_and_the_figure_says_so(
+    archive: Path, finetune: Command
+) -> None:
     done = finetune(archive)
     assert done.exit_code == 0, done.stderr
     assert "the validation rows chose the epoch" in done.stderr
@@ -227,7 +142,7 @@ def test_without_a_flag_validation_selects_and_the_figure_says_so(archive: Path)
     assert not (archive / "work/runs/quick").exists()
 
 
-def test_cached_tokens_serve_a_last_block(archive: Path) -> None:
+def test_cached_tokens_serve_a_last_block(archive: Path, finetune: Command) -> None:
     text = '[model]\nbackbone = "tiny"\nunfreeze = "last-block"\n[schedule]\nepochs = 2\n'
     draws = "[augment]\nrotation = 10.0\njitter = [0.2, 0.2, 0.2, 0.1]\n"
     (archive / "block.toml").write_text(text + draws)
@@ -288,7 +203,9 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("words", "what", "remedy"), FAULTS, ids=lambda value: str(value)[:20])
-def test_a_fault_is_one_line(archive: Path, words: list[str], what: str, remedy: str) -> None:
+def test_a_fault_is_one_line(
+    archive: Path, words: list[str], what: str, remedy: str, finetune: Command
+) -> None:
     done = finetune(archive, *words)
     assert done.exit_code == 1 and not done.stdout
     told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -296,10 +213,11 @@ def test_a_fault_is_one_line(archive: Path, words: list[str], what: str, remedy:
     assert what in told[0] and remedy in told[0]
 
 
-def test_changed_settings_are_named(tuned: Path, tmp_path: Path) -> None:
+def test_changed_settings_are_named(tuned: Path, tmp_path: Path, finetune: Command) -> None:
     folder = tmp_path / "archive"
     shutil.copytree(tuned, folder)
-    (folder / "quick.toml").write_text(QUICK.replace("epochs = 2", "epochs = 3"))
+    recipe = folder / "quick.toml"
+    recipe.write_text(recipe.read_text().replace("epochs = 2", "epochs = 3"))
     done = finetune(folder, "--fold", "0")
     assert done.exit_code == 1
     assert "recipe.schedule.epochs was 2 and is now 3" in done.stderr

@@ -13,7 +13,8 @@ from evaluate.keep import run_ensemble
 from evaluate.recut import report_cut
 from evaluate.runs import load_run, save_run, systems
 from predict.checks import memorised, select
-from predict.systems import AGREEMENT, load_system
+from predict.system import AGREEMENT
+from predict.systems import load_system
 from probe.linear import LinearPath
 from probe.run import Options, run_probes
 from probe.table import PROBES

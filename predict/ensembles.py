@@ -1,0 +1,91 @@
+"""A stored ensemble: its members' answers, combined as they were when it was stored."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from evaluate.ensemble import METHODS, combine, members_of
+from evaluate.predictions import Predictions
+from evaluate.runs import PREDICTIONS, Run, load_run
+from predict.system import Question, Source, System
+from task.config import Task
+from task.errors import InputError
+
+# Their refit learns no weights, so combining anew is applying them.
+_WEIGHTLESS = ("rank", "vote")
+
+
+def ensemble_source(task: Task, run: Run, load: Callable[[str], System]) -> Source:
+    """What a stored ensemble answers from; `load` reloads a member by name.
+
+    Raises:
+        InputError: a member is missing, damaged or has changed since.
+        KeyError, TypeError, ValueError, AttributeError: the record is none of an ensemble.
+    """
+    entries = run.record["members"]
+    method = str(run.record["method"])
+    if method not in METHODS:
+        raise ValueError(f"a combination by {method!r} is unknown")
+    for entry in entries:
+        _check_member(task, run, entry)
+    members = [load(str(entry["system"])) for entry in entries]
+    weights = np.array([float(entry["weight"]) for entry in entries])
+    ties = str(run.record.get("ties", "mean"))
+
+    def logits(asked: Question) -> tuple[np.ndarray, np.ndarray | None]:
+        rows, answers = asked.rows, []
+        for member, weight in zip(members, weights, strict=True):
+            proba = _flat(member, len(rows))
+            if method in _WEIGHTLESS or weight:
+                proba = member.answer(rows, asked.archive, afresh=asked.afresh).proba
+            answers.append(replace(member.stored, test_ids=rows.ids, test=proba))
+        return _combined(method, answers, weights, ties)
+
+    agreement = max(member.source.agreement for member in members)
+    return Source(logits, _caches(task, run, members), agreement)
+
+
+def _caches(task: Task, run: Run, members: Sequence[System]) -> dict[str, str]:
+    caches: dict[str, str] = {}
+    for member in members:
+        for name, digest in member.source.caches.items():
+            if caches.setdefault(name, digest) != digest:
+                raise InputError(
+                    f"the members of {run.system} were trained on different caches of {name}: "
+                    f"run `archiveprobe probe {task.file}` again"
+                )
+    return caches
+
+
+def _flat(member: System, count: int) -> np.ndarray:
+    """Stands in for a member that does not count."""
+    k = len(member.stored.classes)
+    return np.full((count, k), 1 / k)
+
+
+def _check_member(task: Task, run: Run, entry: Mapping[str, Any]) -> None:
+    name = str(entry["system"])
+    again = f"run `archiveprobe ensemble {task.file} --method {run.record['method']}` again"
+    try:
+        content = load_run(task, name).files[PREDICTIONS]
+    except InputError as error:
+        raise InputError(f"{run.system} lacks its member {name}: {again} ({error})") from None
+    known = entry.get("predictions")
+    if known is not None and known != hashlib.sha256(content).hexdigest():
+        raise InputError(f"{run.system} is stale, its member {name} has changed since: {again}")
+
+
+def _combined(
+    method: str, members: Sequence[Predictions], weights: np.ndarray, ties: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What evaluate.ensemble.combine gives for the rows to predict, at weights found before."""
+    if method in _WEIGHTLESS:
+        done = combine(members, method, ties)
+        return done.unlabelled, done.answer
+    logs = members_of(members).unlabelled
+    if method == "greedy":
+        return np.log(np.tensordot(weights, np.exp(logs), 1)), None
+    return np.tensordot(weights, logs, 1), None
