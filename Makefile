@@ -56,6 +56,7 @@ bench: setup ## measure accuracy, speed, memory and the cache against their targ
 	$(RUN)/python benchmarks/submit_speed.py
 	$(RUN)/python benchmarks/interval_truth.py
 	$(RUN)/python benchmarks/finetune_tokens.py
+	$(RUN)/python benchmarks/finetune_loader.py
 
 FUZZ_SECONDS ?= 60
 fuzz: setup ## fuzz every file format, FUZZ_SECONDS each

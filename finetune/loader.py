@@ -17,6 +17,8 @@ from finetune.pixels import Pixels
 from task.errors import InputError
 
 _AHEAD_PER_WORKER = 3
+Order = tuple[np.ndarray, int]
+"""The rows of a batch, and the epoch that they are drawn for."""
 
 
 class Draw(Protocol):
@@ -70,9 +72,15 @@ class Loader:
         self._source = source
         self._orders = _Orders()
         self._loader: Any = self._start(workers, pin) if workers else None
+        self._drawn: Any = None
 
-    def epoch(self, batches: Sequence[np.ndarray], epoch: int) -> Iterator[tuple[np.ndarray, Any]]:
+    def epoch(
+        self, batches: Sequence[np.ndarray], epoch: int, following: Sequence[np.ndarray] = ()
+    ) -> Iterator[tuple[np.ndarray, Any]]:
         """The rows and the float tensor of every batch, in order.
+
+        `following` are the batches of the next epoch: processes go on with them while the last of
+        these are learnt and the epoch is rated, so that the next one need not wait.
 
         Raises:
             InputError: a process ended, as when memory runs out.
@@ -81,15 +89,30 @@ class Loader:
             for rows in batches:
                 yield rows, self._source.learn(rows, epoch)
             return
-        self._orders.asked = [(rows, epoch) for rows in batches]
-        drawn = iter(self._loader)
+        asked = [(rows, epoch) for rows in batches]
+        # Kept again at the end only: after an epoch that was broken off nothing is in its place.
+        drawn, self._drawn = self._drawn, None
+        begun = drawn is not None and self._orders.begin_with(asked)
+        if not begun:
+            self._orders.left = asked
+        self._orders.left += [(rows, epoch + 1) for rows in following]
+        if not begun:
+            drawn = iter(self._loader)
         for rows in batches:
-            yield rows, _next(drawn)
+            batch = _next(drawn)
+            self._orders.drop_first()
+            yield rows, batch
+        self._drawn = drawn
+
+    @property
+    def ahead(self) -> int:
+        """How many batches the processes have begun that were not given out yet."""
+        return self._orders.handed
 
     def close(self) -> None:
         """End the processes."""
-        # They end when the iterator that DataLoader keeps is gone.
-        self._loader = None
+        # They end when the iterator, which DataLoader keeps as well, is gone.
+        self._drawn = self._loader = None
 
     def __enter__(self) -> Self:
         return self
@@ -115,16 +138,35 @@ class Loader:
 
 
 class _Orders:
-    """What the next epoch asks for; DataLoader looks here whenever an epoch starts."""
+    """What is asked for and not given out yet; `handed` of it is with the processes.
+
+    DataLoader takes the next order whenever a batch is given out, also after there was none once.
+    """
 
     def __init__(self) -> None:
-        self.asked: list[tuple[np.ndarray, int]] = []
+        self.left: list[Order] = []
+        self.handed = 0
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
-        return iter(self.asked)
+    def __iter__(self) -> Self:
+        self.handed = 0
+        return self
 
-    def __len__(self) -> int:
-        return len(self.asked)
+    def __next__(self) -> Order:
+        if self.handed == len(self.left):
+            raise StopIteration
+        self.handed += 1
+        return self.left[self.handed - 1]
+
+    def begin_with(self, asked: Sequence[Order]) -> bool:
+        """Whether the next batches to come are these, and at least one is being drawn."""
+        pairs = zip(self.left, asked, strict=False)
+        same = all(a[1] == b[1] and np.array_equal(a[0], b[0]) for a, b in pairs)
+        return self.handed > 0 and len(self.left) >= len(asked) and same
+
+    def drop_first(self) -> None:
+        """The first order's batch is given out."""
+        del self.left[0]
+        self.handed -= 1
 
 
 @dataclass(frozen=True)
@@ -133,7 +175,7 @@ class _Drawn:
 
     source: Source
 
-    def __getitem__(self, asked: tuple[np.ndarray, int]) -> Any:
+    def __getitem__(self, asked: Order) -> Any:
         rows, epoch = asked
         return self.source.learn(rows, epoch)
 

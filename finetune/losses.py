@@ -17,8 +17,8 @@ _TINY = 1e-12
 class Criterion:
     """A loss. `weights` (classes,) weigh the classes, on the device of the logits.
 
-    Cross-entropy divides by the weights in the batch, as torch does; focal loss by its rows, as its
-    authors do.
+    Cross-entropy divides by the weights of the targets in the batch, which is what torch does where
+    they are not smoothed; focal loss by its rows, as its authors do.
     """
 
     kind: str

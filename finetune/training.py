@@ -62,7 +62,8 @@ class Training:
         self.network.train()
         total, rows, rate, at = 0.0, 0, 0.0, -1
         last = self.lesson.part.learn
-        for step, (which, inputs) in enumerate(self._loader.epoch(self._batches(epoch), epoch)):
+        drawn = self._loader.epoch(self._batches(epoch), epoch, self._following(epoch))
+        for step, (which, inputs) in enumerate(drawn):
             at = epoch * self._steps + step
             rate = self._rates.set(at)
             loss = self._guarded(which, inputs, epoch, step)
@@ -120,6 +121,11 @@ class Training:
             self.lesson.labels[learn], self.recipe.rows.sampler, self.recipe.seed, epoch
         )
         return batches(learn[order], self.recipe.optimiser.batch)
+
+    def _following(self, epoch: int) -> list[np.ndarray]:
+        """The batches of the epoch after this one, if there may be one."""
+        epochs = self.recipe.schedule.epochs if self.ends is None else self.ends.epochs
+        return self._batches(epoch + 1) if epoch + 1 < epochs else []
 
     def _guarded(self, which: np.ndarray, inputs: Any, epoch: int, step: int) -> float:
         try:

@@ -115,7 +115,7 @@ def test_memory_growth(start, figures_of) -> None:
 def test_evaluate_speed(start, figures_of) -> None:
     figures = figures_of(start("evaluate_speed"), *"--rows 60 --systems 2".split())
     assert figures["all cuts of 60 rows"]["value"] > 0
-    assert len(named(figures, "ensemble of 2")) == 5
+    assert len(named(figures, "ensemble of 2")) == 6
 
 
 def test_interval_truth(start, figures_of) -> None:
@@ -146,6 +146,26 @@ def test_finetune_tokens(start, figures_of, monkeypatch, tmp_path) -> None:
     assert same["met"]
     [rounded] = named(figures, "as cached")
     assert 0 < rounded["value"] < 0.01
+
+
+def test_finetune_loader(start, figures_of, monkeypatch) -> None:
+    benchmark, drawn = start("finetune_loader"), start("drawn")
+
+    def small(*words: Any) -> None:
+        drawn.draw_photographs(*words, width=54, height=68)
+
+    monkeypatch.setattr(benchmark, "draw_photographs", small)
+    monkeypatch.setattr(benchmark, "SIDES", dict.fromkeys(benchmark.SIDES, 32))
+    tiny = benchmark.Model(backbone="timm:test_vit", weights="random", size=32)
+    monkeypatch.setattr(benchmark, "SMALL", tiny)
+    figures = figures_of(benchmark, *"--photographs 4 --repeats 1 --device cpu".split())
+    assert len(named(figures, "times as fast as decoding in every epoch")) == 2
+    [ratio] = named(figures, "on resident tensors, a small network, cpu, processes: 0")
+    assert ratio["value"] > 0
+    assert ratio["target"] == ""
+    times = np.array([[1.0, 1.1], [1.0, 1.3], [2.0, 2.2]])
+    bounded = next(benchmark.training_figures("x", 10, [2], times, bounded=True))
+    assert (bounded.value, bounded.met) == (1.1, True)
 
 
 @pytest.mark.real

@@ -1,5 +1,6 @@
 """Batches are the same however they are drawn, and drawing moves nobody else's random numbers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,13 @@ from finetune.settings import Augment
 from task.images import digest
 
 torch = libraries.torch()
-BATCHES = [np.array([3, 0]), np.array([1, 2, 3])]
+BATCHES = [np.array([3, 0]), np.array([1, 2, 3]), np.array([2]), np.array([0, 1, 2, 3])]
+EVERYTHING = Augment(
+    rotation=10.0,
+    jitter=(0.2, 0.2, 0.2, 0.1),
+    rand_augment="rand-m9-n2-mstd0.5-inc1",
+    erasing=0.5,
+)
 
 
 @pytest.fixture
@@ -31,22 +38,55 @@ def rows(tmp_path):
     wanted = Wanted(36, preprocess.geometry, view_set("flip"))
     work = tmp_path / "work"
     with load_pixels(tmp_path, files, wanted, work, workers=0, memory_limit=0) as pixels:
-        draw = Augmentation(Augment(erasing=0.5), preprocess, seed=1)
+        draw = Augmentation(EVERYTHING, preprocess, seed=1)
         yield PictureRows(pixels, draw, preprocess)
 
 
+def states() -> list[object]:
+    """The global generators, every word of them."""
+    found = random_states()
+    return [found["python"], found["numpy"], found["torch"].tolist()]
+
+
 def test_processes_draw_what_this_one_draws_and_move_no_generator(rows) -> None:
-    with Loader(rows, workers=0) as here, Loader(rows, workers=1) as there:
-        for epoch in (0, 1):
-            expected = list(here.epoch(BATCHES, epoch))
-            before = str(random_states())
-            found = list(there.epoch(BATCHES, epoch))
-            assert str(random_states()) == before
-            for (asked, one), (also, other), batch in zip(expected, found, BATCHES, strict=True):
+    before = states()
+    with Loader(rows, workers=0) as here, Loader(rows, workers=2) as there:
+
+        def check(batches, epoch, following=()) -> None:
+            expected = list(here.epoch(batches, epoch, following))
+            found = list(there.epoch(batches, epoch, following))
+            assert states() == before
+            for (asked, one), (also, other), batch in zip(expected, found, batches, strict=True):
                 np.testing.assert_array_equal(asked, batch)
                 np.testing.assert_array_equal(also, batch)
                 assert one.shape == (len(batch), 3, 32, 32)
                 assert torch.equal(one, other)
+
+        turned = BATCHES[::-1]
+        check(BATCHES, 0)
+        assert there.ahead == 0
+        check(BATCHES, 1, turned)
+        assert there.ahead == len(turned)
+        # More than the processes are given at once.
+        check(turned, 2, BATCHES * 3)
+        assert 0 < there.ahead < len(BATCHES) * 3
+        check(BATCHES * 3, 3, turned)
+        # What was begun is another epoch's, then another order: it is drawn anew.
+        check(turned, 0, BATCHES)
+        check(turned, 1, BATCHES)
+        # An epoch that is broken off.
+        next(there.epoch(BATCHES, 2, turned))
+        check(BATCHES, 2)
+        assert there.ahead == 0
+
+
+@pytest.mark.parametrize("left_out", ["jitter", "rand_augment", "erasing"])
+def test_each_kind_of_draw_is_among_those_compared(rows, left_out) -> None:
+    settings = rows.draw.settings
+    plain = settings.model_copy(update={left_out: getattr(Augment(), left_out)})
+    other = replace(rows, draw=replace(rows.draw, settings=plain))
+    every = np.concatenate(BATCHES)
+    assert not torch.equal(rows.learn(every, 0), other.learn(every, 0))
 
 
 def test_what_a_row_draws_depends_on_epoch_and_row_only(rows) -> None:
