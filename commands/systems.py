@@ -65,7 +65,7 @@ def probe(
 @task_argument
 @click.option(
     "--method",
-    type=click.Choice(["mean", "rank", "vote", "greedy", "stack"]),
+    type=click.Choice(["mean", "probability", "rank", "vote", "greedy", "stack"]),
     default="greedy",
     show_default=True,
 )

@@ -87,6 +87,11 @@ def cross_fitted(logits: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> Cr
     )
 
 
+def plain(classes: int) -> Calibration:
+    """The calibration that changes nothing: probabilities are the softmax of the logits."""
+    return Calibration(_method(classes), (1.0, 0.0) if classes == 2 else (1.0,))
+
+
 def _method(classes: int) -> str:
     return PLATT if classes == 2 else TEMPERATURE
 

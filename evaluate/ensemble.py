@@ -169,6 +169,8 @@ def _vote(members: Members) -> Combined:
 
 def own_answers(system: Predictions) -> np.ndarray:
     """A system's answers (m,) for the rows to predict, at its own cut; 0 where unreadable."""
+    if system.answer is not None:
+        return system.answer
     if len(system.classes) > 2 or np.isnan(system.cut):
         return np.asarray(np.nan_to_num(system.test, nan=0.0).argmax(1))
     positive = system.positive
@@ -190,12 +192,20 @@ def _majority(
     return np.where(known, np.log(shares), np.nan), score.argmax(-1)
 
 
-def _greedy(members: Members) -> Combined:
-    probabilities = replace(
-        members, held=np.exp(members.held), unlabelled=np.exp(members.unlabelled)
+def _on_probabilities(run: Callable[[Members], Combined], members: Members) -> Combined:
+    """What `run` makes of probabilities instead of their logs."""
+    combined = run(
+        replace(members, held=np.exp(members.held), unlabelled=np.exp(members.unlabelled))
     )
-    combined = _weighted(probabilities, greedy_weights)
     return replace(combined, logits=_logs(combined.logits), unlabelled=_logs(combined.unlabelled))
+
+
+def _probability(members: Members) -> Combined:
+    return _on_probabilities(_mean, members)
+
+
+def _greedy(members: Members) -> Combined:
+    return _on_probabilities(lambda given: _weighted(given, greedy_weights), members)
 
 
 def greedy_weights(probabilities: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -279,6 +289,7 @@ class Method:
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "mean": Method(_mean, "mean of the members' logits"),
+        "probability": Method(_probability, "mean of the members' probabilities"),
         "rank": Method(_rank, "mean of the members' ranks"),
         "vote": Method(_vote, "majority of the members' decisions, each at its own cut"),
         "greedy": Method(_greedy, "selection with replacement, bagged (Caruana et al., 2004)"),

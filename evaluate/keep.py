@@ -102,6 +102,7 @@ def keep_ensemble(
         origin(record),
         method=cut,
         decision=combined.decision,
+        answer=combined.answer,
     )
     record |= decided(done)
     save_run(dataset.task, system, record, done.predictions)

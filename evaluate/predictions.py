@@ -32,6 +32,7 @@ class Predictions:
     cuts: (R, folds) the cuts of those decisions, NaN where there is none; cut: the final one.
     test_ids: (m,); test: (m, K) probabilities by the system trained on all labelled rows.
     oof_views (R, n, V, K), test_views (m, V, K): per view, where the system looks at views.
+    answer: (m,) class of the rows to predict, where a vote decides instead of probabilities.
     origin: what produced them, and the digests that they depend on.
     """
 
@@ -49,6 +50,7 @@ class Predictions:
     origin: Mapping[str, Any] = field(default_factory=dict)
     oof_views: np.ndarray | None = None
     test_views: np.ndarray | None = None
+    answer: np.ndarray | None = None
 
     @property
     def system(self) -> str:
@@ -133,11 +135,11 @@ class Predictions:
                 raise ValueError(f"{name} are not distinct")
         for name in ("oof", "test"):
             _check_probabilities(name, getattr(self, name))
-        for name in ("labels", "decision"):
-            if (
-                getattr(self, name).size
-                and not 0 <= getattr(self, name).min() <= getattr(self, name).max() < k
-            ):
+        if self.answer is not None:
+            _check_form("answer", self.answer, (m,))
+        for name in ("labels", "decision", "answer"):
+            values = getattr(self, name)
+            if values is not None and values.size and not 0 <= values.min() <= values.max() < k:
                 raise ValueError(f"{name} name unknown classes")
 
 

@@ -28,17 +28,27 @@ def assemble(
     *,
     method: str = "smoothed",
     decision: np.ndarray | None = None,
+    answer: np.ndarray | None = None,
     views: np.ndarray | None = None,
     unlabelled_views: np.ndarray | None = None,
+    calibrated: bool = True,
 ) -> Assembled:
     """Calibrate logits (R, n, K) and (m, K), find the cuts, and decide.
 
+    Without `calibrated` the cuts are found on the softmax as the model gives it.
+
     Everything that is fitted for the rows of a fold is fitted outside it. With `decision` (R, n),
-    the decisions of a hard vote, there is no cut. Rows of NaN get the `unreadable` answer.
+    the decisions of a hard vote, and its `answer` (m,), there is no cut. Rows of NaN get the
+    `unreadable` answer.
     """
     fold = dataset.fold[: len(logits)]
-    held = calibration.cross_fitted(logits, dataset.labels, fold)
-    final = calibration.fit(logits, dataset.labels)
+    if calibrated:
+        held = calibration.cross_fitted(logits, dataset.labels, fold)
+        final = calibration.fit(logits, dataset.labels)
+    else:
+        final = calibration.plain(len(dataset.classes))
+        parameters = np.tile(final.parameters, (len(fold), dataset.folds, 1))
+        held = calibration.CrossFitted(parameters)
     binary = len(dataset.classes) == 2
     cuts = np.full((len(fold), dataset.folds), np.nan)
     cut = naive = float("nan")
@@ -76,6 +86,7 @@ def assemble(
         },
         oof_views=None if views is None else held.apply(views, fold),
         test_views=None if unlabelled_views is None else final.apply(unlabelled_views),
+        answer=answer,
     )
     predictions.check()
     return Assembled(predictions, final)

@@ -126,8 +126,10 @@ def keep_system(
         origin(record),
         method=recipe.predict.cut,
         decision=voted(held, views, dataset.positive)[None] if vote else None,
+        answer=answers.get("answer"),
         views=held[None] if several else None,
         unlabelled_views=unlabelled if several else None,
+        calibrated=recipe.predict.calibrate,
     )
     record |= decided(done)
     save_run(dataset.task, system, record, done.predictions, answers)

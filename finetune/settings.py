@@ -214,12 +214,14 @@ class Predict(Section):
 
     "mean" averages probabilities, and `cut`, a finder of evaluate/threshold, decides. "vote" counts
     the views whose probability is above 0.5; where they are even, the unmirrored centre view
-    decides, and there is no cut to find ("half").
+    decides, and there is no cut to find ("half"). With `calibrate` the cut is found on calibrated
+    probabilities, else on the network's own softmax.
     """
 
     views: Annotated[str, AfterValidator(_views)] = "center"
     combine: Literal["mean", "vote"] = "mean"
     cut: Annotated[str, AfterValidator(_cut)] = "smoothed"
+    calibrate: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> "Predict":

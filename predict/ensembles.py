@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluate.dataset import Rows
 from evaluate.ensemble import METHODS, combine, members_of
 from evaluate.predictions import Predictions
 from evaluate.runs import PREDICTIONS, Run, load_run
@@ -16,6 +17,7 @@ from task.errors import InputError
 
 # Their refit learns no weights, so combining anew is applying them.
 _WEIGHTLESS = ("rank", "vote")
+_OF_PROBABILITIES = ("probability", "greedy")
 
 
 def ensemble_source(task: Task, run: Run, load: Callable[[str], System]) -> Source:
@@ -38,10 +40,14 @@ def ensemble_source(task: Task, run: Run, load: Callable[[str], System]) -> Sour
     def logits(asked: Question) -> tuple[np.ndarray, np.ndarray | None]:
         rows, answers = asked.rows, []
         for member, weight in zip(members, weights, strict=True):
-            proba = _flat(member, len(rows))
-            if method in _WEIGHTLESS or weight:
-                proba = member.answer(rows, asked.archive, afresh=asked.afresh).proba
-            answers.append(replace(member.stored, test_ids=rows.ids, test=proba))
+            if method not in _WEIGHTLESS and not weight:
+                answers.append(_standing_in(member, rows))
+                continue
+            found = member.answer(rows, asked.archive, afresh=asked.afresh)
+            voted = None if member.stored.answer is None else found.decision
+            answers.append(
+                replace(member.stored, test_ids=rows.ids, test=found.proba, answer=voted)
+            )
         return _combined(method, answers, weights, ties)
 
     agreement = max(member.source.agreement for member in members)
@@ -60,10 +66,11 @@ def _caches(task: Task, run: Run, members: Sequence[System]) -> dict[str, str]:
     return caches
 
 
-def _flat(member: System, count: int) -> np.ndarray:
-    """Stands in for a member that does not count."""
+def _standing_in(member: System, rows: Rows) -> Predictions:
+    """For a member that does not count, and need not be asked."""
     k = len(member.stored.classes)
-    return np.full((count, k), 1 / k)
+    test = np.full((len(rows), k), 1 / k)
+    return replace(member.stored, test_ids=rows.ids, test=test, answer=None)
 
 
 def _check_member(task: Task, run: Run, entry: Mapping[str, Any]) -> None:
@@ -86,6 +93,6 @@ def _combined(
         done = combine(members, method, ties)
         return done.unlabelled, done.answer
     logs = members_of(members).unlabelled
-    if method == "greedy":
+    if method in _OF_PROBABILITIES:
         return np.log(np.tensordot(weights, np.exp(logs), 1)), None
     return np.tensordot(weights, logs, 1), None

@@ -122,11 +122,11 @@ def submit(
     table = {row.id: row for row in read_rows(task)}
     form, ids = wanted(task, table)
     rows = _rows(dataset, ids)
-    reasons = _unread(task, rows)
+    lacking = _lacking(task, rows)
     answers = loaded.answer(rows)
-    lost = len(ids) - int(answers.readable.sum()) - sum(reasons.values())
-    if lost:
-        reasons["bad_embedding"] = lost
+    unread = [id_ for id_, read in zip(ids, answers.readable, strict=True) if not read]
+    reasons = Counter(lacking.get(id_, "bad_embedding") for id_ in unread)
+    blank = Counter(status for id_, status in lacking.items() if id_ not in set(unread))
     changed = changed_since(loaded, ids, answers.proba)
     lines = _lines(form, loaded, ids, answers)
     seen: list[Canary] = []
@@ -137,16 +137,16 @@ def submit(
 
     target = write_answers(task, file, form.columns, lines, check=check, separator=form.separator)
     found = shares(loaded.stored, answers.decision)
-    said = [*warnings, *_warnings(dataset, loaded, rows, found, changed)]
+    said = [*warnings, *_blank(blank), *_warnings(dataset, loaded, rows, found, changed)]
     return Submission(
         target,
         system,
         len(ids),
-        int((~answers.readable).sum()),
+        len(unread),
         dataset.classes[dataset.unreadable],
         found,
         seen[0],
-        reasons,
+        dict(reasons.most_common()),
         said,
         _spreadsheet_copy(task, target, form, lines) if spreadsheet_safe else None,
         time.monotonic() - started,
@@ -158,8 +158,8 @@ def _rows(dataset: Dataset, ids: Sequence[str]) -> Rows:
     return select(dataset.unlabelled, [place[id_] for id_ in ids])
 
 
-def _unread(task: Task, rows: Rows) -> dict[str, int]:
-    """Why rows have no picture, counted; rows that nobody has looked at yet are refused."""
+def _lacking(task: Task, rows: Rows) -> dict[str, str]:
+    """Rows without a picture, and why; rows that nobody has looked at yet are refused."""
     entries = {entry.id: entry for entry in read_manifest(task)}
     lacking = [str(id_) for id_, key in zip(rows.ids, rows.keys, strict=True) if key is None]
     status = {id_: entries.get(id_, Entry(id_, "")).status for id_ in lacking}
@@ -169,7 +169,15 @@ def _unread(task: Task, rows: Rows) -> dict[str, int]:
             f"{len(new)} rows to predict are not embedded yet: {named_few(new)}: run "
             f"`archiveprobe embed {task.file}`"
         )
-    return dict(Counter(status.values()).most_common())
+    return status
+
+
+def _blank(status: Counter[str]) -> list[str]:
+    """What to say of rows that a network answered for a blank picture, as its recipe has it."""
+    if not status:
+        return []
+    why = ", ".join(f"{count} {reason}" for reason, count in status.most_common())
+    return [f"{status.total()} rows cannot be read and are answered as blank pictures ({why})"]
 
 
 def _lines(form: Form, system: System, ids: Sequence[str], answers: Answers) -> Cells:

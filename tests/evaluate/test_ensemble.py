@@ -108,6 +108,21 @@ def test_the_mean_is_that_of_the_logits(three) -> None:
     np.testing.assert_allclose(found.unlabelled, np.mean([logs(one.test) for one in members], 0))
 
 
+def test_the_mean_of_probabilities_by_hand(three) -> None:
+    members = three()
+    found = combine(members, "probability")
+    np.testing.assert_allclose(np.exp(found.logits), np.mean([one.oof for one in members], 0))
+    np.testing.assert_allclose(np.exp(found.unlabelled), np.mean([one.test for one in members], 0))
+    # .9 and .9 against .001: for by probabilities, against by logits.
+    sure = np.array([[0.1, 0.9], [0.1, 0.9], [0.999, 0.001]])
+    told = [
+        replace(one, test=np.tile(p, (len(one.test), 1)))
+        for one, p in zip(members, sure, strict=True)
+    ]
+    answers = {name: combine(told, name).unlabelled.argmax(1) for name in ("probability", "mean")}
+    assert answers["probability"].all() and not answers["mean"].any()
+
+
 def test_ranks_ignore_the_scale_of_a_member(three) -> None:
     first, *rest = three()
     bent = replace(first, oof=np.stack([1 - first.oof[..., 1] ** 3, first.oof[..., 1] ** 3], -1))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from evaluate import calibration, threshold
 from evaluate.metrics import macro_f1
@@ -31,6 +32,23 @@ def test_two_classes_are_calibrated_and_cut(draw_dataset, draw_logits, method, r
     cut = threshold.final(dataset.labels, p, dataset.groups, 1, method)
     assert (found.cut, found.origin["naive"]) == (cut.value, cut.score)
     assert found.origin["positive"] == 1 and found.system == "s"
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_without_calibration_the_softmax_is_cut(draw_dataset, draw_logits, k) -> None:
+    dataset = draw_dataset(k=k)
+    logits, unlabelled = draw_logits(dataset)
+    logits[..., 0] += 2.0
+    done = assemble(dataset, logits, unlabelled, {}, method="grid", calibrated=False)
+    found = done.predictions
+    np.testing.assert_allclose(found.oof, softmax(logits, -1))
+    np.testing.assert_allclose(found.test, softmax(unlabelled, -1))
+    np.testing.assert_allclose(done.calibration.apply(unlabelled), found.test)
+    if k == 2:
+        p = found.oof[..., 1]
+        about = (dataset.fold, dataset.groups, 1, "grid")
+        assert np.array_equal(found.cuts, threshold.nested(dataset.labels, p, *about).cuts)
+        assert found.cut == threshold.final(dataset.labels, p, dataset.groups, 1, "grid").value
 
 
 @pytest.mark.parametrize("k", [2, 3])

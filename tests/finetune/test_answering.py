@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 import predict.tuned as tuned_module
 from evaluate.dataset import load_dataset
+from evaluate.ensemble import combine
 from evaluate.runs import load_run, save_run
 from finetune.answer import TunedSystem
 from predict.systems import load_system
@@ -173,3 +175,38 @@ def test_other_rows_to_predict_are_answered_without_training(
     np.testing.assert_allclose(found.test[:5], before.predictions().test[:5], atol=1e-6)
     assert np.array_equal(found.oof, before.predictions().oof)
     assert "trained before" in finetune(own, "--fold", "0").stderr
+
+
+def test_rows_answered_as_blank_pictures_are_counted_aloud(
+    own: Path, run: Command, finetune: Command, tmp_path: Path
+) -> None:
+    recipe = own / "white.toml"
+    recipe.write_text((own / "quick.toml").read_text() + '[rows]\nunreadable = "blank"\n')
+    assert finetune(own, "--fold", "all", recipe=str(recipe)).exit_code == 0
+    done = run("submit", own, "--system", "white", "-o", tmp_path / "submission.csv", "--json")
+    assert done.exit_code == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["unreadable"] == 0 and record["reasons"] == {}
+    assert "1 rows cannot be read and are answered as blank pictures (1 " in done.stderr
+
+
+def test_a_vote_stays_a_vote_in_a_vote(
+    own: Path, run: Command, finetune: Command, tmp_path: Path
+) -> None:
+    recipe = own / "voting.toml"
+    text = (own / "quick.toml").read_text().replace('views = "flip"', 'views = "crops6"')
+    recipe.write_text(text + 'combine = "vote"\ncut = "half"\n')
+    assert finetune(own, "--fold", "all", recipe=str(recipe)).exit_code == 0
+    # Its answers as the others' so that they decide: two against one.
+    words = ("--method", "vote", "--system", "voting", "--system", "quick", "--name", "votes")
+    assert run("ensemble", own, *words).exit_code == 0
+    task = load_task(own)
+    voting = load_run(task, "voting").predictions()
+    assert voting.answer is not None and np.isnan(voting.cut)
+    # Another answer than its mean probability has: it must be the one that counts.
+    turned = replace(voting, answer=1 - voting.answer)
+    other = replace(voting, origin={**voting.origin, "system": "other"}, answer=1 - voting.answer)
+    found = combine([turned, other, load_run(task, "quick").predictions()], "vote")
+    assert np.array_equal(found.answer, turned.answer)
+    file = tmp_path / "submission.csv"
+    assert run("submit", own, "--system", "votes", "-o", file).exit_code == 0

@@ -136,7 +136,7 @@ class Archive:
         """Probes, and every ensemble of them."""
         run_probes(self.task, Options(**{"probes": PROBES, "workers": 1} | options))
         members = [f"{probe}-hog" for probe in options.get("probes", PROBES)]
-        for method in ("mean", "rank", "vote", "greedy", "stack"):
+        for method in ("mean", "probability", "rank", "vote", "greedy", "stack"):
             run_ensemble(self.task, method, members)
 
 
