@@ -18,8 +18,8 @@ _RESAMPLES = 300
 class Line:
     """One system: nested macro-F1 with its 95 % interval; `naive` is what its own rows flatter.
 
-    `deviation` is the spread of macro-F1 over repeats, `complexity` orders systems from simple to
-    involved.
+    `deviation` is the spread of macro-F1 over repeats (NaN of one), `complexity` orders
+    systems from simple to involved.
     """
 
     system: str
@@ -121,9 +121,14 @@ def _line(one: Predictions) -> Line:
         threshold=None if np.isnan(one.cut) else float(one.cut),
         seconds=round(float(origin.get("seconds", 0.0)), 2),
         naive=float(origin.get("naive", np.mean(of_repeat))),
-        deviation=float(np.std(of_repeat)),
+        deviation=_deviation(of_repeat),
         complexity=float(origin.get("complexity", 0.0)),
     )
+
+
+def _deviation(of_repeat: Sequence[float]) -> float:
+    """The spread over repeats; a single one says nothing of it."""
+    return float(np.std(of_repeat)) if len(of_repeat) > 1 else float("nan")
 
 
 def _interval(one: Predictions, decision: np.ndarray) -> tuple[float, float]:
@@ -247,6 +252,6 @@ def _selected(systems: Sequence[Predictions], contest: _Contest, naive: float) -
         threshold=None,
         seconds=0.0,
         naive=naive,
-        deviation=float(np.std(of_repeat)),
+        deviation=_deviation(of_repeat),
         complexity=float("inf"),
     )
