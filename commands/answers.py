@@ -45,14 +45,40 @@ def predict(
     print_result(done.record(), done.lines(), as_json)
 
 
-@command("submit my/task.toml --system greedy -o submission.csv")
+@command(
+    "submit my/task.toml --system greedy -o submission.csv",
+    "submit my/task.toml --answers notebook.csv -o submission.csv",
+)
 @task_argument
-@_system
+@click.option("--system", help="Whose answers; `list systems` shows them.")
+@click.option(
+    "--answers",
+    type=click.Path(path_type=Path),
+    help="Or a table of answers, as `finetune` without folds writes: id, label.",
+)
 @_output("file, in the form of the template or of submission.columns")
 @click.option("--spreadsheet-safe", is_flag=True, help="Also a copy in which no cell is a formula.")
 @json_option
-def submit(task: Path, system: str, file: Path, spreadsheet_safe: bool, as_json: bool) -> None:
+def submit(
+    task: Path,
+    system: str | None,
+    answers: Path | None,
+    file: Path,
+    spreadsheet_safe: bool,
+    as_json: bool,
+) -> None:
     """Write a submission, read it back, and check it row by row."""
+    if (system is None) == (answers is None):
+        raise click.UsageError("name one of --system and --answers")
+    if answers is not None:
+        from predict.given import submit_given
+
+        given = submit_given(load(task), answers, file, spreadsheet_safe=spreadsheet_safe)
+        if not as_json:
+            click.echo(given.told())
+        print_result(given.record(), given.lines(), as_json)
+        return
+    assert system is not None
     from predict.submission import submit as write
 
     done = write(load(task), system, file, spreadsheet_safe=spreadsheet_safe)

@@ -132,7 +132,7 @@ def submit(
     seen: list[Canary] = []
 
     def check(header: Sequence[str], found: Cells) -> None:
-        written = _read_back(task, form, ids, header, found)
+        written = read_back(task, form, ids, header, found)
         seen.append(canary(loaded, rows, written, table, answers, changed))
 
     target = write_answers(task, file, form.columns, lines, check=check, separator=form.separator)
@@ -148,7 +148,7 @@ def submit(
         seen[0],
         dict(reasons.most_common()),
         said,
-        _spreadsheet_copy(task, target, form, lines) if spreadsheet_safe else None,
+        spreadsheet_copy(task, target, form, lines) if spreadsheet_safe else None,
         time.monotonic() - started,
     )
 
@@ -197,10 +197,10 @@ def probability(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.7f}"
 
 
-def _read_back(
+def read_back(
     task: Task, form: Form, ids: Sequence[str], header: Sequence[str], found: Cells
 ) -> dict[str, str]:
-    """The label of every id as the file has it.
+    """The label of every id as a written submission has it, header and lines as they were read.
 
     Raises:
         InputError: the file is not what was to be written.
@@ -263,7 +263,12 @@ def _shift_warning(dataset: Dataset) -> list[str]:
     return [warning] if warning else []
 
 
-def _spreadsheet_copy(task: Task, target: Path, form: Form, lines: Cells) -> Path:
+def spreadsheet_copy(task: Task, target: Path, form: Form, lines: Cells) -> Path:
+    """A copy beside a submission, whose cells no spreadsheet takes for a formula; its path.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     safe = [for_spreadsheets(line) for line in lines]
 
     def check(header: Sequence[str], found: Cells) -> None:
