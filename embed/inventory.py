@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.errors import CacheError
 from cache.export import export
 from cache.prune import Prunable, prunable
 from cache.spec import CacheRecord, find_caches
@@ -11,6 +12,7 @@ from cache.store import Reader
 from cache.verify import repair, verify
 from embed.backbones import Backbone, resolve, text_tower
 from embed.fingerprint import request
+from evaluate.runs import load_run, systems
 from task.config import Task, load_task
 from task.errors import InputError
 from task.manifest import Entry, read_manifest
@@ -104,9 +106,37 @@ def _folders(task: Task) -> list[Path]:
 
 
 def _in_use(task: Task) -> set[str]:
-    """The caches that this task file, or another one in its folder, asks for."""
+    """The caches that this task file, or another one in its folder, asks for; and those that stored
+    systems look through, or were trained from.
+    """
     records = [current_cache(one, tower) for one in _tasks_beside(task) for tower in towers(one)]
-    return {record.folder.name for record in records if record}
+    asked = {record.folder.name for record in records if record}
+    digests, layers = _of_systems(task)
+    for folder in cache_root(task).iterdir() if digests or layers else ():
+        try:
+            record = CacheRecord.read(folder)
+        except CacheError:
+            continue
+        if record.digest in digests or record.request.get("asked", {}).get("layers") in layers:
+            asked.add(folder.name)
+    return asked
+
+
+def _of_systems(task: Task) -> tuple[set[str], set[str]]:
+    """Digests of the caches that stored systems look through, and layers others were trained on."""
+    digests: set[str] = set()
+    layers: set[str] = set()
+    for name in systems(task):
+        try:
+            record = load_run(task, name).record
+        except InputError:
+            # Nothing can be read from it, so it needs no cache.
+            continue
+        sources = record.get("sources")
+        digests |= set(map(str, sources.values())) if isinstance(sources, dict) else set()
+        if record.get("from_cache"):
+            layers.add("tokens")
+    return digests, layers
 
 
 def _tasks_beside(task: Task) -> Iterator[Task]:

@@ -210,3 +210,21 @@ def test_a_vote_stays_a_vote_in_a_vote(
     assert np.array_equal(found.answer, turned.answer)
     file = tmp_path / "submission.csv"
     assert run("submit", own, "--system", "votes", "-o", file).exit_code == 0
+
+
+def test_prune_keeps_what_systems_look_through(own: Path, run: Command, finetune: Command) -> None:
+    recipe = own / "block.toml"
+    recipe.write_text('[model]\nbackbone = "tiny"\nunfreeze = "last-block"\n[augment]\n'
+                      "crop_scale = [1.0, 1.0]\nflip = 0.0\n[schedule]\nepochs = 1\n")  # fmt: skip
+
+    def prunable() -> set[str]:
+        items = json.loads(run("cache", "prune", own, "--json").stdout)["items"]
+        return {Path(item["path"]).name.rpartition("-")[0] for item in items}
+
+    assert finetune(own, "--fold", "all", "--from-cache", recipe=str(recipe)).exit_code == 0
+    task = own / "task.toml"
+    task.write_text(task.read_text().replace('backbones = ["hog", "tiny"]', 'backbones = ["tiny"]'))
+    # A probe looks through hog's, and the block was trained from the tokens.
+    assert prunable() == set()
+    shutil.rmtree(own / "work/runs")
+    assert prunable() == {"hog", "tiny"}
