@@ -30,10 +30,11 @@ RECIPE = """
 [model]
 backbone = "mobilenetv2"
 size = {size}
+start = "probe"
 [loss]
 smoothing = 0.1
 [optimiser]
-body_rate = 1e-3
+body_rate = 5e-4
 [schedule]
 epochs = {epochs}
 warm_up = 1.0
@@ -50,7 +51,7 @@ def main(words: list[str] | None = None) -> None:
     """Run everything and print the table."""
     parser = arguments(__doc__, "finetune_photographs")
     parser.add_argument("--photographs", type=int, default=None)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--size", type=int, default=128)
     options = parser.parse_args(words)
     if not PHOTOGRAPHS.is_dir():
