@@ -19,11 +19,13 @@ _HOLDER_BYTES = 4096
 class Lock:
     """Context manager around `flock` on `<folder>/LOCK`.
 
-    The file stays behind, empty: removing it would let two writers lock two files of one name.
+    `what` is what the message calls the folder. The file stays behind, empty: removing it would
+    let two writers lock two files of one name.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, what: str = "the cache") -> None:
         self._path = folder / NAME
+        self._what = what
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
@@ -60,10 +62,11 @@ class Lock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CacheError(_held(self._path.parent, _read_holder(descriptor))) from None
+            place = f"{self._what} {self._path.parent}"
+            raise CacheError(_held(place, _read_holder(descriptor))) from None
         # A prune may have removed the folder between our open and our flock.
         if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(descriptor)):
-            raise CacheError(f"the cache {self._path.parent} was just removed; run it again")
+            raise CacheError(f"{self._what} {self._path.parent} was just removed; run it again")
         holder = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -105,9 +108,9 @@ def _read_holder(descriptor: int) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
-def _held(folder: Path, holder: dict[str, Any]) -> str:
+def _held(place: str, holder: dict[str, Any]) -> str:
     pid, host, since = (" ".join(str(holder.get(k, "?")).split()) for k in ("pid", "host", "since"))
     return (
-        f"another process writes to the cache {folder}: pid {pid} on host {host} since {since}; "
+        f"another process writes to {place}: pid {pid} on host {host} since {since}; "
         "wait until it ends or stop it, then run the same command again"
     )

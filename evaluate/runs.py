@@ -1,11 +1,14 @@
 """Systems on disk: work/runs/<system>/, written whole, and checked by digest before it is read."""
 
+import fcntl
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,9 @@ RECORD, PREDICTIONS, MODEL, DIGESTS = (
     "model.safetensors",
     "digests.json",
 )
+_KINDS = ("probe", "finetune", "ensemble")
+# What a writer that is killed leaves begins with one of these.
+_NEW, _OLD = ".tmp-", ".old-"
 _FILES = {RECORD, PREDICTIONS, MODEL}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]{0,199}")
 
@@ -82,12 +88,10 @@ def save_run(
     """Write a system in one step, replacing one of the same name; its folder.
 
     Raises:
-        InputError: the name is no plain folder name, or the disk refuses.
+        InputError: the name is no plain folder name, or that of a system of another kind, or the
+            disk refuses.
     """
-    if not _NAME.fullmatch(system):
-        raise InputError(
-            f"{system!r} cannot name a system: use letters, digits and ._+=,@- (at most 200)"
-        )
+    check_name(task, system, record.get("kind"))
     files = {
         RECORD: f"{json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode(),
         PREDICTIONS: predictions.to_bytes(),
@@ -106,6 +110,28 @@ def save_run(
     return folder
 
 
+def check_name(task: Task, system: str, kind: Any) -> None:
+    """Whether a system of a kind may have that name.
+
+    Raises:
+        InputError: it is no plain folder name, or a system of another kind has it.
+    """
+    if not _NAME.fullmatch(system):
+        raise InputError(
+            f"{system!r} cannot name a system: use letters, digits and ._+=,@- (at most 200)"
+        )
+    try:
+        before = load_run(task, system).record.get("kind")
+    except InputError:
+        return
+    if before in _KINDS and kind in _KINDS and before != kind:
+        folder = runs_folder(task) / system
+        raise InputError(
+            f"{folder} is a system of the kind {before!r}, and one of the kind {kind!r} is not "
+            "written over it: give this one another name, or move that folder away"
+        )
+
+
 def _model_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     from safetensors.numpy import load, save
 
@@ -120,23 +146,48 @@ def _model_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = folder.parent / f".tmp-{secrets.token_hex(4)}"
-    old = folder.parent / f".tmp-{secrets.token_hex(4)}"
-    try:
-        new.mkdir()
-        for name, content in files.items():
-            (new / name).write_bytes(content)
-        if folder.exists():
-            folder.rename(old)
+    with _one_writer(folder.parent):
+        _tidy(folder.parent)
+        new = folder.parent / f"{_NEW}{secrets.token_hex(4)}"
+        old = folder.parent / f"{_OLD}{folder.name}"
         try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
+            new.mkdir()
+            for name, content in files.items():
+                (new / name).write_bytes(content)
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _one_writer(root: Path) -> Iterator[None]:
+    """Systems are written one after the other; a killed writer holds up nobody."""
+    descriptor = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _tidy(root: Path) -> None:
+    """Remove what killed writers left; an old system whose successor was not there yet is back."""
+    for left in sorted(root.glob(f"{_NEW}*")):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in sorted(root.glob(f"{_OLD}*")):
+        name = left.name.removeprefix(_OLD)
+        if (root / name).exists():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.rename(root / name)
 
 
 def load_run(task: Task, system: str) -> Run:

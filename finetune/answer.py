@@ -130,14 +130,25 @@ def load_tuned(task: Task, record: Mapping[str, Any]) -> TunedSystem:
         KeyError, TypeError, ValueError: it is no such record.
     """
     made_of = record["made_of"]
+    states = [
+        (_inside(task.work, str(one["file"])), str(one["sha256"])) for one in record["networks"]
+    ]
+    if not states:
+        raise ValueError("it has no networks")
     return TunedSystem(
         task,
         Recipe(name=str(record["system"]), **record["recipe"]),
         len(record["classes"]),
         int(record["positive"]),
-        [(task.work / str(each["file"]), str(each["sha256"])) for each in record["networks"]],
+        states,
         {"weights": str(made_of["weights"]), "preprocess": dict(made_of["preprocess"])},
     )
+
+
+def _inside(work: Path, file: str) -> Path:
+    if "\0" in file or ".." in Path(file).parts or Path(file).is_absolute():
+        raise ValueError(f"{file!r} is no file of a network")
+    return work / file
 
 
 def _nothing_drawn(picture: np.ndarray, epoch: int, row: int | str) -> Any:

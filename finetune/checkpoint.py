@@ -24,6 +24,8 @@ from task.errors import InputError
 
 INDEX = "state.json"
 _FILE = re.compile(r"(last|best)-\d+-[0-9a-f]{16}\.safetensors")
+# What a file gives that has the right digest and is no state.
+_FOREIGN = (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 _WHOLE = "the state of the epoch before is whole"
 
 
@@ -89,7 +91,10 @@ class Checkpoints:
             self._tidy(index)
             disk.drop_temporaries(self.folder)
         tensors = self._read(index["last"])
-        return State(int(index["epoch"]), _unpack(index["tree"], tensors))
+        try:
+            return State(int(index["epoch"]), _unpack(index["tree"], tensors))
+        except _FOREIGN as error:
+            raise self._foreign(error) from None
 
     def best(self) -> dict[str, Any] | None:
         """The weights of the best epoch, or None where none was kept.
@@ -143,11 +148,20 @@ class Checkpoints:
         digest, _, body = content.partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest:
             raise self._damaged(file, "its digest is another one")
-        index: dict[str, Any] = json.loads(body)
-        for entry in (index["last"], index["best"]):
-            if entry is not None and not _FILE.fullmatch(entry["file"]):
-                raise self._damaged(file, f"it names {entry['file']!r}")
+        try:
+            index: dict[str, Any] = json.loads(body)
+            dict(index["settings"])
+            names = [index[key]["file"] for key in ("last", "best") if index[key] is not None]
+        except _FOREIGN as error:
+            raise self._foreign(error) from None
+        strange = [name for name in names if not _FILE.fullmatch(name)]
+        if strange:
+            raise self._damaged(file, f"it names {strange[0]!r}")
         return index
+
+    def _foreign(self, error: Exception) -> InputError:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        return self._damaged(self.folder / INDEX, reason)
 
     def _damaged(self, file: Path, reason: str) -> InputError:
         return InputError(

@@ -14,6 +14,7 @@ from embed import libraries
 from embed.preprocess import Preprocess
 from finetune.augment import normalised
 from finetune.pixels import Pixels
+from finetune.processes import end_with_parent, interrupt_later
 from task.errors import InputError
 
 _AHEAD_PER_WORKER = 3
@@ -73,6 +74,7 @@ class Loader:
         self._orders = _Orders()
         self._loader: Any = self._start(workers, pin) if workers else None
         self._drawn: Any = None
+        self._begun: Any = None
 
     def epoch(
         self, batches: Sequence[np.ndarray], epoch: int, following: Sequence[np.ndarray] = ()
@@ -97,7 +99,8 @@ class Loader:
             self._orders.left = asked
         self._orders.left += [(rows, epoch + 1) for rows in following]
         if not begun:
-            drawn = iter(self._loader)
+            with interrupt_later():
+                drawn = self._begun = iter(self._loader)
         for rows in batches:
             batch = _next(drawn)
             self._orders.drop_first()
@@ -111,8 +114,11 @@ class Loader:
 
     def close(self) -> None:
         """End the processes."""
-        # They end when the iterator, which DataLoader keeps as well, is gone.
-        self._drawn = self._loader = None
+        # By name, since a traceback may hold the iterator longer than the pixels are there.
+        with interrupt_later():
+            if self._begun is not None:
+                self._begun._shutdown_workers()
+            self._drawn = self._begun = self._loader = None
 
     def __enter__(self) -> Self:
         return self
@@ -132,6 +138,7 @@ class Loader:
             pin_memory=pin,
             # Spawned: a fork takes along locks that the parent's threads hold.
             multiprocessing_context="spawn",
+            worker_init_fn=_begun,
             # Of its own, so that starting an epoch does not move the global one.
             generator=torch.Generator(),
         )
@@ -178,6 +185,10 @@ class _Drawn:
     def __getitem__(self, asked: Order) -> Any:
         rows, epoch = asked
         return self.source.learn(rows, epoch)
+
+
+def _begun(_: int) -> None:
+    end_with_parent()
 
 
 def _next(drawn: Iterator[Any]) -> Any:

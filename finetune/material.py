@@ -1,6 +1,6 @@
 """What a network learns from: a task's pictures, decoded once, or its cached tokens."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,10 +25,14 @@ from finetune.verdict import Looks
 from probe.features import Choice, find_reader, load_features
 from probe.table import PROBES
 from task.errors import InputError
+from task.images import REJECTIONS
 from task.manifest import read_manifest
 
 DRAWS = "augment8"
 """The augmented views that a recipe trained from the cache draws among."""
+# A part without them would be finished, and never look at them again.
+_ELSEWHERE = frozenset({"missing_file", "unreadable_file", "changed_file"})
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ def material(
     """The network as it is trained, and the labelled rows followed by those to predict.
 
     Raises:
-        InputError: no pictures, or the cache cannot serve this recipe.
+        InputError: pictures are gone or have changed since they were embedded, or the cache cannot
+            serve this recipe.
         CacheError: the disk takes no more pixels, or a cache is damaged.
     """
     if how.from_cache:
@@ -84,8 +89,25 @@ def material(
             advance=advance,
         )
     with pixels:
+        seen = zip(ids, pixels.statuses, rows, strict=True)
+        _tell_lost({id_: status for id_, status, (_, key) in seen if key}, notify)
         draw = Augmentation(recipe.augment, network.preprocess, recipe.seed)
         yield network, PictureRows(pixels, draw, network.preprocess)
+
+
+def _tell_lost(statuses: Mapping[str, str], notify: Notify) -> None:
+    """What became of pictures that could be read when they were embedded: id -> status."""
+    lost = {id_: status for id_, status in statuses.items() if status in REJECTIONS}
+    names = [*list(lost)[:_NAMED], *["..."] * (len(lost) > _NAMED)]
+    told = f"{len(lost)} pictures ({', '.join(names)})"
+    if _ELSEWHERE & set(lost.values()):
+        raise InputError(
+            f"{told} are gone or have changed since they were embedded: bring them back, or run "
+            "embed again"
+        )
+    if lost:
+        why = ", ".join(sorted(set(lost.values())))
+        notify(f"{told} could be read before and give no pixels now ({why}): they are not learnt")
 
 
 def wanted_of(recipe: Recipe, network: Network) -> Wanted:

@@ -9,12 +9,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import TypedDict
 
 from cache.spec import differences
 from finetune.model import Network
+from finetune.settings import Finite, Share
 from finetune.train import Epoch, Trained
 from task.errors import InputError
 from task.files import write_whole
@@ -22,6 +25,39 @@ from task.files import write_whole
 RECORD, LOGITS, WEIGHTS, CURVES = "part.json", "logits.npy", "weights.safetensors", "curves.csv"
 # A finished network is the same network wherever its run goes on.
 _OF_THE_RUN = ("device",)
+
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _MadeOf(TypedDict):
+    """The same as `made_of` gives."""
+
+    weights: str
+    preprocess: dict[str, Any]
+
+
+class _Record(BaseModel):
+    """What part.json holds, whoever wrote it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    settings: dict[str, Any]
+    epoch: Annotated[int, Field(ge=1)]
+    tuned: Share | None
+    seconds: Annotated[Finite, Field(ge=0)]
+    history: list[Epoch]
+    made_of: _MadeOf
+    to_predict: str
+    digests: dict[str, Digest]
+
+    @model_validator(mode="after")
+    def _check(self) -> "_Record":
+        if self.epoch > len(self.history):
+            raise ValueError("the epoch that was kept is none of the history")
+        if self.digests.keys() != {WEIGHTS, LOGITS}:
+            raise ValueError("the digests are not those of a part")
+        return self
 
 
 @dataclass(frozen=True)
@@ -120,35 +156,50 @@ def _write(one: Outcome, settings: Mapping[str, Any], files: Mapping[str, bytes]
         ) from None
 
 
-def load_outcome(folder: Path, settings: Mapping[str, Any]) -> Outcome | None:
-    """A part that was finished before, or None.
+def load_outcome(
+    folder: Path, settings: Mapping[str, Any], rows: int, shape: tuple[int, int]
+) -> Outcome | None:
+    """A part that was finished before, or None: logits of at least so many rows, each (V, K).
 
     Raises:
         InputError: it was trained with other settings, which are named, or is damaged.
     """
     try:
-        record = json.loads((folder / RECORD).read_bytes())
-        _check(folder, record["settings"], settings)
+        record = _parsed((folder / RECORD).read_bytes())
+        _check(folder, record.settings, settings)
         content = (folder / LOGITS).read_bytes()
-        if _sha256(content) != record["digests"][LOGITS]:
+        if _sha256(content) != record.digests[LOGITS]:
             raise ValueError(f"{LOGITS} has changed")
+        logits = np.load(io.BytesIO(content), allow_pickle=False)
+        if logits.dtype != float or logits.shape[1:] != shape or len(logits) < rows:
+            raise ValueError(f"{LOGITS} is not of that many rows, views and classes")
         return Outcome(
             folder,
-            np.load(io.BytesIO(content), allow_pickle=False),
-            int(record["epoch"]),
-            [Epoch(**each) for each in record["history"]],
-            record["tuned"],
-            float(record["seconds"]),
-            str(record["digests"][WEIGHTS]),
-            dict(record["made_of"]),
-            str(record["to_predict"]),
+            logits,
+            record.epoch,
+            record.history,
+            record.tuned,
+            record.seconds,
+            record.digests[WEIGHTS],
+            dict(record.made_of),
+            record.to_predict,
         )
     except FileNotFoundError as error:
         if error.filename and Path(error.filename).name == RECORD:
             return None
         raise _damaged(folder, error) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise _damaged(folder, error) from None
+
+
+def _parsed(content: bytes) -> _Record:
+    """Raises ValueError."""
+    try:
+        return _Record.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{RECORD}: {place or 'all of it'}: {first['msg']}") from None
 
 
 def made_of(network: Network) -> dict[str, Any]:
@@ -162,18 +213,27 @@ def read_weights(file: Path, digest: str) -> dict[str, Any]:
     Raises:
         InputError: missing, or not the file of that SHA-256.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         content = file.read_bytes()
     except OSError as error:
         raise InputError(
-            f"cannot read {file}: {error.strerror or error}: bring it back, or run finetune again"
+            f"cannot read {file}: {error.strerror or error}: bring it back, or delete "
+            f"{file.parent} and run finetune again"
         ) from None
     # Before it is parsed: safetensors has no checksum of its own.
     if _sha256(content) != digest:
-        raise InputError(f"{file} has changed since it was trained: delete it and finetune again")
-    return dict(load(content))
+        raise InputError(
+            f"{file} has changed since it was trained: delete {file.parent} and run finetune again"
+        )
+    try:
+        return dict(load(content))
+    except SafetensorError as error:
+        raise InputError(
+            f"{file} holds no weights ({error}): delete {file.parent} and run finetune again"
+        ) from None
 
 
 def _check(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -202,6 +262,8 @@ def _curves(history: list[Epoch]) -> bytes:
 
 def _damaged(folder: Path, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:120]
+    if isinstance(error, OSError) and error.filename:
+        reason = f"{Path(error.filename).name}: {error.strerror}"
     return InputError(f"{folder} is damaged ({reason}): delete it and train that part again")
 
 

@@ -8,7 +8,6 @@ one that a killed run left has no lock, and the next run drops it.
 
 import math
 import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from PIL import Image
 from embed.preprocess import Geometry
 from embed.views import RESAMPLING, Rendered, View, render
 from finetune.pool import Place, Pool
+from finetune.processes import end_with_parent, interrupt_later
 from task.errors import InputError
 from task.images import Observation, decode, digest, rejected
 from task.rows import locate
@@ -209,7 +209,8 @@ def _decoded(
         waiting: deque[tuple[str, Any]] = deque()
         for key, path in paths.items():
             given = (path, key, root, wanted)
-            job = pool.schedule(decode_one, args=given, timeout=SECONDS_PER_PICTURE)
+            with interrupt_later():
+                job = pool.schedule(decode_one, args=given, timeout=SECONDS_PER_PICTURE)
             waiting.append((key, job))
             if len(waiting) >= _AHEAD_PER_WORKER * workers:
                 yield _result(*waiting.popleft())
@@ -221,11 +222,9 @@ def _decoded(
 def _decoders(workers: int) -> Iterator[Any]:
     from pebble import ProcessPool
 
-    # Spawned, not forked: the parent may hold torch's threads, which do not survive a fork. Ctrl-C
-    # is left to the parent.
+    # Spawned, not forked: the parent may hold torch's threads, which do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    pool: Any = ProcessPool(workers, context=context, initializer=signal.signal, initargs=ignore)
+    pool: Any = ProcessPool(workers, context=context, initializer=end_with_parent)
     try:
         yield pool
         pool.close()

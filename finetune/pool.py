@@ -81,9 +81,7 @@ class Pool:
     def _spill(self) -> None:
         if self._stream is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._folder / f"{_LEFT}{os.getpid()}-{secrets.token_hex(4)}"
-            self._stream = self._file.open("xb")
-            fcntl.flock(self._stream, fcntl.LOCK_EX)
+            self._file, self._stream = _locked_file(self._folder)
         # Written, not stored through the map: a full disk is then an error and not a dead process.
         for part in self._parts:
             self._stream.write(part)
@@ -104,6 +102,17 @@ class Pool:
             mapped = np.memmap(self._file, np.uint8, "r")
         self._finished = True
         return mapped, self._file, self._stream
+
+
+def _locked_file(folder: Path) -> tuple[Path, Any]:
+    while True:
+        file = folder / f"{_LEFT}{os.getpid()}-{secrets.token_hex(4)}"
+        stream = file.open("xb")
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        # A run that began before it was locked took it for one that was left.
+        if file.exists():
+            return file, stream
+        stream.close()
 
 
 def drop_left(folder: Path) -> None:

@@ -12,6 +12,7 @@ from embed.views import view_set
 from evaluate.dataset import load_dataset
 from evaluate.leaderboard import Leaderboard, leaderboard
 from evaluate.overview import load_systems
+from finetune.alone import alone, check_system
 from finetune.material import How
 from finetune.recipe import load_recipe
 from finetune.report import Line, keep_system, line_of, write_answers
@@ -69,8 +70,8 @@ def run_finetune(
 
     Raises:
         InputError: an unknown recipe or fold, a network that cannot be built, too few rows,
-            settings that have changed, or training that fails.
-        CacheError: the disk takes no more.
+            settings that have changed, or training that fails; a recipe with a system's name.
+        CacheError: the disk takes no more, or another process trains this system.
     """
     started = time.monotonic()
     dataset = load_dataset(task)
@@ -78,7 +79,17 @@ def run_finetune(
     device = options.device or default_device()
     check_device(device)
     how = How(device, options.workers, options.from_cache)
-    with Stage(dataset, recipe, how, notify=notify, progress=progress) as stage:
+    stage = Stage(dataset, recipe, how, notify=notify, progress=progress)
+    check_system(task, recipe.name, stage.system)
+    with alone(stage.folder):
+        return _finetuned(stage, options, device, started, notify)
+
+
+def _finetuned(
+    stage: Stage, options: Options, device: str, started: float, notify: Notify
+) -> Finetuned:
+    dataset, recipe = stage.dataset, stage.recipe
+    with stage:
         done = [stage.outcome(name) for name in _asked(stage, options)]
         folds, networks = stage.finished_folds(), stage.answering()
     views = view_set(recipe.predict.views)

@@ -31,12 +31,15 @@ def _rising(span: tuple[float, float]) -> tuple[float, float]:
 
 
 # What timm reads: magnitude, operations, its bound, increasing; probability, noise; a named set.
-_POLICY = r"^rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?|-t(weights|3a|3aw))*$"
+_POLICY = r"^rand(-(m|n|mmax|inc)\d{1,2}|-(p|mstd)\d+(\.\d+)?|-t(weights|3a|3aw))*$"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[Finite, Field(ge=0, le=1)]
 Above0 = Annotated[Finite, Field(gt=0)]
 From0 = Annotated[Finite, Field(ge=0)]
+# What AdamW makes of it must be a float of 32 bits.
+Rate = Annotated[Finite, Field(gt=0, le=1e37)]
+Weight = Annotated[Finite, Field(ge=0, le=1000)]
 Dropout = Annotated[Finite, Field(ge=0, lt=1)]
 Width = Annotated[int, Field(ge=1, le=65536)]
 
@@ -85,7 +88,7 @@ class Loss(Section):
 
     kind: Literal["cross-entropy", "focal"] = "cross-entropy"
     alpha: Share | None = None
-    gamma: From0 = 2.0
+    gamma: Weight = 2.0
     smoothing: Dropout = 0.0
     class_weights: Literal["none", "balanced"] = "none"
 
@@ -102,11 +105,11 @@ class Optimiser(Section):
     `decay_one_dimensional` lets weight decay also reach norms, biases and GRN.
     """
 
-    head_rate: Above0 = 1e-3
-    body_rate: Above0 = 1e-4
-    weight_decay: From0 = 0.05
+    head_rate: Rate = 1e-3
+    body_rate: Rate = 1e-4
+    weight_decay: Weight = 0.05
     decay_one_dimensional: bool = False
-    layer_decay: Annotated[Finite, Field(gt=0, le=1)] = 1.0
+    layer_decay: Annotated[Finite, Field(ge=0.01, le=1)] = 1.0
     batch: Annotated[int, Field(ge=1, le=65536)] = 32
     gradient_norm: Above0 | None = None
 
@@ -161,7 +164,7 @@ class Augment(Section):
     jitter: Annotated[tuple[Share, Share, Share, Share], Field(strict=False)] = (0.0, 0.0, 0.0, 0.0)
     rand_augment: Annotated[str, Field(pattern=_POLICY)] | None = None
     erasing: Share = 0.0
-    mixup: From0 = 0.0
+    mixup: Weight = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> "Augment":

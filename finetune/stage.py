@@ -16,6 +16,7 @@ from embed.views import view_set
 from evaluate.dataset import Dataset
 from finetune.checkpoint import Checkpoints
 from finetune.material import How, material, start_at_probe
+from finetune.memory import memory_for
 from finetune.model import Network, backbone_of, build_network
 from finetune.outcome import (
     Outcome,
@@ -32,6 +33,7 @@ from finetune.verdict import Looks, logits_of
 from task.errors import InputError
 
 SPLIT, MERGED, FULL = "split", "merged", "full"
+_FREE = "free some and run the same command again, or name a smaller network in another recipe"
 
 
 class Stage:
@@ -63,13 +65,19 @@ class Stage:
         """The backbone, as the leaderboard shows it."""
         return self._backbone.name
 
+    @property
+    def folder(self) -> Path:
+        """Where its parts lie."""
+        return self.dataset.task.work / "finetune" / self.system
+
     def outcome(self, name: str) -> Outcome:
         """A part, trained unless it was before."""
         ends = self._ends() if name == FULL else None
         settings = self._settings(name, ends)
-        known = load_outcome(self._folder(name), settings)
+        known = self._loaded(name, settings)
         if known is not None:
             self._notify(f"{name}: trained before")
+            read_weights(known.weights, known.digest)
             # Left where a run was killed between the two.
             Checkpoints(self._folder(name) / "state", {}).clear()
             return self._up_to_date(known, settings)
@@ -99,10 +107,14 @@ class Stage:
 
     def _finished(self, name: str, ends: Ends | None = None) -> Outcome | None:
         try:
-            return load_outcome(self._folder(name), self._settings(name, ends))
+            return self._loaded(name, self._settings(name, ends))
         except InputError:
             # Of other settings, or damaged: whoever asks for that very part is told.
             return None
+
+    def _loaded(self, name: str, settings: dict[str, Any]) -> Outcome | None:
+        shape = len(view_set(self.recipe.predict.views)), len(self.dataset.classes)
+        return load_outcome(self._folder(name), settings, len(self.dataset), shape)
 
     def _folds(self) -> list[str]:
         return [f"fold-{fold}" for fold in range(self.dataset.folds)]
@@ -116,7 +128,8 @@ class Stage:
         classes = len(self.dataset.classes)
         if self._backbone.weights == "random":
             self._notify(f"{self._backbone.name}: from random weights")
-        return build_network(self.recipe.model, self._backbone, classes, seed=self.recipe.seed)
+        with memory_for(f"building {self._backbone.name} and its head", _FREE):
+            return build_network(self.recipe.model, self._backbone, classes, seed=self.recipe.seed)
 
     @cached_property
     def _start(self) -> dict[str, Any]:
@@ -184,7 +197,7 @@ class Stage:
     def _up_to_date(self, one: Outcome, settings: dict[str, Any]) -> Outcome:
         """A finished part, with answers for the rows to predict as they are now."""
         n, to_predict = len(self.dataset), self.dataset.unlabelled
-        if one.to_predict == to_predict.digest:
+        if one.to_predict == to_predict.digest and len(one.logits) == n + len(to_predict):
             return one
         self._notify(f"{one.part}: other rows to predict than before, answering them")
         network, source = self._material
@@ -196,7 +209,8 @@ class Stage:
     def _answers(self, network: Network, source: Looks, rows: np.ndarray) -> np.ndarray:
         """Logits (r, V, K) of rows through all views."""
         views = range(len(view_set(self.recipe.predict.views)))
-        return logits_of(network, source, rows, views, device=self._how.device)
+        with memory_for(f"answering on {self._how.device}", _FREE):
+            return logits_of(network, source, rows, views, device=self._how.device)
 
     def _part(self, name: str, readable: np.ndarray) -> Part:
         rows = self.recipe.rows
@@ -234,7 +248,7 @@ class Stage:
         return settings
 
     def _folder(self, name: str) -> Path:
-        return self.dataset.task.work / "finetune" / self.system / name
+        return self.folder / name
 
 
 def _digest(rows: np.ndarray) -> str:

@@ -13,6 +13,7 @@ from finetune.checkpoint import capture, restore
 from finetune.lesson import Course, Ends, Epoch, Lesson
 from finetune.loader import Loader
 from finetune.losses import criterion, soft_targets
+from finetune.memory import memory_for
 from finetune.model import Network
 from finetune.optimiser import make_optimiser
 from finetune.recipe import Recipe
@@ -72,7 +73,7 @@ class Training:
             total, rows, last = total + loss * len(which), rows + len(which), which
         if not all(bool(each.isfinite().all()) for each in self._learning):
             raise self._lost(f"the weights are no numbers after step {at + 1}", last)
-        score = self.selected(self._answering()) if self._watched() else None
+        score = self._rated_on_held_out(epoch) if self._watched() else None
         return Epoch(epoch + 1, total / rows, score, rate)
 
     def rated(self, done: Epoch) -> float | None:
@@ -128,16 +129,21 @@ class Training:
         return self._batches(epoch + 1) if epoch + 1 < epochs else []
 
     def _guarded(self, which: np.ndarray, inputs: Any, epoch: int, step: int) -> float:
-        try:
+        what = f"with batches of {self.recipe.optimiser.batch} on {self._device}"
+        with memory_for(what, self._onwards(epoch)):
             return self._step(which, inputs, epoch, step)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"out of memory with batches of {self.recipe.optimiser.batch} on "
-                f"{self._device}: lower optimiser.batch, or model.size, in the recipe; the state "
-                f"after epoch {epoch} is kept"
-            ) from None
+
+    def _rated_on_held_out(self, epoch: int) -> float:
+        with memory_for(f"rating epoch {epoch + 1} on {self._device}", self._onwards(epoch)):
+            return self.selected(self._answering())
+
+    def _onwards(self, epoch: int) -> str:
+        onwards = f"goes on after epoch {epoch}" if epoch else "starts with the first epoch"
+        return (
+            f"free some and run the same command again, which {onwards}; or lower optimiser.batch "
+            "or model.size in a copy of the recipe under another name, which is trained from the "
+            "start"
+        )
 
     def _step(self, which: np.ndarray, inputs: Any, epoch: int, step: int) -> float:
         recipe = self.recipe
@@ -161,16 +167,6 @@ class Training:
         more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
         return InputError(
             f"{self.lesson.part.name}: {what}, with the pictures {', '.join(ids[:_SHOWN_IDS])}"
-            f"{more}: lower the rates, or set optimiser.gradient_norm; the state of the epoch "
-            "before is kept"
+            f"{more}: lower the rates, or set optimiser.gradient_norm, in a copy of the recipe "
+            "under another name; the state of the epoch before is kept"
         )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    told = str(error).lower()
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "out of memory" in told
-        or "can't allocate memory" in told
-    )

@@ -1,0 +1,47 @@
+"""A run and its place: a name that is free, one process at a time, nothing left by killed ones."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cache import disk
+from cache.disk import explained
+from cache.lock import Lock
+from evaluate.ensemble import METHODS
+from evaluate.leaderboard import SELECTED
+from evaluate.runs import check_name
+from finetune.pool import drop_left
+from finetune.recipe import FROM_CACHE
+from finetune.report import KIND
+from task.config import Task
+from task.errors import InputError
+
+
+def check_system(task: Task, recipe: str, system: str) -> None:
+    """Whether a recipe's name can name its system, before anything is trained.
+
+    Raises:
+        InputError: it is no plain folder name, another system's, or one that means something else.
+    """
+    if recipe.endswith(FROM_CACHE) or system in (SELECTED, *METHODS):
+        raise InputError(
+            f"a recipe cannot be called {recipe!r}, which has another meaning: rename its file"
+        )
+    check_name(task, system, KIND)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only process that trains a system in its folder, without what killed ones left there.
+
+    Raises:
+        CacheError: another process trains it, which is named; or the folder cannot be written.
+    """
+    with explained(f"write to {folder}"):
+        disk.make_folder(folder)
+    with Lock(folder, "the run"):
+        with explained(f"tidy {folder}"):
+            drop_left(folder.parent)
+            for left in sorted(folder.rglob(f"{disk.TEMPORARY}*")):
+                disk.remove(left)
+        yield

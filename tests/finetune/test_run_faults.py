@@ -1,0 +1,273 @@
+"""Faults in the middle of a run, and what it ends with: killed, shared, interrupted, misnamed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from cache.lock import Lock
+from finetune import checkpoint, outcome, processes, stage
+from finetune.pixels import Decoded
+from task.config import load_task
+
+Command = Callable[..., Result]
+RUN = "import sys, cli; cli.main(sys.argv[1:])"
+
+
+def error_of(done: Result) -> str:
+    """The one line that a fault is told in."""
+    told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.exit_code == 1 and not done.stdout, (done.stdout, done.exception)
+    assert len(told) == 1
+    return told[0]
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """What a finished system is made of: digests of weights and logits, epochs, predictions."""
+    found: dict[str, Any] = {}
+    for file in sorted((folder / "work/finetune/quick").glob("*/part.json")):
+        record = json.loads(file.read_text())
+        found[file.parent.name] = record["digests"], record["epoch"], record["history"]
+    record = json.loads((folder / "work/runs/quick/run.json").read_text())
+    found["networks"], found["cut"] = record["networks"], record["cut"]
+    return found
+
+
+def left_over(folder: Path) -> list[str]:
+    """Files that nobody but a running process has a use for."""
+    names = (".tmp-", ".old-", "pixels-", "last-", "best-", "state")
+    return [str(file) for file in (folder / "work").rglob("*") if file.name.startswith(names)]
+
+
+class Killed(BaseException):
+    """The end of the process: nothing that is there for faults may catch it."""
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: int, after: bool) -> None:
+    """Let a function end the process at its nth call, before or after it has done its work."""
+    real, calls = getattr(place, name), []
+
+    def once(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == call and not after:
+            raise Killed
+        done = real(*given, **named)
+        if len(calls) == call:
+            raise Killed
+        return done
+
+    monkeypatch.setattr(place, name, once)
+
+
+MOMENTS = [
+    (checkpoint.disk, "write_durable", 1),
+    (checkpoint.disk, "write_durable", 3),
+    (checkpoint.disk, "write_durable", 4),
+    (outcome, "write_whole", 1),
+    (outcome, "write_whole", 4),
+    (outcome, "write_whole", 6),
+    (stage, "save_outcome", 3),
+]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("place", "name", "call"), MOMENTS)
+def test_a_run_that_ended_anywhere_ends_as_one_left_alone(
+    place: Any,
+    name: str,
+    call: int,
+    after: bool,
+    tuned: Path,
+    embedded: Path,
+    tmp_path: Path,
+    finetune: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "archive"
+    shutil.copytree(embedded, folder)
+    with monkeypatch.context() as patched:
+        dying(patched, place, name, call, after)
+        with pytest.raises(Killed):
+            finetune(folder, "--fold", "all")
+    # A real end leaves what an exception tidies away.
+    parts = sorted((folder / "work/finetune/quick").glob("fold-*"))
+    for part in parts:
+        (part / ".tmp-killed").write_bytes(b"half")
+    (folder / "work/finetune/pixels-1-killed").write_bytes(b"half")
+    done = finetune(folder, "--fold", "all")
+    assert done.exit_code == 0, done.stderr
+    assert results(folder) == results(tuned)
+    assert left_over(folder) == []
+
+
+def test_a_killed_process_leaves_what_the_next_goes_on_from(
+    archive: Path, tuned: Path, finetune: Command
+) -> None:
+    words = ["finetune", archive, "--recipe", archive / "quick.toml", "--fold", "all"]
+    command = [sys.executable, "-c", RUN, *words, "--device", "cpu", "--workers", "0"]
+    place = archive / "work/finetune/quick"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not list(place.glob("fold-*/state/*")):
+            time.sleep(0.001)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    done = finetune(archive, "--fold", "all")
+    assert done.exit_code == 0, done.stderr
+    for part in ("fold-0", "fold-1", "fold-2"):
+        assert results(archive)[part][1:] == results(tuned)[part][1:]
+    assert left_over(archive) == []
+
+
+ORPHAN = """
+import os, sys
+from multiprocessing import get_context
+from finetune.processes import end_with_parent
+
+def wait(pipe):
+    end_with_parent()
+    print(os.getpid(), flush=True)
+    pipe.recv()
+
+if __name__ == "__main__":
+    mine, other = get_context("spawn").Pipe()
+    for _ in range(2):
+        get_context("spawn").Process(target=wait, args=(other,)).start()
+    mine.recv()
+"""
+
+
+def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    here = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, tmp_path / "orphan.py"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=here) as parent:
+        assert parent.stdout is not None
+        children = [int(parent.stdout.readline()) for _ in range(2)]
+        parent.kill()
+        # Its output ends when the last of them has.
+        assert parent.stdout.read() == b""
+    assert len(set(children)) == 2
+
+
+def test_a_second_run_of_the_system_is_refused_naming_the_first(
+    archive: Path, finetune: Command
+) -> None:
+    place = archive / "work/finetune/quick"
+    place.mkdir(parents=True)
+    with Lock(place):
+        told = error_of(finetune(archive, "--fold", "0"))
+        assert f"another process writes to the run {place}: pid {os.getpid()} on host" in told
+        assert not list(place.glob("fold-*"))
+    assert finetune(archive, "--fold", "0").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "my recipe", "وصفة", "a\nb", "a" * 210, "selected", "greedy", "x@cache"]
+)
+def test_a_name_that_is_no_systems_is_refused_before_anything_is_trained(
+    name: str, archive: Path, finetune: Command
+) -> None:
+    recipe = archive / f"{name}.toml"
+    shutil.copy(archive / "quick.toml", recipe)
+    told = error_of(finetune(archive, "--fold", "0", recipe=str(recipe)))
+    assert "cannot name a system" in told or "cannot be called" in told
+    assert not (archive / "work/finetune").exists() and not list(archive.glob("work/fold-*"))
+
+
+def test_neither_probe_nor_fine_tuned_system_is_written_over_by_the_other(
+    tuned: Path, tmp_path: Path, finetune: Command, run: Command
+) -> None:
+    folder = tmp_path / "archive"
+    shutil.copytree(tuned, folder)
+    recipe = folder / "ridge-hog.toml"
+    shutil.copy(folder / "quick.toml", recipe)
+    before = (folder / "work/runs/ridge-hog/run.json").read_bytes()
+    told = error_of(finetune(folder, "--fold", "all", recipe=str(recipe)))
+    assert "is a system of the kind 'probe'" in told and "another name" in told
+    assert (folder / "work/runs/ridge-hog/run.json").read_bytes() == before
+    shutil.rmtree(folder / "work/runs/ridge-hog")
+    assert finetune(folder, "--fold", "all", recipe=str(recipe)).exit_code == 0
+    assert load_task(folder).work.is_dir()
+    told = error_of(run("probe", folder, "--probe", "ridge", "--features", "hog"))
+    assert "is a system of the kind 'finetune'" in told
+
+
+@pytest.mark.parametrize("how", ["gone", "changed"])
+@pytest.mark.parametrize("unreadable", ["skip", "blank"])
+def test_pictures_that_are_not_what_was_embedded(
+    how: str, unreadable: str, archive: Path, finetune: Command
+) -> None:
+    with (archive / "quick.toml").open("a") as recipe:
+        recipe.write(f'[rows]\nunreadable = "{unreadable}"\n')
+    (archive / "3.png").unlink()
+    if how == "changed":
+        shutil.copy(archive / "4.png", archive / "3.png")
+    told = error_of(finetune(archive, "--fold", "0"))
+    assert "1 pictures (3) are gone or have changed" in told and "run embed again" in told
+    assert not list(archive.glob("work/finetune/quick/fold-*"))
+    assert left_over(archive) == []
+
+
+def test_a_decoder_that_dies_costs_its_picture_aloud(
+    archive: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetune import pixels
+
+    real = pixels.decode_one
+
+    def dies(path: str, *given: Any) -> Decoded:
+        return Decoded("decoder_died") if path == "3.png" else real(path, *given)
+
+    monkeypatch.setattr(pixels, "decode_one", dies)
+    done = finetune(archive, "--fold", "0")
+    assert done.exit_code == 0, done.stderr
+    assert (
+        "1 pictures (3) could be read before and give no pixels now (decoder_died)" in done.stderr
+    )
+
+
+def test_out_of_memory_tells_what_happens_next(
+    archive: Path, tuned: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetune.training import Training
+
+    real = Training._step
+
+    def full(self: Any, which: np.ndarray, inputs: Any, epoch: int, step: int) -> float:
+        if epoch == 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(self, which, inputs, epoch, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_step", full)
+        told = error_of(finetune(archive, "--fold", "all"))
+    assert "run the same command again, which goes on after epoch 1" in told
+    assert "in a copy of the recipe under another name" in told
+    smaller = archive / "smaller.toml"
+    smaller.write_text((archive / "quick.toml").read_text() + "[optimiser]\nbatch = 4\n")
+    assert finetune(archive, "--fold", "0", recipe=str(smaller)).exit_code == 0
+    assert finetune(archive, "--fold", "all").exit_code == 0
+    assert results(archive) == results(tuned)
+
+
+def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), processes.interrupt_later():
+        os.kill(os.getpid(), signal.SIGINT)
+        done += [sum(1 for _ in range(1000))]
+        child = "import signal; print(int(signal.SIGINT in signal.pthread_sigmask(0, [])))"
+        asked = subprocess.run([sys.executable, "-c", child], capture_output=True, check=True)
+        done.append(int(asked.stdout))
+    assert done == [1000, 1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
