@@ -5,7 +5,6 @@ A decoder that hangs past the time limit, or that kills its process, costs that 
 
 import multiprocessing
 import os
-import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from embed.prepare import Order, Prepared, prepare
+from embed.processes import end_with_parent, interrupt_later
 from embed.slots import Slot, Slots, prepare_into, shared_slots, slot_bytes
 from task.errors import InputError
 from task.images import rejected
@@ -104,7 +104,7 @@ class _Decoders:
         return ProcessPool(
             max_workers=self._workers,
             context=context,
-            initializer=_leave_interrupts_to_the_parent,
+            initializer=end_with_parent,
         )
 
     def ask(self, path: str, digest: str, order: Order, slot: Slot | None) -> _Asked:
@@ -115,7 +115,9 @@ class _Decoders:
         from concurrent.futures.process import BrokenProcessPool
 
         try:
-            return self._pool.schedule(prepare_into, args=given, timeout=self._seconds)
+            # Here processes are started.
+            with interrupt_later():
+                return self._pool.schedule(prepare_into, args=given, timeout=self._seconds)
         except RuntimeError:
             # The pool broke since; whoever asks for the result replaces it.
             lost: Future[Any] = Future()
@@ -156,11 +158,6 @@ def _lost(job: Any) -> bool:
     from concurrent.futures.process import BrokenProcessPool
 
     return not job.done() or job.cancelled() or isinstance(job.exception(), BrokenProcessPool)
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    # Ctrl-C reaches the whole process group, and each worker would print a traceback of its own.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _result(asked: _Asked, slots: Slots, seconds: float) -> Prepared:

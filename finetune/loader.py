@@ -12,9 +12,9 @@ import numpy as np
 
 from embed import libraries
 from embed.preprocess import Preprocess
+from embed.processes import end_with_parent, interrupt_later
 from finetune.augment import normalised
 from finetune.pixels import Pixels
-from finetune.processes import end_with_parent, interrupt_later
 from task.errors import InputError
 
 _AHEAD_PER_WORKER = 3

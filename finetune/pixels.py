@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from embed.preprocess import Geometry
+from embed.processes import end_with_parent, interrupt_later
 from embed.views import RESAMPLING, Rendered, View, render
 from finetune.pool import Place, Pool
-from finetune.processes import end_with_parent, interrupt_later
 from task.errors import InputError
 from task.images import Observation, decode, digest, rejected
 from task.rows import locate

@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 
 from cache.lock import Lock
-from finetune import checkpoint, outcome, processes, stage
+from finetune import checkpoint, outcome, stage
 from finetune.pixels import Decoded
 from task.config import load_task
 
@@ -128,37 +128,6 @@ def test_a_killed_process_leaves_what_the_next_goes_on_from(
     assert left_over(archive) == []
 
 
-ORPHAN = """
-import os, sys
-from multiprocessing import get_context
-from finetune.processes import end_with_parent
-
-def wait(pipe):
-    end_with_parent()
-    print(os.getpid(), flush=True)
-    pipe.recv()
-
-if __name__ == "__main__":
-    mine, other = get_context("spawn").Pipe()
-    for _ in range(2):
-        get_context("spawn").Process(target=wait, args=(other,)).start()
-    mine.recv()
-"""
-
-
-def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
-    (tmp_path / "orphan.py").write_text(ORPHAN)
-    here = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    command = [sys.executable, tmp_path / "orphan.py"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=here) as parent:
-        assert parent.stdout is not None
-        children = [int(parent.stdout.readline()) for _ in range(2)]
-        parent.kill()
-        # Its output ends when the last of them has.
-        assert parent.stdout.read() == b""
-    assert len(set(children)) == 2
-
-
 def test_a_second_run_of_the_system_is_refused_naming_the_first(
     archive: Path, finetune: Command
 ) -> None:
@@ -258,16 +227,3 @@ def test_out_of_memory_tells_what_happens_next(
     assert finetune(archive, "--fold", "0", recipe=str(smaller)).exit_code == 0
     assert finetune(archive, "--fold", "all").exit_code == 0
     assert results(archive) == results(tuned)
-
-
-def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
-    done = []
-    with pytest.raises(KeyboardInterrupt), processes.interrupt_later():
-        os.kill(os.getpid(), signal.SIGINT)
-        done += [sum(1 for _ in range(1000))]
-        child = "import signal; print(int(signal.SIGINT in signal.pthread_sigmask(0, [])))"
-        asked = subprocess.run([sys.executable, "-c", child], capture_output=True, check=True)
-        done.append(int(asked.stdout))
-    assert done == [1000, 1]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

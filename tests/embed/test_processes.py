@@ -1,0 +1,54 @@
+"""Processes that Ctrl-C leaves alone, and that end with the one that started them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embed import processes
+
+ORPHAN = """
+import os, sys
+from multiprocessing import get_context
+from embed.processes import end_with_parent
+
+def wait(pipe):
+    end_with_parent()
+    print(os.getpid(), flush=True)
+    pipe.recv()
+
+if __name__ == "__main__":
+    mine, other = get_context("spawn").Pipe()
+    for _ in range(2):
+        get_context("spawn").Process(target=wait, args=(other,)).start()
+    mine.recv()
+"""
+
+
+def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    here = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, tmp_path / "orphan.py"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=here) as parent:
+        assert parent.stdout is not None
+        children = [int(parent.stdout.readline()) for _ in range(2)]
+        parent.kill()
+        # Its output ends when the last of them has.
+        assert parent.stdout.read() == b""
+    assert len(set(children)) == 2
+
+
+def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), processes.interrupt_later():
+        os.kill(os.getpid(), signal.SIGINT)
+        done += [sum(1 for _ in range(1000))]
+        child = "import signal; print(int(signal.SIGINT in signal.pthread_sigmask(0, [])))"
+        asked = subprocess.run([sys.executable, "-c", child], capture_output=True, check=True)
+        done.append(int(asked.stdout))
+    assert done == [1000, 1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
