@@ -23,6 +23,14 @@ from commands.terminal import NAME, command, json_option, load, print_result, sa
 @click.option("--full", is_flag=True, help="Learn all labelled rows, as long as the folds did.")
 @click.option("--from-cache", is_flag=True, help="Tune the last block from cached tokens.")
 @click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="bf16: faster on most GPUs, and not what the papers did.",
+)
+@click.option("--tensorboard", is_flag=True, help="Learning curves as events, epoch by epoch.")
 @click.option("--workers", type=click.IntRange(0), help="Processes for pictures; 0: none.")
 @json_option
 def finetune(task: Path, as_json: bool, **how: Any) -> None:

@@ -37,11 +37,18 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class How:
-    """Where and how the pixels are computed; `workers` None: one process per core."""
+    """Where and how a recipe is trained; `workers` None: one process per core."""
 
     device: str = "cpu"
     workers: int | None = None
     from_cache: bool = False
+    precision: str = "fp32"
+    tensorboard: bool = False
+
+    @property
+    def computing(self) -> dict[str, str]:
+        """What the last bits of a network depend on beside the recipe and the rows."""
+        return {"device": self.device, "precision": self.precision}
 
     @property
     def drawing(self) -> int:

@@ -24,7 +24,7 @@ from task.files import write_whole
 
 RECORD, LOGITS, WEIGHTS, CURVES = "part.json", "logits.npy", "weights.safetensors", "curves.csv"
 # A finished network is the same network wherever its run goes on.
-_OF_THE_RUN = ("device",)
+_OF_THE_RUN = ("device", "precision")
 
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

@@ -32,6 +32,8 @@ class Options:
     from_cache: bool = False
     device: str | None = None
     workers: int | None = None
+    precision: str = "fp32"
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,15 @@ def run_finetune(
     recipe = load_recipe(options.recipe)
     device = options.device or default_device()
     check_device(device)
-    how = How(device, options.workers, options.from_cache)
+    how = How(device, options.workers, options.from_cache, options.precision, options.tensorboard)
     stage = Stage(dataset, recipe, how, notify=notify, progress=progress)
     check_system(task, recipe.name, stage.system)
     with alone(stage.folder):
-        return _finetuned(stage, options, device, started, notify)
+        return _finetuned(stage, options, how, started, notify)
 
 
 def _finetuned(
-    stage: Stage, options: Options, device: str, started: float, notify: Notify
+    stage: Stage, options: Options, how: How, started: float, notify: Notify
 ) -> Finetuned:
     dataset, recipe = stage.dataset, stage.recipe
     with stage:
@@ -96,7 +98,7 @@ def _finetuned(
     lines = [line_of(dataset, recipe, views, one) for one in done]
     board, answers, notes = None, None, []
     if len(folds) == dataset.folds and done[-1].part != SPLIT:
-        made = {"device": device, "from_cache": options.from_cache}
+        made = {**how.computing, "from_cache": how.from_cache}
         keep_system(dataset, recipe, stage.system, stage.described, made, folds, networks)
         warnings, caution = beware(dataset, notify)
         seconds = time.monotonic() - started

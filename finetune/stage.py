@@ -15,6 +15,7 @@ from embed.progress import Progress, silent
 from embed.views import view_set
 from evaluate.dataset import Dataset
 from finetune.checkpoint import Checkpoints
+from finetune.curves import curves
 from finetune.material import How, material, start_at_probe
 from finetune.memory import memory_for
 from finetune.model import Network, backbone_of, build_network
@@ -28,7 +29,7 @@ from finetune.outcome import (
 )
 from finetune.recipe import FROM_CACHE, Recipe
 from finetune.split import Part, by_fold, by_split, full, median_epoch
-from finetune.train import Ends, Lesson, Trained, train
+from finetune.train import Ends, Epoch, Lesson, Trained, train
 from finetune.verdict import Looks, logits_of
 from task.errors import InputError
 
@@ -157,7 +158,7 @@ class Stage:
         if self.recipe.model.start == "probe":
             start_at_probe(self.dataset, self.recipe, network, self._backbone, part.learn)
         digests = {"learn": _digest(part.learn), "select": _digest(part.select)}
-        given = {"rows": digests, "weights": network.digest, "device": self._how.device}
+        given = {"rows": digests, "weights": network.digest, **self._how.computing}
         checkpoints = Checkpoints(self._folder(name) / "state", {**settings, **given})
         trained = self._learnt(network, source, part, ends, checkpoints)
         seen = np.concatenate([part.select, part.report, n + np.arange(len(to_predict))])
@@ -182,16 +183,22 @@ class Stage:
         classes, positive = len(dataset.classes), dataset.positive
         lesson = Lesson(source, dataset.labels, dataset.labelled.ids, classes, positive, part)
         epochs = self.recipe.schedule.epochs if ends is None else ends.epochs
-        with self._progress(part.name, epochs) as advance:
+        events = self._folder(part.name) / "events" if self._how.tensorboard else None
+        with self._progress(part.name, epochs) as advance, curves(events) as draw:
+
+            def told(epoch: Epoch) -> None:
+                advance()
+                draw(epoch)
+
             return train(
                 network,
                 lesson,
                 self.recipe,
                 ends=ends,
-                device=self._how.device,
+                **self._how.computing,
                 workers=self._how.drawing,
                 checkpoints=checkpoints,
-                advance=advance,
+                told=told,
             )
 
     def _up_to_date(self, one: Outcome, settings: dict[str, Any]) -> Outcome:

@@ -16,6 +16,7 @@ from finetune.schedule import generator
 from finetune.training import Training
 
 __all__ = ["Ends", "Epoch", "Lesson", "Trained", "train"]
+Told = Callable[[Epoch], None]
 
 
 def train(
@@ -25,14 +26,16 @@ def train(
     *,
     ends: Ends | None = None,
     device: str = "cpu",
+    precision: str = "fp32",
     workers: int = 0,
     checkpoints: Checkpoints | None = None,
-    advance: Callable[[], None] = lambda: None,
+    told: Told = lambda _: None,
 ) -> Trained:
     """Train a network, which holds the kept state afterwards, in eval mode.
 
-    With `checkpoints` every epoch leaves a state, and a run goes on from the last one. `advance` is
-    called per epoch.
+    With `checkpoints` every epoch leaves a state, and a run goes on from the last one. `told` hears
+    of every epoch, of those before too. With `precision` "bf16" networks learn under autocast;
+    their weights, and all that is rated or answered, stay in fp32.
 
     Raises:
         InputError: a loss that is no number (step and pictures are named), too little memory, or
@@ -47,8 +50,8 @@ def train(
         Loader(lesson.source, workers=workers, pin=device != "cpu") as loader,
     ):
         torch.manual_seed(int(generator("train", recipe.seed).integers(2**62)))
-        run = Training(network.to(device), lesson, recipe, ends, device, loader)
-        course, kept = _go(run, checkpoints, advance)
+        run = Training(network.to(device), lesson, recipe, ends, device, loader, precision)
+        course, kept = _go(run, checkpoints, told)
     network.load_state(kept)
     tuned = _mixed(run, first, kept) if recipe.interpolate.tuned else None
     history = [Epoch(**each) for each in course.history]
@@ -57,12 +60,12 @@ def train(
 
 
 def _go(
-    run: Training, checkpoints: Checkpoints | None, advance: Callable[[], None]
+    run: Training, checkpoints: Checkpoints | None, told: Told
 ) -> tuple[Course, Mapping[str, Any]]:
     """All epochs that are left; the course, and the state to keep."""
     course, best = _resumed(run, checkpoints)
-    for _ in course.history:
-        advance()
+    for each in course.history:
+        told(Epoch(**each))
     while not run.over(course):
         started = time.monotonic()
         done = run.epoch(len(course.history))
@@ -76,7 +79,7 @@ def _go(
         course.seconds += time.monotonic() - started
         if checkpoints is not None:
             checkpoints.save(done.epoch, run.captured(course), state)
-        advance()
+        told(done)
     if best is not None and run.recipe.schedule.restore_best:
         return course, best
     course.best = 0

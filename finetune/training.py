@@ -23,6 +23,7 @@ from finetune.verdict import argmax_at_centre
 from task.errors import InputError
 
 _SHOWN_IDS = 8
+_LOSSES_AT_ONCE = 32
 
 
 class Training:
@@ -36,9 +37,12 @@ class Training:
         ends: Ends | None,
         device: str,
         loader: Loader,
+        precision: str = "fp32",
     ) -> None:
         self.network, self.lesson, self.recipe, self.ends = network, lesson, recipe, ends
-        self._device, self._loader = device, loader
+        self._device, self._loader, self._precision = device, loader, precision
+        # To look at every loss at once would let a GPU wait for the host in every step.
+        self._at_once = 1 if device == "cpu" else _LOSSES_AT_ONCE
         learnt = lesson.labels[lesson.part.learn]
         self._y = libraries.torch().from_numpy(lesson.labels.astype(np.int64))
         self._steps = len(self._batches(0))
@@ -61,20 +65,35 @@ class Training:
     def epoch(self, epoch: int) -> Epoch:
         """Learn from every batch of an epoch, counted from 0."""
         self.network.train()
-        total, rows, rate, at = 0.0, 0, 0.0, -1
-        last = self.lesson.part.learn
+        learnt: list[np.ndarray] = []
+        losses: list[float] = []
+        waiting: list[Any] = []
+        rate = 0.0
         drawn = self._loader.epoch(self._batches(epoch), epoch, self._following(epoch))
         for step, (which, inputs) in enumerate(drawn):
-            at = epoch * self._steps + step
-            rate = self._rates.set(at)
-            loss = self._guarded(which, inputs, epoch, step)
-            if not np.isfinite(loss):
-                raise self._lost(f"the loss of step {at + 1} (epoch {epoch + 1}) is {loss}", which)
-            total, rows, last = total + loss * len(which), rows + len(which), which
+            rate = self._rates.set(epoch * self._steps + step)
+            waiting.append(self._guarded(which, inputs, epoch, step))
+            learnt.append(which)
+            if len(waiting) == self._at_once or len(learnt) == self._steps:
+                losses += self._finite(waiting, learnt, epoch)
+                waiting.clear()
         if not all(bool(each.isfinite().all()) for each in self._learning):
-            raise self._lost(f"the weights are no numbers after step {at + 1}", last)
+            what = f"the weights are no numbers after step {(epoch + 1) * self._steps}"
+            raise self._lost(what, learnt[-1])
         score = self._rated_on_held_out(epoch) if self._watched() else None
-        return Epoch(epoch + 1, total / rows, score, rate)
+        sizes = [len(rows) for rows in learnt]
+        mean = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
+        return Epoch(epoch + 1, mean, score, rate)
+
+    def _finite(self, waiting: list[Any], learnt: list[np.ndarray], epoch: int) -> list[float]:
+        """The losses of the last steps, fetched from the device together."""
+        values: list[float] = libraries.torch().stack(waiting).tolist()
+        for at, loss in enumerate(values, len(learnt) - len(values)):
+            if not np.isfinite(loss):
+                step = epoch * self._steps + at + 1
+                what = f"the loss of step {step} (epoch {epoch + 1}) is {loss}"
+                raise self._lost(what, learnt[at])
+        return values
 
     def rated(self, done: Epoch) -> float | None:
         """How good an epoch is by what the recipe watches; more is better."""
@@ -128,7 +147,7 @@ class Training:
         epochs = self.recipe.schedule.epochs if self.ends is None else self.ends.epochs
         return self._batches(epoch + 1) if epoch + 1 < epochs else []
 
-    def _guarded(self, which: np.ndarray, inputs: Any, epoch: int, step: int) -> float:
+    def _guarded(self, which: np.ndarray, inputs: Any, epoch: int, step: int) -> Any:
         what = f"with batches of {self.recipe.optimiser.batch} on {self._device}"
         with memory_for(what, self._onwards(epoch)):
             return self._step(which, inputs, epoch, step)
@@ -145,22 +164,24 @@ class Training:
             "start"
         )
 
-    def _step(self, which: np.ndarray, inputs: Any, epoch: int, step: int) -> float:
-        recipe = self.recipe
+    def _step(self, which: np.ndarray, inputs: Any, epoch: int, step: int) -> Any:
+        recipe, torch = self.recipe, libraries.torch()
         share = mixed_share(recipe.augment.mixup, recipe.seed, epoch, step)
         inputs = mix(inputs.to(self._device, non_blocking=True), share)
         y = self._y[which].to(self._device)
         targets = soft_targets(y, self.lesson.classes, recipe.loss.smoothing, share)
         self._optimiser.zero_grad()
-        loss = self._loss(self.network(inputs), targets)
+        kind, half = self._device.partition(":")[0], self._precision == "bf16"
+        with torch.autocast(kind, torch.bfloat16, enabled=half):
+            logits = self.network(inputs)
+        loss = self._loss(logits.float(), targets)
         loss.backward()
         if recipe.optimiser.gradient_norm is not None:
-            clip = libraries.torch().nn.utils.clip_grad_norm_
-            clip(self._learning, recipe.optimiser.gradient_norm)
+            torch.nn.utils.clip_grad_norm_(self._learning, recipe.optimiser.gradient_norm)
         self._optimiser.step()
         if self._average is not None:
             self._average.update(self.network.module)
-        return float(loss.detach())
+        return loss.detach()
 
     def _lost(self, what: str, which: np.ndarray) -> InputError:
         ids = [str(each) for each in self.lesson.ids[which]]

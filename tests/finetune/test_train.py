@@ -20,7 +20,7 @@ from finetune.model import Network, build_network
 from finetune.pixels import Wanted, load_pixels
 from finetune.recipe import Recipe
 from finetune.split import Part
-from finetune.train import Ends, Lesson, Trained, train
+from finetune.train import Ends, Epoch, Lesson, Trained, train
 from finetune.verdict import logits_of, voted
 from task.errors import InputError
 from task.images import digest
@@ -142,14 +142,14 @@ class Killed(Exception):  # noqa: N818
     """The process is gone."""
 
 
-def killed_after(epochs: int) -> Callable[[], None]:
+def killed_after(epochs: int) -> Callable[[Epoch], None]:
     left = iter(range(epochs - 1))
 
-    def advance() -> None:
+    def told(_: Epoch) -> None:
         if next(left, None) is None:
             raise Killed
 
-    return advance
+    return told
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
@@ -162,14 +162,14 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, epochs: int) ->
         Image.fromarray(rng.integers(0, 256, (40, 48, 3), np.uint8)).save(file)
         files.append((file.name, digest(file.read_bytes())))
 
-    def attempt(checkpoints: Checkpoints | None, advance: Any = lambda: None) -> Trained:
+    def attempt(checkpoints: Checkpoints | None, told: Any = lambda _: None) -> Trained:
         network = network_for(recipe)
         wanted = Wanted(46, network.preprocess.geometry, view_set("center"))
         with load_pixels(tmp_path, files, wanted, tmp_path, workers=0) as pixels:
             draw = Augmentation(recipe.augment, network.preprocess, 0)
             source = PictureRows(pixels, draw, network.preprocess)
             lesson = lesson_of(source, select=6)
-            return train(network, lesson, recipe, checkpoints=checkpoints, advance=advance)
+            return train(network, lesson, recipe, checkpoints=checkpoints, told=told)
 
     whole = attempt(None)
     checkpoints = Checkpoints(tmp_path / "state", {"recipe": "everything"})
@@ -218,6 +218,44 @@ def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="weights are no numbers after step 1"):
         train(network_for(recipe), lesson_of(noise()), recipe, checkpoints=checkpoints)
     assert checkpoints.load() is None
+
+
+def test_losses_that_are_looked_at_together_name_the_step_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a GPU: the whole epoch is learnt before anybody looks.
+    monkeypatch.setattr(loop, "_LOSSES_AT_ONCE", 3)
+    real = loop.Training.__init__
+
+    def init(self: Any, *given: Any) -> None:
+        real(self, *given)
+        self._at_once = loop._LOSSES_AT_ONCE
+
+    monkeypatch.setattr(loop.Training, "__init__", init)
+    source = noise(32)
+    recipe = recipe_of(schedule={"watch": "training-loss"})
+    together = train(network_for(recipe), lesson_of(source), recipe)
+    monkeypatch.setattr(loop.Training, "__init__", real)
+    same(train(network_for(recipe), lesson_of(source), recipe), together)
+    monkeypatch.setattr(loop.Training, "__init__", init)
+
+    def learn(rows: Any, epoch: int) -> Any:
+        return source.pixels[np.asarray(rows)] * (float("nan") if 5 in rows and epoch else 1.0)
+
+    source.learn = learn  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=r"the loss of step [5-8] \(epoch 2\) is nan.*picture-5\b"):
+        train(network_for(recipe), lesson_of(source), recipe)
+
+
+def test_half_precision_learns_about_the_same_and_keeps_whole_weights() -> None:
+    recipe = recipe_of(schedule={"watch": "training-loss"})
+    source = noise()
+    whole = train(network_for(recipe), lesson_of(source), recipe)
+    half = train(network_for(recipe), lesson_of(source), recipe, precision="bf16")
+    assert half.history != whole.history
+    for one, other in zip(half.history, whole.history, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=0.05)
+    assert all(tensor.dtype != torch.bfloat16 for tensor in half.state.values())
 
 
 def test_out_of_memory_names_the_setting_to_lower() -> None:
