@@ -160,6 +160,30 @@ def test_a_disk_that_refuses_leaves_the_old_system(stored, fault_of, monkeypatch
     assert [folder.name for folder in runs_folder(task).iterdir()] == ["one"]
 
 
+def test_what_killed_writers_left_is_put_right_by_the_next(stored) -> None:
+    task, predictions, _ = stored
+    root = runs_folder(task)
+    # One was killed between its two renames, one after them, one before.
+    shutil.copytree(root / "one", root / ".old-gone")
+    shutil.copytree(root / "one", root / ".old-one")
+    (root / ".tmp-0123").mkdir()
+    save_run(task, "two", {"system": "two"}, predictions)
+    assert sorted(folder.name for folder in root.iterdir()) == ["gone", "one", "two"]
+    assert load_run(task, "gone").record == {"system": "one"}
+
+
+def test_systems_of_one_kind_never_replace_those_of_another(stored, fault_of) -> None:
+    task, predictions, _ = stored
+    save_run(task, "mine", {"kind": "probe"}, predictions)
+    again = {"kind": "probe", "seed": 1}
+    save_run(task, "mine", again, predictions)
+    fault_of(
+        lambda: save_run(task, "mine", {"kind": "finetune"}, predictions),
+        "'probe'", "'finetune'", "another name",
+    )  # fmt: skip
+    assert load_run(task, "mine").record == again
+
+
 def test_a_record_without_json_form_writes_nothing(stored) -> None:
     task, predictions, _ = stored
     with pytest.raises(ValueError, match="JSON"):
