@@ -32,7 +32,8 @@ import embed.prepare
 from embed.backbones import resolve
 from embed.batches import Batches
 from embed.decoding import prepared
-from embed.encoder import Encoder, make_encoder
+from embed.encoder import Encoder
+from embed.encoders import make_encoder
 from embed.job import Job, Settings
 from embed.plan import Options
 from embed.prepare import Order, Prepared

@@ -19,7 +19,7 @@ from PIL import Image
 
 from embed import libraries
 from embed.backbones import Backbone
-from embed.encoder import make_encoder
+from embed.encoders import make_encoder
 from embed.job import Settings
 from embed.preprocess import geometry_of
 

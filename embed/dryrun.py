@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from embed.backbones import PRETRAINED, RANDOM, Backbone
-from embed.encoder import Encoder, make_encoder
+from embed.encoder import Encoder
+from embed.encoders import make_encoder
 from embed.inventory import towers
 from embed.job import Job
 from embed.plan import Options, Plan, plan

@@ -6,12 +6,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from embed import libraries
-from embed.backbones import RANDOM, Backbone
-from embed.layers import Read, pooled, reader
-from embed.memory import keep_freed_memory
-from embed.models import Model, load_model
+from embed.layers import Read, pooled
+from embed.models import Model
 from embed.preprocess import Input
-from task.errors import InputError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
@@ -46,30 +43,6 @@ class Encoder(Protocol):
     def candidates(self) -> tuple[str, ...]:
         """The faster precisions to try here, best first."""
         ...
-
-
-def make_encoder(backbone: Backbone, device: str = "cpu", *, untrained: bool = False) -> Encoder:
-    """Build the encoder of a backbone on a device ("cpu", "cuda", "cuda:1").
-
-    Raises:
-        InputError: its weights are missing or do not fit, or it has no such layers.
-    """
-    if backbone.library == "descriptor":
-        from embed.hog import HogEncoder
-
-        if backbone.layers != "pooled":
-            raise InputError(f'{backbone.name} has no layers: use layers = "pooled"')
-        return HogEncoder(backbone.name)
-    if device == "cpu":
-        keep_freed_memory()
-    if backbone.tower == "text":
-        from embed.text_tower import TextEncoder, load_text_tower
-
-        tower = load_text_tower(backbone, untrained=untrained)
-        return TextEncoder(backbone.name, tower, device, random=backbone.weights == RANDOM)
-    model = load_model(backbone, untrained=untrained)
-    read = reader(model.module, backbone.layers, backbone.described)
-    return TorchEncoder(backbone.name, model, device, random=backbone.weights == RANDOM, read=read)
 
 
 class Network:

@@ -15,7 +15,8 @@ from cache.store import Reader, Writer
 from embed import precision as precisions
 from embed.backbones import PRETRAINED, RANDOM, Backbone
 from embed.batches import Batches
-from embed.encoder import Encoder, make_encoder
+from embed.encoder import Encoder
+from embed.encoders import make_encoder
 from embed.fingerprint import fingerprint, request
 from embed.preprocess import Geometry, geometry_of
 from embed.views import TEXT, Rendered, View, view_set

@@ -12,7 +12,8 @@ from cache.store import Reader
 from embed.backbones import Backbone
 from embed.batches import Batches
 from embed.device import default_device
-from embed.encoder import Encoder, make_encoder
+from embed.encoder import Encoder
+from embed.encoders import make_encoder
 from embed.fingerprint import fingerprint, request
 from embed.inventory import Verdict, current_cache, towers
 from embed.job import Notify, views_of

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from embed import libraries
-from embed.encoder import Encoder, TorchEncoder, make_encoder
+from embed.encoder import Encoder, TorchEncoder
+from embed.encoders import make_encoder
 from embed.models import Model, load_model
 from embed.precision import cosines
 

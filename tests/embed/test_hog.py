@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embed.backbones import BACKBONES
-from embed.encoder import make_encoder
+from embed.encoders import make_encoder
 from embed.hog import SIZE, HogEncoder, describe
 
 

@@ -1,0 +1,32 @@
+"""A backbone's line of the table becomes its encoder."""
+
+from embed.backbones import RANDOM, Backbone
+from embed.encoder import Encoder, TorchEncoder
+from embed.layers import reader
+from embed.memory import keep_freed_memory
+from embed.models import load_model
+from task.errors import InputError
+
+
+def make_encoder(backbone: Backbone, device: str = "cpu", *, untrained: bool = False) -> Encoder:
+    """Build the encoder of a backbone on a device ("cpu", "cuda", "cuda:1").
+
+    Raises:
+        InputError: its weights are missing or do not fit, or it has no such layers.
+    """
+    if backbone.library == "descriptor":
+        from embed.hog import HogEncoder
+
+        if backbone.layers != "pooled":
+            raise InputError(f'{backbone.name} has no layers: use layers = "pooled"')
+        return HogEncoder(backbone.name)
+    if device == "cpu":
+        keep_freed_memory()
+    if backbone.tower == "text":
+        from embed.text_tower import TextEncoder, load_text_tower
+
+        tower = load_text_tower(backbone, untrained=untrained)
+        return TextEncoder(backbone.name, tower, device, random=backbone.weights == RANDOM)
+    model = load_model(backbone, untrained=untrained)
+    read = reader(model.module, backbone.layers, backbone.described)
+    return TorchEncoder(backbone.name, model, device, random=backbone.weights == RANDOM, read=read)
