@@ -84,5 +84,7 @@ def prune(task: Path, yes: bool, as_json: bool) -> None:
         remove(items)
     lines = [{"path": str(item.path), "bytes": item.bytes, "reason": item.reason} for item in items]
     print_result({"removed": yes, "items": lines}, lines, as_json)
+    if not items:
+        say("nothing to prune: every cache is asked for")
     if items and not yes:
         say("nothing removed yet: add --yes")

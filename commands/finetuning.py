@@ -45,7 +45,7 @@ def finetune(task: Path, as_json: bool, **how: Any) -> None:
             "epoch": f"{line.epoch} of {line.epochs}",
             "loss": f"{line.loss:.4f}",
             "macro-F1": "-" if line.macro_f1 is None else f"{line.macro_f1:.4f}",
-            "on rows": line.rows,
+            "on rows": line.rows or "-",
             "seconds": f"{line.seconds:.1f}",
         }
         for line in done.parts

@@ -212,13 +212,14 @@ class _Contest:
 
 def _contest(systems: Sequence[Predictions], caution: float) -> _Contest:
     check_shared_folds(list(systems))
-    first = systems[0]
-    repeats = min(len(one.fold) for one in systems)
+    first = max(systems, key=lambda one: len(one.fold))
+    # One of fewer repeats goes into every one of them, so that all scores are those of the lines.
+    again = np.arange(len(first.fold))
     weights = grouped_weights(first.groups, _RESAMPLES, seed=1)
     return _Contest(
-        np.stack([one.decision[:repeats] for one in systems]),
+        np.stack([one.decision[again % len(one.fold)] for one in systems]),
         first.labels,
-        first.fold[:repeats],
+        first.fold,
         len(first.classes),
         np.concatenate([np.ones((1, weights.shape[1]), weights.dtype), weights]),
         np.array([float(one.origin.get("complexity", 0.0)) for one in systems]),

@@ -137,7 +137,10 @@ def backbone_of(settings: Model, task: Task) -> Backbone:
     Raises:
         InputError: no such backbone, or one without anything to train.
     """
-    backbone = replace(resolve(settings.backbone, task), layers="pooled")
+    try:
+        backbone = replace(resolve(settings.backbone, task), layers="pooled")
+    except InputError as error:
+        raise InputError(f"model.backbone in the recipe: {error}") from None
     if backbone.library == "descriptor":
         raise InputError(
             f"{backbone.name} has nothing to train: name another backbone in the recipe"

@@ -246,8 +246,8 @@ def _check(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> Non
     if changed:
         told = ", ".join(f"{field} was {a!r:.60} and is now {b!r:.60}" for field, a, b in changed)
         raise InputError(
-            f"{folder} was trained otherwise: {told}: set it back, or delete that folder to train "
-            "it again"
+            f"{folder} was trained otherwise: {told}: set it back, delete that folder to train it "
+            "again, or save the recipe under another name"
         )
 
 

@@ -1,5 +1,6 @@
 """The fine-tuning stage: parts trained, put together into a system, written down and compared."""
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,9 @@ def run_finetune(
         CacheError: the disk takes no more, or another process trains this system.
     """
     started = time.monotonic()
+    # Before torch is there: threads that spin for each other take twenty times as long as soon as
+    # another process has a core; on free cores a MobileNet loses nothing by sleeping instead.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     dataset = load_dataset(task)
     recipe = load_recipe(options.recipe)
     device = options.device or default_device()
@@ -107,11 +111,16 @@ def _finetuned(
         )
     elif done[-1].part in (SPLIT, MERGED):
         answers = write_answers(dataset, recipe, views, done[-1])
+    if answers is not None:
+        words = f"archiveprobe submit {dataset.task.file} --answers {answers} -o submission.csv"
+        notes.append(f"in the template's form: {words}")
     if done[-1].part == SPLIT:
         notes.append(
             "the validation rows chose the epoch, so their figure flatters; run --fold all for "
             "out-of-fold predictions, a cut, and a line on the leaderboard"
         )
+    elif done[-1].part == MERGED and board is None:
+        notes.append("every labelled row is learnt, so there is no figure: run --fold all for one")
     elif board is None:
         notes.append("no system yet: --fold all trains the folds that are missing")
     return Finetuned(stage.system, lines, board, answers, notes, time.monotonic() - started)
@@ -119,9 +128,10 @@ def _finetuned(
 
 def _asked(stage: Stage, options: Options) -> list[str]:
     """The names of the parts to train, in this order."""
-    names = []
+    names: list[str] = []
     if options.fold is not None:
         names += [f"fold-{fold}" for fold in folds_asked(options.fold, stage.dataset)]
     if options.full:
+        stage.check_folds(names)
         names.append(FULL)
     return names or [MERGED if stage.recipe.rows.merged else SPLIT]

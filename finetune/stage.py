@@ -1,6 +1,6 @@
 """A recipe on a task: its parts, each trained once and kept in work/finetune/<system>/<part>."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from hashlib import sha256
@@ -83,6 +83,19 @@ class Stage:
             Checkpoints(self._folder(name) / "state", {}).clear()
             return self._up_to_date(known, settings)
         return self._trained(name, ends, settings)
+
+    def check_folds(self, asked: Sequence[str] = ()) -> None:
+        """Whether the final fit will find every fold trained, those `asked` for included.
+
+        Raises:
+            InputError: it will not.
+        """
+        ready = {one.part for one in self.finished_folds()} | set(asked)
+        if len(ready) < self.dataset.folds:
+            raise InputError(
+                f"{len(ready)} of {self.dataset.folds} folds of {self.system} are trained, and the "
+                "final fit takes their median epoch: run with --fold all first"
+            )
 
     def finished_folds(self) -> list[Outcome]:
         """The folds that are trained."""
@@ -169,6 +182,8 @@ class Stage:
         folder = self._folder(name)
         done = save_outcome(folder, settings, trained, logits, origin, to_predict.digest)
         checkpoints.clear()
+        epochs = f"epoch {done.epoch} of {len(done.history)}"
+        self._notify(f"{name}: {epochs} is kept, {done.seconds:.0f} s of training")
         return done
 
     def _learnt(
@@ -199,6 +214,7 @@ class Stage:
                 workers=self._how.drawing,
                 checkpoints=checkpoints,
                 told=told,
+                notify=self._notify,
             )
 
     def _up_to_date(self, one: Outcome, settings: dict[str, Any]) -> Outcome:
@@ -230,12 +246,8 @@ class Stage:
 
     def _ends(self) -> Ends:
         """When the final fit stops: where the folds did, in the middle."""
+        self.check_folds()
         folds = self.finished_folds()
-        if len(folds) < self.dataset.folds:
-            raise InputError(
-                f"{len(folds)} of {self.dataset.folds} folds of {self.system} are trained, and the "
-                "final fit takes their median epoch: run with --fold all first"
-            )
         shares = [one.tuned for one in folds if one.tuned is not None]
         tuned = float(np.median(shares)) if shares else None
         return Ends(median_epoch([one.epoch for one in folds]), tuned)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from embed import libraries
+from embed.job import Notify
 from finetune.checkpoint import Checkpoints
 from finetune.interpolate import choose_mixture
 from finetune.lesson import Course, Ends, Epoch, Lesson, Trained
@@ -30,6 +31,7 @@ def train(
     workers: int = 0,
     checkpoints: Checkpoints | None = None,
     told: Told = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> Trained:
     """Train a network, which holds the kept state afterwards, in eval mode.
 
@@ -51,7 +53,7 @@ def train(
     ):
         torch.manual_seed(int(generator("train", recipe.seed).integers(2**62)))
         run = Training(network.to(device), lesson, recipe, ends, device, loader, precision)
-        course, kept = _go(run, checkpoints, told)
+        course, kept = _go(run, checkpoints, told, notify)
     network.load_state(kept)
     tuned = _mixed(run, first, kept) if recipe.interpolate.tuned else None
     history = [Epoch(**each) for each in course.history]
@@ -60,10 +62,12 @@ def train(
 
 
 def _go(
-    run: Training, checkpoints: Checkpoints | None, told: Told
+    run: Training, checkpoints: Checkpoints | None, told: Told, notify: Notify
 ) -> tuple[Course, Mapping[str, Any]]:
     """All epochs that are left; the course, and the state to keep."""
     course, best = _resumed(run, checkpoints)
+    if course.history:
+        notify(f"{run.lesson.part.name}: goes on after epoch {len(course.history)}")
     for each in course.history:
         told(Epoch(**each))
     while not run.over(course):

@@ -121,6 +121,27 @@ def test_three_classes_and_one_repeat(draw_dataset, draw_system) -> None:
         assert line.low < line.macro_f1 < line.high
 
 
+def test_a_system_of_one_repeat_moves_nobody_elses_comparison(draw_dataset, draw_system) -> None:
+    dataset = draw_dataset(n=200)
+    systems = [draw_system(dataset, f"s{seed}", 2.0 + seed / 10, seed) for seed in range(3)]
+    before = leaderboard(systems, seconds=0.0, caution=5.0)
+    poor = draw_system(dataset, "poor", 0.1, 9)
+    origin = {**poor.origin, "complexity": 999.0}
+    short = replace(
+        poor,
+        fold=poor.fold[:1],
+        oof=poor.oof[:1],
+        decision=poor.decision[:1],
+        cuts=poor.cuts[:1],
+        origin=origin,
+    )
+    for given in ([*systems, short], [short, *systems]):
+        after = leaderboard(given, seconds=0.0, caution=5.0)
+        assert (after.best, after.warnings) == (before.best, before.warnings)
+        named = {line.system: line.macro_f1 for line in after.lines}
+        assert named[SELECTED] == {line.system: line.macro_f1 for line in before.lines}[SELECTED]
+
+
 def test_systems_from_other_folds_are_refused(rows, fault_of) -> None:
     other = replace(rows, fold=(rows.fold + 1) % 5)
     fault_of(lambda: leaderboard([rows, other], seconds=0.0), "different folds")

@@ -136,8 +136,11 @@ def test_without_a_flag_validation_selects_and_the_figure_says_so(
     done = finetune(archive)
     assert done.exit_code == 0, done.stderr
     assert "the validation rows chose the epoch" in done.stderr
+    assert "split: epoch" in done.stderr and "of 2 is kept" in done.stderr
     file = archive / "work/finetune/quick/split/answers.csv"
     assert f"wrote {file}" in done.stderr
+    words = f"archiveprobe submit {archive / 'task.toml'} --answers {file} -o submission.csv"
+    assert words in done.stderr
     lines = file.read_text().splitlines()
     assert lines[0] == "id,label,p_across,p_down" and len(lines) == 7
     assert lines[-1].endswith(",,")
@@ -193,6 +196,15 @@ def test_every_recipe_runs_an_epoch(
     unreadable = done.answers.read_text().splitlines()[-1]
     blank = load_recipe(name).rows.unreadable == "blank"
     assert unreadable.endswith(",,") is not blank
+
+
+def test_a_final_fit_that_cannot_follow_is_refused_before_any_training(
+    archive: Path, finetune: Command
+) -> None:
+    done = finetune(archive, "--fold", "0", "--full")
+    assert done.exit_code == 1
+    assert "1 of 3 folds of quick are trained" in done.stderr
+    assert not list((archive / "work/finetune/quick").glob("fold-*"))
 
 
 FAULTS = [
