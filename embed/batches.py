@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embed.memory import is_out_of_memory
 from embed.views import Rendered
 
 Encode = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -78,14 +79,10 @@ class Batches:
             try:
                 parts.append(encode(crops[part], mirror[part]))
             except RuntimeError as error:
-                if not _is_out_of_memory(error) or self.size == 1:
+                if not is_out_of_memory(error) or self.size == 1:
                     raise
                 self.size = max(1, self.size // 2)
                 self._notify(f"out of memory: batch halved to {self.size}")
                 continue
             start = part.stop
         return np.concatenate(parts)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower()

@@ -1,4 +1,4 @@
-"""Keeping freed memory in the process while a network runs on the CPU.
+"""Memory that runs out; and keeping freed memory while a network runs on the CPU.
 
 glibc gives large buffers back to the kernel when a layer frees them, and the next layer pays for
 fresh zeroed pages: with batches of 32 that took two thirds of a MobileNet's time (see LOG.md).
@@ -23,4 +23,15 @@ def keep_freed_memory() -> bool:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_BUFFER)) and bool(
         mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the machine has no more memory, in whichever words it says so."""
+    told = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "out of memory" in told
+        or "can't allocate memory" in told
     )

@@ -1,12 +1,12 @@
 """A run and its place: a name that is free, one process at a time, nothing left by killed ones."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cache import disk
 from cache.disk import explained
-from cache.lock import Lock
+from cache.lock import NAME, Lock
 from evaluate.ensemble import METHODS
 from evaluate.leaderboard import SELECTED
 from evaluate.runs import check_name
@@ -44,4 +44,15 @@ def alone(folder: Path) -> Iterator[None]:
             drop_left(folder.parent)
             for left in sorted(folder.rglob(f"{disk.TEMPORARY}*")):
                 disk.remove(left)
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                _drop_empty(folder)
+
+
+def _drop_empty(folder: Path) -> None:
+    """Nothing was trained. Whoever opened the lock meanwhile sees that it is gone."""
+    if [left.name for left in folder.iterdir()] == [NAME]:
+        disk.remove(folder / NAME)
+        disk.remove_folder(folder)

@@ -225,6 +225,8 @@ def test_a_fault_is_one_line(
     told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(told) == 1
     assert what in told[0] and remedy in told[0]
+    # A start that failed leaves nothing.
+    assert not list((archive / "work").glob("finetune/*"))
 
 
 def test_changed_settings_are_named(tuned: Path, tmp_path: Path, finetune: Command) -> None:
