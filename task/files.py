@@ -1,8 +1,10 @@
-"""Writing the products of a task so that a killed run never leaves half a file."""
+"""Products of a task: written so that a killed run never leaves half a file, read with a limit."""
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 
 
@@ -25,6 +27,26 @@ def write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def read_ordinary(path: Path, largest: int) -> bytes:
+    """Read a whole file of at most `largest` bytes, without ever waiting for a writer.
+
+    Raises:
+        OSError: there is none, it is larger, or it is a folder, a named pipe or a device.
+    """
+    with open(path, "rb", buffering=0, opener=_open_at_once) as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+        if status.st_size > largest:
+            raise OSError(errno.EFBIG, f"larger than {largest:,} bytes", str(path))
+        return stream.readall()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Without O_NONBLOCK, opening a named pipe waits until somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _fsync_folder(folder: Path) -> None:

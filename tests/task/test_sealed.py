@@ -1,0 +1,122 @@
+"""Sealed files: whatever happens to one of their bytes is found before anything is parsed."""
+
+import os
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from task.errors import InputError
+from task.files import read_ordinary
+from task.sealed import read_sealed, seal, unseal, write_sealed
+
+CONTENT = b"id,status\nhouse.jpg,ok\n"
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / "work" / "manifest.csv"
+    write_sealed(file, CONTENT)
+    return file
+
+
+def test_comes_back_as_it_was_and_reads_as_text(path):
+    assert read_sealed(path) == CONTENT
+    first, rest = path.read_text("utf-8").split("\n", 1)
+    assert first.startswith("# sha256 ")
+    assert rest.encode() == CONTENT
+    write_sealed(path, b"")
+    assert read_sealed(path) == b""
+
+
+@given(st.binary(max_size=200))
+def test_any_content_comes_back(content):
+    assert unseal(seal(content)) == content
+
+
+def damaged(sealed):
+    """Every flipped bit, every cut at either end, every byte too many at either end or within."""
+    for at in range(len(sealed)):
+        for bit in range(8):
+            yield sealed[:at] + bytes([sealed[at] ^ 1 << bit]) + sealed[at + 1 :]
+        yield sealed[:at]
+        yield sealed[at + 1 :]
+        yield sealed[:at] + sealed[at + 1 :]
+    for byte in map(bytes, zip(range(256), strict=True)):
+        yield sealed + byte
+        yield byte + sealed
+        yield sealed[:74] + byte + sealed[74:]
+
+
+@pytest.mark.parametrize("content", [b"", CONTENT], ids=["empty", "content"])
+def test_every_damage_to_one_byte_is_found(content):
+    sealed = seal(content)
+    for changed in damaged(sealed):
+        if changed != sealed:
+            with pytest.raises(ValueError, match="changed"):
+                unseal(changed)
+
+
+@given(st.binary(max_size=100), st.binary(max_size=300))
+def test_nothing_else_is_taken_for_a_sealed_file(content, foreign):
+    sealed = seal(content)
+    for changed in (foreign, sealed + foreign, sealed.replace(content, foreign)):
+        if changed not in (sealed, seal(foreign)):
+            with pytest.raises(ValueError, match="changed"):
+                unseal(changed)
+
+
+def test_a_damaged_file_is_one_line_with_its_remedy(path):
+    content = bytearray(path.read_bytes())
+    content[80] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"manifest\.csv is damaged .*: run embed again$"):
+        read_sealed(path, remedy="run embed again")
+
+
+def test_no_file_is_none(tmp_path):
+    assert read_sealed(tmp_path / "none") is None
+    assert read_sealed(tmp_path / "no" / "folder") is None
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_ordinary_file_is_refused_at_once(path):
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=r"not an ordinary file.*move it away"):
+        read_sealed(path)
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(InputError, match=r"cannot read.*move it away"):
+        read_sealed(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match=r"directory.*move it away"):
+        read_sealed(path)
+
+
+def test_a_file_without_measure_is_refused_unread(path):
+    os.truncate(path, 1 << 40)
+    with pytest.raises(InputError, match="larger than"):
+        read_sealed(path)
+    with pytest.raises(OSError, match="larger than 10 bytes"):
+        read_ordinary(path, 10)
+
+
+def test_a_reader_sees_the_old_content_or_the_new(path):
+    """Files are replaced whole, so readers beside a writer never meet half a file."""
+    contents = [bytes([letter]) * 50_000 for letter in b"abc"]
+    write_sealed(path, contents[0])
+    done = threading.Event()
+
+    def write():
+        for turn in range(60):
+            write_sealed(path, contents[turn % 3])
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        assert read_sealed(path) in contents
+    writer.join()
