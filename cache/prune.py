@@ -38,7 +38,7 @@ def prunable(root: Path, keep: Iterable[str]) -> list[Prunable]:
                 found += _leftovers(folder)
             else:
                 size = sum(path.lstat().st_size for path in _own_files(folder))
-                found.append(Prunable(folder, size, "no task file here asks for it", folder))
+                found.append(Prunable(folder, size, "the task does not ask for it", folder))
     return found
 
 

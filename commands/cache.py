@@ -7,7 +7,16 @@ from pathlib import Path
 
 import click
 
-from commands.terminal import example, group, json_option, load, print_result, say, task_argument
+from commands.terminal import (
+    example,
+    group,
+    json_option,
+    load,
+    partial_option,
+    print_result,
+    say,
+    task_argument,
+)
 
 
 @group("cache", "cache show my/task.toml")
@@ -60,11 +69,14 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
 @click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
 @click.option("-o", "file", required=True, type=click.Path(path_type=Path), help="The HDF5 file.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
-def export(task: Path, backbones: tuple[str, ...], file: Path, overwrite: bool) -> None:
+@partial_option
+def export(
+    task: Path, backbones: tuple[str, ...], file: Path, overwrite: bool, partial: bool
+) -> None:
     """Write one ordinary HDF5 file in the order of the table, for notebooks."""
     from embed.inventory import export_task
 
-    done = export_task(load(task), file, backbones, overwrite=overwrite)
+    done = export_task(load(task), file, backbones, overwrite=overwrite, partial=partial)
     click.echo(f"{done.rows} rows in {file}")
     for remark in done.remarks:
         say(remark)

@@ -10,6 +10,7 @@ from commands.terminal import (
     command,
     json_option,
     load,
+    partial_option,
     print_result,
     say,
     task_argument,
@@ -43,6 +44,7 @@ _cut = click.option(
 @_cut
 @click.option("--seed", type=int, default=0, show_default=True, help="For what draws lots.")
 @click.option("--workers", type=click.IntRange(1), help="Threads; default: one per core.")
+@partial_option
 @json_option
 def probe(
     task: Path,
@@ -51,13 +53,14 @@ def probe(
     cut: str,
     seed: int,
     workers: int | None,
+    partial: bool,
     as_json: bool,
 ) -> None:
     """Cross-validate probes on the cache: the leaderboard."""
     from embed.progress import bar
     from probe.run import Options, run_probes
 
-    options = Options(probes or None, features or None, cut, seed, workers)
+    options = Options(probes or None, features or None, cut, seed, workers, partial)
     show_board(run_probes(load(task), options, notify=say, progress=bar), task, as_json)
 
 
@@ -79,6 +82,7 @@ def probe(
     help="How a vote settles a tie: by the mean logit, for or against the positive label.",
 )
 @_cut
+@partial_option
 @json_option
 def ensemble(
     task: Path,
@@ -87,13 +91,23 @@ def ensemble(
     name: str | None,
     ties: str,
     cut: str,
+    partial: bool,
     as_json: bool,
 ) -> None:
     """Combine stored systems into one, and compare it with them."""
     from evaluate.keep import run_ensemble
     from probe.run import beware
 
-    board = run_ensemble(load(task), method, systems, cut=cut, name=name, ties=ties, beware=beware)
+    board = run_ensemble(
+        load(task),
+        method,
+        systems,
+        cut=cut,
+        name=name,
+        ties=ties,
+        beware=beware,
+        partial=partial,
+    )
     show_board(board, task, as_json)
 
 
@@ -153,13 +167,14 @@ def threshold(
 @command("audit my/task.toml", "audit my/task.toml --apply")
 @task_argument
 @click.option("--apply", is_flag=True, help="Cut the folds anew, near-duplicates together.")
+@partial_option
 @json_option
-def audit(task: Path, apply: bool, as_json: bool) -> None:
+def audit(task: Path, apply: bool, partial: bool, as_json: bool) -> None:
     """Look for near-duplicates, suspect labels, shortcuts and a shift to the rows to predict."""
     from embed.progress import bar
     from probe.audit import run_audit
 
-    found = run_audit(load(task), apply=apply, notify=say, progress=bar)
+    found = run_audit(load(task), apply=apply, partial=partial, notify=say, progress=bar)
     print_result(found.record(), found.lines(), as_json)
     for warning in found.warnings:
         say(f"note: {warning}")
@@ -167,4 +182,4 @@ def audit(task: Path, apply: bool, as_json: bool) -> None:
         for file in found.files:
             say(f"wrote {file}")
     if found.regrouped:
-        say(f"folds.csv was cut anew; stale systems: {', '.join(found.stale) or 'none'}")
+        say(f"folds.csv was cut anew; systems out of date: {', '.join(found.stale) or 'none'}")

@@ -31,6 +31,13 @@ def json_option(command: Function) -> Function:
     )
 
 
+def partial_option(command: Function) -> Function:
+    """A first look while `embed` has not come to its end."""
+    return click.option(
+        "--partial", is_flag=True, help="Leave out rows that wait for embed; every line says so."
+    )(command)
+
+
 class Commands(click.Group):
     """A group whose commands end with one line instead of a traceback when a user is at fault."""
 

@@ -1,23 +1,25 @@
 """The caches of a task: which it asks for, what they hold, and handing them to others."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import CacheError
 from cache.export import export
 from cache.prune import Prunable, prunable
-from cache.spec import CacheRecord, find_caches
+from cache.spec import CacheRecord
 from cache.store import Reader
 from cache.verify import repair, verify
 from embed.backbones import Backbone, resolve, text_tower
 from embed.fingerprint import request
+from evaluate.caches import open_in_use
+from evaluate.dataset import read_state
 from evaluate.runs import load_run, systems
-from task.config import Task, load_task
+from task.config import Task
 from task.errors import InputError
-from task.manifest import Entry, read_manifest
+from task.manifest import Entry
 from task.pictures import readable
-from task.rows import Row, locate, read_rows
+from task.rows import Row, locate
+from task.snapshot import Snapshot, find_snapshot
 from task.texts import has_texts
 
 
@@ -70,28 +72,6 @@ def towers(task: Task) -> list[Backbone]:
     return [*images, *(tower for tower in texts if tower)]
 
 
-def current_cache(task: Task, backbone: Backbone | str) -> CacheRecord | None:
-    """The cache that a task's backbone, views and layers ask for.
-
-    Where several fit (another library version, other weights in the same place), the one that was
-    made here and now wins, else the fullest.
-    """
-    if isinstance(backbone, str):
-        backbone = resolve(backbone, task)
-    asked = task.asks(backbone.name, backbone.tower)
-    exact = request(task, backbone)
-    fitting = [
-        record
-        for record in find_caches(cache_root(task), backbone.cache)
-        if record.request.get("asked") == asked
-    ]
-    return max(
-        fitting,
-        key=lambda record: (record.request == exact, Reader(record.folder).rows),
-        default=None,
-    )
-
-
 def show(task: Task) -> list[CacheLine]:
     """Every cache below the task's work folder."""
     in_use = _in_use(task)
@@ -106,11 +86,15 @@ def _folders(task: Task) -> list[Path]:
 
 
 def _in_use(task: Task) -> set[str]:
-    """The caches that this task file, or another one in its folder, asks for; and those that stored
-    systems look through, or were trained from.
+    """The caches that the last `embed` used for what the task asks; and those that stored systems
+    look through, or were trained from.
     """
-    records = [current_cache(one, tower) for one in _tasks_beside(task) for tower in towers(one)]
-    asked = {record.folder.name for record in records if record}
+    snapshot = find_snapshot(task) or Snapshot(task.file.name)
+    asked = {
+        one.folder
+        for tower in towers(task)
+        if (one := snapshot.cache(task.asks(tower.name, tower.tower))) and one.folder
+    }
     digests, layers = _of_systems(task)
     for folder in cache_root(task).iterdir() if digests or layers else ():
         try:
@@ -137,21 +121,6 @@ def _of_systems(task: Task) -> tuple[set[str], set[str]]:
         if record.get("from_cache"):
             layers.add("tokens")
     return digests, layers
-
-
-def _tasks_beside(task: Task) -> Iterator[Task]:
-    """The task, and those that share its work folder."""
-    yield task
-    for file in sorted(task.folder.glob("*.toml")):
-        if file == task.file:
-            continue
-        try:
-            other = load_task(file)
-            towers(other)
-        except InputError:
-            # Another tool's file, or one that cannot be used as it stands.
-            continue
-        yield other
 
 
 def _line(folder: Path, in_use: bool) -> CacheLine:
@@ -194,31 +163,57 @@ def unused(task: Task) -> list[Prunable]:
 
 
 def export_task(
-    task: Task, file: Path, backbones: tuple[str, ...] = (), *, overwrite: bool = False
+    task: Task,
+    file: Path,
+    backbones: tuple[str, ...] = (),
+    *,
+    overwrite: bool = False,
+    partial: bool = False,
 ) -> Exported:
     """Write the table and the embeddings into one HDF5 file, in the order of the table.
 
     Raises:
-        InputError: a backbone has no cache yet.
+        InputError: a backbone has no cache yet, or rows wait for `embed`, which `partial` allows:
+            their embeddings are NaN then.
         CacheError: the file exists, or a cache is damaged.
     """
-    rows = read_rows(task)
-    entries = {entry.id: entry for entry in read_manifest(task)}
-    found = [entries.get(row.id, Entry(row.id, row.path)) for row in rows]
+    state = read_state(task)
+    rows, entries = state.rows, state.entries
+    waiting = state.waiting()
+    if not partial:
+        state.check_complete()
     columns = {
         "id": [row.id for row in rows],
         "label": [row.label or "" for row in rows],
         "split": [row.split or "" for row in rows],
-        "status": [entry.status for entry in found],
+        "status": [entry.status for entry in entries],
         "path": [readable(row.path) for row in rows],
-        "digest": [entry.digest or "" for entry in found],
+        "digest": [entry.digest or "" for entry in entries],
         "text": [row.text or "" for row in rows],
     }
-    keys = [bytes.fromhex(entry.digest) if entry.digest else None for entry in found]
-    readers = {name: _reader(task, name) for name in backbones or task.embed.backbones}
+    keys = [bytes.fromhex(entry.digest) if entry.digest else None for entry in entries]
+    usable = [key for key, entry in zip(keys, entries, strict=True) if entry.usable]
+    readers = {
+        name: open_in_use(task, state.snapshot, name, keys=usable, partial=partial)
+        for name in backbones or task.embed.backbones
+    }
+    lacking = _lacking(readers, usable)
+    if lacking and not partial:
+        raise InputError(f"{'; '.join(lacking)}: run `archiveprobe embed {task.file}`")
     export(file, columns, keys, readers, overwrite=overwrite)
-    changed = sum(_has_changed(task, row, entry) for row, entry in zip(rows, found, strict=True))
-    return Exported(len(rows), _remarks(task, found, readers, changed))
+    changed = sum(_has_changed(task, row, entry) for row, entry in zip(rows, entries, strict=True))
+    return Exported(len(rows), [*lacking, *_remarks(task, readers, len(waiting), changed)])
+
+
+def _lacking(readers: dict[str, Reader], keys: list[bytes | None]) -> list[str]:
+    """Which caches lack rows that were decoded, and are not known to have no embedding."""
+    counts = {
+        name: len({key for key in keys if key} - (reader.keys | reader.failures.keys()))
+        for name, reader in readers.items()
+    }
+    return [
+        f"{count} images have no embedding by {name} yet" for name, count in counts.items() if count
+    ]
 
 
 def _has_changed(task: Task, row: Row, entry: Entry) -> bool:
@@ -230,9 +225,7 @@ def _has_changed(task: Task, row: Row, entry: Entry) -> bool:
     return entry.observed is not None and entry.observed.bytes not in (None, size)
 
 
-def _remarks(
-    task: Task, entries: list[Entry], readers: dict[str, Reader], changed: int
-) -> list[str]:
+def _remarks(task: Task, readers: dict[str, Reader], waiting: int, changed: int) -> list[str]:
     remarks = []
     for name, reader in readers.items():
         if reader.fingerprint.get("random_weights"):
@@ -242,19 +235,8 @@ def _remarks(
                 f"{name}: made with other weights or libraries than are here now; "
                 "embed again if they should count"
             )
-    new = sum(entry.status == "new" for entry in entries)
-    if new:
-        remarks.append(f"{new} rows are not embedded yet: run embed")
+    if waiting:
+        remarks.append(f"partial: {waiting} rows wait for embed, their embeddings are NaN")
     if changed:
-        remarks.append(f"{changed} photographs have changed since they were embedded: run embed")
+        remarks.append(f"{changed} images have changed since they were embedded: run embed")
     return remarks
-
-
-def _reader(task: Task, backbone: str) -> Reader:
-    record = current_cache(task, backbone)
-    if record is None:
-        raise InputError(
-            f"no cache for backbone {backbone!r} with views {task.embed.views!r} in "
-            f"{cache_root(task)}: run `archiveprobe embed {task.file}` first"
-        )
-    return Reader(record.folder)

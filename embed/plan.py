@@ -14,6 +14,7 @@ from task.config import Task
 from task.manifest import Entry, scan
 from task.missing import report_missing
 from task.rows import Row, read_rows
+from task.snapshot import check_work_folder
 from task.texts import texts
 
 
@@ -52,6 +53,11 @@ class Plan:
         return list(dict.fromkeys(entry.digest for entry in open_))
 
     @property
+    def unseen(self) -> bool:
+        """Whether there are images that nobody has decoded yet."""
+        return any(entry.observed is None for entry in self.entries)
+
+    @property
     def undecoded(self) -> list[str]:
         """Digests of the photographs that lack an observation or a thumbnail."""
         thumbnails = _existing_thumbnails(self.task)
@@ -80,8 +86,9 @@ def plan(
     check_device(device)
     check_precision(options.precision, device)
     rows = read_rows(task, notify=notify)
+    check_work_folder(task)
     with progress("reading", len(rows)) as advance:
-        entries = scan(task, rows, rehash=options.rehash, on_hashed=advance)
+        entries = scan(task, rows, rehash=options.rehash, on_hashed=advance, notify=notify)
     report_missing(task, entries, notify)
     settings = Settings(options.precision, device, options.batch_size, options.rehash)
     lane = ThreadPoolExecutor(1, "forward")

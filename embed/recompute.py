@@ -3,19 +3,20 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from cache.carry import carry_over
+from cache.reader import Reader
 from cache.spec import CacheRecord, differences
-from cache.store import Reader
 from embed.backbones import Backbone
 from embed.batches import Batches
 from embed.device import default_device
 from embed.encoder import Encoder
 from embed.encoders import make_encoder
 from embed.fingerprint import fingerprint, request
-from embed.inventory import Verdict, current_cache, towers
+from embed.inventory import Verdict, towers
 from embed.job import Notify, views_of
 from embed.precision import AGREEMENT, cosines
 from embed.prepare import Order, prepare
@@ -23,10 +24,13 @@ from embed.preprocess import geometry_of
 from embed.text_tower import TextEncoder
 from embed.texts import as_rendered
 from embed.views import Rendered, view_set
+from evaluate.caches import open_in_use
+from evaluate.dataset import read_state
 from task.config import Task
 from task.errors import InputError
-from task.manifest import Entry, paths_by_digest, read_manifest
+from task.manifest import paths_by_digest
 from task.rows import read_rows
+from task.snapshot import Snapshot, read_snapshot, update_snapshot
 from task.texts import texts
 
 
@@ -64,13 +68,10 @@ def recompute(
             versions.
     """
     results = []
+    snapshot = read_snapshot(task)
     for backbone in towers(task):
-        record = current_cache(task, backbone)
-        if record is None:
-            raise InputError(
-                f"no cache for backbone {backbone.cache!r}: run `archiveprobe embed {task.file}`"
-            )
-        results.append(_recompute(task, backbone, record, count, adopt, device, notify))
+        reader = open_in_use(task, snapshot, backbone.cache, partial=True)
+        results.append(_recompute(task, backbone, reader, count, adopt, device, notify))
     return results
 
 
@@ -99,12 +100,13 @@ def recomputed_verdict(
 def _recompute(
     task: Task,
     backbone: Backbone,
-    record: CacheRecord,
+    reader: Reader,
     count: int,
     adopt: bool,
     device: str | None,
     notify: Notify,
 ) -> Recomputed:
+    record = reader.record
     precision = str(record.fingerprint["precision"])
     encoder = make_encoder(backbone, device or default_device()).at(precision)
     now = fingerprint(backbone, encoder, views_of(task, backbone), precision)
@@ -115,12 +117,23 @@ def _recompute(
             f"the cache {record.folder.name} differs in {', '.join(beyond)}, not only in library "
             "versions: run embed to make a new one"
         )
-    rows, worst = _compare(task, encoder, Reader(record.folder), count, notify)
+    rows, worst = _compare(task, encoder, reader, count, notify)
     adopted = None
     if adopt and changed and worst >= AGREEMENT:
-        adopted = carry_over(record.folder, backbone.cache, now, request(task, backbone)).name
+        folder = carry_over(record.folder, backbone.cache, now, request(task, backbone))
+        adopted = folder.name
+        update_snapshot(task, partial(_carried_over, record.digest, CacheRecord.read(folder)))
     listed = [f"{field} was {old}, is {new}" for field, old, new in changed]
     return Recomputed(record.folder.name, rows, worst, listed, adopted)
+
+
+def _carried_over(old: str, new: CacheRecord, snapshot: Snapshot) -> Snapshot:
+    caches = [
+        replace(one, folder=new.folder.name, fingerprint=new.digest)
+        for one in snapshot.caches
+        if one.fingerprint == old
+    ]
+    return snapshot.with_caches(caches)
 
 
 def _compare(
@@ -148,9 +161,8 @@ def _compare(
 def _photographs(
     task: Task, encoder: Encoder, keys: set[bytes], count: int
 ) -> Iterator[tuple[bytes, Rendered]]:
-    rows = read_rows(task)
-    entries = {entry.id: entry for entry in read_manifest(task)}
-    known = paths_by_digest(rows, [entries.get(row.id, Entry(row.id, row.path)) for row in rows])
+    state = read_state(task)
+    known = paths_by_digest(state.rows, state.entries)
     there = sorted(key.hex() for key in keys if key.hex() in known)
     geometry = geometry_of(encoder.preprocess)
     order = Order(task.root, {geometry: view_set(task.embed.views)})

@@ -11,19 +11,19 @@ from embed.plan import Options, Plan, plan
 from embed.prepare import Order, Prepared
 from embed.preprocess import Geometry
 from embed.progress import Progress, silent
+from embed.record import Record
 from embed.summary import Summary, record_of, summarise
 from embed.texts import embed_texts
 from embed.views import View
 from task.config import Task
 from task.duplicates import contradictions
 from task.errors import InputError
-from task.folds import ensure_folds
-from task.images import PASSING, Observation
-from task.manifest import Entry, paths_by_digest, with_observations, write_manifest
+from task.folds import FoldTable, ensure_folds
+from task.images import PASSING
+from task.manifest import Entry, paths_by_digest
 
 __all__ = ["Options", "Plan", "Summary", "embed", "plan", "record_of"]
 
-_SAVE_SECONDS = 60.0
 _STALE_SECONDS = 3600.0
 
 
@@ -50,9 +50,8 @@ def embed(
     _drop_leftovers(task.work)
     # First, since what they may lack shows at once: a second tower, a tokenizer.
     embed_texts(work.text_jobs, work.texts, notify, progress)
-    record = _Record(work)
     with ExitStack() as stack:
-        stack.callback(record.save)
+        record = stack.enter_context(Record(work))
         loading = [stack.enter_context(job) for job in work.jobs if job.missing(work.keys)]
         for job in loading:
             job.load()
@@ -61,6 +60,7 @@ def embed(
         todo = set(work.undecoded).union(*wanted.values())
         if todo:
             workers = default_workers() if options.workers is None else options.workers
+            record.save()
             order = _order(work, loading)
             paths = paths_by_digest(work.rows, work.entries)
             files = [(path, digest) for digest, path in paths.items() if digest in todo]
@@ -72,7 +72,7 @@ def embed(
         for job in loading:
             job.finish()
     _warn_of_contradictions(work, notify)
-    _cut_folds(work, record.entries, notify)
+    record.finish(_cut_folds(work, record.entries, notify))
     return summarise(work, record.entries, time.monotonic() - started)
 
 
@@ -109,47 +109,25 @@ def _hand_out(item: Prepared, jobs: Sequence[Job], wanted: dict[str, set[str]]) 
             job.reject(item.digest, status, item.observation.detail)
 
 
-class _Record:
-    """The manifest in the making, saved now and then so that a killed run need not decode again."""
-
-    def __init__(self, work: Plan) -> None:
-        self._work = work
-        self._observed: dict[str, Observation] = {}
-        self._saved = time.monotonic()
-        self._pause = _SAVE_SECONDS
-
-    @property
-    def entries(self) -> list[Entry]:
-        return with_observations(self._work.entries, self._observed)
-
-    def add(self, item: Prepared) -> None:
-        self._observed[item.digest] = item.observation
-        if time.monotonic() - self._saved > self._pause:
-            self.save()
-
-    def save(self) -> None:
-        started = time.monotonic()
-        write_manifest(self._work.task, self.entries)
-        self._saved = time.monotonic()
-        # A million rows take ten seconds to write: that may cost a twentieth of a run.
-        self._pause = max(_SAVE_SECONDS, 20 * (self._saved - started))
-
-
 def _warn_of_contradictions(work: Plan, notify: Notify) -> None:
     pairs = contradictions(work.rows, work.entries)
     if pairs:
         notify(f"equal files with different labels: {len(pairs)}, the first {pairs[0]}")
 
 
-def _cut_folds(work: Plan, entries: list[Entry], notify: Notify) -> None:
+def _cut_folds(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
     if not any(row.label is not None for row in work.rows):
         why = "" if work.task.labels else f": labels is empty in {work.task.file}"
         notify(f"no folds: no labelled rows{why}")
-        return
+        return None
     try:
         table = ensure_folds(work.task, work.rows, entries)
     except InputError as error:
         notify(str(error))
-        return
+        return None
     if table.spanning:
-        notify(f"{table.spanning} near-duplicate groups now span several folds")
+        notify(
+            f"{table.spanning} near-duplicate groups span several folds, which flatters figures: "
+            f"run `archiveprobe audit {work.task.file} --apply`, which cuts the folds anew"
+        )
+    return table

@@ -1,35 +1,59 @@
-"""The rows of a task as every system sees them: labels, groups, folds and the keys of pictures."""
+"""The rows of a task as every system sees them: labels, groups, folds and the keys of images.
 
-import hashlib
-from dataclasses import dataclass
+A dataset is loaded once by a command and pins one snapshot: nothing under work/ is read a second
+time for it, and `snapshot_digest` names the state that all its figures are about.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from evaluate.caches import committed_keys
 from task.config import Task
 from task.errors import InputError
-from task.folds import ensure_folds
-from task.manifest import Entry, read_manifest
+from task.folds import FoldTable, ensure_folds
+from task.manifest import Entry, manifest_file, read_manifest_with_digest
+from task.pictures import readable
 from task.rows import Row, read_rows
+from task.snapshot import Snapshot, digest_of, read_snapshot, snapshot_digest
 from task.texts import text_key
+
+PARTS = ("rows", "labels", "images", "folds", "groups")
+"""The parts of a snapshot that a system learns from; if one of them differs, it is out of date."""
+_NAMED = 3
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows with the keys (SHA-256, None where unreadable) of their pictures and captions."""
+    """Rows with the keys (SHA-256, None where unreadable) of their images and captions.
+
+    `entries` say where every image lies and what was observed of it.
+    """
 
     ids: np.ndarray
     keys: list[bytes | None]
     captions: list[bytes | None]
+    entries: Sequence[Entry] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over ids and pictures: answers for rows with another one are about others."""
-        pictures = ["" if key is None else key.hex() for key in self.keys]
-        return _digest(*self.ids, *pictures)
+        """SHA-256 over ids and images: answers for rows with another one are about others."""
+        images = ["" if key is None else key.hex() for key in self.keys]
+        return digest_of(*self.ids, *images)
+
+    def select(self, places: Sequence[int] | np.ndarray) -> "Rows":
+        """The rows at some places, in that order."""
+        return Rows(
+            self.ids[np.asarray(places, np.intp)],
+            [self.keys[at] for at in places],
+            [self.captions[at] for at in places],
+            [self.entries[at] for at in places] if self.entries else (),
+        )
 
 
 @dataclass(frozen=True)
@@ -38,7 +62,9 @@ class Dataset:
 
     labels (n,) are indices into `classes`; groups (n,) number the near-duplicate groups; fold
     (R, n) is the fold of every row in every repeat. `positive` and `unreadable` are indices too.
-    `splits` has the split of every row as the table has it, None where it has none.
+    `splits` has the split of every row as the table has it, None where it has none; `rows` are all
+    rows in the order of the table. `spanning` counts the groups that lie in more than one fold.
+    `partial` says, where it is not None, how few of the rows these are.
     """
 
     task: Task
@@ -51,6 +77,10 @@ class Dataset:
     fold: np.ndarray
     unlabelled: Rows
     splits: tuple[str | None, ...] = ()
+    rows: tuple[Row, ...] = ()
+    snapshot: Snapshot = field(default_factory=lambda: Snapshot(""))
+    spanning: int = 0
+    partial: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,42 +91,165 @@ class Dataset:
         return int(self.fold.max()) + 1
 
     @cached_property
-    def folds_digest(self) -> str:
-        """SHA-256 over ids and folds: systems with another one were held out elsewhere."""
-        return _digest(*self.labelled.ids, *map(str, self.fold.ravel().tolist()))
+    def parts(self) -> dict[str, str]:
+        """SHA-256 of every part of the state, by name; all but the last are what systems learn."""
+        ids = self.labelled.ids.tolist()
+        named = [self.classes[label] for label in self.labels]
+        # Numbers of groups say nothing by themselves; which rows share one does.
+        first = np.unique(self.groups, return_index=True, return_inverse=True)
+        homes = first[1][first[2]].tolist()
+        return {
+            "rows": digest_of(*ids),
+            "labels": digest_of(*self.classes, *ids, *named),
+            "images": self.labelled.digest,
+            "folds": digest_of(*ids, *map(str, self.fold.ravel().tolist())),
+            "groups": digest_of(*ids, *map(str, homes)),
+            "texts": _texts_digest(self.task, self.labelled),
+            "to predict": self.unlabelled.digest,
+        }
 
     @cached_property
-    def labels_digest(self) -> str:
-        """SHA-256 over ids and labels: systems with another one learned other answers."""
-        named = [self.classes[label] for label in self.labels]
-        return _digest(*self.classes, *self.labelled.ids, *named)
+    def snapshot_digest(self) -> str:
+        """The digest of the state that this dataset pins: its parts and the caches in use."""
+        in_use = {
+            f"{one.asked['backbone']} {one.asked['views']} {one.asked['layers']}": one.fingerprint
+            for one in self.snapshot.caches
+            if one.fingerprint
+        }
+        return snapshot_digest(self.parts, in_use)
 
 
-def _digest(*words: str) -> str:
-    total = hashlib.sha256()
-    for word in words:
-        total.update(f"{len(word)}:{word}".encode())
-    return total.hexdigest()
+def _texts_digest(task: Task, rows: Rows) -> str:
+    captions = ["" if key is None else key.hex() for key in rows.captions]
+    prompts = [word for label, words in sorted(task.prompts.items()) for word in (label, *words)]
+    return digest_of(*captions, *prompts)
 
 
-def load_dataset(task: Task) -> Dataset:
-    """Read the rows of a task, what embed saw of them, and their folds, which are cut if need be.
+def load_dataset(task: Task, *, partial: bool = False) -> Dataset:
+    """Read the rows of a task, what embed saw of them, and their folds.
+
+    With `partial`, rows that wait for `embed` are left out; their folds are not written.
 
     Raises:
-        InputError: nothing is embedded yet, a class is missing, or the folds cannot be cut.
+        InputError: nothing is embedded yet, `embed` was interrupted or rows came since (which
+            `partial` allows), a class is missing, or the folds cannot be cut.
     """
-    rows = read_rows(task)
-    known = {entry.id: entry for entry in read_manifest(task)}
-    if not known:
-        raise InputError(f"no manifest in {task.work}: run `archiveprobe embed {task.file}` first")
-    entries = [known.get(row.id, Entry(row.id, row.path)) for row in rows]
+    state = read_state(task)
+    if not partial:
+        state.check_complete()
+    left_out = state.waiting() | state.uncommitted() if partial else set()
+    pairs = zip(state.rows, state.entries, strict=True)
+    kept = [(row, entry) for row, entry in pairs if row.id not in left_out]
+    rows, entries = [row for row, _ in kept], [entry for _, entry in kept]
     _check_classes(task, rows)
-    placed = ensure_folds(task, rows, entries).placed
+    table = ensure_folds(task, rows, entries, write=not left_out)
+    dataset = make_dataset(task, rows, entries, table, state.snapshot)
+    if left_out or (partial and not state.snapshot.finished):
+        dataset = replace(dataset, partial=f"partial: {len(rows)} of {len(state.rows)} rows")
+    return dataset
+
+
+def survey_dataset(task: Task) -> Dataset:
+    """All rows of a task, those that wait for `embed` included, to say what stands and what not.
+
+    Nothing is fitted on it, and nothing is written.
+
+    Raises:
+        InputError: nothing is embedded yet, a file is damaged, or the folds cannot be cut.
+    """
+    state = read_state(task)
+    _check_classes(task, state.rows)
+    table = ensure_folds(task, state.rows, state.entries, write=False)
+    return make_dataset(task, state.rows, state.entries, table, state.snapshot)
+
+
+@dataclass(frozen=True)
+class State:
+    """The rows of a task as its table has them now, beside what `embed` left of them."""
+
+    task: Task
+    rows: list[Row]
+    entries: list[Entry]
+    snapshot: Snapshot
+
+    def waiting(self) -> set[str]:
+        """Ids of rows that `embed` has not looked at as they are now."""
+        return {
+            row.id
+            for row, entry in zip(self.rows, self.entries, strict=True)
+            if entry.status == "new" or entry.path != readable(row.path)
+        }
+
+    def check_complete(self) -> None:
+        """Check that no row waits for `embed`, and that the last one came to its end.
+
+        Raises:
+            InputError: it did not; the message says how many rows wait.
+        """
+        waiting = self.waiting()
+        if waiting or not self.snapshot.decoded:
+            raise InputError(_refusal(self.task, waiting, len(self.rows)))
+
+    def uncommitted(self) -> set[str]:
+        """Ids of rows that one of the task's caches in use still lacks."""
+        keys = {
+            bytes.fromhex(entry.digest): row.id
+            for row, entry in zip(self.rows, self.entries, strict=True)
+            if entry.usable
+        }
+        lacking: set[bytes] = set()
+        for name in dict.fromkeys(self.task.embed.backbones):
+            in_use = self.snapshot.cache(self.task.asks(name))
+            if in_use is not None and in_use.folder and not in_use.finished:
+                lacking |= keys.keys() - committed_keys(self.task, in_use)
+        return {
+            row.id
+            for row, entry in zip(self.rows, self.entries, strict=True)
+            if entry.usable and bytes.fromhex(entry.digest) in lacking
+        }
+
+
+def read_state(task: Task) -> State:
+    """Read the table, the manifest and the snapshot of a task, each proved.
+
+    Raises:
+        InputError: nothing is embedded yet, or one of the files is damaged.
+    """
+    snapshot = read_snapshot(task)
+    entries, digest = read_manifest_with_digest(task)
+    # While embed works it saves the manifest now and then, and marks the snapshot before.
+    if digest != snapshot.manifest and snapshot.decoded:
+        raise InputError(
+            f"{manifest_file(task)} is not the one that the last embed left: run "
+            f"`archiveprobe embed {task.file}`"
+        )
+    rows = read_rows(task)
+    known = {entry.id: entry for entry in entries}
+    return State(task, rows, [known.get(row.id, Entry(row.id, "")) for row in rows], snapshot)
+
+
+def _refusal(task: Task, waiting: Collection[str], rows: int) -> str:
+    remedy = f"run `archiveprobe embed {task.file}`, or look at the others with --partial"
+    if not waiting:
+        return f"the last embed of {task.file} was interrupted before its end: {remedy}"
+    more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
+    named = ", ".join(map(repr, sorted(waiting)[:_NAMED])) + more
+    verb = "waits" if len(waiting) == 1 else "wait"
+    return f"{len(waiting)} of {rows} rows {verb} for embed ({named}): {remedy}"
+
+
+def make_dataset(
+    task: Task,
+    rows: Sequence[Row],
+    entries: Sequence[Entry],
+    folds: FoldTable,
+    snapshot: Snapshot,
+) -> Dataset:
+    """Put rows, what was observed of them and their folds together."""
+    placed = folds.placed
     labelled = [at for at, row in enumerate(rows) if row.label is not None]
     rest = [at for at, row in enumerate(rows) if row.label is None]
     labels = np.array([task.labels.index(rows[at].label or "") for at in labelled])
-    groups = np.unique([placed[rows[at].id].group for at in labelled], return_inverse=True)[1]
-    fold = np.array([placed[rows[at].id].folds for at in labelled]).T
     unreadable = task.submission.unreadable
     return Dataset(
         task=task,
@@ -105,14 +258,22 @@ def load_dataset(task: Task) -> Dataset:
         unreadable=_majority(labels) if unreadable is None else task.labels.index(unreadable),
         labelled=_rows(rows, entries, labelled),
         labels=labels,
-        groups=groups,
-        fold=fold,
+        groups=np.unique([placed[rows[at].id].group for at in labelled], return_inverse=True)[1],
+        fold=np.array([placed[rows[at].id].folds for at in labelled]).T,
         unlabelled=_rows(rows, entries, rest),
         splits=tuple(rows[at].split for at in labelled),
+        rows=tuple(rows),
+        snapshot=snapshot,
+        spanning=folds.spanning,
     )
 
 
-def _check_classes(task: Task, rows: list[Row]) -> None:
+def differing_parts(record: Mapping[str, object], dataset: Dataset) -> list[str]:
+    """The parts of a recorded snapshot that are not the dataset's, in words."""
+    return [name for name in PARTS if record.get(name) != dataset.parts[name]]
+
+
+def _check_classes(task: Task, rows: Sequence[Row]) -> None:
     present = {row.label for row in rows if row.label is not None}
     missing = [label for label in task.labels if label not in present]
     if missing:
@@ -130,10 +291,11 @@ def _majority(labels: np.ndarray) -> int:
     return int(np.bincount(labels).argmax())
 
 
-def _rows(rows: list[Row], entries: list[Entry], which: list[int]) -> Rows:
+def _rows(rows: Sequence[Row], entries: Sequence[Entry], which: Sequence[int]) -> Rows:
     texts = [rows[at].text for at in which]
     return Rows(
         ids=np.array([rows[at].id for at in which], dtype=np.str_),
         keys=[bytes.fromhex(entries[at].digest) if entries[at].usable else None for at in which],
         captions=[text_key(text) if text and text.strip() else None for text in texts],
+        entries=[entries[at] for at in which],
     )

@@ -25,8 +25,7 @@ _CARRIED = (
     "features",
     "complexity",
     "seconds",
-    "folds",
-    "labels",
+    "snapshot",
     "cut_method",
 )
 
@@ -41,15 +40,25 @@ def common_record(dataset: Dataset, system: str, cut: str, seed: int) -> dict[st
         "unreadable": dataset.unreadable,
         "cut_method": cut,
         "seed": seed,
-        "folds": dataset.folds_digest,
-        "labels": dataset.labels_digest,
+        "snapshot": {
+            "digest": dataset.snapshot_digest,
+            **dataset.parts,
+            **({} if dataset.partial is None else {"partial": dataset.partial}),
+        },
         "versions": {name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
     }
 
 
 def origin(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What predictions carry of their system's record."""
-    return {name: record[name] for name in _CARRIED}
+    """What predictions carry of their system's record.
+
+    That it is about a part of the rows only is said wherever the system is listed.
+    """
+    carried = {name: record[name] for name in _CARRIED}
+    partial = record["snapshot"].get("partial")
+    if partial is not None:
+        carried["features"] = f"{record['features']} ({partial})"
+    return carried
 
 
 def decided(done: Assembled) -> dict[str, Any]:
@@ -131,6 +140,7 @@ def run_ensemble(
     name: str | None = None,
     ties: str = "mean",
     beware: Beware = lambda _: ((), 1.0),
+    partial: bool = False,
 ) -> Leaderboard:
     """Combine stored systems, all that are no ensembles unless named, and rank it among them.
 
@@ -141,7 +151,7 @@ def run_ensemble(
             or a name that is taken.
     """
     started = time.monotonic()
-    dataset = load_dataset(task)
+    dataset = load_dataset(task, partial=partial)
     members = load_systems(dataset, names)
     combined = keep_ensemble(dataset, members, method, cut, name, ties)
     warnings, caution = beware(dataset)

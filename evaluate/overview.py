@@ -1,20 +1,26 @@
-"""The systems of a task that are on disk, one line each."""
+"""The systems of a task that are on disk, one line each, and whether they are still up to date."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from evaluate.dataset import Dataset, load_dataset
+from cache.errors import CacheError
+from cache.spec import CacheRecord
+from evaluate.dataset import Dataset, differing_parts, survey_dataset
 from evaluate.predictions import Predictions
-from evaluate.runs import Run, load_run, systems
+from evaluate.runs import PREDICTIONS, Run, load_run, systems
 from task.config import Task
 from task.errors import InputError
+from task.texts import text_cache
 
-STALE = "stale: run it again"
+OK, OUT_OF_DATE = "ok", "out of date"
+_TEXT = text_cache("")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A system on disk; `state` is "sound", what is wrong with it, or that it is stale."""
+    """A system on disk; `state` is "ok", what is wrong with it, or what it is out of date about."""
 
     system: str
     kind: str
@@ -32,7 +38,7 @@ def overview(task: Task) -> list[Stored]:
     names = systems(task)
     if not names:
         return []
-    dataset = load_dataset(task)
+    dataset = survey_dataset(task)
     return [_stored(task, dataset, name) for name in names]
 
 
@@ -41,44 +47,102 @@ def _stored(task: Task, dataset: Dataset, name: str) -> Stored:
         run = load_run(task, name)
     except InputError as error:
         return Stored(name, "-", "-", None, str(error))
-    record = run.record
+    record, changed = run.record, out_of_date(run, dataset)
     return Stored(
         name,
         str(record.get("kind")),
         str(record.get("features")),
         record.get("cut"),
-        STALE if stale(run, dataset) else "sound",
+        f"{OUT_OF_DATE}: {', '.join(changed)}" if changed else OK,
     )
 
 
-def stale(run: Run, dataset: Dataset) -> bool:
-    """Whether the labels or the folds have changed since the system was fitted."""
-    now = (dataset.folds_digest, dataset.labels_digest)
-    return (run.record.get("folds"), run.record.get("labels")) != now
+def out_of_date(run: Run, dataset: Dataset) -> list[str]:
+    """Name what has changed since a system was fitted; nothing where it is up to date.
+
+    Rows to predict that are new or others do not count: they are answered when they are asked for.
+    """
+    record, then = run.record, run.record.get("snapshot")
+    if record.get("task") != dataset.task.name:
+        return ["the task"]
+    if not isinstance(then, Mapping):
+        return ["the version of archiveprobe"]
+    changed = differing_parts(then, dataset) + _other_caches(record, dataset)
+    if any(str(name).endswith(_TEXT) for name in _mapping(record.get("sources"))):
+        changed += ["texts"] if then.get("texts") != dataset.parts["texts"] else []
+    if record.get("kind") == "finetune":
+        changed += _other_start(record, dataset)
+    members = record.get("members", ())
+    return changed + [name for one in members for name in _other_member(one, run, dataset)]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _other_caches(record: Mapping[str, Any], dataset: Dataset) -> list[str]:
+    in_use = {one.fingerprint for one in dataset.snapshot.caches}
+    sources = _mapping(record.get("sources"))
+    return [f"the cache of {name}" for name, digest in sources.items() if digest not in in_use]
+
+
+def _other_start(record: Mapping[str, Any], dataset: Dataset) -> list[str]:
+    """Whether the weights that fine-tuning began with are no longer those of that backbone."""
+    began = _mapping(record.get("made_of")).get("weights")
+    for one in dataset.snapshot.caches:
+        same = one.asked.get("backbone") == record.get("features")
+        if not same or one.asked.get("views") == "text" or one.folder is None:
+            continue
+        try:
+            now = CacheRecord.read(dataset.task.work / "cache" / one.folder).fingerprint
+        except CacheError:
+            # What cannot be read says nothing of the weights; whoever needs that cache is told.
+            continue
+        if now.get("weights") != began:
+            return ["starting weights"]
+    return []
+
+
+def _other_member(entry: Any, run: Run, dataset: Dataset) -> list[str]:
+    name = str(_mapping(entry).get("system"))
+    try:
+        member = load_run(dataset.task, name)
+    except InputError:
+        return [f"its member {name}"]
+    digest = hashlib.sha256(member.files[PREDICTIONS]).hexdigest()
+    changed = entry.get("predictions") != digest or name == run.system
+    return [f"its member {name}"] if changed or out_of_date(member, dataset) else []
+
+
+def check_up_to_date(run: Run, dataset: Dataset, again: str) -> None:
+    """Check that a system is about the state of the task as it is now.
+
+    Raises:
+        InputError: it is out of date; the message says about what, and ends with `again`.
+    """
+    changed = out_of_date(run, dataset)
+    if changed:
+        raise InputError(
+            f"{run.system} is {OUT_OF_DATE} ({', '.join(changed)}, changed since): {again}"
+        )
 
 
 def load_systems(dataset: Dataset, names: Sequence[str] = ()) -> list[Predictions]:
     """The predictions of these systems; of all probes and fine-tuned ones where none is named.
 
     Raises:
-        InputError: none is there, or one of them is damaged or stale.
+        InputError: none is there, or one of them is damaged or out of date.
     """
     task = dataset.task
+    again = f"run `archiveprobe probe {task.file}` again"
     runs = [load_run(task, name) for name in dict.fromkeys(names) or systems(task)]
     if not names:
         runs = [run for run in runs if run.record.get("kind") != "ensemble"]
     if not runs:
         raise InputError(f"no systems in {task.work / 'runs'}: run `archiveprobe probe` first")
-    old = [run.system for run in runs if stale(run, dataset)]
-    if old and names:
-        raise InputError(
-            f"{', '.join(old)}: labels or folds have changed since; run `archiveprobe probe "
-            f"{task.file}` again"
-        )
-    sound = [run.predictions() for run in runs if run.system not in old]
-    if not sound:
-        raise InputError(
-            f"labels or folds have changed since every system in {task.work / 'runs'} was fitted: "
-            f"run `archiveprobe probe {task.file}` again"
-        )
-    return sound
+    changed = {run.system: out_of_date(run, dataset) for run in runs}
+    old = [name for name, parts in changed.items() if parts]
+    if len(old) == len(runs) or (old and names):
+        what = ", ".join(dict.fromkeys(part for name in old for part in changed[name]))
+        raise InputError(f"{', '.join(old)}: {OUT_OF_DATE} ({what}, changed since): {again}")
+    return [run.predictions() for run in runs if run.system not in old]

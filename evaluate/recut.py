@@ -10,7 +10,7 @@ from evaluate import threshold
 from evaluate.calibration import Calibration, CrossFitted
 from evaluate.dataset import load_dataset
 from evaluate.leaderboard import nested_figure
-from evaluate.overview import stale
+from evaluate.overview import check_up_to_date
 from evaluate.predictions import Predictions
 from evaluate.runs import MODEL, Run, load_run, save_run
 from evaluate.threshold import Curve, Cut
@@ -88,16 +88,13 @@ def report_cut(
     """Show the cut of a stored system; with `method` or `fixed`, set it anew and keep that.
 
     Raises:
-        InputError: no such system, it is stale, or it has no cut; a cut outside 0 to 1.
+        InputError: no such system, it is out of date, or it has no cut; a cut outside 0 to 1.
     """
     run = load_run(task, system)
     one = run.predictions()
     _check(one, run.record, fixed)
     dataset = load_dataset(task)
-    if stale(run, dataset):
-        raise InputError(
-            f"{system}: labels or folds have changed since; run `archiveprobe probe {task.file}`"
-        )
+    check_up_to_date(run, dataset, f"run `archiveprobe probe {task.file}` again")
     seen, p = _scales(one, run)
     used = method or str(run.record["cut_method"])
     found = _cut(one, p, used, one.cut if method is None and fixed is None else fixed)

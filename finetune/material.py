@@ -26,7 +26,6 @@ from probe.features import Choice, find_reader, load_features
 from probe.table import PROBES
 from task.errors import InputError
 from task.images import REJECTIONS
-from task.manifest import read_manifest
 
 DRAWS = "augment8"
 """The augmented views that a recipe trained from the cache draws among."""
@@ -78,10 +77,9 @@ def material(
     if how.from_cache:
         yield _tokens(dataset, recipe, network, backbone, how, notify, progress)
         return
-    known = {entry.id: entry for entry in read_manifest(dataset.task)}
     ids = [*dataset.labelled.ids.tolist(), *dataset.unlabelled.ids.tolist()]
-    entries = [known.get(id_) for id_ in ids]
-    rows = [(each.path, each.digest) if each and each.usable else ("", "") for each in entries]
+    entries = [*dataset.labelled.entries, *dataset.unlabelled.entries]
+    rows = [(each.path, each.digest) if each.usable else ("", "") for each in entries]
     workers = default_workers() if how.workers is None else how.workers
     with progress("decoding", len({key for _, key in rows if key})) as advance:
         pixels = load_pixels(
@@ -172,7 +170,7 @@ def start_at_probe(
     Raises:
         InputError: the backbone is not embedded, or with other weights.
     """
-    reader = find_reader(dataset.task, backbone.name)
+    reader = find_reader(dataset, backbone.name)
     if reader.fingerprint["weights"] != network.digest:
         raise InputError(
             f"the cache {reader.folder.name} was made with other weights than the recipe's "

@@ -13,7 +13,7 @@ from embed.backbones import Backbone
 from embed.job import Notify
 from embed.progress import Progress, silent
 from embed.views import view_set
-from evaluate.dataset import Dataset
+from evaluate.dataset import PARTS, Dataset
 from finetune.checkpoint import Checkpoints
 from finetune.curves import curves
 from finetune.material import How, material, start_at_probe
@@ -258,9 +258,7 @@ class Stage:
             "recipe": self.recipe.model_dump(mode="json", exclude={"name"}),
             "backbone": self._backbone.described,
             "part": name,
-            "labels": dataset.labels_digest,
-            "folds": dataset.folds_digest,
-            "pictures": dataset.labelled.digest,
+            "snapshot": {name: dataset.parts[name] for name in PARTS},
         }
         if ends is not None:
             settings["ends"] = {"epochs": ends.epochs, "tuned": ends.tuned}

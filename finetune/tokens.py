@@ -14,12 +14,11 @@ from cache.reader import Reader
 from cache.spec import differences
 from embed import augment, libraries
 from embed.backbones import Backbone
-from embed.inventory import current_cache
 from embed.job import Notify
 from embed.layers import reader
 from embed.progress import Progress, silent
 from embed.run import Options, embed
-from embed.views import view_set
+from evaluate.caches import open_in_use
 from finetune.blocks import from_tokens
 from finetune.model import Network, assemble
 from finetune.recipe import Recipe
@@ -27,6 +26,7 @@ from finetune.schedule import generator
 from finetune.settings import Augment
 from task.config import Task
 from task.errors import InputError
+from task.snapshot import read_snapshot
 
 LAYERS = "tokens"
 _PLAIN = {"scale": (1.0, 1.0), "flip": 0.0, "degrees": 0.0, "jitter": (0.0, 0.0, 0.0, 0.0)}
@@ -198,13 +198,8 @@ def _read(
     task: Task, backbone: Backbone, network: Network, keys: Sequence[bytes | None], views: str
 ) -> np.ndarray:
     asked = token_task(task, backbone.name, views)
-    record = current_cache(asked, replace(backbone, layers=LAYERS))
-    if record is None:
-        raise InputError(
-            f"no tokens of backbone {backbone.name!r} for views {views!r} in {task.work}: embed "
-            f'{len(view_set(views))} views with layers = "tokens" first'
-        )
-    cache = Reader(record.folder)
+    # Read again, since the tokens were embedded after the dataset was loaded.
+    cache = open_in_use(asked, read_snapshot(asked), backbone.name, keys=keys)
     _check_origin(cache, network)
     present, found = cache.read(keys)
     lacking = [key for key, there in zip(keys, present, strict=True) if key and not there]

@@ -12,7 +12,6 @@ from predict.tables import named_few
 from task.config import Task
 from task.errors import InputError
 from task.images import digest
-from task.manifest import read_manifest
 from task.rows import Row, locate
 
 _LOOKED_AT = 12
@@ -107,10 +106,9 @@ def check_sound(system: System, dataset: Dataset) -> None:
     rows = dataset.unlabelled
     there = [at for at, key in enumerate(rows.keys) if key][:_LOOKED_AT]
     if there:
-        some = select(rows, there)
-        known = {entry.id: entry.path for entry in read_manifest(system.task)}
+        some = rows.select(there)
         ids = some.ids.tolist()
-        here = all((system.task.root / known.get(id_, "")).is_file() for id_ in ids)
+        here = all((system.task.root / entry.path).is_file() for entry in some.entries)
         changed_since(system, ids, system.answer(some, afresh=here).proba)
 
 
@@ -130,18 +128,9 @@ def memorised(system: System, dataset: Dataset) -> bool:
     some = there[:: max(1, len(there) // _LOOKED_AT)][:_LOOKED_AT]
     if not some:
         return False
-    now = system.answer(select(dataset.labelled, some)).proba
+    now = system.answer(dataset.labelled.select(some)).proba
     apart = np.abs(system.stored.oof[:, some] - now).max((1, 2))
     return bool((apart < _SAME).any())
-
-
-def select(rows: Rows, places: Sequence[int]) -> Rows:
-    """The rows at some places, in that order."""
-    return Rows(
-        rows.ids[np.array(places, np.intp)],
-        [rows.keys[at] for at in places],
-        [rows.captions[at] for at in places],
-    )
 
 
 def canary(
@@ -173,7 +162,7 @@ def canary(
         )
     stored = dict(zip(one.test_ids.tolist(), one.test, strict=True))
     here = all(key is not None for key in found.values())
-    again = system.answer(select(rows, chosen), afresh=here)
+    again = system.answer(rows.select(chosen), afresh=here)
     for at, proba, decision in zip(chosen, again.proba, again.decision, strict=True):
         is_stored = ids[at] in stored and ids[at] not in changed
         before = stored[ids[at]] if is_stored else answers.proba[at]

@@ -1,16 +1,14 @@
 """A stored ensemble: its members' answers, combined as they were when it was stored."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from evaluate.dataset import Rows
 from evaluate.ensemble import METHODS, combine, members_of
 from evaluate.predictions import Predictions
-from evaluate.runs import PREDICTIONS, Run, load_run
+from evaluate.runs import Run
 from predict.system import Question, Source, System
 from task.config import Task
 from task.errors import InputError
@@ -24,15 +22,13 @@ def ensemble_source(task: Task, run: Run, load: Callable[[str], System]) -> Sour
     """What a stored ensemble answers from; `load` reloads a member by name.
 
     Raises:
-        InputError: a member is missing, damaged or has changed since.
+        InputError: a member is missing, damaged or out of date.
         KeyError, TypeError, ValueError, AttributeError: the record is none of an ensemble.
     """
     entries = run.record["members"]
     method = str(run.record["method"])
     if method not in METHODS:
         raise ValueError(f"a combination by {method!r} is unknown")
-    for entry in entries:
-        _check_member(task, run, entry)
     members = [load(str(entry["system"])) for entry in entries]
     weights = np.array([float(entry["weight"]) for entry in entries])
     ties = str(run.record.get("ties", "mean"))
@@ -71,18 +67,6 @@ def _standing_in(member: System, rows: Rows) -> Predictions:
     k = len(member.stored.classes)
     test = np.full((len(rows), k), 1 / k)
     return replace(member.stored, test_ids=rows.ids, test=test, answer=None)
-
-
-def _check_member(task: Task, run: Run, entry: Mapping[str, Any]) -> None:
-    name = str(entry["system"])
-    again = f"run `archiveprobe ensemble {task.file} --method {run.record['method']}` again"
-    try:
-        content = load_run(task, name).files[PREDICTIONS]
-    except InputError as error:
-        raise InputError(f"{run.system} lacks its member {name}: {again} ({error})") from None
-    known = entry.get("predictions")
-    if known is not None and known != hashlib.sha256(content).hexdigest():
-        raise InputError(f"{run.system} is stale, its member {name} has changed since: {again}")
 
 
 def _combined(

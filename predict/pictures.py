@@ -18,7 +18,7 @@ from predict.checks import changed_since, check_sound
 from predict.submission import probability
 from predict.system import Answers, Means, System
 from predict.systems import load_system
-from predict.tables import Cells, named_few, probability_columns, write_answers
+from predict.tables import Cells, probability_columns, write_answers
 from task.config import Task
 from task.errors import InputError
 from task.images import FLAGS
@@ -137,17 +137,9 @@ def _of_task(dataset: Dataset, system: System) -> tuple[Rows, list[Entry], Answe
             f"nothing to predict in {task.table or task.root}: every row has a label; name a "
             "folder of pictures with --images"
         )
-    known = {entry.id: entry for entry in read_manifest(task)}
-    entries = [known.get(str(id_), Entry(str(id_), "")) for id_ in rows.ids]
-    new = [entry.id for entry in entries if entry.status == "new"]
-    if new:
-        raise InputError(
-            f"{len(new)} rows to predict are not embedded yet: {named_few(new)}: run "
-            f"`archiveprobe embed {task.file}`"
-        )
     answers = system.answer(rows)
     changed_since(system, rows.ids.tolist(), answers.proba)
-    return rows, entries, answers
+    return rows, list(rows.entries), answers
 
 
 def _of_folder(
@@ -166,5 +158,6 @@ def _of_folder(
         np.array([entry.id for entry in entries], np.str_),
         [bytes.fromhex(entry.digest) if entry.usable else None for entry in entries],
         [None] * len(entries),
+        entries,
     )
     return rows, entries, system.answer(rows, archive)

@@ -8,7 +8,6 @@ import numpy as np
 
 from cache.reader import Reader
 from cache.spec import find_caches
-from evaluate.dataset import Rows
 from evaluate.runs import Run
 from predict.system import Question, Source
 from probe.features import Choice, parse_choice, read_matrix
@@ -44,7 +43,7 @@ def probe_source(task: Task, run: Run) -> Source:
     def logits(asked: Question) -> tuple[np.ndarray, None]:
         out = np.full((len(asked.rows), classes), np.nan)
         for start in range(0, len(asked.rows), _AT_ONCE):
-            part = _part(asked.rows, slice(start, start + _AT_ONCE))
+            part = asked.rows.select(range(start, min(start + _AT_ONCE, len(asked.rows))))
             if not any(part.keys) and not any(part.captions):
                 continue
             found = [
@@ -82,10 +81,6 @@ def _model(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model
 def _as_given(value: Any) -> Any:
     """JSON has no tuples, and estimators shall not share a list with the record."""
     return tuple(value) if isinstance(value, list) else value
-
-
-def _part(rows: Rows, which: slice) -> Rows:
-    return Rows(rows.ids[which], rows.keys[which], rows.captions[which])
 
 
 def _of_matrix(model: Model, choice: Choice, x: np.ndarray, classes: int) -> np.ndarray:

@@ -18,7 +18,6 @@ from predict.checks import (
     changed_since,
     memorised,
     seen_in_training,
-    select,
     shares,
 )
 from predict.system import Answers, System
@@ -34,8 +33,6 @@ from predict.tables import (
 from probe.audit_shift import shift
 from task.config import Task
 from task.errors import InputError
-from task.manifest import Entry, read_manifest
-from task.rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,7 @@ class Submission:
     warnings: list[str] = field(default_factory=list)
     copy: Path | None = None
     seconds: float = 0.0
+    snapshot: str = ""
 
     def record(self) -> dict[str, Any]:
         """The form of `--json`."""
@@ -63,6 +61,7 @@ class Submission:
             "file": str(self.file),
             "copy": None if self.copy is None else str(self.copy),
             "system": self.system,
+            "snapshot": self.snapshot,
             "rows": self.rows,
             "unreadable": self.unreadable,
             "reasons": self.reasons,
@@ -119,10 +118,10 @@ def submit(
     started = time.monotonic()
     dataset = load_dataset(task)
     loaded = load_system(dataset, system)
-    table = {row.id: row for row in read_rows(task)}
+    table = {row.id: row for row in dataset.rows}
     form, ids = wanted(task, table)
     rows = _rows(dataset, ids)
-    lacking = _lacking(task, rows)
+    lacking = {entry.id: entry.status for entry in rows.entries if not entry.usable}
     answers = loaded.answer(rows)
     unread = [id_ for id_, read in zip(ids, answers.readable, strict=True) if not read]
     reasons = Counter(lacking.get(id_, "bad_embedding") for id_ in unread)
@@ -150,26 +149,13 @@ def submit(
         said,
         spreadsheet_copy(task, target, form, lines) if spreadsheet_safe else None,
         time.monotonic() - started,
+        dataset.snapshot_digest,
     )
 
 
 def _rows(dataset: Dataset, ids: Sequence[str]) -> Rows:
     place = {str(id_): at for at, id_ in enumerate(dataset.unlabelled.ids)}
-    return select(dataset.unlabelled, [place[id_] for id_ in ids])
-
-
-def _lacking(task: Task, rows: Rows) -> dict[str, str]:
-    """Rows without a picture, and why; rows that nobody has looked at yet are refused."""
-    entries = {entry.id: entry for entry in read_manifest(task)}
-    lacking = [str(id_) for id_, key in zip(rows.ids, rows.keys, strict=True) if key is None]
-    status = {id_: entries.get(id_, Entry(id_, "")).status for id_ in lacking}
-    new = [id_ for id_ in lacking if status[id_] == "new"]
-    if new:
-        raise InputError(
-            f"{len(new)} rows to predict are not embedded yet: {named_few(new)}: run "
-            f"`archiveprobe embed {task.file}`"
-        )
-    return status
+    return dataset.unlabelled.select([place[id_] for id_ in ids])
 
 
 def _blank(status: Counter[str]) -> list[str]:

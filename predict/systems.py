@@ -4,7 +4,7 @@ from functools import partial
 
 from evaluate.calibration import Calibration
 from evaluate.dataset import Dataset
-from evaluate.overview import stale
+from evaluate.overview import check_up_to_date
 from evaluate.runs import Run, load_run
 from predict.ensembles import ensemble_source
 from predict.probes import probe_source
@@ -17,8 +17,7 @@ def load_system(dataset: Dataset, name: str, means: Means | None = None) -> Syst
     """Reload a system by name, with all its members if it is an ensemble.
 
     Raises:
-        InputError: no such system, a damaged or foreign one, or one that is stale: labels, folds
-            or a member have changed since.
+        InputError: no such system, a damaged or foreign one, or one that is out of date.
     """
     return _load(dataset, (), means or Means(), name)
 
@@ -58,12 +57,11 @@ def _check(run: Run, dataset: Dataset) -> None:
             f"{run.folder} holds the system {record.get('system')!r}: give the folder that name, "
             "or run that system again"
         )
-    if not stale(run, dataset):
-        return
     if record.get("task") != task.name:
         raise InputError(
             f"{run.folder} was trained for the task {record.get('task')!r}, not {task.name!r}: "
             f"move it away and {again}"
         )
-    what = "labels" if record.get("labels") != dataset.labels_digest else "folds"
-    raise InputError(f"{run.system} is stale, {what} have changed since it was trained: {again}")
+    if record.get("kind") == "ensemble":
+        again = f"run `archiveprobe ensemble {task.file} --method {record.get('method')}` again"
+    check_up_to_date(run, dataset, again)

@@ -4,12 +4,10 @@ import numpy as np
 
 from embed.decoding import default_workers
 from embed.device import default_device
-from evaluate.dataset import Dataset, Rows
+from evaluate.dataset import Dataset
 from evaluate.runs import Run
 from finetune.answer import TunedSystem, load_tuned
 from predict.system import Means, Question, Source
-from task.config import Task
-from task.manifest import read_manifest
 
 _ELSEWHERE, _HERE = 2e-2, 1e-4
 """How far probabilities lie apart at most: on another kind of device, or from tokens in half
@@ -46,7 +44,9 @@ def tuned_source(dataset: Dataset, run: Run, means: Means) -> Source:
 def _looked_at(
     system: TunedSystem, asked: Question, means: Means, device: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    files = _files(asked.archive, asked.rows)
+    files = [
+        (entry.path, entry.digest) if entry.usable else ("", "") for entry in asked.rows.entries
+    ]
     distinct = len({key for _, key in files if key})
     workers = means.workers
     if distinct <= _FEW:
@@ -58,13 +58,6 @@ def _looked_at(
         return system.logits(
             asked.archive.root, files, work, device=device, workers=workers, advance=advance
         )
-
-
-def _files(archive: Task, rows: Rows) -> list[tuple[str, str]]:
-    """(path below the archive's root, digest) of rows, empty words where there is no picture."""
-    known = {entry.digest: entry.path for entry in read_manifest(archive) if entry.usable}
-    keys = [key.hex() if key else "" for key in rows.keys]
-    return [(known[key], key) if key in known else ("", "") for key in keys]
 
 
 def _kind(device: str) -> str:

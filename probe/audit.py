@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from evaluate.dataset import Dataset, load_dataset
-from evaluate.overview import STALE, overview
+from evaluate.overview import OUT_OF_DATE, overview
 from probe.audit_duplicates import EMBEDDINGS, Duplicates, Group, find_duplicates
 from probe.audit_labels import Suspect, Suspects, as_corrections, find_suspects
 from probe.audit_rows import AuditRows, Notify, cached_backbones, gather, unit_embeddings
@@ -22,8 +22,6 @@ from task.config import Task
 from task.errors import InputError
 from task.files import write_whole
 from task.folds import regroup
-from task.manifest import Entry, read_manifest
-from task.rows import read_rows
 
 _STEPS = 4
 _NAMED = 3
@@ -34,8 +32,8 @@ class Audit:
     """What an audit found.
 
     `groups` are near-duplicates; `suspects` labels that are likely wrong, by `judge`; `regrouped`
-    says that the folds were cut anew, which makes the systems in `stale` stale. `files` were
-    written.
+    says that the folds were cut anew, which puts the systems in `stale` out of date. `files` were
+    written; `snapshot` is the digest of the state that all this is about.
     """
 
     groups: tuple[Group, ...]
@@ -48,6 +46,8 @@ class Audit:
     regrouped: bool
     stale: tuple[str, ...]
     files: tuple[Path, ...]
+    snapshot: str = ""
+    partial: str | None = None
 
     def record(self) -> dict[str, Any]:
         """The form that `--json` promises: counts, then what they count."""
@@ -63,6 +63,8 @@ class Audit:
             "judge": self.judge,
             "regrouped": self.regrouped,
             "stale": list(self.stale),
+            "snapshot": self.snapshot,
+            "partial": self.partial,
         }
 
     def lines(self) -> list[dict[str, Any]]:
@@ -114,6 +116,7 @@ def run_audit(
     task: Task,
     *,
     apply: bool = False,
+    partial: bool = False,
     notify: Notify = lambda _: None,
     progress: Callable[[str, int], Any] | None = None,
 ) -> Audit:
@@ -125,9 +128,9 @@ def run_audit(
         InputError: nothing is embedded yet, or the folds cannot be cut anew.
         CacheError: a cache is damaged.
     """
-    dataset = load_dataset(task)
+    dataset = load_dataset(task, partial=partial)
     if apply:
-        _check_regroupable(task)
+        _check_regroupable(dataset)
     backbones = list(cached_backbones(dataset, notify))
     rows = gather(dataset)
     warnings: list[str] = []
@@ -146,10 +149,10 @@ def run_audit(
     warnings += _about_duplicates(dataset, duplicates, regrouped)
     warnings += _about_shortcuts(shortcuts)
     warnings += [moved.warning] if moved.warning else []
-    old = [one.system for one in overview(task) if one.state == STALE]
+    old = [one.system for one in overview(task) if one.state.startswith(OUT_OF_DATE)]
     if old:
         warnings.append(
-            f"stale systems, whose folds or labels are no longer the task's: {_few(old)}: run "
+            f"systems that are {OUT_OF_DATE}: {_few(old)}: run "
             f"`archiveprobe probe {task.file}` again"
         )
     found = Audit(
@@ -163,6 +166,8 @@ def run_audit(
         regrouped=regrouped,
         stale=tuple(old),
         files=tuple(task.work / "audit" / name for name in _FILES),
+        snapshot=dataset.snapshot_digest,
+        partial=dataset.partial,
     )
     _write(found)
     return found
@@ -176,7 +181,12 @@ def _suspects(dataset: Dataset, backbones: Sequence[str], warnings: list[str]) -
         return None
 
 
-def _check_regroupable(task: Task) -> None:
+def _check_regroupable(dataset: Dataset) -> None:
+    task = dataset.task
+    if dataset.partial is not None:
+        raise InputError(
+            f"folds are cut anew along all images only: run `archiveprobe embed {task.file}` first"
+        )
     if task.folds.group == "none":
         raise InputError(
             f'folds.group is "none" in {task.file}, so no group is kept together: set it to '
@@ -188,10 +198,9 @@ def _apply(dataset: Dataset, rows: AuditRows, duplicates: Duplicates) -> bool:
     """Regroup the folds; False where they have these groups already."""
     task = dataset.task
     group_of = dict(zip(map(str, rows.ids), duplicates.number.tolist(), strict=True))
-    table = read_rows(task)
-    known = {entry.id: entry for entry in read_manifest(task)}
-    entries = [known.get(row.id, Entry(row.id, row.path)) for row in table]
-    return regroup(task, table, entries, [group_of[row.id] for row in table])
+    known = {entry.id: entry for entry in rows.entries}
+    entries = [known[row.id] for row in dataset.rows]
+    return regroup(task, dataset.rows, entries, [group_of[row.id] for row in dataset.rows])
 
 
 def _about_duplicates(dataset: Dataset, found: Duplicates, regrouped: bool) -> list[str]:

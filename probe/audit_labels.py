@@ -16,7 +16,7 @@ import numpy as np
 from evaluate import calibration
 from evaluate.dataset import Dataset
 from evaluate.metrics import from_confusion
-from evaluate.overview import stale
+from evaluate.overview import out_of_date
 from evaluate.predictions import Predictions
 from evaluate.runs import load_run, systems
 from probe.crossval import cross_validate
@@ -75,12 +75,12 @@ def find_suspects(dataset: Dataset, backbones: Sequence[str]) -> Suspects:
 
 
 def best_system(dataset: Dataset) -> Predictions | None:
-    """The stored system with the highest nested macro-F1; stale and damaged ones do not count."""
+    """The stored system of highest nested macro-F1; damaged and outdated ones do not count."""
     best: tuple[float, Predictions] | None = None
     for name in systems(dataset.task):
         try:
             run = load_run(dataset.task, name)
-            if stale(run, dataset):
+            if out_of_date(run, dataset):
                 continue
             predictions = run.predictions()
         except InputError:

@@ -8,7 +8,7 @@ import numpy as np
 from evaluate.dataset import Dataset, Rows
 from probe.features import find_reader, read_matrix
 from task.errors import InputError
-from task.manifest import Entry, read_manifest
+from task.manifest import Entry
 
 Notify = Callable[[str], None]
 
@@ -49,11 +49,10 @@ def gather(dataset: Dataset) -> AuditRows:
     """The rows of a task with their observations.
 
     Raises:
-        InputError: the manifest is damaged, or no picture was decoded.
+        InputError: no picture was decoded.
     """
-    known = {entry.id: entry for entry in read_manifest(dataset.task)}
     ids = np.concatenate([dataset.labelled.ids, dataset.unlabelled.ids])
-    entries = [known.get(str(id_), Entry(str(id_), "")) for id_ in ids]
+    entries = [*dataset.labelled.entries, *dataset.unlabelled.entries]
     if not any(entry.usable for entry in entries):
         raise InputError(
             f"no picture of {dataset.task.file} was decoded: run `archiveprobe embed "
@@ -67,20 +66,16 @@ def cached_backbones(dataset: Dataset, notify: Notify = lambda _: None) -> dict[
     """The task's backbones that have a cache, with the digest of its fingerprint.
 
     Raises:
-        InputError: none has one.
+        InputError: none has one, or embedding through one of them was not finished.
         CacheError: a cache is damaged.
     """
-    found: dict[str, str] = {}
-    first: InputError | None = None
-    for name in dict.fromkeys(dataset.task.embed.backbones):
-        try:
-            found[name] = find_reader(dataset.task, name).record.digest
-        except InputError as error:
-            first = first or error
+    names = list(dict.fromkeys(dataset.task.embed.backbones))
+    absent = [name for name in names if dataset.snapshot.cache(dataset.task.asks(name)) is None]
+    if len(absent) < len(names):
+        for name in absent:
             notify(f"{name}: left out, it has no cache yet")
-    if first and not found:
-        raise first
-    return found
+        names = [name for name in names if name not in absent]
+    return {name: find_reader(dataset, name).record.digest for name in names}
 
 
 def unit_embeddings(dataset: Dataset, backbones: Sequence[str], places: np.ndarray) -> np.ndarray:
@@ -97,7 +92,7 @@ def unit_embeddings(dataset: Dataset, backbones: Sequence[str], places: np.ndarr
     rows = _select(dataset, places)
     parts = []
     for name in backbones:
-        reader = find_reader(dataset.task, name)
+        reader = find_reader(dataset, name)
         x = read_matrix(reader, rows, name, "mean", dataset.task)[:, 0]
         there = np.isfinite(x).all(1)
         if there.any():
@@ -110,7 +105,9 @@ def unit_embeddings(dataset: Dataset, backbones: Sequence[str], places: np.ndarr
 
 def _select(dataset: Dataset, places: np.ndarray) -> Rows:
     both = (dataset.labelled, dataset.unlabelled)
-    keys = [key for rows in both for key in rows.keys]
-    captions = [caption for rows in both for caption in rows.captions]
-    ids = np.concatenate([rows.ids for rows in both])
-    return Rows(ids[places], [keys[at] for at in places], [captions[at] for at in places])
+    whole = Rows(
+        np.concatenate([rows.ids for rows in both]),
+        [key for rows in both for key in rows.keys],
+        [caption for rows in both for caption in rows.captions],
+    )
+    return whole.select(places)

@@ -20,8 +20,9 @@ from probe.audit_rows import AuditRows, Notify, cached_backbones, gather, unit_e
 from task.config import Task
 from task.cut import balanced_cut
 from task.duplicates import near_duplicate_groups
-from task.files import write_whole
+from task.errors import InputError
 from task.manifest import DECODER
+from task.sealed import read_sealed, write_sealed
 
 # An interval above this is worth a warning: below it, two random sources of one archive differ as
 # much, and figures move by less than their own interval.
@@ -244,22 +245,15 @@ def _inputs(dataset: Dataset, sources: Mapping[str, str]) -> str:
 def _read(file: Path, inputs: str) -> Shift | None:
     """What was kept for the same inputs; None where it is missing, old or damaged."""
     try:
-        content = json.loads(file.read_bytes())
-        record = content["shift"]
-        if content["inputs"] != inputs or content["check"] != _check(record):
+        content = read_sealed(file)
+        if content is None or content["inputs"] != inputs:
             return None
-        return Shift(
-            **{**record, "properties": tuple(Giveaway(**one) for one in record["properties"])}
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        record = content["shift"]
+        properties = tuple(Giveaway(**one) for one in record["properties"])
+        return Shift(**{**record, "properties": properties})
+    except (InputError, KeyError, TypeError):
         return None
 
 
 def _write(file: Path, inputs: str, found: Shift) -> None:
-    record = found.record()
-    content = {"inputs": inputs, "shift": record, "check": _check(record)}
-    write_whole(file, f"{json.dumps(content, indent=2, allow_nan=False)}\n".encode())
-
-
-def _check(record: Any) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    write_sealed(file, {"inputs": inputs, "shift": found.record()})

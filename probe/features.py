@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 import numpy as np
 
 from cache.reader import Reader
-from cache.spec import find_caches
+from evaluate.caches import open_in_use
 from evaluate.dataset import Dataset, Rows
 from task.config import Task, nearest
 from task.errors import InputError
@@ -84,7 +83,7 @@ def load_features(dataset: Dataset, choice: Choice) -> Features:
     unlabelled: list[np.ndarray] = []
     sources = {}
     for name in choice.backbones:
-        reader = find_reader(dataset.task, name)
+        reader = find_reader(dataset, name)
         sources[name] = reader.record.digest
         for rows, parts in ((dataset.labelled, labelled), (dataset.unlabelled, unlabelled)):
             parts.append(read_matrix(reader, rows, name, choice.views, dataset.task))
@@ -123,38 +122,31 @@ def read_matrix(reader: Reader, rows: Rows, name: str, views: str, task: Task) -
     return np.asarray(result)
 
 
-def find_reader(task: Task, name: str) -> Reader:
-    """The cache of a backbone, or of its text tower ("clip-vit-b32-text"), that the task asks for.
-
-    Where several fit, the fullest.
+def find_reader(dataset: Dataset, name: str) -> Reader:
+    """The cache that a backbone, or its text tower ("clip-vit-b32-text"), has in use.
 
     Raises:
-        InputError: there is none; what there is is named.
+        InputError: there is none, or embedding through it was not finished.
+        CacheError: it is damaged.
     """
+    rows = (dataset.labelled, dataset.unlabelled)
     of_text = name.endswith(_TEXT)
-    asked = task.asks(name.removesuffix(_TEXT), "text") if of_text else task.asks(name)
-    root = task.work / "cache"
-    fitting = [record for record in find_caches(root, name) if record.request.get("asked") == asked]
-    if not fitting:
-        there = sorted(_names(root))
-        raise InputError(
-            f"no cache for backbone {name!r} with views {asked['views']!r} in {root}"
-            f"{nearest(name, there)}: run `archiveprobe embed {task.file} --backbone {name}`"
-        )
-    return max((Reader(record.folder) for record in fitting), key=lambda reader: reader.rows)
-
-
-def _names(root: Path) -> set[str]:
-    return {file.parent.name.rpartition("-")[0] for file in root.glob("*/fingerprint.json")}
+    keys = (key for part in rows for key in (part.captions if of_text else part.keys))
+    partial = dataset.partial is not None
+    return open_in_use(dataset.task, dataset.snapshot, name, keys=keys, partial=partial)
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of every class as one unit vector each (K, d), and the CLIP's logit scale."""
+    """The prompts of every class as one unit vector each (K, d), and the CLIP's logit scale.
+
+    `sources` maps the text tower to the digest of its cache's fingerprint.
+    """
 
     vectors: np.ndarray
     scale: float
     bias: float
+    sources: dict[str, str]
 
 
 def load_prompts(dataset: Dataset, backbone: str) -> Prompts | None:
@@ -164,12 +156,10 @@ def load_prompts(dataset: Dataset, backbone: str) -> Prompts | None:
         InputError: some prompts are not embedded yet.
     """
     task = dataset.task
-    try:
-        reader = find_reader(task, text_cache(backbone))
-    except InputError:
+    in_use = dataset.snapshot.cache(task.asks(backbone, "text"))
+    if in_use is None or set(task.prompts) != set(task.labels):
         return None
-    if set(task.prompts) != set(task.labels):
-        return None
+    reader = find_reader(dataset, text_cache(backbone))
     vectors = []
     for label in task.labels:
         present, rows = reader.read([text_key(text) for text in task.prompts[label]])
@@ -180,7 +170,8 @@ def load_prompts(dataset: Dataset, backbone: str) -> Prompts | None:
         unit = _unit(rows[:, 0].astype(np.float64))
         vectors.append(_unit(unit.mean(0)))
     tokens = reader.fingerprint["preprocess"]
-    return Prompts(np.stack(vectors), float(tokens["scale"]), float(tokens["bias"]))
+    scale, bias = float(tokens["scale"]), float(tokens["bias"])
+    return Prompts(np.stack(vectors), scale, bias, {text_cache(backbone): reader.record.digest})
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

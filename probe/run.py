@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -46,6 +46,7 @@ class Options:
     cut: str = "smoothed"
     seed: int = 0
     workers: int | None = None
+    partial: bool = False
 
 
 def run_probes(
@@ -62,7 +63,7 @@ def run_probes(
         CacheError: a cache is damaged.
     """
     started = time.monotonic()
-    dataset = load_dataset(task)
+    dataset = load_dataset(task, partial=options.partial)
     plans = _plans(dataset, options, notify)
     systems: list[Predictions] = []
     total = sum(len(plan.makes) for plan in plans) * (1 + dataset.fold.shape[0] * dataset.folds)
@@ -84,7 +85,18 @@ def beware(dataset: Dataset, notify: Notify = lambda _: None) -> tuple[list[str]
     """What to say of the rows to predict, and how wary to be in picking a system for them."""
     moved = shift(dataset, notify=notify)
     said = [moved.warning] if moved.warning else []
-    return [*said, *_rare(dataset)], moved.caution
+    return [*_unfit(dataset), *said, *_rare(dataset)], moved.caution
+
+
+def _unfit(dataset: Dataset) -> list[str]:
+    """What in the rows themselves flatters figures, or leaves them incomplete."""
+    said = [] if dataset.partial is None else [f"{dataset.partial}, the others wait for embed"]
+    if dataset.spanning:
+        said.append(
+            f"{dataset.spanning} near-duplicate groups span several folds, which flatters figures: "
+            f"run `archiveprobe audit {dataset.task.file} --apply`, which cuts the folds anew"
+        )
+    return said
 
 
 def _rare(dataset: Dataset) -> list[str]:
@@ -162,7 +174,7 @@ def _prompted_plans(
         features = load_features(dataset, Choice((backbone,)))
         plans.append(
             _Plan(
-                features,
+                replace(features, sources=features.sources | prompts.sources),
                 {
                     entry.name: partial(
                         entry.make,

@@ -1,7 +1,9 @@
 """work/folds.csv: repeated, stratified, grouped folds, cut once and the same for every system.
 
-New rows extend the cut; corrections of labels never move a row, so that figures stay comparable.
-Rows that left the table keep their lines: should they or their copies come back, they belong there.
+Folds are cut once every image was decoded, since near-duplicates are only known then. New rows
+extend the cut; corrections of labels never move a row, so that figures stay comparable. A row whose
+image is another than before joins the fold of the near-duplicates that it has now. Rows that left
+the table keep their lines: should they or their copies come back, they belong there.
 The file is not to be edited: every line bears the settings and a checksum of the whole.
 """
 
@@ -41,7 +43,10 @@ class Placed:
 
 @dataclass(frozen=True)
 class FoldTable:
-    """The placed rows by id, and how many groups new rows have joined across folds."""
+    """The placed rows by id, and how many groups of labelled rows lie in more than one fold.
+
+    Such a group comes about when a new image links two others that have their folds already.
+    """
 
     placed: dict[str, Placed]
     spanning: int = 0
@@ -52,8 +57,12 @@ def folds_file(task: Task) -> Path:
     return task.work / "folds.csv"
 
 
-def ensure_folds(task: Task, rows: Sequence[Row], entries: Sequence[Entry]) -> FoldTable:
+def ensure_folds(
+    task: Task, rows: Sequence[Row], entries: Sequence[Entry], *, write: bool = True
+) -> FoldTable:
     """Read the folds, cut or extend them for labelled rows that have none, and write them.
+
+    With `write` false nothing is written: the folds of a part of the rows, for a first look.
 
     Raises:
         InputError: too few labelled rows or groups for the folds, one class only, a damaged file,
@@ -63,14 +72,32 @@ def ensure_folds(task: Task, rows: Sequence[Row], entries: Sequence[Entry]) -> F
         (row, entry) for row, entry in zip(rows, entries, strict=True) if row.label is not None
     ]
     old = _read(task)
-    if all(row.id in old for row, _ in labelled) and old:
-        return FoldTable(old)
+    if old and all(_is_settled(task, old.get(row.id), entry) for row, entry in labelled):
+        return FoldTable(old, _spanning(old, labelled))
     _check_enough(task, [row for row, _ in labelled])
     groups = _group_names(task, labelled)
     _check_groups(task, set(groups))
     table = _extend(task, labelled, groups, old)
-    _write(task, table)
+    if write:
+        _write(task, table)
     return table
+
+
+def _is_settled(task: Task, place: Placed | None, entry: Entry) -> bool:
+    """Whether a row has its folds, and still the image that it got them for.
+
+    Where groups come from a column or are not wanted, the image does not matter. An image that is
+    gone for now keeps its place.
+    """
+    if place is None:
+        return False
+    by_image = task.folds.group == "near-duplicates"
+    return not by_image or not entry.digest or place.digest == entry.digest
+
+
+def _spanning(placed: Mapping[str, Placed], labelled: Sequence[tuple[Row, Entry]]) -> int:
+    homes = {(placed[row.id].group, placed[row.id].folds) for row, _ in labelled}
+    return len(homes) - len({group for group, _ in homes})
 
 
 def regroup(
@@ -156,9 +183,15 @@ def _extend(
     old: dict[str, Placed],
 ) -> FoldTable:
     """Place the new rows: with their group or an equal file where that is placed, else balanced."""
-    home, spanning = _homes(labelled, groups, old)
+    settled = {
+        row.id: old[row.id]
+        for row, entry in labelled
+        if row.id in old and _is_settled(task, old[row.id], entry)
+    }
+    home = _homes(labelled, groups, old, settled)
     fixed = [
-        old.get(row.id) or home.get(group) for (row, _), group in zip(labelled, groups, strict=True)
+        settled.get(row.id) or home.get(group)
+        for (row, _), group in zip(labelled, groups, strict=True)
     ]
     cut = balanced_cut(
         [row.label or "" for row, _ in labelled],
@@ -169,25 +202,38 @@ def _extend(
         seed=task.folds.seed,
     )
     table = dict(old)
-    for (row, entry), group, place, folds in zip(labelled, groups, fixed, cut, strict=True):
-        name = place.group if place else group
-        table.setdefault(row.id, Placed(row.id, entry.digest, name, folds))
-    return FoldTable(table, len(spanning))
+    for (row, entry), group, folds in zip(labelled, groups, cut, strict=True):
+        # Near-duplicates bear one name even where their folds differ: that is how it is noticed.
+        name = home[group].group if group in home else group
+        digest = entry.digest or (old[row.id].digest if row.id in old else "")
+        table[row.id] = Placed(row.id, digest, name, folds)
+    return FoldTable(table, _spanning(table, labelled))
 
 
 def _homes(
-    labelled: Sequence[tuple[Row, Entry]], groups: Sequence[str], old: dict[str, Placed]
-) -> tuple[dict[str, Placed], set[str]]:
-    """The placed row that each group joins, and the groups whose placed rows disagree."""
-    by_digest = {row.digest: row for row in old.values() if row.digest}
-    by_group = {row.group: row for row in old.values()}
+    labelled: Sequence[tuple[Row, Entry]],
+    groups: Sequence[str],
+    old: Mapping[str, Placed],
+    settled: Mapping[str, Placed],
+) -> dict[str, Placed]:
+    """The placed row that the new rows of each group join.
+
+    First a settled row of the group; then a row of the file with equal bytes, as after renaming, or
+    of the same name of a group; last the place that a row had for another image.
+    """
+    present = {row.id for row, _ in labelled}
+    anchors = [place for place in old.values() if place.id not in present or place.id in settled]
+    by_digest = {place.digest: place for place in anchors if place.digest}
+    by_group = {place.group: place for place in anchors}
     home: dict[str, Placed] = {}
-    spanning = set()
+    for (row, _), group in zip(labelled, groups, strict=True):
+        if row.id in settled:
+            home.setdefault(group, settled[row.id])
     for (row, entry), group in zip(labelled, groups, strict=True):
-        anchor = old.get(row.id) or by_digest.get(entry.digest) or by_group.get(group)
-        if anchor and home.setdefault(group, anchor).folds != anchor.folds:
-            spanning.add(group)
-    return home, spanning
+        anchor = by_digest.get(entry.digest) or by_group.get(group) or old.get(row.id)
+        if anchor:
+            home.setdefault(group, anchor)
+    return home
 
 
 _CUT = re.compile(r"(\d+) folds, (\d+) repeats, seed (\d+), group (.*)", re.DOTALL)

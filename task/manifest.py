@@ -1,4 +1,7 @@
-"""work/manifest.csv: one line per row of the task, and what the decode saw of its photograph.
+"""work/manifest.csv: one line per row of the task, and what the decode saw of its image.
+
+The last name of its header holds the SHA-256 of everything else in the file, which is compared
+before anything is read: a plain table for people and notebooks that proves itself all the same.
 
 Observations depend on a file's bytes only, so they are carried over by digest when names change.
 Size, mtime and inode are kept as a hint that a file's digest is still the one recorded.
@@ -16,13 +19,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from task.config import Task
 from task.errors import InputError
-from task.files import write_whole
+from task.files import read_ordinary, write_whole
 from task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, digest, rejected
 from task.pictures import readable
 from task.rows import Row, locate
@@ -31,6 +35,9 @@ from task.table import long_cells
 # A file written in the same clock tick as it was hashed may change again unseen.
 _SETTLED_NS = 2_000_000_000
 _ROWS_AT_ONCE = 64
+_SEAL = "sha256="
+_LARGEST = 1 << 34
+_REMEDY = "run `archiveprobe embed`, which looks at every image again and writes it anew"
 DECODER = f"pillow-{'.'.join(version('pillow').split('.')[:2])}/policy-{POLICY['version']}"
 
 
@@ -78,29 +85,53 @@ def read_manifest(task: Task) -> list[Entry]:
     """Read the manifest; empty where there is none.
 
     Raises:
-        InputError: the file was damaged.
+        InputError: the file is not as it was written.
+    """
+    return read_manifest_with_digest(task)[0]
+
+
+def read_manifest_with_digest(task: Task, *, decoder: str | None = None) -> tuple[list[Entry], str]:
+    """Read the manifest, and the digest of its content; an empty list and "" where there is none.
+
+    With `decoder` only what that decoder has seen counts, since another may see another image.
+
+    Raises:
+        InputError: the file is not as it was written.
     """
     file = manifest_file(task)
     try:
-        content = io.BytesIO(file.read_bytes())
+        content = read_ordinary(file, _LARGEST)
     except FileNotFoundError:
-        return []
+        return [], ""
+    except OSError as error:
+        raise InputError(f"cannot read {file} ({error.strerror}): {_REMEDY}") from None
+    seal, content = _unsealed(file, content)
     # StringIO would take four bytes for every character of a file that is nearly all ASCII.
-    text = io.TextIOWrapper(content, "utf-8", "surrogateescape", newline="")
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogateescape", newline="")
     reader = csv.reader(text, strict=True)
     try:
         with long_cells():
             if next(reader, None) != _COLUMNS:
                 raise ValueError("not its header")
-            return [_parse(cells) for cells in reader if cells]
+            return [_parse(cells, decoder) for cells in reader if cells], seal
     except (csv.Error, ValueError) as error:
         raise InputError(
-            f"{file} line {reader.line_num} is damaged ({error}): delete it and run embed again"
+            f"{file} line {reader.line_num} cannot be read ({error}): {_REMEDY}"
         ) from None
 
 
-def write_manifest(task: Task, entries: Iterable[Entry]) -> None:
-    """Write the manifest in one step."""
+def _unsealed(file: Path, content: bytes) -> tuple[str, bytes]:
+    header, end, rows = content.partition(b"\r\n")
+    columns, comma, seal = header.rpartition(b",")
+    plain = columns + end + rows
+    digest_now = sha256(plain).hexdigest()
+    if not comma or seal != f"{_SEAL}{digest_now}".encode():
+        raise InputError(f"{file} is damaged or was edited: {_REMEDY}")
+    return digest_now, plain
+
+
+def write_manifest(task: Task, entries: Iterable[Entry]) -> str:
+    """Write the manifest in one step; the digest of its content."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(_COLUMNS)
@@ -109,7 +140,11 @@ def write_manifest(task: Task, entries: Iterable[Entry]) -> None:
         seen, decoder = (_SEEN(entry.observed), DECODER) if entry.observed else (_UNSEEN, "")
         cells = [entry.id, entry.path, entry.digest, *seen, entry.mtime_ns, entry.inode, decoder]
         writer.writerow(cells)
-    write_whole(manifest_file(task), out.getvalue().encode("utf-8", "surrogateescape"))
+    plain = out.getvalue().encode("utf-8", "surrogateescape")
+    seal = sha256(plain).hexdigest()
+    columns, end, rows = plain.partition(b"\r\n")
+    write_whole(manifest_file(task), b"".join([columns, f",{_SEAL}{seal}".encode(), end, rows]))
+    return seal
 
 
 def _whole(text: str) -> int | None:
@@ -126,7 +161,7 @@ def _real(text: str) -> float | None:
 _READ = [_whole if name in _WHOLE else _real if name in _REAL else str for name in _COLUMNS]
 
 
-def _parse(cells: list[str]) -> Entry:
+def _parse(cells: list[str], wanted: str | None) -> Entry:
     if len(cells) != len(_COLUMNS):
         raise ValueError("cells too many or too few")
     values: list[Any] = [read(text) for read, text in zip(_READ, cells, strict=True)]
@@ -136,8 +171,7 @@ def _parse(cells: list[str]) -> Entry:
         raise ValueError(f"unknown status {status!r}")
     if not _DIGEST.fullmatch(key) or not _PHASH.fullmatch(seen[-1]):
         raise ValueError("no digest")
-    # Another decoder may see another picture, so what the old one saw no longer counts.
-    known = bool(status) and decoder == DECODER
+    known = bool(status) and wanted in (None, decoder)
     observed = Observation(status, *seen[1:]) if known else None
     return Entry(id_, path, key, observed, mtime_ns, inode)
 
@@ -148,12 +182,18 @@ def scan(
     *,
     rehash: bool = False,
     on_hashed: Callable[[], None] = lambda: None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> list[Entry]:
     """Look at every row's file and give its entry, hashing only what changed since last time.
 
-    Entries come in the order of the rows. A file that cannot be read gets a rejection.
+    Entries come in the order of the rows. A file that cannot be read gets a rejection. Where the
+    manifest is damaged every file is looked at as if for the first time, and `notify` is told.
     """
-    known = read_manifest(task)
+    try:
+        known, _ = read_manifest_with_digest(task, decoder=DECODER)
+    except InputError:
+        notify(f"{manifest_file(task)} is damaged or was edited: every image is looked at again")
+        known = []
     by_path = {entry.path: entry for entry in known}
     seen = {
         entry.digest: entry.observed

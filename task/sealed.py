@@ -1,11 +1,15 @@
-"""Files that prove themselves: the first line holds the SHA-256 of all that follows it.
+"""Records that prove themselves: JSON whose first line holds the SHA-256 of all that follows it.
 
 Before anything in such a file is parsed, its digest is compared, so a flipped bit, a cut, a byte
-too many and somebody's edit are all found, and never become a figure.
+too many and somebody's edit are all found, and never become a figure. To everybody else it is an
+ordinary JSON object whose first key is `sha256`.
 """
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from task.errors import InputError
 from task.files import read_ordinary, write_whole
@@ -14,42 +18,49 @@ LARGEST = 1 << 30
 _REMEDY = "move it away, and run the command that writes it again"
 
 
-def _line(content: bytes) -> bytes:
-    return f"# sha256 {hashlib.sha256(content).hexdigest()}\n".encode()
+def _first_line(rest: bytes) -> bytes:
+    return f'{{"sha256": "{hashlib.sha256(rest).hexdigest()}",\n'.encode()
 
 
-_LINE = len(_line(b""))
+_LENGTH = len(_first_line(b""))
 
 
-def seal(content: bytes) -> bytes:
-    """Put the line with the digest before the content."""
-    return _line(content) + content
+def seal(record: Mapping[str, Any]) -> bytes:
+    """Write a record, which is not empty and has no key `sha256`, as a sealed JSON object."""
+    if not record or "sha256" in record:
+        raise ValueError("a sealed record has keys of its own, and leaves `sha256` to the seal")
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    # Without its opening brace, which stands before the digest.
+    rest = f"{text[2:]}\n".encode("utf-8", "surrogateescape")
+    return _first_line(rest) + rest
 
 
-def unseal(sealed: bytes) -> bytes:
-    """Take the content out of what `seal` has made.
+def unseal(sealed: bytes) -> dict[str, Any]:
+    """Read the record that `seal` has written.
 
     Raises:
         ValueError: it is not what was sealed.
     """
-    content = sealed[_LINE:]
+    rest = sealed[_LENGTH:]
     # The whole line is compared: a digest in capitals, or none at all, is a fault as well.
-    if sealed[:_LINE] != _line(content):
+    if sealed[:_LENGTH] != _first_line(rest):
         raise ValueError("it has changed since it was written, or was never whole")
-    return content
+    return dict(json.loads("{" + rest.decode("utf-8", "surrogateescape")))
 
 
-def write_sealed(path: Path, content: bytes) -> None:
-    """Replace `path` by the sealed content in one step, durable on return.
+def write_sealed(path: Path, record: Mapping[str, Any]) -> None:
+    """Replace `path` by the sealed record in one step, durable on return.
 
     Raises:
         OSError: the disk is full or read-only; the old file is then untouched.
     """
-    write_whole(path, seal(content))
+    write_whole(path, seal(record))
 
 
-def read_sealed(path: Path, *, largest: int = LARGEST, remedy: str = _REMEDY) -> bytes | None:
-    """Read the content of a sealed file; None where there is no file.
+def read_sealed(
+    path: Path, *, largest: int = LARGEST, remedy: str = _REMEDY
+) -> dict[str, Any] | None:
+    """Read a sealed record; None where there is no file.
 
     `remedy` ends the message of a fault: what the user can do about this file.
 
@@ -62,5 +73,5 @@ def read_sealed(path: Path, *, largest: int = LARGEST, remedy: str = _REMEDY) ->
         return None
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror or error}): {remedy}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): {remedy}") from None

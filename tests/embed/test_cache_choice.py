@@ -4,9 +4,9 @@ import os
 from typing import Any
 
 import pytest
+from snapshots import current_cache
 
 from cache.store import Reader
-from embed.inventory import current_cache
 from embed.run import record_of
 
 OWN = """

@@ -3,11 +3,13 @@
 import h5py
 import numpy as np
 import pytest
+from snapshots import current_cache
 
 from cache.errors import CacheError
 from cache.prune import prune
 from cache.store import Reader
-from embed.inventory import current_cache, export_task, show, unused, verify_all
+from embed.inventory import export_task, show, unused, verify_all
+from task.config import load_task
 from task.manifest import read_manifest
 
 OWN = '[backbone.own]\nlibrary = "timm"\nname = "resnet18"\nweights = "random"\n'
@@ -175,17 +177,33 @@ def test_an_export_before_the_first_run_says_what_is_missing(
     assert not (tmp_path / "x.h5").exists()
 
 
-def test_a_row_added_since_is_exported_as_new(archive, bench, tmp_path) -> None:
+def test_a_row_added_since_is_refused_or_exported_as_new(archive, bench, tmp_path, fault_of):
     archive.add_drawn(range(3))
     bench.run(archive.task())
     archive.add_drawn([7])
-    export_task(archive.task(), tmp_path / "all.h5")
-    with h5py.File(tmp_path / "all.h5") as h5:
+    file = tmp_path / "all.h5"
+    fault_of(lambda: export_task(archive.task(), file), "1 of 4 rows waits for embed", "--partial")
+    assert not file.exists()
+    done = export_task(archive.task(), file, partial=True)
+    assert done.remarks == ["partial: 1 rows wait for embed, their embeddings are NaN"]
+    with h5py.File(file) as h5:
         assert list(h5["status"].asstr()[:]) == ["ok"] * 3 + ["new"]
         assert np.isnan(h5["embeddings/resnet18"][3]).all()
 
 
-def test_an_export_says_that_weights_have_changed_and_rows_are_new(archive, bench) -> None:
+def test_rows_that_were_decoded_but_not_embedded_are_counted(archive, bench, tmp_path, fault_of):
+    """As after embed was killed between two backbones, or a run that looked at one only."""
+    archive.add_drawn(range(3))
+    bench.run(archive.task())
+    archive.add_drawn([7])
+    bench.run(archive.task(["hog"]))
+    file, task = tmp_path / "all.h5", archive.task()
+    fault_of(lambda: export_task(task, file), "1 images have no embedding by resnet18", "embed")
+    done = export_task(task, file, partial=True)
+    assert done.remarks == ["1 images have no embedding by resnet18 yet"]
+
+
+def test_an_export_says_that_weights_have_changed(archive, bench) -> None:
     archive.add_drawn(range(3))
     (archive.folder / "w.bin").write_bytes(b"one")
     settings = OWN.replace("random", "w.bin")
@@ -193,23 +211,31 @@ def test_an_export_says_that_weights_have_changed_and_rows_are_new(archive, benc
     first = export_task(archive.task(["own"], settings=settings), archive.folder / "1.h5")
     assert first.remarks == []
     (archive.folder / "w.bin").write_bytes(b"three")
-    archive.add_drawn([7])
     second = export_task(archive.task(["own"], settings=settings), archive.folder / "2.h5")
     assert "other weights" in second.remarks[0]
-    assert "1 rows are not embedded yet" in second.remarks[1]
 
 
-def test_caches_of_a_task_file_beside_it_are_in_use(mixed, bench) -> None:
-    flip = mixed.task(views="flip")
-    bench.run(flip)
-    (flip.folder / "flip.toml").write_text(flip.file.read_text())
-    (flip.folder / "another-tool.toml").write_text("[tool]\nx = 1\n")
+def test_a_second_task_file_is_kept_out_of_the_work_folder(mixed, bench, fault_of) -> None:
     task = mixed.task()
     bench.run(task)
-    assert [line.in_use for line in show(task)] == [True, True]
-    assert unused(task) == []
-    (flip.folder / "flip.toml").unlink()
-    assert [item.reason for item in unused(task)] == ["no task file here asks for it"]
+    manifest = (task.work / "manifest.csv").read_bytes()
+    second = task.folder / "flip.toml"
+    second.write_text(task.file.read_text())
+    words = ("work belongs to task.toml, not to flip.toml", "a folder of its own")
+    fault_of(lambda: bench.run(load_task(second)), *words)
+    fault_of(lambda: show(load_task(second)), *words)
+    assert (task.work / "manifest.csv").read_bytes() == manifest
+    # A task file that was renamed takes its work along.
+    task.file.unlink()
+    assert bench.run(load_task(second)).reused > 0
+
+
+def test_caches_that_the_task_asked_for_before_are_not_in_use(mixed, bench) -> None:
+    bench.run(mixed.task(views="flip"))
+    task = mixed.task()
+    bench.run(task)
+    assert sorted(line.in_use for line in show(task)) == [False, True]
+    assert [item.reason for item in unused(task)] == ["the task does not ask for it"]
 
 
 def test_an_export_says_which_photographs_changed(mixed, bench, draw, tmp_path) -> None:
@@ -218,7 +244,7 @@ def test_an_export_says_which_photographs_changed(mixed, bench, draw, tmp_path) 
     assert export_task(task, tmp_path / "a.h5").remarks == []
     draw(99, width=90, height=70).save(mixed.file("002.png"))
     assert export_task(task, tmp_path / "b.h5").remarks == [
-        "1 photographs have changed since they were embedded: run embed"
+        "1 images have changed since they were embedded: run embed"
     ]
 
 

@@ -5,10 +5,11 @@ import time
 
 import numpy as np
 import pytest
+from snapshots import current_cache
 
 from cache.lock import is_locked
 from cache.store import Reader
-from embed.inventory import current_cache, verify_all
+from embed.inventory import verify_all
 from embed.job import Job, Settings
 from task.manifest import read_manifest
 

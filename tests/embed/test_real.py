@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from snapshots import current_cache
 
 from cache.store import Reader
 from embed import libraries
-from embed.inventory import current_cache
 from embed.run import Options, Summary, embed
 from task.config import Task, load_task
 from task.manifest import read_manifest

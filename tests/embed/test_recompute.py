@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from snapshots import current_cache, write_snapshot
 
 import embed.fingerprint
 import embed.recompute
 from cache.spec import CacheRecord
 from cache.store import Reader, Writer
-from embed.inventory import current_cache, verify_all
+from embed.inventory import verify_all
 from embed.recompute import recompute, recomputed_verdict
 
 
@@ -91,6 +92,7 @@ def test_other_differences_are_never_adopted(mixed, again, fault_of) -> None:
     CacheRecord(record.folder, changed, record.request, record.row_shape).write()
     renamed = record.folder.with_name(_folder_of(changed))
     record.folder.rename(renamed)
+    write_snapshot(task)
     fault_of(lambda: recompute(task, 3, adopt=True), "weights", "run embed")
 
 
@@ -111,7 +113,7 @@ def test_without_photographs_there_is_nothing_to_compare(archive, again, fault_o
 
 def test_without_a_cache_the_way_to_one_is_told(archive, fault_of) -> None:
     archive.add_drawn([0])
-    fault_of(lambda: recompute(archive.task(), 3), "no cache", "archiveprobe embed")
+    fault_of(lambda: recompute(archive.task(), 3), "nothing is embedded", "archiveprobe embed")
 
 
 def test_names_that_are_not_utf8_are_embedded(tmp_path: Path, draw, bench) -> None:

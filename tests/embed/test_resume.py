@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from snapshots import current_cache
 
 from cache.store import Reader
-from embed.inventory import current_cache, verify_all
+from embed.inventory import verify_all
 from task.config import Task, load_task
 from task.manifest import read_manifest
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from snapshots import current_cache
 
 from cache.store import Reader
-from embed.inventory import current_cache
 from embed.run import Options, embed, plan, record_of
 from task.manifest import read_manifest
 

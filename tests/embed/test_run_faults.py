@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from snapshots import current_cache
 
 from cache.errors import CacheError
 from cache.lock import Lock
 from cache.store import Reader
 from cache.verify import repair, verify
 from embed import decoding
-from embed.inventory import current_cache, verify_all
+from embed.inventory import verify_all
 from embed.prepare import Order, Prepared
 from task.images import rejected
 from task.manifest import manifest_file, read_manifest

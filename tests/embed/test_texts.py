@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from safetensors.torch import save_file
+from snapshots import current_cache
 
 from cache.prune import prune
 from cache.spec import find_caches
@@ -15,7 +16,7 @@ from cache.store import Reader
 from embed import libraries, text_tower
 from embed.backbones import BACKBONES, Backbone
 from embed.dryrun import check_weights, dry_run
-from embed.inventory import current_cache, export_task, show, towers, unused, verify_all
+from embed.inventory import export_task, show, towers, unused, verify_all
 from embed.recompute import recompute
 from embed.run import Options, embed
 from embed.text_tower import TextEncoder, load_text_tower

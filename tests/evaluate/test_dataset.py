@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from snapshots import write_snapshot
 
 from evaluate.dataset import Dataset, load_dataset
 from task.config import Task
@@ -32,6 +33,7 @@ def seen_task(make_task, tmp_path) -> Callable[..., Task]:
             for at in range(len(labels))
         ]
         write_manifest(task, entries)
+        write_snapshot(task)
         return task
 
     return seen_task
@@ -75,7 +77,7 @@ def test_the_unreadable_answer_and_the_positive_class_are_settings(seen_task) ->
 
 def test_digests_follow_labels_and_folds(seen_task) -> None:
     def digests(dataset: Dataset) -> tuple[str, str]:
-        return dataset.folds_digest, dataset.labels_digest
+        return dataset.parts["folds"], dataset.parts["labels"]
 
     before = digests(load_dataset(seen_task(LABELS)))
     assert digests(load_dataset(seen_task(LABELS))) == before
@@ -98,7 +100,7 @@ def test_nothing_is_embedded_yet(make_task, tmp_path, fault_of) -> None:
     (tmp_path / "labels.csv").write_text("image,label\na.jpg,intact\nb.jpg,damaged\n")
     settings = "[images]\nroot = 'images'\ntable = 'labels.csv'\n"
     task = make_task(tmp_path, 2, settings)
-    fault_of(lambda: load_dataset(task), "no manifest", "archiveprobe embed")
+    fault_of(lambda: load_dataset(task), "nothing is embedded yet", "archiveprobe embed")
 
 
 def test_a_class_without_rows_is_named(seen_task, fault_of) -> None:

@@ -10,7 +10,7 @@ from evaluate import keep, recut
 from evaluate.dataset import Dataset
 from evaluate.keep import common_record, decided, keep_ensemble, origin, run_ensemble
 from evaluate.leaderboard import SELECTED
-from evaluate.overview import STALE, load_systems, overview
+from evaluate.overview import load_systems, overview
 from evaluate.recut import BY_HAND, report_cut
 from evaluate.runs import load_run, runs_folder, save_run, systems
 from evaluate.system import assemble
@@ -22,8 +22,8 @@ def dataset(draw_dataset, monkeypatch) -> Dataset:
     """A dataset that is what every function finds for its task."""
     drawn = draw_dataset(n=90)
     for module in (keep, recut):
-        monkeypatch.setattr(module, "load_dataset", lambda _: drawn)
-    monkeypatch.setattr("evaluate.overview.load_dataset", lambda _: drawn)
+        monkeypatch.setattr(module, "load_dataset", lambda _, **__: drawn)
+    monkeypatch.setattr("evaluate.overview.survey_dataset", lambda _: drawn)
     return drawn
 
 
@@ -96,27 +96,28 @@ def test_a_damaged_ensemble_may_be_made_anew(dataset, store) -> None:
     assert load_run(dataset.task, "mean").record["kind"] == "ensemble"
 
 
-def test_the_list_names_what_is_damaged_or_stale(dataset, store, monkeypatch) -> None:
+def test_the_list_names_what_is_damaged_or_out_of_date(dataset, store, monkeypatch) -> None:
     for seed, name in enumerate(("bad", "good", "old")):
         store(dataset, name, seed)
     file = runs_folder(dataset.task) / "bad" / "run.json"
     file.write_text(file.read_text() + " ")
     old = load_run(dataset.task, "old")
-    save_run(dataset.task, "old", {**old.record, "labels": "other"}, old.predictions())
+    changed = {**old.record["snapshot"], "labels": "other", "folds": "other"}
+    save_run(dataset.task, "old", {**old.record, "snapshot": changed}, old.predictions())
     bad, good, stale = overview(dataset.task)
     assert "run that system again" in bad.state
-    assert (good.state, good.kind, good.features) == ("sound", "probe", "a")
+    assert (good.state, good.kind, good.features) == ("ok", "probe", "a")
     assert good.cut == load_run(dataset.task, "good").predictions().cut
-    assert stale.state == STALE
+    assert stale.state == "out of date: labels, folds"
 
 
-def test_stale_systems_are_left_out_or_refused(dataset, store, fault_of) -> None:
+def test_systems_out_of_date_are_left_out_or_refused(dataset, store, fault_of) -> None:
     fault_of(lambda: load_systems(dataset), "no systems", "archiveprobe probe")
     store(dataset, "one")
     store(dataset, "two", 1)
     changed = replace(dataset, labels=1 - dataset.labels)
-    fault_of(lambda: load_systems(changed), "changed since every system")
-    fault_of(lambda: load_systems(changed, ["one"]), "one: labels or folds have changed")
+    fault_of(lambda: load_systems(changed), "one, two: out of date (labels, changed since)")
+    fault_of(lambda: load_systems(changed, ["one"]), "one: out of date (labels, changed since)")
     store(changed, "three", 2)
     assert [one.system for one in load_systems(changed)] == ["three"]
     fault_of(lambda: load_systems(dataset, ["tow"]), "'two'")

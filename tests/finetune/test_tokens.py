@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from snapshots import current_cache
 
 from embed import libraries
 from embed.backbones import Backbone
-from embed.inventory import current_cache
 from embed.models import load_model
 from embed.run import Options
 from embed.views import render, view_set

@@ -13,6 +13,7 @@ import numpy as np
 import seeds
 from hdf5 import resealed
 from law import one_line, told
+from snapshots import current_cache
 
 from cache import log
 from cache.errors import CacheError
@@ -21,7 +22,7 @@ from cache.prune import prunable
 from cache.spec import FILE, find_caches, fingerprint_digest, folder_name, match_request
 from cache.store import Reader, Writer
 from cache.verify import verify
-from embed.inventory import current_cache, export_task, show
+from embed.inventory import export_task, show
 from embed.models import misfit, read_state, tensor_digest
 from task.config import load_task
 

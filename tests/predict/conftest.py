@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from snapshots import write_snapshot
 
 from cache.spec import folder_name
 from cache.store import Writer
@@ -109,6 +110,7 @@ class Archive:
             seen = Observation(status, bytes=len(content))
             entries.append(Entry(id_, id_, hashlib.sha256(content).hexdigest(), seen))
         write_manifest(self.task, entries)
+        write_snapshot(self.task)
 
     def add_backbone(self, name: str, failed: Sequence[int] = ()) -> None:
         """A cache of another backbone; the rows `failed` have no embedding in it."""
@@ -131,6 +133,7 @@ class Archive:
                     writer.fail(key, "zero", "drawn so")
                 elif at not in plan.broken:
                     writer.add(key, views)
+        write_snapshot(task)
 
     def fit(self, **options: Any) -> None:
         """Probes, and every ensemble of them."""

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from snapshots import write_snapshot
 
 import predict.submission
 import predict.tables
@@ -141,7 +142,10 @@ def test_rows_that_are_not_embedded(archive, fault_of, tmp_path) -> None:
     with (archive.folder / "labels.csv").open("a") as stream:
         stream.write("late.jpg,,test\r\n")
     fault_of(
-        lambda: submit(archive.task, "mean", tmp_path / "out.csv"), "1 rows", "'late.jpg'", "embed"
+        lambda: submit(archive.task, "mean", tmp_path / "out.csv"),
+        "1 of 97 rows",
+        "'late.jpg'",
+        "embed",
     )
 
 
@@ -166,6 +170,7 @@ def swap(task, first: str, second: str, **also: str) -> None:
         for id_, source in sources.items()
     ]
     write_manifest(task, changed)
+    write_snapshot(task)
 
 
 def test_a_picture_that_was_replaced_is_answered_anew(archive, tmp_path) -> None:

@@ -12,7 +12,7 @@ from evaluate.ensemble import METHODS, own_answers
 from evaluate.keep import run_ensemble
 from evaluate.recut import report_cut
 from evaluate.runs import load_run, save_run, systems
-from predict.checks import memorised, select
+from predict.checks import memorised
 from predict.system import AGREEMENT
 from predict.systems import load_system
 from probe.linear import LinearPath
@@ -32,7 +32,7 @@ def test_every_system_reproduces_its_stored_probabilities(fitted, labels) -> Non
         found = system.answer(dataset.unlabelled)
         assert np.abs(found.proba - system.stored.test).max() <= AGREEMENT, name
         # Each by itself, and in another order.
-        back = select(dataset.unlabelled, range(len(dataset.unlabelled))[::-1])
+        back = dataset.unlabelled.select(range(len(dataset.unlabelled))[::-1])
         assert np.array_equal(system.answer(back).decision[::-1], found.decision), name
 
 
@@ -87,22 +87,24 @@ def test_unreadable_rows_get_the_unreadable_answer(archive) -> None:
 def test_nothing_to_answer(archive) -> None:
     dataset = load_dataset(archive.task)
     for name in systems(archive.task):
-        answers = load_system(dataset, name).answer(select(dataset.unlabelled, []))
+        answers = load_system(dataset, name).answer(dataset.unlabelled.select([]))
         assert answers.proba.shape == (0, 2)
 
 
-def test_changed_labels_make_a_system_stale(archive, fault_of) -> None:
+def test_changed_labels_put_a_system_out_of_date(archive, fault_of) -> None:
     archive.truth[0] = "destroyed"
     archive._write_table()
     load = load_dataset(archive.task)
-    fault_of(lambda: load_system(load, "ridge-hog"), "stale", "labels", "probe")
+    fault_of(lambda: load_system(load, "ridge-hog"), "out of date", "labels", "probe")
 
 
-def test_changed_folds_make_a_system_stale(archive, fault_of) -> None:
+def test_changed_folds_put_a_system_out_of_date(archive, fault_of) -> None:
     (archive.task.work / "folds.csv").unlink()
     file = archive.folder / "task.toml"
     file.write_text(file.read_text().replace("repeats = 2", "repeats = 3"))
-    fault_of(lambda: load_system(load_dataset(archive.task), "mean"), "stale", "folds", "probe")
+    fault_of(
+        lambda: load_system(load_dataset(archive.task), "mean"), "out of date", "folds", "ensemble"
+    )
 
 
 def test_a_system_of_another_task(archive, draw, fault_of) -> None:
@@ -116,13 +118,13 @@ def test_a_system_of_another_task(archive, draw, fault_of) -> None:
     shutil.copytree(other.task.work / "runs" / "lda-hog", home)
     load = load_dataset(archive.task)
     fault_of(lambda: load_system(load, "lda-hog"), "elsewhere", "drawn", "probe")
-    fault_of(lambda: load_system(load, "mean"), "mean", "lda-hog", "changed", "ensemble")
+    fault_of(lambda: load_system(load, "mean"), "mean", "its member lda-hog", "ensemble")
 
 
 def test_a_member_that_was_run_again(archive, fault_of) -> None:
     run_probes(archive.task, Options(probes=("lda",), workers=1, cut="half"))
     dataset = load_dataset(archive.task)
-    fault_of(lambda: load_system(dataset, "greedy"), "stale", "lda-hog", "--method greedy")
+    fault_of(lambda: load_system(dataset, "greedy"), "its member lda-hog", "--method greedy")
     run_ensemble(archive.task, "greedy", ["lda-hog", "ridge-hog"])
     assert load_system(dataset, "greedy").kind == "ensemble"
 
@@ -130,7 +132,7 @@ def test_a_member_that_was_run_again(archive, fault_of) -> None:
 def test_a_member_that_is_gone(archive, fault_of) -> None:
     shutil.rmtree(archive.task.work / "runs" / "ridge-hog")
     dataset = load_dataset(archive.task)
-    fault_of(lambda: load_system(dataset, "vote"), "vote", "lacks", "ridge-hog", "ensemble")
+    fault_of(lambda: load_system(dataset, "vote"), "vote", "its member ridge-hog", "ensemble")
 
 
 def test_an_ensemble_of_ensembles(archive) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from snapshots import write_snapshot
 
 from cache.spec import folder_name
 from cache.store import Writer
@@ -12,6 +13,8 @@ from evaluate.dataset import Dataset, Rows
 from probe.features import load_features, parse_choice
 from task.config import Task, load_task
 from task.errors import InputError
+from task.manifest import write_manifest
+from task.snapshot import read_snapshot
 
 KEYS = [bytes([at]) * 32 for at in range(6)]
 
@@ -33,6 +36,8 @@ def fill(tmp_path: Path) -> Callable[..., Task]:
                     if at != missing:
                         writer.add(KEYS[at], embedding(at, shape))
                 writer.fail(KEYS[4], "dead", "zero")
+        write_manifest(task, [])
+        write_snapshot(task)
         return task
 
     return fill
@@ -48,7 +53,18 @@ def dataset_of(task: Task) -> Dataset:
     labelled = Rows(ids[:4], [*KEYS[:3], None], [None] * 4)
     rest = Rows(ids[4:], [KEYS[4], KEYS[5], KEYS[0]], [None] * 3)
     y, fold = np.array([0, 1, 0, 1]), np.array([[0, 1, 1, 0]])
-    return Dataset(task, ("intact", "damaged"), 1, 0, labelled, y, np.arange(4), fold, rest)
+    return Dataset(
+        task,
+        ("intact", "damaged"),
+        1,
+        0,
+        labelled,
+        y,
+        np.arange(4),
+        fold,
+        rest,
+        snapshot=read_snapshot(task),
+    )
 
 
 def test_rows_are_joined_by_content_and_gaps_are_nan(fill) -> None:

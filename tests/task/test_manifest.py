@@ -9,6 +9,7 @@ from task.images import PASSING, REJECTIONS, Observation, digest, rejected
 from task.manifest import (
     Entry,
     read_manifest,
+    read_manifest_with_digest,
     scan,
     with_observations,
     write_manifest,
@@ -59,8 +60,10 @@ def test_another_decoder_does_not_count(task, put, look, monkeypatch):
     row = put("a")
     look(row)
     monkeypatch.setattr(manifest, "DECODER", "pillow-99.0/policy-1")
-    (entry,) = read_manifest(task)
+    (entry,), _ = read_manifest_with_digest(task, decoder=manifest.DECODER)
     assert (entry.observed, entry.digest) == (None, digest(b"abc"))
+    # What it saw is still what the figures are about, on a machine with another Pillow.
+    assert read_manifest(task)[0].status == "ok"
     assert look(row) == (["new"], 1)
     assert look(row) == (["ok"], 0)
 

@@ -1,6 +1,8 @@
 """The manifest as a file: what is written is read again, and damage is told."""
 
-from dataclasses import replace
+import csv
+import os
+from hashlib import sha256
 
 import pytest
 from hypothesis import given, settings
@@ -97,26 +99,44 @@ def written(task):
         (b"40", b"\xff"),
     ],
 )
-def test_damage_is_told(task, written, fault_of, old, new):
+def test_what_no_manifest_holds_is_told_even_under_a_true_digest(task, written, fault_of, old, new):
     content = written.read_bytes()
     assert old in content
-    written.write_bytes(content.replace(old, new))
-    fault_of(lambda: read_manifest(task), "manifest.csv", "delete it")
+    written.write_bytes(sealed_anew(content.replace(old, new)))
+    fault_of(lambda: read_manifest(task), "manifest.csv", "run `archiveprobe embed`")
 
 
-def test_cut_anywhere_is_told_or_ends_at_a_line(task, written, fault_of):
+def sealed_anew(content):
+    """The content of a manifest with the digest that it ought to have now."""
+    header, end, rows = content.partition(b"\r\n")
+    columns = header.rpartition(b",")[0]
+    seal = f",sha256={sha256(columns + end + rows).hexdigest()}".encode()
+    return columns + seal + end + rows
+
+
+def test_every_flipped_byte_and_every_cut_is_found(task, written, fault_of):
     content = written.read_bytes()
-    whole = read_manifest(task)
-    told = 0
-    for cut in range(len(content)):
-        written.write_bytes(content[:cut])
-        try:
-            entries = read_manifest(task)
-        except InputError:
-            fault_of(lambda: read_manifest(task), "manifest.csv")
-            told += 1
-        else:
-            # Where only the decoder's name is cut, what it saw does not count.
-            last = [replace(entry, observed=None) for entry in whole[: len(entries)]][-1:]
-            assert entries in (whole[: len(entries)], whole[: len(entries) - 1] + last)
-    assert told > len(content) - 100
+    assert sealed_anew(content) == content
+    for at in range(len(content)):
+        flipped = bytes([*content[:at], content[at] ^ 1, *content[at + 1 :]])
+        for damaged in (flipped, content[:at]):
+            written.write_bytes(damaged)
+            with pytest.raises(InputError, match=r"manifest\.csv is damaged or was edited"):
+                read_manifest(task)
+    written.write_bytes(content + b"\r\n")
+    fault_of(lambda: read_manifest(task), "manifest.csv")
+
+
+def test_a_plain_reader_of_tables_reads_it(task, written):
+    with written.open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [(line["id"], line["status"], line["width"]) for line in lines] == [
+        ("a", "ok", "40"),
+        ("b", "ok", "40"),
+    ]
+
+
+def test_a_named_pipe_in_its_place_is_refused_at_once(task, fault_of):
+    manifest_file(task).parent.mkdir(parents=True)
+    os.mkfifo(manifest_file(task))
+    fault_of(lambda: read_manifest(task), "manifest.csv", "not an ordinary file")

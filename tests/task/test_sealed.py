@@ -1,5 +1,6 @@
 """Sealed files: whatever happens to one of their bytes is found before anything is parsed."""
 
+import json
 import os
 import threading
 
@@ -11,28 +12,43 @@ from task.errors import InputError
 from task.files import read_ordinary
 from task.sealed import read_sealed, seal, unseal, write_sealed
 
-CONTENT = b"id,status\nhouse.jpg,ok\n"
+RECORD = {"id": "house.jpg", "status": ["ok", None, 1.5]}
 
 
 @pytest.fixture
 def path(tmp_path):
-    file = tmp_path / "work" / "manifest.csv"
-    write_sealed(file, CONTENT)
+    file = tmp_path / "work" / "snapshot.json"
+    write_sealed(file, RECORD)
     return file
 
 
-def test_comes_back_as_it_was_and_reads_as_text(path):
-    assert read_sealed(path) == CONTENT
-    first, rest = path.read_text("utf-8").split("\n", 1)
-    assert first.startswith("# sha256 ")
-    assert rest.encode() == CONTENT
-    write_sealed(path, b"")
-    assert read_sealed(path) == b""
+def test_comes_back_as_it_was_and_is_plain_json(path):
+    assert read_sealed(path) == RECORD
+    plain = json.loads(path.read_text("utf-8"))
+    assert len(plain.pop("sha256")) == 64
+    assert plain == RECORD
 
 
-@given(st.binary(max_size=200))
-def test_any_content_comes_back(content):
-    assert unseal(seal(content)) == content
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+RECORDS = st.dictionaries(
+    st.text().filter(lambda key: key != "sha256"), JSON, min_size=1, max_size=3
+)
+
+
+@given(RECORDS)
+def test_any_record_comes_back(record):
+    assert unseal(seal(record)) == record
+
+
+@pytest.mark.parametrize("record", [{}, {"sha256": "mine"}])
+def test_a_record_that_the_seal_would_garble_is_refused(record):
+    with pytest.raises(ValueError, match="keys of its own"):
+        seal(record)
 
 
 def damaged(sealed):
@@ -49,29 +65,28 @@ def damaged(sealed):
         yield sealed[:74] + byte + sealed[74:]
 
 
-@pytest.mark.parametrize("content", [b"", CONTENT], ids=["empty", "content"])
-def test_every_damage_to_one_byte_is_found(content):
-    sealed = seal(content)
+def test_every_damage_to_one_byte_is_found():
+    sealed = seal(RECORD)
     for changed in damaged(sealed):
         if changed != sealed:
             with pytest.raises(ValueError, match="changed"):
                 unseal(changed)
 
 
-@given(st.binary(max_size=100), st.binary(max_size=300))
-def test_nothing_else_is_taken_for_a_sealed_file(content, foreign):
-    sealed = seal(content)
-    for changed in (foreign, sealed + foreign, sealed.replace(content, foreign)):
-        if changed not in (sealed, seal(foreign)):
+@given(RECORDS, st.binary(max_size=300))
+def test_nothing_else_is_taken_for_a_sealed_file(record, foreign):
+    sealed = seal(record)
+    for changed in (foreign, sealed + foreign, foreign + sealed, json.dumps(record).encode()):
+        if changed != sealed:
             with pytest.raises(ValueError, match="changed"):
                 unseal(changed)
 
 
 def test_a_damaged_file_is_one_line_with_its_remedy(path):
     content = bytearray(path.read_bytes())
-    content[80] ^= 1
+    content[90] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"manifest\.csv is damaged .*: run embed again$"):
+    with pytest.raises(InputError, match=r"snapshot\.json is damaged .*: run embed again$"):
         read_sealed(path, remedy="run embed again")
 
 
@@ -106,7 +121,7 @@ def test_a_file_without_measure_is_refused_unread(path):
 
 def test_a_reader_sees_the_old_content_or_the_new(path):
     """Files are replaced whole, so readers beside a writer never meet half a file."""
-    contents = [bytes([letter]) * 50_000 for letter in b"abc"]
+    contents = [{"letters": letter * 50_000} for letter in "abc"]
     write_sealed(path, contents[0])
     done = threading.Event()
 

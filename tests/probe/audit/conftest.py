@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from snapshots import write_snapshot
 
 from cache.spec import folder_name
 from cache.store import Writer
@@ -97,6 +98,7 @@ def build(
     write_manifest(task, entries)
     for number, name in enumerate(backbones if cached is None else cached):
         fill(task, name, pictures, seed=number)
+    write_snapshot(task)
     return task
 
 

@@ -77,7 +77,7 @@ def test_it_is_written_down_and_shown(faulty):
     assert shown["shift to the rows to predict"].startswith("AUC ")
 
 
-def test_apply_keeps_copies_in_one_fold_and_makes_systems_stale(faulty):
+def test_apply_keeps_copies_in_one_fold_and_puts_systems_out_of_date(faulty):
     run_probes(faulty, Options(probes=("ridge", "logistic"), workers=1))
     before = load_dataset(faulty)
     number = np.array(
@@ -92,9 +92,9 @@ def test_apply_keeps_copies_in_one_fold_and_makes_systems_stale(faulty):
     for copy in number[number >= 0]:
         assert (after.fold[:, at[f"p{copy:03}.jpg"]] == after.fold[:, at[f"copy{copy}.jpg"]]).all()
     assert not any("across folds" in warning for warning in found.warnings)
-    stale = {one.system for one in overview(faulty) if one.state.startswith("stale")}
+    stale = {one.system for one in overview(faulty) if one.state.startswith("out of date")}
     assert set(found.stale) == stale >= {"ridge-hog", "logistic-hog"}
-    assert any("stale" in warning and "ridge-hog" in warning for warning in found.warnings)
+    assert any("out of date" in warning and "ridge-hog" in warning for warning in found.warnings)
 
 
 def test_applied_twice_moves_nothing(faulty, fault_of):
@@ -107,10 +107,13 @@ def test_applied_twice_moves_nothing(faulty, fault_of):
     assert folds_file(faulty).read_bytes() == content
 
 
-def test_stale_systems_are_refused_by_an_ensemble(faulty, fault_of):
+def test_systems_out_of_date_are_refused_by_an_ensemble(faulty, fault_of):
     run_probes(faulty, Options(probes=("ridge", "logistic"), workers=1))
     run_audit(faulty, apply=True)
-    fault_of(lambda: run_ensemble(faulty, "mean", ("ridge-hog",)), "folds have changed")
+    fault_of(
+        lambda: run_ensemble(faulty, "mean", ("ridge-hog",)),
+        "out of date (folds, groups, changed since)",
+    )
 
 
 def test_rows_without_groups_are_not_regrouped(archive, draw, tmp_path, fault_of):

@@ -1,0 +1,121 @@
+"""What an embed run leaves beside the caches: the manifest and the snapshot, kept in step.
+
+Both are written when the run has something to do, now and then while it works, and at its end; all
+but the last time the snapshot says that the run is not finished.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any, Self
+
+from cache.errors import CacheError
+from cache.spec import CacheRecord
+from embed.job import Job
+from embed.plan import Plan
+from embed.prepare import Prepared
+from evaluate.dataset import make_dataset
+from task.errors import InputError
+from task.folds import FoldTable
+from task.images import Observation
+from task.manifest import Entry, with_observations, write_manifest
+from task.snapshot import CacheInUse, Snapshot, update_snapshot
+
+_SAVE_SECONDS = 60.0
+
+
+class Record:
+    """The manifest and the snapshot of a run in the making."""
+
+    def __init__(self, work: Plan) -> None:
+        self._work = work
+        self._jobs = [*work.jobs, *work.text_jobs]
+        self._observed: dict[str, Observation] = {}
+        self._saved = time.monotonic()
+        self._pause = _SAVE_SECONDS
+        self._chosen = self._folders()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, fault: type[BaseException] | None, *_: Any) -> None:
+        if fault is not None:
+            self.save()
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Every row with what was observed of its image so far."""
+        return with_observations(self._work.entries, self._observed)
+
+    def add(self, item: Prepared) -> None:
+        """Take over what was observed of an image."""
+        self._observed[item.digest] = item.observation
+        # Which cache is written is told at once: whoever looks at half a run needs to know.
+        if time.monotonic() - self._saved > self._pause or self._folders() != self._chosen:
+            self.save()
+
+    def save(self) -> None:
+        """Write both, as those of a run that is not finished."""
+        started = time.monotonic()
+        self._chosen = self._folders()
+        self._write(finished=False, parts={})
+        self._saved = time.monotonic()
+        # A million rows take ten seconds to write: that may cost a twentieth of a run.
+        self._pause = max(_SAVE_SECONDS, 20 * (self._saved - started))
+
+    def finish(self, folds: FoldTable | None) -> None:
+        """Write both, as those of a run that has come to its end."""
+        self._write(finished=True, parts=self._parts(folds))
+
+    def _folders(self) -> list[str | None]:
+        return [job.folder.name if job.folder else None for job in self._jobs]
+
+    def _write(self, *, finished: bool, parts: dict[str, str]) -> None:
+        entries = self.entries
+        decoded = all(entry.observed is not None for entry in entries)
+        keys = [entry.digest for entry in entries if entry.digest and entry.usable]
+
+        def change(before: Snapshot) -> Snapshot:
+            # Inside the lock, so that the two belong together even where several runs write them.
+            manifest = write_manifest(self._work.task, entries)
+            caches = [self._cache_in_use(job, keys, finished) for job in self._jobs]
+            kept = [one for one in before.caches if not self._is_past(one, caches)]
+            after = Snapshot(before.task, manifest, decoded, parts, tuple(kept))
+            return after.with_caches(caches)
+
+        update_snapshot(self._work.task, change)
+
+    def _cache_in_use(self, job: Job, keys: Iterable[str], finished: bool) -> CacheInUse:
+        asked = self._work.task.asks(job.backbone.name, job.backbone.tower)
+        if job.folder is None:
+            return CacheInUse(asked, finished=finished)
+        wanted = self._work.texts if job.backbone.tower == "text" else keys
+        whole = finished or not job.missing(wanted)
+        return CacheInUse(asked, job.folder.name, CacheRecord.read(job.folder).digest, whole)
+
+    def _is_past(self, old: CacheInUse, new: Iterable[CacheInUse]) -> bool:
+        """Whether a cache of other views or layers was made with weights that are now replaced."""
+        weights = self._weights(old)
+        return any(
+            weights != self._weights(one)
+            for one in new
+            if one.folder is not None
+            and one.asked["backbone"] == old.asked["backbone"]
+            and (one.asked["views"] == "text") == (old.asked["views"] == "text")
+        )
+
+    def _weights(self, one: CacheInUse) -> object:
+        try:
+            folder = self._work.task.work / "cache" / str(one.folder)
+            return CacheRecord.read(folder).fingerprint["weights"]
+        except (CacheError, KeyError):
+            return None
+
+    def _parts(self, folds: FoldTable | None) -> dict[str, str]:
+        """Digests of what the rows are now; none where there is nothing to learn from."""
+        if folds is None:
+            return {}
+        work = self._work
+        try:
+            return make_dataset(work.task, work.rows, self.entries, folds, Snapshot("")).parts
+        except (InputError, KeyError):
+            return {}

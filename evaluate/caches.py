@@ -1,0 +1,79 @@
+"""The cache that a backbone has in use: the one that the last `embed` used, and no other."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cache.reader import Reader
+from task.config import Task, nearest
+from task.errors import InputError
+from task.snapshot import CacheInUse, Snapshot
+from task.texts import text_cache
+
+_TEXT = text_cache("")
+
+
+def asked_of(task: Task, name: str) -> dict[str, Any]:
+    """What a task asks of the cache of a backbone, or of its text tower ("clip-vit-b32-text")."""
+    if name.endswith(_TEXT):
+        return task.asks(name.removesuffix(_TEXT), "text")
+    return task.asks(name)
+
+
+def open_in_use(
+    task: Task,
+    snapshot: Snapshot,
+    name: str,
+    *,
+    keys: Iterable[bytes | None] = (),
+    partial: bool = False,
+) -> Reader:
+    """Open the cache in use for a backbone of the task, or for its text tower.
+
+    One that is not finished is refused, with the number of `keys` that it lacks, unless `partial`.
+
+    Raises:
+        InputError: there is none, it is unfinished, or it is not where the last `embed` used it.
+        CacheError: it is damaged.
+    """
+    asked = asked_of(task, name)
+    in_use = snapshot.cache(asked)
+    if in_use is None or in_use.folder is None:
+        there = sorted({str(one.asked["backbone"]) for one in snapshot.caches})
+        raise InputError(
+            f"no cache for backbone {name!r} with views {asked['views']!r} in "
+            f"{task.work / 'cache'}{nearest(name, there)}: run `archiveprobe embed {task.file} "
+            f"--backbone {name}`"
+        )
+    reader = _opened(task, in_use)
+    if not in_use.finished and not partial:
+        settled = reader.keys | reader.failures.keys()
+        lacking = len({key for key in keys if key} - settled)
+        wait = f"{lacking} images wait" if lacking else "it was interrupted before its end"
+        raise InputError(
+            f"embedding through {name} is not finished, {wait}: run `archiveprobe embed "
+            f"{task.file} --backbone {name}`, or look at the others with --partial"
+        )
+    return reader
+
+
+def committed_keys(task: Task, in_use: CacheInUse) -> set[bytes]:
+    """The keys of rows that a cache in use holds, or knows to have no embedding."""
+    if in_use.folder is None:
+        return set()
+    reader = _opened(task, in_use)
+    return set(reader.keys) | set(reader.failures)
+
+
+def _opened(task: Task, in_use: CacheInUse) -> Reader:
+    folder = task.work / "cache" / str(in_use.folder)
+    again = f"bring it back, or run `archiveprobe embed {task.file}`"
+    # The name comes out of a file: it must not lead anywhere else.
+    if Path(str(in_use.folder)).name != in_use.folder:
+        raise InputError(f"{in_use.folder!r} is no cache of {task.work / 'cache'}: {again}")
+    if not (folder / "fingerprint.json").exists():
+        raise InputError(f"the cache {folder}, which the last embed used, is gone: {again}")
+    reader = Reader(folder)
+    if reader.record.digest != in_use.fingerprint:
+        raise InputError(f"the cache {folder} is not the one that the last embed used: {again}")
+    return reader

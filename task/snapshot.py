@@ -1,0 +1,190 @@
+"""work/snapshot.json: the state of a task that every result is about.
+
+`embed` writes it whole when it ends: which manifest it left, digests of the rows, labels, images,
+folds and groups, and for every backbone the cache in use. While it works, and after it was
+interrupted, the record says so. Whoever reads the products of a task starts here, so that all of
+them are about one state, and nobody takes half a run for a whole one.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from task.config import Task
+from task.errors import InputError
+from task.sealed import read_sealed, write_sealed
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CacheInUse:
+    """The cache that the last `embed` used for what a task asks of a backbone.
+
+    `folder` and `fingerprint` (its digest) are None as long as no cache was chosen; `finished` says
+    that it has every image of the manifest that can have an embedding.
+    """
+
+    asked: Mapping[str, Any]
+    folder: str | None = None
+    fingerprint: str | None = None
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What `embed` left: see the head of this file.
+
+    `task` is the name of the task file; `manifest` the digest of manifest.csv; `decoded` says that
+    every image was decoded, or refused for good; `parts` are digests by name.
+    """
+
+    task: str
+    manifest: str = ""
+    decoded: bool = False
+    parts: Mapping[str, str] = field(default_factory=dict)
+    caches: tuple[CacheInUse, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last `embed` of every backbone came to its end."""
+        return self.decoded and all(one.finished for one in self.caches)
+
+    def cache(self, asked: Mapping[str, Any]) -> CacheInUse | None:
+        """The cache in use for what a task asks; None where nothing was embedded that way."""
+        return next((one for one in self.caches if one.asked == asked), None)
+
+    def with_caches(self, caches: Iterable[CacheInUse]) -> "Snapshot":
+        """The same with other caches in use, each in the place of what was asked the same way."""
+        new = tuple(caches)
+        kept = (one for one in self.caches if all(one.asked != other.asked for other in new))
+        return replace(self, caches=(*kept, *new))
+
+
+def snapshot_file(task: Task) -> Path:
+    """Where the snapshot of a task lies."""
+    return task.work / "snapshot.json"
+
+
+def find_snapshot(task: Task) -> Snapshot | None:
+    """Read the snapshot; None before the first `embed`.
+
+    Raises:
+        InputError: it is damaged, or the work folder belongs to another task file.
+    """
+    remedy = f"run `archiveprobe embed {task.file}`, which writes it anew"
+    record = read_sealed(snapshot_file(task), remedy=remedy)
+    if record is None:
+        return None
+    try:
+        if record["format"] != FORMAT:
+            raise ValueError(f"it has the form {record['format']!r}")
+        found = Snapshot(
+            str(record["task"]),
+            str(record["manifest"]),
+            bool(record["decoded"]),
+            dict(record["parts"]),
+            tuple(CacheInUse(**one) for one in record["caches"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{snapshot_file(task)} is of another version ({error}): {remedy}"
+        ) from None
+    _check_owner(task, found)
+    return found
+
+
+def read_snapshot(task: Task) -> Snapshot:
+    """Read the snapshot.
+
+    Raises:
+        InputError: there is none yet, it is damaged, or the work folder belongs to another task.
+    """
+    found = find_snapshot(task)
+    if found is None:
+        raise InputError(
+            f"nothing is embedded yet, {snapshot_file(task)} is missing: run `archiveprobe embed "
+            f"{task.file}` first"
+        )
+    return found
+
+
+def _check_owner(task: Task, found: Snapshot) -> None:
+    owner = found.task
+    # A task file that was renamed takes its work along.
+    if owner != task.file.name and "/" not in owner and (task.folder / owner).is_file():
+        raise InputError(
+            f"{task.work} belongs to {owner}, not to {task.file.name}: move {task.file.name} into "
+            "a folder of its own, with paths from there"
+        )
+
+
+def update_snapshot(task: Task, change: Callable[[Snapshot], Snapshot]) -> Snapshot:
+    """Change the snapshot in one step, also where several runs do so at a time; the new one.
+
+    A damaged one is written anew.
+
+    Raises:
+        InputError: the work folder belongs to another task file.
+        OSError: the disk is full or read-only; the old one is then untouched.
+    """
+    task.work.mkdir(parents=True, exist_ok=True)
+    with _one_writer(task.work):
+        new = replace(change(_or_new(task)), task=task.file.name)
+        caches = [asdict(one) for one in new.caches]
+        record = {"format": FORMAT, **asdict(new), "caches": caches}
+        write_sealed(snapshot_file(task), record)
+    return new
+
+
+def check_work_folder(task: Task) -> None:
+    """Check that the work folder is this task's, or free.
+
+    Raises:
+        InputError: it belongs to another task file of the folder.
+    """
+    _check_owner(task, _or_new(task))
+
+
+def _or_new(task: Task) -> Snapshot:
+    new = Snapshot(task.file.name)
+    try:
+        record = read_sealed(snapshot_file(task))
+    except InputError:
+        return new
+    if record is not None and isinstance(record.get("task"), str):
+        _check_owner(task, Snapshot(record["task"]))
+    try:
+        return find_snapshot(task) or new
+    except InputError:
+        return new
+
+
+@contextmanager
+def _one_writer(folder: Path) -> Iterator[None]:
+    """Changes come one after the other; a killed writer holds up nobody."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def digest_of(*words: str) -> str:
+    """SHA-256 over words, whatever they hold and however they are cut."""
+    total = hashlib.sha256()
+    for word in words:
+        total.update(f"{len(word)}:".encode() + word.encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def snapshot_digest(parts: Mapping[str, str], caches: Mapping[str, str]) -> str:
+    """The one digest of a state: of its parts, and of the caches in use by backbone."""
+    return digest_of(json.dumps([parts, caches], sort_keys=True))
