@@ -12,8 +12,8 @@ from cache.verify import repair, verify
 from embed.backbones import Backbone, resolve, text_tower
 from embed.fingerprint import request
 from evaluate.caches import open_in_use
-from evaluate.dataset import read_state
 from evaluate.runs import load_run, systems
+from evaluate.state import read_state
 from task.config import Task
 from task.errors import InputError
 from task.manifest import Entry

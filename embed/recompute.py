@@ -25,7 +25,7 @@ from embed.text_tower import TextEncoder
 from embed.texts import as_rendered
 from embed.views import Rendered, view_set
 from evaluate.caches import open_in_use
-from evaluate.dataset import read_state
+from evaluate.state import read_state
 from task.config import Task
 from task.errors import InputError
 from task.manifest import paths_by_digest

@@ -19,7 +19,7 @@ FLOORS = {
     "commands": 6,
     "cli": 7,
 }
-LONGEST_FILE = 300
+LONGEST_FILE = 450
 HEAVY = {"torch", "timm", "open_clip", "torchvision"}
 UNSAFE = re.compile(
     r"\bpickle\.|import pickle|joblib|allow_pickle\s*=\s*True|weights_only\s*=\s*False"
