@@ -35,7 +35,7 @@ def unseal(sealed: bytes) -> bytes:
     content = sealed[_LINE:]
     # The whole line is compared: a digest in capitals, or none at all, is a fault as well.
     if sealed[:_LINE] != _line(content):
-        raise ValueError("it has changed since it was written, or was never whole")
+        raise ValueError("it has changed since it was written, or another version wrote it")
     return content
 
 

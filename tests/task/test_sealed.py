@@ -92,7 +92,7 @@ def test_what_is_no_ordinary_file_is_refused_at_once(path):
         read_sealed(path)
     path.unlink()
     path.mkdir()
-    with pytest.raises(InputError, match=r"directory.*move it away"):
+    with pytest.raises(InputError, match=r"not an ordinary file.*move it away"):
         read_sealed(path)
 
 
