@@ -16,6 +16,7 @@ from evaluate.runs import load_run, systems
 from task.config import Task, load_task
 from task.errors import InputError
 from task.manifest import Entry, read_manifest
+from task.output import output_file
 from task.pictures import readable
 from task.rows import Row, locate, read_rows
 from task.texts import has_texts
@@ -199,9 +200,10 @@ def export_task(
     """Write the table and the embeddings into one HDF5 file, in the order of the table.
 
     Raises:
-        InputError: a backbone has no cache yet.
+        InputError: a backbone has no cache yet, or the file must not be written.
         CacheError: the file exists, or a cache is damaged.
     """
+    target = output_file(task, file)
     rows = read_rows(task)
     entries = {entry.id: entry for entry in read_manifest(task)}
     found = [entries.get(row.id, Entry(row.id, row.path)) for row in rows]
@@ -216,7 +218,7 @@ def export_task(
     }
     keys = [bytes.fromhex(entry.digest) if entry.digest else None for entry in found]
     readers = {name: _reader(task, name) for name in backbones or task.embed.backbones}
-    export(file, columns, keys, readers, overwrite=overwrite)
+    export(target, columns, keys, readers, overwrite=overwrite)
     changed = sum(_has_changed(task, row, entry) for row, entry in zip(rows, found, strict=True))
     return Exported(len(rows), _remarks(task, found, readers, changed))
 
