@@ -1,5 +1,8 @@
 """Where a command's `-o` may go: never over what is the task's own, and never over an image."""
 
+# ruff: noqa: PTH116, PTH118
+# A Path for each of a hundred thousand rows takes longer than asking the disk.
+
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -61,7 +64,7 @@ def _obstacle(task: Task, target: Path, read: Iterable[Path]) -> str | None:
 def _tasks_beside(task: Task) -> Iterator[Task]:
     """Yield the task and the other tasks in its folder."""
     yield task
-    for file in sorted(task.folder.glob("*.toml")):
+    for file in sorted({*task.folder.glob("*.toml")} - {task.file}):
         try:
             yield load_task(file)
         except InputError:
@@ -102,20 +105,21 @@ def _image(task: Task, target: Path, there: bool) -> str | None:
     except InputError:
         # Whoever needs the rows says what is wrong with them.
         return None
-    root, inode = task.root.resolve(), _inode(target)
+    root, inode = os.path.realpath(task.root), _inode(target)
     for row in rows:
+        file = os.path.join(root, row.path)
         if there:
-            is_it = _inode(locate(root, row.path)) == inode
+            is_it = (_inode(file) or _inode(locate(task.root, row.path))) == inode
         else:
-            is_it = os.path.normpath(root / row.path) == str(target)
+            is_it = file.endswith(target.name) and os.path.normpath(file) == str(target)
         if is_it:
             return f"the image {row.id!r} of the task"
     return None
 
 
-def _inode(file: Path) -> tuple[int, int] | None:
+def _inode(file: Path | str) -> tuple[int, int] | None:
     try:
-        status = file.stat()
+        status = os.stat(file)
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
