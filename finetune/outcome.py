@@ -1,6 +1,8 @@
 """What a finished part leaves in work/finetune/<system>/<part>/: weights, logits and a record.
 
-The record is written last, and names the digests of the other two.
+The record is written last, and names the digests of the other two. Logits are the only ones that
+are ever written again, so their file is named after their digest: until the new record is there the
+old one finds the old file.
 """
 
 import hashlib
@@ -20,7 +22,7 @@ from finetune.model import Network
 from finetune.settings import Finite, Share
 from finetune.train import Epoch, Trained
 from task.errors import InputError
-from task.files import write_whole
+from task.files import remove, write_whole
 
 RECORD, LOGITS, WEIGHTS, CURVES = "part.json", "logits.npy", "weights.safetensors", "curves.csv"
 # A finished network is the same network wherever its run goes on.
@@ -146,14 +148,21 @@ def _write(one: Outcome, settings: Mapping[str, Any], files: Mapping[str, bytes]
         "digests": {WEIGHTS: one.digest, LOGITS: _sha256(rows.getvalue())},
     }
     text = f"{json.dumps(record, indent=2)}\n".encode()
+    logits = _logits_file(one.folder, _sha256(rows.getvalue()))
     try:
-        for name, content in {**files, LOGITS: rows.getvalue(), RECORD: text}.items():
+        for name, content in {**files, logits.name: rows.getvalue(), RECORD: text}.items():
             write_whole(one.folder / name, content)
     except OSError as error:
         raise InputError(
             f"cannot write {one.folder}: {error.strerror or error}: make room and run the same "
             "command again, the last epoch is kept"
         ) from None
+    for old in set(one.folder.glob("logits-*.npy")) - {logits}:
+        remove(old)
+
+
+def _logits_file(folder: Path, digest: str) -> Path:
+    return folder / f"logits-{digest[:16]}.npy"
 
 
 def load_outcome(
@@ -167,7 +176,7 @@ def load_outcome(
     try:
         record = _parsed((folder / RECORD).read_bytes())
         _check(folder, record.settings, settings)
-        content = (folder / LOGITS).read_bytes()
+        content = _logits_file(folder, record.digests[LOGITS]).read_bytes()
         if _sha256(content) != record.digests[LOGITS]:
             raise ValueError(f"{LOGITS} has changed")
         logits = np.load(io.BytesIO(content), allow_pickle=False)

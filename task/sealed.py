@@ -44,7 +44,7 @@ def unseal(sealed: bytes) -> dict[str, Any]:
     rest = sealed[_LENGTH:]
     # The whole line is compared: a digest in capitals, or none at all, is a fault as well.
     if sealed[:_LENGTH] != _first_line(rest):
-        raise ValueError("it has changed since it was written, or was never whole")
+        raise ValueError("it has changed since it was written, or another version wrote it")
     return dict(json.loads("{" + rest.decode("utf-8", "surrogateescape")))
 
 
