@@ -90,13 +90,23 @@ def find_snapshot(task: Task) -> Snapshot | None:
             str(record["manifest"]),
             bool(record["decoded"]),
             dict(record["parts"]),
-            tuple(CacheInUse(**one) for one in record["caches"]),
+            tuple(_cache_in_use(one) for one in record["caches"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{snapshot_file(task)} is of another version ({error}): {remedy}"
         ) from None
     _check_owner(task, found)
+    return found
+
+
+def _cache_in_use(record: Mapping[str, Any]) -> CacheInUse:
+    """Raises KeyError, TypeError, ValueError."""
+    found = CacheInUse(**record)
+    words = [found.asked[key] for key in ("backbone", "views", "layers")]
+    words += [name for name in (found.folder, found.fingerprint) if name is not None]
+    if not all(isinstance(word, str) for word in words) or not isinstance(found.finished, bool):
+        raise ValueError("what it says of a cache is in another form")
     return found
 
 

@@ -248,7 +248,7 @@ def test_a_blank_picture_stands_in_for_unreadable_rows() -> None:
 
 def test_tokens_that_are_not_there_are_one_line(task, tiny_clip, network_of) -> None:
     network = network_of(tiny_clip, **LAST)
-    with pytest.raises(InputError, match="no tokens of backbone 'own' for views 'augment7'"):
+    with pytest.raises(InputError, match="no cache for backbone 'own' with views 'augment7'"):
         load_tokens(task, tiny_clip, network, keys_of(task), draws="augment7", views="flip")
     with pytest.raises(InputError, match="1 rows are not in the cache own-"):
         load_tokens(task, tiny_clip, network, [*keys_of(task), b"\0" * 32], views="flip")

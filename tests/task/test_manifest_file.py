@@ -2,11 +2,11 @@
 
 import csv
 import os
-from hashlib import sha256
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from snapshots import sealed_anew
 
 from task.errors import InputError
 from task.images import FLAGS, REJECTIONS, Observation, digest
@@ -104,14 +104,6 @@ def test_what_no_manifest_holds_is_told_even_under_a_true_digest(task, written, 
     assert old in content
     written.write_bytes(sealed_anew(content.replace(old, new)))
     fault_of(lambda: read_manifest(task), "manifest.csv", "run `archiveprobe embed`")
-
-
-def sealed_anew(content):
-    """The content of a manifest with the digest that it ought to have now."""
-    header, end, rows = content.partition(b"\r\n")
-    columns = header.rpartition(b",")[0]
-    seal = f",sha256={sha256(columns + end + rows).hexdigest()}".encode()
-    return columns + seal + end + rows
 
 
 def test_every_flipped_byte_and_every_cut_is_found(task, written, fault_of):

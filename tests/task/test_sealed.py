@@ -45,6 +45,12 @@ def test_any_record_comes_back(record):
     assert unseal(seal(record)) == record
 
 
+def test_halves_of_characters_come_back():
+    record = {"name": "\ud800 \udcff é", "\udc80": 1}
+    assert unseal(seal(record)) == record
+    assert json.loads(seal(record))["name"] == record["name"]
+
+
 @pytest.mark.parametrize("record", [{}, {"sha256": "mine"}])
 def test_a_record_that_the_seal_would_garble_is_refused(record):
     with pytest.raises(ValueError, match="keys of its own"):
