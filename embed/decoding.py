@@ -4,7 +4,6 @@ A decoder that hangs past the time limit, or that kills its process, costs that 
 """
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ from typing import Any, Self
 from embed.prepare import Order, Prepared, prepare
 from embed.processes import end_with_parent, interrupt_later
 from embed.slots import Slot, Slots, prepare_into, shared_slots, slot_bytes
+from task.cores import usable_cores
 from task.errors import InputError
 from task.images import rejected
 
@@ -29,9 +29,7 @@ def default_workers() -> int:
     Decoders wait while a batch runs and the network waits while they fill the next, so each has all
     cores in its turn; with half of the cores embed took a third longer (see LOG.md).
     """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return usable_cores()
 
 
 def prepared(

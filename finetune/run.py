@@ -1,6 +1,5 @@
 """The fine-tuning stage: parts trained, put together into a system, written down and compared."""
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,9 +76,6 @@ def run_finetune(
         CacheError: the disk takes no more, or another process trains this system.
     """
     started = time.monotonic()
-    # Before torch is there: threads that spin for each other take twenty times as long as soon as
-    # another process has a core; on free cores a MobileNet loses nothing by sleeping instead.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     dataset = load_dataset(task)
     recipe = load_recipe(options.recipe)
     device = options.device or default_device()

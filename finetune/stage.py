@@ -11,13 +11,13 @@ import numpy as np
 
 from embed.backbones import Backbone
 from embed.job import Notify
+from embed.memory import memory_for
 from embed.progress import Progress, silent
 from embed.views import view_set
 from evaluate.dataset import PARTS, Dataset
 from finetune.checkpoint import Checkpoints
 from finetune.curves import curves
 from finetune.material import How, material, start_at_probe
-from finetune.memory import memory_for
 from finetune.model import Network, backbone_of, build_network
 from finetune.outcome import (
     Outcome,
