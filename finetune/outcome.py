@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from typing_extensions import TypedDict
 
 from cache.spec import differences
-from finetune.model import Network
 from finetune.settings import Finite, Share
 from finetune.train import Epoch, Trained
 from task.errors import InputError
@@ -31,9 +30,10 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _MadeOf(TypedDict):
-    """The same as `made_of` gives."""
+    """What finetune.start says of a network."""
 
     weights: str
+    start: Digest
     preprocess: dict[str, Any]
 
 
@@ -64,7 +64,7 @@ class _Record(BaseModel):
 class Outcome:
     """A trained part: logits (n + m, V, K) of the labelled rows and of those to predict, NaN where
     a row was learnt or has no picture; the epoch that was kept; the digest of the weights; the
-    backbone and the preprocessing beneath; the digest of the rows to predict.
+    network that it started from; the digest of the rows to predict.
     """
 
     folder: Path
@@ -200,11 +200,6 @@ def _parsed(content: bytes) -> _Record:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{RECORD}: {place or 'all of it'}: {first['msg']}") from None
-
-
-def made_of(network: Network) -> dict[str, Any]:
-    """The digest of a network's backbone as it was loaded, and its preprocessing."""
-    return {"weights": network.digest, "preprocess": network.preprocess.record()}
 
 
 def read_weights(file: Path, digest: str) -> dict[str, Any]:

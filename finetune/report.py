@@ -20,6 +20,7 @@ from evaluate.runs import save_run
 from evaluate.system import assemble
 from finetune.outcome import Outcome
 from finetune.recipe import Recipe
+from finetune.start import check_agreement
 from finetune.verdict import averaged, voted
 from task.errors import InputError
 from task.files import write_whole
@@ -84,7 +85,11 @@ def keep_system(
 
     The rows to predict are answered by the mean of `networks`: the final one, or those of the
     folds. `how` it was trained is kept in the record.
+
+    Raises:
+        InputError: parts started from different networks, or the disk refuses.
     """
+    check_agreement([*folds, *networks])
     views = view_set(recipe.predict.views)
     n = len(dataset)
     held = np.full(folds[0].logits[:n].shape, np.nan)
