@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from cache.reader import Reader
+from cache.spec import differences
 from embed.backbones import Backbone
 from embed.decoding import default_workers
 from embed.job import Notify
@@ -24,6 +26,7 @@ from finetune.tokens import check_recipe, embed_tokens, load_tokens, token_netwo
 from finetune.verdict import Looks
 from probe.features import Choice, find_reader, load_features
 from probe.table import PROBES
+from task.config import Task
 from task.errors import InputError
 from task.images import REJECTIONS
 from task.manifest import read_manifest
@@ -170,16 +173,37 @@ def start_at_probe(
     """Let the head begin as the linear probe of the rows to learn (LP-FT).
 
     Raises:
-        InputError: the backbone is not embedded, or with other weights.
+        InputError: the backbone is not embedded, or with other weights, pixels or layers.
     """
     reader = find_reader(dataset.task, backbone.name)
-    if reader.fingerprint["weights"] != network.digest:
-        raise InputError(
-            f"the cache {reader.folder.name} was made with other weights than the recipe's "
-            'network: embed again, or set model.start = "random"'
-        )
+    _check_probed(reader, network, recipe, dataset.task)
     features = load_features(dataset, Choice((backbone.name,)))
     rows = learn[features.readable[learn]]
     x, y, groups = features.labelled[rows, 0], dataset.labels[rows], dataset.groups[rows]
     probe = PROBES["logistic"].make(seed=recipe.seed).fit(x, y, groups)
     start_head(network.head, *probe_weights(probe.arrays()))
+
+
+def _check_probed(reader: Reader, network: Network, recipe: Recipe, task: Task) -> None:
+    """A head that starts from other embeddings than it is given starts anywhere, without a word."""
+    stored, backbone = reader.fingerprint, recipe.model.backbone
+    again = f"run `archiveprobe embed {task.file} --backbone {backbone}`"
+    otherwise = 'or set model.start = "random"'
+    if stored["weights"] != network.digest:
+        raise InputError(
+            f"the cache {reader.folder.name} was made with other weights than the recipe's "
+            f"network: {again}, {otherwise}"
+        )
+    then, now = {"layers": stored["layers"]}, {"layers": "pooled"}
+    remedy = 'set layers = "pooled" under [embed] of task.toml'
+    if then == now:
+        then, now = stored["preprocess"], network.preprocess.record()
+        remedy = f"spell the latter out in [backbone.{backbone}.preprocess] of task.toml"
+        remedy = f"leave out model.size; or {remedy}" if recipe.model.size else remedy
+    changed = differences(then, now)
+    if changed:
+        told = ", ".join(f"{field} {old} there and {new} here" for field, old, new in changed)
+        raise InputError(
+            f"a probe on the cache {reader.folder.name} has seen other embeddings than the "
+            f"recipe's network gives ({told}): {remedy} and {again}; {otherwise}"
+        )
