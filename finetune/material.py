@@ -20,7 +20,7 @@ from finetune.augment import Augmentation, normalised
 from finetune.heads import probe_weights, start_head
 from finetune.loader import PictureRows
 from finetune.model import Network
-from finetune.pixels import MEMORY_LIMIT, Wanted, blank_picture, load_pixels, side_needed
+from finetune.pixels import MEMORY_LIMIT, Wanted, blank_picture, load_pixels, side_kept
 from finetune.recipe import Recipe
 from finetune.tokens import check_recipe, embed_tokens, load_tokens, token_network, tokens_of
 from finetune.verdict import Looks
@@ -123,7 +123,7 @@ def _tell_lost(statuses: Mapping[str, str], notify: Notify) -> None:
 def wanted_of(recipe: Recipe, network: Network) -> Wanted:
     """What to keep of every picture for a recipe and its network."""
     geometry = network.preprocess.geometry
-    side = side_needed(geometry.size, recipe.augment.crop_scale[0])
+    side = side_kept(geometry.size, recipe.augment.crop_scale[0])
     return Wanted(side, geometry, view_set(recipe.predict.views))
 
 
