@@ -1,7 +1,8 @@
 """Batches of pictures: drawn anew to learn from, rendered views to predict from.
 
-Processes draw ahead of the network, one thread each. What they draw depends on seed, epoch and row,
-and nothing here touches a global generator, so any number of them gives the same batches.
+Processes draw ahead of the network, one thread each. What they draw depends on seed, epoch, row and
+how often the row came before in the epoch, and nothing here touches a global generator, so any
+number of them gives the same batches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,17 +16,19 @@ from embed.preprocess import Preprocess
 from embed.processes import end_with_parent, interrupt_later
 from finetune.augment import normalised
 from finetune.pixels import Pixels
+from finetune.schedule import occurrences
 from task.errors import InputError
 
 _AHEAD_PER_WORKER = 3
-Order = tuple[np.ndarray, int]
-"""The rows of a batch, and the epoch that they are drawn for."""
+Ints = Sequence[int] | np.ndarray
+Order = tuple[np.ndarray, int, np.ndarray]
+"""The rows of a batch, the epoch that they are drawn for, and how often each came before in it."""
 
 
 class Draw(Protocol):
     """finetune.augment.Augmentation, or anything like it that can be pickled."""
 
-    def __call__(self, picture: np.ndarray, epoch: int, row: int | str) -> Any:
+    def __call__(self, picture: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
         """A float tensor (3, size, size) of a picture (height, width, 3) uint8."""
         ...
 
@@ -33,8 +36,11 @@ class Draw(Protocol):
 class Source(Protocol):
     """Rows that can be learnt: `PictureRows`, or finetune.tokens.TokenRows."""
 
-    def learn(self, rows: Sequence[int] | np.ndarray, epoch: int) -> Any:
-        """A float tensor (b, ...) of rows as they are drawn in an epoch."""
+    def learn(self, rows: Ints, epoch: int, occurrence: Ints | None = None) -> Any:
+        """A float tensor (b, ...) of rows as they are drawn in an epoch.
+
+        `occurrence` (b,) says how often each row came before in that epoch; None: never.
+        """
         ...
 
 
@@ -51,12 +57,16 @@ class PictureRows:
         """(n,) whether a row has pixels."""
         return self.pixels.readable
 
-    def learn(self, rows: Sequence[int] | np.ndarray, epoch: int) -> Any:
-        """A batch (b, 3, size, size) float32 of rows, drawn for that epoch."""
-        drawn = [self.draw(self.pixels.picture(int(row)), epoch, int(row)) for row in rows]
+    def learn(self, rows: Ints, epoch: int, occurrence: Ints | None = None) -> Any:
+        """A batch (b, 3, size, size) float32 of rows, drawn for that epoch; see Source."""
+        counts = np.zeros(len(rows), int) if occurrence is None else occurrence
+        drawn = [
+            self.draw(self.pixels.picture(int(row)), epoch, int(row), int(count))
+            for row, count in zip(rows, counts, strict=True)
+        ]
         return libraries.torch().stack(drawn)
 
-    def look(self, rows: Sequence[int] | np.ndarray, view: int) -> Any:
+    def look(self, rows: Ints, view: int) -> Any:
         """A batch (b, 3, size, size) float32 of rows through a view."""
         views = np.stack([self.pixels.view(int(row), view) for row in rows])
         return normalised(views, self.preprocess)
@@ -88,16 +98,16 @@ class Loader:
             InputError: a process ended, as when memory runs out.
         """
         if self._loader is None:
-            for rows in batches:
-                yield rows, self._source.learn(rows, epoch)
+            for rows, _, counts in _orders(batches, epoch):
+                yield rows, self._source.learn(rows, epoch, counts)
             return
-        asked = [(rows, epoch) for rows in batches]
+        asked = _orders(batches, epoch)
         # Kept again at the end only: after an epoch that was broken off nothing is in its place.
         drawn, self._drawn = self._drawn, None
         begun = drawn is not None and self._orders.begin_with(asked)
         if not begun:
             self._orders.left = asked
-        self._orders.left += [(rows, epoch + 1) for rows in following]
+        self._orders.left += _orders(following, epoch + 1)
         if not begun:
             with interrupt_later():
                 drawn = self._begun = iter(self._loader)
@@ -167,6 +177,7 @@ class _Orders:
     def begin_with(self, asked: Sequence[Order]) -> bool:
         """Whether the next batches to come are these, and at least one is being drawn."""
         pairs = zip(self.left, asked, strict=False)
+        # How often a row came before follows from the rows.
         same = all(a[1] == b[1] and np.array_equal(a[0], b[0]) for a, b in pairs)
         return self.handed > 0 and len(self.left) >= len(asked) and same
 
@@ -183,8 +194,16 @@ class _Drawn:
     source: Source
 
     def __getitem__(self, asked: Order) -> Any:
-        rows, epoch = asked
-        return self.source.learn(rows, epoch)
+        return self.source.learn(*asked)
+
+
+def _orders(batches: Sequence[np.ndarray], epoch: int) -> list[Order]:
+    """All batches of an epoch as they are asked for."""
+    if not len(batches):
+        return []
+    ends = np.cumsum([len(rows) for rows in batches])[:-1]
+    counts = np.split(occurrences(np.concatenate(batches)), ends)
+    return [(rows, epoch, count) for rows, count in zip(batches, counts, strict=True)]
 
 
 def _begun(_: int) -> None:

@@ -1,9 +1,9 @@
 """Every picture of a run, decoded once: in memory where they are few, else in a file in work/.
 
-Kept are the picture itself as uint8, shrunk to twice what the smallest crop needs, to draw training
-views from, and the views to predict with, which are rendered from the original as `embed` and `predict`
-do. Equal files are decoded once. The file is locked while it is in use and removed afterwards;
-one that a killed run left has no lock, and the next run drops it.
+Kept are the picture itself as uint8, shrunk to twice what the smallest crop needs, to draw
+training views from, and the views to predict with, which are rendered from the original as `embed`
+and `predict` do. Equal files are decoded once. The file is locked while it is in use and removed
+afterwards; one that a killed run left has no lock, and the next run drops it.
 """
 
 import math

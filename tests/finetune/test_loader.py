@@ -95,6 +95,22 @@ def test_what_a_row_draws_depends_on_epoch_and_row_only(rows) -> None:
     assert not torch.equal(rows.learn([3], 1)[0], alone)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_row_that_comes_again_in_an_epoch_is_drawn_anew(rows, workers) -> None:
+    # Seven places, as a sampler that balances classes fills them: row 3 comes four times.
+    repeated = [np.array([3, 0, 3]), np.array([1, 3]), np.array([3, 0])]
+    with Loader(rows, workers=workers) as loader:
+        first, again, following = (
+            torch.cat([batch for _, batch in loader.epoch(repeated, epoch)]) for epoch in (0, 0, 1)
+        )
+    assert torch.equal(first, again)
+    drawn = [*first, *following]
+    same = [a for at, a in enumerate(drawn) for b in drawn[:at] if torch.equal(a, b)]
+    assert same == []
+    # What comes for the first time is what it was when nothing was repeated.
+    assert torch.equal(first[[0, 1, 3]], rows.learn([3, 0, 1], 0))
+
+
 def test_views_are_the_stored_ones_normalised(rows) -> None:
     batch = rows.look([2, 0], 1)
     expected = normalised(

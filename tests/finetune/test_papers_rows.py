@@ -214,9 +214,9 @@ def test_a_head_never_starts_from_a_probe_on_other_pixels_or_layers(
     (tmp_path / "task.toml").write_text(f'{dynamic}layers = "{layers}"\n')
     embed(load_task(tmp_path), Options(device="cpu", workers=0, precision="fp32"))
     recipe = changed(small("ours", rows__inner=3), {"model.size": size})
-    with Stage(load_dataset(load_task(tmp_path)), recipe, How("cpu", 0)) as stage:
-        with pytest.raises(InputError) as error:
-            stage.outcome("fold-0")
+    stage = Stage(load_dataset(load_task(tmp_path)), recipe, How("cpu", 0))
+    with stage, pytest.raises(InputError) as error:
+        stage.outcome("fold-0")
     message = str(error.value)
     assert "\n" not in message and told in message and remedy in message
     assert f"archiveprobe embed {tmp_path / 'task.toml'} --backbone own" in message

@@ -58,7 +58,7 @@ class Noise:
     def readable(self) -> np.ndarray:
         return np.ones(len(self.pixels), bool)
 
-    def learn(self, rows: Any, epoch: int) -> Any:
+    def learn(self, rows: Any, epoch: int, occurrence: Any = None) -> Any:  # noqa: ARG002
         self.asked.append(epoch)
         return self.pixels[np.asarray(rows)]
 
@@ -192,7 +192,7 @@ def test_nobody_elses_draws_move() -> None:
 def test_a_loss_that_is_no_number_stops_with_step_and_pictures(tmp_path: Path) -> None:
     source = noise()
 
-    def learn(rows: Any, epoch: int) -> Any:
+    def learn(rows: Any, epoch: int, occurrence: Any = None) -> Any:
         pixels = source.pixels[np.asarray(rows)]
         return pixels * float("nan") if epoch == 1 and 5 in rows else pixels
 
@@ -239,7 +239,7 @@ def test_losses_that_are_looked_at_together_name_the_step_too(
     same(train(network_for(recipe), lesson_of(source), recipe), together)
     monkeypatch.setattr(loop.Training, "__init__", init)
 
-    def learn(rows: Any, epoch: int) -> Any:
+    def learn(rows: Any, epoch: int, occurrence: Any = None) -> Any:
         return source.pixels[np.asarray(rows)] * (float("nan") if 5 in rows and epoch else 1.0)
 
     source.learn = learn  # type: ignore[method-assign]
