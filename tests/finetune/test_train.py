@@ -119,7 +119,7 @@ def test_frozen_weights_are_bit_equal_after_training(tiny_clip: Backbone) -> Non
 def everything() -> Recipe:
     """A recipe in which all that draws or averages is at work."""
     return recipe_of(
-        model={"hidden": (8,), "dropouts": (0.5, 0.3)},
+        model={"hidden": (8,), "dropouts": (0.5, 0.3), "drop_path": 0.5},
         loss={"kind": "focal", "alpha": 0.75, "smoothing": 0.1},
         optimiser={"layer_decay": 0.9, "gradient_norm": 1.0},
         schedule={"epochs": 4, "warm_up": 1.0},
@@ -178,6 +178,19 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, epochs: int) ->
     # Other draws in between: a new process starts elsewhere.
     torch.manual_seed(99)
     same(attempt(checkpoints), whole)
+
+
+def test_stochastic_depth_skips_blocks_in_training_only() -> None:
+    found = {}
+    for share in (0.0, 0.9):
+        recipe = recipe_of(model={"drop_path": share}, schedule={"watch": "training-loss"})
+        network, source = network_for(recipe), noise()
+        with torch.no_grad():
+            before = network(source.pixels)
+        found[share] = before, network.digest, train(network, lesson_of(source), recipe)
+    (still, digest_still, plain), (skipping, digest_skipping, skipped) = found.values()
+    assert digest_still == digest_skipping and torch.equal(still, skipping)
+    assert plain.history != skipped.history
 
 
 def test_nobody_elses_draws_move() -> None:
