@@ -15,7 +15,7 @@ from evaluate.overview import load_systems
 from finetune.alone import alone, check_system
 from finetune.material import How
 from finetune.recipe import load_recipe
-from finetune.report import Line, keep_system, line_of, write_answers
+from finetune.report import Line, check_threshold, keep_system, line_of, write_answers
 from finetune.split import folds_asked
 from finetune.stage import FULL, MERGED, SPLIT, Stage
 from probe.run import beware
@@ -83,6 +83,7 @@ def run_finetune(
     how = How(device, options.workers, options.from_cache, options.precision, options.tensorboard)
     stage = Stage(dataset, recipe, how, notify=notify, progress=progress)
     check_system(task, recipe.name, stage.system)
+    check_threshold(dataset, recipe)
     with alone(stage.folder):
         return _finetuned(stage, options, how, started, notify)
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from snapshots import seal_anything
 
 from finetune import outcome
+from task import sealed
 
 Command = Callable[..., Result]
 RECORDS = [
@@ -40,7 +42,9 @@ def part(tuned: Path, tmp_path: Path) -> Path:
 
 def changed(part: Path, **values: Any) -> None:
     file = part / "part.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    record = {**json.loads(file.read_text()), **values}
+    record.pop("sha256")
+    seal_anything(file, json.dumps(record))
 
 
 def told(part: Path, finetune: Command) -> str:
@@ -54,10 +58,18 @@ def told(part: Path, finetune: Command) -> str:
 @pytest.mark.parametrize("record", RECORDS, ids=lambda value: str(value)[:20])
 def test_a_record_of_another_shape(record: Any, part: Path, finetune: Command) -> None:
     if isinstance(record, str):
-        (part / "part.json").write_text(record)
+        seal_anything(part / "part.json", record)
     else:
         changed(part, **record)
-    assert "is damaged (part.json" in told(part, finetune)
+    assert "is damaged (" in told(part, finetune)
+
+
+def test_a_flipped_byte_of_the_record(part: Path, finetune: Command) -> None:
+    file = part / "part.json"
+    content = bytearray(file.read_bytes())
+    content[content.index(b'"epoch": ') + 9] ^= 1
+    file.write_bytes(content)
+    assert "part.json is damaged" in told(part, finetune)
 
 
 @pytest.mark.parametrize("name", ["logits-*.npy", "weights.safetensors"])
@@ -105,7 +117,8 @@ def test_a_part_that_is_answered_anew_stays_whole_when_that_is_killed(
         if len(calls) == call:
             raise SystemExit
 
-    monkeypatch.setattr(outcome, "write_whole", write)
+    for module in (outcome, sealed):
+        monkeypatch.setattr(module, "write_whole", write)
     with pytest.raises(SystemExit):
         outcome.renew_outcome(before, settings, before.logits + 1, "others")
     found = outcome.load_outcome(part, settings, shape[0], shape[1:])

@@ -231,6 +231,13 @@ def test_draws_depend_on_seed_epoch_and_row_only() -> None:
     assert any(not torch.equal(others[0], other) for other in others[1:])
 
 
+def test_a_row_that_comes_again_in_an_epoch_goes_through_all_draws_first() -> None:
+    rows = numbered()
+    seen = rows.learn([4] * 5, 3, occurrence=[0, 1, 2, 3, 4]).flatten()
+    assert len(set(seen[:4].tolist())) == 4
+    assert seen[0] == seen[4] == rows.learn([4], 3).flatten()[0]
+
+
 def test_without_draws_every_epoch_sees_the_first_view() -> None:
     rows = replace(numbered(), draws=None)
     assert rows.learn([5, 0], epoch=1).flatten().tolist() == [5, 0]

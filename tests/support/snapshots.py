@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from hashlib import sha256
+from pathlib import Path
 
 from cache.spec import CacheRecord
 from embed.backbones import Backbone
@@ -29,6 +30,13 @@ def write_snapshot(task: Task, *, decoded: bool = True, unfinished: Collection[s
     ]
     digest = read_manifest_with_digest(task)[1]
     update_snapshot(task, lambda _: Snapshot(task.file.name, digest, decoded, {}, tuple(caches)))
+
+
+def seal_anything(file: Path, text: str) -> None:
+    """Write a text with a true digest, whatever it says."""
+    rest = text.removeprefix("{").encode("utf-8", "surrogatepass")
+    digest = sha256(rest).hexdigest()
+    file.write_bytes(f'{{"sha256": "{digest}",\n'.encode() + rest)
 
 
 def sealed_anew(manifest: bytes) -> bytes:
