@@ -1,4 +1,4 @@
-"""Archives drawn from known sources: a table of sources, an archive's rows, and endless new rows."""
+"""Archives drawn from known sources: a table of them, an archive's rows, and endless new rows."""
 
 from dataclasses import dataclass
 

@@ -197,17 +197,18 @@ class _Contest:
         return _Choice(pick, first, float(scores[first] - scores[pick]), float(error[pick]))
 
     def resample(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What each of B resamples picks (B,), its figures (B, S), and those of the groups left out.
+        """What B resamples pick (B,), their figures (B, S), and those of the groups left out.
 
         Figures are linear in the groups' weights, so that small shares of rows bias no F1; the mean
         over resamples is made that of all rows.
         """
         groups = np.arange(len(self.sizes))
         drawn = grouped_weights(groups, _RESAMPLES, seed=1).astype(np.float64)
-        left_out = (drawn == 0).astype(np.float64)
-        left_out = left_out[left_out.any(1)]
         drawn = drawn[(drawn == 0).any(1)]
-        inside, outside = self._figures(drawn), self._figures(left_out)
+        if not len(drawn):
+            # A single group has nothing outside it.
+            return np.array([self.pick(self.scores).pick]), self.scores[None], self.scores[None]
+        inside, outside = self._figures(drawn), self._figures((drawn == 0).astype(np.float64))
         return np.array([self.pick(scores).pick for scores in inside]), inside, outside
 
     def _figures(self, weights: np.ndarray) -> np.ndarray:
@@ -265,13 +266,10 @@ def _selected(systems: Sequence[Predictions], contest: _Contest, lines: Sequence
     The interval is that of the picked lines, from the figure less the leak to the figure with it.
     """
     picked, inside, outside = contest.resample()
-    share = np.bincount(picked, minlength=len(systems)) / max(1, len(picked))
-    if not len(picked):
-        # A single group has nothing outside it.
-        share[contest.pick(contest.scores).pick] = 1.0
+    share = np.bincount(picked, minlength=len(systems)) / len(picked)
     each = np.arange(len(picked))
-    scored = float(outside[each, picked].mean()) if len(picked) else float(contest.scores @ share)
-    gap = float(inside[each, picked].mean()) - scored if len(picked) else 0.0
+    scored = float(outside[each, picked].mean())
+    gap = float(inside[each, picked].mean()) - scored
     leak = max(0.0, gap) * _leak(systems, share)
     low, high = (
         share @ [getattr(line, side) - line.macro_f1 for line in lines] for side in ("low", "high")
