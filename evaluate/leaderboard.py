@@ -8,18 +8,25 @@ import numpy as np
 
 from evaluate.metrics import from_confusion
 from evaluate.predictions import Predictions, check_shared_folds
-from evaluate.significance import grouped_weights, intervals
+from evaluate.significance import (
+    FEW_GROUPS,
+    effective_groups,
+    grouped_weights,
+    intervals,
+    standard_error,
+)
+from evaluate.variance import fold_shift, group_sums, influence
 
 SELECTED = "selected"
-_RESAMPLES = 300
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Line:
     """One system: nested macro-F1 with its 95 % interval; `naive` is what its own rows flatter.
 
-    `deviation` is the spread of macro-F1 over repeats (NaN of one), `complexity` orders
-    systems from simple to involved.
+    `deviation` is the spread of macro-F1 over repeats (NaN of one, and of `selected`), `complexity`
+    orders systems from simple to involved, `groups` counts the groups that the interval rests on.
     """
 
     system: str
@@ -33,6 +40,7 @@ class Line:
     naive: float
     deviation: float
     complexity: float
+    groups: int
 
 
 @dataclass(frozen=True)
@@ -73,31 +81,34 @@ def leaderboard(
 
     The pick is the simplest system that is not worse than the first by more than `caution` standard
     errors of their difference (the one-standard-error rule of Breiman et al., 1984). The line
-    `selected` repeats that procedure for every fold on the rows outside it: the figure to expect of
-    the pick.
+    `selected` is the figure to expect of the pick: what picking among the systems is worth.
 
     Raises:
         InputError: systems that were held out in different folds.
     """
     contest = _contest(systems, caution)
     lines = [_line(one) for one in systems]
-    choice = contest.pick(np.ones(contest.decision.shape[1:], bool))
+    choice = contest.pick(contest.scores)
     if len(systems) > 1:
-        lines.append(_selected(systems, contest, max(line.macro_f1 for line in lines)))
+        lines.append(_selected(systems, contest, lines))
     said = [*warnings]
     if choice.pick != choice.first:
         said.append(_reason(choice, systems, caution))
+    said += _few_groups(systems[0].groups)
     lines.sort(key=lambda line: -line.macro_f1)
     return Leaderboard(lines, systems[choice.pick].system, said, seconds)
 
 
-def picks(systems: Sequence[Predictions], caution: float = 1.0) -> np.ndarray:
-    """Which system (R, folds) the rows outside every fold would have one pick.
-
-    Raises:
-        InputError: systems that were held out in different folds.
-    """
-    return _contest(systems, caution).nested()
+def _few_groups(groups: np.ndarray) -> list[str]:
+    """What to say where intervals promise nothing."""
+    count, effective = len(np.unique(groups)), effective_groups(groups)
+    if effective >= FEW_GROUPS:
+        return []
+    uneven = f", as uneven as {effective:.0f} equal ones" if round(effective) < count else ""
+    return [
+        f"the intervals rest on {count} independent groups{uneven}: with fewer than {FEW_GROUPS} "
+        "they promise nothing, label images from more sources"
+    ]
 
 
 def nested_figure(one: Predictions, decision: np.ndarray) -> tuple[float, float, float]:
@@ -123,6 +134,7 @@ def _line(one: Predictions) -> Line:
         naive=float(origin.get("naive", np.mean(of_repeat))),
         deviation=_deviation(of_repeat),
         complexity=float(origin.get("complexity", 0.0)),
+        groups=len(np.unique(one.groups)),
     )
 
 
@@ -140,6 +152,7 @@ def _interval(one: Predictions, decision: np.ndarray) -> tuple[float, float]:
         len(one.classes),
         one.positive,
         names=("macro_f1",),
+        fold=one.fold,
     )["macro_f1"]
     return found or (float("nan"), float("nan"))
 
@@ -161,70 +174,69 @@ class _Choice:
 
 @dataclass(frozen=True)
 class _Contest:
-    """Systems to pick among: their decisions (S, R, n) on rows with labels and folds.
+    """Systems to pick among: their figures (S,), and each group's influence on them (S, G).
 
-    `weights` (1 + B, n) count every row once, and as often as grouped resamples do.
+    `sizes` (G,) are the groups' shares of the rows. `error` (S, S) is the standard error of the
+    difference of two figures.
     """
 
-    decision: np.ndarray
-    labels: np.ndarray
-    fold: np.ndarray
-    classes: int
-    weights: np.ndarray
+    scores: np.ndarray
+    influence: np.ndarray
+    sizes: np.ndarray
+    error: np.ndarray
     complexity: np.ndarray
     caution: float
 
-    def pick(self, used: np.ndarray) -> _Choice:
-        """The system to prefer by its decisions on the rows `used` (R, n)."""
-        moved = self._macro_f1(used)
-        scores = moved[:, 0]
+    def pick(self, scores: np.ndarray) -> _Choice:
+        """The system to prefer at these figures (S,)."""
         first = int(scores.argmax())
-        error = (moved[first, 1:] - moved[:, 1:]).std(1)
+        error = self.error[first]
         close = scores[first] - scores <= self.caution * error + 1e-12
         order = np.lexsort((-scores, self.complexity))
-        pick = int(next(at for at in order if close[at]))
+        pick = int(order[close[order]][0])
         return _Choice(pick, first, float(scores[first] - scores[pick]), float(error[pick]))
 
-    def nested(self) -> np.ndarray:
-        """The pick (R, folds) by the rows of a repeat outside each fold."""
-        repeats = len(self.fold)
-        chosen = np.empty((repeats, int(self.fold.max()) + 1), np.int64)
-        for repeat in range(repeats):
-            for held in range(chosen.shape[1]):
-                used = np.zeros(self.fold.shape, bool)
-                used[repeat] = self.fold[repeat] != held
-                chosen[repeat, held] = self.pick(used).pick
-        return chosen
+    def resample(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What B resamples pick (B,), their figures (B, S), and those of the groups left out.
 
-    def _macro_f1(self, used: np.ndarray) -> np.ndarray:
-        """Macro-F1 (S, 1 + B) on the rows used (R, n), the mean over the repeats that have any."""
-        k, systems, repeats = self.classes, len(self.decision), np.flatnonzero(used.any(1))
-        total = np.zeros((systems, len(self.weights)))
-        for repeat in repeats:
-            inside = np.flatnonzero(used[repeat])
-            cells = self.labels[inside] * k + self.decision[:, repeat, inside]
-            picked = self.weights[:, inside]
-            counts = np.stack([picked @ (cells == cell).T for cell in range(k * k)], -1)
-            confusion = counts.reshape(len(self.weights), systems, k, k)
-            total += from_confusion(confusion)["macro_f1"].T
-        return np.asarray(total / len(repeats))
+        Figures are linear in the groups' weights, so that small shares of rows bias no F1; the mean
+        over resamples is made that of all rows.
+        """
+        groups = np.arange(len(self.sizes))
+        drawn = grouped_weights(groups, _RESAMPLES, seed=1).astype(np.float64)
+        drawn = drawn[(drawn == 0).any(1)]
+        if not len(drawn):
+            # A single group has nothing outside it.
+            return np.array([self.pick(self.scores).pick]), self.scores[None], self.scores[None]
+        inside, outside = self._figures(drawn), self._figures((drawn == 0).astype(np.float64))
+        return np.array([self.pick(scores).pick for scores in inside]), inside, outside
+
+    def _figures(self, weights: np.ndarray) -> np.ndarray:
+        moved = weights @ self.influence.T / (weights @ self.sizes)[:, None]
+        return np.asarray(self.scores + moved - moved.mean(0))
 
 
 def _contest(systems: Sequence[Predictions], caution: float) -> _Contest:
     check_shared_folds(list(systems))
-    first = max(systems, key=lambda one: len(one.fold))
-    # One of fewer repeats goes into every one of them, so that all scores are those of the lines.
-    again = np.arange(len(first.fold))
-    weights = grouped_weights(first.groups, _RESAMPLES, seed=1)
+    first = systems[0]
+    classes = len(first.classes)
+    members = np.unique(first.groups, return_inverse=True)[1]
+    moves = [influence(first.labels, one.decision, classes, "macro_f1").mean(0) for one in systems]
+    sums = group_sums(np.stack(moves), members)
+    sizes = np.bincount(members) / len(members)
+    apart = ((sums[:, None] - sums) ** 2).sum(-1)
     return _Contest(
-        np.stack([one.decision[again % len(one.fold)] for one in systems]),
-        first.labels,
-        first.fold,
-        len(first.classes),
-        np.concatenate([np.ones((1, weights.shape[1]), weights.dtype), weights]),
+        np.array([_mean_macro_f1(one) for one in systems]),
+        sums,
+        sizes,
+        np.sqrt(apart * len(sizes) / max(1, len(sizes) - 1)),
         np.array([float(one.origin.get("complexity", 0.0)) for one in systems]),
         caution,
     )
+
+
+def _mean_macro_f1(one: Predictions) -> float:
+    return float(np.mean([_macro_f1(one.labels, row, len(one.classes)) for row in one.decision]))
 
 
 def _reason(choice: _Choice, systems: Sequence[Predictions], caution: float) -> str:
@@ -236,23 +248,58 @@ def _reason(choice: _Choice, systems: Sequence[Predictions], caution: float) -> 
     )
 
 
-def _selected(systems: Sequence[Predictions], contest: _Contest, naive: float) -> Line:
-    """The line of the whole procedure: for every fold, the pick by the rows outside it."""
-    first = systems[0]
-    by_row = np.take_along_axis(contest.nested(), contest.fold, 1)
-    chosen = np.take_along_axis(contest.decision, by_row[None], 0)[0]
-    of_repeat = [_macro_f1(first.labels, row, len(first.classes)) for row in chosen]
-    low, high = _interval(first, chosen)
+def _selected(systems: Sequence[Predictions], contest: _Contest, lines: Sequence[Line]) -> Line:
+    """The line of the whole procedure, picking included.
+
+    Resamples of groups pick, and the groups that each has left out score what it picked: BBC-CV of
+    Tsamardinos, Greasidou and Borboudakis, "Bootstrapping the out-of-sample predictions for
+    efficient and accurate cross-validation" (2018). Two things would still flatter it:
+
+    - The models that were scored inside have learnt from the groups outside, so a system that is
+      lucky inside is lucky outside. With v the variance of a figure that comes of held-out rows and
+      m the part of training rows (evaluate/variance.py), a resample has the variance 2 v + m, as
+      every group weighs in by the square of its count, whose mean is 2, and its covariance with the
+      groups outside is m. Of its excess e the share m / (2 v + m) is seen outside too. The gap is
+      what is left, e 2 v / (2 v + m), so the leak is gap m / 2 v.
+    - Pooled decisions flatter models that differ (`fold_shift`).
+
+    The interval is that of the picked lines, from the figure less the leak to the figure with it.
+    """
+    picked, inside, outside = contest.resample()
+    share = np.bincount(picked, minlength=len(systems)) / len(picked)
+    each = np.arange(len(picked))
+    scored = float(outside[each, picked].mean())
+    gap = float(inside[each, picked].mean()) - scored
+    leak = max(0.0, gap) * _leak(systems, share)
+    low, high = (
+        share @ [getattr(line, side) - line.macro_f1 for line in lines] for side in ("low", "high")
+    )
+    figure = scored - leak + min(0.0, float(share @ [_shift(one) for one in systems]))
     return Line(
         system=SELECTED,
         features="",
-        macro_f1=float(np.mean(of_repeat)),
-        low=low,
-        high=high,
-        accuracy=float((chosen == first.labels).mean()),
+        macro_f1=float(np.clip(figure, 0, 1)),
+        low=float(np.clip(scored - leak + low, 0, max(figure, 0))),
+        high=float(np.clip(scored + high, figure, 1)),
+        accuracy=float(share @ [line.accuracy for line in lines]),
         threshold=None,
         seconds=0.0,
-        naive=naive,
-        deviation=_deviation(of_repeat),
+        naive=max(line.macro_f1 for line in lines),
+        deviation=float("nan"),
         complexity=float("inf"),
+        groups=lines[0].groups,
     )
+
+
+def _shift(one: Predictions) -> float:
+    return fold_shift(one.labels, one.decision, one.fold, len(one.classes), "macro_f1")
+
+
+def _leak(systems: Sequence[Predictions], share: np.ndarray) -> float:
+    """What of the gap between inside and outside the training rows have hidden, m / 2 v."""
+    errors = [
+        standard_error(one.labels, one.decision, one.groups, len(one.classes), fold=one.fold)
+        for one in systems
+    ]
+    held_out = float(share @ [error.held_out for error in errors])
+    return float(share @ [error.training for error in errors]) / (2 * held_out or 1.0)
