@@ -23,8 +23,15 @@ from typing import Any
 from task.config import Task
 from task.errors import InputError
 from task.files import write_whole
-from task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, digest, rejected
+from task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
 from task.pictures import readable
+from task.reading import (
+    IMAGE_BYTES,
+    PRODUCT_BYTES,
+    TooManyBytesError,
+    digest_of,
+    read_ordinary,
+)
 from task.rows import Row, locate
 from task.table import long_cells
 
@@ -82,7 +89,7 @@ def read_manifest(task: Task) -> list[Entry]:
     """
     file = manifest_file(task)
     try:
-        content = io.BytesIO(file.read_bytes())
+        content = io.BytesIO(read_ordinary(file, PRODUCT_BYTES))
     except FileNotFoundError:
         return []
     # StringIO would take four bytes for every character of a file that is nearly all ASCII.
@@ -190,9 +197,11 @@ def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) ->
         if hint and hint.digest and hint.observed and _unchanged(hint, facts):
             lasting = None if hint.status in PASSING else hint.observed
             return Entry(row.id, path, hint.digest, lasting, hint.mtime_ns, hint.inode)
-        content_digest = digest(Path(file).read_bytes())
+        content_digest = digest_of(file, IMAGE_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return Entry(row.id, path, "", rejected("missing_file"))
+    except TooManyBytesError as error:
+        return Entry(row.id, path, "", rejected("too_many_bytes", str(error.strerror), error.size))
     except RuntimeError:
         return Entry(row.id, path, "", rejected("unreadable_file", "links in a loop"))
     except (OSError, ValueError) as error:
