@@ -1,14 +1,15 @@
 """Decoder processes as their parent sees them: calls go out, answers come back in any order.
 
 A call that hangs, or that kills its process twice, costs that call only. Each process has a pipe of
-its own and a queue of calls in it, so there is no lock that a dying process could keep, no thread
-here, and nothing with a name that a killed run would leave behind.
+its own, so there is no lock that a dying process could keep, and nothing with a name that a killed
+run would leave behind.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from multiprocessing.connection import Pipe, wait
 from typing import Any, Self
 
 from embed import decoder
-from embed.processes import stops_later
+from embed.processes import STOPS, stops_later
 from task.errors import InputError
 
 # Without an answer and without having used up its processor time: a disk that does not answer.
@@ -28,6 +29,8 @@ _STEP_SECONDS = 1.0
 _GRACE_SECONDS = 2.0
 _DEATHS = 2
 _FAILED_STARTS = 3
+# The one that a process is at, and the next.
+_AT_ONCE = 2
 # Libraries of linear algebra take memory for every thread when they are imported, and where a limit
 # refuses it they ask again for ever.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -60,7 +63,8 @@ class Decoders:
     """Up to `workers` processes that call `work`, which any process must be able to import.
 
     `seconds` of processor time are given to each call; `files` are descriptors that the processes
-    have under the same numbers.
+    have under the same numbers. One thread looks after them all, so that they have something to do
+    while this process computes.
     """
 
     def __init__(
@@ -76,25 +80,30 @@ class Decoders:
         self._seconds = seconds
         self._processes: list[_Process] = []
         self._failed_starts = 0
+        self._backlog: deque[Call] = deque()
+        self._changed = threading.Condition()
+        self._fault: BaseException | None = None
+        self._closing = False
+        self._woken, self._wake = Pipe(duplex=False)
+        self._thread = threading.Thread(target=self._run, name="decoders", daemon=True)
 
     def __enter__(self) -> Self:
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closing = True
         with stops_later():
-            for process in self._processes:
-                process.dismiss()
-            for process in self._processes:
-                process.end(_GRACE_SECONDS)
+            self._wake.send_bytes(b"!")
+            self._thread.join()
+        self._woken.close()
+        self._wake.close()
 
     def ask(self, *given: Any) -> Call:
-        """Hand the arguments of a call to the process that has the least to do.
-
-        Raises:
-            InputError: no process can start.
-        """
+        """Hand in the arguments of a call."""
         call = Call(given)
-        self._free().give(call)
+        self._backlog.append(call)
+        self._wake.send_bytes(b"!")
         return call
 
     def result(self, call: Call) -> Any:
@@ -105,38 +114,72 @@ class Decoders:
             InputError: no process can start.
             Exception: whatever the call has raised.
         """
-        while not call.done:
-            self._wait(call)
-        if call.fault is not None:
-            raise call.fault
+        with self._changed:
+            while not call.done and self._fault is None:
+                self._changed.wait()
+        fault = call.fault if call.done else self._fault
+        if fault is not None:
+            raise fault
         return call.result
 
-    def _free(self) -> "_Process":
-        best = min(self._processes, key=lambda process: len(process.queue), default=None)
-        if best is None or (best.queue and len(self._processes) < self._workers):
-            best = self._start()
-            self._processes.append(best)
-        return best
+    def _run(self) -> None:
+        # Blocked here, they are blocked in every process that is started here.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        try:
+            while not self._closing:
+                self._hand_out()
+                self._take_in()
+        except BaseException as fault:
+            # Whoever waits for a call is told.
+            self._fault = fault
+        finally:
+            self._tell()
+            for process in self._processes:
+                process.dismiss()
+            for process in self._processes:
+                process.end(_GRACE_SECONDS)
 
-    def _wait(self, call: Call) -> None:
-        """Take in what has arrived, or note that the process which has the call is silent."""
-        holder = next(process for process in self._processes if call in process.queue)
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _hand_out(self) -> None:
+        """Give calls to the processes with the least to do; start those that are missing."""
+        while self._backlog:
+            process = min(self._processes, key=lambda one: len(one.queue), default=None)
+            if process is None or (process.queue and len(self._processes) < self._workers):
+                process = self._start()
+                self._processes.append(process)
+            elif len(process.queue) == _AT_ONCE:
+                return
+            process.give(self._backlog.popleft())
+
+    def _take_in(self) -> None:
+        """Wait until something arrives, and note which processes are silent meanwhile."""
         began = time.monotonic()
-        arrived = wait([process.pipe for process in self._processes], _STEP_SECONDS)
-        # A step more, at most, however long this process itself was stopped or suspended.
-        holder.silent += min(time.monotonic() - began, _STEP_SECONDS)
-        for process in [process for process in self._processes if process.pipe in arrived]:
-            process.silent = 0.0
-            if not process.receive():
+        arrived = wait([self._woken, *(one.pipe for one in self._processes)], _STEP_SECONDS)
+        # A step at most, however long this process itself was stopped or suspended.
+        waited = min(time.monotonic() - began, _STEP_SECONDS)
+        if self._woken in arrived:
+            self._woken.recv_bytes()
+        for process in list(self._processes):
+            process.silent += waited if process.queue else 0.0
+            if process.pipe in arrived:
+                self._receive(process)
+            elif process.silent > PATIENCE_SECONDS:
+                process.stuck = True
                 self._replace(process)
-            elif process.ready:
-                self._failed_starts = 0
-        if holder.silent > PATIENCE_SECONDS:
-            holder.stuck = True
-            self._replace(holder)
+        self._tell()
+
+    def _receive(self, process: "_Process") -> None:
+        process.silent = 0.0
+        if not process.receive():
+            self._replace(process)
+        elif process.ready:
+            self._failed_starts = 0
 
     def _replace(self, process: "_Process") -> None:
-        """Let another process have the calls of one that has ended, or is stuck."""
+        """Give back the calls of a process that has ended, or is stuck."""
         self._processes.remove(process)
         process.end(0.0 if process.stuck else _GRACE_SECONDS)
         if process.ready:
@@ -148,11 +191,7 @@ class Decoders:
                     f"no decoder process can start ({process.fate}): free memory, raise its limit "
                     "(ulimit -v), or run with --workers 0, which decodes in this process"
                 )
-        if process.queue:
-            other = self._start()
-            self._processes.append(other)
-            for call in process.queue:
-                other.give(call)
+        self._backlog.extendleft(reversed(process.queue))
 
     def _blame(self, process: "_Process") -> None:
         """Fail the call that a process was at, unless its death may have come from outside."""
@@ -258,16 +297,15 @@ def _spawn(seconds: float, files: Sequence[int]) -> tuple[Any, "subprocess.Popen
             f"from {decoder.__name__} import main; main({words})"
         )
         try:
-            with stops_later():
-                process = subprocess.Popen(  # noqa: S603
-                    [sys.executable, "-P", "-c", program],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    # The traceback of an import that fails is for nobody.
-                    stderr=subprocess.DEVNULL,
-                    env={**os.environ, **_ONE_THREAD},
-                    pass_fds=(theirs.fileno(), errors, *files),
-                )
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-P", "-c", program],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # The traceback of an import that fails is for nobody.
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **_ONE_THREAD},
+                pass_fds=(theirs.fileno(), errors, *files),
+            )
         except OSError as error:
             ours.close()
             raise InputError(

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cached_property
 
 import numpy as np
 
@@ -140,7 +140,7 @@ def _nameless() -> int:
         return os.dup(file.fileno())
 
 
-@dataclass(frozen=True)
+@dataclass
 class PrepareInto:
     """Prepare photographs in a decoder process; pixels go into a slot where there is one."""
 
@@ -154,7 +154,7 @@ class PrepareInto:
         if self.memory is None or slot is None or not needed or needed > slot.size:
             return item
         offset = slot.offset
-        mapped = _mapped(self.memory)
+        mapped = self._mapped
         shapes, views = {}, {}
         for geometry, rendered in item.views.items():
             crops = rendered.crops
@@ -164,7 +164,7 @@ class PrepareInto:
             views[geometry] = replace(rendered, crops=crops[:0])
         return Parcel(replace(item, views=views), shapes)
 
-
-@cache
-def _mapped(memory: Memory) -> mmap.mmap:
-    return mmap.mmap(memory.descriptor, memory.size)
+    @cached_property
+    def _mapped(self) -> mmap.mmap:
+        assert self.memory is not None
+        return mmap.mmap(self.memory.descriptor, self.memory.size)
