@@ -24,7 +24,8 @@ import numpy as np
 from evaluate.predictions import Predictions
 from task.config import Task, nearest
 from task.errors import InputError
-from task.files import make_folder, read_ordinary, remove, write_whole
+from task.files import make_folder, remove, write_whole
+from task.reading import read_ordinary
 from task.sealed import read_sealed, write_sealed
 
 RECORD, PREDICTIONS, MODEL = "run.json", "predictions.npz", "model.safetensors"

@@ -1,13 +1,11 @@
-"""Products of a task: written so that a killed run never leaves half a file, read with a limit."""
+"""Products of a task: written so that a killed run never leaves half a file."""
 
 # ruff: noqa: PTH102, PTH105, PTH108
 # pathlib would hide the calls that a fault-injection test has to intercept one by one.
 
 import contextlib
-import errno
 import os
 import secrets
-import stat
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
@@ -49,26 +47,6 @@ def remove(path: Path) -> None:
     """Remove a file that is of no more use; one that cannot be removed is left."""
     with contextlib.suppress(OSError):
         os.unlink(path)
-
-
-def read_ordinary(path: Path, largest: int) -> bytes:
-    """Read a whole file of at most `largest` bytes, without ever waiting for a writer.
-
-    Raises:
-        OSError: there is none, it is larger, or it is a folder, a named pipe or a device.
-    """
-    # Without O_NONBLOCK, opening a named pipe waits until somebody writes to it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not an ordinary file", str(path))
-        if status.st_size > largest:
-            raise OSError(errno.EFBIG, f"larger than {largest:,} bytes", str(path))
-        with open(descriptor, "rb", buffering=0, closefd=False) as stream:
-            return stream.readall()
-    finally:
-        os.close(descriptor)
 
 
 def _write_durable(path: Path, content: bytes) -> None:

@@ -27,6 +27,7 @@ from task.duplicates import near_duplicate_groups
 from task.errors import InputError
 from task.files import write_whole
 from task.manifest import Entry
+from task.reading import PRODUCT_BYTES, read_ordinary
 from task.rows import Row
 from task.table import long_cells
 
@@ -260,7 +261,7 @@ def _columns(task: Task) -> list[str]:
 def _read(task: Task) -> dict[str, Placed]:
     file = folds_file(task)
     try:
-        content = file.read_bytes()
+        content = read_ordinary(file, PRODUCT_BYTES)
     except FileNotFoundError:
         return {}
     # StringIO would take four bytes for every character of a file that is nearly all ASCII.

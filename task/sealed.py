@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from task.errors import InputError
-from task.files import read_ordinary, write_whole
+from task.files import write_whole
+from task.reading import read_ordinary
 
 LARGEST = 1 << 30
 _REMEDY = "move it away, and run the command that writes it again"

@@ -187,7 +187,7 @@ def _one_writer(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def digest_of(*words: str) -> str:
+def digest_of_words(*words: str) -> str:
     """SHA-256 over words, whatever they hold and however they are cut."""
     total = hashlib.sha256()
     for word in words:
@@ -197,4 +197,4 @@ def digest_of(*words: str) -> str:
 
 def snapshot_digest(parts: Mapping[str, str], caches: Mapping[str, str]) -> str:
     """The one digest of a state: of its parts, and of the caches in use by backbone."""
-    return digest_of(json.dumps([parts, caches], sort_keys=True))
+    return digest_of_words(json.dumps([parts, caches], sort_keys=True))

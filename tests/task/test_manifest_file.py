@@ -131,4 +131,4 @@ def test_a_plain_reader_of_tables_reads_it(task, written):
 def test_a_named_pipe_in_its_place_is_refused_at_once(task, fault_of):
     manifest_file(task).parent.mkdir(parents=True)
     os.mkfifo(manifest_file(task))
-    fault_of(lambda: read_manifest(task), "manifest.csv", "not an ordinary file")
+    fault_of(lambda: read_manifest(task), "manifest.csv", "ordinary file")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from task.errors import InputError
-from task.files import read_ordinary
+from task.reading import read_ordinary
 from task.sealed import read_sealed, seal, unseal, write_sealed
 
 RECORD = {"id": "house.jpg", "status": ["ok", None, 1.5]}
