@@ -7,18 +7,11 @@ from typing import Any
 import numpy as np
 
 from evaluate.metrics import from_confusion
-from evaluate.predictions import Predictions, check_shared_folds
-from evaluate.significance import (
-    FEW_GROUPS,
-    effective_groups,
-    grouped_weights,
-    intervals,
-    standard_error,
-)
-from evaluate.variance import fold_shift, group_sums, influence
+from evaluate.picking import Choice, Contest, contest_of, worth
+from evaluate.predictions import Predictions
+from evaluate.significance import FEW_GROUPS, effective_groups, intervals
 
 SELECTED = "selected"
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ def leaderboard(
     Raises:
         InputError: systems that were held out in different folds.
     """
-    contest = _contest(systems, caution)
+    contest = contest_of(systems, caution)
     lines = [_line(one) for one in systems]
     choice = contest.pick(contest.scores)
     if len(systems) > 1:
@@ -162,84 +155,7 @@ def _macro_f1(labels: np.ndarray, decision: np.ndarray, k: int) -> float:
     return float(from_confusion(confusion)["macro_f1"])
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """The system to prefer, the one that scores highest, how much higher, and the error of that."""
-
-    pick: int
-    first: int
-    gap: float
-    error: float
-
-
-@dataclass(frozen=True)
-class _Contest:
-    """Systems to pick among: their figures (S,), and each group's influence on them (S, G).
-
-    `sizes` (G,) are the groups' shares of the rows. `error` (S, S) is the standard error of the
-    difference of two figures.
-    """
-
-    scores: np.ndarray
-    influence: np.ndarray
-    sizes: np.ndarray
-    error: np.ndarray
-    complexity: np.ndarray
-    caution: float
-
-    def pick(self, scores: np.ndarray) -> _Choice:
-        """The system to prefer at these figures (S,)."""
-        first = int(scores.argmax())
-        error = self.error[first]
-        close = scores[first] - scores <= self.caution * error + 1e-12
-        order = np.lexsort((-scores, self.complexity))
-        pick = int(order[close[order]][0])
-        return _Choice(pick, first, float(scores[first] - scores[pick]), float(error[pick]))
-
-    def resample(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What B resamples pick (B,), their figures (B, S), and those of the groups left out.
-
-        Figures are linear in the groups' weights, so that small shares of rows bias no F1; the mean
-        over resamples is made that of all rows.
-        """
-        groups = np.arange(len(self.sizes))
-        drawn = grouped_weights(groups, _RESAMPLES, seed=1).astype(np.float64)
-        drawn = drawn[(drawn == 0).any(1)]
-        if not len(drawn):
-            # A single group has nothing outside it.
-            return np.array([self.pick(self.scores).pick]), self.scores[None], self.scores[None]
-        inside, outside = self._figures(drawn), self._figures((drawn == 0).astype(np.float64))
-        return np.array([self.pick(scores).pick for scores in inside]), inside, outside
-
-    def _figures(self, weights: np.ndarray) -> np.ndarray:
-        moved = weights @ self.influence.T / (weights @ self.sizes)[:, None]
-        return np.asarray(self.scores + moved - moved.mean(0))
-
-
-def _contest(systems: Sequence[Predictions], caution: float) -> _Contest:
-    check_shared_folds(list(systems))
-    first = systems[0]
-    classes = len(first.classes)
-    members = np.unique(first.groups, return_inverse=True)[1]
-    moves = [influence(first.labels, one.decision, classes, "macro_f1").mean(0) for one in systems]
-    sums = group_sums(np.stack(moves), members)
-    sizes = np.bincount(members) / len(members)
-    apart = ((sums[:, None] - sums) ** 2).sum(-1)
-    return _Contest(
-        np.array([_mean_macro_f1(one) for one in systems]),
-        sums,
-        sizes,
-        np.sqrt(apart * len(sizes) / max(1, len(sizes) - 1)),
-        np.array([float(one.origin.get("complexity", 0.0)) for one in systems]),
-        caution,
-    )
-
-
-def _mean_macro_f1(one: Predictions) -> float:
-    return float(np.mean([_macro_f1(one.labels, row, len(one.classes)) for row in one.decision]))
-
-
-def _reason(choice: _Choice, systems: Sequence[Predictions], caution: float) -> str:
+def _reason(choice: Choice, systems: Sequence[Predictions], caution: float) -> str:
     pick, first = systems[choice.pick].system, systems[choice.first].system
     return (
         f"{pick} is recommended over {first}, which scores {choice.gap:.4f} higher: it is simpler, "
@@ -248,40 +164,24 @@ def _reason(choice: _Choice, systems: Sequence[Predictions], caution: float) -> 
     )
 
 
-def _selected(systems: Sequence[Predictions], contest: _Contest, lines: Sequence[Line]) -> Line:
+def _selected(systems: Sequence[Predictions], contest: Contest, lines: Sequence[Line]) -> Line:
     """The line of the whole procedure, picking included.
 
-    Resamples of groups pick, and the groups that each has left out score what it picked: BBC-CV of
-    Tsamardinos, Greasidou and Borboudakis, "Bootstrapping the out-of-sample predictions for
-    efficient and accurate cross-validation" (2018). Two things would still flatter it:
-
-    - The models that were scored inside have learnt from the groups outside, so a system that is
-      lucky inside is lucky outside. With v the variance of a figure that comes of held-out rows and
-      m the part of training rows (evaluate/variance.py), a resample has the variance 2 v + m, as
-      every group weighs in by the square of its count, whose mean is 2, and its covariance with the
-      groups outside is m. Of its excess e the share m / (2 v + m) is seen outside too. The gap is
-      what is left, e 2 v / (2 v + m), so the leak is gap m / 2 v.
-    - Pooled decisions flatter models that differ (`fold_shift`).
-
-    The interval is that of the picked lines, from the figure less the leak to the figure with it.
+    Its interval is that of the picked lines, from the figure less the leak to that with it.
     """
-    picked, inside, outside = contest.resample()
-    share = np.bincount(picked, minlength=len(systems)) / len(picked)
-    each = np.arange(len(picked))
-    scored = float(outside[each, picked].mean())
-    gap = float(inside[each, picked].mean()) - scored
-    leak = max(0.0, gap) * _leak(systems, share)
+    found = worth(contest, systems)
     low, high = (
-        share @ [getattr(line, side) - line.macro_f1 for line in lines] for side in ("low", "high")
+        float(found.share @ [getattr(line, side) - line.macro_f1 for line in lines])
+        for side in ("low", "high")
     )
-    figure = scored - leak + min(0.0, float(share @ [_shift(one) for one in systems]))
+    figure = float(np.clip(found.scored - found.leak + found.shift, 0, 1))
     return Line(
         system=SELECTED,
         features="",
-        macro_f1=float(np.clip(figure, 0, 1)),
-        low=float(np.clip(scored - leak + low, 0, max(figure, 0))),
-        high=float(np.clip(scored + high, figure, 1)),
-        accuracy=float(share @ [line.accuracy for line in lines]),
+        macro_f1=figure,
+        low=float(np.clip(found.scored - found.leak + low, 0, figure)),
+        high=float(np.clip(found.scored + high, figure, 1)),
+        accuracy=float(found.share @ [line.accuracy for line in lines]),
         threshold=None,
         seconds=0.0,
         naive=max(line.macro_f1 for line in lines),
@@ -289,17 +189,3 @@ def _selected(systems: Sequence[Predictions], contest: _Contest, lines: Sequence
         complexity=float("inf"),
         groups=lines[0].groups,
     )
-
-
-def _shift(one: Predictions) -> float:
-    return fold_shift(one.labels, one.decision, one.fold, len(one.classes), "macro_f1")
-
-
-def _leak(systems: Sequence[Predictions], share: np.ndarray) -> float:
-    """What of the gap between inside and outside the training rows have hidden, m / 2 v."""
-    errors = [
-        standard_error(one.labels, one.decision, one.groups, len(one.classes), fold=one.fold)
-        for one in systems
-    ]
-    held_out = float(share @ [error.held_out for error in errors])
-    return float(share @ [error.training for error in errors]) / (2 * held_out or 1.0)

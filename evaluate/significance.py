@@ -186,7 +186,7 @@ def _error(
     if fold is not None:
         # Decisions of a pair differ where either has changed its own: sizes add up where variances
         # should, so that the square of their sum is twice the sum of squares of equal systems.
-        training = training_variance(group_sums(moves, members), sizes, fold[:shared]) / len(each)
+        training = training_variance(moves, members, fold[:shared]) / len(each)
     return StandardError(float((sums**2).sum()), few, training, freedom)
 
 

@@ -78,10 +78,11 @@ def likeness(values: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> float:
     return float(np.clip(((sums**2).sum() / row - sizes.sum()) / pairs, 0, 1))
 
 
-def training_variance(sums: np.ndarray, sizes: np.ndarray, fold: np.ndarray) -> float:
+def training_variance(influences: np.ndarray, groups: np.ndarray, fold: np.ndarray) -> float:
     """The variance that comes of groups having taught each other's models.
 
-    `sums` (R, G) are the groups' influences in every repeat, `sizes` (G,), `fold` (R, n).
+    `influences` (R, n) are those of the rows in every repeat, `groups` (n,) number their groups
+    from 0, `fold` (R, n).
 
     Say group j moves the score by which i is decided by K_ij, and i that of j by K_ji. A convex
     learner gives them the same sign (the influence x_i' H^-1 x_j r_j of Koh and Liang, 2017, is
@@ -92,24 +93,41 @@ def training_variance(sums: np.ndarray, sizes: np.ndarray, fold: np.ndarray) -> 
 
     Repeats show it. A score is a mean over the share q = 1 - 1/F that it was trained on, so in two
     repeats it differs by the variance t^2 x / q, x the share of rows that one has learnt and the
-    other has not. If scores near the threshold have density k, decisions differ by the mean size
-    M = k t sqrt(2 x / (q pi)), hence k^2 t^2 = pi q M^2 / 2 x. M is taken to grow with the size of
-    a group. Of a pair from two repeats each has learnt from the other in a share q of what one
-    repeat alone would have, hence the mean in the last line.
+    other has not. What is seen of k^2 t^2 x / q (`_response`) is thus scaled by q / x. Of a pair
+    from two repeats each has learnt from the other in a share q of what one repeat alone would
+    have, hence the mean in the last line.
 
     Zero where repeats do not differ, or there is one only: they cannot tell.
     """
-    repeats = len(sums)
+    repeats = len(influences)
     trained = 1 - 1 / (int(fold.max()) + 1)
     first, second = np.triu_indices(repeats, 1)
     apart = [_learnt_by_one(fold[a], fold[b]) for a, b in zip(first, second, strict=True)]
     differ = float(np.mean(np.sqrt(apart)) ** 2) if repeats > 1 else 0.0
     if differ < _SAME:
         return 0.0
-    moved = np.abs(sums[first] - sums[second]).mean(0).sum()
-    share = ((sizes / sizes.sum()) ** 2).sum()
-    of_one = np.pi * trained * moved**2 * share / (2 * differ)
-    return float(of_one * (1 + (repeats - 1) * trained) / repeats)
+    seen = _response(influences[first] - influences[second], groups)
+    return float(seen * trained / differ * (1 + (repeats - 1) * trained) / repeats)
+
+
+def _response(moves: np.ndarray, groups: np.ndarray) -> float:
+    """The sum over groups of the variance by which models of two repeats move their figures.
+
+    `moves` (pairs, n) are the rows' differences. Decisions are steps: a row near the threshold
+    flips by any change of its score, so squares of differences grow with the size of the change,
+    not its square. If scores have density k near the threshold, the mean size of the difference is
+    M = k s sqrt(2 / pi), s^2 the variance of the change: k^2 s^2 = pi M^2 / 2. That holds for
+    groups, M being taken to grow with their size, where flips go together, and is too much for
+    groups of many rows that flip for themselves. The same of rows, and products of different rows
+    of a group, whose flips cancel where they are independent, is too much where rows are copies.
+    Both err upwards, so the smaller one is used.
+    """
+    sums = group_sums(moves, groups)
+    size = np.bincount(groups) / len(groups)
+    of_groups = np.abs(sums).mean(0).sum() ** 2 * (size**2).sum()
+    of_rows = np.abs(moves).mean() ** 2 * moves.shape[1]
+    together = ((sums**2).sum(1) - (moves**2).sum(1)).mean()
+    return float(max(0.0, min(np.pi / 2 * of_groups, np.pi / 2 * of_rows + together)))
 
 
 def _learnt_by_one(one: np.ndarray, other: np.ndarray) -> float:

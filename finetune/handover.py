@@ -6,6 +6,7 @@ batch waits for ever: room is looked at before processes are started, one that c
 ends, and nobody waits without a limit.
 """
 
+import multiprocessing
 import multiprocessing.queues
 import os
 import shutil
@@ -35,6 +36,15 @@ def free_bytes() -> int | None:
         return shutil.disk_usage(SHARED).free if os.access(SHARED, os.W_OK) else 0
     except OSError:
         return 0
+
+
+def check_semaphores() -> None:
+    """Check that queues can be made: they have semaphores, which lie in shared memory too.
+
+    Raises:
+        OSError: they cannot.
+    """
+    multiprocessing.get_context("spawn").Semaphore()
 
 
 def bytes_in_flight(batch: int, workers: int, ahead: int) -> int:

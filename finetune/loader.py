@@ -23,6 +23,7 @@ from finetune.handover import (
     as_tensor,
     begin,
     bytes_in_flight,
+    check_semaphores,
     free_bytes,
     limited,
     quiet_start,
@@ -161,13 +162,13 @@ class Loader:
         """Let processes draw what is ordered; None where this one has to."""
         if not self._workers or not len(batches):
             return None
-        if self._loader is None:
-            self._loader = self._made(batches, epoch)
         try:
+            if self._loader is None:
+                check_semaphores()
+                self._loader = self._made(batches, epoch)
             with interrupt_later(), quiet_start():
                 self._begun = iter(self._loader)
         except OSError as error:
-            # Queues have semaphores, which lie in shared memory too.
             self._workers, self._loader = 0, None
             self._notify(
                 f"no processes can be started to draw training pictures ({error.strerror or error}"

@@ -216,3 +216,15 @@ def test_figures_say_whether_their_target_is_met(start) -> None:
     assert not common.at_least("a", 2.99, 3.0).met
     assert not common.exactly("a", 2, 1).met
     assert common.Figure("a", 1).met is None
+
+
+def test_shared_cores(start, figures_of, monkeypatch, tmp_path) -> None:
+    shared = start("shared_cores")
+    monkeypatch.setattr(shared, "PHOTOGRAPHS", tmp_path / "absent")
+    words = "--photographs 2 --repeats 1 --busy 1 --network tiny".split()
+    figures = figures_of(shared, *words)
+    [share] = named(figures, "over its share of the cores")
+    assert share["value"] > 0
+    [spent] = named(figures, "processor time alone")
+    assert spent["value"] > 0
+    assert len(named(figures, "cores that other programs used")) == 1

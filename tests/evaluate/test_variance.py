@@ -82,12 +82,12 @@ def test_likeness_tells_copies_from_strangers() -> None:
 
 def test_repeats_that_do_not_differ_tell_nothing_of_training_rows() -> None:
     y, decision, fold = chance_archive(0)
-    moves, sizes = influence(y, decision, 2, "macro_f1"), np.ones(len(y))
-    assert training_variance(moves, sizes, fold) > 0
-    assert training_variance(moves[:1], sizes, fold[:1]) == 0
+    moves, groups = influence(y, decision, 2, "macro_f1"), np.arange(len(y))
+    assert training_variance(moves, groups, fold) > 0
+    assert training_variance(moves[:1], groups, fold[:1]) == 0
     # The same folds under other names.
-    assert training_variance(moves, sizes, (fold[:1] + np.arange(REPEATS)[:, None]) % FOLDS) == 0
-    assert training_variance(np.tile(moves[:1], (REPEATS, 1)), sizes, fold) == 0
+    assert training_variance(moves, groups, (fold[:1] + np.arange(REPEATS)[:, None]) % FOLDS) == 0
+    assert training_variance(np.tile(moves[:1], (REPEATS, 1)), groups, fold) == 0
 
 
 def test_at_chance_training_rows_are_nearly_half_of_the_variance() -> None:
@@ -97,11 +97,25 @@ def test_at_chance_training_rows_are_nearly_half_of_the_variance() -> None:
     for y, decision, fold in drawn:
         moves = influence(y, decision, 2, "accuracy")
         held_out.append((moves.mean(0) ** 2).sum())
-        training.append(training_variance(moves, np.ones(len(y)), fold))
+        training.append(training_variance(moves, np.arange(len(y)), fold))
     true = np.var(scores)
     # Folds balanced by label make the mean .5 but for a little; see the module for the theory.
     assert np.mean(held_out) < 0.75 * true
     assert np.mean(held_out) + np.mean(training) == pytest.approx(true, rel=0.25)
+
+
+def test_rows_that_flip_for_themselves_are_no_response_of_their_group() -> None:
+    rng = np.random.default_rng(0)
+    groups, fold = np.repeat(np.arange(10), 40), rng.integers(0, 5, (5, 10)).repeat(40, 1)
+    own = rng.standard_normal((5, 400))
+    shared = rng.standard_normal((5, 10)).repeat(40, 1)
+    alone = np.mean([training_variance(np.roll(own, at), groups, fold) for at in range(400)])
+    together = training_variance(shared, groups, fold)
+    assert together > 20 * alone
+    # Copies of a row say what the row says, times the square of their number.
+    once = training_variance(own[:, :10], np.arange(10), fold[:, ::40])
+    copied = training_variance(own[:, :10].repeat(40, 1), groups, fold)
+    assert copied == pytest.approx(40**2 * once)
 
 
 def test_the_figures_of_models_that_differ_lie_below_that_of_their_pool() -> None:
