@@ -2,8 +2,9 @@
 
 import signal
 
-from commands.stopping import end_at_once
+from commands.stopping import end_at_once, end_with_any_parent
 
+end_with_any_parent()
 # Ctrl-C while the rest is imported ends the process; a traceback would tell nothing.
 _handler = end_at_once()
 

@@ -7,6 +7,7 @@ what is done. Before and after there is nothing to keep, and the process ends wi
 import os
 import signal
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,17 @@ def end_at_once() -> Any:
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     return before
+
+
+def end_with_any_parent() -> None:
+    """Bind a process of `multiprocessing` to its parent, also while it imports what it is to do.
+
+    It imports the parent's main module first, by this name, and that is the command line.
+    """
+    if "__mp_main__" in sys.modules:
+        from embed.processes import end_with
+
+        end_with(os.getppid())
 
 
 class Stop:

@@ -7,23 +7,22 @@ afterwards; one that a killed run left has no lock, and the next run drops it.
 """
 
 import math
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
+from embed.decoders import Call, DecoderDiedError, Decoders, DecoderTimeoutError
 from embed.preprocess import Geometry
-from embed.processes import end_with_parent, interrupt_later
 from embed.views import RESAMPLING, Rendered, View, render
 from finetune.pool import Place, Pool
-from task.errors import InputError
-from task.images import Observation, decode, digest, rejected
+from task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
+from task.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from task.rows import locate
 
 MEMORY_LIMIT = 1 << 30
@@ -151,7 +150,7 @@ def load_pixels(
 
     Raises:
         CacheError: the disk takes no more pixels.
-        InputError: the decoder processes die again and again.
+        InputError: no decoder process can start.
     """
     paths = {key: path for path, key in rows if key}
     with Pool(folder, memory_limit) as pool:
@@ -183,7 +182,16 @@ def blank_picture(side: int) -> Image.Image:
 def decode_one(path: str, key: str, root: Path, wanted: Wanted) -> Decoded:
     """Read and decode one file; runs in decoder processes."""
     try:
-        content = locate(root, path).read_bytes()
+        return _decode_one(path, key, root, wanted)
+    except MemoryError:
+        return Decoded(rejected(*OUT_OF_MEMORY).status)
+
+
+def _decode_one(path: str, key: str, root: Path, wanted: Wanted) -> Decoded:
+    try:
+        content = read_ordinary(locate(root, path), IMAGE_BYTES)
+    except TooManyBytesError:
+        return Decoded(rejected("changed_file", _PASSING).status)
     except OSError as error:
         return Decoded(rejected("unreadable_file", str(error)).status)
     if digest(content) != key:
@@ -215,48 +223,22 @@ def _decoded(
         for key, path in paths.items():
             yield key, decode_one(path, key, root, wanted)
         return
-    with _decoders(workers) as pool:
-        waiting: deque[tuple[str, Any]] = deque()
+    work = partial(decode_one, root=root, wanted=wanted)
+    waiting: deque[tuple[str, Call]] = deque()
+    with Decoders(work, workers, seconds=SECONDS_PER_PICTURE) as decoders:
         for key, path in paths.items():
-            given = (path, key, root, wanted)
-            with interrupt_later():
-                job = pool.schedule(decode_one, args=given, timeout=SECONDS_PER_PICTURE)
-            waiting.append((key, job))
+            waiting.append((key, decoders.ask(path, key)))
             if len(waiting) >= _AHEAD_PER_WORKER * workers:
-                yield _result(*waiting.popleft())
+                yield _result(decoders, *waiting.popleft())
         while waiting:
-            yield _result(*waiting.popleft())
+            yield _result(decoders, *waiting.popleft())
 
 
-@contextmanager
-def _decoders(workers: int) -> Iterator[Any]:
-    from pebble import ProcessPool
-
-    # Spawned, not forked: the parent may hold torch's threads, which do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    pool: Any = ProcessPool(workers, context=context, initializer=end_with_parent)
-    try:
-        yield pool
-        pool.close()
-    finally:
-        pool.stop()
-        pool.join()
-
-
-def _result(key: str, job: Any) -> tuple[str, Decoded]:
+def _result(decoders: Decoders, key: str, call: Call) -> tuple[str, Decoded]:
     """What a decoder process gave; one that hung or died costs that picture only."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    from pebble import ProcessExpired
-
     try:
-        return key, job.result()
-    except TimeoutError:
+        return key, decoders.result(call)
+    except DecoderTimeoutError:
         return key, Decoded("decode_timeout")
-    except BrokenProcessPool:
-        raise InputError(
-            "the decoder processes end before they decode: free memory, or run with --workers 0, "
-            "which decodes in this process"
-        ) from None
-    except ProcessExpired:
+    except DecoderDiedError:
         return key, Decoded("decoder_died")

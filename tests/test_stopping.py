@@ -189,6 +189,33 @@ def test_importing_the_commands_leaves_ctrl_c_alone(tmp_path: Path) -> None:
     assert python(program, folder=tmp_path).stdout == "True\n"
 
 
+CHILD = """
+import os, sys, time
+import cli
+
+if __name__ == "__main__":
+    import multiprocessing
+    multiprocessing.get_context("spawn").Process(target=print).start()
+    time.sleep(600)
+else:
+    print(os.getpid(), flush=True)
+    pow(3, 10**10)  # in C, so that no thread has its turn
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does it")
+def test_a_process_that_imports_ends_with_a_killed_parent(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(CHILD)
+    command = [sys.executable, tmp_path / "parent.py"]
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=here) as parent:
+        assert parent.stdout is not None
+        assert int(parent.stdout.readline())
+        parent.kill()
+        # Its output ends when the child has.
+        assert parent.stdout.read() == b""
+
+
 @pytest.fixture
 def limited(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")
