@@ -7,7 +7,7 @@ CLIP ViT-B/32 (random weights, one view), each in a process of its own: alone, a
 two loops that never rest. On c cores, a program of c threads beside b such loops is owed
 c * c / (c + b) of them, so that it should take (c + b) / c of the time that it takes alone. States
 take turns, and every repeat gives a ratio of times to those alone; the figure is their median. What
-other programs took meanwhile is said too: on a machine that is not otherwise at rest every figure
+other programs took meanwhile is said too: where the machine is not otherwise at rest, every figure
 is too large. Takes about six minutes on two cores.
 
 Loops and embed are started in this process's session, hence weigh the same to the scheduler, also
