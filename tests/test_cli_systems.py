@@ -86,6 +86,8 @@ def test_people_see_a_table_and_the_recommended_system(embedded: Path, probed: d
     assert len(lines) == len(probed["leaderboard"]) + 1
     assert lines[-1] == f"recommended: {probed['best']}"
     assert f"submit {embedded} --system {probed['best']}" in done.stderr
+    groups = probed["leaderboard"][0]["groups"]
+    assert f"intervals rest on {groups} independent groups" in done.stderr
 
 
 def test_systems_are_listed_and_combined(embedded: Path, probed: dict) -> None:
