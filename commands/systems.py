@@ -130,6 +130,10 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
     for warning in board.warnings:
         say(f"note: {warning}")
     if not as_json:
+        if board.partial is not None:
+            click.echo(f"recommended: {board.best} ({board.partial})")
+            say(f"then: {NAME} embed {task}")
+            return
         click.echo(f"recommended: {board.best}")
         say(f"then: {NAME} submit {task} --system {board.best} -o answers.csv")
 

@@ -37,12 +37,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Lines sorted by macro-F1; `best` is the recommended system, `warnings` say why."""
+    """Lines sorted by macro-F1; `best` is the recommended system, `warnings` say why.
+
+    `partial` says, where it is not None, how few of the task's rows all this is about.
+    """
 
     lines: list[Line]
     best: str
     warnings: list[str]
     seconds: float
+    partial: str | None = None
 
     def record(self) -> dict[str, Any]:
         """The form that `--json` promises."""
@@ -51,6 +55,7 @@ class Leaderboard:
             "best": self.best,
             "warnings": self.warnings,
             "seconds": round(self.seconds, 3),
+            **({} if self.partial is None else {"partial": self.partial}),
         }
 
 
@@ -88,7 +93,8 @@ def leaderboard(
     if choice.pick != choice.first:
         said.append(_reason(choice, systems, caution))
     lines.sort(key=lambda line: -line.macro_f1)
-    return Leaderboard(lines, systems[choice.pick].system, said, seconds)
+    partial = systems[0].origin.get("partial")
+    return Leaderboard(lines, systems[choice.pick].system, said, seconds, partial)
 
 
 def picks(systems: Sequence[Predictions], caution: float = 1.0) -> np.ndarray:
@@ -245,7 +251,7 @@ def _selected(systems: Sequence[Predictions], contest: _Contest, naive: float) -
     low, high = _interval(first, chosen)
     return Line(
         system=SELECTED,
-        features="",
+        features=str(first.origin.get("partial", "")),
         macro_f1=float(np.mean(of_repeat)),
         low=low,
         high=high,

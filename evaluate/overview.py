@@ -68,6 +68,9 @@ def out_of_date(run: Run, dataset: Dataset) -> list[str]:
     if not isinstance(then, Mapping):
         return ["the version of archiveprobe"]
     changed = differing_parts(then, dataset) + _other_caches(record, dataset)
+    if "partial" in then and dataset.partial is None and "rows" not in changed:
+        # Rows to predict were left out; its figures say so, and so do those of its ensembles.
+        changed.insert(0, "rows")
     if any(str(name).endswith(_TEXT) for name in _mapping(record.get("sources"))):
         changed += ["texts"] if then.get("texts") != dataset.parts["texts"] else []
     if record.get("kind") == "finetune":
