@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from embed.backbones import resolve, text_tower
+from embed.backbones import Backbone, resolve, text_tower
 from embed.device import check_device, default_device
 from embed.job import Job, Notify, Settings
 from embed.layers import check_layers
@@ -14,7 +14,7 @@ from task.config import Task
 from task.manifest import Entry, scan
 from task.missing import report_missing
 from task.rows import Row, read_rows
-from task.snapshot import check_work_folder
+from task.snapshot import own_snapshot
 from task.texts import texts
 
 
@@ -86,7 +86,7 @@ def plan(
     check_device(device)
     check_precision(options.precision, device)
     rows = read_rows(task, notify=notify)
-    check_work_folder(task)
+    before = own_snapshot(task)
     with progress("reading", len(rows)) as advance:
         entries = scan(task, rows, rehash=options.rehash, on_hashed=advance, notify=notify)
     report_missing(task, entries, notify)
@@ -94,14 +94,19 @@ def plan(
     lane = ThreadPoolExecutor(1, "forward")
     wordings = texts(task, rows)
     towers = [text_tower(backbone) for backbone in backbones] if wordings else []
+
+    def job(backbone: Backbone) -> Job:
+        in_use = before.cache(task.asks(backbone.name, backbone.tower))
+        return Job(task, backbone, settings, notify, lane, in_use)
+
     return Plan(
         task,
         rows,
         entries,
-        [Job(task, backbone, settings, notify, lane) for backbone in backbones],
+        [job(backbone) for backbone in backbones],
         device,
         wordings,
-        [Job(task, tower, settings, notify, lane) for tower in towers if tower],
+        [job(tower) for tower in towers if tower],
     )
 
 

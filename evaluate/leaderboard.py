@@ -185,7 +185,8 @@ class _Contest:
         moved = self._macro_f1(used)
         scores = moved[:, 0]
         first = int(scores.argmax())
-        error = (moved[first, 1:] - moved[:, 1:]).std(1)
+        # A resample may miss all these rows, where they are few groups.
+        error = np.nanstd(moved[first, 1:] - moved[:, 1:], 1)
         close = scores[first] - scores <= self.caution * error + 1e-12
         order = np.lexsort((-scores, self.complexity))
         pick = int(next(at for at in order if close[at]))

@@ -7,6 +7,7 @@ from typing import Any
 
 from cache.errors import CacheError
 from cache.spec import CacheRecord
+from evaluate.caches import asked_of
 from evaluate.dataset import Dataset, differing_parts, survey_dataset
 from evaluate.predictions import Predictions
 from evaluate.runs import PREDICTIONS, Run, load_run, systems
@@ -84,9 +85,13 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _other_caches(record: Mapping[str, Any], dataset: Dataset) -> list[str]:
-    in_use = {one.fingerprint for one in dataset.snapshot.caches}
-    sources = _mapping(record.get("sources"))
-    return [f"the cache of {name}" for name, digest in sources.items() if digest not in in_use]
+    """Caches in use for what the task asks now, of views and layers, are what counts."""
+    changed = []
+    for name, digest in _mapping(record.get("sources")).items():
+        in_use = dataset.snapshot.cache(asked_of(dataset.task, str(name)))
+        if in_use is None or in_use.fingerprint != digest:
+            changed.append(f"the cache of {name}")
+    return changed
 
 
 def _other_start(record: Mapping[str, Any], dataset: Dataset) -> list[str]:

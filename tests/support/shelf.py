@@ -69,6 +69,14 @@ def near(content: bytes, step: int = 1) -> bytes:
     return _png(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
 
 
+def drifted(content: bytes, seed: int) -> bytes:
+    """Another image that a hash may or may not take for a near-duplicate: it is half way there."""
+    pixels = np.asarray(Image.open(io.BytesIO(content))).astype(np.int64)
+    coarse = np.random.default_rng(seed).integers(-40, 41, (3, 4, 1))
+    moved = np.kron(coarse, np.ones((12, 12, 1), np.int64))
+    return _png(Image.fromarray((pixels + moved).clip(0, 255).astype(np.uint8)))
+
+
 def _png(drawn: Image.Image) -> bytes:
     out = io.BytesIO()
     drawn.save(out, "PNG")
@@ -249,10 +257,18 @@ class Shelf:
         other.embed()
         return other
 
+    def places(self) -> dict[str, tuple[str, str]]:
+        """The group and the fold of every placed row, as folds.csv has them."""
+        file = self.work / "folds.csv"
+        if not file.exists():
+            return {}
+        with file.open(newline="") as stream:
+            read = csv.DictReader(stream)
+            return {cells["id"]: (cells["group"], cells["repeat0"]) for cells in read}
+
     def fold_of(self) -> dict[str, str]:
-        """The fold of every placed row, as folds.csv has it."""
-        with (self.work / "folds.csv").open(newline="") as stream:
-            return {cells["id"]: cells["repeat0"] for cells in csv.DictReader(stream)}
+        """The fold of every placed row."""
+        return {name: fold for name, (_, fold) in self.places().items()}
 
     def digests(self) -> dict[str, str]:
         """The digest of every row's image, as the manifest has it."""
@@ -338,6 +354,7 @@ __all__ = [
     "LABELS",
     "Line",
     "Shelf",
+    "drifted",
     "image",
     "killed_embed",
     "near",
