@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
-from shelf import LABELS, Shelf, drifted, image, killed_embed, near, plain, weighed_bench
+from shelf import LABELS, Shelf, drifted, image, killed_embed, near, weighed_bench
 
 from cache.errors import CacheError
 from embed.inventory import verify_all
