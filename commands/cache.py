@@ -77,7 +77,8 @@ def export(
     from embed.inventory import export_task
 
     done = export_task(load(task), file, backbones, overwrite=overwrite, partial=partial)
-    click.echo(f"{done.rows} rows in {file}")
+    about = "" if done.partial is None else f" ({done.partial})"
+    click.echo(f"{done.rows} rows in {file}{about}")
     for remark in done.remarks:
         say(remark)
 

@@ -131,6 +131,10 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
         say(f"note: {warning}")
     if not as_json:
         say(f"the 95 % intervals rest on {board.lines[0].groups} independent groups of rows")
+        if board.partial is not None:
+            click.echo(f"recommended: {board.best} ({board.partial})")
+            say(f"then: {NAME} embed {task}")
+            return
         click.echo(f"recommended: {board.best}")
         say(f"then: {NAME} submit {task} --system {board.best} -o answers.csv")
 

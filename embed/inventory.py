@@ -51,10 +51,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Exported:
-    """Rows written, and what their reader should know, a sentence each."""
+    """Rows written, and what their reader should know, a sentence each.
+
+    `partial` says, where it is not None, how few of them embed has come to.
+    """
 
     rows: int
     remarks: list[str]
+    partial: str | None = None
 
 
 def cache_root(task: Task) -> Path:
@@ -200,22 +204,31 @@ def export_task(
         for name in backbones or task.embed.backbones
     }
     lacking = _lacking(readers, usable)
+    said = [f"{len(them)} images have no embedding by {name} yet" for name, them in lacking.items()]
     if lacking and not partial:
-        raise InputError(f"{'; '.join(lacking)}: run `archiveprobe embed {task.file}`")
+        raise InputError(f"{'; '.join(said)}: run `archiveprobe embed {task.file}`")
     export(target, columns, keys, readers, overwrite=overwrite)
     changed = sum(_has_changed(task, row, entry) for row, entry in zip(rows, entries, strict=True))
-    return Exported(len(rows), [*lacking, *_remarks(task, readers, len(waiting), changed)])
+    without = set().union(*lacking.values())
+    done = sum(
+        row.id not in waiting and key not in without for row, key in zip(rows, keys, strict=True)
+    )
+    return Exported(
+        len(rows),
+        [*(f"partial: {one}" for one in said), *_remarks(task, readers, len(waiting), changed)],
+        f"partial: {done} of {len(rows)} rows" if waiting or lacking else None,
+    )
 
 
-def _lacking(readers: dict[str, Reader], keys: list[bytes | None]) -> list[str]:
-    """Which caches lack rows that were decoded, and are not known to have no embedding."""
-    counts = {
-        name: len({key for key in keys if key} - (reader.keys | reader.failures.keys()))
-        for name, reader in readers.items()
+def _lacking(readers: dict[str, Reader], keys: list[bytes | None]) -> dict[str, set[bytes | None]]:
+    """The rows that were decoded, and that a cache lacks, by the name of its backbone.
+
+    Those that are known to have no embedding do not count.
+    """
+    lacking = {
+        name: set(keys) - reader.keys - reader.failures.keys() for name, reader in readers.items()
     }
-    return [
-        f"{count} images have no embedding by {name} yet" for name, count in counts.items() if count
-    ]
+    return {name: them for name, them in lacking.items() if them}
 
 
 def _has_changed(task: Task, row: Row, entry: Entry) -> bool:

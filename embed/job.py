@@ -23,6 +23,7 @@ from embed.passes import Passes, Rows
 from embed.preprocess import Geometry, geometry_of
 from embed.views import TEXT, Rendered, View, view_set
 from task.config import Task
+from task.snapshot import CacheInUse
 
 Notify = Callable[[str], None]
 # On a CPU every core has a batch of its own.
@@ -54,11 +55,18 @@ def views_of(task: Task, backbone: Backbone) -> tuple[View, ...]:
 class Job:
     """The work of one backbone in one run; a context manager whose end commits what is done.
 
-    Forward passes run in `lane`, which the jobs of a run share.
+    Forward passes run in `lane`, which the jobs of a run share. `in_use` is the cache that the last
+    run used.
     """
 
     def __init__(
-        self, task: Task, backbone: Backbone, settings: Settings, notify: Notify, lane: Lane
+        self,
+        task: Task,
+        backbone: Backbone,
+        settings: Settings,
+        notify: Notify,
+        lane: Lane,
+        in_use: CacheInUse | None = None,
     ) -> None:
         self.backbone = backbone
         self.views = views_of(task, backbone)
@@ -71,6 +79,7 @@ class Job:
         self._root = task.work / "cache"
         self._encoder: Encoder | None = None
         self._writer: Writer | None = None
+        self._used = in_use.fingerprint if in_use else None
         self._reader = self._find()
         self._batches = Batches(settings.batch, self._notify)
         self._rejected: dict[bytes, tuple[str, str]] = {}
@@ -125,7 +134,11 @@ class Job:
         return [key for key in keys if bytes.fromhex(key) not in settled]
 
     def _find(self) -> Reader | None:
-        """The fullest sound cache that the request alone leads to, without loading weights."""
+        """The sound cache that the request alone leads to, without loading weights.
+
+        Where there are several, of other precisions or of weights that were replaced behind an
+        equal date, it is the one in use, else the fullest.
+        """
         if self._settings.rehash and self.backbone.weights not in (PRETRAINED, RANDOM):
             # The request knows the weights by size and date only.
             return None
@@ -139,6 +152,8 @@ class Job:
             except CacheError:
                 # Opening it for writing, which follows since its rows are missing, mends it.
                 continue
+            if record.digest == self._used:
+                return reader
             best = reader if best is None or reader.rows > best.rows else best
         return best
 
@@ -179,7 +194,7 @@ class Job:
     def _fitting_cache(self, encoder: Encoder) -> CacheRecord | None:
         """The cache whose fingerprint this encoder has; says why the nearest other has not."""
         found = find_caches(self._root, self.backbone.cache)
-        found.sort(key=lambda record: record.folder != self.folder)
+        found.sort(key=lambda one: (one.folder != self.folder, one.digest != self._used))
         nearest: tuple[str, list[tuple[str, Any, Any]]] | None = None
         for record in found:
             wanted = self._asked

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from embed.backbones import resolve, text_tower
+from embed.backbones import Backbone, resolve, text_tower
 from embed.device import check_device, default_device
 from embed.job import Job, Notify, Settings
 from embed.lane import Lane
@@ -14,7 +14,7 @@ from task.config import Task
 from task.manifest import Entry, scan
 from task.missing import report_missing
 from task.rows import Row, read_rows
-from task.snapshot import check_work_folder
+from task.snapshot import own_snapshot
 from task.texts import texts
 
 
@@ -87,21 +87,26 @@ def plan(
     check_precision(options.precision, device)
     lane = Lane(device)
     rows = read_rows(task, notify=notify)
-    check_work_folder(task)
+    before = own_snapshot(task)
     with progress("reading", len(rows)) as advance:
         entries = scan(task, rows, rehash=options.rehash, on_hashed=advance, notify=notify)
     report_missing(task, entries, notify)
     settings = Settings(options.precision, device, options.batch_size, options.rehash)
     wordings = texts(task, rows)
     towers = [text_tower(backbone) for backbone in backbones] if wordings else []
+
+    def job(backbone: Backbone) -> Job:
+        in_use = before.cache(task.asks(backbone.name, backbone.tower))
+        return Job(task, backbone, settings, notify, lane, in_use)
+
     return Plan(
         task,
         rows,
         entries,
-        [Job(task, backbone, settings, notify, lane) for backbone in backbones],
+        [job(backbone) for backbone in backbones],
         device,
         wordings,
-        [Job(task, tower, settings, notify, lane) for tower in towers if tower],
+        [job(tower) for tower in towers if tower],
     )
 
 

@@ -57,7 +57,7 @@ def origin(record: Mapping[str, Any]) -> dict[str, Any]:
     carried = {name: record[name] for name in _CARRIED}
     partial = record["snapshot"].get("partial")
     if partial is not None:
-        carried["features"] = f"{record['features']} ({partial})"
+        carried |= {"features": f"{record['features']} ({partial})", "partial": partial}
     return carried
 
 

@@ -38,12 +38,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Lines sorted by macro-F1; `best` is the recommended system, `warnings` say why."""
+    """Lines sorted by macro-F1; `best` is the recommended system, `warnings` say why.
+
+    `partial` says, where it is not None, how few of the task's rows all this is about.
+    """
 
     lines: list[Line]
     best: str
     warnings: list[str]
     seconds: float
+    partial: str | None = None
 
     def record(self) -> dict[str, Any]:
         """The form that `--json` promises."""
@@ -52,6 +56,7 @@ class Leaderboard:
             "best": self.best,
             "warnings": self.warnings,
             "seconds": round(self.seconds, 3),
+            **({} if self.partial is None else {"partial": self.partial}),
         }
 
 
@@ -89,7 +94,8 @@ def leaderboard(
         said.append(_reason(choice, systems, caution))
     said += _few_groups(systems[0].groups)
     lines.sort(key=lambda line: -line.macro_f1)
-    return Leaderboard(lines, systems[choice.pick].system, said, seconds)
+    partial = systems[0].origin.get("partial")
+    return Leaderboard(lines, systems[choice.pick].system, said, seconds, partial)
 
 
 def _few_groups(groups: np.ndarray) -> list[str]:
@@ -177,7 +183,7 @@ def _selected(systems: Sequence[Predictions], contest: Contest, lines: Sequence[
     figure = float(np.clip(found.scored - found.leak + found.shift, 0, 1))
     return Line(
         system=SELECTED,
-        features="",
+        features=str(systems[0].origin.get("partial", "")),
         macro_f1=figure,
         low=float(np.clip(found.scored - found.leak + low, 0, figure)),
         high=float(np.clip(found.scored + high, figure, 1)),

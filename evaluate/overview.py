@@ -7,6 +7,7 @@ from typing import Any
 
 from cache.errors import CacheError
 from cache.spec import CacheRecord
+from evaluate.caches import asked_of
 from evaluate.dataset import Dataset, differing_parts, survey_dataset
 from evaluate.predictions import Predictions
 from evaluate.runs import PREDICTIONS, Run, load_run, systems
@@ -68,6 +69,9 @@ def out_of_date(run: Run, dataset: Dataset) -> list[str]:
     if not isinstance(then, Mapping):
         return ["the version of archiveprobe"]
     changed = differing_parts(then, dataset) + _other_caches(record, dataset)
+    if "partial" in then and dataset.partial is None and "rows" not in changed:
+        # Rows to predict were left out; its figures say so, and so do those of its ensembles.
+        changed.insert(0, "rows")
     if any(str(name).endswith(_TEXT) for name in _mapping(record.get("sources"))):
         changed += ["texts"] if then.get("texts") != dataset.parts["texts"] else []
     if record.get("kind") == "finetune":
@@ -81,9 +85,13 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _other_caches(record: Mapping[str, Any], dataset: Dataset) -> list[str]:
-    in_use = {one.fingerprint for one in dataset.snapshot.caches}
-    sources = _mapping(record.get("sources"))
-    return [f"the cache of {name}" for name, digest in sources.items() if digest not in in_use]
+    """Caches in use for what the task asks now, of views and layers, are what counts."""
+    changed = []
+    for name, digest in _mapping(record.get("sources")).items():
+        in_use = dataset.snapshot.cache(asked_of(dataset.task, str(name)))
+        if in_use is None or in_use.fingerprint != digest:
+            changed.append(f"the cache of {name}")
+    return changed
 
 
 def _other_start(record: Mapping[str, Any], dataset: Dataset) -> list[str]:

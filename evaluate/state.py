@@ -51,7 +51,8 @@ class State:
         lacking: set[bytes] = set()
         for name in dict.fromkeys(self.task.embed.backbones):
             in_use = self.snapshot.cache(self.task.asks(name))
-            if in_use is not None and in_use.folder and not in_use.finished:
+            # Also one that was finished: a later run may have been for other backbones only.
+            if in_use is not None and in_use.folder:
                 lacking |= keys.keys() - committed_keys(self.task, in_use)
         return {
             row.id

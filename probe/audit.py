@@ -69,8 +69,11 @@ class Audit:
 
     def lines(self) -> list[dict[str, Any]]:
         """A table for people: what was looked for, what was found, and what it is about."""
-        return [*self._duplicate_lines(), self._label_line(), *map(_shortcut_line, self.shortcuts),
-                self._shift_line()]  # fmt: skip
+        lines = [*self._duplicate_lines(), self._label_line(), *map(_shortcut_line, self.shortcuts),
+                 self._shift_line()]  # fmt: skip
+        if self.partial is None:
+            return lines
+        return [{**line, "about": f"{line['about']} ({self.partial})"} for line in lines]
 
     def _duplicate_lines(self) -> list[dict[str, Any]]:
         counts = {
@@ -133,7 +136,7 @@ def run_audit(
         _check_regroupable(dataset)
     backbones = list(cached_backbones(dataset, notify))
     rows = gather(dataset)
-    warnings: list[str] = []
+    warnings = [] if dataset.partial is None else [f"{dataset.partial}, the others wait for embed"]
     with nullcontext(lambda: None) if progress is None else progress("auditing", _STEPS) as advance:
         embeddings = unit_embeddings(dataset, backbones, np.arange(len(rows)))
         duplicates = find_duplicates(rows, embeddings)

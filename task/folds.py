@@ -108,19 +108,21 @@ def regroup(
 
     What folds.group asks for stays together as well. Rows that left the table move with their
     group, where it is still there. False, and nothing written, where the groups are those of the
-    folds already.
+    folds already, and none of them lies in several.
 
     Raises:
         InputError: too few labelled rows or groups for the folds, or a damaged file.
     """
-    old = ensure_folds(task, rows, entries).placed
+    known = ensure_folds(task, rows, entries)
+    old = known.placed
     places = [at for at, row in enumerate(rows) if row.label is not None]
     labelled = [(rows[at], entries[at]) for at in places]
     joined = _joined(_group_names(task, labelled), [groups[at] for at in places])
     first: dict[int, str] = {}
     names = [first.setdefault(n, row.id) for n, (row, _) in zip(joined, labelled, strict=True)]
     before = [old[row.id].group for row, _ in labelled]
-    if len(set(zip(before, names, strict=True))) == len(set(before)) == len(set(names)):
+    same = len(set(zip(before, names, strict=True))) == len(set(before)) == len(set(names))
+    if same and not known.spanning:
         return False
     _check_groups(task, set(names))
     new = _extend(task, labelled, names, {}).placed

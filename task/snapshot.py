@@ -146,23 +146,19 @@ def update_snapshot(task: Task, change: Callable[[Snapshot], Snapshot]) -> Snaps
     """
     task.work.mkdir(parents=True, exist_ok=True)
     with _one_writer(task.work):
-        new = replace(change(_or_new(task)), task=task.file.name)
+        new = replace(change(own_snapshot(task)), task=task.file.name)
         caches = [asdict(one) for one in new.caches]
         record = {"format": FORMAT, **asdict(new), "caches": caches}
         write_sealed(snapshot_file(task), record)
     return new
 
 
-def check_work_folder(task: Task) -> None:
-    """Check that the work folder is this task's, or free.
+def own_snapshot(task: Task) -> Snapshot:
+    """Read the snapshot for `embed`, which writes it anew; an empty one where it is damaged.
 
     Raises:
-        InputError: it belongs to another task file of the folder.
+        InputError: the work folder belongs to another task file.
     """
-    _check_owner(task, _or_new(task))
-
-
-def _or_new(task: Task) -> Snapshot:
     new = Snapshot(task.file.name)
     try:
         record = read_sealed(snapshot_file(task))

@@ -200,7 +200,8 @@ def test_rows_that_were_decoded_but_not_embedded_are_counted(archive, bench, tmp
     file, task = tmp_path / "all.h5", archive.task()
     fault_of(lambda: export_task(task, file), "1 images have no embedding by resnet18", "embed")
     done = export_task(task, file, partial=True)
-    assert done.remarks == ["1 images have no embedding by resnet18 yet"]
+    assert done.remarks == ["partial: 1 images have no embedding by resnet18 yet"]
+    assert done.partial == "partial: 3 of 4 rows"
 
 
 def test_an_export_says_that_weights_have_changed(archive, bench) -> None:

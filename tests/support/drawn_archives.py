@@ -158,6 +158,8 @@ GEOMETRIES = {"resnet50": Geometry(48, 48)}
 class Bench:
     """Runs the pipeline in this process, with counting encoders, and remembers what was said."""
 
+    kind: type[CountingEncoder] = CountingEncoder
+
     def __init__(self) -> None:
         self.encoders: dict[str, CountingEncoder] = {}
         self.settings: dict[str, Any] = {}
@@ -171,7 +173,7 @@ class Bench:
             preprocess = from_override(backbone.preprocess)
         file = Path(backbone.weights)
         weights = file.read_text() if file.is_file() else backbone.described
-        encoder = CountingEncoder(backbone.name, preprocess, weights)
+        encoder = self.kind(backbone.name, preprocess, weights)
         encoder.random_weights = backbone.weights == "random"
         for name, value in self.settings.items():
             setattr(encoder, name, value)
