@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from snapshots import current_cache
 
 from cache.store import Reader
-from embed.inventory import current_cache
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the limit is Linux's (RLIMIT_DATA)"
