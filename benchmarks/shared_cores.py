@@ -10,8 +10,8 @@ take turns, and every repeat gives a ratio of times to those alone; the figure i
 other programs took meanwhile is said too: where the machine is not otherwise at rest, every figure
 is too large. Takes about six minutes on two cores.
 
-Loops and embed are started in this process's session, hence weigh the same to the scheduler, also
-where Linux groups processes by session.
+Every loop is a session of its own, as other people's programs are: where Linux shares out the cores
+by session first, one loop then weighs as much as all of embed, so that the target is a hard one.
 """
 
 import os
@@ -106,7 +106,7 @@ def embed(task: Path, loops: int) -> Run:
 def busy_loops(count: int) -> Iterator[list[float]]:
     """Processes that never rest; the processor time of each, once they have ended."""
     spent: list[float] = []
-    loops = [subprocess.Popen(LOOP) for _ in range(count)]
+    loops = [subprocess.Popen(LOOP, start_new_session=True) for _ in range(count)]
     try:
         yield spent
     finally:
