@@ -10,8 +10,8 @@ take turns, and every repeat gives a ratio of times to those alone; the figure i
 other programs took meanwhile is said too: where the machine is not otherwise at rest, every figure
 is too large. Takes about six minutes on two cores.
 
-Loops and embed are started in this process's session, hence weigh the same to the scheduler, also
-where Linux groups processes by session.
+Every loop is a session of its own, as other people's programs are: where Linux shares out the cores
+by session first, one loop then weighs as much as all of embed, so that the target is a hard one.
 """
 
 import os
@@ -26,10 +26,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from common import COMMAND, ROOT, Figure, arguments, at_most, cores, load, report
+from common import COMMAND, ROOT, Figure, arguments, at_most, load, report
 from drawn import draw_photographs
 from drawn import write_task as write_drawn_task
 from real_photographs import PHOTOGRAPHS, write_task
+
+from task.cores import usable_cores
 
 # Over its share.
 LIMIT = 1.3
@@ -70,7 +72,7 @@ def tasks(folder: Path, photographs: int, network: str) -> Iterator[tuple[str, P
     else:
         print(f"left out: two MobileNets, which need the photographs in {PHOTOGRAPHS}")
     draw_photographs(folder / "drawn" / "images", "JPEG", photographs)
-    yield network, write_drawn_task(folder / "drawn", [network], "center") / "task.toml"
+    yield network, write_drawn_task(folder / "drawn", [network], "center")
 
 
 def measured(task: Path, busy: Sequence[int], repeats: int) -> Iterator[dict[int, Run]]:
@@ -106,7 +108,7 @@ def embed(task: Path, loops: int) -> Run:
 def busy_loops(count: int) -> Iterator[list[float]]:
     """Processes that never rest; the processor time of each, once they have ended."""
     spent: list[float] = []
-    loops = [subprocess.Popen(LOOP) for _ in range(count)]
+    loops = [subprocess.Popen(LOOP, start_new_session=True) for _ in range(count)]
     try:
         yield spent
     finally:
@@ -129,7 +131,7 @@ def busy_seconds() -> float:
 
 def described(what: str, rounds: Sequence[dict[int, Run]], busy: Sequence[int]) -> Iterator[Figure]:
     """The figures of one task."""
-    usable = cores()
+    usable = usable_cores()
     yield Figure(f"{what}, alone", median([runs[0].wall for runs in rounds]), "s")
     yield Figure(f"{what}, processor time alone", median([runs[0].cpu for runs in rounds]), "s")
     for loops in busy:
