@@ -25,7 +25,7 @@ from task.config import Task
 from task.cut import balanced_cut
 from task.duplicates import near_duplicate_groups
 from task.errors import InputError
-from task.files import write_whole
+from task.files import read_ordinary, write_whole
 from task.manifest import Entry
 from task.rows import Row
 from task.table import long_cells
@@ -238,6 +238,8 @@ def _homes(
     return home
 
 
+_LARGEST = 1 << 34
+_REMEDY = "restore it from a copy, or delete it and run every system again"
 _CUT = re.compile(r"(\d+) folds, (\d+) repeats, seed (\d+), group (.*)", re.DOTALL)
 
 
@@ -262,9 +264,11 @@ def _columns(task: Task) -> list[str]:
 def _read(task: Task) -> dict[str, Placed]:
     file = folds_file(task)
     try:
-        content = file.read_bytes()
+        content = read_ordinary(file, _LARGEST)
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise InputError(f"cannot read {file} ({error.strerror}): {_REMEDY}") from None
     # StringIO would take four bytes for every character of a file that is nearly all ASCII.
     reader = csv.DictReader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""), strict=True)
     placed: dict[str, Placed] = {}
@@ -283,7 +287,7 @@ def _read(task: Task) -> dict[str, Placed]:
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{file} is damaged or was edited (read up to line {reader.line_num}: {error}): "
-            "restore it from a copy, or delete it and run every system again"
+            f"{_REMEDY}"
         ) from None
     return placed
 
