@@ -239,6 +239,7 @@ def _homes(
     return home
 
 
+_REMEDY = "restore it from a copy, or delete it and run every system again"
 _CUT = re.compile(r"(\d+) folds, (\d+) repeats, seed (\d+), group (.*)", re.DOTALL)
 
 
@@ -266,6 +267,8 @@ def _read(task: Task) -> dict[str, Placed]:
         content = read_ordinary(file, PRODUCT_BYTES)
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise InputError(f"cannot read {file} ({error.strerror}): {_REMEDY}") from None
     # StringIO would take four bytes for every character of a file that is nearly all ASCII.
     reader = csv.DictReader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""), strict=True)
     placed: dict[str, Placed] = {}
@@ -284,7 +287,7 @@ def _read(task: Task) -> dict[str, Placed]:
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{file} is damaged or was edited (read up to line {reader.line_num}: {error}): "
-            "restore it from a copy, or delete it and run every system again"
+            f"{_REMEDY}"
         ) from None
     return placed
 

@@ -194,6 +194,9 @@ def scan(
 
     Entries come in the order of the rows. A file that cannot be read gets a rejection. Where the
     manifest is damaged every file is looked at as if for the first time, and `notify` is told.
+
+    Raises:
+        InputError: not one of the images that were seen before is there.
     """
     try:
         known, _ = read_manifest_with_digest(task, decoder=DECODER)
@@ -221,7 +224,20 @@ def scan(
     parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(lambda part: [look(row) for row in part], parts)
-        return [entry for entries in found for entry in entries]
+        entries = [entry for some in found for entry in some]
+    _check_there(task, by_path, entries)
+    return entries
+
+
+def _check_there(task: Task, known: Mapping[str, Entry], entries: Iterable[Entry]) -> None:
+    """Where every known image is gone at once, it is the folder that is not here."""
+    before = [entry for entry in entries if entry.path in known and known[entry.path].digest]
+    if before and all(entry.status == "missing_file" for entry in before):
+        raise InputError(
+            f"not one of the {len(before)} images that embed has seen is there, the first is "
+            f"{task.root / before[0].path}: bring them back, or correct images.root in "
+            f"{task.file}; if they are gone for good, delete {manifest_file(task)}"
+        )
 
 
 def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) -> Entry:

@@ -100,7 +100,11 @@ class Trial(RuleBasedStateMachine):
 
     def state(self) -> tuple[Any, ...]:
         """What a system learns from: rows, labels, images, folds with groups, and the weights."""
-        digests, labels = self.shelf.digests(), self.shelf.labels
+        labels = self.shelf.labels
+        try:
+            digests = self.shelf.digests()
+        except InputError:
+            return ("damaged",)
         rows = [(name, labels[name], digests.get(name)) for name in self.shelf.lines
                 if name in labels]  # fmt: skip
         places = self.shelf.places()
