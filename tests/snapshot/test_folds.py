@@ -100,13 +100,13 @@ def test_an_image_that_links_two_groups_in_different_folds(shelf: Shelf) -> None
     else:
         raise AssertionError("one and the other are never parted")
     assert "span" not in shelf.bench.text()
-    assert shelf.probe()["warnings"] == []
+    assert not any("span" in warning for warning in shelf.probe()["warnings"])
     shelf.put("middle.png", "destroyed", middle)
     shelf.embed()
     said = "1 near-duplicate groups span several folds"
     command = f"run `archiveprobe audit {shelf.task.file} --apply`"
     assert said in shelf.bench.text() and command in shelf.bench.text()
-    [warning] = shelf.probe()["warnings"]
+    [warning] = [one for one in shelf.probe()["warnings"] if "span" in one]
     assert said in warning and command in warning
     # Nothing new, and said again all the same.
     shelf.embed()
@@ -115,4 +115,4 @@ def test_an_image_that_links_two_groups_in_different_folds(shelf: Shelf) -> None
     assert straddling(shelf, {"one.png": "middle.png", "other.png": "middle.png"}) == []
     shelf.embed()
     assert "span" not in shelf.bench.text()
-    assert shelf.probe()["warnings"] == []
+    assert not any("span" in warning for warning in shelf.probe()["warnings"])
