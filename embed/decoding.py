@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from embed.decoders import Call, DecoderDiedError, Decoders, DecoderTimeoutError
+from embed.decoder_process import Call
+from embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
 from embed.prepare import Order, Prepared, prepare
 from embed.slots import PrepareInto, Slot, Slots, shared_slots, slot_bytes
 from task.cores import usable_cores

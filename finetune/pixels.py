@@ -17,7 +17,8 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from embed.decoders import Call, DecoderDiedError, Decoders, DecoderTimeoutError
+from embed.decoder_process import Call
+from embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
 from embed.preprocess import Geometry
 from embed.views import RESAMPLING, Rendered, View, render
 from finetune.pool import Place, Pool

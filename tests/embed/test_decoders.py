@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from embed import decoder_process
 from embed import decoders as module
 from embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
 from task.errors import InputError
@@ -172,7 +173,7 @@ def unable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> Cal
 def test_processes_that_cannot_start_end_the_run_in_one_line(
     tmp_path, monkeypatch, capfd, program, reason
 ) -> None:
-    monkeypatch.setattr(module, "START_SECONDS", 0.7)
+    monkeypatch.setattr(decoder_process, "START_SECONDS", 0.7)
     work = unable(tmp_path, monkeypatch, program)
     with Decoders(work, 2, seconds=30) as decoders:
         calls = [decoders.ask() for _ in range(5)]
@@ -188,7 +189,7 @@ def test_without_room_for_a_process_the_run_ends_in_one_line(work, monkeypatch) 
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(module.subprocess, "Popen", refuse)
+    monkeypatch.setattr(decoder_process.subprocess, "Popen", refuse)
     with (
         Decoders(work, 1, seconds=30) as decoders,
         pytest.raises(InputError, match=r"temporarily unavailable.*--workers 0"),

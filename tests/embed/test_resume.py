@@ -119,7 +119,8 @@ def test_decoder_processes_do_not_outlive_a_killed_run(archive) -> None:
     process = start(task, workers=1)
     while process.poll() is None and not list(task.work.glob("cache/*/shards/*.h5")):
         time.sleep(0.01)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    tasks = Path(f"/proc/{process.pid}/task").iterdir()
+    children = [child for task in tasks for child in (task / "children").read_text().split()]
     process.kill()
     process.wait(timeout=60)
     assert children
