@@ -50,6 +50,7 @@ bench: setup ## measure accuracy, speed, memory and the cache against their targ
 	$(RUN)/python benchmarks/cache_rates.py
 	$(RUN)/python benchmarks/memory_growth.py
 	$(RUN)/python benchmarks/embed_speed.py
+	$(RUN)/python benchmarks/shared_cores.py
 	$(RUN)/python benchmarks/peer_loop.py
 	$(RUN)/python benchmarks/evaluate_speed.py
 	$(RUN)/python benchmarks/probe_speed.py

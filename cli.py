@@ -1,9 +1,17 @@
 """The command line: one group; its commands stand in commands/ and load what they need."""
 
-import click
+import signal
 
-from commands import answers, archive, cache, finetuning, listing, systems
-from commands.terminal import NAME, Commands, example
+from commands.stopping import end_at_once, end_with_any_parent
+
+end_with_any_parent()
+# Ctrl-C while the rest is imported ends the process; a traceback would tell nothing.
+_handler = end_at_once()
+
+import click  # noqa: E402
+
+from commands import answers, archive, cache, finetuning, listing, systems  # noqa: E402
+from commands.terminal import NAME, Commands, example  # noqa: E402
 
 _LIBRARIES = ("torch", "timm", "open_clip_torch", "numpy", "h5py", "scikit-learn", "pillow")
 
@@ -44,3 +52,7 @@ for command in (
     listing.listing,
 ):
     main.add_command(command)
+
+# Whoever imports this module keeps Ctrl-C as it was.
+if _handler is not None:
+    signal.signal(signal.SIGINT, _handler)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from commands.terminal import print_result
+from task.cores import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "from cli import main; main()"
@@ -66,7 +67,7 @@ def report(file: Path, figures: Sequence[Figure], load_before: float) -> None:
 
 def cores() -> int:
     """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def load() -> float:

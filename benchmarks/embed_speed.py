@@ -28,6 +28,7 @@ from common import Figure, arguments, at_most, cores, exactly, load, report, tim
 from drawn import LONG_NAMES, draw_photographs, write_task
 
 import embed.job
+import embed.plan
 import embed.prepare
 from embed.backbones import resolve
 from embed.batches import Batches
@@ -35,6 +36,7 @@ from embed.decoding import prepared
 from embed.encoder import Encoder
 from embed.encoders import make_encoder
 from embed.job import Job, Settings
+from embed.lane import Lane
 from embed.plan import Options
 from embed.prepare import Order, Prepared
 from embed.preprocess import geometry_of
@@ -101,7 +103,7 @@ def measured(folder: Path, network: str, how: Options, repeats: int) -> Iterator
     size = Settings(device=how.device, batch_size=how.batch_size).batch
     for number in range(repeats + 1):
         items, decode = decode_alone(task, encoder)
-        forward = forward_alone(encoder, items, size)
+        forward = forward_alone(encoder, items, size, how.device)
         seconds = embed_alone(task, precision, how)
         # The first round warms up: libraries, the device's kernels, the page cache.
         if number:
@@ -116,16 +118,25 @@ def decode_alone(task: Task, encoder: Encoder) -> tuple[list[Prepared], float]:
     return timed(lambda: list(prepared(pairs, order, workers=cores())))
 
 
-def forward_alone(encoder: Encoder, items: Iterable[Prepared], size: int) -> float:
-    """Seconds of the forward passes on pixels in memory, in the pipeline's batches."""
-    batches = Batches(size, lambda _: None)
-    seconds = 0.0
+def forward_alone(encoder: Encoder, items: Iterable[Prepared], size: int, device: str) -> float:
+    """Seconds of the forward passes on pixels in memory, in the pipeline's batches and threads."""
+    queue, full, lane = Batches(size, lambda _: None), [], Lane(device)
     for item in items:
         [rendered] = item.views.values()
-        batches.push(bytes.fromhex(item.digest), rendered)
-        if batches.full:
-            seconds += timed(lambda: list(batches.drain(encoder.encode)))[1]
-    return seconds + timed(lambda: list(batches.drain(encoder.encode)))[1]
+        queue.push(bytes.fromhex(item.digest), rendered)
+        if queue.full:
+            full.append(queue.take())
+
+    def compute(batch: Batches) -> int:
+        return len(list(batch.drain(encoder.encode)))
+
+    def forward() -> int:
+        passes = [lane.submit(compute, batch) for batch in [*full, queue.take()]]
+        return sum(done.result() for done in passes)
+
+    _, seconds = timed(forward)
+    lane.rest()
+    return seconds
 
 
 def embed_alone(task: Task, precision: str, how: Options) -> float:
@@ -202,10 +213,10 @@ def overlap_figure(folder: Path, form: str, how: Options, repeats: int) -> Figur
 
 
 def asleep(task: Task, sleeper: Sleeper, how: Options) -> float:
-    """Seconds of the whole stage with the sleeper, overlapped as on a GPU."""
+    """Seconds of the whole stage with the sleeper, one batch at a time as on a GPU."""
     with (
         mock.patch.object(embed.job, "make_encoder", lambda *_: sleeper),
-        mock.patch.object(Settings, "overlap", new=True),
+        mock.patch.object(embed.plan, "Lane", lambda _: Lane("cuda")),
     ):
         return embed_alone(task, "fp32", how)
 

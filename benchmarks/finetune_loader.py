@@ -43,7 +43,7 @@ from finetune.augment import Augmentation, rand_augment
 from finetune.lesson import Lesson
 from finetune.loader import Loader, PictureRows
 from finetune.model import Network, build_network
-from finetune.pixels import MEMORY_LIMIT, Pixels, Wanted, load_pixels, side_needed
+from finetune.pixels import MEMORY_LIMIT, Pixels, Wanted, load_pixels, side_kept
 from finetune.recipe import Recipe, load_recipe
 from finetune.settings import Augment, Model
 from finetune.split import Part
@@ -296,7 +296,7 @@ def training_figures(
 def wanted_of(recipe: Recipe, preprocess: Preprocess) -> Wanted:
     """What a run keeps of every picture."""
     geometry = preprocess.geometry
-    side = side_needed(geometry.size, recipe.augment.crop_scale[0])
+    side = side_kept(geometry.size, recipe.augment.crop_scale[0])
     return Wanted(side, geometry, view_set(recipe.predict.views))
 
 

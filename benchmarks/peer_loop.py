@@ -21,6 +21,7 @@ from embed import libraries
 from embed.backbones import Backbone
 from embed.encoders import make_encoder
 from embed.job import Settings
+from embed.lane import Lane
 from embed.preprocess import geometry_of
 
 LIMIT = 3.0
@@ -79,11 +80,14 @@ def decoded(count: int, device: str, repeats: int) -> list[Figure]:
     side = geometry_of(exact.preprocess).size
     crops = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     size, none = Settings(device=device).batch, np.zeros(count, bool)
+    lane = Lane(device)
 
     def ours() -> None:
-        for start in range(0, count, size):
-            part = slice(start, start + size)
-            fast.encode(crops[part], none[part])
+        parts = [slice(start, start + size) for start in range(0, count, size)]
+        passes = [lane.submit(fast.encode, crops[part], none[part]) for part in parts]
+        for done in passes:
+            done.result()
+        lane.rest()
 
     def theirs() -> None:
         with torch.no_grad():

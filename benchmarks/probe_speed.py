@@ -27,6 +27,7 @@ from threadpoolctl import threadpool_limits
 from cache.spec import folder_name
 from cache.store import Writer
 from evaluate.dataset import Dataset, Rows
+from evaluate.runs import load_run, systems
 from probe.base import Probe
 from probe.crossval import Held, cross_validate
 from probe.features import Choice, Features
@@ -202,8 +203,8 @@ def leaderboard(folder: Path) -> dict[str, Any]:
     task = load_task(folder)
     _, seconds = timed(lambda: run_probes(task, Options()))
     costs = {}
-    for file in sorted((task.work / "runs").glob("*/run.json")):
-        record = json.loads(file.read_text())
+    for system in systems(task):
+        record = load_run(task, system).record
         if record.get("kind") == "probe":
             costs[record["probe"]] = record["seconds"]
     return {"seconds": seconds, "costs": costs}

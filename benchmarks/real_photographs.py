@@ -43,8 +43,8 @@ name = "{model}"
 weights = {weights}
 arguments = {{ pad_type = "same" }}
 [backbone.{name}.preprocess]
-size = 224
-resize = 256
+size = {size}
+resize = {resize}
 mean = [0.5, 0.5, 0.5]
 std = [0.5, 0.5, 0.5]
 """
@@ -64,8 +64,8 @@ def main(words: list[str] | None = None) -> None:
     report(options.json, figures, before)
 
 
-def write_task(folder: Path, photographs: int | None) -> Path:
-    """A task.toml over the shared photographs, with the two shared networks."""
+def write_task(folder: Path, photographs: int | None, size: int = 224) -> Path:
+    """A task.toml over the shared photographs, with the two shared networks at a size in pixels."""
     lines = (PHOTOGRAPHS / "labels.csv").read_text().splitlines()
     kept = None if photographs is None else photographs + 1
     (folder / "labels.csv").write_text("\n".join(lines[:kept]) + "\n")
@@ -74,7 +74,9 @@ def write_task(folder: Path, photographs: int | None) -> Path:
     )
     for name, model in NETWORKS.items():
         weights = json.dumps(str(SHARED / "weights" / f"{model}.safetensors"))
-        text += BACKBONE.format(name=name, model=model, weights=weights)
+        # Shorter sides in the proportion that the networks were made with.
+        sides = {"size": size, "resize": round(size * 256 / 224)}
+        text += BACKBONE.format(name=name, model=model, weights=weights, **sides)
     (folder / "task.toml").write_text(text)
     return folder / "task.toml"
 

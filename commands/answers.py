@@ -21,6 +21,11 @@ def _output(what: str) -> Callable[[Function], Function]:
     )
 
 
+_spreadsheet_safe = click.option(
+    "--spreadsheet-safe", is_flag=True, help="Also a copy in which no cell is a formula."
+)
+
+
 @command("predict my/task.toml --system greedy --images new/photographs -o answers.csv")
 @task_argument
 @_system
@@ -28,6 +33,7 @@ def _output(what: str) -> Callable[[Function], Function]:
 @click.option(
     "--images", type=click.Path(path_type=Path), help="A folder of new pictures, in any state."
 )
+@_spreadsheet_safe
 @click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
 @click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")
@@ -57,7 +63,7 @@ def predict(
     help="Or a table of answers, as `finetune` without folds writes: id, label.",
 )
 @_output("file, in the form of the template or of submission.columns")
-@click.option("--spreadsheet-safe", is_flag=True, help="Also a copy in which no cell is a formula.")
+@_spreadsheet_safe
 @json_option
 def submit(
     task: Path,

@@ -130,6 +130,7 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
     for warning in board.warnings:
         say(f"note: {warning}")
     if not as_json:
+        say(f"the 95 % intervals rest on {board.lines[0].groups} independent groups of rows")
         if board.partial is not None:
             click.echo(f"recommended: {board.best} ({board.partial})")
             say(f"then: {NAME} embed {task}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cache.errors import CacheError
+from commands.limits import heed_memory_limit
+from commands.stopping import end_at_once, stoppable
 from task.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +23,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def task_argument(command: Function) -> Function:
     """The first argument of most commands."""
-    return click.argument("task", type=click.Path(path_type=Path))(command)
+    kind = click.Path(path_type=Path)
+    return click.argument("task", type=kind, callback=_ready_to_import)(command)
+
+
+def _ready_to_import(_: click.Context, __: click.Parameter, task: Path) -> Path:
+    heed_memory_limit()
+    return task
 
 
 def json_option(command: Function) -> Function:
@@ -43,6 +51,8 @@ class Commands(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **named: Any) -> Any:
         """Run; `--debug`, anywhere before a `--`, lets the traceback through."""
+        if args is None:
+            end_at_once()
         words = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in words[: words.index("--") if "--" in words else None]
         if debug:
@@ -55,14 +65,26 @@ class Commands(click.Group):
         except OSError as error:
             place = f": {error.filename}" if error.filename else ""
             _fail(f"{error.strerror or error}{place}: check the disk and the permissions")
+        except MemoryError:
+            _fail("memory ran out: free some, raise the limit (ulimit -v), or ask for less at once")
+        except ImportError as error:
+            _fail(f"a library cannot be loaded: {error}: free memory, or install it again")
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; an interrupt says that the work can go on."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
+        with stoppable() as stop:
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                pass
+            except (InputError, CacheError, click.ClickException, click.exceptions.Exit):
+                raise
+            except Exception:
+                # Libraries turn an interrupt into errors of their own, above all while they load.
+                if not stop.number:
+                    raise
             say("interrupted: what is done is kept, the same command goes on from there")
-            ctx.exit(130)
+            raise click.exceptions.Exit(stop.exit_status)
 
 
 def _fail(message: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
@@ -75,10 +76,10 @@ class Batches:
     def _encode(self, encode: Encode, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
         start, parts = 0, []
         while start < len(crops):
-            part = slice(start, start + self.size)
+            part = slice(start, start + self._even(len(crops) - start))
             try:
                 parts.append(encode(crops[part], mirror[part]))
-            except RuntimeError as error:
+            except Exception as error:
                 if not is_out_of_memory(error) or self.size == 1:
                     raise
                 self.size = max(1, self.size // 2)
@@ -86,3 +87,7 @@ class Batches:
                 continue
             start = part.stop
         return np.concatenate(parts)
+
+    def _even(self, count: int) -> int:
+        """The size of the next of as few parts as hold `count` crops: 12 are 6 + 6, not 8 + 4."""
+        return ceil(count / ceil(count / self.size))

@@ -9,6 +9,7 @@ from embed import libraries
 from embed.layers import Read, pooled
 from embed.models import Model
 from embed.preprocess import Input
+from task.errors import InputError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
@@ -70,6 +71,11 @@ class Network:
             given = self._input(crops, mirror)
             with torch.autocast("cuda", torch.float16, enabled=self._autocast):
                 embeddings = self._read(self._module, given)
+            if not torch.is_tensor(embeddings):
+                raise InputError(
+                    f"{self.name} gives {type(embeddings).__name__}, not one tensor: choose "
+                    "another backbone"
+                )
             result: np.ndarray = embeddings.float().cpu().numpy()
         return result
 

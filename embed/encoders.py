@@ -3,7 +3,7 @@
 from embed.backbones import RANDOM, Backbone
 from embed.encoder import Encoder, TorchEncoder
 from embed.layers import reader
-from embed.memory import keep_freed_memory
+from embed.memory import keep_freed_memory, memory_for
 from embed.models import load_model
 from task.errors import InputError
 
@@ -12,8 +12,15 @@ def make_encoder(backbone: Backbone, device: str = "cpu", *, untrained: bool = F
     """Build the encoder of a backbone on a device ("cpu", "cuda", "cuda:1").
 
     Raises:
-        InputError: its weights are missing or do not fit, or it has no such layers.
+        InputError: its weights are missing or do not fit, it has no such layers, or memory runs
+            out.
     """
+    remedy = "free memory, choose a smaller backbone, or embed one at a time with --backbone"
+    with memory_for(f"loading {backbone.described} on {device}", remedy):
+        return _make_encoder(backbone, device, untrained)
+
+
+def _make_encoder(backbone: Backbone, device: str, untrained: bool) -> Encoder:
     if backbone.library == "descriptor":
         from embed.hog import HogEncoder
 

@@ -17,6 +17,7 @@ from evaluate.state import read_state
 from task.config import Task
 from task.errors import InputError
 from task.manifest import Entry
+from task.output import output_file
 from task.pictures import readable
 from task.rows import Row, locate
 from task.snapshot import Snapshot, find_snapshot
@@ -177,10 +178,11 @@ def export_task(
     """Write the table and the embeddings into one HDF5 file, in the order of the table.
 
     Raises:
-        InputError: a backbone has no cache yet, or rows wait for `embed`, which `partial` allows:
-            their embeddings are NaN then.
+        InputError: a backbone has no cache yet, the file must not be written, or rows wait for
+            `embed`, which `partial` allows: their embeddings are NaN then.
         CacheError: the file exists, or a cache is damaged.
     """
+    target = output_file(task, file)
     state = read_state(task)
     rows, entries = state.rows, state.entries
     waiting = state.waiting()
@@ -205,7 +207,7 @@ def export_task(
     said = [f"{len(them)} images have no embedding by {name} yet" for name, them in lacking.items()]
     if lacking and not partial:
         raise InputError(f"{'; '.join(said)}: run `archiveprobe embed {task.file}`")
-    export(file, columns, keys, readers, overwrite=overwrite)
+    export(target, columns, keys, readers, overwrite=overwrite)
     changed = sum(_has_changed(task, row, entry) for row, entry in zip(rows, entries, strict=True))
     without = set().union(*lacking.values())
     done = sum(

@@ -1,7 +1,6 @@
 """One backbone's share of a run: which rows are missing, and the way of the others to its cache."""
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,17 @@ from embed.batches import Batches
 from embed.encoder import Encoder
 from embed.encoders import make_encoder
 from embed.fingerprint import fingerprint, request
+from embed.lane import Lane
+from embed.memory import memory_for
+from embed.passes import Passes, Rows
 from embed.preprocess import Geometry, geometry_of
 from embed.views import TEXT, Rendered, View, view_set
 from task.config import Task
 from task.snapshot import CacheInUse
 
 Notify = Callable[[str], None]
-_BATCH = {"cpu": 32, "cuda": 256}
+# On a CPU every core has a batch of its own.
+_BATCH = {"cpu": 8, "cuda": 256}
 # Crops of the first batch that are compared with fp32, which a large network on a CPU feels.
 _TRIED = 8
 
@@ -39,11 +42,6 @@ class Settings:
     rehash: bool = False
 
     @property
-    def overlap(self) -> bool:
-        """Whether batches are computed while the next ones are gathered."""
-        return self.device != "cpu"
-
-    @property
     def batch(self) -> int:
         """Crops per forward pass."""
         return self.batch_size or _BATCH[self.device.split(":")[0]]
@@ -54,16 +52,11 @@ def views_of(task: Task, backbone: Backbone) -> tuple[View, ...]:
     return TEXT if backbone.tower == "text" else view_set(task.embed.views)
 
 
-def _embeddings(batch: Batches, encoder: Encoder) -> tuple[list[tuple[bytes, np.ndarray]], int]:
-    """The rows of a batch, and the size that fits the device's memory."""
-    return list(batch.drain(encoder.encode)), batch.size
-
-
 class Job:
     """The work of one backbone in one run; a context manager whose end commits what is done.
 
-    Forward passes run in `lane`, which the jobs of a run share: one at a time. `in_use` is the
-    cache that the last run used.
+    Forward passes run in `lane`, which the jobs of a run share. `in_use` is the cache that the last
+    run used.
     """
 
     def __init__(
@@ -72,7 +65,7 @@ class Job:
         backbone: Backbone,
         settings: Settings,
         notify: Notify,
-        lane: Executor,
+        lane: Lane,
         in_use: CacheInUse | None = None,
     ) -> None:
         self.backbone = backbone
@@ -91,7 +84,7 @@ class Job:
         self._batches = Batches(settings.batch, self._notify)
         self._rejected: dict[bytes, tuple[str, str]] = {}
         self._lane = lane
-        self._running: Future[tuple[list[tuple[bytes, np.ndarray]], int]] | None = None
+        self._passes = Passes(lane, f"{backbone.described} on {settings.device}")
 
     @property
     def folder(self) -> Path | None:
@@ -245,31 +238,23 @@ class Job:
             self._rejected[bytes.fromhex(key)] = (status, detail)
 
     def flush(self) -> None:
-        """Run the encoder on what is queued; its rows go to the cache now, or at the next flush.
+        """Run the encoder on what is queued; its rows go to the cache at a later flush.
 
-        On a GPU the batch is computed while the next one is gathered. On a CPU, where both need the
-        same cores, that would win nothing, and glibc gives a second thread's large buffers back to
-        the kernel after every layer: `embed.memory` helps the main thread only.
+        Batches are computed while the next ones are gathered.
         """
         if self._writer is None:
             self._decide()
         batch = self._batches.take()
-        self._store()
-        if self._settings.overlap:
-            self._running = self._lane.submit(_embeddings, batch, self.encoder)
-        else:
-            self._keep(*_embeddings(batch, self.encoder))
+        self._store(self._lane.ahead - 1)
+        self._passes.begin(batch, self.encoder)
 
-    def _store(self) -> None:
-        """Hand the rows of the batch that is being computed to the cache."""
-        if self._running is None:
-            return
-        done = self._running.result()
-        self._running = None
-        self._keep(*done)
+    def _store(self, ahead: int = 0) -> None:
+        """Hand rows to the cache until only so many batches are being computed."""
+        for batch, rows in self._passes.done(ahead):
+            self._keep(batch, rows)
 
-    def _keep(self, rows: list[tuple[bytes, np.ndarray]], size: int) -> None:
-        self._batches.size = min(size, self._batches.size)
+    def _keep(self, batch: Batches, rows: Rows) -> None:
+        self._batches.size = min(batch.size, self._batches.size)
         assert self._writer is not None
         for key, embedding in rows:
             if self._writer.add(key, embedding) is None:
@@ -281,9 +266,13 @@ class Job:
         crops, mirror = self._batches.crops()
         # Spread over the batch, since the views of one photograph lie side by side.
         tried = np.unique(np.linspace(0, len(crops) - 1, _TRIED).astype(np.int64))
-        chosen, why = precisions.choose(
-            self._encoder, crops[tried], mirror[tried], self._settings.device
-        )
+        crops, mirror, device = crops[tried], mirror[tried], self._settings.device
+        remedy = "free memory, choose a smaller backbone, or name a precision with --precision"
+        with (
+            self._passes.faults_told(),
+            memory_for(f"trying {self.backbone.described} on {device}", remedy),
+        ):
+            chosen, why = precisions.choose(self._encoder, crops, mirror, device, self._lane.encode)
         self._notify(why)
         return self._open(chosen)
 
@@ -298,16 +287,11 @@ class Job:
 
     def __exit__(self, *fault: Any) -> None:
         try:
-            self._settle()
+            for batch, rows in self._passes.settle():
+                self._keep(batch, rows)
         finally:
+            self._lane.rest()
             # A network keeps its device's memory, which those that follow need.
             self._encoder = None
             if self._writer is not None:
                 self._writer.__exit__(*fault)
-
-    def _settle(self) -> None:
-        """Wait for a batch that a fault elsewhere has left running, and keep its rows."""
-        if self._running is not None:
-            wait([self._running])
-            if self._running.exception() is None:
-                self._store()

@@ -1,6 +1,8 @@
 """Which numbers become the embedding: pooled, unprojected, the last blocks', or tokens."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from task.config import nearest
@@ -32,7 +34,8 @@ def check_layers(name: str) -> None:
 def reader(module: Any, layers: str, described: str) -> Read:
     """How to read `layers` of a network: a function of the network and its input pixels.
 
-    Changes the network where that is the way to get there ("unprojected").
+    Changes the network where that is the way to get there: "unprojected" takes the projection away,
+    the layers within leave hooks behind. Several threads may call it at the same time.
 
     Raises:
         InputError: the network has no projection, or no blocks.
@@ -42,11 +45,14 @@ def reader(module: Any, layers: str, described: str) -> Read:
     if layers == "unprojected":
         _drop_projection(module, described)
         return pooled
+    watch = _Watch()
     if layers == "tokens":
-        _blocks(module, described, 1)
-        return lambda network, pixels: _input_of_last_block(network, pixels, described)
-    _blocks(module, described, _LAST)
-    return lambda network, pixels: _last_blocks(network, pixels, described)
+        block = _blocks(module, described, 1)[-1]
+        block.register_forward_pre_hook(lambda _, given: watch.note(given[0]))
+        return lambda network, pixels: _input_of_last_block(network, pixels, watch)
+    for block in list(_blocks(module, described, _LAST))[-_LAST:]:
+        block.register_forward_hook(lambda _, __, output: watch.note(output))
+    return lambda network, pixels: _last_blocks(network, pixels, watch)
 
 
 def pooled(module: Any, pixels: Any) -> Any:
@@ -81,17 +87,31 @@ def _blocks(module: Any, described: str, least: int) -> Any:
     return blocks
 
 
-def _last_blocks(module: Any, pixels: Any, described: str) -> Any:
-    outputs: list[Any] = []
-    hooks = [
-        block.register_forward_hook(lambda _, __, output: outputs.append(output))
-        for block in list(_blocks(module, described, _LAST))[-_LAST:]
-    ]
-    try:
+class _Watch(threading.local):
+    """What hooks have seen of the pass that this thread is in; nothing outside of one.
+
+    A hook for each pass, taken away afterwards, would see other threads' passes too.
+    """
+
+    _seen: list[Any] | None = None
+
+    def note(self, tensor: Any) -> None:
+        if self._seen is not None:
+            self._seen.append(tensor)
+
+    @contextmanager
+    def over(self) -> Iterator[list[Any]]:
+        """The tensors that are seen within the block, in order."""
+        seen = self._seen = []
+        try:
+            yield seen
+        finally:
+            self._seen = None
+
+
+def _last_blocks(module: Any, pixels: Any, watch: _Watch) -> Any:
+    with watch.over() as outputs:
         module(pixels)
-    finally:
-        for hook in hooks:
-            hook.remove()
     network = getattr(module, "trunk", module)
     transformer = getattr(network, "transformer", None)
     if transformer is not None and not transformer.batch_first:
@@ -101,15 +121,10 @@ def _last_blocks(module: Any, pixels: Any, described: str) -> Any:
     return _summary(outputs, prefix, has_class)
 
 
-def _input_of_last_block(module: Any, pixels: Any, described: str) -> Any:
+def _input_of_last_block(module: Any, pixels: Any, watch: _Watch) -> Any:
     """(n, tokens, width), class token first where there is one."""
-    inputs: list[Any] = []
-    block = _blocks(module, described, 1)[-1]
-    hook = block.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
-    try:
+    with watch.over() as inputs:
         module(pixels)
-    finally:
-        hook.remove()
     transformer = getattr(getattr(module, "trunk", module), "transformer", None)
     if transformer is not None and not transformer.batch_first:
         return inputs[0].transpose(0, 1)

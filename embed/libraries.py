@@ -7,6 +7,7 @@ declared, the import works. Everything of this project gets the libraries from h
 """
 
 import importlib
+import os
 import sys
 import warnings
 from functools import cache
@@ -20,7 +21,12 @@ _declared: list[Any] = []
 
 
 def torch() -> ModuleType:
-    """The torch module."""
+    """The torch module, whose threads sleep while they wait for each other.
+
+    Those that spin take twenty times as long as soon as another process has a core. Asked of
+    OpenMP by its environment, which it reads when torch is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return importlib.import_module("torch")
 
 

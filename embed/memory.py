@@ -1,16 +1,36 @@
-"""Memory that runs out; and keeping freed memory while a network runs on the CPU.
+"""Memory that runs out; and keeping freed memory while networks run on the CPU.
 
 glibc gives large buffers back to the kernel when a layer frees them, and the next layer pays for
-fresh zeroed pages: with batches of 32 that took two thirds of a MobileNet's time (see LOG.md).
+fresh zeroed pages: with batches of 32 that took two thirds of a MobileNet's time. Threads but the
+first have arenas of 64 MB that are given back whichever threshold is set, unless there is only one
+arena for all (see LOG.md).
 """
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cache.errors import CacheError
+from task.errors import InputError
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 _LARGEST_BUFFER = 1 << 30
 _NEVER = 2**31 - 1
+# What torch, CUDA's libraries, the C library and the kernel say, in small letters. CUDA's libraries
+# cannot begin either ("not initialized") where no memory is left for their own work space.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "std::bad_alloc",
+    "_status_alloc_failed",
+    "_status_not_initialized",
+    "cudnn_status_internal_error",
+    "unable to find an engine to execute this computation",
+)
 
 
 def keep_freed_memory() -> bool:
@@ -21,17 +41,35 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_BUFFER)) and bool(
-        mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    wanted = (
+        (_M_ARENA_MAX, 1),
+        (_M_MMAP_THRESHOLD, _LARGEST_BUFFER),
+        (_M_TRIM_THRESHOLD, _NEVER),
     )
+    answers = [mallopt(setting, value) for setting, value in wanted]
+    return all(answers)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device or the machine has no more memory, in whichever words it says so."""
-    told = str(error).lower()
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "out of memory" in told
-        or "can't allocate memory" in told
-    )
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = str(error).lower()
+    return any(said in words for said in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def memory_for(what: str, remedy: str) -> Iterator[None]:
+    """Say what there was too little memory for, and what helps.
+
+    Raises:
+        InputError: the device or the machine has no more memory.
+    """
+    try:
+        yield
+    except (InputError, CacheError):
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(f"out of memory {what}: {remedy}") from error

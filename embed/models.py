@@ -14,6 +14,7 @@ from typing import Any
 
 from embed import libraries
 from embed.backbones import RANDOM, Backbone
+from embed.memory import is_out_of_memory
 from embed.preprocess import Geometry, Preprocess, from_override
 from embed.views import RESAMPLING
 from embed.weights import declared, fetch
@@ -56,7 +57,11 @@ def load_model(backbone: Backbone, *, untrained: bool = False) -> Model:
 def _build(backbone: Backbone, config: Mapping[str, Any]) -> Any:
     if backbone.library == "timm":
         return _build_timm(backbone)
-    return build_clip(backbone, config).visual
+    tower = build_clip(backbone, config).visual
+    if getattr(tower, "output_tokens", False):
+        # CoCa's gives its captioner the tokens too.
+        tower.output_tokens = False
+    return tower
 
 
 def seeded(backbone: Backbone, build: Callable[[], Any]) -> Any:
@@ -71,6 +76,8 @@ def seeded(backbone: Backbone, build: Callable[[], Any]) -> Any:
         try:
             return build()
         except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
+            if is_out_of_memory(error):
+                raise
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"cannot build backbone {backbone.name!r} ({backbone.described}): {reason}: "
@@ -144,9 +151,12 @@ def read_state(file: Path) -> dict[str, Any]:
         else:
             with quiet():
                 content = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"cannot read the weights {file}: {error.strerror or error}") from None
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        if isinstance(error, OSError):
+            why = error.strerror or error
+            raise InputError(f"cannot read the weights {file}: {why}") from None
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"refused the weights {file}: neither a safetensors file nor a torch file of plain "

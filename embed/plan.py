@@ -1,11 +1,11 @@
 """What an embed run has to do: rows, their files, and what each backbone's cache lacks."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from embed.backbones import Backbone, resolve, text_tower
 from embed.device import check_device, default_device
 from embed.job import Job, Notify, Settings
+from embed.lane import Lane
 from embed.layers import check_layers
 from embed.precision import check_precision
 from embed.progress import Progress, silent
@@ -85,13 +85,13 @@ def plan(
     device = options.device or default_device()
     check_device(device)
     check_precision(options.precision, device)
+    lane = Lane(device)
     rows = read_rows(task, notify=notify)
     before = own_snapshot(task)
     with progress("reading", len(rows)) as advance:
         entries = scan(task, rows, rehash=options.rehash, on_hashed=advance, notify=notify)
     report_missing(task, entries, notify)
     settings = Settings(options.precision, device, options.batch_size, options.rehash)
-    lane = ThreadPoolExecutor(1, "forward")
     wordings = texts(task, rows)
     towers = [text_tower(backbone) for backbone in backbones] if wordings else []
 

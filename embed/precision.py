@@ -1,11 +1,15 @@
 """Choosing how a backbone computes: as fast as agrees with fp32."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from embed.encoder import Encoder
 from task.errors import InputError
 
 AGREEMENT = 0.9995
+
+Encode = Callable[[Encoder, np.ndarray, np.ndarray], np.ndarray]
 
 
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -29,10 +33,19 @@ def check_precision(precision: str, device: str) -> None:
         raise InputError("fp16 needs a GPU: use --precision auto, bf16 or fp32 on this machine")
 
 
+def encode_here(encoder: Encoder, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """See Encoder.encode."""
+    return encoder.encode(crops, mirror)
+
+
 def choose(
-    encoder: Encoder, crops: np.ndarray, mirror: np.ndarray, device: str
+    encoder: Encoder,
+    crops: np.ndarray,
+    mirror: np.ndarray,
+    device: str,
+    encode: Encode = encode_here,
 ) -> tuple[Encoder, str]:
-    """Pick the precision of a new cache on its first batch.
+    """Pick the precision of a new cache on its first batch, which `encode` has embedded.
 
     On CUDA fp16 autocast; on a CPU a faster precision only if every row of the batch agrees with
     fp32 at cosine >= 0.9995.
@@ -46,8 +59,8 @@ def choose(
         faster = encoder.at(precision)
         if device.startswith("cuda"):
             return faster, f"{precision} on the GPU"
-        exact = encoder.encode(crops, mirror) if exact is None else exact
-        worst = float(np.min(cosines(faster.encode(crops, mirror), exact)))
+        exact = encode(encoder, crops, mirror) if exact is None else exact
+        worst = float(np.min(cosines(encode(faster, crops, mirror), exact)))
         verdict = f"worst cosine to fp32 {worst:.5f} over {len(crops)} crops"
         if worst >= AGREEMENT:
             return faster, f"{precision}, {verdict}"

@@ -14,8 +14,11 @@ from PIL import Image
 
 from embed.preprocess import Geometry
 from embed.views import Rendered, View, render
-from task.images import Observation, decode, digest, rejected
+from task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
+from task.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from task.rows import locate
+
+_CHANGED = "it changed while it was read: run again"
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,21 @@ def prepare(path: str, expected: str, order: Order) -> Prepared:
     A file whose bytes no longer have the `expected` digest is rejected as `changed_file`.
     """
     try:
-        content = locate(order.root, path).read_bytes()
+        return _prepare(path, expected, order)
+    except MemoryError:
+        return Prepared(expected, rejected(*OUT_OF_MEMORY))
+
+
+def _prepare(path: str, expected: str, order: Order) -> Prepared:
+    try:
+        content = read_ordinary(locate(order.root, path), IMAGE_BYTES)
+    except TooManyBytesError as error:
+        # It was hashed, so it was smaller then.
+        return Prepared(expected, rejected("changed_file", _CHANGED, error.size))
     except OSError as error:
         return Prepared(expected, rejected("unreadable_file", str(error)))
     if digest(content) != expected:
-        reason = "it changed while it was read: run again"
-        return Prepared(expected, rejected("changed_file", reason, len(content)))
+        return Prepared(expected, rejected("changed_file", _CHANGED, len(content)))
     photograph = decode(content)
     if isinstance(photograph, Observation):
         return Prepared(expected, photograph)

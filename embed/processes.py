@@ -1,61 +1,103 @@
-"""Processes that Ctrl-C leaves alone: the one that started them ends them."""
+"""Processes that leave it to the one that started them when to end, and that end with it."""
 
+import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, parent_process, resource_tracker
 from typing import Any
 
+# Ctrl-C, the way in which Slurm and `kill` stop a process, and a terminal that was closed.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PR_SET_PDEATHSIG = 1
+
 
 @contextmanager
 def interrupt_later() -> Iterator[None]:
-    """Put Ctrl-C off to the end of the block; processes begun in it never see one.
+    """Put Ctrl-C and its like off while processes of `multiprocessing` are started or ended.
 
-    A terminal sends it to all of them, and whichever is still importing its libraries would print
-    a traceback. Blocked it stays so in a new process; a handler would come too late. A block that
-    ends processes needs it too: what interrupts a finaliser is lost.
+    See `stops_later`.
 
     Raises:
-        KeyboardInterrupt: at the end, if it came meanwhile.
+        KeyboardInterrupt: at the end, if one came meanwhile.
     """
     # Starting it would end the block before its time.
     resource_tracker.ensure_running()
+    with stops_later():
+        yield
+
+
+@contextmanager
+def stops_later() -> Iterator[None]:
+    """Put signals that stop a run off to the end of the block; processes begun in it never see one.
+
+    They reach the whole group: whichever process is still importing its libraries would print a
+    traceback, and one that is at work would be missed by a parent that still commits. Blocked they
+    stay so in a new process; a handler would come too late. A block that ends processes needs it
+    too: what interrupts a finaliser is lost.
+
+    Raises:
+        KeyboardInterrupt: at the end, if one came meanwhile.
+    """
     came: list[int] = []
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     # Other threads of this process may still be given it.
-    with _handled(came):
+    with _collected(came):
         try:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if came:
-        raise KeyboardInterrupt
+        signal.raise_signal(came[0])
+
+
+@contextmanager
+def _collected(came: list[int]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # Whoever was told to ignore one, as nohup tells it, goes on ignoring it.
+    before: dict[int, Any] = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in STOPS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_with_parent() -> None:
-    """Let this process end when the one that started it does, even if that was killed.
+    """Let this process of `multiprocessing` end when the one that started it does.
 
     Its siblings hold the other ends of its pipes, so that it would wait for orders for ever.
     """
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+        end_with(parent.pid or 0)
+
+
+def end_with(parent: int) -> None:
+    """Let the kernel end this process with process `parent`, whose child it is.
+
+    No thread could: a library that waits for memory while it is imported holds Python's lock. Only
+    Linux does this; the thread that started this process must live as long as its process.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # It may have ended before the kernel knew.
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _follow(sentinel: int) -> None:
     connection.wait([sentinel])
     os._exit(1)
-
-
-@contextmanager
-def _handled(came: list[int]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: Any = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -65,7 +65,8 @@ def embed(
             paths = paths_by_digest(work.rows, work.entries)
             files = [(path, digest) for digest, path in paths.items() if digest in todo]
             with progress("embedding", len(files)) as advance:
-                for item in prepared(files, order, workers=min(workers, len(files))):
+                workers = min(workers, len(files))
+                for item in prepared(files, order, workers=workers, notify=notify):
                     _hand_out(item, loading, wanted)
                     record.add(item)
                     advance()

@@ -1,32 +1,38 @@
 """Pixels handed from decoder processes to this one through shared memory, a slot per photograph.
 
 Through a pipe six crops of 384 pixels cost 4 ms of processor time, half of it here, where the
-backbones are driven; through shared memory 0.3 ms (LOG.md). Where shared memory is missing or too
-small, as in a container's default of 64 MB, pixels go through the pipe.
+backbones are driven; through shared memory 0.3 ms (LOG.md). The memory has no name, so nothing
+outlives its processes, however they were killed, and it needs no /dev/shm, which a container may
+lack or limit to 64 MB. Where it cannot be had, pixels go through the pipe.
 """
 
+import mmap
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
-from multiprocessing.shared_memory import SharedMemory
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 
 from embed.prepare import Order, Prepared, prepare
 from embed.preprocess import Geometry
 
-_LINUX = Path("/dev/shm")  # noqa: S108
-
 
 @dataclass(frozen=True)
 class Slot:
-    """A stretch of the shared memory `name`, in bytes."""
+    """A stretch of the shared memory, in bytes."""
 
-    name: str
     offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Shared memory: a descriptor that all its processes have under the same number, and bytes."""
+
+    descriptor: int
     size: int
 
 
@@ -49,9 +55,16 @@ def slot_bytes(order: Order) -> int:
 class Slots:
     """Shared memory cut into equal slots, of which each photograph in flight holds one."""
 
-    def __init__(self, memory: SharedMemory, count: int, size: int) -> None:
-        self._memory = memory
-        self._free = [Slot(memory.name, at * size, size) for at in range(count)]
+    def __init__(self, memory: Memory | None, mapped: mmap.mmap | None, count: int) -> None:
+        self.memory = memory
+        self._mapped = mapped
+        size = memory.size // count if memory else 0
+        self._free = [Slot(at * size, size) for at in range(count)] if memory else []
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        """Descriptors that a process needs to write into the slots."""
+        return (self.memory.descriptor,) if self.memory else ()
 
     def take(self) -> Slot | None:
         """A slot, or None when all are in use."""
@@ -67,72 +80,91 @@ class Slots:
         if isinstance(parcel, Prepared):
             return parcel
         assert slot is not None
+        assert self._mapped is not None
         views = {}
         offset = slot.offset
         for geometry, rendered in parcel.item.views.items():
             shape = parcel.shapes[geometry]
-            stored = np.ndarray(shape, np.uint8, self._memory.buf, offset)
+            stored = np.ndarray(shape, np.uint8, self._mapped, offset)
             views[geometry] = replace(rendered, crops=stored.copy())
             offset += stored.nbytes
         return replace(parcel.item, views=views)
 
 
 @contextmanager
-def shared_slots(count: int, size: int) -> Iterator[Slots]:
-    """`count` slots of `size` bytes; none at all where there is no room for them."""
-    memory = _reserve(count * size)
-    if memory is None:
-        yield _NoSlots()
+def shared_slots(
+    count: int, size: int, notify: Callable[[str], None] = lambda _: None
+) -> Iterator[Slots]:
+    """`count` slots of `size` bytes; where there is no room none, which `notify` is told."""
+    if count * size == 0:
+        yield Slots(None, None, count)
         return
     try:
-        yield Slots(memory, count, size)
-    finally:
-        memory.close()
-        memory.unlink()
-
-
-class _NoSlots(Slots):
-    def __init__(self) -> None:
-        self._free = []
-
-
-def _reserve(size: int) -> SharedMemory | None:
-    if size == 0:
-        return None
+        memory, mapped = _reserve(count * size)
+    except (OSError, MemoryError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        notify(
+            f"no shared memory of {count * size / 1e6:.0f} MB for pixels ({reason}): they come "
+            "through a pipe, which takes longer; fewer --workers need less"
+        )
+        yield Slots(None, None, count)
+        return
     try:
-        memory = SharedMemory(create=True, size=size)
-    except OSError:
-        return None
-    # Pages that are promised but not there would kill the decoder that touches them.
-    file = _LINUX / memory.name.lstrip("/")
-    if hasattr(os, "posix_fallocate") and file.exists():
-        try:
-            with file.open("r+b") as opened:
-                os.posix_fallocate(opened.fileno(), 0, size)
-        except OSError:
-            memory.close()
-            memory.unlink()
-            return None
-    return memory
+        yield Slots(memory, mapped, count)
+    finally:
+        os.close(memory.descriptor)
+        # Pixels in the frames of a traceback may still point into it.
+        with suppress(BufferError):
+            mapped.close()
 
 
-def prepare_into(path: str, digest: str, order: Order, slot: Slot | None) -> Prepared | Parcel:
-    """Prepare a photograph in a decoder process; its pixels go into the slot if there is one."""
-    item = prepare(path, digest, order)
-    needed = sum(rendered.crops.nbytes for rendered in item.views.values())
-    if slot is None or not needed or needed > slot.size:
-        return item
-    offset = slot.offset
-    shapes, views = {}, {}
-    for geometry, rendered in item.views.items():
-        crops = rendered.crops
-        np.ndarray(crops.shape, np.uint8, _attached(slot.name).buf, offset)[...] = crops
-        offset += crops.nbytes
-        shapes[geometry] = crops.shape
-        views[geometry] = replace(rendered, crops=crops[:0])
-    return Parcel(replace(item, views=views), shapes)
+def _reserve(size: int) -> tuple[Memory, mmap.mmap]:
+    descriptor = _nameless()
+    try:
+        if hasattr(os, "posix_fallocate"):
+            # Pages that are promised but not there would kill the decoder that touches them.
+            os.posix_fallocate(descriptor, 0, size)
+        else:
+            os.ftruncate(descriptor, size)
+        return Memory(descriptor, size), mmap.mmap(descriptor, size)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
-@cache
-def _attached(name: str) -> SharedMemory:
-    return SharedMemory(name)
+def _nameless() -> int:
+    """The descriptor of memory, or of a file where there is no such memory, without a name."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("archiveprobe-pixels")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+@dataclass
+class PrepareInto:
+    """Prepare photographs in a decoder process; pixels go into a slot where there is one."""
+
+    order: Order
+    memory: Memory | None
+
+    def __call__(self, path: str, digest: str, slot: Slot | None) -> Prepared | Parcel:
+        """Prepare the photograph at `path`; see embed.prepare."""
+        item = prepare(path, digest, self.order)
+        needed = sum(rendered.crops.nbytes for rendered in item.views.values())
+        if self.memory is None or slot is None or not needed or needed > slot.size:
+            return item
+        offset = slot.offset
+        mapped = self._mapped
+        shapes, views = {}, {}
+        for geometry, rendered in item.views.items():
+            crops = rendered.crops
+            np.ndarray(crops.shape, np.uint8, mapped, offset)[...] = crops
+            offset += crops.nbytes
+            shapes[geometry] = crops.shape
+            views[geometry] = replace(rendered, crops=crops[:0])
+        return Parcel(replace(item, views=views), shapes)
+
+    @cached_property
+    def _mapped(self) -> mmap.mmap:
+        assert self.memory is not None
+        return mmap.mmap(self.memory.descriptor, self.memory.size)

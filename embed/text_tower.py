@@ -134,4 +134,5 @@ class TextEncoder(Network):
 
 
 def _encode_text(module: Any, tokens: Any) -> Any:
-    return module.encode_text(tokens)
+    # CoCa's would normalise by default.
+    return module.encode_text(tokens, normalize=False)

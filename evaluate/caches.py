@@ -1,6 +1,6 @@
 """The cache that a backbone has in use: the one that the last `embed` used, and no other."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,7 @@ def open_in_use(
     asked = asked_of(task, name)
     in_use = snapshot.cache(asked)
     if in_use is None or in_use.folder is None:
-        there = sorted({str(one.asked["backbone"]) for one in snapshot.caches})
-        raise InputError(
-            f"no cache for backbone {name!r} with views {asked['views']!r} in "
-            f"{task.work / 'cache'}{nearest(name, there)}: run `archiveprobe embed {task.file} "
-            f"--backbone {name}`"
-        )
+        raise InputError(_absent(task, snapshot, asked))
     reader = _opened(task, in_use)
     if not in_use.finished and not partial:
         settled = reader.keys | reader.failures.keys()
@@ -55,6 +50,19 @@ def open_in_use(
             f"{task.file} --backbone {name}`, or look at the others with --partial"
         )
     return reader
+
+
+def _absent(task: Task, snapshot: Snapshot, asked: Mapping[str, Any]) -> str:
+    backbone, views = asked["backbone"], asked["views"]
+    there = {str(one.asked["backbone"]) for one in snapshot.caches}
+    other = sorted(
+        str(one.asked["views"]) for one in snapshot.caches if one.asked["backbone"] == backbone
+    )
+    hint = f", only with {', '.join(map(repr, other))}" if other else nearest(backbone, there)
+    return (
+        f"no cache for backbone {backbone!r} with views {views!r} in {task.work / 'cache'}{hint}: "
+        f"run `archiveprobe embed {task.file} --backbone {backbone}`"
+    )
 
 
 def committed_keys(task: Task, in_use: CacheInUse) -> set[bytes]:

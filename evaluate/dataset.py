@@ -16,7 +16,7 @@ from task.errors import InputError
 from task.folds import FoldTable, ensure_folds
 from task.manifest import Entry
 from task.rows import Row
-from task.snapshot import Snapshot, digest_of, snapshot_digest
+from task.snapshot import Snapshot, digest_of_words, snapshot_digest
 from task.texts import text_key
 
 PARTS = ("rows", "labels", "images", "folds", "groups")
@@ -42,7 +42,7 @@ class Rows:
     def digest(self) -> str:
         """SHA-256 over ids and images: answers for rows with another one are about others."""
         images = ["" if key is None else key.hex() for key in self.keys]
-        return digest_of(*self.ids, *images)
+        return digest_of_words(*self.ids, *images)
 
     def select(self, places: Sequence[int] | np.ndarray) -> "Rows":
         """The rows at some places, in that order."""
@@ -97,11 +97,11 @@ class Dataset:
         first = np.unique(self.groups, return_index=True, return_inverse=True)
         homes = first[1][first[2]].tolist()
         return {
-            "rows": digest_of(*ids),
-            "labels": digest_of(*self.classes, *ids, *named),
+            "rows": digest_of_words(*ids),
+            "labels": digest_of_words(*self.classes, *ids, *named),
             "images": self.labelled.digest,
-            "folds": digest_of(*ids, *map(str, self.fold.ravel().tolist())),
-            "groups": digest_of(*ids, *map(str, homes)),
+            "folds": digest_of_words(*ids, *map(str, self.fold.ravel().tolist())),
+            "groups": digest_of_words(*ids, *map(str, homes)),
             "texts": _texts_digest(self.task, self.labelled),
             "to predict": self.unlabelled.digest,
         }
@@ -120,7 +120,7 @@ class Dataset:
 def _texts_digest(task: Task, rows: Rows) -> str:
     captions = ["" if key is None else key.hex() for key in rows.captions]
     prompts = [word for label, words in sorted(task.prompts.items()) for word in (label, *words)]
-    return digest_of(*captions, *prompts)
+    return digest_of_words(*captions, *prompts)
 
 
 def load_dataset(task: Task, *, partial: bool = False) -> Dataset:

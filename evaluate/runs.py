@@ -1,44 +1,56 @@
-"""Systems on disk: work/runs/<system>/, written whole, and checked by digest before it is read."""
+"""Systems on disk: work/runs/<system>/, proved by digests before anything in it is parsed.
+
+    run.json                       sealed: the record, and bytes and SHA-256 of the other files
+    predictions-<digest16>.npz     files that never change: their names are their digests
+    model-<digest16>.safetensors
+
+A system is replaced in one step, which comes last: its run.json. Before it the old system is there
+in whole, after it the new one, whenever the writer is killed or the power goes; the old files are
+removed when nothing names them any more.
+"""
 
 import fcntl
 import hashlib
-import json
 import os
 import re
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evaluate.predictions import Predictions
 from task.config import Task, nearest
 from task.errors import InputError
+from task.files import make_folder, remove, write_whole
+from task.reading import read_ordinary
+from task.sealed import read_sealed, write_sealed
 
-RECORD, PREDICTIONS, MODEL, DIGESTS = (
-    "run.json",
-    "predictions.npz",
-    "model.safetensors",
-    "digests.json",
-)
+RECORD, PREDICTIONS, MODEL = "run.json", "predictions.npz", "model.safetensors"
+_AGAIN = "run that system again"
+_TRIES = 20
 _KINDS = ("probe", "finetune", "ensemble")
-# What a writer that is killed leaves begins with one of these.
-_NEW, _OLD = ".tmp-", ".old-"
-_FILES = {RECORD, PREDICTIONS, MODEL}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]{0,199}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+# What reading a record that is none of this version's leads to.
+_FOREIGN = (OSError, ValueError, TypeError, KeyError, RecursionError)
+# Every name that a writer of this version or of an earlier one gives to a file of a system.
+_OWN = re.compile(r"(predictions|model)(-[0-9a-f]{16})?\.(npz|safetensors)|digests\.json|\.tmp-.*")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A system as it lies on disk: its record, and the bytes of its other files, all checked."""
+    """A system as it lies on disk: its record, and its other files, all checked.
+
+    `files` are their bytes, `paths` where they lie; both by PREDICTIONS and MODEL.
+    """
 
     folder: Path
     record: Mapping[str, Any]
     files: Mapping[str, bytes]
+    paths: Mapping[str, Path]
 
     @property
     def system(self) -> str:
@@ -51,7 +63,7 @@ class Run:
         Raises:
             InputError: they are damaged.
         """
-        return Predictions.from_bytes(self.files[PREDICTIONS], str(self.folder / PREDICTIONS))
+        return Predictions.from_bytes(self.files[PREDICTIONS], str(self.paths[PREDICTIONS]))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of its fitted model.
@@ -67,9 +79,7 @@ class Run:
             arrays: dict[str, np.ndarray] = load(self.files[MODEL])
         except Exception as error:
             reason = " ".join(str(error).split())[:120]
-            raise InputError(
-                f"{self.folder / MODEL} is no model ({reason}): run that system again"
-            ) from None
+            raise InputError(f"{self.paths[MODEL]} is no model ({reason}): {_AGAIN}") from None
         return arrays
 
 
@@ -85,24 +95,26 @@ def save_run(
     predictions: Predictions,
     arrays: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
-    """Write a system in one step, replacing one of the same name; its folder.
+    """Write a system in one step, replacing one of the same name; durable on return. Its folder.
 
     Raises:
         InputError: the name is no plain folder name, or that of a system of another kind, or the
             disk refuses.
     """
     check_name(task, system, record.get("kind"))
-    files = {
-        RECORD: f"{json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode(),
-        PREDICTIONS: predictions.to_bytes(),
-    }
+    files = {PREDICTIONS: predictions.to_bytes()}
     if arrays is not None:
         files[MODEL] = _model_bytes(arrays)
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    files[DIGESTS] = f"{json.dumps(digests, indent=2)}\n".encode()
+    stored = {
+        name: _Stored(len(one), hashlib.sha256(one).hexdigest()) for name, one in files.items()
+    }
+    content = {"record": record, "files": {name: one._asdict() for name, one in stored.items()}}
     folder = runs_folder(task) / system
+    contents = {one.path(folder, name): files[name] for name, one in stored.items()}
     try:
-        _replace_folder(folder, files)
+        make_folder(folder.parent)
+        with _one_writer(folder.parent):
+            _replace(folder, content, contents)
     except OSError as error:
         raise InputError(
             f"cannot write {folder}: {error.strerror or error}: make space or correct permissions"
@@ -144,27 +156,48 @@ def _model_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     return content
 
 
-def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _one_writer(folder.parent):
-        _tidy(folder.parent)
-        new = folder.parent / f"{_NEW}{secrets.token_hex(4)}"
-        old = folder.parent / f"{_OLD}{folder.name}"
-        try:
-            new.mkdir()
-            for name, content in files.items():
-                (new / name).write_bytes(content)
-            if folder.exists():
-                folder.rename(old)
-            try:
-                new.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+class _Stored(NamedTuple):
+    """What a system's run.json says of one of its other files."""
+
+    bytes: int
+    sha256: str
+
+    def path(self, folder: Path, name: str) -> Path:
+        """Where it lies."""
+        stem, dot, ending = name.partition(".")
+        return folder / f"{stem}-{self.sha256[:16]}{dot}{ending}"
+
+
+def _replace(folder: Path, record: Mapping[str, Any], files: Mapping[Path, bytes]) -> None:
+    before = set(_own_files(folder))
+    try:
+        make_folder(folder)
+        for file, content in files.items():
+            # Also where a file of that name is there: it may be what was found damaged.
+            write_whole(file, content)
+        write_sealed(folder / RECORD, record)
+    except BaseException:
+        _give_up(folder, before)
+        raise
+    _remove_others(folder, files)
+
+
+def _give_up(folder: Path, before: Collection[Path]) -> None:
+    """Remove what a failed writer has added, unless its last step was taken all the same."""
+    with suppress(InputError, *_FOREIGN):
+        sealed = read_sealed(folder / RECORD)
+        named = {} if sealed is None else _paths(folder, _parse(sealed)[1])
+        _remove_others(folder, {*before, *named.values()})
+        folder.rmdir()
+
+
+def _own_files(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.glob("*") if _OWN.fullmatch(file.name))
+
+
+def _remove_others(folder: Path, keep: Collection[Path]) -> None:
+    for file in set(_own_files(folder)) - set(keep):
+        remove(file)
 
 
 @contextmanager
@@ -178,18 +211,6 @@ def _one_writer(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _tidy(root: Path) -> None:
-    """Remove what killed writers left; an old system whose successor was not there yet is back."""
-    for left in sorted(root.glob(f"{_NEW}*")):
-        shutil.rmtree(left, ignore_errors=True)
-    for left in sorted(root.glob(f"{_OLD}*")):
-        name = left.name.removeprefix(_OLD)
-        if (root / name).exists():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.rename(root / name)
-
-
 def load_run(task: Task, system: str) -> Run:
     """Read a system's files after checking all of them against their digests.
 
@@ -197,31 +218,52 @@ def load_run(task: Task, system: str) -> Run:
         InputError: no such system (the nearest is named), a file that is missing or changed.
     """
     folder = runs_folder(task) / system
-    if not _NAME.fullmatch(system) or not (folder / DIGESTS).is_file():
-        known = systems(task)
-        raise InputError(
-            f"no system {system!r} in {runs_folder(task)}{nearest(system, known)}: "
-            f"`archiveprobe list systems {task.file}` shows them"
-        )
-    try:
-        digests = dict(json.loads((folder / DIGESTS).read_bytes()))
-        if {RECORD, PREDICTIONS} - digests.keys() or digests.keys() - _FILES:
-            raise ValueError("its list of files is not that of a system")
-        files = {name: (folder / name).read_bytes() for name in digests}
-        for name, content in files.items():
-            if hashlib.sha256(content).hexdigest() != digests[name]:
-                raise ValueError(f"{name} has changed since it was written")
-        record = dict(json.loads(files[RECORD]))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        reason = _reason(error)
-        raise InputError(f"{folder} is damaged ({reason}): run that system again") from None
-    return Run(folder, record, files)
+    for attempt in range(_TRIES if _NAME.fullmatch(system) else 0):
+        sealed = read_sealed(folder / RECORD, remedy=_AGAIN)
+        if sealed is None:
+            break
+        try:
+            return _read(folder, sealed)
+        except _FOREIGN as error:
+            # A writer may have replaced the system since its record was read.
+            if not isinstance(error, FileNotFoundError) or attempt == _TRIES - 1:
+                raise _damaged(folder, error) from None
+    known = systems(task)
+    raise InputError(
+        f"no system {system!r} in {runs_folder(task)}{nearest(system, known)}: "
+        f"`archiveprobe list systems {task.file}` shows them"
+    )
 
 
-def _reason(error: Exception) -> str:
+def _read(folder: Path, sealed: Mapping[str, Any]) -> Run:
+    """Raise what `_FOREIGN` names."""
+    record, stored = _parse(sealed)
+    paths = _paths(folder, stored)
+    files = {name: read_ordinary(paths[name], one.bytes) for name, one in stored.items()}
+    for name, content in files.items():
+        if hashlib.sha256(content).hexdigest() != stored[name].sha256:
+            raise ValueError(f"{paths[name].name} has changed since it was written")
+    return Run(folder, record, files, paths)
+
+
+def _parse(sealed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, _Stored]]:
+    """Raise what `_FOREIGN` names."""
+    files = {name: _Stored(**one) for name, one in dict(sealed["files"]).items()}
+    sound = all(type(one.bytes) is int and _DIGEST.fullmatch(one.sha256) for one in files.values())
+    if not sound or files.keys() not in ({PREDICTIONS}, {PREDICTIONS, MODEL}):
+        raise ValueError("its list of files is not that of a system")
+    return dict(sealed["record"]), files
+
+
+def _paths(folder: Path, stored: Mapping[str, _Stored]) -> dict[str, Path]:
+    return {name: one.path(folder, name) for name, one in stored.items()}
+
+
+def _damaged(folder: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:120]
     if isinstance(error, OSError) and error.filename:
-        return f"{Path(error.filename).name}: {error.strerror}"
-    return " ".join(str(error).split())[:120]
+        reason = f"{Path(error.filename).name}: {error.strerror}"
+    return InputError(f"{folder} is damaged ({reason}): {_AGAIN}")
 
 
 def systems(task: Task) -> list[str]:
@@ -229,6 +271,5 @@ def systems(task: Task) -> list[str]:
     root = runs_folder(task)
     if not root.is_dir():
         return []
-    # What a killed writer has left begins with a dot.
     named = [folder for folder in root.iterdir() if _NAME.fullmatch(folder.name)]
-    return sorted(folder.name for folder in named if (folder / DIGESTS).is_file())
+    return sorted(folder.name for folder in named if (folder / RECORD).is_file())

@@ -32,10 +32,12 @@ def assemble(
     views: np.ndarray | None = None,
     unlabelled_views: np.ndarray | None = None,
     calibrated: bool = True,
+    fixed: float | None = None,
 ) -> Assembled:
     """Calibrate logits (R, n, K) and (m, K), find the cuts, and decide.
 
-    Without `calibrated` the cuts are found on the softmax as the model gives it.
+    Without `calibrated` the cuts are found on the softmax as the model gives it. With `fixed`, a
+    threshold that somebody else found, none is searched, and `method` is not looked at.
 
     Everything that is fitted for the rows of a fold is fitted outside it. With `decision` (R, n),
     the decisions of a hard vote, and its `answer` (m,), there is no cut. Rows of NaN get the
@@ -53,7 +55,10 @@ def assemble(
     cuts = np.full((len(fold), dataset.folds), np.nan)
     cut = naive = float("nan")
     oof = held.apply(logits, fold)
-    if decision is None and binary:
+    if decision is None and binary and fixed is not None:
+        cuts, cut = np.full_like(cuts, fixed), fixed
+        decision = threshold.decide(oof[..., dataset.positive], fixed, dataset.positive)
+    elif decision is None and binary:
         about = (dataset.groups, dataset.positive, method)
         seen = held.seen(logits)[..., dataset.positive]
         nested = threshold.nested(dataset.labels, seen, fold, *about)

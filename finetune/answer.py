@@ -151,5 +151,5 @@ def _inside(work: Path, file: str) -> Path:
     return work / file
 
 
-def _nothing_drawn(picture: np.ndarray, epoch: int, row: int | str) -> Any:
+def _nothing_drawn(picture: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
     raise NotImplementedError("an answer draws nothing")

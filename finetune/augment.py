@@ -1,7 +1,7 @@
 """Training pixels: from a decoded picture to the input of a network, drawn anew in every epoch.
 
-Every draw depends on seed, epoch and row only: on no worker, no order and no earlier draw, so that
-a resumed run draws what the first would have.
+Every draw depends on seed, epoch, row and how often the row came before in that epoch: on no worker
+and no earlier draw, so that a resumed run draws what the first would have.
 """
 
 import contextlib
@@ -39,20 +39,26 @@ class Augmentation:
     preprocess: Preprocess
     seed: int
 
-    def __call__(self, picture: np.ndarray, epoch: int, row: int | str) -> Any:
-        """A picture (height, width, 3) uint8, as a normalised float tensor (3, size, size)."""
-        tensor = normalised(self.pixels(picture, epoch, row), self.preprocess)
+    def __call__(self, picture: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
+        """A picture (height, width, 3) uint8, as a normalised float tensor (3, size, size).
+
+        `occurrence` counts from 0 how often the row came before in this epoch: a sampler that
+        balances classes repeats rows, and equal draws of a row would teach nothing new.
+        """
+        tensor = normalised(self.pixels(picture, epoch, row, occurrence), self.preprocess)
         if self.settings.erasing:
             erase = libraries.timm_part("data.random_erasing").RandomErasing(
                 self.settings.erasing, mode="pixel", device="cpu"
             )
-            with _seeded(generator("erasing", self.seed, epoch, row)):
+            with _seeded(generator("erasing", *self._words(epoch, row, occurrence))):
                 tensor = erase(tensor)
         return tensor
 
-    def pixels(self, picture: np.ndarray, epoch: int, row: int | str) -> np.ndarray:
+    def pixels(
+        self, picture: np.ndarray, epoch: int, row: int | str, occurrence: int = 0
+    ) -> np.ndarray:
         """The same before normalisation and erasing: (size, size, 3) uint8."""
-        rng = generator("augment", self.seed, epoch, row)
+        rng = generator("augment", *self._words(epoch, row, occurrence))
         geometry = self.preprocess.geometry
         view = drawn(Image.fromarray(picture), geometry.size, self.resampling, rng, self._ranges())
         if self.settings.rand_augment is not None:
@@ -62,6 +68,10 @@ class Augmentation:
             with _seeded(rng):
                 view = policy(view)
         return np.array(view)
+
+    def _words(self, epoch: int, row: int | str, occurrence: int) -> tuple[int | str, ...]:
+        words = (self.seed, epoch, row)
+        return (*words, occurrence) if occurrence else words
 
     @property
     def resampling(self) -> Image.Resampling:

@@ -1,7 +1,8 @@
 """Batches of pictures: drawn anew to learn from, rendered views to predict from.
 
-Processes draw ahead of the network, one thread each. What they draw depends on seed, epoch and row,
-and nothing here touches a global generator, so any number of them gives the same batches.
+Processes draw ahead of the network, one thread each. What they draw depends on seed, epoch, row and
+how often the row came before in the epoch, and nothing here touches a global generator, so any
+number of them gives the same batches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,21 +12,37 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from embed import libraries
+from embed.job import Notify
 from embed.preprocess import Preprocess
-from embed.processes import end_with_parent, interrupt_later
+from embed.processes import interrupt_later
 from finetune.augment import normalised
+from finetune.handover import (
+    LATE,
+    SHARED,
+    as_array,
+    as_tensor,
+    begin,
+    bytes_in_flight,
+    check_semaphores,
+    free_bytes,
+    limited,
+    quiet_start,
+    seconds_to_wait,
+)
 from finetune.pixels import Pixels
+from finetune.schedule import occurrences
 from task.errors import InputError
 
 _AHEAD_PER_WORKER = 3
-Order = tuple[np.ndarray, int]
-"""The rows of a batch, and the epoch that they are drawn for."""
+Ints = Sequence[int] | np.ndarray
+Order = tuple[np.ndarray, int, np.ndarray]
+"""The rows of a batch, the epoch that they are drawn for, and how often each came before in it."""
 
 
 class Draw(Protocol):
     """finetune.augment.Augmentation, or anything like it that can be pickled."""
 
-    def __call__(self, picture: np.ndarray, epoch: int, row: int | str) -> Any:
+    def __call__(self, picture: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
         """A float tensor (3, size, size) of a picture (height, width, 3) uint8."""
         ...
 
@@ -33,8 +50,11 @@ class Draw(Protocol):
 class Source(Protocol):
     """Rows that can be learnt: `PictureRows`, or finetune.tokens.TokenRows."""
 
-    def learn(self, rows: Sequence[int] | np.ndarray, epoch: int) -> Any:
-        """A float tensor (b, ...) of rows as they are drawn in an epoch."""
+    def learn(self, rows: Ints, epoch: int, occurrence: Ints | None = None) -> Any:
+        """A float tensor (b, ...) of rows as they are drawn in an epoch.
+
+        `occurrence` (b,) says how often each row came before in that epoch; None: never.
+        """
         ...
 
 
@@ -51,12 +71,16 @@ class PictureRows:
         """(n,) whether a row has pixels."""
         return self.pixels.readable
 
-    def learn(self, rows: Sequence[int] | np.ndarray, epoch: int) -> Any:
-        """A batch (b, 3, size, size) float32 of rows, drawn for that epoch."""
-        drawn = [self.draw(self.pixels.picture(int(row)), epoch, int(row)) for row in rows]
+    def learn(self, rows: Ints, epoch: int, occurrence: Ints | None = None) -> Any:
+        """A batch (b, 3, size, size) float32 of rows, drawn for that epoch; see Source."""
+        counts = np.zeros(len(rows), int) if occurrence is None else occurrence
+        drawn = [
+            self.draw(self.pixels.picture(int(row)), epoch, int(row), int(count))
+            for row, count in zip(rows, counts, strict=True)
+        ]
         return libraries.torch().stack(drawn)
 
-    def look(self, rows: Sequence[int] | np.ndarray, view: int) -> Any:
+    def look(self, rows: Ints, view: int) -> Any:
         """A batch (b, 3, size, size) float32 of rows through a view."""
         views = np.stack([self.pixels.view(int(row), view) for row in rows])
         return normalised(views, self.preprocess)
@@ -66,13 +90,21 @@ class Loader:
     """Batches of a source, in `workers` processes ahead of whoever asks (0: in this one).
 
     Without processes nothing is drawn ahead: RandAugment borrows the global generators for a
-    moment, which in a thread would reach the dropout of the step beside it.
+    moment, which in a thread would reach the dropout of the step beside it. Processes start with
+    the first epoch; where they cannot, this one draws, and `notify` hears why.
     """
 
-    def __init__(self, source: Source, *, workers: int, pin: bool = False) -> None:
-        self._source = source
+    def __init__(
+        self,
+        source: Source,
+        *,
+        workers: int,
+        pin: bool = False,
+        notify: Notify = lambda _: None,
+    ) -> None:
+        self._source, self._workers, self._pin, self._notify = source, workers, pin, notify
         self._orders = _Orders()
-        self._loader: Any = self._start(workers, pin) if workers else None
+        self._loader: Any = None
         self._drawn: Any = None
         self._begun: Any = None
 
@@ -85,24 +117,24 @@ class Loader:
         these are learnt and the epoch is rated, so that the next one need not wait.
 
         Raises:
-            InputError: a process ended, as when memory runs out.
+            InputError: a process ended, as when memory runs out, or gives nothing any more.
         """
-        if self._loader is None:
-            for rows in batches:
-                yield rows, self._source.learn(rows, epoch)
-            return
-        asked = [(rows, epoch) for rows in batches]
+        asked = _orders(batches, epoch)
         # Kept again at the end only: after an epoch that was broken off nothing is in its place.
         drawn, self._drawn = self._drawn, None
         begun = drawn is not None and self._orders.begin_with(asked)
         if not begun:
-            self._orders.left = asked
-        self._orders.left += [(rows, epoch + 1) for rows in following]
+            self._orders.left = asked.copy()
+        self._orders.left += _orders(following, epoch + 1)
         if not begun:
-            with interrupt_later():
-                drawn = self._begun = iter(self._loader)
+            drawn = self._begin(batches, epoch)
+        if drawn is None:
+            for order in asked:
+                yield order[0], self._source.learn(*order)
+            return
+        seconds = seconds_to_wait(batches)
         for rows in batches:
-            batch = _next(drawn)
+            batch = as_tensor(_next(drawn, seconds), pin=self._pin)
             self._orders.drop_first()
             yield rows, batch
         self._drawn = drawn
@@ -126,19 +158,51 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self, workers: int, pin: bool) -> Any:
+    def _begin(self, batches: Sequence[np.ndarray], epoch: int) -> Any:
+        """Let processes draw what is ordered; None where this one has to."""
+        if not self._workers or not len(batches):
+            return None
+        try:
+            if self._loader is None:
+                check_semaphores()
+                self._loader = self._made(batches, epoch)
+            with interrupt_later(), quiet_start():
+                self._begun = iter(self._loader)
+        except OSError as error:
+            self._workers, self._loader = 0, None
+            self._notify(
+                f"no processes can be started to draw training pictures ({error.strerror or error}"
+                f"; {SHARED}): this one draws them"
+            )
+            return None
+        return self._begun
+
+    def _made(self, batches: Sequence[np.ndarray], epoch: int) -> Any:
         torch = libraries.torch()
+        row = self._source.learn(batches[0][:1], epoch)
+        size = max(map(len, batches)) * row.nbytes
+        wanted = bytes_in_flight(size, self._workers, _AHEAD_PER_WORKER)
+        free = free_bytes()
+        shared = free is None or wanted <= free
+        if free is not None and not shared:
+            self._notify(
+                f"{SHARED} has {free >> 20} MB free and training pictures drawn ahead take "
+                f"{wanted >> 20}: they go through pipes, which costs time on a fast GPU; a "
+                "container gets more by docker run --shm-size"
+            )
         return torch.utils.data.DataLoader(
             _Drawn(self._source),
             batch_size=None,
             sampler=self._orders,
-            num_workers=workers,
+            num_workers=self._workers,
             prefetch_factor=_AHEAD_PER_WORKER,
             persistent_workers=True,
-            pin_memory=pin,
+            pin_memory=self._pin,
             # Spawned: a fork takes along locks that the parent's threads hold.
             multiprocessing_context="spawn",
-            worker_init_fn=_begun,
+            worker_init_fn=begin,
+            timeout=seconds_to_wait(batches),
+            collate_fn=None if shared else as_array,
             # Of its own, so that starting an epoch does not move the global one.
             generator=torch.Generator(),
         )
@@ -167,6 +231,7 @@ class _Orders:
     def begin_with(self, asked: Sequence[Order]) -> bool:
         """Whether the next batches to come are these, and at least one is being drawn."""
         pairs = zip(self.left, asked, strict=False)
+        # How often a row came before follows from the rows.
         same = all(a[1] == b[1] and np.array_equal(a[0], b[0]) for a, b in pairs)
         return self.handed > 0 and len(self.left) >= len(asked) and same
 
@@ -183,21 +248,32 @@ class _Drawn:
     source: Source
 
     def __getitem__(self, asked: Order) -> Any:
-        rows, epoch = asked
-        return self.source.learn(rows, epoch)
+        return self.source.learn(*asked)
 
 
-def _begun(_: int) -> None:
-    end_with_parent()
+def _orders(batches: Sequence[np.ndarray], epoch: int) -> list[Order]:
+    """All batches of an epoch as they are asked for."""
+    if not len(batches):
+        return []
+    ends = np.cumsum([len(rows) for rows in batches])[:-1]
+    counts = np.split(occurrences(np.concatenate(batches)), ends)
+    return [(rows, epoch, count) for rows, count in zip(batches, counts, strict=True)]
 
 
-def _next(drawn: Iterator[Any]) -> Any:
+def _next(drawn: Any, seconds: float) -> Any:
     try:
-        return next(drawn)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        with limited(seconds):
+            return next(drawn)
+    except (RuntimeError, MemoryError, ConnectionError, EOFError) as error:
+        late = str(error).startswith(LATE)
+        ours = not isinstance(error, RuntimeError) or str(error).startswith("DataLoader worker")
+        if not late and not ours:
             raise
+        # One that is stuck would not end by itself either.
+        for process in drawn._workers:
+            process.kill()
+        what = "give nothing any more" if late else "ended"
         raise InputError(
-            "a process that draws training pictures ended, as when memory runs out: use fewer "
-            "--workers, or 0, which draws in this process"
+            f"processes that draw training pictures {what}, as when memory runs out, or {SHARED}: "
+            "use fewer --workers, or 0, which draws in this process"
         ) from None

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from cache.reader import Reader
+from cache.spec import differences
 from embed.backbones import Backbone
 from embed.decoding import default_workers
 from embed.job import Notify
@@ -18,12 +20,13 @@ from finetune.augment import Augmentation, normalised
 from finetune.heads import probe_weights, start_head
 from finetune.loader import PictureRows
 from finetune.model import Network
-from finetune.pixels import MEMORY_LIMIT, Wanted, blank_picture, load_pixels, side_needed
+from finetune.pixels import MEMORY_LIMIT, Wanted, blank_picture, load_pixels, side_kept
 from finetune.recipe import Recipe
 from finetune.tokens import check_recipe, embed_tokens, load_tokens, token_network, tokens_of
 from finetune.verdict import Looks
 from probe.features import Choice, find_reader, load_features
 from probe.table import PROBES
+from task.config import Task
 from task.errors import InputError
 from task.images import REJECTIONS
 
@@ -118,7 +121,7 @@ def _tell_lost(statuses: Mapping[str, str], notify: Notify) -> None:
 def wanted_of(recipe: Recipe, network: Network) -> Wanted:
     """What to keep of every picture for a recipe and its network."""
     geometry = network.preprocess.geometry
-    side = side_needed(geometry.size, recipe.augment.crop_scale[0])
+    side = side_kept(geometry.size, recipe.augment.crop_scale[0])
     return Wanted(side, geometry, view_set(recipe.predict.views))
 
 
@@ -168,16 +171,37 @@ def start_at_probe(
     """Let the head begin as the linear probe of the rows to learn (LP-FT).
 
     Raises:
-        InputError: the backbone is not embedded, or with other weights.
+        InputError: the backbone is not embedded, or with other weights, pixels or layers.
     """
     reader = find_reader(dataset, backbone.name)
-    if reader.fingerprint["weights"] != network.digest:
-        raise InputError(
-            f"the cache {reader.folder.name} was made with other weights than the recipe's "
-            'network: embed again, or set model.start = "random"'
-        )
+    _check_probed(reader, network, recipe, dataset.task)
     features = load_features(dataset, Choice((backbone.name,)))
     rows = learn[features.readable[learn]]
     x, y, groups = features.labelled[rows, 0], dataset.labels[rows], dataset.groups[rows]
     probe = PROBES["logistic"].make(seed=recipe.seed).fit(x, y, groups)
     start_head(network.head, *probe_weights(probe.arrays()))
+
+
+def _check_probed(reader: Reader, network: Network, recipe: Recipe, task: Task) -> None:
+    """A head that starts from other embeddings than it is given starts anywhere, without a word."""
+    stored, backbone = reader.fingerprint, recipe.model.backbone
+    again = f"run `archiveprobe embed {task.file} --backbone {backbone}`"
+    otherwise = 'or set model.start = "random"'
+    if stored["weights"] != network.digest:
+        raise InputError(
+            f"the cache {reader.folder.name} was made with other weights than the recipe's "
+            f"network: {again}, {otherwise}"
+        )
+    then, now = {"layers": stored["layers"]}, {"layers": "pooled"}
+    remedy = 'set layers = "pooled" under [embed] of task.toml'
+    if then == now:
+        then, now = stored["preprocess"], network.preprocess.record()
+        remedy = f"spell the latter out in [backbone.{backbone}.preprocess] of task.toml"
+        remedy = f"leave out model.size; or {remedy}" if recipe.model.size else remedy
+    changed = differences(then, now)
+    if changed:
+        told = ", ".join(f"{field} {old} there and {new} here" for field, old, new in changed)
+        raise InputError(
+            f"a probe on the cache {reader.folder.name} has seen other embeddings than the "
+            f"recipe's network gives ({told}): {remedy} and {again}; {otherwise}"
+        )

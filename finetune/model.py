@@ -21,6 +21,7 @@ from task.files import write_whole
 
 # A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
 _CONVOLUTIONAL = 3
+_DROP_PATH = "drop_path_rate"
 
 
 @dataclass(frozen=True)
@@ -156,13 +157,28 @@ def build_network(
     With `untrained` no weights are loaded: for a state that holds all of them.
 
     Raises:
-        InputError: weights that are missing or do not fit, no last block, an impossible size.
+        InputError: weights that are missing or do not fit, no last block, an impossible size, a
+            backbone without stochastic depth where some is asked for.
     """
-    loaded = load_model(backbone, untrained=untrained)
+    loaded = _load(backbone, settings.drop_path, untrained=untrained)
     preprocess = _at_size(loaded, settings.size, backbone)
     head = make_head(_width(loaded.module, preprocess, backbone), classes, settings, seed=seed)
     module = assemble(loaded.module, head, _parts(settings, loaded.module, backbone))
     return Network(module, preprocess, module.trained, loaded.digest, backbone.described)
+
+
+def _load(backbone: Backbone, drop_path: float, *, untrained: bool) -> Trunk:
+    """The backbone; with stochastic depth, which has no weights and draws in training only."""
+    if not drop_path:
+        return load_model(backbone, untrained=untrained)
+    none = f"{backbone.described} knows no stochastic depth: leave out model.drop_path"
+    if backbone.library != "timm":
+        raise InputError(none)
+    arguments = {**backbone.arguments, _DROP_PATH: drop_path}
+    try:
+        return load_model(replace(backbone, arguments=arguments), untrained=untrained)
+    except InputError as error:
+        raise InputError(none) if _DROP_PATH in str(error) else error from None
 
 
 def _parts(settings: Model, body: Any, backbone: Backbone) -> tuple[str, ...]:

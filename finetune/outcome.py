@@ -1,6 +1,8 @@
 """What a finished part leaves in work/finetune/<system>/<part>/: weights, logits and a record.
 
-The record is written last, and names the digests of the other two.
+The record is sealed, written last, and names the digests of the other two. Logits are the only
+ones that are ever written again, so their file is named after their digest: until the new record is
+there the old one finds the old file.
 """
 
 import hashlib
@@ -16,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from typing_extensions import TypedDict
 
 from cache.spec import differences
-from finetune.model import Network
 from finetune.settings import Finite, Share
 from finetune.train import Epoch, Trained
 from task.errors import InputError
-from task.files import write_whole
+from task.files import remove, write_whole
+from task.sealed import read_sealed, write_sealed
 
 RECORD, LOGITS, WEIGHTS, CURVES = "part.json", "logits.npy", "weights.safetensors", "curves.csv"
 # A finished network is the same network wherever its run goes on.
@@ -31,9 +33,10 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _MadeOf(TypedDict):
-    """The same as `made_of` gives."""
+    """What finetune.start says of a network."""
 
     weights: str
+    start: Digest
     preprocess: dict[str, Any]
 
 
@@ -64,7 +67,7 @@ class _Record(BaseModel):
 class Outcome:
     """A trained part: logits (n + m, V, K) of the labelled rows and of those to predict, NaN where
     a row was learnt or has no picture; the epoch that was kept; the digest of the weights; the
-    backbone and the preprocessing beneath; the digest of the rows to predict.
+    network that it started from; the digest of the rows to predict.
     """
 
     folder: Path
@@ -145,15 +148,22 @@ def _write(one: Outcome, settings: Mapping[str, Any], files: Mapping[str, bytes]
         "to_predict": one.to_predict,
         "digests": {WEIGHTS: one.digest, LOGITS: _sha256(rows.getvalue())},
     }
-    text = f"{json.dumps(record, indent=2)}\n".encode()
+    logits = _logits_file(one.folder, _sha256(rows.getvalue()))
     try:
-        for name, content in {**files, LOGITS: rows.getvalue(), RECORD: text}.items():
+        for name, content in {**files, logits.name: rows.getvalue()}.items():
             write_whole(one.folder / name, content)
+        write_sealed(one.folder / RECORD, record)
     except OSError as error:
         raise InputError(
             f"cannot write {one.folder}: {error.strerror or error}: make room and run the same "
             "command again, the last epoch is kept"
         ) from None
+    for old in set(one.folder.glob("logits-*.npy")) - {logits}:
+        remove(old)
+
+
+def _logits_file(folder: Path, digest: str) -> Path:
+    return folder / f"logits-{digest[:16]}.npy"
 
 
 def load_outcome(
@@ -165,9 +175,12 @@ def load_outcome(
         InputError: it was trained with other settings, which are named, or is damaged.
     """
     try:
-        record = _parsed((folder / RECORD).read_bytes())
+        sealed = read_sealed(folder / RECORD, remedy=f"delete {folder} and train that part again")
+        if sealed is None:
+            return None
+        record = _parsed(sealed)
         _check(folder, record.settings, settings)
-        content = (folder / LOGITS).read_bytes()
+        content = _logits_file(folder, record.digests[LOGITS]).read_bytes()
         if _sha256(content) != record.digests[LOGITS]:
             raise ValueError(f"{LOGITS} has changed")
         logits = np.load(io.BytesIO(content), allow_pickle=False)
@@ -184,27 +197,19 @@ def load_outcome(
             dict(record.made_of),
             record.to_predict,
         )
-    except FileNotFoundError as error:
-        if error.filename and Path(error.filename).name == RECORD:
-            return None
-        raise _damaged(folder, error) from None
     except (OSError, ValueError, MemoryError) as error:
         raise _damaged(folder, error) from None
 
 
-def _parsed(content: bytes) -> _Record:
+def _parsed(sealed: Mapping[str, Any]) -> _Record:
     """Raises ValueError."""
     try:
-        return _Record.model_validate_json(content)
+        # From text, since the strict rules for Python objects would refuse a dict for an Epoch.
+        return _Record.model_validate_json(json.dumps(sealed))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{RECORD}: {place or 'all of it'}: {first['msg']}") from None
-
-
-def made_of(network: Network) -> dict[str, Any]:
-    """The digest of a network's backbone as it was loaded, and its preprocessing."""
-    return {"weights": network.digest, "preprocess": network.preprocess.record()}
 
 
 def read_weights(file: Path, digest: str) -> dict[str, Any]:

@@ -16,10 +16,13 @@ from evaluate.dataset import Dataset
 from evaluate.keep import common_record, decided, origin
 from evaluate.metrics import macro_f1
 from evaluate.predictions import Predictions
+from evaluate.recut import BY_HAND
 from evaluate.runs import save_run
 from evaluate.system import assemble
+from evaluate.threshold import decide
 from finetune.outcome import Outcome
 from finetune.recipe import Recipe
+from finetune.start import check_agreement
 from finetune.verdict import averaged, voted
 from task.errors import InputError
 from task.files import write_whole
@@ -31,7 +34,7 @@ _COMPLEXITY = 500
 @dataclass(frozen=True)
 class Line:
     """A trained part: the epoch that was kept of those trained, its mean loss, and macro-F1 without
-    a cut on the rows that were predicted but not learnt, `rows` of them.
+    a threshold (but a fixed one) on the rows that were predicted but not learnt, `rows` of them.
     """
 
     part: str
@@ -65,10 +68,30 @@ def line_of(dataset: Dataset, recipe: Recipe, views: Sequence[View], one: Outcom
 def decisions(
     recipe: Recipe, views: Sequence[View], logits: np.ndarray, positive: int
 ) -> np.ndarray:
-    """The class (n,) of logits (n, V, K) of views, without a cut."""
+    """The class (n,) of logits (n, V, K) of views, without a threshold but a fixed one.
+
+    NaN gets any class.
+    """
     if recipe.predict.combine == "vote":
         return voted(logits, views, positive)
-    return np.asarray(np.nan_to_num(averaged(logits, 1)).argmax(-1))
+    mean = np.nan_to_num(averaged(logits, 1))
+    if recipe.predict.threshold is None:
+        return np.asarray(mean.argmax(-1))
+    return decide(softmax(mean, -1)[:, positive], recipe.predict.threshold, positive)
+
+
+def check_threshold(dataset: Dataset, recipe: Recipe) -> None:
+    """Check, before anything is trained, that a fixed threshold has two labels to decide between.
+
+    Raises:
+        InputError: the task has more.
+    """
+    if recipe.predict.threshold is not None and len(dataset.classes) > 2:
+        raise InputError(
+            f"predict.threshold of recipe {recipe.name} decides between two labels, and "
+            f"{dataset.task.file} has {len(dataset.classes)}: leave it out in a copy of the recipe "
+            "under another name"
+        )
 
 
 def keep_system(
@@ -84,7 +107,13 @@ def keep_system(
 
     The rows to predict are answered by the mean of `networks`: the final one, or those of the
     folds. `how` it was trained is kept in the record.
+
+    Raises:
+        InputError: parts started from different networks, or the disk refuses.
     """
+    check_agreement([*folds, *networks])
+    fixed = recipe.predict.threshold
+    method = recipe.predict.cut if fixed is None else BY_HAND
     views = view_set(recipe.predict.views)
     n = len(dataset)
     held = np.full(folds[0].logits[:n].shape, np.nan)
@@ -93,7 +122,7 @@ def keep_system(
         held[inside] = one.logits[:n][inside]
     unlabelled = averaged(np.stack([one.logits[n:] for one in networks]), 0)
     record = {
-        **common_record(dataset, system, recipe.predict.cut, recipe.seed),
+        **common_record(dataset, system, method, recipe.seed),
         "kind": KIND,
         "recipe": recipe.model_dump(mode="json", exclude={"name"}),
         "features": features,
@@ -124,12 +153,13 @@ def keep_system(
         averaged(held, 1)[None],
         answers["logits"],
         origin(record),
-        method=recipe.predict.cut,
+        method=method,
         decision=voted(held, views, dataset.positive)[None] if vote else None,
         answer=answers.get("answer"),
         views=held[None] if several else None,
         unlabelled_views=unlabelled if several else None,
         calibrated=recipe.predict.calibrate,
+        fixed=fixed,
     )
     record |= decided(done)
     save_run(dataset.task, system, record, done.predictions, answers)
@@ -139,9 +169,9 @@ def keep_system(
 def write_answers(
     dataset: Dataset, recipe: Recipe, views: Sequence[View], one: Outcome
 ) -> Path | None:
-    """A part's answers for the rows to predict, without a cut: id, label and p_<label> columns.
+    """A part's answers for the rows to predict: id, label and p_<label> columns.
 
-    None where there are no such rows.
+    They are decided without a threshold but a fixed one. None where there are no such rows.
 
     Raises:
         InputError: the file cannot be written.

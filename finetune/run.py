@@ -1,6 +1,5 @@
 """The fine-tuning stage: parts trained, put together into a system, written down and compared."""
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from evaluate.overview import load_systems
 from finetune.alone import alone, check_system
 from finetune.material import How
 from finetune.recipe import load_recipe
-from finetune.report import Line, keep_system, line_of, write_answers
+from finetune.report import Line, check_threshold, keep_system, line_of, write_answers
 from finetune.split import folds_asked
 from finetune.stage import FULL, MERGED, SPLIT, Stage
 from probe.run import beware
@@ -77,9 +76,6 @@ def run_finetune(
         CacheError: the disk takes no more, or another process trains this system.
     """
     started = time.monotonic()
-    # Before torch is there: threads that spin for each other take twenty times as long as soon as
-    # another process has a core; on free cores a MobileNet loses nothing by sleeping instead.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     dataset = load_dataset(task)
     recipe = load_recipe(options.recipe)
     device = options.device or default_device()
@@ -87,6 +83,7 @@ def run_finetune(
     how = How(device, options.workers, options.from_cache, options.precision, options.tensorboard)
     stage = Stage(dataset, recipe, how, notify=notify, progress=progress)
     check_system(task, recipe.name, stage.system)
+    check_threshold(dataset, recipe)
     with alone(stage.folder):
         return _finetuned(stage, options, how, started, notify)
 

@@ -77,6 +77,17 @@ def epoch_order(y: np.ndarray, sampler: str, seed: int, epoch: int) -> np.ndarra
     return rng.choice(len(y), len(y), p=weights / weights.sum())
 
 
+def occurrences(order: np.ndarray) -> np.ndarray:
+    """How often each entry of an order (n,) came before in it: 0 for a first one."""
+    # Sorted, equal entries stand together and in their order; each counts from its run's first.
+    by_value = np.argsort(order, kind="stable")
+    ranked = order[by_value]
+    first = np.searchsorted(ranked, ranked, "left")
+    counts = np.empty(len(order), np.int64)
+    counts[by_value] = np.arange(len(order)) - first
+    return counts
+
+
 def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     """The order cut into batches. A lone last row joins the batch before: batch norm needs two."""
     cuts = list(range(size, len(order), size))

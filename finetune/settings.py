@@ -55,6 +55,8 @@ class Model(Section):
 
     `weights` are those that the backbone declares, or random ones; `size` is the side of the input
     in pixels where it is not the weights' own. `unfreeze` says how much of the backbone is trained.
+    `drop_path` is the share of images that skip the last block in training (stochastic depth); it
+    rises from 0 at the first block in equal steps.
     The head takes the unnormalised embedding: linear, or layers of `hidden` widths with ReLU.
     `dropouts` has one share per hidden layer, after its ReLU, and a last one on the output, which
     is the only one of a linear head; without any there is none. `start` "probe" copies the head
@@ -65,6 +67,7 @@ class Model(Section):
     weights: Literal["pretrained", "random"] = "pretrained"
     size: Annotated[int, Field(ge=8, le=4096)] | None = None
     unfreeze: Literal["none", "last-block", "all"] = "all"
+    drop_path: Dropout = 0.0
     hidden: Annotated[tuple[Width, ...], Field(strict=False)] = ()
     dropouts: Annotated[tuple[Dropout, ...], Field(strict=False)] = ()
     start: Literal["random", "probe"] = "random"
@@ -77,6 +80,8 @@ class Model(Section):
             )
         if self.start == "probe" and self.hidden:
             raise ValueError('start = "probe": the probe is linear, so leave out hidden')
+        if self.drop_path and self.unfreeze == "none":
+            raise ValueError("drop_path: no block of a frozen backbone is skipped, so leave it out")
         return self
 
 
@@ -218,16 +223,24 @@ class Predict(Section):
     "mean" averages probabilities, and `cut`, a finder of evaluate/threshold, decides. "vote" counts
     the views whose probability is above 0.5; where they are even, the unmirrored centre view
     decides, and there is no cut to find ("half"). With `calibrate` the cut is found on calibrated
-    probabilities, else on the network's own softmax.
+    probabilities, else on the network's own softmax. `threshold` is one that is not found here but
+    taken over, for the positive label's share of that softmax.
     """
 
     views: Annotated[str, AfterValidator(_views)] = "center"
     combine: Literal["mean", "vote"] = "mean"
     cut: Annotated[str, AfterValidator(_cut)] = "smoothed"
     calibrate: bool = True
+    threshold: Annotated[Finite, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "Predict":
+        if self.threshold is not None and self.combine == "vote":
+            raise ValueError('threshold: combine = "vote" has none, so leave one of them out')
+        if self.threshold is not None and self.cut != Predict.model_fields["cut"].default:
+            raise ValueError("threshold and cut both decide: keep one of them")
+        if self.threshold is not None and self.calibrate:
+            raise ValueError("threshold is about the softmax as it is: set calibrate = false")
         if self.combine == "vote" and self.cut != "half":
             raise ValueError('combine = "vote" has no cut to find: set cut = "half"')
         centres = {view.crop for view in view_set(self.views) if not view.mirror}

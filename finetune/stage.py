@@ -11,24 +11,24 @@ import numpy as np
 
 from embed.backbones import Backbone
 from embed.job import Notify
+from embed.memory import memory_for
 from embed.progress import Progress, silent
 from embed.views import view_set
 from evaluate.dataset import PARTS, Dataset
 from finetune.checkpoint import Checkpoints
 from finetune.curves import curves
 from finetune.material import How, material, start_at_probe
-from finetune.memory import memory_for
 from finetune.model import Network, backbone_of, build_network
 from finetune.outcome import (
     Outcome,
     load_outcome,
-    made_of,
     read_weights,
     renew_outcome,
     save_outcome,
 )
 from finetune.recipe import FROM_CACHE, Recipe
 from finetune.split import Part, by_fold, by_split, full, median_epoch
+from finetune.start import Start, check_start, start_of
 from finetune.train import Ends, Epoch, Lesson, Trained, train
 from finetune.verdict import Looks, logits_of
 from task.errors import InputError
@@ -138,23 +138,23 @@ class Stage:
         return backbone_of(self.recipe.model, self.dataset.task)
 
     @cached_property
-    def _network(self) -> Network:
+    def _built(self) -> tuple[Network, Start]:
+        """The network, and what every part starts from, read before anything else is loaded."""
         classes = len(self.dataset.classes)
         if self._backbone.weights == "random":
             self._notify(f"{self._backbone.name}: from random weights")
         with memory_for(f"building {self._backbone.name} and its head", _FREE):
-            return build_network(self.recipe.model, self._backbone, classes, seed=self.recipe.seed)
-
-    @cached_property
-    def _start(self) -> dict[str, Any]:
-        return self._network.state(whole=False)
+            network = build_network(
+                self.recipe.model, self._backbone, classes, seed=self.recipe.seed
+            )
+            return network, start_of(network)
 
     @cached_property
     def _material(self) -> tuple[Network, Looks]:
         made = material(
             self.dataset,
             self.recipe,
-            self._network,
+            self._built[0],
             self._backbone,
             self._how,
             self._notify,
@@ -163,24 +163,26 @@ class Stage:
         return self._held.enter_context(made)
 
     def _trained(self, name: str, ends: Ends | None, settings: dict[str, Any]) -> Outcome:
-        start = self._start
+        start = self._built[1]
+        for finished in self.finished_folds():
+            check_start(finished, start.made_of, f"{name} would")
         network, source = self._material
         n, to_predict = len(self.dataset), self.dataset.unlabelled
         part = self._part(name, np.asarray(source.readable)[:n])
-        network.load_state(start)
+        network.load_state(start.state)
         if self.recipe.model.start == "probe":
             start_at_probe(self.dataset, self.recipe, network, self._backbone, part.learn)
         digests = {"learn": _digest(part.learn), "select": _digest(part.select)}
-        given = {"rows": digests, "weights": network.digest, **self._how.computing}
+        weights = {"weights": network.digest, "start": start.made_of["start"]}
+        given = {"rows": digests, **weights, **self._how.computing}
         checkpoints = Checkpoints(self._folder(name) / "state", {**settings, **given})
         trained = self._learnt(network, source, part, ends, checkpoints)
         seen = np.concatenate([part.select, part.report, n + np.arange(len(to_predict))])
         found = self._answers(network, source, seen)
         logits = np.full((n + len(to_predict), *found.shape[1:]), np.nan)
         logits[seen] = found
-        origin = made_of(self._network)
         folder = self._folder(name)
-        done = save_outcome(folder, settings, trained, logits, origin, to_predict.digest)
+        done = save_outcome(folder, settings, trained, logits, start.made_of, to_predict.digest)
         checkpoints.clear()
         epochs = f"epoch {done.epoch} of {len(done.history)}"
         self._notify(f"{name}: {epochs} is kept, {done.seconds:.0f} s of training")
@@ -223,6 +225,7 @@ class Stage:
         if one.to_predict == to_predict.digest and len(one.logits) == n + len(to_predict):
             return one
         self._notify(f"{one.part}: other rows to predict than before, answering them")
+        check_start(one, self._built[1].made_of, "it would now")
         network, source = self._material
         network.to(self._how.device).load_state(read_weights(one.weights, one.digest))
         found = self._answers(network, source, n + np.arange(len(to_predict)))
@@ -260,6 +263,10 @@ class Stage:
             "part": name,
             "snapshot": {name: dataset.parts[name] for name in PARTS},
         }
+        if self.recipe.model.start == "probe":
+            # The head begins as a probe on that cache.
+            in_use = dataset.snapshot.cache(dataset.task.asks(self._backbone.name))
+            settings["snapshot"]["cache"] = in_use and in_use.fingerprint
         if ends is not None:
             settings["ends"] = {"epochs": ends.epochs, "tuned": ends.tuned}
         return settings

@@ -137,17 +137,22 @@ class TokenRows:
         """(n,) whether a row has tokens."""
         return np.asarray(np.isfinite(self.views[:, 0, 0]).all(1))
 
-    def learn(self, rows: Sequence[int] | np.ndarray, epoch: int) -> Any:
+    def learn(
+        self,
+        rows: Sequence[int] | np.ndarray,
+        epoch: int,
+        occurrence: Sequence[int] | np.ndarray | None = None,
+    ) -> Any:
         """A batch (b, tokens, width) float32 of rows, each through one of its draws.
 
-        Which one depends on seed, epoch and row only. Without draws it is the first view.
+        Which one depends on seed, epoch and row; a row that came before in the epoch, `occurrence`
+        (b,) times, goes on to the next draw. Without draws it is the first view.
         """
         if self.draws is None:
             return self.look(rows, 0)
         count = self.draws.shape[1]
-        chosen = [
-            int(generator("tokens", self.seed, epoch, int(at)).integers(count)) for at in rows
-        ]
+        first = [int(generator("tokens", self.seed, epoch, int(at)).integers(count)) for at in rows]
+        chosen = (np.array(first, int) + (0 if occurrence is None else occurrence)) % count
         return _float32(self.draws[np.asarray(rows), chosen])
 
     def look(self, rows: Sequence[int] | np.ndarray, view: int) -> Any:

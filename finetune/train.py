@@ -49,7 +49,7 @@ def train(
     first = network.state(whole=False) if recipe.interpolate.tuned else {}
     with (
         torch.random.fork_rng(devices=devices),
-        Loader(lesson.source, workers=workers, pin=device != "cpu") as loader,
+        Loader(lesson.source, workers=workers, pin=device != "cpu", notify=notify) as loader,
     ):
         torch.manual_seed(int(generator("train", recipe.seed).integers(2**62)))
         run = Training(network.to(device), lesson, recipe, ends, device, loader, precision)

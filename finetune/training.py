@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from embed import libraries
+from embed.memory import memory_for
 from evaluate.metrics import macro_f1
 from finetune.augment import mix, mixed_share
 from finetune.average import make_average
@@ -13,7 +14,6 @@ from finetune.checkpoint import capture, restore
 from finetune.lesson import Course, Ends, Epoch, Lesson
 from finetune.loader import Loader
 from finetune.losses import criterion, soft_targets
-from finetune.memory import memory_for
 from finetune.model import Network
 from finetune.optimiser import make_optimiser
 from finetune.recipe import Recipe

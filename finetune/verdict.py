@@ -23,8 +23,13 @@ class Looks(Protocol):
         """(n,) whether there is something to look at."""
         ...
 
-    def learn(self, rows: Sequence[int] | np.ndarray, epoch: int) -> Any:
-        """A batch of rows as they are drawn in an epoch."""
+    def learn(
+        self,
+        rows: Sequence[int] | np.ndarray,
+        epoch: int,
+        occurrence: Sequence[int] | np.ndarray | None = None,
+    ) -> Any:
+        """A batch of rows as they are drawn in an epoch; see finetune.loader.Source."""
         ...
 
     def look(self, rows: Sequence[int] | np.ndarray, view: int) -> Any:

@@ -59,8 +59,12 @@ def embed_new(
 
 
 def _checked_root(task: Task, images: Path) -> Path:
-    root = images.resolve()
-    if not root.is_dir():
+    try:
+        root = images.resolve()
+        is_there = root.is_dir()
+    except (RuntimeError, OSError):
+        is_there = False  # a link that leads back to itself
+    if not is_there:
         raise InputError(f"no folder {images}: name the folder of the pictures with --images")
     if task.work.resolve().is_relative_to(root):
         raise InputError(

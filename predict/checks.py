@@ -11,7 +11,7 @@ from predict.system import Answers, System, making
 from predict.tables import named_few
 from task.config import Task
 from task.errors import InputError
-from task.images import digest
+from task.reading import IMAGE_BYTES, digest_of
 from task.rows import Row, locate
 
 _LOOKED_AT = 12
@@ -182,6 +182,6 @@ def canary(
 def _content(task: Task, row: Row) -> bytes | None:
     """The digest of a row's file as it is now; None where it is not here."""
     try:
-        return bytes.fromhex(digest(locate(task.root, row.path).read_bytes()))
+        return bytes.fromhex(digest_of(locate(task.root, row.path), IMAGE_BYTES))
     except (OSError, ValueError):
         return None

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from predict.submission import read_back, spreadsheet_copy
+from predict.submission import read_back
 from predict.tables import (
     Cells,
     Form,
     find_columns,
     named_few,
+    output_files,
     probability_columns,
     wanted,
     write_answers,
+    write_spreadsheet_copy,
 )
 from task.config import Task, nearest
 from task.errors import InputError
@@ -58,6 +60,7 @@ def submit_given(task: Task, answers: Path, file: Path, *, spreadsheet_safe: boo
     """
     if not answers.is_file():
         raise InputError(f"no file {answers}: name the table of answers")
+    target, copy = output_files(task, file, spreadsheet_safe, read=[answers])
     rows = {row.id: row for row in read_rows(task)}
     form, ids = wanted(task, rows)
     table = read_table(answers)
@@ -83,9 +86,9 @@ def submit_given(task: Task, answers: Path, file: Path, *, spreadsheet_safe: boo
     def check(header: Sequence[str], found: Cells) -> None:
         read_back(task, form, ids, header, found)
 
-    target = write_answers(task, file, form.columns, lines, check=check, separator=form.separator)
+    write_answers(target, form.columns, lines, check=check, separator=form.separator)
+    write_spreadsheet_copy(copy, form.columns, lines, separator=form.separator)
     counts = Counter(cells[name][label] for name in ids)
-    copy = spreadsheet_copy(task, target, form, lines) if spreadsheet_safe else None
     return Given(target, answers, len(ids), {name: counts[name] for name in task.labels}, copy)
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,13 @@ from predict.checks import changed_since, check_sound
 from predict.submission import probability
 from predict.system import Answers, Means, System
 from predict.systems import load_system
-from predict.tables import Cells, probability_columns, write_answers
+from predict.tables import (
+    output_files,
+    probability_columns,
+    same_cells,
+    write_answers,
+    write_spreadsheet_copy,
+)
 from task.config import Task
 from task.errors import InputError
 from task.images import FLAGS
@@ -40,12 +45,14 @@ class Predicted:
     status: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     unreadable: int = 0
+    copy: Path | None = None
     seconds: float = 0.0
 
     def record(self) -> dict[str, Any]:
         """The form of `--json`."""
         return {
             "file": str(self.file),
+            "copy": None if self.copy is None else str(self.copy),
             "system": self.system,
             "rows": self.rows,
             "unreadable": self.unreadable,
@@ -71,6 +78,7 @@ def predict(
     file: Path,
     *,
     images: Path | None = None,
+    spreadsheet_safe: bool = False,
     device: str | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -82,6 +90,7 @@ def predict(
     New pictures are embedded as those that the system was trained on, into a cache of their own
     below work/new; killed, the same command goes on. The file has a row for every picture: id,
     status, label (the `unreadable` answer where there is no picture) and `p_<label>` columns.
+    `spreadsheet_safe` writes a second file, whose cells no spreadsheet takes for a formula.
 
     Raises:
         InputError: no such system or a stale one, no pictures, backbones that compute otherwise
@@ -89,6 +98,7 @@ def predict(
         CacheError: a cache is damaged, or cannot be written.
     """
     started = time.monotonic()
+    target, copy = output_files(task, file, spreadsheet_safe)
     dataset = load_dataset(task)
     loaded = load_system(dataset, system, Means(device, workers, progress))
     if images is None:
@@ -108,7 +118,8 @@ def predict(
             rows.ids, status, answers.decision, answers.proba, strict=True
         )
     ]
-    target = write_answers(task, file, columns, lines, check=_same(columns, lines))
+    write_answers(target, columns, lines, check=same_cells(columns, lines))
+    write_spreadsheet_copy(copy, columns, lines)
     read = answers.decision[answers.readable]
     return Predicted(
         target,
@@ -117,16 +128,9 @@ def predict(
         dict(Counter(status).most_common()),
         {name: int((read == at).sum()) for at, name in enumerate(classes)},
         int((~answers.readable).sum()),
+        copy,
         time.monotonic() - started,
     )
-
-
-def _same(columns: Sequence[str], lines: Cells) -> Callable[[Sequence[str], Cells], None]:
-    def check(header: Sequence[str], found: Cells) -> None:
-        if list(header) != list(columns) or found != lines:
-            raise InputError("the file read back is not what was answered: run again")
-
-    return check
 
 
 def _of_task(dataset: Dataset, system: System) -> tuple[Rows, list[Entry], Answers]:

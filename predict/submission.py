@@ -25,10 +25,11 @@ from predict.systems import load_system
 from predict.tables import (
     Cells,
     Form,
-    for_spreadsheets,
     named_few,
+    output_files,
     wanted,
     write_answers,
+    write_spreadsheet_copy,
 )
 from probe.audit_shift import shift
 from task.config import Task
@@ -116,6 +117,7 @@ def submit(
         CacheError: a cache is damaged.
     """
     started = time.monotonic()
+    target, copy = output_files(task, file, spreadsheet_safe)
     dataset = load_dataset(task)
     loaded = load_system(dataset, system)
     table = {row.id: row for row in dataset.rows}
@@ -134,7 +136,8 @@ def submit(
         written = read_back(task, form, ids, header, found)
         seen.append(canary(loaded, rows, written, table, answers, changed))
 
-    target = write_answers(task, file, form.columns, lines, check=check, separator=form.separator)
+    write_answers(target, form.columns, lines, check=check, separator=form.separator)
+    write_spreadsheet_copy(copy, form.columns, lines, separator=form.separator)
     found = shares(loaded.stored, answers.decision)
     said = [*warnings, *_blank(blank), *_warnings(dataset, loaded, rows, found, changed)]
     return Submission(
@@ -147,7 +150,7 @@ def submit(
         seen[0],
         dict(reasons.most_common()),
         said,
-        spreadsheet_copy(task, target, form, lines) if spreadsheet_safe else None,
+        copy,
         time.monotonic() - started,
         dataset.snapshot_digest,
     )
@@ -247,20 +250,3 @@ def _shift_warning(dataset: Dataset) -> list[str]:
         # Other backbones of the task than the system's own are no reason to refuse its answers.
         return []
     return [warning] if warning else []
-
-
-def spreadsheet_copy(task: Task, target: Path, form: Form, lines: Cells) -> Path:
-    """A copy beside a submission, whose cells no spreadsheet takes for a formula; its path.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    safe = [for_spreadsheets(line) for line in lines]
-
-    def check(header: Sequence[str], found: Cells) -> None:
-        if found != safe or len(header) != len(form.columns):
-            raise InputError("the copy for spreadsheets was not written as meant: run again")
-
-    name = target.with_name(f"{target.stem}.spreadsheet{target.suffix}")
-    header = for_spreadsheets(form.columns)
-    return write_answers(task, name, header, safe, check=check, separator=form.separator)

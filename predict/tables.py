@@ -11,13 +11,13 @@ from cache import disk
 from task.config import Task, nearest
 from task.errors import InputError
 from task.files import write_whole
+from task.output import OutputFile, output_file
 from task.rows import Row, refuse_repeated
 from task.table import Table, long_cells, read_table
 
 _SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 # What spreadsheets take for the start of a formula (OWASP, "CSV injection").
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_PRODUCTS = ("manifest.csv", "folds.csv", "cache", "runs", "thumbs", "audit", "new")
 # What organisers call the column of the answers, where it is not called as in the table.
 _LABELS = ("label", "prediction", "predicted", "answer", "class", "category", "target")
 _SHOWN = 3
@@ -193,23 +193,34 @@ def named_few(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_SHOWN])) + more
 
 
+def output_files(
+    task: Task, file: Path, spreadsheet_safe: bool, *, read: Sequence[Path] = ()
+) -> tuple[OutputFile, OutputFile | None]:
+    """Find where answers really go and, if there shall be one, their copy for spreadsheets.
+
+    Raises:
+        InputError: one of the two must not be written, see `output_file`.
+    """
+    target = output_file(task, file, read=read)
+    copy = target.with_name(f"{target.stem}.spreadsheet{target.suffix}")
+    return target, output_file(task, copy, read=read) if spreadsheet_safe else None
+
+
 def write_answers(
-    task: Task,
-    file: Path,
+    target: OutputFile,
     columns: Sequence[str],
     rows: Cells,
     *,
     check: Callable[[Sequence[str], Cells], None],
     separator: str = "comma",
-) -> Path:
+) -> None:
     """Write a CSV file, read it back, `check` its header and rows, and only then give it its name.
 
-    Returns where it lies; after any fault the old file is there, or none.
+    After any fault the old file is there, or none.
 
     Raises:
-        InputError: the file is one of the task's own, or the disk refuses.
+        InputError: the disk refuses.
     """
-    target = _target(task, file)
     mark = _SEPARATORS[separator]
     try:
         with _draft_of(target) as draft:
@@ -222,7 +233,31 @@ def write_answers(
             f"cannot write {target}: {error.strerror or error}: make space, correct the "
             "permissions, or name another file with -o"
         ) from None
-    return target
+
+
+def write_spreadsheet_copy(
+    copy: OutputFile | None, columns: Sequence[str], rows: Cells, *, separator: str = "comma"
+) -> None:
+    """Write answers again, if they shall be, so that no spreadsheet takes a cell for a formula.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    if copy is None:
+        return
+    header, safe = _for_spreadsheets(columns), [_for_spreadsheets(row) for row in rows]
+    check = same_cells(header, safe)
+    write_answers(copy, header, safe, check=check, separator=separator)
+
+
+def same_cells(columns: Sequence[str], rows: Cells) -> Callable[[Sequence[str], Cells], None]:
+    """Make a check that a file which was read back holds these columns and rows."""
+
+    def check(header: Sequence[str], found: Cells) -> None:
+        if list(header) != list(columns) or found != rows:
+            raise InputError("the file read back is not what was to be written: run again")
+
+    return check
 
 
 @contextlib.contextmanager
@@ -233,19 +268,6 @@ def _draft_of(target: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
-
-
-def _target(task: Task, file: Path) -> Path:
-    """Where the file really goes; the task's own files must not be replaced by answers."""
-    target = file.resolve()
-    own = [task.images.table, task.corrections, task.submission.template, task.file.name]
-    if target in [(task.folder / name).resolve() for name in own if name]:
-        raise InputError(f"{file} belongs to the task: name another file with -o")
-    if any(target.is_relative_to((task.work / name).resolve()) for name in _PRODUCTS):
-        raise InputError(f"{file} is a product of the task: name another file with -o")
-    if target.exists() and not target.is_file():
-        raise InputError(f"{file} is no ordinary file: name a file with -o")
-    return target
 
 
 def _as_csv(rows: Cells, mark: str) -> bytes:
@@ -259,6 +281,6 @@ def _read_back(file: Path, mark: str) -> Cells:
         return list(csv.reader(stream, strict=True, delimiter=mark))
 
 
-def for_spreadsheets(cells: Sequence[str]) -> list[str]:
-    """The cells, an apostrophe before those that a spreadsheet would run as a formula."""
+def _for_spreadsheets(cells: Sequence[str]) -> list[str]:
+    """Put an apostrophe before the cells that a spreadsheet would run as a formula."""
     return [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]

@@ -10,7 +10,6 @@ benchmarks/interval_truth.py measures what is left of it in the figures.
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os import cpu_count
 from time import thread_time
 from typing import Any
 
@@ -21,6 +20,7 @@ from evaluate.dataset import Dataset
 from probe.base import Probe, softmax
 from probe.features import Features
 from probe.selection import average_good
+from task.cores import usable_cores
 from task.errors import InputError
 
 Make = Callable[[], Probe]
@@ -75,7 +75,7 @@ def cross_validate(
             advance()
         return results
 
-    with threadpool_limits(1), ThreadPoolExecutor(workers or cpu_count() or 1) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(workers or usable_cores()) as pool:
         everything, *held = pool.map(run, [None, *parts])
     return {
         name: _collect(problem, features, parts, [part[name] for part in held], everything[name])

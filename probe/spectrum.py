@@ -2,17 +2,15 @@
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from os import cpu_count
 from threading import Lock
 
 import numpy as np
 from scipy.linalg import eigh
 
 from probe.base import standardiser
+from task.cores import usable_cores
 
 _SMALLEST = 1e-10
-# One per thread that fits.
-_KEPT = cpu_count() or 1
 _recent: dict[object, "Spectrum"] = {}
 _lock = Lock()
 
@@ -62,7 +60,7 @@ class Spectrum:
 def decompose(x: np.ndarray) -> Spectrum:
     """Decompose rows x (n, d) after standardising their columns.
 
-    The last few results are kept, so that probes that are fitted on the same rows share them.
+    The last results are kept, one per core, so that probes fitted on the same rows share them.
     """
     key = x.shape, blake2b(np.ascontiguousarray(x).view(np.uint8).data, digest_size=16).digest()
     with _lock:
@@ -71,7 +69,7 @@ def decompose(x: np.ndarray) -> Spectrum:
         known = _decompose(x)
         with _lock:
             _recent[key] = known
-            while len(_recent) > _KEPT:
+            while len(_recent) > usable_cores():
                 _recent.pop(next(iter(_recent)))
     return known
 

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from task.errors import InputError
+from task.reading import SETTINGS_BYTES, read_ordinary
 
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -218,7 +219,7 @@ def _checked(file: Path, content: Mapping[str, Any]) -> Task:
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = read_ordinary(file, SETTINGS_BYTES).decode("utf-8-sig")
         return tomllib.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(

@@ -1,11 +1,14 @@
-"""Products of a task: written so that a killed run never leaves half a file, read with a limit."""
+"""Products of a task: written so that a killed run never leaves half a file."""
+
+# ruff: noqa: PTH102, PTH105, PTH108
+# pathlib would hide the calls that a fault-injection test has to intercept one by one.
 
 import contextlib
-import errno
 import os
 import secrets
-import stat
 from pathlib import Path
+
+TEMPORARY = ".tmp-"
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -14,44 +17,52 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk is full or read-only; the old file is then untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{secrets.token_hex(6)}")
+    make_folder(path.parent)
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}")
     try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        _write_durable(temporary, content)
+        os.replace(temporary, path)
         _fsync_folder(path.parent)
     except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        remove(temporary)
         raise
 
 
-def read_ordinary(path: Path, largest: int) -> bytes:
-    """Read a whole file of at most `largest` bytes, without ever waiting for a writer.
+def make_folder(folder: Path) -> None:
+    """Create `folder` and its missing parents, durably; an existing one is fine.
 
     Raises:
-        OSError: there is none, it is larger, or it is a folder, a named pipe or a device.
+        OSError: the disk refuses.
     """
-    with open(path, "rb", buffering=0, opener=_open_at_once) as stream:
-        status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not an ordinary file", str(path))
-        if status.st_size > largest:
-            raise OSError(errno.EFBIG, f"larger than {largest:,} bytes", str(path))
-        return stream.readall()
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+    # Whoever made an empty folder may have been killed before its name was durable.
+    if not any(folder.iterdir()):
+        _fsync_folder(folder.parent)
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Without O_NONBLOCK, opening a named pipe waits until somebody writes to it."""
-    return os.open(path, flags | os.O_NONBLOCK)
+def remove(path: Path) -> None:
+    """Remove a file that is of no more use; one that cannot be removed is left."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _write_durable(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _fsync_folder(folder: Path) -> None:
     """Without this the new name may be lost with the power, though the bytes are safe."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

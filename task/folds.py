@@ -25,8 +25,9 @@ from task.config import Task
 from task.cut import balanced_cut
 from task.duplicates import near_duplicate_groups
 from task.errors import InputError
-from task.files import read_ordinary, write_whole
+from task.files import write_whole
 from task.manifest import Entry
+from task.reading import PRODUCT_BYTES, read_ordinary
 from task.rows import Row
 from task.table import long_cells
 
@@ -238,7 +239,6 @@ def _homes(
     return home
 
 
-_LARGEST = 1 << 34
 _REMEDY = "restore it from a copy, or delete it and run every system again"
 _CUT = re.compile(r"(\d+) folds, (\d+) repeats, seed (\d+), group (.*)", re.DOTALL)
 
@@ -264,7 +264,7 @@ def _columns(task: Task) -> list[str]:
 def _read(task: Task) -> dict[str, Placed]:
     file = folds_file(task)
     try:
-        content = read_ordinary(file, _LARGEST)
+        content = read_ordinary(file, PRODUCT_BYTES)
     except FileNotFoundError:
         return {}
     except OSError as error:

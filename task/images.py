@@ -44,11 +44,13 @@ FLAGS = frozenset({"blank", "tiny", "extreme_aspect"})
 REJECTIONS = frozenset(
     "missing_file not_a_file outside_root unreadable_file changed_file empty_file not_an_image "
     "html_not_image git_lfs_pointer video_not_image heic_needs_plugin format_not_allowed "
-    "mode_not_supported too_many_pixels bad_dimensions text_chunk_limit truncated corrupt "
-    "decode_timeout decoder_died".split()
+    "mode_not_supported too_many_bytes too_many_pixels bad_dimensions text_chunk_limit truncated "
+    "corrupt decode_timeout decoder_died".split()
 )
 # These may be gone at the next run, so they are tried again.
 PASSING = frozenset("missing_file unreadable_file changed_file decode_timeout decoder_died".split())
+# The image is innocent of it, so it must not be rejected for good.
+OUT_OF_MEMORY = "decoder_died", "memory ran out"
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -141,6 +143,8 @@ def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise _RejectedError("too_many_pixels", str(error)) from None
+    except MemoryError:
+        raise _RejectedError(*OUT_OF_MEMORY) from None
     except (UnidentifiedImageError, Exception) as error:
         raise _RejectedError(*reason_for_unknown(content, error, PIXEL_LIMIT)) from None
     with image:
@@ -152,6 +156,8 @@ def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
             image.load()
             seen = _properties(image)
             upright = _rgb(image)
+        except MemoryError:
+            raise _RejectedError(*OUT_OF_MEMORY) from None
         except Exception as error:
             status = "truncated" if looks_cut(content) else "corrupt"
             raise _RejectedError(status, f"{type(error).__name__}: {error}") from None

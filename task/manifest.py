@@ -26,9 +26,16 @@ from typing import Any
 
 from task.config import Task
 from task.errors import InputError
-from task.files import read_ordinary, write_whole
-from task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, digest, rejected
+from task.files import write_whole
+from task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
 from task.pictures import readable
+from task.reading import (
+    IMAGE_BYTES,
+    PRODUCT_BYTES,
+    TooManyBytesError,
+    digest_of,
+    read_ordinary,
+)
 from task.rows import Row, locate
 from task.table import long_cells
 
@@ -36,7 +43,6 @@ from task.table import long_cells
 _SETTLED_NS = 2_000_000_000
 _ROWS_AT_ONCE = 64
 _SEAL = "sha256="
-_LARGEST = 1 << 34
 _REMEDY = "run `archiveprobe embed`, which looks at every image again and writes it anew"
 DECODER = f"pillow-{'.'.join(version('pillow').split('.')[:2])}/policy-{POLICY['version']}"
 
@@ -100,7 +106,7 @@ def read_manifest_with_digest(task: Task, *, decoder: str | None = None) -> tupl
     """
     file = manifest_file(task)
     try:
-        content = read_ordinary(file, _LARGEST)
+        content = read_ordinary(file, PRODUCT_BYTES)
     except FileNotFoundError:
         return [], ""
     except OSError as error:
@@ -246,9 +252,11 @@ def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) ->
         if hint and hint.digest and hint.observed and _unchanged(hint, facts):
             lasting = None if hint.status in PASSING else hint.observed
             return Entry(row.id, path, hint.digest, lasting, hint.mtime_ns, hint.inode)
-        content_digest = digest(Path(file).read_bytes())
+        content_digest = digest_of(file, IMAGE_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return Entry(row.id, path, "", rejected("missing_file"))
+    except TooManyBytesError as error:
+        return Entry(row.id, path, "", rejected("too_many_bytes", str(error.strerror), error.size))
     except RuntimeError:
         return Entry(row.id, path, "", rejected("unreadable_file", "links in a loop"))
     except (OSError, ValueError) as error:

@@ -25,13 +25,16 @@ _COMPANIONS = frozenset(
     "safetensors sh tar toml tsv txt xml xmp yaml yml zip".split()
 )
 _SHOWN = 5
+# A CSV that is written and read again loses a lone CR, an array of strings a NUL at the end.
+UNSAFE_IN_IDS = "\0\r"
+_ESCAPED = {ord(mark): f"\\x{ord(mark):02x}" for mark in UNSAFE_IN_IDS}
 
 
 def readable(path: str) -> str:
-    """The path as text: bytes that are not UTF-8 come out as `\\xNN`."""
-    if path.isascii():
-        return path
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """The path as text: bytes that are not UTF-8, and those that no id may hold, become `\\xNN`."""
+    if not path.isascii():
+        path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return path.translate(_ESCAPED)
 
 
 @dataclass

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from task.config import Task, nearest
 from task.errors import InputError
-from task.pictures import find_pictures, readable
+from task.pictures import UNSAFE_IN_IDS, find_pictures, readable
 from task.table import Table, read_table
 
 SPLITS = ("train", "validation", "test")
 UNLABELLED = "unlabelled"
+# Ids and groups become arrays in which every cell takes the room of the longest.
+ID_LIMIT = 1024
 # What folds.group may say instead of a column.
 _GROUPINGS = ("near-duplicates", "none")
 
@@ -41,6 +43,7 @@ def read_rows(
     Raises:
         InputError: a missing column, a repeated id, an unknown label or split, or no row at all.
     """
+    _refuse_loop(task)
     rows = _from_table(task, test_labels) if task.table else _from_folders(task, notify)
     if not rows:
         where = task.table or task.root
@@ -49,6 +52,16 @@ def read_rows(
     if test_labels:
         return rows
     return [replace(row, label=None) if row.split == "test" else row for row in rows]
+
+
+def _refuse_loop(task: Task) -> None:
+    try:
+        task.root.resolve()
+    except (RuntimeError, OSError):
+        raise InputError(
+            f"images.root {task.root} is a link that leads back to itself: correct the link, or "
+            f"images.root in {task.file}"
+        ) from None
 
 
 def locate(root: Path, path: str) -> Path:
@@ -85,7 +98,7 @@ def _from_table(task: Task, test_labels: bool) -> list[Row]:
                 path=cells[images.path or images.id],
                 label=_label(task, cells[images.label], where) if is_read else None,
                 split=split,
-                group=cells[group] if group else None,
+                group=_short(cells[group], where, group) if group else None,
                 text=cells[images.text] if images.text else None,
             )
         )
@@ -116,12 +129,31 @@ def refuse_repeated(table: Table, column: str) -> None:
         value = cells[column]
         if not value.strip():
             raise InputError(f"{table.file} line {line}: the id is empty: give every row an id")
+        where = f"{table.file} line {line}"
+        _refuse_unsafe(_short(value, where, column), where)
         if value in first:
             raise InputError(
                 f"{table.file} line {line}: id {value!r} stands on line {first[value]} already: "
                 "keep one of the two"
             )
         first[value] = line
+
+
+def _short(value: str, where: str, column: str) -> str:
+    if len(value) > ID_LIMIT:
+        raise InputError(
+            f"{where}: {column} has {len(value)} characters, and {ID_LIMIT} at most make an id or "
+            "a group: shorten it, or mend the quotes around it"
+        )
+    return value
+
+
+def _refuse_unsafe(value: str, where: str) -> None:
+    if any(mark in value for mark in UNSAFE_IN_IDS):
+        raise InputError(
+            f"{where}: the id {value!r} holds a NUL or a carriage return, which no CSV "
+            "gives back: take it out"
+        )
 
 
 def _label(task: Task, value: str, where: str) -> str | None:
@@ -183,7 +215,7 @@ def _refuse_twins(rows: Sequence[Row]) -> None:
 
 
 def _from_path(task: Task, path: str) -> Row:
-    name = readable(path)
+    name = _short(readable(path), str(task.root), "a path")
     folders = name.split("/")[:-1]
     split = folders.pop(0) if folders and folders[0] in SPLITS else None
     named = folders[0] if folders else UNLABELLED

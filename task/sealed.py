@@ -8,11 +8,13 @@ ordinary JSON object whose first key is `sha256`.
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from task.errors import InputError
-from task.files import read_ordinary, write_whole
+from task.files import write_whole
+from task.reading import read_ordinary
 
 LARGEST = 1 << 30
 _REMEDY = "move it away, and run the command that writes it again"
@@ -29,10 +31,18 @@ def seal(record: Mapping[str, Any]) -> bytes:
     """Write a record, which is not empty and has no key `sha256`, as a sealed JSON object."""
     if not record or "sha256" in record:
         raise ValueError("a sealed record has keys of its own, and leaves `sha256` to the seal")
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
     # Without its opening brace, which stands before the digest.
-    rest = f"{text[2:]}\n".encode("utf-8", "surrogateescape")
+    rest = _json(record)[2:]
     return _first_line(rest) + rest
+
+
+def _json(record: Mapping[str, Any]) -> bytes:
+    for plain in (False, True):
+        text = json.dumps(record, indent=2, ensure_ascii=plain, allow_nan=False)
+        # Names that are not UTF-8 hold halves of characters, which can only be written escaped.
+        with suppress(UnicodeEncodeError):
+            return f"{text}\n".encode()
+    raise AssertionError("plain ASCII can always be encoded")
 
 
 def unseal(sealed: bytes) -> dict[str, Any]:
@@ -44,8 +54,8 @@ def unseal(sealed: bytes) -> dict[str, Any]:
     rest = sealed[_LENGTH:]
     # The whole line is compared: a digest in capitals, or none at all, is a fault as well.
     if sealed[:_LENGTH] != _first_line(rest):
-        raise ValueError("it has changed since it was written, or was never whole")
-    return dict(json.loads("{" + rest.decode("utf-8", "surrogateescape")))
+        raise ValueError("it has changed since it was written, or another version wrote it")
+    return dict(json.loads("{" + rest.decode()))
 
 
 def write_sealed(path: Path, record: Mapping[str, Any]) -> None:

@@ -90,13 +90,23 @@ def find_snapshot(task: Task) -> Snapshot | None:
             str(record["manifest"]),
             bool(record["decoded"]),
             dict(record["parts"]),
-            tuple(CacheInUse(**one) for one in record["caches"]),
+            tuple(_cache_in_use(one) for one in record["caches"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{snapshot_file(task)} is of another version ({error}): {remedy}"
         ) from None
     _check_owner(task, found)
+    return found
+
+
+def _cache_in_use(record: Mapping[str, Any]) -> CacheInUse:
+    """Raises KeyError, TypeError, ValueError."""
+    found = CacheInUse(**record)
+    words = [found.asked[key] for key in ("backbone", "views", "layers")]
+    words += [name for name in (found.folder, found.fingerprint) if name is not None]
+    if not all(isinstance(word, str) for word in words) or not isinstance(found.finished, bool):
+        raise ValueError("what it says of a cache is in another form")
     return found
 
 
@@ -173,7 +183,7 @@ def _one_writer(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def digest_of(*words: str) -> str:
+def digest_of_words(*words: str) -> str:
     """SHA-256 over words, whatever they hold and however they are cut."""
     total = hashlib.sha256()
     for word in words:
@@ -183,4 +193,4 @@ def digest_of(*words: str) -> str:
 
 def snapshot_digest(parts: Mapping[str, str], caches: Mapping[str, str]) -> str:
     """The one digest of a state: of its parts, and of the caches in use by backbone."""
-    return digest_of(json.dumps([parts, caches], sort_keys=True))
+    return digest_of_words(json.dumps([parts, caches], sort_keys=True))

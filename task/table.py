@@ -15,6 +15,7 @@ from typing import Any
 
 from task.config import nearest
 from task.errors import InputError
+from task.reading import TABLE_BYTES, read_ordinary
 
 _FIELD_LIMIT = 16 * 1024 * 1024
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -126,7 +127,7 @@ def _header(file: Path, cells: list[str]) -> tuple[str, ...]:
 def _content(file: Path) -> tuple[bytes, str]:
     """The bytes of a table and the encoding in which they are text."""
     try:
-        content = file.read_bytes()
+        content = read_ordinary(file, TABLE_BYTES)
     except FileNotFoundError:
         raise InputError(f"no table at {file}: correct its path in task.toml") from None
     except OSError as error:

@@ -86,6 +86,8 @@ def test_people_see_a_table_and_the_recommended_system(embedded: Path, probed: d
     assert len(lines) == len(probed["leaderboard"]) + 1
     assert lines[-1] == f"recommended: {probed['best']}"
     assert f"submit {embedded} --system {probed['best']}" in done.stderr
+    groups = probed["leaderboard"][0]["groups"]
+    assert f"intervals rest on {groups} independent groups" in done.stderr
 
 
 def test_systems_are_listed_and_combined(embedded: Path, probed: dict) -> None:
@@ -125,14 +127,17 @@ def test_people_see_the_curve(embedded: Path, probed: dict) -> None:
     assert "with cuts chosen on other rows" in " ".join(done.stdout.split())
 
 
-def test_changed_labels_put_systems_out_of_date(embedded: Path, probed: dict, tmp_path: Path) -> None:
+def test_changed_labels_put_systems_out_of_date(
+    embedded: Path, probed: dict, tmp_path: Path
+) -> None:
     folder = tmp_path / "other"
     shutil.copytree(embedded, folder)
     first = next((folder / "across").iterdir())
     first.rename(folder / "down" / f"moved{first.name}")
     assert run("embed", folder).exit_code == 0
     states = {line["state"] for line in result_of("list", "systems", folder)["systems"]}
-    assert all(state.startswith("out of date: rows, labels") for state in states)
+    assert {state.split(":")[0] for state in states} == {"out of date"}
+    assert all("labels" in state for state in states)
     for words in (["ensemble", folder], ["threshold", folder, "--system", "ridge-hog"]):
         done = run(*words)
         assert done.exit_code == 1

@@ -118,19 +118,46 @@ def test_evaluate_speed(start, figures_of) -> None:
     assert len(named(figures, "ensemble of 2")) == 6
 
 
-def test_interval_truth(start, figures_of) -> None:
-    benchmark = start("interval_truth")
-    figures = figures_of(benchmark, *"--tasks 1 --rows 80".split())
-    assert len(named(figures, ": cover of the refitted model")) == 14
-    assert 0 <= figures["selected: cover"]["value"] <= 1
-    truth = float(figures["lda a+b: truth and refitted, mean"]["value"].split(",")[0])
-    assert 0.6 < truth < 0.92
-    source = benchmark.SOURCES["usual"]
+def test_interval_truth(start, figures_of, monkeypatch) -> None:
+    benchmark, drawn = start("interval_truth"), start("drawn_archives")
+    monkeypatch.setattr(drawn, "FRESH", 2000)
+    words = ["plain, 150 rows", "10 uneven groups"]
+    named_archives = [word for name in words for word in ("--archive", name)]
+    figures = figures_of(benchmark, "--tasks", "2", "--workers", "0", *named_archives)
+    assert len(named(figures, ": cover of the refitted model")) == 2 * 5
+    for name in words:
+        assert 0 <= figures[f"{name}, selected: cover"]["value"] <= 1
+        assert 0.5 < figures[f"{name}, ridge a: mean truth"]["value"] < 0.95
     rng = np.random.default_rng(0)
-    x, y = source.rows(rng, 100_000)
-    w, b = source.mean() + 0.1 * rng.standard_normal(x.shape[1]), 0.3
-    drawn = benchmark.threshold.score_at(y == 1, x @ w + b, 0.0)
-    assert source.score(w, np.array(b)) == pytest.approx(drawn, abs=0.005)
+    source = drawn.Source(20_000, mislabelled=0.0)
+    rows = source.archive(1)
+    x = rows.x - 0.1 * rng.standard_normal(rows.x.shape[1])
+    p = np.stack([x[:, 8], np.ones(len(x))])
+    mine = benchmark.true_scores(p, np.array([0.1, 0.0]), rows)
+    known = [
+        benchmark.threshold.score_at(rows.y == 1, each, cut)
+        for each, cut in zip(p, (0.1, 0.0), strict=True)
+    ]
+    assert mine == pytest.approx(known)
+
+
+def test_drawn_archives_are_what_they_say(start) -> None:
+    drawn = start("drawn_archives")
+    for name, source in drawn.SOURCES.items():
+        rows = source.archive(0)
+        again = source.archive(0)
+        assert np.array_equal(rows.x, again.x) and len(rows.x) == len(rows.y) == len(rows.groups)
+        assert abs(len(rows.y) - source.rows) <= 0.1 * source.rows + 20, name
+        if source.groups:
+            assert len(np.unique(rows.groups)) == source.groups
+        elif not source.copies:
+            assert len(np.unique(rows.groups)) == source.rows
+    copies = drawn.SOURCES["plain, 1200 rows"].archive(0)
+    first = copies.groups != np.arange(1200)
+    assert 0.15 < first.mean() < 0.25
+    assert np.array_equal(copies.y[first], copies.y[copies.groups[first]])
+    near = (copies.x[first] * copies.x[copies.groups[first]]).mean()
+    assert near > 0.8 * (copies.x**2).mean()
 
 
 def test_finetune_tokens(start, figures_of, monkeypatch, tmp_path) -> None:
@@ -189,3 +216,15 @@ def test_figures_say_whether_their_target_is_met(start) -> None:
     assert not common.at_least("a", 2.99, 3.0).met
     assert not common.exactly("a", 2, 1).met
     assert common.Figure("a", 1).met is None
+
+
+def test_shared_cores(start, figures_of, monkeypatch, tmp_path) -> None:
+    shared = start("shared_cores")
+    monkeypatch.setattr(shared, "PHOTOGRAPHS", tmp_path / "absent")
+    words = "--photographs 2 --repeats 1 --busy 1 --network tiny".split()
+    figures = figures_of(shared, *words)
+    [share] = named(figures, "over its share of the cores")
+    assert share["value"] > 0
+    [spent] = named(figures, "processor time alone")
+    assert spent["value"] > 0
+    assert len(named(figures, "cores that other programs used")) == 1

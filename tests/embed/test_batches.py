@@ -95,6 +95,17 @@ def test_out_of_memory_for_one_crop_is_raised() -> None:
     assert said[-1] == "out of memory: batch halved to 1"
 
 
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 12, 17])
+def test_passes_are_as_few_and_as_even_as_can_be(count) -> None:
+    batches, encode = Batches(8, lambda _: None), Arithmetic()
+    for number in range(count):
+        batches.push(bytes([number]), picture(number, 1, [(0, False)]))
+    list(batches.drain(encode))
+    assert sum(encode.sizes) == count
+    assert len(encode.sizes) == -(-count // 8)
+    assert max(encode.sizes) - min(encode.sizes) <= 1
+
+
 def test_another_fault_is_raised_at_once_and_nothing_is_lost() -> None:
     said: list[str] = []
     batches = filled(8, said)

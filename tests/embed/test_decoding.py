@@ -3,9 +3,8 @@
 import importlib
 import os
 import signal
+import sys
 import time
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from embed.decoding import default_workers, prepared
 from embed.prepare import Order
 from embed.preprocess import Geometry
 from embed.views import view_set
-from task.errors import InputError
 from task.images import digest
 
 GEOMETRY = Geometry(16, 16)
@@ -48,39 +46,67 @@ def test_processes_give_what_this_one_gives_in_the_same_order(photographs, order
     assert [item.observation.status for item in here].count("truncated") == 1
 
 
-def test_a_decoder_that_hangs_costs_one_photograph(photographs, order) -> None:
-    os.mkfifo(order.root / "pipe.png")  # Nobody writes to it, so reading it never ends.
-    files = [*photographs[:2], ("pipe.png", "0" * 64), *photographs[4:7]]
-    items = list(prepared(files, order, workers=1, seconds=4))
-    assert [item.digest for item in items] == [key for _, key in files]
-    said = [item.observation.status for item in items]
-    assert said == ["ok", "ok", "decode_timeout", "ok", "ok", "ok"]
-    assert items[2].observation.detail == "over 4 s"
-    assert not items[2].views
-
-
 DEADLY = """
 import os
 
 class Deadly:
     def __fspath__(self):
         os._exit(3)
+
+class Endless:
+    def __fspath__(self):
+        while True:
+            pass
+
+class DeadlyOnce:
+    def __init__(self, path, marker):
+        self.path, self.marker = path, marker
+
+    def __fspath__(self):
+        if not os.path.exists(self.marker):
+            open(self.marker, "w").close()
+            os.kill(os.getpid(), 9)
+        return self.path
 """
 
 
-def test_a_decoder_that_dies_costs_one_photograph(
-    photographs, order, tmp_path, monkeypatch
-) -> None:
-    # A spawned process takes over sys.path, so a module of its own reaches it; a patch would not.
+@pytest.fixture
+def deadly(tmp_path, monkeypatch):
+    """A module of its own, which reaches a process through sys.path; a patch would not."""
     (tmp_path / "deadly.py").write_text(DEADLY)
     monkeypatch.syspath_prepend(tmp_path)
-    deadly = importlib.import_module("deadly").Deadly()
-    files = [*photographs[:2], (deadly, "0" * 64), *photographs[4:7]]
-    items = list(prepared(files, order, workers=1))
+    sys.modules.pop("deadly", None)
+    importlib.invalidate_caches()
+    return importlib.import_module("deadly")
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "detail"),
+    [
+        ("Deadly", "decoder_died", "exit status 3"),
+        ("Endless", "decode_timeout", "over 2 s of processor time"),
+    ],
+)
+def test_a_decoder_that_dies_or_hangs_costs_one_photograph(
+    photographs, order, deadly, name, status, detail
+) -> None:
+    files = [*photographs[:2], (getattr(deadly, name)(), "0" * 64), *photographs[4:7]]
+    items = list(prepared(files, order, workers=1, seconds=2))
     assert [item.digest for item in items] == [key for _, key in files]
     said = [item.observation.status for item in items]
-    assert said == ["ok", "ok", "decoder_died", "ok", "ok", "ok"]
+    assert said == ["ok", "ok", status, "ok", "ok", "ok"]
+    assert items[2].observation.detail == detail
     assert not items[2].views
+
+
+def test_a_decoder_that_was_killed_from_outside_costs_nothing(
+    photographs, order, deadly, tmp_path
+) -> None:
+    path, key = photographs[2]
+    files = [*photographs[:2], (deadly.DeadlyOnce(path, str(tmp_path / "died")), key)]
+    items = list(prepared(files, order, workers=1))
+    assert [item.observation.status for item in items] == ["ok"] * 3
+    assert (tmp_path / "died").exists()
 
 
 def test_only_a_bounded_number_is_prepared_ahead(photographs, order, monkeypatch) -> None:
@@ -112,7 +138,8 @@ def test_a_consumer_that_stops_leaves_no_process_behind(photographs, order) -> N
 
 
 def children() -> set[str]:
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    tasks = Path("/proc/self/task").iterdir()
+    return {child for task in tasks for child in (task / "children").read_text().split()}
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
@@ -146,7 +173,7 @@ def decoders() -> set[str]:
     return {
         child
         for child in children()
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+        if b"embed.decoder" in Path(f"/proc/{child}/cmdline").read_bytes()
     }
 
 
@@ -159,23 +186,3 @@ def busy(processes: set[str]) -> bool:
     earlier = used()
     time.sleep(0.1)
     return used() != earlier
-
-
-def test_processes_that_always_die_end_the_run_with_one_line(
-    photographs, order, monkeypatch
-) -> None:
-    class Dying:
-        def schedule(self, *_, **__):
-            job = Future()
-            job.set_exception(BrokenProcessPool())
-            return job
-
-        def stop(self):
-            pass
-
-        def join(self):
-            pass
-
-    monkeypatch.setattr(decoding._Decoders, "_start", lambda _: Dying())
-    with pytest.raises(InputError, match="--workers 0"):
-        list(prepared(photographs, order, workers=2))

@@ -1,7 +1,11 @@
 """Layers other than the pooled one, on small networks built for real."""
 
 import logging
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
@@ -82,7 +86,6 @@ def test_tokens_are_what_the_last_block_is_given(make: Any, size: int) -> None:
     got = read(module, "tokens", size)
     assert torch.equal(got, seen[0])
     assert got.ndim == 3
-    assert not blocks[-1]._forward_pre_hooks
 
 
 def test_tokens_of_a_tower_that_puts_them_first_are_turned() -> None:
@@ -101,10 +104,42 @@ def test_last4_without_a_class_token_has_mean_patches_only() -> None:
     assert read(module.eval(), "last4", 160).shape == (2, 4, 1, 64)
 
 
-def test_no_hook_stays_behind() -> None:
+@pytest.mark.parametrize("layers", ["last4", "tokens"])
+def test_passes_in_several_threads_do_not_mix(layers: str) -> None:
+    torch, module = libraries.torch(), clip_tower()
+    inputs = [torch.rand(1, 3, 32, 32) for _ in range(3)]
+    together = Barrier(len(inputs))
+    # Every pass waits in the last block for the others.
+    module.transformer.resblocks[-1].register_forward_hook(lambda *_: wait(together))
+    reading = reader(module, layers, "a network")
+
+    def one(given: Any) -> Any:
+        with torch.inference_mode():
+            return reading(module, given)
+
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        got = list(pool.map(one, inputs))
+    together.abort()
+    for given, beside in zip(inputs, got, strict=True):
+        assert torch.equal(beside, one(given))
+
+
+def wait(together: Barrier) -> None:
+    with suppress(BrokenBarrierError):
+        together.wait(60)
+
+
+@pytest.mark.parametrize("layers", ["last4", "tokens"])
+def test_hooks_keep_nothing_of_other_passes(layers: str) -> None:
     module = vit()
-    read(module, "last4", 160)
-    assert not any(part._forward_hooks for part in module.modules())
+    read(module, layers, 160)
+    kept: list[weakref.ref[Any]] = []
+    module.blocks[-1].register_forward_pre_hook(lambda _, given: kept.append(weakref.ref(given[0])))
+    module.blocks[-1].register_forward_hook(lambda _, __, out: kept.append(weakref.ref(out)))
+    with libraries.torch().inference_mode():
+        module(pixels(160))
+    assert len(kept) == 2
+    assert [tensor() for tensor in kept] == [None, None]
 
 
 @pytest.mark.parametrize("layers", ["unprojected", "last4", "tokens"])

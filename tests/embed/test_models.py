@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from embed import libraries, models, weights
 from embed.backbones import BACKBONES
+from embed.encoders import make_encoder
 from embed.models import Model, load_model, read_state, tensor_digest
 from embed.preprocess import Geometry
 from task.config import Preprocess as Override
@@ -307,3 +308,46 @@ def test_only_square_inputs_work(make_backbone, fault_of, monkeypatch) -> None:
     config = data.resolve_data_config({"input_size": (3, 80, 160)})
     monkeypatch.setattr(data, "resolve_model_data_config", lambda *_, **__: config)
     fault_of(lambda: load_model(make_backbone("test_resnet")), "80 x 160", "square")
+
+
+@pytest.fixture(scope="session")
+def tiny_coca(tmp_path_factory) -> str:
+    """The name of a CoCa of 32 pixels and 16 numbers, registered for this session."""
+    file = tmp_path_factory.mktemp("configs") / "tiny-coca-test.json"
+    file.write_text(
+        '{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 4, "width": 32, '
+        '"head_width": 16, "patch_size": 8, "attentional_pool": true, "attn_pooler_heads": 2, '
+        '"output_tokens": true}, "text_cfg": {"context_length": 8, "vocab_size": 49408, '
+        '"width": 32, "heads": 2, "layers": 1, "embed_cls": true, "output_tokens": true}, '
+        '"multimodal_cfg": {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, '
+        '"layers": 1}, "custom_text": true}'
+    )
+    libraries.open_clip().add_model_config(file)
+    return file.stem
+
+
+def test_a_coca_gives_what_its_own_encode_image_gives(make_backbone, tiny_coca, saved) -> None:
+    source = libraries.open_clip().create_model(tiny_coca, load_weights=False).eval()
+    file = saved(contiguous(source))
+    backbone = make_backbone(tiny_coca, file, library="open_clip")
+    pixels = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        expected = source.encode_image(pixels, normalize=False)
+        assert torch.equal(load_model(backbone).module(pixels), expected)
+    encoder: Any = make_encoder(backbone)
+    crops, mirror = np.zeros((3, 32, 32, 3), np.uint8), np.zeros(3, bool)
+    assert encoder.encode(crops, mirror).shape == (3, 16)
+    for layers, shape in (("last4", (3, 4, 2, 32)), ("unprojected", (3, 16))):
+        encoder = make_encoder(replace(backbone, layers=layers))
+        assert encoder.encode(crops, mirror).shape[:1] == shape[:1]
+
+
+def test_a_cocas_texts_are_what_its_own_encode_text_gives(make_backbone, tiny_coca, saved) -> None:
+    source = libraries.open_clip().create_model(tiny_coca, load_weights=False).eval()
+    file = saved(contiguous(source))
+    backbone = make_backbone(tiny_coca, file, library="open_clip", tower="text")
+    encoder: Any = make_encoder(backbone)
+    tokens = encoder.tokens(["rubble", "an intact street"])
+    with torch.inference_mode():
+        expected = source.encode_text(torch.from_numpy(tokens), normalize=False).numpy()
+    np.testing.assert_array_equal(encoder.encode(tokens, np.zeros(2, bool)), expected)

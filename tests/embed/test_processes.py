@@ -41,14 +41,20 @@ def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     assert len(set(children)) == 2
 
 
-def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
-    done = []
-    with pytest.raises(KeyboardInterrupt), processes.interrupt_later():
-        os.kill(os.getpid(), signal.SIGINT)
-        done += [sum(1 for _ in range(1000))]
-        child = "import signal; print(int(signal.SIGINT in signal.pthread_sigmask(0, [])))"
-        asked = subprocess.run([sys.executable, "-c", child], capture_output=True, check=True)
-        done.append(int(asked.stdout))
-    assert done == [1000, 1]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+@pytest.mark.parametrize("number", processes.STOPS, ids=lambda number: number.name)
+@pytest.mark.parametrize("later", [processes.interrupt_later, processes.stops_later])
+def test_an_interrupt_waits_for_the_end_of_the_block(number, later) -> None:
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        done = []
+        with pytest.raises(KeyboardInterrupt), later():
+            os.kill(os.getpid(), number)
+            done += [sum(1 for _ in range(1000))]
+            child = f"import signal; print(int({int(number)} in signal.pthread_sigmask(0, [])))"
+            asked = subprocess.run([sys.executable, "-c", child], capture_output=True, check=True)
+            done.append(int(asked.stdout))
+        assert done == [1000, 1]
+        assert signal.getsignal(number) is signal.default_int_handler
+        assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        signal.signal(number, before)

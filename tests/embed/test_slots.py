@@ -1,6 +1,7 @@
 """Pixels through shared memory: the same pixels, bounded, gone afterwards, and never needed."""
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +12,12 @@ from embed import slots
 from embed.decoding import prepared
 from embed.prepare import Order, Prepared, prepare
 from embed.preprocess import Geometry
-from embed.slots import Parcel, Slots, prepare_into, shared_slots, slot_bytes
+from embed.slots import Parcel, PrepareInto, Slots, shared_slots, slot_bytes
 from embed.views import view_set
 from task.images import digest
 
 SMALL, LARGE = Geometry(16, 16), Geometry(24, 24)
-SHARED = Path("/dev/shm")  # noqa: S108
-on_linux = pytest.mark.skipif(not SHARED.is_dir(), reason="needs /dev/shm")
+on_linux = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux has such memory")
 
 
 @pytest.fixture
@@ -47,10 +47,11 @@ def test_a_slot_holds_the_distinct_crops_of_every_geometry(order) -> None:
 
 def test_what_comes_out_is_what_went_in(photographs, order) -> None:
     with shared_slots(2, slot_bytes(order)) as places:
+        prepare_into = PrepareInto(order, places.memory)
         for path, key in photographs:
             slot = places.take()
             assert slot is not None
-            parcel = prepare_into(path, key, order, slot)
+            parcel = prepare_into(path, key, slot)
             assert isinstance(parcel, Parcel)
             assert all(not view.crops.size for view in parcel.item.views.values())
             assert_same(places.unpack(parcel, slot), prepare(path, key, order))
@@ -59,13 +60,14 @@ def test_what_comes_out_is_what_went_in(photographs, order) -> None:
 
 def test_what_was_taken_out_stays_when_the_slot_is_used_again(photographs, order) -> None:
     with shared_slots(1, slot_bytes(order)) as places:
+        prepare_into = PrepareInto(order, places.memory)
         slot = places.take()
-        first = places.unpack(prepare_into(*photographs[0], order, slot), slot)
-        prepare_into(*photographs[1], order, slot)
+        first = places.unpack(prepare_into(*photographs[0], slot), slot)
+        prepare_into(*photographs[1], slot)
         assert_same(first, prepare(*photographs[0], order))
 
 
-def test_slots_are_as_many_as_asked_for_and_come_back(order) -> None:
+def test_slots_are_as_many_as_asked_for_and_come_back() -> None:
     with shared_slots(2, 100) as places:
         one, two = places.take(), places.take()
         assert one and two and one.offset != two.offset
@@ -77,43 +79,50 @@ def test_slots_are_as_many_as_asked_for_and_come_back(order) -> None:
 def test_photographs_that_do_not_fit_go_through_the_pipe(photographs, order) -> None:
     with shared_slots(1, 100) as places:
         slot = places.take()
-        item = prepare_into(*photographs[0], order, slot)
+        item = PrepareInto(order, places.memory)(*photographs[0], slot)
         assert isinstance(item, Prepared)
         assert_same(places.unpack(item, slot), prepare(*photographs[0], order))
-
-
-@pytest.fixture
-def made(monkeypatch) -> list[Path]:
-    """The files of the shared memory that was asked for."""
-    files: list[Path] = []
-    real = slots.SharedMemory
-
-    def make(*given: object, **named: object) -> object:
-        memory = real(*given, **named)
-        files.append(SHARED / memory.name)
-        return memory
-
-    monkeypatch.setattr(slots, "SharedMemory", make)
-    return files
 
 
 def refuse(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("missing", ["SharedMemory", "os.posix_fallocate"])
+@pytest.mark.parametrize("missing", ["os.memfd_create", "os.posix_fallocate", "mmap.mmap"])
 @on_linux
 def test_without_room_every_photograph_still_comes(
-    photographs, order, made, monkeypatch, missing
+    photographs, order, monkeypatch, missing
 ) -> None:
-    owner, _, name = missing.rpartition(".")
-    monkeypatch.setattr(getattr(slots, owner) if owner else slots, name, refuse)
-    with shared_slots(4, slot_bytes(order)) as places:
-        assert places.take() is None
-        assert not any(file.exists() for file in made)
-    items = list(prepared(photographs, order, workers=1))
+    owner, _, name = missing.partition(".")
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(slots, owner), name, refuse)
+        said: list[str] = []
+        items = list(prepared(photographs, order, workers=1, notify=said.append))
+        assert descriptors() == before
+    [line] = said
+    assert "No space left" in line
+    assert "through a pipe" in line
     for item, photograph in zip(items, photographs, strict=True):
         assert_same(item, prepare(*photograph, order))
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@on_linux
+def test_where_there_is_no_such_memory_a_file_without_a_name_serves(
+    photographs, order, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.delattr(slots.os, "memfd_create")
+    monkeypatch.setattr(slots.tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    said: list[str] = []
+    for item in prepared(photographs[:2], order, workers=1, notify=said.append):
+        assert item.observation.usable
+        assert not list((tmp_path / "temporary").iterdir())
+    assert said == []
 
 
 @pytest.fixture
@@ -131,15 +140,20 @@ def unpacked(monkeypatch) -> list[object]:
 
 
 @on_linux
-def test_decoder_processes_use_them_and_nothing_stays_behind(
-    photographs, order, made, unpacked
-) -> None:
-    items = list(prepared(photographs, order, workers=2))
+def test_decoder_processes_use_them_and_nothing_has_a_name(photographs, order, unpacked) -> None:
+    before = descriptors()
+    items = []
+    for item in prepared(photographs, order, workers=2):
+        items.append(item)
+        # Whatever has a name would stay when the whole group is killed.
+        maps = Path("/proc/self/maps").read_text()
+        assert "/memfd:archiveprobe-pixels" in maps
+        assert "/dev/shm/" not in maps  # noqa: S108
     assert [type(parcel) for parcel in unpacked] == [Parcel] * len(photographs)
     for item, photograph in zip(items, photographs, strict=True):
         assert_same(item, prepare(*photograph, order))
     stopped = prepared(photographs, order, workers=1)
     next(stopped)
-    assert [file.exists() for file in made] == [False, True]
     stopped.close()
-    assert not any(file.exists() for file in made)
+    assert descriptors() == before
+    assert "/memfd:archiveprobe-pixels" not in Path("/proc/self/maps").read_text()

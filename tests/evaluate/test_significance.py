@@ -2,10 +2,33 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
+from scipy.stats import t as student
 
-from evaluate.metrics import METRICS, figures
-from evaluate.significance import compare, grouped_weights, intervals, mcnemar, two_sided
+from evaluate.metrics import METRICS, figures, replicated
+from evaluate.significance import (
+    compare,
+    effective_groups,
+    grouped_weights,
+    intervals,
+    mcnemar,
+    standard_error,
+    two_sided,
+)
+
+
+def sources(seed: int, count: int, rows: int = 20) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, decisions and groups: sources of `rows` rows, each with its own share of errors."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(count), rows)
+    y = rng.integers(0, 2, len(groups))
+    share = rng.beta(2, 6, count)[groups]
+    return y, np.where(rng.random(len(groups)) < share, 1 - y, y), groups
+
+
+def width(interval: tuple[float, float] | None) -> float:
+    assert interval is not None
+    return interval[1] - interval[0]
 
 
 def test_groups_are_drawn_whole_and_as_many_as_there_are() -> None:
@@ -43,6 +66,89 @@ def test_copies_of_rows_do_not_narrow_an_interval() -> None:
         "macro_f1"
     ]
     assert copied == pytest.approx(alone, abs=1e-6)
+
+
+def test_few_groups_widen_an_interval_by_the_t_quantile() -> None:
+    y, decision, groups = sources(0, 8)
+    found = intervals(y, decision, None, groups, 2, names=("accuracy",))["accuracy"]
+    weights = grouped_weights(groups, 2000)
+    resampled = replicated(y, decision, None, 2, weights=weights, names=("accuracy",))["accuracy"]
+    plain = np.diff(np.quantile(resampled, [0.025, 0.975]))[0]
+    stretch = student.ppf(0.975, 7) / norm.ppf(0.975) * np.sqrt(8 / 7)
+    assert width(found) == pytest.approx(plain * stretch, rel=0.01)
+
+
+def test_the_order_of_rows_moves_nothing() -> None:
+    y, decision, groups = sources(1, 12)
+    order = np.random.default_rng(0).permutation(len(y))
+    fold = np.stack([groups % 5, groups // 2 % 5])
+    decisions = np.stack([decision, np.roll(decision, 20)])
+    whole = intervals(y, decisions, None, groups, 2, fold=fold)["macro_f1"]
+    moved = intervals(y[order], decisions[:, order], None, groups[order], 2, fold=fold[:, order])
+    assert moved["macro_f1"] == pytest.approx(whole, abs=1e-5)
+    renamed = (groups + 5) % 12
+    again = intervals(y, decisions, None, renamed, 2, fold=fold)["macro_f1"]
+    assert again == pytest.approx(whole, abs=0.02)
+
+
+def test_more_groups_narrow_an_interval() -> None:
+    widths = [
+        np.mean([width(intervals(*_flat(*sources(seed, count)))["macro_f1"]) for seed in range(4)])
+        for count in (5, 10, 20, 80)
+    ]
+    assert sorted(widths, reverse=True) == widths
+    assert widths[0] > 4 * widths[-1]
+
+
+def _flat(y, decision, groups):
+    return y, decision, None, groups, 2
+
+
+def test_a_single_group_bounds_nothing() -> None:
+    y = np.array([0, 1, 1, 0])
+    found = intervals(y, np.array([0, 1, 0, 0]), np.full((4, 2), 0.5), np.zeros(4, int), 2)
+    assert found["macro_f1"] == found["accuracy"] == found["roc_auc"] == (0, 1)
+    difference = compare(y, y, 1 - y, np.zeros(4, int), 2)
+    assert (difference.low, difference.high) == (-1, 1)
+
+
+def test_models_that_waver_widen_an_interval() -> None:
+    rng = np.random.default_rng(5)
+    n = 200
+    y = rng.integers(0, 2, n)
+    fold = np.stack([rng.permutation(n) % 5 for _ in range(4)])
+    wavering = np.where(rng.random((4, n)) < 0.25, 1 - y, y)
+    groups = np.arange(n)
+    given = intervals(y, wavering, None, groups, 2)["macro_f1"]
+    counted = intervals(y, wavering, None, groups, 2, fold=fold)["macro_f1"]
+    assert width(counted) > 1.3 * width(given)
+    steady = np.tile(wavering[0], (4, 1))
+    error = standard_error(y, steady, groups, 2, fold=fold)
+    assert error.training == 0 and error.held_out > 0
+    other = np.roll(wavering, 1, 1)
+    pair = [compare(y, wavering, other, groups, 2, fold=each) for each in (None, fold)]
+    assert pair[1].high - pair[1].low > 1.2 * (pair[0].high - pair[0].low)
+
+
+def test_few_sources_keep_their_promise() -> None:
+    # Accuracy of any new source is 3/4; percentiles of the replicates alone hold it in 84 %.
+    held = plain = 0
+    for seed in range(200):
+        y, decision, groups = sources(seed, 8)
+        names = ("accuracy",)
+        found = intervals(y, decision, None, groups, 2, names=names, replicates=300)["accuracy"]
+        weights = grouped_weights(groups, 300)
+        each = replicated(y, decision, None, 2, weights=weights, names=names)["accuracy"]
+        low, high = np.quantile(each, [0.025, 0.975])
+        held += found[0] <= 0.75 <= found[1]
+        plain += low <= 0.75 <= high
+    assert held / 200 >= 0.92
+    assert plain / 200 < 0.9
+
+
+def test_uneven_groups_count_for_fewer() -> None:
+    assert effective_groups(np.arange(50)) == pytest.approx(50)
+    assert effective_groups(np.array([0] * 96 + [1, 2, 3, 4])) == pytest.approx(1e4 / (96**2 + 4))
 
 
 def test_every_interval_holds_its_figure() -> None:

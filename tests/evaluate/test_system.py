@@ -51,6 +51,18 @@ def test_without_calibration_the_softmax_is_cut(draw_dataset, draw_logits, k) ->
         assert found.cut == threshold.final(dataset.labels, p, dataset.groups, 1, "grid").value
 
 
+def test_a_fixed_threshold_is_applied_and_nothing_is_searched(draw_dataset, draw_logits) -> None:
+    dataset = draw_dataset(repeats=3)
+    logits, unlabelled = draw_logits(dataset)
+    logits[1, 4] = np.nan
+    found = assemble(dataset, logits, unlabelled, {}, calibrated=False, fixed=0.8).predictions
+    assert found.cut == 0.8 and (found.cuts == 0.8).all()
+    above = softmax(logits, -1)[..., 1] > 0.8
+    above[1, 4] = dataset.unreadable
+    assert 0 < above.mean() < 1 and np.array_equal(found.decision, above.astype(int))
+    assert found.origin["naive"] == macro_f1(dataset.labels, found.decision, 2)
+
+
 @pytest.mark.parametrize("k", [2, 3])
 def test_labels_of_a_fold_do_not_reach_it(draw_dataset, draw_logits, k) -> None:
     dataset = draw_dataset(k=k)

@@ -98,7 +98,7 @@ class Noise:
     def readable(self) -> np.ndarray:
         return np.ones(len(self.pixels), bool)
 
-    def learn(self, rows: Any, epoch: int) -> Any:  # noqa: ARG002
+    def learn(self, rows: Any, epoch: int, occurrence: Any = None) -> Any:  # noqa: ARG002
         self.asked.append(list(rows))
         return self.pixels[np.asarray(rows)]
 

@@ -14,6 +14,7 @@ from embed.preprocess import Geometry, Preprocess
 from finetune import augment
 from finetune.augment import Augmentation, mix, mixed_share, normalised, rand_augment
 from finetune.recipe import load_recipe
+from finetune.schedule import generator
 from finetune.settings import Augment
 
 torch = libraries.torch()
@@ -62,6 +63,25 @@ def test_a_draw_hangs_on_seed_epoch_and_row_only(picture) -> None:
     assert torch.equal(again, first)
     other = Augmentation(made.settings, PREPROCESS, seed=8)
     assert not torch.equal(other(picture, 3, 5), first)
+
+
+def test_every_occurrence_in_an_epoch_is_another_draw_and_the_first_is_what_it_was(picture) -> None:
+    made = all_on()
+    drawn = [made(picture, 3, 5, occurrence) for occurrence in range(4)]
+    assert torch.equal(drawn[0], made(picture, 3, 5))
+    for at, one in enumerate(drawn):
+        assert not any(torch.equal(one, other) for other in drawn[:at])
+    assert torch.equal(made(picture, 3, 5, 2), drawn[2])
+    # The words that seeded draws before occurrences were counted.
+    plain = Augmentation(Augment(rotation=10.0, jitter=(0.2, 0.2, 0.2, 0.1)), PREPROCESS, seed=7)
+    before = paper.drawn(
+        Image.fromarray(picture),
+        32,
+        Image.Resampling.BILINEAR,
+        generator("augment", 7, 3, 5),
+        paper.paper(),
+    )
+    np.testing.assert_array_equal(plain.pixels(picture, 3, 5), np.asarray(before))
 
 
 def test_threads_draw_the_same_as_one(picture, monkeypatch) -> None:

@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from snapshots import seal_anything
+
+from finetune import outcome
+from task import sealed
 
 Command = Callable[..., Result]
 RECORDS = [
@@ -38,7 +42,9 @@ def part(tuned: Path, tmp_path: Path) -> Path:
 
 def changed(part: Path, **values: Any) -> None:
     file = part / "part.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    record = {**json.loads(file.read_text()), **values}
+    record.pop("sha256")
+    seal_anything(file, json.dumps(record))
 
 
 def told(part: Path, finetune: Command) -> str:
@@ -52,21 +58,30 @@ def told(part: Path, finetune: Command) -> str:
 @pytest.mark.parametrize("record", RECORDS, ids=lambda value: str(value)[:20])
 def test_a_record_of_another_shape(record: Any, part: Path, finetune: Command) -> None:
     if isinstance(record, str):
-        (part / "part.json").write_text(record)
+        seal_anything(part / "part.json", record)
     else:
         changed(part, **record)
-    assert "is damaged (part.json" in told(part, finetune)
+    assert "is damaged (" in told(part, finetune)
 
 
-@pytest.mark.parametrize("name", ["logits.npy", "weights.safetensors"])
+def test_a_flipped_byte_of_the_record(part: Path, finetune: Command) -> None:
+    file = part / "part.json"
+    content = bytearray(file.read_bytes())
+    content[content.index(b'"epoch": ') + 9] ^= 1
+    file.write_bytes(content)
+    assert "part.json is damaged" in told(part, finetune)
+
+
+@pytest.mark.parametrize("name", ["logits-*.npy", "weights.safetensors"])
 @pytest.mark.parametrize("how", ["flipped", "gone"])
 def test_a_changed_file(name: str, how: str, part: Path, finetune: Command) -> None:
-    content = bytearray((part / name).read_bytes())
+    (file,) = part.glob(name)
+    content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
-    (part / name).unlink()
+    file.unlink()
     if how == "flipped":
-        (part / name).write_bytes(content)
-    assert name in told(part, finetune)
+        file.write_bytes(content)
+    assert name.partition("-")[0] in told(part, finetune)
 
 
 @pytest.mark.parametrize("array", [np.zeros((3, 2, 2)), np.zeros((42, 2, 2), "f4"), np.array([{}])])
@@ -75,7 +90,42 @@ def test_logits_of_another_shape_with_a_true_digest(
 ) -> None:
     out = io.BytesIO()
     np.save(out, array, allow_pickle=True)
-    (part / "logits.npy").write_bytes(out.getvalue())
+    digest = hashlib.sha256(out.getvalue()).hexdigest()
+    (part / f"logits-{digest[:16]}.npy").write_bytes(out.getvalue())
     digests = json.loads((part / "part.json").read_text())["digests"]
-    changed(part, digests={**digests, "logits.npy": hashlib.sha256(out.getvalue()).hexdigest()})
+    changed(part, digests={**digests, "logits.npy": digest})
     assert "is damaged" in told(part, finetune)
+
+
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_part_that_is_answered_anew_stays_whole_when_that_is_killed(
+    call: int, after: bool, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its logits and its record are two files, and hours of training are behind them."""
+    record = json.loads((part / "part.json").read_text())
+    settings, shape = record["settings"], np.load(next(part.glob("logits-*.npy"))).shape
+    before = outcome.load_outcome(part, settings, shape[0], shape[1:])
+    assert before is not None
+    real, calls = outcome.write_whole, []
+
+    def write(file: Path, content: bytes) -> None:
+        calls.append(file)
+        if len(calls) == call and not after:
+            raise SystemExit
+        real(file, content)
+        if len(calls) == call:
+            raise SystemExit
+
+    for module in (outcome, sealed):
+        monkeypatch.setattr(module, "write_whole", write)
+    with pytest.raises(SystemExit):
+        outcome.renew_outcome(before, settings, before.logits + 1, "others")
+    found = outcome.load_outcome(part, settings, shape[0], shape[1:])
+    assert found is not None
+    renewed = call == 2 and after
+    assert found.to_predict == ("others" if renewed else before.to_predict)
+    np.testing.assert_array_equal(found.logits, before.logits + renewed)
+    monkeypatch.undo()
+    outcome.renew_outcome(before, settings, before.logits + 2, "last")
+    assert len(list(part.glob("logits*"))) == 1

@@ -257,3 +257,10 @@ def test_weights_from_a_file_are_those_that_are_tuned(tiny, network_of, tmp_path
     blank.load_state(network.state())
     given = np.asarray(network(pixels(1, 160)).detach())
     np.testing.assert_array_equal(given, np.asarray(blank(pixels(1, 160)).detach()))
+
+
+@pytest.mark.parametrize("name", ["vgg11", "clip"])
+def test_a_backbone_without_stochastic_depth_is_refused(name, tiny, tiny_clip, network_of) -> None:
+    backbone = tiny_clip if name == "clip" else tiny(name)
+    with pytest.raises(InputError, match=r"knows no stochastic depth: leave out model\.drop_path"):
+        network_of(backbone, drop_path=0.1)

@@ -254,7 +254,7 @@ def test_five_epochs_without_a_lower_training_loss_end_the_clip_recipe(
 
 
 def test_the_clip_papers_cut_is_found_in_its_range_and_must_be_exceeded() -> None:
-    find = CUTS[load_recipe("nu-clip-last-block").predict.cut]
+    find = CUTS[load_recipe("nu-resnet50").predict.cut]
     y = np.array([False, False, False, True, True])
     # Any cut from .505 to below .515 is faultless, and .51 the only one of the grid.
     p = np.array([0.1, 0.4, 0.505, 0.515, 0.9])
@@ -264,6 +264,17 @@ def test_the_clip_papers_cut_is_found_in_its_range_and_must_be_exceeded() -> Non
     # The best cuts lie outside: the range ends at .3 and at .7.
     low, high = (find(y, shifted, np.ones((0, 5))).value for shifted in (p / 4, 1 - (1 - p) / 4))
     assert 0.3 <= low <= 0.7 and 0.3 <= high <= 0.7
+
+
+def test_the_clip_papers_own_threshold_is_applied_and_must_be_exceeded() -> None:
+    recipe = load_recipe("nu-clip-last-block")
+    views = view_set(recipe.predict.views)
+    # Softmax of (0, x) is 1 / (1 + e^-x), which is .51 at x = .0400053.
+    logits = np.zeros((4, 1, 2))
+    logits[:, 0, 1] = 0.001, 0.0400, 0.0401, 3.0
+    assert decisions(recipe, views, logits, 1).tolist() == [0, 0, 1, 1]
+    assert decisions(recipe, views, logits[..., ::-1], 0).tolist() == [1, 1, 0, 0]
+    assert decisions(load_recipe("nu-resnet50"), views, logits, 1).tolist() == [1, 1, 1, 1]
 
 
 def test_the_convnext_papers_vote_counts_views_and_not_their_mean() -> None:

@@ -18,6 +18,7 @@ from finetune.recipe import changed
 from finetune.stage import Stage
 from finetune.train import train
 from task.config import load_task
+from task.errors import InputError
 
 torch = libraries.torch()
 
@@ -190,3 +191,33 @@ def test_recipes_overfit_16_pictures(
     train(network, lesson, recipe)
     with torch.no_grad():
         assert (network(lesson.source.pixels).argmax(1).numpy() == lesson.labels).all()
+
+
+@pytest.mark.parametrize(
+    ("layers", "size", "told", "remedy"),
+    [
+        ("pooled", 48, "(resize 32 there and 48 here, size 32 there and 48 here)", "model.size"),
+        ("last4", 32, "(layers last4 there and pooled here)", 'layers = "pooled"'),
+    ],
+)
+def test_a_head_never_starts_from_a_probe_on_other_pixels_or_layers(
+    layers: str, size: int, told: str, remedy: str, small, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["image,label,split"]
+    for number in range(24):
+        pixels = rng.integers(0, 256, (48, 48, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{('intact', 'damaged')[number % 2]},train")
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    dynamic = TASK.replace("img_size = 32", "img_size = 32, dynamic_img_size = true")
+    (tmp_path / "task.toml").write_text(f'{dynamic}layers = "{layers}"\n')
+    embed(load_task(tmp_path), Options(device="cpu", workers=0, precision="fp32"))
+    recipe = changed(small("ours", rows__inner=3), {"model.size": size})
+    stage = Stage(load_dataset(load_task(tmp_path)), recipe, How("cpu", 0))
+    with stage, pytest.raises(InputError) as error:
+        stage.outcome("fold-0")
+    message = str(error.value)
+    assert "\n" not in message and told in message and remedy in message
+    assert f"archiveprobe embed {tmp_path / 'task.toml'} --backbone own" in message
+    assert 'model.start = "random"' in message

@@ -69,6 +69,16 @@ def test_a_recipe_cannot_be_changed_in_place() -> None:
         (SMALL + '[augment]\nrand_augment = "rand-x9"\n', r"'augment.rand_augment' in \S+"),
         (SMALL + '[augment]\nrand_augment = "rand-m9.5"\n', r"'augment.rand_augment' in \S+"),
         (SMALL + '[predict]\nviews = "crops5"\n', r"unknown views 'crops5' \(did you mean 'crops"),
+        (
+            SMALL + "[predict]\nthreshold = 0.51\n",
+            r"threshold is about the softmax as it is: set calibrate = false",
+        ),
+        (
+            SMALL + '[predict]\nthreshold = 0.51\ncut = "grid"\ncalibrate = false\n',
+            r"threshold and cut both decide: keep one of them",
+        ),
+        (SMALL + "[predict]\nthreshold = 51\n", r"'predict\.threshold'.*less than 1"),
+        (SMALL + 'unfreeze = "none"\ndrop_path = 0.1\n', r"no block of a frozen backbone"),
         (SMALL + '[predict]\ncut = "gird"\n', r"no cut 'gird' \(did you mean 'grid'\?\)"),
         (SMALL + '[predict]\ncombine = "vote"\n', r'no cut to find: set cut = "half"'),
         (

@@ -17,6 +17,7 @@ WANTED = {
     "nu-resnet50",
     "nu-efficientnet-b3",
     "kvochur-convnextv2-nano",
+    "kvochur-convnextv2-nano-drop-path",
     "pixel-convnext-tiny",
     "boulanouar-convnext-tiny",
     "thefangs-maxvit-base",
@@ -108,8 +109,10 @@ CLIP_PAPER = {
     "rows.unreadable": "blank",
     "predict.views": "center",
     "predict.combine": "mean",
-    "predict.cut": "grid",
+    "predict.cut": "smoothed",
+    "predict.threshold": 0.51,
     "predict.calibrate": False,
+    "model.drop_path": 0.0,
 }
 CONVNEXT_PAPER = CLIP_PAPER | {
     "model.backbone": "convnextv2-nano-384",
@@ -144,6 +147,7 @@ CONVNEXT_PAPER = CLIP_PAPER | {
     "predict.views": "crops6",
     "predict.combine": "vote",
     "predict.cut": "half",
+    "predict.threshold": None,
     "predict.calibrate": True,
 }
 
@@ -161,14 +165,15 @@ def test_the_papers_figures(name, figures) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "differs"),
+    ("name", "of", "differs"),
     [
-        ("nu-clip-frozen", {"model.unfreeze", "optimiser.body_rate"}),
-        ("nu-clip-cross-entropy", {"loss.kind", "loss.alpha"}),
+        ("nu-clip-frozen", "nu-clip-last-block", {"model.unfreeze", "optimiser.body_rate"}),
+        ("nu-clip-cross-entropy", "nu-clip-last-block", {"loss.kind", "loss.alpha"}),
+        ("kvochur-convnextv2-nano-drop-path", "kvochur-convnextv2-nano", {"model.drop_path"}),
     ],
 )
-def test_an_ablation_differs_in_nothing_else(name, differs) -> None:
-    own, whole = settings(load_recipe(name)), settings(load_recipe("nu-clip-last-block"))
+def test_an_ablation_differs_in_nothing_else(name, of, differs) -> None:
+    own, whole = settings(load_recipe(name)), settings(load_recipe(of))
     assert {key for key in own if own[key] != whole[key]} == differs
 
 

@@ -1,6 +1,7 @@
 """The stage: folds, the system on the leaderboard, final fits, answers; faults as one line."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -165,6 +166,44 @@ def test_cached_tokens_serve_a_last_block(archive: Path, finetune: Command) -> N
     proba = Calibration(**run_.record["calibration"]).apply(logits)
     # Tokens are stored in half precision.
     np.testing.assert_allclose(proba[0], stored.test[0], atol=2e-3)
+
+
+def test_a_recipes_own_threshold_is_applied_as_it_is_and_recorded_as_fixed(
+    archive: Path, finetune: Command, run: Command
+) -> None:
+    recipe = archive / "own.toml"
+    recipe.write_text(
+        (archive / "quick.toml").read_text() + "threshold = 0.51\ncalibrate = false\n"
+    )
+    done = finetune(archive, "--fold", "all", recipe=str(recipe))
+    assert done.exit_code == 0, done.stderr
+    stored = load_run(load_task(archive), "own")
+    assert (stored.record["cut"], stored.record["cut_method"]) == (0.51, "fixed")
+    found = stored.predictions()
+    assert (found.cuts == 0.51).all()
+    assert np.array_equal(found.decision, (found.oof[..., 1] > 0.51).astype(int))
+    shown = run("threshold", archive, "--system", "own")
+    assert shown.exit_code == 0 and "cut 0.510 (fixed)" in shown.stdout
+    # A part alone answers with it too.
+    recipe.write_text(recipe.read_text().replace("0.51", "0.999"))
+    shutil.rmtree(archive / "work/finetune/own")
+    assert finetune(archive, recipe=str(recipe)).exit_code == 0
+    lines = (archive / "work/finetune/own/split/answers.csv").read_text().splitlines()[1:]
+    assert {line.split(",")[1] for line in lines} == {"across"}
+
+
+def test_a_threshold_among_three_labels_is_refused_before_any_training(
+    archive: Path, finetune: Command
+) -> None:
+    text = (archive / "quick.toml").read_text() + "threshold = 0.51\ncalibrate = false\n"
+    (archive / "own.toml").write_text(text)
+    task = archive / "task.toml"
+    task.write_text(task.read_text().replace('["across", "down"]', '["across", "down", "none"]'))
+    table = archive / "rows.csv"
+    table.write_text(re.sub(r"^(\d+[05],.*),across,", r"\1,none,", table.read_text(), flags=re.M))
+    done = finetune(archive, "--fold", "all", recipe=str(archive / "own.toml"))
+    assert done.exit_code == 1 and not (archive / "work/finetune").exists()
+    assert "predict.threshold of recipe own decides between two labels" in done.stderr
 
 
 def small(recipe: Recipe) -> Recipe:

@@ -16,6 +16,7 @@ import pytest
 from click.testing import Result
 
 from cache.lock import Lock
+from evaluate.runs import load_run
 from finetune import checkpoint, outcome, stage
 from finetune.pixels import Decoded
 from task.config import load_task
@@ -38,7 +39,7 @@ def results(folder: Path) -> dict[str, Any]:
     for file in sorted((folder / "work/finetune/quick").glob("*/part.json")):
         record = json.loads(file.read_text())
         found[file.parent.name] = record["digests"], record["epoch"], record["history"]
-    record = json.loads((folder / "work/runs/quick/run.json").read_text())
+    record = load_run(load_task(folder), "quick").record
     found["networks"], found["cut"] = record["networks"], record["cut"]
     return found
 

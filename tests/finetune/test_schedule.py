@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from embed import libraries
 from finetune.optimiser import make_optimiser
 from finetune.recipe import load_recipe
-from finetune.schedule import Rates, batches, epoch_order, generator, make_rates
+from finetune.schedule import Rates, batches, epoch_order, generator, make_rates, occurrences
 from finetune.settings import Optimiser, Schedule
 from task.errors import InputError
 
@@ -127,3 +127,9 @@ def test_batches_of_the_shared_task() -> None:
 def test_words_are_told_apart() -> None:
     first = {generator(*words).random() for words in (("a", 1, 2), ("a", 1, 2, 0), ("a", 12))}
     assert len(first) == 3
+
+
+@given(st.lists(st.integers(0, 5), max_size=40))
+def test_occurrences_count_from_the_front(order: list[int]) -> None:
+    by_hand = [order[:at].count(row) for at, row in enumerate(order)]
+    assert occurrences(np.array(order, int)).tolist() == by_hand

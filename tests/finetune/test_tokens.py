@@ -231,6 +231,13 @@ def test_draws_depend_on_seed_epoch_and_row_only() -> None:
     assert any(not torch.equal(others[0], other) for other in others[1:])
 
 
+def test_a_row_that_comes_again_in_an_epoch_goes_through_all_draws_first() -> None:
+    rows = numbered()
+    seen = rows.learn([4] * 5, 3, occurrence=[0, 1, 2, 3, 4]).flatten()
+    assert len(set(seen[:4].tolist())) == 4
+    assert seen[0] == seen[4] == rows.learn([4], 3).flatten()[0]
+
+
 def test_without_draws_every_epoch_sees_the_first_view() -> None:
     rows = replace(numbered(), draws=None)
     assert rows.learn([5, 0], epoch=1).flatten().tolist() == [5, 0]
@@ -248,7 +255,7 @@ def test_a_blank_picture_stands_in_for_unreadable_rows() -> None:
 
 def test_tokens_that_are_not_there_are_one_line(task, tiny_clip, network_of) -> None:
     network = network_of(tiny_clip, **LAST)
-    with pytest.raises(InputError, match="no tokens of backbone 'own' for views 'augment7'"):
+    with pytest.raises(InputError, match="no cache for backbone 'own' with views 'augment7'"):
         load_tokens(task, tiny_clip, network, keys_of(task), draws="augment7", views="flip")
     with pytest.raises(InputError, match="1 rows are not in the cache own-"):
         load_tokens(task, tiny_clip, network, [*keys_of(task), b"\0" * 32], views="flip")

@@ -58,7 +58,7 @@ class Noise:
     def readable(self) -> np.ndarray:
         return np.ones(len(self.pixels), bool)
 
-    def learn(self, rows: Any, epoch: int) -> Any:
+    def learn(self, rows: Any, epoch: int, occurrence: Any = None) -> Any:  # noqa: ARG002
         self.asked.append(epoch)
         return self.pixels[np.asarray(rows)]
 
@@ -119,7 +119,7 @@ def test_frozen_weights_are_bit_equal_after_training(tiny_clip: Backbone) -> Non
 def everything() -> Recipe:
     """A recipe in which all that draws or averages is at work."""
     return recipe_of(
-        model={"hidden": (8,), "dropouts": (0.5, 0.3)},
+        model={"hidden": (8,), "dropouts": (0.5, 0.3), "drop_path": 0.5},
         loss={"kind": "focal", "alpha": 0.75, "smoothing": 0.1},
         optimiser={"layer_decay": 0.9, "gradient_norm": 1.0},
         schedule={"epochs": 4, "warm_up": 1.0},
@@ -180,6 +180,19 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, epochs: int) ->
     same(attempt(checkpoints), whole)
 
 
+def test_stochastic_depth_skips_blocks_in_training_only() -> None:
+    found = {}
+    for share in (0.0, 0.9):
+        recipe = recipe_of(model={"drop_path": share}, schedule={"watch": "training-loss"})
+        network, source = network_for(recipe), noise()
+        with torch.no_grad():
+            before = network(source.pixels)
+        found[share] = before, network.digest, train(network, lesson_of(source), recipe)
+    (still, digest_still, plain), (skipping, digest_skipping, skipped) = found.values()
+    assert digest_still == digest_skipping and torch.equal(still, skipping)
+    assert plain.history != skipped.history
+
+
 def test_nobody_elses_draws_move() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -192,7 +205,7 @@ def test_nobody_elses_draws_move() -> None:
 def test_a_loss_that_is_no_number_stops_with_step_and_pictures(tmp_path: Path) -> None:
     source = noise()
 
-    def learn(rows: Any, epoch: int) -> Any:
+    def learn(rows: Any, epoch: int, occurrence: Any = None) -> Any:
         pixels = source.pixels[np.asarray(rows)]
         return pixels * float("nan") if epoch == 1 and 5 in rows else pixels
 
@@ -239,7 +252,7 @@ def test_losses_that_are_looked_at_together_name_the_step_too(
     same(train(network_for(recipe), lesson_of(source), recipe), together)
     monkeypatch.setattr(loop.Training, "__init__", init)
 
-    def learn(rows: Any, epoch: int) -> Any:
+    def learn(rows: Any, epoch: int, occurrence: Any = None) -> Any:
         return source.pixels[np.asarray(rows)] * (float("nan") if 5 in rows and epoch else 1.0)
 
     source.learn = learn  # type: ignore[method-assign]

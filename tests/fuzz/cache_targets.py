@@ -13,7 +13,7 @@ import numpy as np
 import seeds
 from hdf5 import resealed
 from law import one_line, told
-from snapshots import current_cache
+from snapshots import current_cache, write_snapshot
 
 from cache import log
 from cache.errors import CacheError
@@ -126,11 +126,12 @@ def _look_for(folder: Path) -> None:
     for record in match_request(root, "hog", seeds.request_of_house()):
         assert record in found
     with told():
+        write_snapshot(task)
         current_cache(task, "hog")
     with told():
         show(task)
     with told():
-        export_task(task, folder / "all.h5", overwrite=True)
+        export_task(task, folder / "all.h5", overwrite=True, partial=True)
     with told():
         prunable(root, ())
 

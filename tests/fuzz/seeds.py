@@ -22,6 +22,7 @@ from task.folds import ensure_folds, folds_file
 from task.images import Observation, digest
 from task.manifest import Entry, manifest_file, write_manifest
 from task.rows import read_rows
+from task.snapshot import CacheInUse, Snapshot, snapshot_file, update_snapshot
 
 TASK = b"""\
 name = "archive"
@@ -219,6 +220,20 @@ def products() -> dict[str, bytes]:
         write_manifest(task, entries())
         ensure_folds(task, read_rows(task), entries())
         return {file.name: file.read_bytes() for file in (manifest_file(task), folds_file(task))}
+
+
+@cache
+def snapshot() -> bytes:
+    """The house's snapshot.json, with one cache in use."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        build_house(folder)
+        task = load_task(folder)
+        in_use = CacheInUse(task.asks("hog"), CACHE, "0" * 64, finished=True)
+        update_snapshot(
+            task, lambda _: Snapshot("task.toml", "1" * 64, True, {"rows": "2" * 64}, (in_use,))
+        )
+        return snapshot_file(task).read_bytes()
 
 
 @cache

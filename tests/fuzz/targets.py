@@ -72,6 +72,7 @@ TARGETS: dict[str, Target] = {
     "manifest": Target(
         task_targets.manifest, lambda: [seeds.products()["manifest.csv"]], (*_CSV, *_STATUSES)
     ),
+    "snapshot": Target(task_targets.snapshot, lambda: [seeds.snapshot()], _JSON),
     "folds": Target(task_targets.folds, lambda: [seeds.products()["folds.csv"]], _CSV),
     "picture": Target(task_targets.picture, seeds.pictures, _PICTURES),
     "commits": Target(cache_targets.commits, _cache_file("commits.jsonl"), _JSON),

@@ -1,16 +1,18 @@
 """What a user hands over: task.toml, tables, photographs, and the products beside them."""
 
 import codecs
+import hashlib
 import shutil
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import reference
 import seeds
 from law import told
+from snapshots import sealed_anew
 
 from cache.spec import canonical
 from embed.backbones import resolve
@@ -21,6 +23,7 @@ from task.folds import ensure_folds, folds_file
 from task.images import FLAGS, PIXEL_LIMIT, REJECTIONS, THUMBNAIL, Observation, decode, digest
 from task.manifest import manifest_file, read_manifest, scan, write_manifest
 from task.rows import SPLITS, Row, locate, read_rows
+from task.snapshot import read_snapshot, snapshot_file, update_snapshot
 from task.starter import start
 from task.table import read_table
 from task.texts import texts
@@ -123,8 +126,29 @@ def corrections(data: bytes, folder: Path) -> None:
             assert (row.id, row.label) == (cells[0], label if label.strip() else None)
 
 
+def snapshot(data: bytes, folder: Path) -> None:
+    """The snapshot, as it is and as a stranger would seal it: read, refused, or written anew."""
+    task = house(folder)
+    rest = data.partition(b"\n")[2]
+    digest = hashlib.sha256(rest).hexdigest()
+    for content in (data, f'{{"sha256": "{digest}",\n'.encode() + rest):
+        snapshot_file(task).parent.mkdir(parents=True, exist_ok=True)
+        snapshot_file(task).write_bytes(content)
+        with told():
+            found = read_snapshot(task)
+            assert found.cache(task.asks("hog")) is None or found.caches
+            update_snapshot(task, lambda before: before)
+            assert read_snapshot(task) == replace(found, task=task.file.name)
+
+
 def manifest(data: bytes, folder: Path) -> None:
-    """The manifest: what is read can be used and written again; digests are those of the bytes."""
+    """The manifest, as it is and as a stranger would seal it."""
+    for content in (data, sealed_anew(data)):
+        _manifest(content, folder)
+
+
+def _manifest(data: bytes, folder: Path) -> None:
+    """What is read can be used and written again; digests are those of the bytes."""
     task = house(folder)
     file = manifest_file(task)
     file.write_bytes(data)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import seeds
 import task_targets
+from snapshots import sealed_anew
 
 from cache import log, shard
 from cache.errors import CacheError
@@ -84,8 +85,8 @@ def test_a_manifest_that_could_not_be_used(tmp_path, fault_of, old, new):
     task = task_targets.house(tmp_path)
     text = seeds.products()["manifest.csv"].decode()
     assert old in text
-    manifest_file(task).write_text(text.replace(old, new), "utf-8")
-    fault_of(lambda: read_manifest(task), "manifest.csv", "delete it")
+    manifest_file(task).write_bytes(sealed_anew(text.replace(old, new).encode()))
+    fault_of(lambda: read_manifest(task), "manifest.csv", "run `archiveprobe embed`")
 
 
 # Shards

@@ -87,6 +87,28 @@ def test_rows_of_the_task(archive, rows_of, tmp_path) -> None:
     assert sum(done.labels.values()) == 22
 
 
+FORMULA = ("=cmd({}).png", "+{}.png", "-{}.png", "@{}.png", "\t{}.png", "{}=.png")
+
+
+def test_a_copy_for_spreadsheets(real, rows_of, tmp_path) -> None:
+    """Of the rows of a task, and of new pictures, whose names anybody may have chosen."""
+    new = tmp_path / "new"
+    new.mkdir()
+    names = sorted(form.format(at) for at, form in enumerate(FORMULA))
+    for at, name in enumerate(names):
+        (new / name).write_bytes(picture(at))
+    done = answers_for(real, new, tmp_path / "p.csv", spreadsheet_safe=True)
+    assert done.copy == tmp_path / "p.spreadsheet.csv"
+    assert done.record()["copy"] == str(done.copy)
+    plain, safe = rows_of(tmp_path / "p.csv"), rows_of(done.copy)
+    assert [row[0] for row in plain[1:]] == names
+    expected = [name if name == "5=.png" else f"'{name}" for name in names]
+    assert [row[0] for row in safe[1:]] == expected
+    assert [row[1:] for row in safe] == [row[1:] for row in plain]
+    assert answers_for(real, None, tmp_path / "q.csv").copy is None
+    assert answers_for(real, None, tmp_path / "q.csv", spreadsheet_safe=True).copy.is_file()
+
+
 def test_the_same_pictures_elsewhere_have_the_same_answers(real, rows_of, tmp_path) -> None:
     new = tmp_path / "صور جديدة"
     (new / "deep").mkdir(parents=True)

@@ -110,7 +110,8 @@ class CountingEncoder:
     """Embeds a crop as the mean colours of a 4 x 4 grid: 48 numbers, and counts the crops.
 
     `answers` maps the colour of a crop's middle to numbers that stand in for its embedding.
-    `log` is shared by all copies of the encoder: the number of crops in every call.
+    `log` is shared by all copies of the encoder: the number of crops in every call. More than
+    `most` crops at a time raise `fault`.
     """
 
     random_weights = False
@@ -124,9 +125,13 @@ class CountingEncoder:
         self.answers: dict[tuple[int, ...], float] = {}
         self.log: list[int] = []
         self.before: Callable[[], None] = lambda: None
+        self.most: float = np.inf
+        self.fault: Exception = MemoryError()
 
     def encode(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
         self.before()
+        if len(crops) > self.most:
+            raise self.fault
         self.log.append(len(crops))
         looks = np.where(mirror[:, None, None, None], crops[:, :, ::-1], crops)
         side = looks.shape[1] // 4

@@ -19,7 +19,9 @@ def refuse(*_, **__):
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "replace"), (Path, "open")])
+@pytest.mark.parametrize(
+    ("owner", "name"), [(os, "fsync"), (os, "replace"), (os, "open"), (os, "write")]
+)
 def test_failure_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch, owner, name):
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -46,13 +48,20 @@ def test_interrupt_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == [path]
 
 
+def test_a_disk_that_takes_a_few_bytes_at_a_time(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, rest: write(descriptor, rest[:3]))
+    write_whole(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
+
+
 def test_durable_on_return(tmp_path, monkeypatch):
-    """The bytes reach the disk before the name changes, and the name before the call returns."""
+    """Bytes reach the disk before the name changes, new folders and the name before the return."""
     steps = []
-    fsync, replace = os.fsync, Path.replace
+    fsync, replace = os.fsync, os.replace
 
     def note_fsync(descriptor):
-        steps.append("folder" if Path(f"/proc/self/fd/{descriptor}").is_dir() else "file")
+        steps.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
         fsync(descriptor)
 
     def note_replace(source, target):
@@ -60,6 +69,9 @@ def test_durable_on_return(tmp_path, monkeypatch):
         return replace(source, target)
 
     monkeypatch.setattr(os, "fsync", note_fsync)
-    monkeypatch.setattr(Path, "replace", note_replace)
-    write_whole(tmp_path / "file", b"content")
-    assert steps == ["file", "rename", "folder"]
+    monkeypatch.setattr(os, "replace", note_replace)
+    write_whole(tmp_path / "new" / "deep" / "file", b"content")
+    *folders, temporary, rename, folder = steps
+    assert folders[-2:] == [tmp_path.name, "new"]
+    assert temporary.startswith(".tmp-")
+    assert (rename, folder) == ("rename", "deep")

@@ -14,6 +14,7 @@ from task.manifest import (
     with_observations,
     write_manifest,
 )
+from task.reading import digest_of
 from task.rows import Row, locate
 
 SEEN = Observation("ok", bytes=3, width=40, height=50, format="PNG", phash="00ff00ff00ff00ff")
@@ -27,15 +28,16 @@ def task(make_task, tmp_path):
 
 @pytest.fixture
 def hashed(monkeypatch):
-    """The contents that were read and hashed."""
-    contents = []
+    """The files that were read and hashed."""
+    files = []
 
-    def note(content):
-        contents.append(content)
-        return digest(content)
+    def note(file, limit):
+        hashed = digest_of(file, limit)
+        files.append(file)
+        return hashed
 
-    monkeypatch.setattr(manifest, "digest", note)
-    return contents
+    monkeypatch.setattr(manifest, "digest_of", note)
+    return files
 
 
 @pytest.fixture

@@ -143,3 +143,4 @@ def test_odd_names_do_not_reach_a_terminal(put, tmp_path):
 def test_readable():
     assert readable("بيت.jpg") == "بيت.jpg"
     assert readable(os.fsdecode(b"caf\xe9.jpg")) == "caf\\xe9.jpg"
+    assert readable("a\rb\0.jpg") == "a\\x0db\\x00.jpg"

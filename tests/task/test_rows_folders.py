@@ -129,7 +129,6 @@ ODD = [
     "بيت مهدّم.jpg",
     "a\u202egpj.exe",
     "two\nlines.jpg",
-    "cr\rname.jpg",
     "\U0001f3da.jpg",
     '"<script>.jpg',
     "it's.jpg",
@@ -150,6 +149,18 @@ def test_odd_names(tree, name):
     (row,) = read_rows(task)
     assert (row.id, row.path, row.label) == (f"intact/{name}",) * 2 + ("intact",)
     assert scan(task, [row])[0].digest
+
+
+def test_a_name_that_no_csv_gives_back_is_spelled_out(tree):
+    task = tree("intact/cr\rname.jpg")
+    (row,) = read_rows(task)
+    assert (row.id, row.path) == ("intact/cr\\x0dname.jpg", "intact/cr\rname.jpg")
+    assert scan(task, [row])[0].digest
+
+
+def test_a_path_that_is_longer_than_an_id_may_be(tree, fault_of):
+    deep = "/".join(["n" * 250] * 5)
+    fault_of(lambda: read_rows(tree(f"intact/{deep}/a.jpg")), "characters", "1024", "shorten it")
 
 
 def test_name_that_is_not_utf8(tree):

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from task import manifest
 from task.images import digest
 from task.manifest import scan
 from task.rows import Row
@@ -100,14 +101,11 @@ def test_file_without_permission(task, put):
 def test_detail_of_a_fault_names_no_path(task, put, monkeypatch):
     """A manifest may be handed on, and is the same wherever the task lies."""
     row = put("a")
-    real = type(task.root).read_bytes
 
-    def refuse(file):
-        if file.name == "a":
-            raise PermissionError(13, "Permission denied", str(file))
-        return real(file)
+    def refuse(file, _):
+        raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr(type(task.root), "read_bytes", refuse)
+    monkeypatch.setattr(manifest, "digest_of", refuse)
     (task.root / "loop").symlink_to("loop")
     details = [entry.observed.detail for entry in scan(task, [row, Row("loop", "loop")])]
     assert details == ["Permission denied", "links in a loop"]
@@ -115,14 +113,14 @@ def test_detail_of_a_fault_names_no_path(task, put, monkeypatch):
 
 def test_disk_error(task, put, monkeypatch):
     row, other = put("a"), put("b")
-    real = type(task.root).read_bytes
+    real = manifest.digest_of
 
-    def read_bytes(file):
-        if file.name == "a":
+    def failing(file, limit):
+        if file.endswith("/a"):
             raise OSError(5, "Input/output error")
-        return real(file)
+        return real(file, limit)
 
-    monkeypatch.setattr(type(task.root), "read_bytes", read_bytes)
+    monkeypatch.setattr(manifest, "digest_of", failing)
     entries = scan(task, [row, other])
     assert [entry.status for entry in entries] == ["unreadable_file", "new"]
     assert "Input/output error" in entries[0].observed.detail

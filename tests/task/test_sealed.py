@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from task.errors import InputError
-from task.files import read_ordinary
+from task.reading import read_ordinary
 from task.sealed import read_sealed, seal, unseal, write_sealed
 
 RECORD = {"id": "house.jpg", "status": ["ok", None, 1.5]}
@@ -43,6 +43,12 @@ RECORDS = st.dictionaries(
 @given(RECORDS)
 def test_any_record_comes_back(record):
     assert unseal(seal(record)) == record
+
+
+def test_halves_of_characters_come_back():
+    record = {"name": "\ud800 \udcff é", "\udc80": 1}
+    assert unseal(seal(record)) == record
+    assert json.loads(seal(record))["name"] == record["name"]
 
 
 @pytest.mark.parametrize("record", [{}, {"sha256": "mine"}])
@@ -99,7 +105,7 @@ def test_no_file_is_none(tmp_path):
 def test_what_is_no_ordinary_file_is_refused_at_once(path):
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(InputError, match=r"not an ordinary file.*move it away"):
+    with pytest.raises(InputError, match=r"ordinary file.*move it away"):
         read_sealed(path)
     path.unlink()
     path.symlink_to(path)
@@ -107,15 +113,15 @@ def test_what_is_no_ordinary_file_is_refused_at_once(path):
         read_sealed(path)
     path.unlink()
     path.mkdir()
-    with pytest.raises(InputError, match=r"directory.*move it away"):
+    with pytest.raises(InputError, match=r"(ordinary file|directory).*move it away"):
         read_sealed(path)
 
 
 def test_a_file_without_measure_is_refused_unread(path):
     os.truncate(path, 1 << 40)
-    with pytest.raises(InputError, match="larger than"):
+    with pytest.raises(InputError, match=r"\d bytes"):
         read_sealed(path)
-    with pytest.raises(OSError, match="larger than 10 bytes"):
+    with pytest.raises(OSError, match=r"\D10( bytes)?"):
         read_ordinary(path, 10)
 
 

@@ -1,0 +1,155 @@
+"""How embed shares the cores: its time beside processes that are always busy.
+
+    .venv/bin/python benchmarks/shared_cores.py [--photographs N] [--repeats N] [--busy B...]
+
+Needs ../shared. Embeds real photographs with two real MobileNets (six views), and drawn ones with a
+CLIP ViT-B/32 (random weights, one view), each in a process of its own: alone, and beside one and
+two loops that never rest. On c cores, a program of c threads beside b such loops is owed
+c * c / (c + b) of them, so that it should take (c + b) / c of the time that it takes alone. States
+take turns, and every repeat gives a ratio of times to those alone; the figure is their median. What
+other programs took meanwhile is said too: where the machine is not otherwise at rest, every figure
+is too large. Takes about six minutes on two cores.
+
+Every loop is a session of its own, as other people's programs are: where Linux shares out the cores
+by session first, one loop then weighs as much as all of embed, so that the target is a hard one.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from common import COMMAND, ROOT, Figure, arguments, at_most, load, report
+from drawn import draw_photographs
+from drawn import write_task as write_drawn_task
+from real_photographs import PHOTOGRAPHS, write_task
+
+from task.cores import usable_cores
+
+# Over its share.
+LIMIT = 1.3
+LOOP = (sys.executable, "-S", "-c", "while True: pass")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds of one embed run, processor time of all its processes, cores that others used."""
+
+    wall: float
+    cpu: float
+    others: float
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run every task in every state in turn, and print the table."""
+    parser = arguments(__doc__, "shared_cores")
+    parser.add_argument("--photographs", type=int, default=120)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--busy", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--network", default="clip", help="Of drawn.py, for the drawn ones.")
+    options = parser.parse_args(words)
+    before = load()
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as name:
+        for what, task in tasks(Path(name), options.photographs, options.network):
+            rounds = list(measured(task, options.busy, options.repeats))
+            figures += described(what, rounds, options.busy)
+    report(options.json, figures, before)
+
+
+def tasks(folder: Path, photographs: int, network: str) -> Iterator[tuple[str, Path]]:
+    """(name, task.toml) of what is embedded."""
+    if PHOTOGRAPHS.is_dir():
+        (folder / "real").mkdir()
+        yield "two MobileNets", write_task(folder / "real", photographs)
+    else:
+        print(f"left out: two MobileNets, which need the photographs in {PHOTOGRAPHS}")
+    draw_photographs(folder / "drawn" / "images", "JPEG", photographs)
+    yield network, write_drawn_task(folder / "drawn", [network], "center")
+
+
+def measured(task: Path, busy: Sequence[int], repeats: int) -> Iterator[dict[int, Run]]:
+    """For every repeat the runs by the number of busy loops beside them."""
+    embed(task, 0)
+    for _ in range(repeats):
+        runs = {loops: embed(task, loops) for loops in (0, *busy)}
+        shown = ", ".join(f"{loops} busy {run.wall:.1f} s" for loops, run in runs.items())
+        print(f"{task.parent.name}: {shown}; load {load()}", flush=True)
+        yield runs
+
+
+def embed(task: Path, loops: int) -> Run:
+    """Embed a task from nothing beside busy loops."""
+    shutil.rmtree(task.parent / "work", ignore_errors=True)
+    command = [sys.executable, "-c", COMMAND, "embed", str(task), "--precision", "auto"]
+    with busy_loops(loops) as spent:
+        everything, started = busy_seconds(), time.perf_counter()
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
+            # Of the process and of those that it started and waited for.
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            said.seek(0)
+            if process.returncode:
+                sys.exit(f"embed failed: {said.read().decode()}")
+        wall, everything = time.perf_counter() - started, busy_seconds() - everything
+    cpu = usage.ru_utime + usage.ru_stime
+    return Run(wall, cpu, max(0.0, everything - cpu - sum(spent)) / wall)
+
+
+@contextmanager
+def busy_loops(count: int) -> Iterator[list[float]]:
+    """Processes that never rest; the processor time of each, once they have ended."""
+    spent: list[float] = []
+    loops = [subprocess.Popen(LOOP, start_new_session=True) for _ in range(count)]
+    try:
+        yield spent
+    finally:
+        for loop in loops:
+            loop.kill()
+            _, _, usage = os.wait4(loop.pid, 0)
+            loop.returncode = 0
+            spent.append(usage.ru_utime + usage.ru_stime)
+
+
+def busy_seconds() -> float:
+    """Processor time that all processes of this machine have taken; 0 where nobody counts it."""
+    try:
+        words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _waiting, interrupts, softer = map(int, words[1:8])
+    return (user + nice + system + interrupts + softer) / os.sysconf("SC_CLK_TCK")
+
+
+def described(what: str, rounds: Sequence[dict[int, Run]], busy: Sequence[int]) -> Iterator[Figure]:
+    """The figures of one task."""
+    usable = usable_cores()
+    yield Figure(f"{what}, alone", median([runs[0].wall for runs in rounds]), "s")
+    yield Figure(f"{what}, processor time alone", median([runs[0].cpu for runs in rounds]), "s")
+    for loops in busy:
+        owed = (usable + loops) / usable
+        times = [runs[loops].wall / runs[0].wall for runs in rounds]
+        name = f"{what} beside {loops} busy"
+        yield Figure(f"{name}, over the time alone", median(times), "x")
+        yield at_most(
+            f"{name}, over its share of the cores", median([t / owed for t in times]), LIMIT, "x"
+        )
+    others = max(run.others for runs in rounds for run in runs.values())
+    yield Figure(f"{what}, cores that other programs used, at most", round(others, 2))
+
+
+def median(values: Sequence[float]) -> float:
+    """The median, rounded for a table."""
+    return round(float(np.median(values)), 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Where a command's `-o` may go: never over what is the task's own, and never over an image."""
+
+# ruff: noqa: PTH116, PTH118
+# A Path for each of a hundred thousand rows takes longer than asking the disk.
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NewType
+
+from task.config import Task, load_task
+from task.errors import InputError
+from task.pictures import named_like_a_picture
+from task.rows import locate, read_rows
+from task.sniff import HEAD, may_be_picture
+
+OutputFile = NewType("OutputFile", Path)
+"""A path that `output_file` has checked."""
+
+_PRETRAINED = ("pretrained", "random")
+
+
+def output_file(task: Task, file: Path, *, read: Iterable[Path] = ()) -> OutputFile:
+    """Find where an output really goes; `read` are files that the command reads.
+
+    Files are compared by path and by device and inode, so that links, mounts and other spellings
+    of a name are known for what they are.
+
+    Raises:
+        InputError: it is a file of the task, or of another task in its folder, one of its images,
+            something in work/, any other image, one of `read`, or no ordinary file.
+    """
+    try:
+        # As text first: a loop of links is an error of another kind in each version of Python.
+        target = Path(os.path.realpath(file))
+        what = _obstacle(task, target, read)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot write {file}: {reason}: name another file with -o") from None
+    if what is not None:
+        raise InputError(f"{file} is {what}: name another file with -o")
+    return OutputFile(target)
+
+
+def _obstacle(task: Task, target: Path, read: Iterable[Path]) -> str | None:
+    """Say what is at that place and must stay. Raises OSError, ValueError."""
+    there = target.exists()
+    if there and not target.is_file():
+        return "no ordinary file"
+    for one in _tasks_beside(task):
+        for what, own in _own_files(one):
+            if _same(target, own):
+                return what
+        if any(_same(folder, one.work) for folder in target.parents):
+            return f"in {one.work}, where only products of the task lie"
+    if any(_same(target, each) for each in read):
+        return "a file that this command reads"
+    if there and _holds_an_image(target):
+        return "an image"
+    images = (_image(one, target, there) for one in _tasks_beside(task))
+    return next((image for image in images if image), None)
+
+
+def _tasks_beside(task: Task) -> Iterator[Task]:
+    """Yield the task and the other tasks in its folder."""
+    yield task
+    for file in sorted({*task.folder.glob("*.toml")} - {task.file}):
+        try:
+            yield load_task(file)
+        except InputError:
+            continue
+
+
+def _own_files(task: Task) -> Iterator[tuple[str, Path]]:
+    for file in (task.file, *task.folder.glob("*.toml")):
+        yield "a task file or a recipe", file
+    named = {
+        "the table of the task": task.images.table,
+        "the corrections of the task": task.corrections,
+        "the template of the task": task.submission.template,
+    }
+    yield from ((what, task.folder / name) for what, name in named.items() if name)
+    for name, backbone in task.backbone.items():
+        if backbone.weights not in _PRETRAINED:
+            yield f"the weights of backbone {name!r}", task.folder / backbone.weights
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.realpath(other) == str(one) or one.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
+def _image(task: Task, target: Path, there: bool) -> str | None:
+    """Say which image of the task the target is, or would become."""
+    below = any(_same(folder, task.root) for folder in target.parents)
+    if task.table is None:
+        becomes_one = below and named_like_a_picture(target.name)
+        return "among the images of the task" if becomes_one else None
+    if not (there or below):
+        return None
+    try:
+        rows = read_rows(task)
+    except InputError:
+        # Whoever needs the rows says what is wrong with them.
+        return None
+    root, inode = os.path.realpath(task.root), _inode(target)
+    for row in rows:
+        file = os.path.join(root, row.path)
+        if there:
+            is_it = (_inode(file) or _inode(locate(task.root, row.path))) == inode
+        else:
+            is_it = file.endswith(target.name) and os.path.normpath(file) == str(target)
+        if is_it:
+            return f"the image {row.id!r} of the task"
+    return None
+
+
+def _inode(file: Path | str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _holds_an_image(file: Path) -> bool:
+    """Whether an ordinary file is an image by its name or by its first bytes."""
+    if named_like_a_picture(file.name):
+        return True
+    try:
+        with file.open("rb", buffering=0) as stream:
+            return may_be_picture(stream.read(HEAD))
+    except OSError:
+        return False

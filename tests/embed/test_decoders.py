@@ -1,0 +1,285 @@
+"""Decoder processes: what a call costs that hangs, dies, or never had a process to run in."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embed import decoders as module
+from embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
+from task.errors import InputError
+
+WORK = """
+import os, signal, time
+from pathlib import Path
+
+def work(what, *given):
+    return globals()[what](*given)
+
+def double(number):
+    return 2 * number
+
+def spin():
+    while True:
+        pass
+
+def sleep(seconds):
+    time.sleep(seconds)
+    return "awake"
+
+def die(number=signal.SIGKILL):
+    os.kill(os.getpid(), number)
+
+def leave(status):
+    os._exit(status)
+
+def die_once(marker):
+    if not Path(marker).exists():
+        Path(marker).touch()
+        die()
+    return "again"
+
+def fail(text):
+    raise FileNotFoundError(2, text)
+
+def odd():
+    class Odd(Exception):
+        pass
+    raise Odd("cannot be handed over")
+
+def large():
+    return bytes(5_000_000)
+
+def ignored():
+    return [signal.getsignal(n) is signal.SIG_IGN for n in (2, 15, 1)]
+"""
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch) -> Callable[..., Any]:
+    """A module of its own, which reaches a process through sys.path; a patch would not."""
+    (tmp_path / "odd_work.py").write_text(WORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("odd_work", None)
+    importlib.invalidate_caches()
+    return importlib.import_module("odd_work").work
+
+
+def test_results_and_exceptions_come_back(work) -> None:
+    with Decoders(work, 2, seconds=30) as decoders:
+        calls = [decoders.ask("double", number) for number in range(30)]
+        failed, odd = decoders.ask("fail", "gone"), decoders.ask("odd")
+        large = decoders.ask("large")
+        assert [decoders.result(call) for call in reversed(calls)] == list(range(58, -1, -2))
+        with pytest.raises(FileNotFoundError, match="gone"):
+            decoders.result(failed)
+        with pytest.raises(RuntimeError, match="cannot be handed over"):
+            decoders.result(odd)
+        assert len(decoders.result(large)) == 5_000_000
+
+
+def test_a_call_that_computes_without_end_costs_itself(work) -> None:
+    with Decoders(work, 1, seconds=0.5) as decoders:
+        calls = [decoders.ask("double", 1), decoders.ask("spin"), decoders.ask("double", 2)]
+        assert decoders.result(calls[0]) == 2
+        with pytest.raises(DecoderTimeoutError, match=r"over 0.5 s of processor time"):
+            decoders.result(calls[1])
+        assert decoders.result(calls[2]) == 4
+
+
+def test_time_in_which_nothing_is_computed_does_not_count(work) -> None:
+    # As when the machine was suspended, or others took the processor.
+    with Decoders(work, 1, seconds=0.5) as decoders:
+        assert decoders.result(decoders.ask("sleep", 1.2)) == "awake"
+
+
+def test_a_clock_that_jumps_ends_no_call(work, monkeypatch) -> None:
+    real = time.monotonic
+    hours = iter(range(10**6))
+    with Decoders(work, 1, seconds=30) as decoders:
+        decoders.result(decoders.ask("double", 1))
+        monkeypatch.setattr(module.time, "monotonic", lambda: real() + 3600 * next(hours))
+        monkeypatch.setattr(module, "_STEP_SECONDS", 0.05)
+        assert decoders.result(decoders.ask("sleep", 0.5)) == "awake"
+
+
+def test_a_call_that_waits_without_end_costs_itself(work, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_STEP_SECONDS", 0.1)
+    with Decoders(work, 1, seconds=30) as decoders:
+        decoders.result(decoders.ask("double", 1))
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.5)
+        with pytest.raises(DecoderTimeoutError, match=r"no answer in 0.5 s"):
+            decoders.result(decoders.ask("sleep", 3600))
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", 600)
+        assert decoders.result(decoders.ask("double", 2)) == 4
+
+
+def test_a_process_that_was_killed_from_outside_costs_nothing(work, tmp_path) -> None:
+    with Decoders(work, 1, seconds=30) as decoders:
+        calls = [decoders.ask("die_once", tmp_path / "died"), decoders.ask("double", 2)]
+        assert [decoders.result(call) for call in calls] == ["again", 4]
+
+
+@pytest.mark.parametrize(
+    ("call", "fate"),
+    [
+        (("die",), "killed by SIGKILL"),
+        (("die", 11), "killed by SIGSEGV"),
+        (("leave", 3), "status 3"),
+    ],
+)
+def test_a_call_that_always_kills_its_process_costs_itself(work, call, fate) -> None:
+    with Decoders(work, 1, seconds=30) as decoders:
+        calls = [decoders.ask(*call), decoders.ask("double", 2)]
+        with pytest.raises(DecoderDiedError, match=fate):
+            decoders.result(calls[0])
+        assert decoders.result(calls[1]) == 4
+
+
+def test_decoders_leave_signals_to_their_parent(work) -> None:
+    with Decoders(work, 1, seconds=30) as decoders:
+        assert decoders.result(decoders.ask("ignored")) == [True, True, True]
+
+
+def unable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> Callable[..., Any]:
+    """What a process cannot import, though this one has."""
+    (tmp_path / "unable.py").write_text("def work(): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("unable", None)
+    importlib.invalidate_caches()
+    work = importlib.import_module("unable").work
+    (tmp_path / "unable.py").write_text(program)
+    return work
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("raise ImportError('no room for it')", "ImportError: no room for it"),
+        ("import os; os._exit(1)", "exit status 1"),
+        ("import os; os.kill(os.getpid(), 9)", "killed by SIGKILL"),
+        ("while True: pass", "over 0.7 s of processor time"),
+        ("pow(3, 10**8)", "over 0.7 s of processor time"),
+    ],
+)
+def test_processes_that_cannot_start_end_the_run_in_one_line(
+    tmp_path, monkeypatch, capfd, program, reason
+) -> None:
+    monkeypatch.setattr(module, "START_SECONDS", 0.7)
+    work = unable(tmp_path, monkeypatch, program)
+    with Decoders(work, 2, seconds=30) as decoders:
+        calls = [decoders.ask() for _ in range(5)]
+        with pytest.raises(
+            InputError, match=r"no decoder process can start.*--workers 0"
+        ) as caught:
+            decoders.result(calls[0])
+        assert reason in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_room_for_a_process_the_run_ends_in_one_line(work, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(module.subprocess, "Popen", refuse)
+    with (
+        Decoders(work, 1, seconds=30) as decoders,
+        pytest.raises(InputError, match=r"temporarily unavailable.*--workers 0"),
+    ):
+        decoders.result(decoders.ask("double", 1))
+
+
+PARENT = """
+import sys
+from embed.decoders import Decoders
+from orphan_work import work
+with Decoders(work, 2, seconds=1e6) as decoders:
+    calls = [decoders.ask() for _ in range(4)]
+    open("asked", "w").close()
+    decoders.result(calls[0])
+"""
+# Without a thread's chance to run: one call in C, for hours.
+IMPORTS = """
+import os
+if os.environ.get("OMP_NUM_THREADS") == "1":
+    open(f"started-{os.getpid()}", "w").close()
+    pow(3, 10**10)
+def work(): pass
+"""
+SPINS = """
+import os
+def work():
+    open(f"started-{os.getpid()}", "w").close()
+    pow(3, 10**10)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does it")
+@pytest.mark.parametrize("program", [IMPORTS, SPINS], ids=["importing", "decoding"])
+def test_processes_end_with_a_killed_parent(tmp_path, program) -> None:
+    (tmp_path / "orphan_work.py").write_text(program)
+    (tmp_path / "parent.py").write_text(PARENT)
+    here = {**os.environ, "PYTHONPATH": f"{Path.cwd()}:{tmp_path}", "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, tmp_path / "parent.py"]
+    with subprocess.Popen(command, env=here, cwd=tmp_path) as parent:
+        wait_until(lambda: len(list(tmp_path.glob("started-*"))) == 2)
+        parent.kill()
+    pids = [int(file.name.split("-")[1]) for file in tmp_path.glob("started-*")]
+    wait_until(lambda: not any(map(is_running, pids)))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_leaving_early_ends_what_is_at_work(work) -> None:
+    before = set(children())
+    with Decoders(work, 2, seconds=30) as decoders:
+        decoders.result(decoders.ask("double", 1))
+        decoders.ask("sleep", 3600)
+        wait_until(lambda: bool(set(children()) - before))
+    assert not set(children()) - before
+
+
+def children() -> list[str]:
+    return [
+        pid
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    ]
+
+
+def test_a_group_that_is_told_to_end_leaves_the_decoders_to_the_parent(work) -> None:
+    with Decoders(work, 1, seconds=30) as decoders:
+        decoders.result(decoders.ask("double", 1))
+        [pid] = decoders_running()
+        call = decoders.ask("sleep", 1.0)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+        assert decoders.result(call) == "awake"
+        assert decoders_running() == [pid]
+
+
+def decoders_running() -> list[int]:
+    return [
+        int(pid)
+        for pid in children()
+        if b"embed.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]

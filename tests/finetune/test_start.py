@@ -1,0 +1,121 @@
+"""Every part of a system starts from the same weights, whatever was looked at before."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+Command = Callable[..., Result]
+NOISE = """
+name = "noise"
+labels = ["no", "yes"]
+positive = "yes"
+[images]
+root = "."
+table = "rows.csv"
+id = "id"
+path = "image"
+[folds]
+count = 3
+repeats = 1
+group = "none"
+[embed]
+backbones = ["hog"]
+views = "center"
+"""
+ROWS = 24
+
+
+@pytest.fixture
+def noise(tmp_path: Path, run: Command) -> Path:
+    """Images of noise with random labels, embedded: nothing can be learnt but rows themselves."""
+    folder = tmp_path / "noise"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for row in range(ROWS + 1):
+        pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{row}.png")
+    labels = rng.permutation(np.arange(ROWS) % 2)
+    lines = [f"{row},{row}.png,{('no', 'yes')[label]}" for row, label in enumerate(labels)]
+    (folder / "rows.csv").write_text("\n".join(["id,image,label", *lines]) + "\n")
+    (folder / "task.toml").write_text(NOISE)
+    (folder / "quick.toml").write_text(
+        '[model]\nbackbone = "timm:test_convnext2"\nweights = "random"\nsize = 32\n'
+        '[optimiser]\nbody_rate = 1e-2\n[schedule]\nepochs = 2\nwatch = "none"\n'
+        "[rows]\nmerged = true\n"
+    )
+    assert run("embed", folder, "--workers", "0").exit_code == 0
+    return folder
+
+
+def add_a_row_to_predict(folder: Path, run: Command) -> None:
+    """One more row of the table, without a label, embedded."""
+    with (folder / "rows.csv").open("a") as table:
+        table.write(f"{ROWS},{ROWS}.png,\n")
+    assert run("embed", folder, "--workers", "0").exit_code == 0
+
+
+def parts(folder: Path) -> list[dict]:
+    files = sorted((folder / "work/finetune/quick").glob("fold-*/part.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def test_a_fold_answered_anew_teaches_the_next_fold_nothing(
+    noise: Path, tmp_path: Path, run: Command, finetune: Command
+) -> None:
+    other = tmp_path / "in-one-go"
+    shutil.copytree(noise, other)
+    # Fold 0, then a row to predict, which fold 0 answers before the other folds are trained.
+    assert finetune(noise, "--fold", "0").exit_code == 0
+    add_a_row_to_predict(noise, run)
+    done = finetune(noise, "--fold", "all")
+    assert "fold-0: other rows to predict than before" in done.stderr
+    add_a_row_to_predict(other, run)
+    assert finetune(other, "--fold", "all").exit_code == 0
+    ways = parts(noise), parts(other)
+    assert [len(way) for way in ways] == [3, 3]
+    for one, direct in zip(*ways, strict=True):
+        # Logits are answered in batches of other sizes, which no library promises to be bit-equal.
+        weights = [each["digests"]["weights.safetensors"] for each in (one, direct)]
+        assert weights[0] == weights[1]
+        assert (one["history"], one["made_of"]) == (direct["history"], direct["made_of"])
+    assert len({one["made_of"]["start"] for one in ways[0]}) == 1
+
+
+@pytest.mark.parametrize("field", ["start", "weights"])
+def test_parts_of_other_starting_weights_are_refused_before_any_training(
+    field: str, noise: Path, finetune: Command
+) -> None:
+    assert finetune(noise, "--fold", "0").exit_code == 0
+    file = noise / "work/finetune/quick/fold-0/part.json"
+    record = json.loads(file.read_text())
+    record["made_of"][field] = "0" * 64
+    file.write_text(json.dumps(record))
+    done = finetune(noise, "--fold", "1")
+    assert done.exit_code == 1 and not done.stdout
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"fold-0 started from another network than fold-1 would ({field}" in told
+    assert f"delete {file.parent}" in told
+    assert not (noise / "work/finetune/quick/fold-1").exists()
+
+
+def test_parts_that_do_not_agree_make_no_system(
+    noise: Path, run: Command, finetune: Command
+) -> None:
+    assert finetune(noise, "--fold", "all").exit_code == 0
+    file = noise / "work/finetune/quick/fold-2/part.json"
+    record = json.loads(file.read_text())
+    record["made_of"]["start"] = "0" * 64
+    file.write_text(json.dumps(record))
+    shutil.rmtree(noise / "work/runs")
+    done = finetune(noise, "--fold", "all")
+    assert done.exit_code == 1
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "fold-2 started from another network than fold-0 (start)" in told
+    assert f"delete {file.parent}" in told
+    assert not (noise / "work/runs").exists()
