@@ -439,7 +439,7 @@ def test_a_hundred_steps_end_with_no_wrong_figure_and_no_dead_end() -> None:
     run_state_machine_as_test(
         Trial,
         settings=settings(
-            max_examples=TRIALS or 2,
+            max_examples=TRIALS or 3,
             stateful_step_count=100,
             derandomize=not TRIALS,
             database=None,
