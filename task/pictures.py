@@ -26,15 +26,14 @@ _COMPANIONS = frozenset(
 )
 _SHOWN = 5
 # A CSV that is written and read again loses a lone CR, an array of strings a NUL at the end.
-UNSAFE_IN_IDS = "\0\r"
-_ESCAPED = {ord(mark): f"\\x{ord(mark):02x}" for mark in UNSAFE_IN_IDS}
+UNSAFE_IN_IDS = re.compile("\0|\r(?!\n)")
 
 
 def readable(path: str) -> str:
     """The path as text: bytes that are not UTF-8, and those that no id may hold, become `\\xNN`."""
     if not path.isascii():
         path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return path.translate(_ESCAPED)
+    return UNSAFE_IN_IDS.sub(lambda mark: f"\\x{ord(mark[0]):02x}", path)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from task.table import Table, read_table
 
 SPLITS = ("train", "validation", "test")
 UNLABELLED = "unlabelled"
-# Ids and groups become arrays in which every cell takes the room of the longest.
+# Ids become arrays in which every one takes the room of the longest.
 ID_LIMIT = 1024
 # What folds.group may say instead of a column.
 _GROUPINGS = ("near-duplicates", "none")
@@ -98,7 +98,7 @@ def _from_table(task: Task, test_labels: bool) -> list[Row]:
                 path=cells[images.path or images.id],
                 label=_label(task, cells[images.label], where) if is_read else None,
                 split=split,
-                group=_short(cells[group], where, group) if group else None,
+                group=cells[group] if group else None,
                 text=cells[images.text] if images.text else None,
             )
         )
@@ -130,7 +130,7 @@ def refuse_repeated(table: Table, column: str) -> None:
         if not value.strip():
             raise InputError(f"{table.file} line {line}: the id is empty: give every row an id")
         where = f"{table.file} line {line}"
-        _refuse_unsafe(_short(value, where, column), where)
+        _refuse_unsafe(_short(value, where), where)
         if value in first:
             raise InputError(
                 f"{table.file} line {line}: id {value!r} stands on line {first[value]} already: "
@@ -139,20 +139,20 @@ def refuse_repeated(table: Table, column: str) -> None:
         first[value] = line
 
 
-def _short(value: str, where: str, column: str) -> str:
+def _short(value: str, where: str) -> str:
     if len(value) > ID_LIMIT:
         raise InputError(
-            f"{where}: {column} has {len(value)} characters, and {ID_LIMIT} at most make an id or "
-            "a group: shorten it, or mend the quotes around it"
+            f"{where}: an id of {len(value)} characters, limit {ID_LIMIT}: shorten it, or mend the "
+            "quotes around it"
         )
     return value
 
 
 def _refuse_unsafe(value: str, where: str) -> None:
-    if any(mark in value for mark in UNSAFE_IN_IDS):
+    if UNSAFE_IN_IDS.search(value):
         raise InputError(
-            f"{where}: the id {value!r} holds a NUL or a carriage return, which no CSV "
-            "gives back: take it out"
+            f"{where}: the id {value!r} holds a NUL or a lone carriage return, which no "
+            "CSV gives back: take it out"
         )
 
 
@@ -215,7 +215,7 @@ def _refuse_twins(rows: Sequence[Row]) -> None:
 
 
 def _from_path(task: Task, path: str) -> Row:
-    name = _short(readable(path), str(task.root), "a path")
+    name = _short(readable(path), str(task.root))
     folders = name.split("/")[:-1]
     split = folders.pop(0) if folders and folders[0] in SPLITS else None
     named = folders[0] if folders else UNLABELLED
