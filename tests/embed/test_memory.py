@@ -46,11 +46,6 @@ OTHERS = [
 ]
 
 
-@pytest.fixture
-def one_thread(monkeypatch) -> None:
-    monkeypatch.setattr("embed.lane.usable_cores", lambda: 1)
-
-
 def rows_of(task: Any) -> int:
     record = current_cache(task, "resnet18")
     assert record is not None
@@ -98,7 +93,6 @@ def test_batches_are_halved_until_they_fit(archive, bench, error) -> None:
     assert "batch halved to 1" in bench.text()
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("error", FAULTS, ids=str)
 def test_a_crop_that_does_not_fit_is_told_and_what_is_done_is_kept(
     archive, bench, error, fault_of
