@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import embed.job
+import embed.lane
 import embed.prepare
 from embed import libraries
 from embed.backbones import Backbone
@@ -205,6 +206,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
     monkeypatch.setattr(embed.prepare, "decode", counted)
     monkeypatch.setattr(embed.job, "make_encoder", bench.encoder)
+    # One batch after the other, so that the order of calls is known; a test may ask for more cores.
+    monkeypatch.setattr(embed.lane, "usable_cores", lambda: 1)
     return bench
 
 
