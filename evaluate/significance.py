@@ -28,6 +28,7 @@ from evaluate.variance import (
     group_sums,
     influence,
     likeness,
+    mass_by_label,
     training_variance,
 )
 
@@ -181,7 +182,8 @@ def _error(
     for other in each[1:]:
         mean, moves = mean - other.mean(0), moves - other[:shared]
     sums = group_sums(mean, members)
-    few, freedom = _correction(sizes, likeness(mean, sums, sizes))
+    mass = mass_by_label(mean, y, members)
+    few, freedom = group_correction(sizes, likeness(mean, sums, sizes), mass)
     training = 0.0
     if fold is not None:
         # Decisions of a pair differ where either has changed its own: sizes add up where variances
@@ -190,14 +192,10 @@ def _error(
     return StandardError(float((sums**2).sum()), few, training, freedom)
 
 
-def _correction(sizes: np.ndarray, rho: float) -> tuple[float, float]:
-    return group_correction(sizes, rho) if len(sizes) > 1 else (np.inf, 1.0)
-
-
 def _worst(groups: np.ndarray) -> StandardError:
     """For figures whose influence is not at hand: rows of a group all alike."""
     sizes = np.bincount(_members(groups)[0]).astype(np.float64)
-    few, freedom = _correction(sizes, 1.0)
+    few, freedom = group_correction(sizes, 1.0)
     return StandardError(1.0, few, 0.0, freedom)
 
 

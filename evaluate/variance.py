@@ -44,27 +44,48 @@ def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.reshape(sums, (*values.shape[:-1], -1))
 
 
-def group_correction(sizes: np.ndarray, rho: float) -> tuple[float, float]:
+def group_correction(
+    sizes: np.ndarray, rho: float, mass: np.ndarray | None = None
+) -> tuple[float, float]:
     """By how much sum D_g^2 underrates a variance, and the degrees of freedom of that estimate.
 
     Bell and McCaffrey, "Bias reduction in standard errors for linear regression with multi-stage
     samples" (2002), with the working model of Imbens and Kolesar, "Robust standard errors in small
-    samples" (2016): rows of a group correlate by `rho`, so a group of m rows has variance
-    v = m (1 + (m - 1) rho). What is seen is not the group's own sum S but S_g - w_g sum S, since
-    the estimate has moved with the sum, w = m / n. So the estimate is S'BS with
-    B = I - w1' - 1w' + k 11', k = sum w^2. Its mean is tr(BV) instead of tr(V), and a scaled chi
-    square with the same first two moments has tr(BV)^2 / tr(BVBV) degrees of freedom
-    (Satterthwaite 1946). For equal groups: G / (G - 1), and G - 1.
+    samples" (2016): rows of a group correlate by `rho`, so a group of m rows has the variance
+    v = mass (1 + (m - 1) rho), `mass` (G,) being the variances of its rows, m unless given. What is
+    seen is not the group's own sum S but S_g - w_g sum S, since the estimate has moved with the
+    sum, w = mass / sum mass. So the estimate is S'BS with B = I - w1' - 1w' + k 11', k = sum w^2.
+    Its mean is tr(BV) instead of tr(V), and a scaled chi square with the same first two moments has
+    tr(BV)^2 / tr(BVBV) degrees of freedom (Satterthwaite 1946). For equal groups: G / (G - 1), and
+    G - 1.
     """
-    v = sizes * (1 + (sizes - 1) * rho)
-    w = sizes / sizes.sum()
+    mass = sizes if mass is None else mass
+    if len(sizes) < 2:
+        return np.inf, 1.0
+    if not mass.any():
+        return 1.0, np.inf
+    v = mass * (1 + (sizes - 1) * rho)
+    w = mass / mass.sum()
     k = (w**2).sum()
     total, first, second = v.sum(), (v * w).sum(), (v * w**2).sum()
     mean = (v * (1 - 2 * w + k)).sum()
+    # A group that has all of the mass leaves nothing to be seen.
+    if mean <= _STEP * total:
+        return np.inf, 1.0
     # The sum of v_g v_h B_gh^2 over all pairs, without building B, which is large for many groups.
     pairs = 2 * total * second + total**2 * k**2 + 2 * first**2 - 4 * k * total * first
     square = pairs + (v**2 * (1 + 2 * k - 4 * w)).sum()
     return float(total / mean), float(mean**2 / square)
+
+
+def mass_by_label(values: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The variances (G,) of the groups' rows, were all rows of a label alike.
+
+    Influences of a rare label are large: with thirty positives in a thousand rows a macro-F1 rests
+    on thirty rows, and so do the degrees of freedom.
+    """
+    squares = np.bincount(y, values**2) / np.maximum(1, np.bincount(y))
+    return group_sums(squares[y], groups)
 
 
 def likeness(values: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> float:

@@ -139,7 +139,7 @@ def test_what_other_folds_have_learnt_of_a_fold_is_taken_off(draw_dataset, draw_
         excess.append(line.macro_f1 - 0.5)
         naive.append(line.naive - 0.5)
     assert np.mean(naive) > 0.05
-    assert np.mean(excess) < 0.015
+    assert -0.03 < np.mean(excess) < 0.015
 
 
 def test_few_groups_are_said_to_promise_nothing(rows) -> None:

@@ -10,6 +10,7 @@ from evaluate.variance import (
     group_sums,
     influence,
     likeness,
+    mass_by_label,
     training_variance,
 )
 
@@ -68,6 +69,25 @@ def test_uneven_groups_agree_with_the_matrices(rho) -> None:
     assert few == pytest.approx(v.sum() / np.trace(product))
     assert freedom == pytest.approx(np.trace(product) ** 2 / np.trace(product @ product))
     assert freedom < 6
+
+
+def test_a_rare_label_rests_on_its_own_rows() -> None:
+    rng = np.random.default_rng(0)
+    y = (np.arange(1000) < 30).astype(int)
+    decision = np.where(rng.random(1000) < np.where(y, 0.3, 0.01), 1 - y, y)[None]
+    values, groups = influence(y, decision, 2, "macro_f1")[0], np.arange(1000)
+    mass = mass_by_label(values, y, groups)
+    assert mass.sum() == pytest.approx((values**2).sum())
+    assert len(set(mass)) == 2
+    few, freedom = group_correction(np.ones(1000), 0.0, mass)
+    assert 29 < freedom < 100
+    assert 1.005 < few < 1.05
+
+
+def test_a_group_with_all_of_the_mass_bounds_nothing() -> None:
+    assert group_correction(np.array([5.0]), 0.5) == (np.inf, 1)
+    assert group_correction(np.array([5.0, 5.0]), 0.5, np.array([1.0, 0.0])) == (np.inf, 1)
+    assert group_correction(np.ones(3), 0.0, np.zeros(3)) == (1, np.inf)
 
 
 def test_likeness_tells_copies_from_strangers() -> None:
