@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from snapshots import seal_anything
 
 from evaluate.dataset import load_dataset
 from evaluate.ensemble import METHODS, own_answers
@@ -17,7 +18,6 @@ from predict.systems import load_system
 from probe.linear import LinearPath
 from probe.run import Options, run_probes
 from probe.table import PROBES
-from task.sealed import write_sealed
 
 TWO, THREE = ("intact", "destroyed"), ("intact", "damaged", "destroyed")
 
@@ -217,10 +217,10 @@ def test_settings_of_another_version(draw, fault_of) -> None:
     fault_of(lambda: load_system(dataset, "knn-hog"), "neighbours", "run that system again")
 
 
-@pytest.mark.parametrize("content", [b"[]", b"{", b"[" * 99999], ids=["list", "torn", "deep"])
+@pytest.mark.parametrize("content", ["[]", "{", "[" * 99999], ids=["list", "torn", "deep"])
 def test_a_record_that_is_none(archive, fault_of, content) -> None:
     folder = archive.task.work / "runs" / "ridge-hog"
-    write_sealed(folder / "run.json", content)
+    seal_anything(folder / "run.json", content)
     load = load_dataset(archive.task)
     fault_of(lambda: load_system(load, "ridge-hog"), "ridge-hog", "run that system again")
 
