@@ -16,7 +16,7 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
@@ -229,10 +229,13 @@ def scan(
     return entries
 
 
-def _check_there(task: Task, known: Mapping[str, Entry], entries: Iterable[Entry]) -> None:
+def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry]) -> None:
     """Where every known image is gone at once, it is the folder that is not here."""
     before = [entry for entry in entries if entry.path in known and known[entry.path].digest]
-    if before and all(entry.status == "missing_file" for entry in before):
+    if not before or all(entry.status == "missing_file" for entry in entries):
+        # Where nothing at all is there, `report_missing` says where the images seem to lie.
+        return
+    if all(entry.status == "missing_file" for entry in before):
         raise InputError(
             f"not one of the {len(before)} images that embed has seen is there, the first is "
             f"{task.root / before[0].path}: bring them back, or correct images.root in "

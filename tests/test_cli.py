@@ -163,7 +163,11 @@ FAULTS = [
     (["init", "{task}"], "exists", "edit it"),
     (["cache", "show", "{task}"], "no cache", "archiveprobe embed"),
     (["cache", "verify", "{task}"], "no cache", "archiveprobe embed"),
-    (["cache", "export", "{task}", "-o", "{task}/x.h5"], "nothing is embedded", "archiveprobe embed"),
+    (
+        ["cache", "export", "{task}", "-o", "{task}/x.h5"],
+        "nothing is embedded",
+        "archiveprobe embed",
+    ),
     (["demo", "{task}"], "empty", "folder"),
 ]
 

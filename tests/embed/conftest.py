@@ -1,6 +1,6 @@
 """Drawn archives, and an encoder that counts what it is asked to embed."""
 
-from drawn_archives import (  # noqa: F401
+from counted import (  # noqa: F401
     archive,
     bench,
     draw,

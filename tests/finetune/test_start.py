@@ -10,6 +10,8 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
+from task.sealed import unseal, write_sealed
+
 Command = Callable[..., Result]
 NOISE = """
 name = "noise"
@@ -93,9 +95,9 @@ def test_parts_of_other_starting_weights_are_refused_before_any_training(
 ) -> None:
     assert finetune(noise, "--fold", "0").exit_code == 0
     file = noise / "work/finetune/quick/fold-0/part.json"
-    record = json.loads(file.read_text())
+    record = unseal(file.read_bytes())
     record["made_of"][field] = "0" * 64
-    file.write_text(json.dumps(record))
+    write_sealed(file, record)
     done = finetune(noise, "--fold", "1")
     assert done.exit_code == 1 and not done.stdout
     (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -109,9 +111,9 @@ def test_parts_that_do_not_agree_make_no_system(
 ) -> None:
     assert finetune(noise, "--fold", "all").exit_code == 0
     file = noise / "work/finetune/quick/fold-2/part.json"
-    record = json.loads(file.read_text())
+    record = unseal(file.read_bytes())
     record["made_of"]["start"] = "0" * 64
-    file.write_text(json.dumps(record))
+    write_sealed(file, record)
     shutil.rmtree(noise / "work/runs")
     done = finetune(noise, "--fold", "all")
     assert done.exit_code == 1

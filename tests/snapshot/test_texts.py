@@ -1,7 +1,7 @@
 """Captions and prompts belong to the state of systems that learn from them."""
 
 import pytest
-from drawn_archives import wordy_clip  # noqa: F401
+from counted import wordy_clip  # noqa: F401
 from shelf import LABELS, image
 
 from embed.run import Options, embed

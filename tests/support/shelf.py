@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from drawn_archives import Bench, CountingEncoder
+from counted import Bench, CountingEncoder
 from PIL import Image
 
 import embed.job
