@@ -67,8 +67,6 @@ def _absent(task: Task, snapshot: Snapshot, asked: Mapping[str, Any]) -> str:
 
 def committed_keys(task: Task, in_use: CacheInUse) -> set[bytes]:
     """The keys of rows that a cache in use holds, or knows to have no embedding."""
-    if in_use.folder is None:
-        return set()
     reader = _opened(task, in_use)
     return set(reader.keys) | set(reader.failures)
 

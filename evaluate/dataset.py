@@ -90,7 +90,7 @@ class Dataset:
 
     @cached_property
     def parts(self) -> dict[str, str]:
-        """SHA-256 of every part of the state, by name; all but the last are what systems learn."""
+        """SHA-256 of every part of the state, by name; systems learn from `PARTS`."""
         ids = self.labelled.ids.tolist()
         named = [self.classes[label] for label in self.labels]
         # Numbers of groups say nothing by themselves; which rows share one does.

@@ -9,12 +9,10 @@ in whole, after it the new one, whenever the writer is killed or the power goes;
 removed when nothing names them any more.
 """
 
-import fcntl
 import hashlib
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +22,7 @@ import numpy as np
 from evaluate.predictions import Predictions
 from task.config import Task, nearest
 from task.errors import InputError
-from task.files import make_folder, remove, write_whole
+from task.files import make_folder, one_writer, remove, write_whole
 from task.reading import read_ordinary
 from task.sealed import read_sealed, write_sealed
 
@@ -113,7 +111,7 @@ def save_run(
     contents = {one.path(folder, name): files[name] for name, one in stored.items()}
     try:
         make_folder(folder.parent)
-        with _one_writer(folder.parent):
+        with one_writer(folder.parent):
             _replace(folder, content, contents)
     except OSError as error:
         raise InputError(
@@ -198,17 +196,6 @@ def _own_files(folder: Path) -> Iterator[Path]:
 def _remove_others(folder: Path, keep: Collection[Path]) -> None:
     for file in set(_own_files(folder)) - set(keep):
         remove(file)
-
-
-@contextmanager
-def _one_writer(root: Path) -> Iterator[None]:
-    """Systems are written one after the other; a killed writer holds up nobody."""
-    descriptor = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def load_run(task: Task, system: str) -> Run:

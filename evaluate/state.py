@@ -52,7 +52,7 @@ class State:
         for name in dict.fromkeys(self.task.embed.backbones):
             in_use = self.snapshot.cache(self.task.asks(name))
             # Also one that was finished: a later run may have been for other backbones only.
-            if in_use is not None and in_use.folder:
+            if in_use is not None and in_use.folder is not None:
                 lacking |= keys.keys() - committed_keys(self.task, in_use)
         return {
             row.id

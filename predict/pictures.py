@@ -47,6 +47,7 @@ class Predicted:
     unreadable: int = 0
     copy: Path | None = None
     seconds: float = 0.0
+    snapshot: str = ""
 
     def record(self) -> dict[str, Any]:
         """The form of `--json`."""
@@ -54,6 +55,7 @@ class Predicted:
             "file": str(self.file),
             "copy": None if self.copy is None else str(self.copy),
             "system": self.system,
+            "snapshot": self.snapshot,
             "rows": self.rows,
             "unreadable": self.unreadable,
             "status": self.status,
@@ -130,6 +132,7 @@ def predict(
         int((~answers.readable).sum()),
         copy,
         time.monotonic() - started,
+        dataset.snapshot_digest,
     )
 
 

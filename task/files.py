@@ -4,8 +4,10 @@
 # pathlib would hide the calls that a fault-injection test has to intercept one by one.
 
 import contextlib
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
@@ -47,6 +49,21 @@ def remove(path: Path) -> None:
     """Remove a file that is of no more use; one that cannot be removed is left."""
     with contextlib.suppress(OSError):
         os.unlink(path)
+
+
+@contextlib.contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Let writers below a folder go one after the other; a killed one holds up nobody.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _write_durable(path: Path, content: bytes) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from task.config import Task
+from task.cores import usable_cores
 from task.errors import InputError
 from task.files import write_whole
 from task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
@@ -222,7 +223,7 @@ def scan(
 
     # Threads take no chunks by themselves, and a future for every row weighs more than its entry.
     parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(8, usable_cores())) as pool:
         found = pool.map(lambda part: [look(row) for row in part], parts)
         entries = [entry for some in found for entry in some]
     _check_there(task, by_path, entries)

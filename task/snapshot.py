@@ -6,18 +6,16 @@ interrupted, the record says so. Whoever reads the products of a task starts her
 them are about one state, and nobody takes half a run for a whole one.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from task.config import Task
 from task.errors import InputError
+from task.files import make_folder, one_writer
 from task.sealed import read_sealed, write_sealed
 
 FORMAT = 1
@@ -78,6 +76,14 @@ def find_snapshot(task: Task) -> Snapshot | None:
     Raises:
         InputError: it is damaged, or the work folder belongs to another task file.
     """
+    found = _parsed(task)
+    if found is not None:
+        _check_owner(task, found)
+    return found
+
+
+def _parsed(task: Task) -> Snapshot | None:
+    """Raises InputError: it is damaged."""
     remedy = f"run `archiveprobe embed {task.file}`, which writes it anew"
     record = read_sealed(snapshot_file(task), remedy=remedy)
     if record is None:
@@ -85,7 +91,7 @@ def find_snapshot(task: Task) -> Snapshot | None:
     try:
         if record["format"] != FORMAT:
             raise ValueError(f"it has the form {record['format']!r}")
-        found = Snapshot(
+        return Snapshot(
             str(record["task"]),
             str(record["manifest"]),
             bool(record["decoded"]),
@@ -96,8 +102,6 @@ def find_snapshot(task: Task) -> Snapshot | None:
         raise InputError(
             f"{snapshot_file(task)} is of another version ({error}): {remedy}"
         ) from None
-    _check_owner(task, found)
-    return found
 
 
 def _cache_in_use(record: Mapping[str, Any]) -> CacheInUse:
@@ -144,12 +148,10 @@ def update_snapshot(task: Task, change: Callable[[Snapshot], Snapshot]) -> Snaps
         InputError: the work folder belongs to another task file.
         OSError: the disk is full or read-only; the old one is then untouched.
     """
-    task.work.mkdir(parents=True, exist_ok=True)
-    with _one_writer(task.work):
+    make_folder(task.work)
+    with one_writer(task.work):
         new = replace(change(own_snapshot(task)), task=task.file.name)
-        caches = [asdict(one) for one in new.caches]
-        record = {"format": FORMAT, **asdict(new), "caches": caches}
-        write_sealed(snapshot_file(task), record)
+        write_sealed(snapshot_file(task), {"format": FORMAT, **asdict(new)})
     return new
 
 
@@ -159,28 +161,14 @@ def own_snapshot(task: Task) -> Snapshot:
     Raises:
         InputError: the work folder belongs to another task file.
     """
-    new = Snapshot(task.file.name)
     try:
-        record = read_sealed(snapshot_file(task))
+        found = _parsed(task)
     except InputError:
-        return new
-    if record is not None and isinstance(record.get("task"), str):
-        _check_owner(task, Snapshot(record["task"]))
-    try:
-        return find_snapshot(task) or new
-    except InputError:
-        return new
-
-
-@contextmanager
-def _one_writer(folder: Path) -> Iterator[None]:
-    """Changes come one after the other; a killed writer holds up nobody."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        found = None
+    if found is None:
+        return Snapshot(task.file.name)
+    _check_owner(task, found)
+    return found
 
 
 def digest_of_words(*words: str) -> str:
