@@ -1,5 +1,5 @@
 # archiveprobe: `make demo` shows it working, `make help` lists the rest.
-TASK ?= demo/task.toml
+TASK ?= demo-archive/task.toml
 RECIPE ?= demo-tiny
 PYTHON ?= python3
 RUN = .venv/bin
@@ -16,24 +16,25 @@ setup: .venv/installed ## create .venv and install into it, pinned by constraint
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=python3.11")'
 	test -x $(RUN)/python || $(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(RUN)/pip install --quiet --progress-bar off -e '.[dev]'
+	mkdir -p .venv/src && ln -sfn ../.. .venv/src/archiveprobe
 	@touch $@
 
-demo: setup demo/task.toml ## draw the built-in archive and run the whole way on it, offline
-	$(RUN)/archiveprobe embed demo/task.toml
-	$(RUN)/archiveprobe cache show demo/task.toml
-	$(RUN)/archiveprobe cache verify demo/task.toml --deep
-	$(RUN)/archiveprobe probe demo/task.toml
+demo: setup demo-archive/task.toml ## draw the built-in archive and run the whole way on it, offline
+	$(RUN)/archiveprobe embed demo-archive/task.toml
+	$(RUN)/archiveprobe cache show demo-archive/task.toml
+	$(RUN)/archiveprobe cache verify demo-archive/task.toml --deep
+	$(RUN)/archiveprobe probe demo-archive/task.toml
 
-demo/task.toml: | setup
-	$(RUN)/archiveprobe demo demo
+demo-archive/task.toml: | setup
+	$(RUN)/archiveprobe demo demo-archive
 
-embed: setup $(filter demo/task.toml,$(TASK)) ## run the backbones once: make embed TASK=my/task.toml
+embed: setup $(filter demo-archive/task.toml,$(TASK)) ## run the backbones once: make embed TASK=my/task.toml
 	$(RUN)/archiveprobe embed $(TASK)
 
-probe: setup $(filter demo/task.toml,$(TASK)) ## the leaderboard of systems on the cache: make probe TASK=...
+probe: setup $(filter demo-archive/task.toml,$(TASK)) ## the leaderboard of systems on the cache: make probe TASK=...
 	$(RUN)/archiveprobe probe $(TASK)
 
-finetune: setup $(filter demo/task.toml,$(TASK)) ## train a recipe in the probes' folds: make finetune TASK=... RECIPE=...
+finetune: setup $(filter demo-archive/task.toml,$(TASK)) ## train a recipe in the probes' folds: make finetune TASK=... RECIPE=...
 	test -e $(dir $(TASK))work/manifest.csv || $(RUN)/archiveprobe embed $(TASK)
 	$(RUN)/archiveprobe finetune $(TASK) --recipe $(RECIPE) --fold all
 
@@ -43,7 +44,7 @@ test: setup ## run the tests; those marked real where ../shared is present
 check: setup ## lint, format and types
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
-	$(RUN)/mypy
+	MYPYPATH=.venv/src $(RUN)/mypy
 
 bench: setup ## measure accuracy, speed, memory and the cache against their targets
 	$(RUN)/python benchmarks/real_photographs.py

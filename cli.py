@@ -2,7 +2,7 @@
 
 import signal
 
-from commands.stopping import end_at_once, end_with_any_parent
+from archiveprobe.commands.stopping import end_at_once, end_with_any_parent
 
 end_with_any_parent()
 # Ctrl-C while the rest is imported ends the process; a traceback would tell nothing.
@@ -10,8 +10,8 @@ _handler = end_at_once()
 
 import click  # noqa: E402
 
-from commands import answers, archive, cache, finetuning, listing, systems  # noqa: E402
-from commands.terminal import NAME, Commands, example  # noqa: E402
+from archiveprobe.commands import answers, archive, cache, finetuning, listing, systems  # noqa: E402
+from archiveprobe.commands.terminal import NAME, Commands, example  # noqa: E402
 
 _LIBRARIES = ("torch", "timm", "open_clip_torch", "numpy", "h5py", "scikit-learn", "pillow")
 

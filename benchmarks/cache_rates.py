@@ -24,11 +24,11 @@ import numpy as np
 from common import Figure, arguments, at_least, at_most, load, report, timed
 from drawn import LONG_NAMES, draw_photographs, write_task
 
-from cache.store import Reader, Writer
-from embed.job import Job
-from embed.plan import Options
-from embed.run import embed
-from task.config import load_task
+from archiveprobe.cache.store import Reader, Writer
+from archiveprobe.embed.job import Job
+from archiveprobe.embed.plan import Options
+from archiveprobe.embed.run import embed
+from archiveprobe.task.config import load_task
 
 SHARE_LIMIT = 2.0
 READ_LIMIT = 1.0

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from commands.terminal import print_result
-from task.cores import usable_cores
+from archiveprobe.commands.terminal import print_result
+from archiveprobe.task.cores import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMAND = "from cli import main; main()"
+COMMAND = "from archiveprobe.cli import main; main()"
 Result = TypeVar("Result")
 
 

@@ -27,23 +27,23 @@ import numpy as np
 from common import Figure, arguments, at_most, cores, exactly, load, report, timed
 from drawn import LONG_NAMES, draw_photographs, write_task
 
-import embed.job
-import embed.plan
-import embed.prepare
-from embed.backbones import resolve
-from embed.batches import Batches
-from embed.decoding import prepared
-from embed.encoder import Encoder
-from embed.encoders import make_encoder
-from embed.job import Job, Settings
-from embed.lane import Lane
-from embed.plan import Options
-from embed.prepare import Order, Prepared
-from embed.preprocess import geometry_of
-from embed.run import embed as run_embed
-from embed.views import view_set
-from task.config import Task, load_task
-from task.images import digest
+import archiveprobe.embed.job
+import archiveprobe.embed.plan
+import archiveprobe.embed.prepare
+from archiveprobe.embed.backbones import resolve
+from archiveprobe.embed.batches import Batches
+from archiveprobe.embed.decoding import prepared
+from archiveprobe.embed.encoder import Encoder
+from archiveprobe.embed.encoders import make_encoder
+from archiveprobe.embed.job import Job, Settings
+from archiveprobe.embed.lane import Lane
+from archiveprobe.embed.plan import Options
+from archiveprobe.embed.prepare import Order, Prepared
+from archiveprobe.embed.preprocess import geometry_of
+from archiveprobe.embed.run import embed as run_embed
+from archiveprobe.embed.views import view_set
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.images import digest
 
 LIMIT = 1.10
 STAND_IN = 1 / 4
@@ -215,8 +215,8 @@ def overlap_figure(folder: Path, form: str, how: Options, repeats: int) -> Figur
 def asleep(task: Task, sleeper: Sleeper, how: Options) -> float:
     """Seconds of the whole stage with the sleeper, one batch at a time as on a GPU."""
     with (
-        mock.patch.object(embed.job, "make_encoder", lambda *_: sleeper),
-        mock.patch.object(embed.plan, "Lane", lambda _: Lane("cuda")),
+        mock.patch.object(archiveprobe.embed.job, "make_encoder", lambda *_: sleeper),
+        mock.patch.object(archiveprobe.embed.plan, "Lane", lambda _: Lane("cuda")),
     ):
         return embed_alone(task, "fp32", how)
 
@@ -226,7 +226,9 @@ def decodes_figure(folder: Path, networks: list[str]) -> Figure:
     place = folder / "counted"
     draw_photographs(place / "images", "JPEG", _COUNTED, width=270, height=338)
     task = load_task(write_task(place, networks, "crops6"))
-    with mock.patch.object(embed.prepare, "decode", wraps=embed.prepare.decode) as decode:
+    with mock.patch.object(
+        archiveprobe.embed.prepare, "decode", wraps=archiveprobe.embed.prepare.decode
+    ) as decode:
         summary = run_embed(task, Options(device="cpu", workers=0))
     views = sum(cache.rows * cache.views for cache in summary.caches)
     name = f"decodes per picture, {len(networks)} backbones x 6 views ({views} views in all)"

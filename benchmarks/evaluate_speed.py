@@ -19,15 +19,15 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 from common import Figure, arguments, at_most, load, report, timed  # noqa: E402
 
-from evaluate import calibration, threshold  # noqa: E402
-from evaluate.dataset import Dataset, Rows  # noqa: E402
-from evaluate.ensemble import METHODS, combine  # noqa: E402
-from evaluate.leaderboard import leaderboard  # noqa: E402
-from evaluate.metrics import METRICS  # noqa: E402
-from evaluate.significance import REPLICATES, compare, intervals  # noqa: E402
-from evaluate.system import assemble  # noqa: E402
-from task.config import load_task  # noqa: E402
-from task.cut import balanced_cut  # noqa: E402
+from archiveprobe.evaluate import calibration, threshold  # noqa: E402
+from archiveprobe.evaluate.dataset import Dataset, Rows  # noqa: E402
+from archiveprobe.evaluate.ensemble import METHODS, combine  # noqa: E402
+from archiveprobe.evaluate.leaderboard import leaderboard  # noqa: E402
+from archiveprobe.evaluate.metrics import METRICS  # noqa: E402
+from archiveprobe.evaluate.significance import REPLICATES, compare, intervals  # noqa: E402
+from archiveprobe.evaluate.system import assemble  # noqa: E402
+from archiveprobe.task.config import load_task  # noqa: E402
+from archiveprobe.task.cut import balanced_cut  # noqa: E402
 
 RUNS = 5
 TASK = 'name = "drawn"\nlabels = ["intact", "destroyed"]\npositive = "destroyed"\n'

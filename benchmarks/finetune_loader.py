@@ -34,21 +34,21 @@ from common import Figure, arguments, at_most, cores, load, report, timed
 from drawn import draw_photographs
 from PIL import Image
 
-from embed import libraries
-from embed.backbones import BACKBONES, RANDOM, Backbone
-from embed.device import default_device
-from embed.preprocess import Geometry, Preprocess
-from embed.views import RESAMPLING, view_set
-from finetune.augment import Augmentation, rand_augment
-from finetune.lesson import Lesson
-from finetune.loader import Loader, PictureRows
-from finetune.model import Network, build_network
-from finetune.pixels import MEMORY_LIMIT, Pixels, Wanted, load_pixels, side_kept
-from finetune.recipe import Recipe, load_recipe
-from finetune.settings import Augment, Model
-from finetune.split import Part
-from finetune.training import Training
-from task.images import digest
+from archiveprobe.embed import libraries
+from archiveprobe.embed.backbones import BACKBONES, RANDOM, Backbone
+from archiveprobe.embed.device import default_device
+from archiveprobe.embed.preprocess import Geometry, Preprocess
+from archiveprobe.embed.views import RESAMPLING, view_set
+from archiveprobe.finetune.augment import Augmentation, rand_augment
+from archiveprobe.finetune.lesson import Lesson
+from archiveprobe.finetune.loader import Loader, PictureRows
+from archiveprobe.finetune.model import Network, build_network
+from archiveprobe.finetune.pixels import MEMORY_LIMIT, Pixels, Wanted, load_pixels, side_kept
+from archiveprobe.finetune.recipe import Recipe, load_recipe
+from archiveprobe.finetune.settings import Augment, Model
+from archiveprobe.finetune.split import Part
+from archiveprobe.finetune.training import Training
+from archiveprobe.task.images import digest
 
 LIMIT = 1.2
 # On a GPU an epoch takes seconds, and begins with what was drawn while the one before it ended.

@@ -17,12 +17,12 @@ from pathlib import Path
 from common import Figure, arguments, load, report, run
 from real_photographs import PHOTOGRAPHS, write_task
 
-from evaluate.dataset import load_dataset
-from evaluate.leaderboard import leaderboard
-from evaluate.overview import load_systems
-from evaluate.predictions import Predictions
-from evaluate.significance import compare
-from task.config import load_task
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.leaderboard import leaderboard
+from archiveprobe.evaluate.overview import load_systems
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.significance import compare
+from archiveprobe.task.config import load_task
 
 _NO_MEMBERS = ("selected", "greedy")
 TUNED = "mobilenetv2-tuned"

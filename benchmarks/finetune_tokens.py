@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from common import Figure, arguments, at_least, at_most, load, report, timed
 
-from embed import libraries
-from embed.backbones import BACKBONES, RANDOM, Backbone
-from finetune.losses import criterion, soft_targets
-from finetune.model import Network, build_network
-from finetune.optimiser import make_optimiser
-from finetune.recipe import Recipe, load_recipe
-from finetune.tokens import TokenRows, token_network, tokens_of
+from archiveprobe.embed import libraries
+from archiveprobe.embed.backbones import BACKBONES, RANDOM, Backbone
+from archiveprobe.finetune.losses import criterion, soft_targets
+from archiveprobe.finetune.model import Network, build_network
+from archiveprobe.finetune.optimiser import make_optimiser
+from archiveprobe.finetune.recipe import Recipe, load_recipe
+from archiveprobe.finetune.tokens import TokenRows, token_network, tokens_of
 
 FASTER, APART = 5.0, 1e-4
 STEPS, SMALL = 20, 8

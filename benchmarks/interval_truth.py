@@ -30,20 +30,20 @@ import numpy as np  # noqa: E402
 from common import Figure, arguments, cores, load, report  # noqa: E402
 from drawn_archives import SOURCES, Drawn, Source  # noqa: E402
 
-from evaluate import calibration, threshold  # noqa: E402
-from evaluate.dataset import Dataset, Rows  # noqa: E402
-from evaluate.ensemble import combine  # noqa: E402
-from evaluate.leaderboard import SELECTED, leaderboard, nested_figure  # noqa: E402
-from evaluate.metrics import from_confusion  # noqa: E402
-from evaluate.predictions import Predictions  # noqa: E402
-from evaluate.significance import compare  # noqa: E402
-from evaluate.system import Assembled, assemble  # noqa: E402
-from probe.base import Probe  # noqa: E402
-from probe.crossval import Held, cross_validate  # noqa: E402
-from probe.features import Choice, Features  # noqa: E402
-from probe.table import make_probe  # noqa: E402
-from task.config import Task, load_task  # noqa: E402
-from task.cut import balanced_cut  # noqa: E402
+from archiveprobe.evaluate import calibration, threshold  # noqa: E402
+from archiveprobe.evaluate.dataset import Dataset, Rows  # noqa: E402
+from archiveprobe.evaluate.ensemble import combine  # noqa: E402
+from archiveprobe.evaluate.leaderboard import SELECTED, leaderboard, nested_figure  # noqa: E402
+from archiveprobe.evaluate.metrics import from_confusion  # noqa: E402
+from archiveprobe.evaluate.predictions import Predictions  # noqa: E402
+from archiveprobe.evaluate.significance import compare  # noqa: E402
+from archiveprobe.evaluate.system import Assembled, assemble  # noqa: E402
+from archiveprobe.probe.base import Probe  # noqa: E402
+from archiveprobe.probe.crossval import Held, cross_validate  # noqa: E402
+from archiveprobe.probe.features import Choice, Features  # noqa: E402
+from archiveprobe.probe.table import make_probe  # noqa: E402
+from archiveprobe.task.config import Task, load_task  # noqa: E402
+from archiveprobe.task.cut import balanced_cut  # noqa: E402
 
 FOLDS, REPEATS = 5, 5
 LOW, HIGH, OPTIMISM = 0.93, 0.97, 0.003

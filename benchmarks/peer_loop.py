@@ -17,12 +17,12 @@ from common import Figure, arguments, at_least, cores, load, report, run, timed
 from drawn import draw_photographs, write_task
 from PIL import Image
 
-from embed import libraries
-from embed.backbones import Backbone
-from embed.encoders import make_encoder
-from embed.job import Settings
-from embed.lane import Lane
-from embed.preprocess import geometry_of
+from archiveprobe.embed import libraries
+from archiveprobe.embed.backbones import Backbone
+from archiveprobe.embed.encoders import make_encoder
+from archiveprobe.embed.job import Settings
+from archiveprobe.embed.lane import Lane
+from archiveprobe.embed.preprocess import geometry_of
 
 LIMIT = 3.0
 _BATCH = 64

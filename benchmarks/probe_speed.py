@@ -24,19 +24,19 @@ from sklearn.metrics import f1_score
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from cache.spec import folder_name
-from cache.store import Writer
-from evaluate.dataset import Dataset, Rows
-from evaluate.runs import load_run, systems
-from probe.base import Probe
-from probe.crossval import Held, cross_validate
-from probe.features import Choice, Features
-from probe.linear import LogisticPath, RidgePath
-from probe.run import Options, run_probes
-from probe.selection import average_good
-from task.config import Task, load_task
-from task.images import Observation
-from task.manifest import Entry, write_manifest
+from archiveprobe.cache.spec import folder_name
+from archiveprobe.cache.store import Writer
+from archiveprobe.evaluate.dataset import Dataset, Rows
+from archiveprobe.evaluate.runs import load_run, systems
+from archiveprobe.probe.base import Probe
+from archiveprobe.probe.crossval import Held, cross_validate
+from archiveprobe.probe.features import Choice, Features
+from archiveprobe.probe.linear import LogisticPath, RidgePath
+from archiveprobe.probe.run import Options, run_probes
+from archiveprobe.probe.selection import average_good
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.images import Observation
+from archiveprobe.task.manifest import Entry, write_manifest
 
 _POINTS = 32
 _BACKBONES = {"clip-vit-b32": 512, "convnextv2-nano-384": 640, "mobilenetv2": 1280}

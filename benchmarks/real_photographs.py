@@ -152,7 +152,7 @@ def macro_f1(matrix: np.ndarray, truth: np.ndarray) -> float:
 
 def worst_cosine(model_name: str, ids: np.ndarray, stored: np.ndarray) -> float:
     """The worst agreement with timm, torchvision, fp32, one picture and one view at a time."""
-    from embed import libraries
+    from archiveprobe.embed import libraries
 
     timm, torch = libraries.timm(), libraries.torch()
     from PIL import Image

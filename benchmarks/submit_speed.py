@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 from common import Figure, arguments, at_most, exactly, load, report, run
 
-from cache.spec import folder_name
-from cache.store import Writer
-from evaluate.keep import run_ensemble
-from probe.run import Options, run_probes
-from task.config import Task, load_task
-from task.images import Observation
-from task.manifest import Entry, write_manifest
+from archiveprobe.cache.spec import folder_name
+from archiveprobe.cache.store import Writer
+from archiveprobe.evaluate.keep import run_ensemble
+from archiveprobe.probe.run import Options, run_probes
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.images import Observation
+from archiveprobe.task.manifest import Entry, write_manifest
 
 _SUBMIT = """
 import json, sys, time
 from pathlib import Path
-from predict.submission import submit
-from task.config import load_task
+from archiveprobe.predict.submission import submit
+from archiveprobe.task.config import load_task
 done = submit(load_task(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))
 heavy = [name for name in ("torch", "timm", "open_clip", "lightgbm") if name in sys.modules]
 print(json.dumps({"rows": done.rows, "cpu": time.process_time(), "heavy": heavy}))

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cache import disk, log, spec
-from cache.lock import Lock
-from cache.resume import SHARDS
-from cache.store import Writer
+from archiveprobe.cache import disk, log, spec
+from archiveprobe.cache.lock import Lock
+from archiveprobe.cache.resume import SHARDS
+from archiveprobe.cache.store import Writer
 
 
 def carry_over(

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.errors import CacheError
+from archiveprobe.cache.errors import CacheError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer

@@ -8,9 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cache import disk, shard, spec
-from cache.errors import CacheError
-from cache.reader import Reader
+from archiveprobe.cache import disk, shard, spec
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.reader import Reader
 
 _BLOCK_BYTES = 128 * 2**20
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cache.disk import explained
-from cache.errors import CacheError
+from archiveprobe.cache.disk import explained
+from archiveprobe.cache.errors import CacheError
 
 NAME = "LOCK"
 _HOLDER_BYTES = 4096

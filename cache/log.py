@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cache import disk
+from archiveprobe.cache import disk
 
 COMMITS = "commits.jsonl"
 FAILURES = "failures.jsonl"

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache import disk, lock, log, spec
-from cache.resume import SET_ASIDE, SHARDS
+from archiveprobe.cache import disk, lock, log, spec
+from archiveprobe.cache.resume import SET_ASIDE, SHARDS
 
 _CACHE_NAME = re.compile(r".+-[0-9a-f]{16}", re.DOTALL)
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import log, shard
-from cache.errors import CacheError
-from cache.log import Commit, Failure
-from cache.resume import SET_ASIDE, SHARDS
-from cache.shard import EMBED_AGAIN, Embeddings, ShardError
-from cache.spec import CacheRecord
+from archiveprobe.cache import log, shard
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.log import Commit, Failure
+from archiveprobe.cache.resume import SET_ASIDE, SHARDS
+from archiveprobe.cache.shard import EMBED_AGAIN, Embeddings, ShardError
+from archiveprobe.cache.spec import CacheRecord
 
 
 class Reader:

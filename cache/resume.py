@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cache import disk, log, shard, spec
-from cache.errors import CacheError
-from cache.log import Commit
-from cache.shard import ShardError
+from archiveprobe.cache import disk, log, shard, spec
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.log import Commit
+from archiveprobe.cache.shard import ShardError
 
 SHARDS = "shards"
 SET_ASIDE = "set-aside"

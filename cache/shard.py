@@ -18,8 +18,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import disk
-from cache.errors import CacheError
+from archiveprobe.cache import disk
+from archiveprobe.cache.errors import CacheError
 
 KEY_BYTES = 32
 LIBVER = ("v110", "v110")  # The oldest form in which metadata is under checksums too.

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cache import disk
-from cache.errors import CacheError
-from cache.lock import Lock
+from archiveprobe.cache import disk
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import Lock
 
 FILE = "fingerprint.json"
 _DIGEST_CHARACTERS = 16

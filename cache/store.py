@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import disk, log, shard, spec
-from cache.errors import CacheError
-from cache.lock import Lock
-from cache.log import Commit, Failure
-from cache.reader import Reader
-from cache.resume import SHARDS, State, agree, resume, storable_shape
+from archiveprobe.cache import disk, log, shard, spec
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import Lock
+from archiveprobe.cache.log import Commit, Failure
+from archiveprobe.cache.reader import Reader
+from archiveprobe.cache.resume import SHARDS, State, agree, resume, storable_shape
 
 __all__ = ["COMMIT_BYTES", "COMMIT_SECONDS", "Failure", "Reader", "Writer"]
 

@@ -5,13 +5,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cache import disk, log, shard
-from cache.errors import CacheError
-from cache.lock import Lock
-from cache.log import Commit
-from cache.resume import SET_ASIDE, SHARDS, set_aside
-from cache.shard import ShardError
-from cache.spec import CacheRecord
+from archiveprobe.cache import disk, log, shard
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import Lock
+from archiveprobe.cache.log import Commit
+from archiveprobe.cache.resume import SET_ASIDE, SHARDS, set_aside
+from archiveprobe.cache.shard import ShardError
+from archiveprobe.cache.spec import CacheRecord
 
 
 @dataclass

@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from commands.terminal import Function, command, json_option, load, print_result, say, task_argument
+from archiveprobe.commands.terminal import (
+    Function,
+    command,
+    json_option,
+    load,
+    print_result,
+    say,
+    task_argument,
+)
 
 
 def _system(function: Function) -> Function:
@@ -42,8 +50,8 @@ def predict(
     task: Path, system: str, file: Path, images: Path | None, as_json: bool, **how: Any
 ) -> None:
     """Answer for the rows to predict, or for new pictures: every one gets a row and a status."""
-    from embed.progress import bar
-    from predict.pictures import predict as answer
+    from archiveprobe.embed.progress import bar
+    from archiveprobe.predict.pictures import predict as answer
 
     done = answer(load(task), system, file, images=images, notify=say, progress=bar, **how)
     if not as_json:
@@ -77,7 +85,7 @@ def submit(
     if (system is None) == (answers is None):
         raise click.UsageError("name one of --system and --answers")
     if answers is not None:
-        from predict.given import submit_given
+        from archiveprobe.predict.given import submit_given
 
         given = submit_given(load(task), answers, file, spreadsheet_safe=spreadsheet_safe)
         if not as_json:
@@ -85,7 +93,7 @@ def submit(
         print_result(given.record(), given.lines(), as_json)
         return
     assert system is not None
-    from predict.submission import submit as write
+    from archiveprobe.predict.submission import submit as write
 
     done = write(load(task), system, file, spreadsheet_safe=spreadsheet_safe)
     if not as_json:
@@ -104,7 +112,7 @@ def submit(
 @json_option
 def score(task: Path, file: Path, truth: Path | None, as_json: bool) -> None:
     """Score a submission where labels are known, as the shared task's organisers do."""
-    from predict.score import score as judge
+    from archiveprobe.predict.score import score as judge
 
     done = judge(load(task), file, truth=truth)
     print_result(done.record(), done.lines(), as_json)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from commands.terminal import (
+from archiveprobe.commands.terminal import (
     NAME,
     command,
     json_option,
@@ -21,7 +21,7 @@ from commands.terminal import (
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
     """Write a task.toml for a folder of pictures."""
-    from task.starter import start
+    from archiveprobe.task.starter import start
 
     file = start(folder, notify=say)
     click.echo(str(file))
@@ -32,7 +32,7 @@ def init(folder: Path) -> None:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def demo(folder: Path) -> None:
     """Draw the built-in archive, with its task.toml, into a new folder."""
-    from task.demo import write_demo
+    from archiveprobe.task.demo import write_demo
 
     write_demo(folder)
     click.echo(str(folder / "task.toml"))
@@ -43,7 +43,7 @@ def demo(folder: Path) -> None:
 @json_option
 def weights(task: Path, as_json: bool) -> None:
     """Fetch and check the weights ahead, for nodes without a network."""
-    from embed.dryrun import check_weights
+    from archiveprobe.embed.dryrun import check_weights
 
     lines = [asdict(line) for line in check_weights(load(task))]
     print_result({"weights": lines}, lines, as_json)
@@ -62,9 +62,9 @@ def weights(task: Path, as_json: bool) -> None:
 @json_option
 def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, **how: Any) -> None:
     """Run the backbones over the photographs once, into the cache."""
-    from embed.progress import bar
-    from embed.run import Options, record_of
-    from embed.run import embed as run
+    from archiveprobe.embed.progress import bar
+    from archiveprobe.embed.run import Options, record_of
+    from archiveprobe.embed.run import embed as run
 
     options = Options(backbones=backbones or None, **how)
     if dry_run:
@@ -82,7 +82,7 @@ def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, 
 
 
 def _show_estimate(task: Path, options: Any, as_json: bool) -> None:
-    from embed.dryrun import dry_run
+    from archiveprobe.embed.dryrun import dry_run
 
     estimate = asdict(dry_run(load(task), options))
     if not as_json:

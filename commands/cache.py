@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from commands.terminal import (
+from archiveprobe.commands.terminal import (
     example,
     group,
     json_option,
@@ -29,7 +29,7 @@ def cache() -> None:
 @json_option
 def show(task: Path, as_json: bool) -> None:
     """List the caches."""
-    from embed.inventory import show as find
+    from archiveprobe.embed.inventory import show as find
 
     lines = [asdict(line) for line in find(load(task))]
     print_result({"caches": lines}, lines, as_json)
@@ -43,14 +43,14 @@ def show(task: Path, as_json: bool) -> None:
 @json_option
 def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: bool) -> None:
     """Check the caches; exit status 1 when something is wrong."""
-    from embed.inventory import verify_all
+    from archiveprobe.embed.inventory import verify_all
 
     if adopt and not recompute:
         raise click.UsageError("--adopt needs --recompute N")
     loaded = load(task)
     verdict = verify_all(loaded, deep=deep)
     if recompute and verdict.ok:
-        from embed.recompute import recomputed_verdict
+        from archiveprobe.embed.recompute import recomputed_verdict
 
         verdict = recomputed_verdict(loaded, verdict, recompute, adopt=adopt, notify=say)
     if as_json:
@@ -74,7 +74,7 @@ def export(
     task: Path, backbones: tuple[str, ...], file: Path, overwrite: bool, partial: bool
 ) -> None:
     """Write one ordinary HDF5 file in the order of the table, for notebooks."""
-    from embed.inventory import export_task
+    from archiveprobe.embed.inventory import export_task
 
     done = export_task(load(task), file, backbones, overwrite=overwrite, partial=partial)
     about = "" if done.partial is None else f" ({done.partial})"
@@ -89,8 +89,8 @@ def export(
 @json_option
 def prune(task: Path, yes: bool, as_json: bool) -> None:
     """List, or with --yes remove, caches that the task no longer asks for, and leftovers."""
-    from cache.prune import prune as remove
-    from embed.inventory import unused
+    from archiveprobe.cache.prune import prune as remove
+    from archiveprobe.embed.inventory import unused
 
     items = unused(load(task))
     if yes:

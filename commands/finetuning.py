@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from commands.terminal import NAME, command, json_option, load, print_result, say, task_argument
+from archiveprobe.commands.terminal import (
+    NAME,
+    command,
+    json_option,
+    load,
+    print_result,
+    say,
+    task_argument,
+)
 
 
 @command(
@@ -35,8 +43,8 @@ from commands.terminal import NAME, command, json_option, load, print_result, sa
 @json_option
 def finetune(task: Path, as_json: bool, **how: Any) -> None:
     """Train a recipe. Without --fold or --full: train split learns, validation selects."""
-    from embed.progress import bar
-    from finetune.run import Options, run_finetune
+    from archiveprobe.embed.progress import bar
+    from archiveprobe.finetune.run import Options, run_finetune
 
     done = run_finetune(load(task), Options(**how), notify=say, progress=bar)
     lines = [
@@ -57,7 +65,7 @@ def finetune(task: Path, as_json: bool, **how: Any) -> None:
         say(f"wrote {done.answers}")
     if done.board is None:
         return
-    from commands.systems import show_board
+    from archiveprobe.commands.systems import show_board
 
     if not as_json:
         show_board(done.board, task, as_json)

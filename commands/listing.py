@@ -3,7 +3,14 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from commands.terminal import example, group, json_option, load, print_result, task_argument
+from archiveprobe.commands.terminal import (
+    example,
+    group,
+    json_option,
+    load,
+    print_result,
+    task_argument,
+)
 
 
 @group("list", "list backbones")
@@ -15,7 +22,7 @@ def listing() -> None:
 @json_option
 def backbones(as_json: bool) -> None:
     """The table of backbones; timm:NAME and open_clip:ARCH/TAG work too."""
-    from embed.backbones import BACKBONES
+    from archiveprobe.embed.backbones import BACKBONES
 
     lines = [
         {
@@ -34,7 +41,7 @@ def backbones(as_json: bool) -> None:
 @json_option
 def views(as_json: bool) -> None:
     """The named sets of views."""
-    from embed.views import DESCRIPTIONS
+    from archiveprobe.embed.views import DESCRIPTIONS
 
     lines = [{"views": name, "what": what} for name, what in DESCRIPTIONS.items()]
     print_result({"views": lines}, lines, as_json)
@@ -44,7 +51,7 @@ def views(as_json: bool) -> None:
 @json_option
 def probes(as_json: bool) -> None:
     """The table of probes."""
-    from probe.table import PROBES
+    from archiveprobe.probe.table import PROBES
 
     lines = [
         {"probe": row.name, "tried by default": row.default, "what": row.what}
@@ -57,7 +64,7 @@ def probes(as_json: bool) -> None:
 @json_option
 def recipes(as_json: bool) -> None:
     """The recipes of fine-tuning; the path of a .toml file works too."""
-    from finetune.recipe import RECIPES, load_recipe, read_head
+    from archiveprobe.finetune.recipe import RECIPES, load_recipe, read_head
 
     heads = {name: read_head(file) for name, file in RECIPES.items()}
     record = [
@@ -79,7 +86,7 @@ def recipes(as_json: bool) -> None:
 @json_option
 def metrics(as_json: bool) -> None:
     """The figures, and how each is defined."""
-    from evaluate.metrics import METRICS
+    from archiveprobe.evaluate.metrics import METRICS
 
     lines = [{"metric": name, "what": what} for name, what in METRICS.items()]
     print_result({"metrics": lines}, lines, as_json)
@@ -90,7 +97,7 @@ def metrics(as_json: bool) -> None:
 @json_option
 def systems(task: Path, as_json: bool) -> None:
     """The systems of a task that are on disk."""
-    from evaluate.overview import overview
+    from archiveprobe.evaluate.overview import overview
 
     lines = [asdict(line) for line in overview(load(task))]
     print_result({"systems": lines}, lines, as_json)

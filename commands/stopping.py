@@ -34,7 +34,7 @@ def end_with_any_parent() -> None:
     It imports the parent's main module first, by this name, and that is the command line.
     """
     if "__mp_main__" in sys.modules:
-        from embed.processes import end_with
+        from archiveprobe.embed.processes import end_with
 
         end_with(os.getppid())
 

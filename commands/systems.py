@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from commands.terminal import (
+from archiveprobe.commands.terminal import (
     NAME,
     command,
     json_option,
@@ -17,7 +17,7 @@ from commands.terminal import (
 )
 
 if TYPE_CHECKING:
-    from evaluate.leaderboard import Leaderboard
+    from archiveprobe.evaluate.leaderboard import Leaderboard
 
 _CUTS = ("smoothed", "exact", "grid", "half")
 _cut = click.option(
@@ -57,8 +57,8 @@ def probe(
     as_json: bool,
 ) -> None:
     """Cross-validate probes on the cache: the leaderboard."""
-    from embed.progress import bar
-    from probe.run import Options, run_probes
+    from archiveprobe.embed.progress import bar
+    from archiveprobe.probe.run import Options, run_probes
 
     options = Options(probes or None, features or None, cut, seed, workers, partial)
     show_board(run_probes(load(task), options, notify=say, progress=bar), task, as_json)
@@ -95,8 +95,8 @@ def ensemble(
     as_json: bool,
 ) -> None:
     """Combine stored systems into one, and compare it with them."""
-    from evaluate.keep import run_ensemble
-    from probe.run import beware
+    from archiveprobe.evaluate.keep import run_ensemble
+    from archiveprobe.probe.run import beware
 
     board = run_ensemble(
         load(task),
@@ -152,7 +152,7 @@ def threshold(
     task: Path, system: str, method: str | None, fixed: float | None, as_json: bool
 ) -> None:
     """Show the curve of macro-F1 over the cut, and the chosen cut; or choose another."""
-    from evaluate.recut import report_cut
+    from archiveprobe.evaluate.recut import report_cut
 
     if method is not None and fixed is not None:
         raise click.UsageError("--cut and --set exclude each other")
@@ -176,8 +176,8 @@ def threshold(
 @json_option
 def audit(task: Path, apply: bool, partial: bool, as_json: bool) -> None:
     """Look for near-duplicates, suspect labels, shortcuts and a shift to the rows to predict."""
-    from embed.progress import bar
-    from probe.audit import run_audit
+    from archiveprobe.embed.progress import bar
+    from archiveprobe.probe.audit import run_audit
 
     found = run_audit(load(task), apply=apply, partial=partial, notify=say, progress=bar)
     print_result(found.record(), found.lines(), as_json)

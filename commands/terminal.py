@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cache.errors import CacheError
-from commands.limits import heed_memory_limit
-from commands.stopping import end_at_once, stoppable
-from task.errors import InputError
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.commands.limits import heed_memory_limit
+from archiveprobe.commands.stopping import end_at_once, stoppable
+from archiveprobe.task.errors import InputError
 
 if TYPE_CHECKING:
-    from task.config import Task
+    from archiveprobe.task.config import Task
 
 NAME = "archiveprobe"
 
@@ -138,6 +138,6 @@ def _cell(value: Any) -> str:
 
 def load(task: Path) -> "Task":
     """The task that a command was given. Raises InputError."""
-    from task.config import load_task
+    from archiveprobe.task.config import load_task
 
     return load_task(task)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
-from task.config import OwnBackbone, Preprocess, Task, nearest
-from task.errors import InputError
-from task.texts import text_cache
+from archiveprobe.task.config import OwnBackbone, Preprocess, Task, nearest
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.texts import text_cache
 
 PRETRAINED = "pretrained"
 RANDOM = "random"

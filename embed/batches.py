@@ -6,8 +6,8 @@ from math import ceil
 
 import numpy as np
 
-from embed.memory import is_out_of_memory
-from embed.views import Rendered
+from archiveprobe.embed.memory import is_out_of_memory
+from archiveprobe.embed.views import Rendered
 
 Encode = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

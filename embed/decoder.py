@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from embed.processes import STOPS, end_with
+from archiveprobe.embed.processes import STOPS, end_with
 
 
 def main(orders: int, errors: int, parent: int, start: float, seconds: float) -> None:

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from embed.backbones import PRETRAINED, RANDOM, Backbone
-from embed.encoder import Encoder
-from embed.encoders import make_encoder
-from embed.inventory import towers
-from embed.job import Job
-from embed.plan import Options, Plan, plan
-from embed.prepare import Order, Prepared, prepare
-from embed.preprocess import geometry_of
-from embed.text_tower import TextEncoder, load_tokenizer
-from embed.weights import fetch, locate
-from task.config import Task
-from task.errors import InputError
-from task.manifest import paths_by_digest
+from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
+from archiveprobe.embed.encoder import Encoder
+from archiveprobe.embed.encoders import make_encoder
+from archiveprobe.embed.inventory import towers
+from archiveprobe.embed.job import Job
+from archiveprobe.embed.plan import Options, Plan, plan
+from archiveprobe.embed.prepare import Order, Prepared, prepare
+from archiveprobe.embed.preprocess import geometry_of
+from archiveprobe.embed.text_tower import TextEncoder, load_tokenizer
+from archiveprobe.embed.weights import fetch, locate
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.manifest import paths_by_digest
 
 _SAMPLE = 6
 _ROW_OVERHEAD = 48

@@ -1,11 +1,11 @@
 """A backbone's line of the table becomes its encoder."""
 
-from embed.backbones import RANDOM, Backbone
-from embed.encoder import Encoder, TorchEncoder
-from embed.layers import reader
-from embed.memory import keep_freed_memory, memory_for
-from embed.models import load_model
-from task.errors import InputError
+from archiveprobe.embed.backbones import RANDOM, Backbone
+from archiveprobe.embed.encoder import Encoder, TorchEncoder
+from archiveprobe.embed.layers import reader
+from archiveprobe.embed.memory import keep_freed_memory, memory_for
+from archiveprobe.embed.models import load_model
+from archiveprobe.task.errors import InputError
 
 
 def make_encoder(backbone: Backbone, device: str = "cpu", *, untrained: bool = False) -> Encoder:
@@ -22,7 +22,7 @@ def make_encoder(backbone: Backbone, device: str = "cpu", *, untrained: bool = F
 
 def _make_encoder(backbone: Backbone, device: str, untrained: bool) -> Encoder:
     if backbone.library == "descriptor":
-        from embed.hog import HogEncoder
+        from archiveprobe.embed.hog import HogEncoder
 
         if backbone.layers != "pooled":
             raise InputError(f'{backbone.name} has no layers: use layers = "pooled"')
@@ -30,7 +30,7 @@ def _make_encoder(backbone: Backbone, device: str, untrained: bool) -> Encoder:
     if device == "cpu":
         keep_freed_memory()
     if backbone.tower == "text":
-        from embed.text_tower import TextEncoder, load_text_tower
+        from archiveprobe.embed.text_tower import TextEncoder, load_text_tower
 
         tower = load_text_tower(backbone, untrained=untrained)
         return TextEncoder(backbone.name, tower, device, random=backbone.weights == RANDOM)

@@ -5,12 +5,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from embed.backbones import PRETRAINED, RANDOM, Backbone
-from embed.encoder import Encoder
-from embed.hog import VERSION
-from embed.views import View
-from task.config import Task
-from task.images import POLICY
+from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
+from archiveprobe.embed.encoder import Encoder
+from archiveprobe.embed.hog import VERSION
+from archiveprobe.embed.views import View
+from archiveprobe.task.config import Task
+from archiveprobe.task.images import POLICY
 
 # Raised whenever views are rendered, or rows stored, in another way than before.
 FORMAT = 1

@@ -9,7 +9,7 @@ import hashlib
 
 import numpy as np
 
-from embed.preprocess import Geometry, Preprocess
+from archiveprobe.embed.preprocess import Geometry, Preprocess
 
 SIZE = 128
 VERSION = 1

@@ -3,25 +3,25 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.errors import CacheError
-from cache.export import export
-from cache.prune import Prunable, prunable
-from cache.spec import CacheRecord
-from cache.store import Reader
-from cache.verify import repair, verify
-from embed.backbones import Backbone, resolve, text_tower
-from embed.fingerprint import request
-from evaluate.caches import open_in_use
-from evaluate.runs import load_run, systems
-from evaluate.state import read_state
-from task.config import Task
-from task.errors import InputError
-from task.manifest import Entry
-from task.output import output_file
-from task.pictures import readable
-from task.rows import Row, locate
-from task.snapshot import Snapshot, find_snapshot
-from task.texts import has_texts
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.export import export
+from archiveprobe.cache.prune import Prunable, prunable
+from archiveprobe.cache.spec import CacheRecord
+from archiveprobe.cache.store import Reader
+from archiveprobe.cache.verify import repair, verify
+from archiveprobe.embed.backbones import Backbone, resolve, text_tower
+from archiveprobe.embed.fingerprint import request
+from archiveprobe.evaluate.caches import open_in_use
+from archiveprobe.evaluate.runs import load_run, systems
+from archiveprobe.evaluate.state import read_state
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.manifest import Entry
+from archiveprobe.task.output import output_file
+from archiveprobe.task.pictures import readable
+from archiveprobe.task.rows import Row, locate
+from archiveprobe.task.snapshot import Snapshot, find_snapshot
+from archiveprobe.task.texts import has_texts
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import CacheError
-from cache.lock import Lock
-from cache.spec import CacheRecord, differences, find_caches, folder_name, match_request
-from cache.store import Reader, Writer
-from embed import precision as precisions
-from embed.backbones import PRETRAINED, RANDOM, Backbone
-from embed.batches import Batches
-from embed.encoder import Encoder
-from embed.encoders import make_encoder
-from embed.fingerprint import fingerprint, request
-from embed.lane import Lane
-from embed.memory import memory_for
-from embed.passes import Passes, Rows
-from embed.preprocess import Geometry, geometry_of
-from embed.views import TEXT, Rendered, View, view_set
-from task.config import Task
-from task.snapshot import CacheInUse
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import Lock
+from archiveprobe.cache.spec import (
+    CacheRecord,
+    differences,
+    find_caches,
+    folder_name,
+    match_request,
+)
+from archiveprobe.cache.store import Reader, Writer
+from archiveprobe.embed import precision as precisions
+from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
+from archiveprobe.embed.batches import Batches
+from archiveprobe.embed.encoder import Encoder
+from archiveprobe.embed.encoders import make_encoder
+from archiveprobe.embed.fingerprint import fingerprint, request
+from archiveprobe.embed.lane import Lane
+from archiveprobe.embed.memory import memory_for
+from archiveprobe.embed.passes import Passes, Rows
+from archiveprobe.embed.preprocess import Geometry, geometry_of
+from archiveprobe.embed.views import TEXT, Rendered, View, view_set
+from archiveprobe.task.config import Task
+from archiveprobe.task.snapshot import CacheInUse
 
 Notify = Callable[[str], None]
 # On a CPU every core has a batch of its own.

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from task.config import nearest
-from task.errors import InputError
+from archiveprobe.task.config import nearest
+from archiveprobe.task.errors import InputError
 
 LAYERS = {
     "pooled": "what the network gives: (width,)",
@@ -140,6 +140,6 @@ def _summary(outputs: list[Any], prefix: int, has_class: bool) -> Any:
 
 
 def _stack(tensors: list[Any]) -> Any:
-    from embed import libraries
+    from archiveprobe.embed import libraries
 
     return libraries.torch().stack(tensors, 1)

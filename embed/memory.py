@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cache.errors import CacheError
-from task.errors import InputError
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.task.errors import InputError
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cache.errors import CacheError
-from embed.batches import Batches
-from embed.encoder import Encoder
-from embed.lane import Lane
-from embed.memory import is_out_of_memory, memory_for
-from task.errors import InputError
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.embed.batches import Batches
+from archiveprobe.embed.encoder import Encoder
+from archiveprobe.embed.lane import Lane
+from archiveprobe.embed.memory import is_out_of_memory, memory_for
+from archiveprobe.task.errors import InputError
 
 # Characters of a library's own words.
 _SHOWN = 200

@@ -2,20 +2,20 @@
 
 from dataclasses import dataclass
 
-from embed.backbones import Backbone, resolve, text_tower
-from embed.device import check_device, default_device
-from embed.job import Job, Notify, Settings
-from embed.lane import Lane
-from embed.layers import check_layers
-from embed.precision import check_precision
-from embed.progress import Progress, silent
-from embed.views import view_set
-from task.config import Task
-from task.manifest import Entry, scan
-from task.missing import report_missing
-from task.rows import Row, read_rows
-from task.snapshot import own_snapshot
-from task.texts import texts
+from archiveprobe.embed.backbones import Backbone, resolve, text_tower
+from archiveprobe.embed.device import check_device, default_device
+from archiveprobe.embed.job import Job, Notify, Settings
+from archiveprobe.embed.lane import Lane
+from archiveprobe.embed.layers import check_layers
+from archiveprobe.embed.precision import check_precision
+from archiveprobe.embed.progress import Progress, silent
+from archiveprobe.embed.views import view_set
+from archiveprobe.task.config import Task
+from archiveprobe.task.manifest import Entry, scan
+from archiveprobe.task.missing import report_missing
+from archiveprobe.task.rows import Row, read_rows
+from archiveprobe.task.snapshot import own_snapshot
+from archiveprobe.task.texts import texts
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from embed.preprocess import Geometry
-from embed.views import Rendered, View, render
-from task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
-from task.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
-from task.rows import locate
+from archiveprobe.embed.preprocess import Geometry
+from archiveprobe.embed.views import Rendered, View, render
+from archiveprobe.task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
+from archiveprobe.task.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
+from archiveprobe.task.rows import locate
 
 _CHANGED = "it changed while it was read: run again"
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from task.config import Preprocess as Override
+from archiveprobe.task.config import Preprocess as Override
 
 
 class Input(Protocol):

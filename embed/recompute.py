@@ -7,31 +7,31 @@ from functools import partial
 
 import numpy as np
 
-from cache.carry import carry_over
-from cache.reader import Reader
-from cache.spec import CacheRecord, differences
-from embed.backbones import Backbone
-from embed.batches import Batches
-from embed.device import default_device
-from embed.encoder import Encoder
-from embed.encoders import make_encoder
-from embed.fingerprint import fingerprint, request
-from embed.inventory import Verdict, towers
-from embed.job import Notify, views_of
-from embed.precision import AGREEMENT, cosines
-from embed.prepare import Order, prepare
-from embed.preprocess import geometry_of
-from embed.text_tower import TextEncoder
-from embed.texts import as_rendered
-from embed.views import Rendered, view_set
-from evaluate.caches import open_in_use
-from evaluate.state import read_state
-from task.config import Task
-from task.errors import InputError
-from task.manifest import paths_by_digest
-from task.rows import read_rows
-from task.snapshot import Snapshot, read_snapshot, update_snapshot
-from task.texts import texts
+from archiveprobe.cache.carry import carry_over
+from archiveprobe.cache.reader import Reader
+from archiveprobe.cache.spec import CacheRecord, differences
+from archiveprobe.embed.backbones import Backbone
+from archiveprobe.embed.batches import Batches
+from archiveprobe.embed.device import default_device
+from archiveprobe.embed.encoder import Encoder
+from archiveprobe.embed.encoders import make_encoder
+from archiveprobe.embed.fingerprint import fingerprint, request
+from archiveprobe.embed.inventory import Verdict, towers
+from archiveprobe.embed.job import Notify, views_of
+from archiveprobe.embed.precision import AGREEMENT, cosines
+from archiveprobe.embed.prepare import Order, prepare
+from archiveprobe.embed.preprocess import geometry_of
+from archiveprobe.embed.text_tower import TextEncoder
+from archiveprobe.embed.texts import as_rendered
+from archiveprobe.embed.views import Rendered, view_set
+from archiveprobe.evaluate.caches import open_in_use
+from archiveprobe.evaluate.state import read_state
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.manifest import paths_by_digest
+from archiveprobe.task.rows import read_rows
+from archiveprobe.task.snapshot import Snapshot, read_snapshot, update_snapshot
+from archiveprobe.task.texts import texts
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ import time
 from collections.abc import Iterable
 from typing import Any, Self
 
-from cache.errors import CacheError
-from cache.spec import CacheRecord
-from embed.job import Job
-from embed.plan import Plan
-from embed.prepare import Prepared
-from evaluate.dataset import make_dataset
-from task.errors import InputError
-from task.folds import FoldTable
-from task.images import Observation
-from task.manifest import Entry, with_observations, write_manifest
-from task.snapshot import CacheInUse, Snapshot, update_snapshot
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.spec import CacheRecord
+from archiveprobe.embed.job import Job
+from archiveprobe.embed.plan import Plan
+from archiveprobe.embed.prepare import Prepared
+from archiveprobe.evaluate.dataset import make_dataset
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.folds import FoldTable
+from archiveprobe.task.images import Observation
+from archiveprobe.task.manifest import Entry, with_observations, write_manifest
+from archiveprobe.task.snapshot import CacheInUse, Snapshot, update_snapshot
 
 _SAVE_SECONDS = 60.0
 

@@ -5,22 +5,22 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from embed.decoding import default_workers, prepared
-from embed.job import Job, Notify
-from embed.plan import Options, Plan, plan
-from embed.prepare import Order, Prepared
-from embed.preprocess import Geometry
-from embed.progress import Progress, silent
-from embed.record import Record
-from embed.summary import Summary, record_of, summarise
-from embed.texts import embed_texts
-from embed.views import View
-from task.config import Task
-from task.duplicates import contradictions
-from task.errors import InputError
-from task.folds import FoldTable, ensure_folds
-from task.images import PASSING
-from task.manifest import Entry, paths_by_digest
+from archiveprobe.embed.decoding import default_workers, prepared
+from archiveprobe.embed.job import Job, Notify
+from archiveprobe.embed.plan import Options, Plan, plan
+from archiveprobe.embed.prepare import Order, Prepared
+from archiveprobe.embed.preprocess import Geometry
+from archiveprobe.embed.progress import Progress, silent
+from archiveprobe.embed.record import Record
+from archiveprobe.embed.summary import Summary, record_of, summarise
+from archiveprobe.embed.texts import embed_texts
+from archiveprobe.embed.views import View
+from archiveprobe.task.config import Task
+from archiveprobe.task.duplicates import contradictions
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.folds import FoldTable, ensure_folds
+from archiveprobe.task.images import PASSING
+from archiveprobe.task.manifest import Entry, paths_by_digest
 
 __all__ = ["Options", "Plan", "Summary", "embed", "plan", "record_of"]
 

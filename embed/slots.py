@@ -16,8 +16,8 @@ from functools import cached_property
 
 import numpy as np
 
-from embed.prepare import Order, Prepared, prepare
-from embed.preprocess import Geometry
+from archiveprobe.embed.prepare import Order, Prepared, prepare
+from archiveprobe.embed.preprocess import Geometry
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embed.job import Job
-from embed.plan import Plan
-from task.config import Task
-from task.manifest import Entry
+from archiveprobe.embed.job import Job
+from archiveprobe.embed.plan import Plan
+from archiveprobe.task.config import Task
+from archiveprobe.task.manifest import Entry
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from embed.job import Job, Notify
-from embed.progress import Progress
-from embed.text_tower import TextEncoder
-from embed.views import Rendered
+from archiveprobe.embed.job import Job, Notify
+from archiveprobe.embed.progress import Progress
+from archiveprobe.embed.text_tower import TextEncoder
+from archiveprobe.embed.views import Rendered
 
 _AT_ONCE = 1024
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cache.reader import Reader
-from task.config import Task, nearest
-from task.errors import InputError
-from task.snapshot import CacheInUse, Snapshot
-from task.texts import text_cache
+from archiveprobe.cache.reader import Reader
+from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.snapshot import CacheInUse, Snapshot
+from archiveprobe.task.texts import text_cache
 
 _TEXT = text_cache("")
 

@@ -10,14 +10,14 @@ from functools import cached_property
 
 import numpy as np
 
-from evaluate.state import read_state
-from task.config import Task
-from task.errors import InputError
-from task.folds import FoldTable, ensure_folds
-from task.manifest import Entry
-from task.rows import Row
-from task.snapshot import Snapshot, digest_of_words, snapshot_digest
-from task.texts import text_key
+from archiveprobe.evaluate.state import read_state
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.folds import FoldTable, ensure_folds
+from archiveprobe.task.manifest import Entry
+from archiveprobe.task.rows import Row
+from archiveprobe.task.snapshot import Snapshot, digest_of_words, snapshot_digest
+from archiveprobe.task.texts import text_key
 
 PARTS = ("rows", "labels", "images", "folds", "groups")
 """The parts of a snapshot that a system learns from; if one of them differs, it is out of date."""

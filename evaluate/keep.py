@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from evaluate.dataset import Dataset, load_dataset
-from evaluate.ensemble import combine
-from evaluate.leaderboard import Leaderboard, leaderboard
-from evaluate.overview import load_systems
-from evaluate.predictions import Predictions
-from evaluate.runs import load_run, save_run
-from evaluate.system import Assembled, assemble
-from task.config import Task
-from task.errors import InputError
+from archiveprobe.evaluate.dataset import Dataset, load_dataset
+from archiveprobe.evaluate.ensemble import combine
+from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
+from archiveprobe.evaluate.overview import load_systems
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.runs import load_run, save_run
+from archiveprobe.evaluate.system import Assembled, assemble
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
 
 Beware = Callable[[Dataset], tuple[Sequence[str], float]]
 _OF_ENSEMBLES = 1000

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluate.metrics import from_confusion
-from evaluate.picking import Choice, Contest, contest_of, worth
-from evaluate.predictions import Predictions
-from evaluate.significance import FEW_GROUPS, effective_groups, intervals
+from archiveprobe.evaluate.metrics import from_confusion
+from archiveprobe.evaluate.picking import Choice, Contest, contest_of, worth
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.significance import FEW_GROUPS, effective_groups, intervals
 
 SELECTED = "selected"
 

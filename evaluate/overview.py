@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cache.errors import CacheError
-from cache.spec import CacheRecord
-from evaluate.caches import asked_of
-from evaluate.dataset import Dataset, differing_parts, survey_dataset
-from evaluate.predictions import Predictions
-from evaluate.runs import PREDICTIONS, Run, load_run, systems
-from task.config import Task
-from task.errors import InputError
-from task.texts import text_cache
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.spec import CacheRecord
+from archiveprobe.evaluate.caches import asked_of
+from archiveprobe.evaluate.dataset import Dataset, differing_parts, survey_dataset
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.runs import PREDICTIONS, Run, load_run, systems
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.texts import text_cache
 
 OK, OUT_OF_DATE = "ok", "out of date"
 _TEXT = text_cache("")

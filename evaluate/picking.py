@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluate.metrics import macro_f1
-from evaluate.predictions import Predictions, check_shared_folds
-from evaluate.significance import grouped_weights, standard_error
-from evaluate.variance import fold_shift, group_sums, influence
+from archiveprobe.evaluate.metrics import macro_f1
+from archiveprobe.evaluate.predictions import Predictions, check_shared_folds
+from archiveprobe.evaluate.significance import grouped_weights, standard_error
+from archiveprobe.evaluate.variance import fold_shift, group_sums, influence
 
 _RESAMPLES = 1000
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from evaluate import threshold
-from evaluate.calibration import Calibration, CrossFitted
-from evaluate.dataset import load_dataset
-from evaluate.leaderboard import nested_figure
-from evaluate.overview import check_up_to_date
-from evaluate.predictions import Predictions
-from evaluate.runs import MODEL, Run, load_run, save_run
-from evaluate.threshold import Curve, Cut
-from task.config import Task
-from task.errors import InputError
+from archiveprobe.evaluate import threshold
+from archiveprobe.evaluate.calibration import Calibration, CrossFitted
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.leaderboard import nested_figure
+from archiveprobe.evaluate.overview import check_up_to_date
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.runs import MODEL, Run, load_run, save_run
+from archiveprobe.evaluate.threshold import Curve, Cut
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
 
 BY_HAND = "fixed"
 _SHOWN = np.arange(0.05, 1, 0.05)

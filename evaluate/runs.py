@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evaluate.predictions import Predictions
-from task.config import Task, nearest
-from task.errors import InputError
-from task.files import make_folder, one_writer, remove, write_whole
-from task.reading import read_ordinary
-from task.sealed import read_sealed, write_sealed
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.files import make_folder, one_writer, remove, write_whole
+from archiveprobe.task.reading import read_ordinary
+from archiveprobe.task.sealed import read_sealed, write_sealed
 
 RECORD, PREDICTIONS, MODEL = "run.json", "predictions.npz", "model.safetensors"
 _AGAIN = "run that system again"

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from evaluate.metrics import METRICS, OF_DECISIONS, replicated
-from evaluate.variance import (
+from archiveprobe.evaluate.metrics import METRICS, OF_DECISIONS, replicated
+from archiveprobe.evaluate.variance import (
     fold_shift,
     group_correction,
     group_sums,

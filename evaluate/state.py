@@ -3,13 +3,13 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from evaluate.caches import committed_keys
-from task.config import Task
-from task.errors import InputError
-from task.manifest import Entry, manifest_file, read_manifest_with_digest
-from task.pictures import readable
-from task.rows import Row, read_rows
-from task.snapshot import Snapshot, read_snapshot
+from archiveprobe.evaluate.caches import committed_keys
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.manifest import Entry, manifest_file, read_manifest_with_digest
+from archiveprobe.task.pictures import readable
+from archiveprobe.task.rows import Row, read_rows
+from archiveprobe.task.snapshot import Snapshot, read_snapshot
 
 _NAMED = 3
 

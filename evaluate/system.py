@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluate import calibration, threshold
-from evaluate.dataset import Dataset
-from evaluate.metrics import macro_f1
-from evaluate.predictions import Predictions
+from archiveprobe.evaluate import calibration, threshold
+from archiveprobe.evaluate.dataset import Dataset
+from archiveprobe.evaluate.metrics import macro_f1
+from archiveprobe.evaluate.predictions import Predictions
 
 
 @dataclass(frozen=True)

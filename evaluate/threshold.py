@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from evaluate.metrics import running_sums
-from evaluate.significance import grouped_weights
+from archiveprobe.evaluate.metrics import running_sums
+from archiveprobe.evaluate.significance import grouped_weights
 
 RESAMPLES = 200
 _CANDIDATES = 512

@@ -13,7 +13,7 @@ is estimated from the very rows it is about and the models are taken as given:
 
 import numpy as np
 
-from evaluate.metrics import confusions, from_confusion
+from archiveprobe.evaluate.metrics import confusions, from_confusion
 
 _STEP = 1e-6
 _SAME = 0.01

@@ -4,17 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cache import disk
-from cache.disk import explained
-from cache.lock import NAME, Lock
-from evaluate.ensemble import METHODS
-from evaluate.leaderboard import SELECTED
-from evaluate.runs import check_name
-from finetune.pool import drop_left
-from finetune.recipe import FROM_CACHE
-from finetune.report import KIND
-from task.config import Task
-from task.errors import InputError
+from archiveprobe.cache import disk
+from archiveprobe.cache.disk import explained
+from archiveprobe.cache.lock import NAME, Lock
+from archiveprobe.evaluate.ensemble import METHODS
+from archiveprobe.evaluate.leaderboard import SELECTED
+from archiveprobe.evaluate.runs import check_name
+from archiveprobe.finetune.pool import drop_left
+from archiveprobe.finetune.recipe import FROM_CACHE
+from archiveprobe.finetune.report import KIND
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
 
 
 def check_system(task: Task, recipe: str, system: str) -> None:

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from cache.spec import differences
-from embed.device import check_device, default_device
-from embed.views import View, view_set
-from finetune.loader import PictureRows
-from finetune.model import Network, backbone_of, build_network
-from finetune.outcome import read_weights
-from finetune.pixels import Pixels, Wanted, load_pixels
-from finetune.recipe import Recipe
-from finetune.verdict import averaged, logits_of, voted
-from task.config import Task
-from task.errors import InputError
+from archiveprobe.cache.spec import differences
+from archiveprobe.embed.device import check_device, default_device
+from archiveprobe.embed.views import View, view_set
+from archiveprobe.finetune.loader import PictureRows
+from archiveprobe.finetune.model import Network, backbone_of, build_network
+from archiveprobe.finetune.outcome import read_weights
+from archiveprobe.finetune.pixels import Pixels, Wanted, load_pixels
+from archiveprobe.finetune.recipe import Recipe
+from archiveprobe.finetune.verdict import averaged, logits_of, voted
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
 
 _AT_ONCE = 512
 

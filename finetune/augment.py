@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from embed import libraries
-from embed.augment import Ranges, drawn
-from embed.preprocess import Preprocess
-from embed.views import RESAMPLING
-from finetune.schedule import generator
-from finetune.settings import Augment
+from archiveprobe.embed import libraries
+from archiveprobe.embed.augment import Ranges, drawn
+from archiveprobe.embed.preprocess import Preprocess
+from archiveprobe.embed.views import RESAMPLING
+from archiveprobe.finetune.schedule import generator
+from archiveprobe.finetune.settings import Augment
 
 _PIXEL = 255
 _JITTERED = ("brightness", "contrast", "saturation", "hue")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from embed import libraries
-from finetune.settings import Ema
+from archiveprobe.embed import libraries
+from archiveprobe.finetune.settings import Ema
 
 
 def decay_per_step(settings: Ema, steps: int) -> float | None:

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from cache import disk
-from cache.errors import CacheError
-from embed import libraries
-from task.errors import InputError
+from archiveprobe.cache import disk
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.embed import libraries
+from archiveprobe.task.errors import InputError
 
 INDEX = "state.json"
 _FILE = re.compile(r"(last|best)-\d+-[0-9a-f]{16}\.safetensors")

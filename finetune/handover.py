@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from embed import libraries
-from embed.processes import end_with_parent
+from archiveprobe.embed import libraries
+from archiveprobe.embed.processes import end_with_parent
 
 SHARED = Path("/dev/shm")  # noqa: S108
 LATE = "DataLoader timed out"

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from finetune.split import Part
-from finetune.verdict import Looks
+from archiveprobe.finetune.split import Part
+from archiveprobe.finetune.verdict import Looks
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from embed import libraries
-from embed.job import Notify
-from embed.preprocess import Preprocess
-from embed.processes import interrupt_later
-from finetune.augment import normalised
-from finetune.handover import (
+from archiveprobe.embed import libraries
+from archiveprobe.embed.job import Notify
+from archiveprobe.embed.preprocess import Preprocess
+from archiveprobe.embed.processes import interrupt_later
+from archiveprobe.finetune.augment import normalised
+from archiveprobe.finetune.handover import (
     LATE,
     SHARED,
     as_array,
@@ -29,9 +29,9 @@ from finetune.handover import (
     quiet_start,
     seconds_to_wait,
 )
-from finetune.pixels import Pixels
-from finetune.schedule import occurrences
-from task.errors import InputError
+from archiveprobe.finetune.pixels import Pixels
+from archiveprobe.finetune.schedule import occurrences
+from archiveprobe.task.errors import InputError
 
 _AHEAD_PER_WORKER = 3
 Ints = Sequence[int] | np.ndarray
@@ -40,7 +40,7 @@ Order = tuple[np.ndarray, int, np.ndarray]
 
 
 class Draw(Protocol):
-    """finetune.augment.Augmentation, or anything like it that can be pickled."""
+    """archiveprobe.finetune.augment.Augmentation, or anything like it that can be pickled."""
 
     def __call__(self, picture: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
         """A float tensor (3, size, size) of a picture (height, width, 3) uint8."""

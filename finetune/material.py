@@ -7,28 +7,34 @@ from typing import Any
 
 import numpy as np
 
-from cache.reader import Reader
-from cache.spec import differences
-from embed.backbones import Backbone
-from embed.decoding import default_workers
-from embed.job import Notify
-from embed.progress import Progress, silent
-from embed.run import Options as EmbedOptions
-from embed.views import render, view_set
-from evaluate.dataset import Dataset
-from finetune.augment import Augmentation, normalised
-from finetune.heads import probe_weights, start_head
-from finetune.loader import PictureRows
-from finetune.model import Network
-from finetune.pixels import MEMORY_LIMIT, Wanted, blank_picture, load_pixels, side_kept
-from finetune.recipe import Recipe
-from finetune.tokens import check_recipe, embed_tokens, load_tokens, token_network, tokens_of
-from finetune.verdict import Looks
-from probe.features import Choice, find_reader, load_features
-from probe.table import PROBES
-from task.config import Task
-from task.errors import InputError
-from task.images import REJECTIONS
+from archiveprobe.cache.reader import Reader
+from archiveprobe.cache.spec import differences
+from archiveprobe.embed.backbones import Backbone
+from archiveprobe.embed.decoding import default_workers
+from archiveprobe.embed.job import Notify
+from archiveprobe.embed.progress import Progress, silent
+from archiveprobe.embed.run import Options as EmbedOptions
+from archiveprobe.embed.views import render, view_set
+from archiveprobe.evaluate.dataset import Dataset
+from archiveprobe.finetune.augment import Augmentation, normalised
+from archiveprobe.finetune.heads import probe_weights, start_head
+from archiveprobe.finetune.loader import PictureRows
+from archiveprobe.finetune.model import Network
+from archiveprobe.finetune.pixels import MEMORY_LIMIT, Wanted, blank_picture, load_pixels, side_kept
+from archiveprobe.finetune.recipe import Recipe
+from archiveprobe.finetune.tokens import (
+    check_recipe,
+    embed_tokens,
+    load_tokens,
+    token_network,
+    tokens_of,
+)
+from archiveprobe.finetune.verdict import Looks
+from archiveprobe.probe.features import Choice, find_reader, load_features
+from archiveprobe.probe.table import PROBES
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.images import REJECTIONS
 
 DRAWS = "augment8"
 """The augmented views that a recipe trained from the cache draws among."""

@@ -7,17 +7,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from embed import libraries
-from embed.backbones import RANDOM, Backbone, resolve
-from embed.models import Model as Trunk
-from embed.models import load_model, misfit, quiet, read_state
-from embed.preprocess import Preprocess
-from finetune.blocks import last_block
-from finetune.heads import make_head
-from finetune.settings import Model
-from task.config import Task
-from task.errors import InputError
-from task.files import write_whole
+from archiveprobe.embed import libraries
+from archiveprobe.embed.backbones import RANDOM, Backbone, resolve
+from archiveprobe.embed.models import Model as Trunk
+from archiveprobe.embed.models import load_model, misfit, quiet, read_state
+from archiveprobe.embed.preprocess import Preprocess
+from archiveprobe.finetune.blocks import last_block
+from archiveprobe.finetune.heads import make_head
+from archiveprobe.finetune.settings import Model
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.files import write_whole
 
 # A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
 _CONVOLUTIONAL = 3

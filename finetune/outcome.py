@@ -17,12 +17,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import TypedDict
 
-from cache.spec import differences
-from finetune.settings import Finite, Share
-from finetune.train import Epoch, Trained
-from task.errors import InputError
-from task.files import remove, write_whole
-from task.sealed import read_sealed, write_sealed
+from archiveprobe.cache.spec import differences
+from archiveprobe.finetune.settings import Finite, Share
+from archiveprobe.finetune.train import Epoch, Trained
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.files import remove, write_whole
+from archiveprobe.task.sealed import read_sealed, write_sealed
 
 RECORD, LOGITS, WEIGHTS, CURVES = "part.json", "logits.npy", "weights.safetensors", "curves.csv"
 # A finished network is the same network wherever its run goes on.

@@ -17,14 +17,14 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from embed.decoder_process import Call
-from embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
-from embed.preprocess import Geometry
-from embed.views import RESAMPLING, Rendered, View, render
-from finetune.pool import Place, Pool
-from task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
-from task.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
-from task.rows import locate
+from archiveprobe.embed.decoder_process import Call
+from archiveprobe.embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
+from archiveprobe.embed.preprocess import Geometry
+from archiveprobe.embed.views import RESAMPLING, Rendered, View, render
+from archiveprobe.finetune.pool import Place, Pool
+from archiveprobe.task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
+from archiveprobe.task.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
+from archiveprobe.task.rows import locate
 
 MEMORY_LIMIT = 1 << 30
 """Bytes up to which pixels stay in memory."""

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from cache.disk import explained
+from archiveprobe.cache.disk import explained
 
 _LEFT = "pixels-"
 

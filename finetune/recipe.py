@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from finetune.settings import (
+from archiveprobe.finetune.settings import (
     Augment,
     Ema,
     Interpolate,
@@ -21,8 +21,8 @@ from finetune.settings import (
     Schedule,
     Section,
 )
-from task.config import nearest
-from task.errors import InputError
+from archiveprobe.task.config import nearest
+from archiveprobe.task.errors import InputError
 
 FOLDER = Path(__file__).parent / "recipes"
 RECIPES: Mapping[str, Path] = MappingProxyType(

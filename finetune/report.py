@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from embed.views import View, view_set
-from evaluate.dataset import Dataset
-from evaluate.keep import common_record, decided, origin
-from evaluate.metrics import macro_f1
-from evaluate.predictions import Predictions
-from evaluate.recut import BY_HAND
-from evaluate.runs import save_run
-from evaluate.system import assemble
-from evaluate.threshold import decide
-from finetune.outcome import Outcome
-from finetune.recipe import Recipe
-from finetune.start import check_agreement
-from finetune.verdict import averaged, voted
-from task.errors import InputError
-from task.files import write_whole
+from archiveprobe.embed.views import View, view_set
+from archiveprobe.evaluate.dataset import Dataset
+from archiveprobe.evaluate.keep import common_record, decided, origin
+from archiveprobe.evaluate.metrics import macro_f1
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.recut import BY_HAND
+from archiveprobe.evaluate.runs import save_run
+from archiveprobe.evaluate.system import assemble
+from archiveprobe.evaluate.threshold import decide
+from archiveprobe.finetune.outcome import Outcome
+from archiveprobe.finetune.recipe import Recipe
+from archiveprobe.finetune.start import check_agreement
+from archiveprobe.finetune.verdict import averaged, voted
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.files import write_whole
 
 KIND = "finetune"
 _COMPLEXITY = 500

@@ -5,21 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embed.device import check_device, default_device
-from embed.job import Notify
-from embed.progress import Progress, silent
-from embed.views import view_set
-from evaluate.dataset import load_dataset
-from evaluate.leaderboard import Leaderboard, leaderboard
-from evaluate.overview import load_systems
-from finetune.alone import alone, check_system
-from finetune.material import How
-from finetune.recipe import load_recipe
-from finetune.report import Line, check_threshold, keep_system, line_of, write_answers
-from finetune.split import folds_asked
-from finetune.stage import FULL, MERGED, SPLIT, Stage
-from probe.run import beware
-from task.config import Task
+from archiveprobe.embed.device import check_device, default_device
+from archiveprobe.embed.job import Notify
+from archiveprobe.embed.progress import Progress, silent
+from archiveprobe.embed.views import view_set
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
+from archiveprobe.evaluate.overview import load_systems
+from archiveprobe.finetune.alone import alone, check_system
+from archiveprobe.finetune.material import How
+from archiveprobe.finetune.recipe import load_recipe
+from archiveprobe.finetune.report import Line, check_threshold, keep_system, line_of, write_answers
+from archiveprobe.finetune.split import folds_asked
+from archiveprobe.finetune.stage import FULL, MERGED, SPLIT, Stage
+from archiveprobe.probe.run import beware
+from archiveprobe.task.config import Task
 
 
 @dataclass(frozen=True)

@@ -9,29 +9,29 @@ from typing import Any, Self
 
 import numpy as np
 
-from embed.backbones import Backbone
-from embed.job import Notify
-from embed.memory import memory_for
-from embed.progress import Progress, silent
-from embed.views import view_set
-from evaluate.dataset import PARTS, Dataset
-from finetune.checkpoint import Checkpoints
-from finetune.curves import curves
-from finetune.material import How, material, start_at_probe
-from finetune.model import Network, backbone_of, build_network
-from finetune.outcome import (
+from archiveprobe.embed.backbones import Backbone
+from archiveprobe.embed.job import Notify
+from archiveprobe.embed.memory import memory_for
+from archiveprobe.embed.progress import Progress, silent
+from archiveprobe.embed.views import view_set
+from archiveprobe.evaluate.dataset import PARTS, Dataset
+from archiveprobe.finetune.checkpoint import Checkpoints
+from archiveprobe.finetune.curves import curves
+from archiveprobe.finetune.material import How, material, start_at_probe
+from archiveprobe.finetune.model import Network, backbone_of, build_network
+from archiveprobe.finetune.outcome import (
     Outcome,
     load_outcome,
     read_weights,
     renew_outcome,
     save_outcome,
 )
-from finetune.recipe import FROM_CACHE, Recipe
-from finetune.split import Part, by_fold, by_split, full, median_epoch
-from finetune.start import Start, check_start, start_of
-from finetune.train import Ends, Epoch, Lesson, Trained, train
-from finetune.verdict import Looks, logits_of
-from task.errors import InputError
+from archiveprobe.finetune.recipe import FROM_CACHE, Recipe
+from archiveprobe.finetune.split import Part, by_fold, by_split, full, median_epoch
+from archiveprobe.finetune.start import Start, check_start, start_of
+from archiveprobe.finetune.train import Ends, Epoch, Lesson, Trained, train
+from archiveprobe.finetune.verdict import Looks, logits_of
+from archiveprobe.task.errors import InputError
 
 SPLIT, MERGED, FULL = "split", "merged", "full"
 _FREE = "free some and run the same command again, or name a smaller network in another recipe"

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from embed import libraries
-from finetune.model import Network
+from archiveprobe.embed import libraries
+from archiveprobe.finetune.model import Network
 
 
 @dataclass(frozen=True)

@@ -10,23 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from cache.reader import Reader
-from cache.spec import differences
-from embed import augment, libraries
-from embed.backbones import Backbone
-from embed.job import Notify
-from embed.layers import reader
-from embed.progress import Progress, silent
-from embed.run import Options, embed
-from evaluate.caches import open_in_use
-from finetune.blocks import from_tokens
-from finetune.model import Network, assemble
-from finetune.recipe import Recipe
-from finetune.schedule import generator
-from finetune.settings import Augment
-from task.config import Task
-from task.errors import InputError
-from task.snapshot import read_snapshot
+from archiveprobe.cache.reader import Reader
+from archiveprobe.cache.spec import differences
+from archiveprobe.embed import augment, libraries
+from archiveprobe.embed.backbones import Backbone
+from archiveprobe.embed.job import Notify
+from archiveprobe.embed.layers import reader
+from archiveprobe.embed.progress import Progress, silent
+from archiveprobe.embed.run import Options, embed
+from archiveprobe.evaluate.caches import open_in_use
+from archiveprobe.finetune.blocks import from_tokens
+from archiveprobe.finetune.model import Network, assemble
+from archiveprobe.finetune.recipe import Recipe
+from archiveprobe.finetune.schedule import generator
+from archiveprobe.finetune.settings import Augment
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.snapshot import read_snapshot
 
 LAYERS = "tokens"
 _PLAIN = {"scale": (1.0, 1.0), "flip": 0.0, "degrees": 0.0, "jitter": (0.0, 0.0, 0.0, 0.0)}

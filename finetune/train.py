@@ -5,16 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from embed import libraries
-from embed.job import Notify
-from finetune.checkpoint import Checkpoints
-from finetune.interpolate import choose_mixture
-from finetune.lesson import Course, Ends, Epoch, Lesson, Trained
-from finetune.loader import Loader
-from finetune.model import Network
-from finetune.recipe import Recipe
-from finetune.schedule import generator
-from finetune.training import Training
+from archiveprobe.embed import libraries
+from archiveprobe.embed.job import Notify
+from archiveprobe.finetune.checkpoint import Checkpoints
+from archiveprobe.finetune.interpolate import choose_mixture
+from archiveprobe.finetune.lesson import Course, Ends, Epoch, Lesson, Trained
+from archiveprobe.finetune.loader import Loader
+from archiveprobe.finetune.model import Network
+from archiveprobe.finetune.recipe import Recipe
+from archiveprobe.finetune.schedule import generator
+from archiveprobe.finetune.training import Training
 
 __all__ = ["Ends", "Epoch", "Lesson", "Trained", "train"]
 Told = Callable[[Epoch], None]

@@ -5,22 +5,22 @@ from typing import Any
 
 import numpy as np
 
-from embed import libraries
-from embed.memory import memory_for
-from evaluate.metrics import macro_f1
-from finetune.augment import mix, mixed_share
-from finetune.average import make_average
-from finetune.checkpoint import capture, restore
-from finetune.lesson import Course, Ends, Epoch, Lesson
-from finetune.loader import Loader
-from finetune.losses import criterion, soft_targets
-from finetune.model import Network
-from finetune.optimiser import make_optimiser
-from finetune.recipe import Recipe
-from finetune.schedule import batches, epoch_order, make_rates
-from finetune.stateful import Averaged, Tuned, in_layout_of
-from finetune.verdict import argmax_at_centre
-from task.errors import InputError
+from archiveprobe.embed import libraries
+from archiveprobe.embed.memory import memory_for
+from archiveprobe.evaluate.metrics import macro_f1
+from archiveprobe.finetune.augment import mix, mixed_share
+from archiveprobe.finetune.average import make_average
+from archiveprobe.finetune.checkpoint import capture, restore
+from archiveprobe.finetune.lesson import Course, Ends, Epoch, Lesson
+from archiveprobe.finetune.loader import Loader
+from archiveprobe.finetune.losses import criterion, soft_targets
+from archiveprobe.finetune.model import Network
+from archiveprobe.finetune.optimiser import make_optimiser
+from archiveprobe.finetune.recipe import Recipe
+from archiveprobe.finetune.schedule import batches, epoch_order, make_rates
+from archiveprobe.finetune.stateful import Averaged, Tuned, in_layout_of
+from archiveprobe.finetune.verdict import argmax_at_centre
+from archiveprobe.task.errors import InputError
 
 _SHOWN_IDS = 8
 _LOSSES_AT_ONCE = 32

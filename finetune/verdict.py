@@ -6,10 +6,10 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 
-from embed import libraries
-from embed.views import View, view_set
-from finetune.model import Network
-from finetune.recipe import Recipe
+from archiveprobe.embed import libraries
+from archiveprobe.embed.views import View, view_set
+from archiveprobe.finetune.model import Network
+from archiveprobe.finetune.recipe import Recipe
 
 _AT_ONCE = 32
 _CENTRES = ("center", "crop-middle")

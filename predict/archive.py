@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cache.spec import CacheRecord, differences, find_caches
-from embed.backbones import PRETRAINED, RANDOM, resolve
-from embed.device import default_device
-from embed.fingerprint import request
-from embed.job import Notify
-from embed.progress import Progress
-from embed.run import Options, embed
-from task.config import Embed, Images, OwnBackbone, Task
-from task.errors import InputError
-from task.texts import text_cache
+from archiveprobe.cache.spec import CacheRecord, differences, find_caches
+from archiveprobe.embed.backbones import PRETRAINED, RANDOM, resolve
+from archiveprobe.embed.device import default_device
+from archiveprobe.embed.fingerprint import request
+from archiveprobe.embed.job import Notify
+from archiveprobe.embed.progress import Progress
+from archiveprobe.embed.run import Options, embed
+from archiveprobe.task.config import Embed, Images, OwnBackbone, Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.texts import text_cache
 
 # What a cache's request says of the libraries and the decoding, known before weights are loaded.
 _KNOWN_AHEAD = ("format", "decode", "versions")

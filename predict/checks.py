@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluate.dataset import Dataset, Rows
-from evaluate.predictions import Predictions
-from predict.system import Answers, System, making
-from predict.tables import named_few
-from task.config import Task
-from task.errors import InputError
-from task.reading import IMAGE_BYTES, digest_of
-from task.rows import Row, locate
+from archiveprobe.evaluate.dataset import Dataset, Rows
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.predict.system import Answers, System, making
+from archiveprobe.predict.tables import named_few
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.reading import IMAGE_BYTES, digest_of
+from archiveprobe.task.rows import Row, locate
 
 _LOOKED_AT = 12
 _DRAWS = 20_000

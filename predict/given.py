@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from predict.submission import read_back
-from predict.tables import (
+from archiveprobe.predict.submission import read_back
+from archiveprobe.predict.tables import (
     Cells,
     Form,
     find_columns,
@@ -18,10 +18,10 @@ from predict.tables import (
     write_answers,
     write_spreadsheet_copy,
 )
-from task.config import Task, nearest
-from task.errors import InputError
-from task.rows import read_rows, refuse_repeated
-from task.table import read_table
+from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.rows import read_rows, refuse_repeated
+from archiveprobe.task.table import read_table
 
 
 @dataclass(frozen=True)

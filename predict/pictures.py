@@ -8,26 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from embed.job import Notify
-from embed.progress import Progress, silent
-from embed.run import Options
-from evaluate.dataset import Dataset, Rows, load_dataset
-from predict.archive import embed_new
-from predict.checks import changed_since, check_sound
-from predict.submission import probability
-from predict.system import Answers, Means, System
-from predict.systems import load_system
-from predict.tables import (
+from archiveprobe.embed.job import Notify
+from archiveprobe.embed.progress import Progress, silent
+from archiveprobe.embed.run import Options
+from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
+from archiveprobe.predict.archive import embed_new
+from archiveprobe.predict.checks import changed_since, check_sound
+from archiveprobe.predict.submission import probability
+from archiveprobe.predict.system import Answers, Means, System
+from archiveprobe.predict.systems import load_system
+from archiveprobe.predict.tables import (
     output_files,
     probability_columns,
     same_cells,
     write_answers,
     write_spreadsheet_copy,
 )
-from task.config import Task
-from task.errors import InputError
-from task.images import FLAGS
-from task.manifest import Entry, read_manifest
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.images import FLAGS
+from archiveprobe.task.manifest import Entry, read_manifest
 
 USABLE = FLAGS | {"ok"}
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from cache.reader import Reader
-from cache.spec import find_caches
-from evaluate.runs import Run
-from predict.system import Question, Source
-from probe.features import Choice, parse_choice, read_matrix
-from probe.table import PROBES
-from task.config import Task
-from task.errors import InputError
-from task.texts import text_cache
+from archiveprobe.cache.reader import Reader
+from archiveprobe.cache.spec import find_caches
+from archiveprobe.evaluate.runs import Run
+from archiveprobe.predict.system import Question, Source
+from archiveprobe.probe.features import Choice, parse_choice, read_matrix
+from archiveprobe.probe.table import PROBES
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.texts import text_cache
 
 _AT_ONCE = 4_096
 _TEXT = text_cache("")
@@ -95,7 +95,7 @@ def _of_matrix(model: Model, choice: Choice, x: np.ndarray, classes: int) -> np.
         logits[there] = flat.reshape(-1, views, classes)
     if views == 1:
         return np.asarray(logits[:, 0])
-    from probe.crossval import combine_views
+    from archiveprobe.probe.crossval import combine_views
 
     return combine_views(logits, choice.views)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from evaluate.metrics import OF_DECISIONS, confusions, figures, from_confusion
-from predict.tables import find_columns, named_few, probability_columns
-from task.config import Task, nearest
-from task.errors import InputError
-from task.rows import Row, read_rows, refuse_repeated
-from task.table import Table, read_table
+from archiveprobe.evaluate.metrics import OF_DECISIONS, confusions, figures, from_confusion
+from archiveprobe.predict.tables import find_columns, named_few, probability_columns
+from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.rows import Row, read_rows, refuse_repeated
+from archiveprobe.task.table import Table, read_table
 
 # Figures further from chance than this many standard errors are no accident.
 _ERRORS = 3.0

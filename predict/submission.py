@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import CacheError
-from evaluate.dataset import Dataset, Rows, load_dataset
-from predict.checks import (
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
+from archiveprobe.predict.checks import (
     Canary,
     Share,
     canary,
@@ -20,9 +20,9 @@ from predict.checks import (
     seen_in_training,
     shares,
 )
-from predict.system import Answers, System
-from predict.systems import load_system
-from predict.tables import (
+from archiveprobe.predict.system import Answers, System
+from archiveprobe.predict.systems import load_system
+from archiveprobe.predict.tables import (
     Cells,
     Form,
     named_few,
@@ -31,9 +31,9 @@ from predict.tables import (
     write_answers,
     write_spreadsheet_copy,
 )
-from probe.audit_shift import shift
-from task.config import Task
-from task.errors import InputError
+from archiveprobe.probe.audit_shift import shift
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embed.progress import Progress, silent
-from evaluate.calibration import Calibration
-from evaluate.dataset import Rows
-from evaluate.predictions import Predictions
-from evaluate.threshold import decide
-from finetune.recipe import FROM_CACHE
-from task.config import Task
+from archiveprobe.embed.progress import Progress, silent
+from archiveprobe.evaluate.calibration import Calibration
+from archiveprobe.evaluate.dataset import Rows
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.threshold import decide
+from archiveprobe.finetune.recipe import FROM_CACHE
+from archiveprobe.task.config import Task
 
 AGREEMENT = 1e-6
 

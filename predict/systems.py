@@ -2,15 +2,15 @@
 
 from functools import partial
 
-from evaluate.calibration import Calibration
-from evaluate.dataset import Dataset
-from evaluate.overview import check_up_to_date
-from evaluate.runs import Run, load_run
-from predict.ensembles import ensemble_source
-from predict.probes import probe_source
-from predict.system import Means, Source, System, making
-from predict.tuned import tuned_source
-from task.errors import InputError
+from archiveprobe.evaluate.calibration import Calibration
+from archiveprobe.evaluate.dataset import Dataset
+from archiveprobe.evaluate.overview import check_up_to_date
+from archiveprobe.evaluate.runs import Run, load_run
+from archiveprobe.predict.ensembles import ensemble_source
+from archiveprobe.predict.probes import probe_source
+from archiveprobe.predict.system import Means, Source, System, making
+from archiveprobe.predict.tuned import tuned_source
+from archiveprobe.task.errors import InputError
 
 
 def load_system(dataset: Dataset, name: str, means: Means | None = None) -> System:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache import disk
-from task.config import Task, nearest
-from task.errors import InputError
-from task.files import write_whole
-from task.output import OutputFile, output_file
-from task.rows import Row, refuse_repeated
-from task.table import Table, long_cells, read_table
+from archiveprobe.cache import disk
+from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.files import write_whole
+from archiveprobe.task.output import OutputFile, output_file
+from archiveprobe.task.rows import Row, refuse_repeated
+from archiveprobe.task.table import Table, long_cells, read_table
 
 _SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 # What spreadsheets take for the start of a formula (OWASP, "CSV injection").

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from embed.decoding import default_workers
-from embed.device import default_device
-from evaluate.dataset import Dataset
-from evaluate.runs import Run
-from finetune.answer import TunedSystem, load_tuned
-from predict.system import Means, Question, Source
+from archiveprobe.embed.decoding import default_workers
+from archiveprobe.embed.device import default_device
+from archiveprobe.evaluate.dataset import Dataset
+from archiveprobe.evaluate.runs import Run
+from archiveprobe.finetune.answer import TunedSystem, load_tuned
+from archiveprobe.predict.system import Means, Question, Source
 
 _ELSEWHERE, _HERE = 2e-2, 1e-4
 """How far probabilities lie apart at most: on another kind of device, or from tokens in half

@@ -11,17 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from evaluate.dataset import Dataset, load_dataset
-from evaluate.overview import OUT_OF_DATE, overview
-from probe.audit_duplicates import EMBEDDINGS, Duplicates, Group, find_duplicates
-from probe.audit_labels import Suspect, Suspects, as_corrections, find_suspects
-from probe.audit_rows import AuditRows, Notify, cached_backbones, gather, unit_embeddings
-from probe.audit_shift import Shift, shift
-from probe.audit_shortcuts import Shortcut, find_shortcuts
-from task.config import Task
-from task.errors import InputError
-from task.files import write_whole
-from task.folds import regroup
+from archiveprobe.evaluate.dataset import Dataset, load_dataset
+from archiveprobe.evaluate.overview import OUT_OF_DATE, overview
+from archiveprobe.probe.audit_duplicates import EMBEDDINGS, Duplicates, Group, find_duplicates
+from archiveprobe.probe.audit_labels import Suspect, Suspects, as_corrections, find_suspects
+from archiveprobe.probe.audit_rows import (
+    AuditRows,
+    Notify,
+    cached_backbones,
+    gather,
+    unit_embeddings,
+)
+from archiveprobe.probe.audit_shift import Shift, shift
+from archiveprobe.probe.audit_shortcuts import Shortcut, find_shortcuts
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.files import write_whole
+from archiveprobe.task.folds import regroup
 
 _STEPS = 4
 _NAMED = 3

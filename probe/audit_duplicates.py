@@ -12,8 +12,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from probe.audit_rows import AuditRows
-from task.duplicates import near_duplicate_groups
+from archiveprobe.probe.audit_rows import AuditRows
+from archiveprobe.task.duplicates import near_duplicate_groups
 
 BYTES, HASH, EMBEDDINGS = "equal bytes", "hash", "embeddings"
 # Among 1,714 distinct real photographs (two MobileNets, mean of six views) the threshold below is

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from evaluate import calibration
-from evaluate.dataset import Dataset
-from evaluate.metrics import from_confusion
-from evaluate.overview import out_of_date
-from evaluate.predictions import Predictions
-from evaluate.runs import load_run, systems
-from probe.crossval import cross_validate
-from probe.features import Choice, load_features
-from probe.linear import LogisticPath
-from task.errors import InputError
+from archiveprobe.evaluate import calibration
+from archiveprobe.evaluate.dataset import Dataset
+from archiveprobe.evaluate.metrics import from_confusion
+from archiveprobe.evaluate.overview import out_of_date
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.runs import load_run, systems
+from archiveprobe.probe.crossval import cross_validate
+from archiveprobe.probe.features import Choice, load_features
+from archiveprobe.probe.linear import LogisticPath
+from archiveprobe.task.errors import InputError
 
 QUICK = "a quick logistic probe"
 # With 2 % of the labels of 1,568 real photographs swapped, the first finds 24 of 30 among 41

@@ -6,8 +6,8 @@ import numpy as np
 from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
-from probe.linear import LogisticPath
-from task.manifest import Entry
+from archiveprobe.probe.linear import LogisticPath
+from archiveprobe.task.manifest import Entry
 
 # What each question of the audit may look at; "format" stands for one column per format.
 SUBJECTS: dict[str, tuple[str, ...]] = {

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluate.dataset import Dataset, Rows
-from probe.features import find_reader, read_matrix
-from task.errors import InputError
-from task.manifest import Entry
+from archiveprobe.evaluate.dataset import Dataset, Rows
+from archiveprobe.probe.features import find_reader, read_matrix
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.manifest import Entry
 
 Notify = Callable[[str], None]
 

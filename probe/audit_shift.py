@@ -14,15 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from evaluate.dataset import Dataset
-from evaluate.significance import intervals
-from probe.audit_rows import AuditRows, Notify, cached_backbones, gather, unit_embeddings
-from task.config import Task
-from task.cut import balanced_cut
-from task.duplicates import near_duplicate_groups
-from task.errors import InputError
-from task.manifest import DECODER
-from task.sealed import read_sealed, write_sealed
+from archiveprobe.evaluate.dataset import Dataset
+from archiveprobe.evaluate.significance import intervals
+from archiveprobe.probe.audit_rows import (
+    AuditRows,
+    Notify,
+    cached_backbones,
+    gather,
+    unit_embeddings,
+)
+from archiveprobe.task.config import Task
+from archiveprobe.task.cut import balanced_cut
+from archiveprobe.task.duplicates import near_duplicate_groups
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.manifest import DECODER
+from archiveprobe.task.sealed import read_sealed, write_sealed
 
 # An interval above this is worth a warning: below it, two random sources of one archive differ as
 # much, and figures move by less than their own interval.
@@ -119,7 +125,7 @@ def shift_file(task: Task) -> Path:
 def measure_shift(rows: AuditRows, backbones: Sequence[str]) -> Shift:
     """Tell rows to predict from labelled ones, held out; at most 10,000 rows of either side."""
     # Here and below: reading a kept shift must not cost the second that scikit-learn takes to load.
-    from probe.audit_properties import encoded, held_out_logits, properties
+    from archiveprobe.probe.audit_properties import encoded, held_out_logits, properties
 
     places = _places(rows)
     embeddings = unit_embeddings(rows.dataset, backbones, places)
@@ -143,7 +149,7 @@ def measure_shift(rows: AuditRows, backbones: Sequence[str]) -> Shift:
 
 
 def _held_out(x: np.ndarray | None, y: np.ndarray, fold: np.ndarray) -> np.ndarray | None:
-    from probe.audit_properties import held_out_logits
+    from archiveprobe.probe.audit_properties import held_out_logits
 
     return None if x is None else held_out_logits(x, y, fold)
 
@@ -151,7 +157,7 @@ def _held_out(x: np.ndarray | None, y: np.ndarray, fold: np.ndarray) -> np.ndarr
 def _interval(
     y: np.ndarray, score: np.ndarray | None, groups: np.ndarray
 ) -> tuple[float | None, float | None]:
-    from probe.base import softmax
+    from archiveprobe.probe.base import softmax
 
     if score is None:
         return None, None

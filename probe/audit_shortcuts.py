@@ -5,10 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from evaluate.metrics import from_confusion
-from evaluate.significance import intervals
-from probe.audit_properties import SUBJECTS, chosen, encoded, held_out_logits, properties
-from probe.audit_rows import AuditRows
+from archiveprobe.evaluate.metrics import from_confusion
+from archiveprobe.evaluate.significance import intervals
+from archiveprobe.probe.audit_properties import (
+    SUBJECTS,
+    chosen,
+    encoded,
+    held_out_logits,
+    properties,
+)
+from archiveprobe.probe.audit_rows import AuditRows
 
 ALL = "all together"
 # Enough for figures to two digits, however large the archive is.

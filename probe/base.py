@@ -13,7 +13,7 @@ from sklearn.utils.validation import (
     check_X_y,
 )
 
-from probe.selection import average_good
+from archiveprobe.probe.selection import average_good
 
 _INNER_FOLDS = 4
 

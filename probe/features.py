@@ -5,12 +5,12 @@ from math import prod
 
 import numpy as np
 
-from cache.reader import Reader
-from evaluate.caches import open_in_use
-from evaluate.dataset import Dataset, Rows
-from task.config import Task, nearest
-from task.errors import InputError
-from task.texts import text_cache, text_key
+from archiveprobe.cache.reader import Reader
+from archiveprobe.evaluate.caches import open_in_use
+from archiveprobe.evaluate.dataset import Dataset, Rows
+from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.texts import text_cache, text_key
 
 VIEWS = {
     "mean": "views averaged before anything is fitted",

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from probe.base import Probe, standardiser
+from archiveprobe.probe.base import Probe, standardiser
 
 _CHUNK = 1_024
 # Equal rows shall be equally far whatever the order in which a product was summed.

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from probe.linear import LinearPath
-from probe.spectrum import Spectrum, decompose
+from archiveprobe.probe.linear import LinearPath
+from archiveprobe.probe.spectrum import Spectrum, decompose
 
 LEDOIT_WOLF = "ledoit-wolf"
 # Of the whole variance: without any within classes (copies of one row each) nothing is solvable.

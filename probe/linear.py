@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from probe.base import Probe
-from probe.newton import Problem, solve
-from probe.selection import average_good, fit_slopes
-from probe.spectrum import Spectrum, decompose
+from archiveprobe.probe.base import Probe
+from archiveprobe.probe.newton import Problem, solve
+from archiveprobe.probe.selection import average_good, fit_slopes
+from archiveprobe.probe.spectrum import Spectrum, decompose
 
 DEFAULT_CS = tuple(float(c) for c in np.logspace(-6, -1, 21))
 EXACT_TO = 0.1

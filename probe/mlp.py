@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from probe.base import Probe, standardiser
+from archiveprobe.probe.base import Probe, standardiser
 
 
 class Mlp(Probe):

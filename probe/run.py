@@ -11,25 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from evaluate.dataset import Dataset, load_dataset
-from evaluate.keep import common_record, decided, keep_ensemble, origin
-from evaluate.leaderboard import Leaderboard, leaderboard
-from evaluate.predictions import Predictions
-from evaluate.runs import save_run
-from evaluate.system import assemble
-from probe.audit_shift import shift
-from probe.base import Probe
-from probe.crossval import Held, cross_validate
-from probe.features import (
+from archiveprobe.evaluate.dataset import Dataset, load_dataset
+from archiveprobe.evaluate.keep import common_record, decided, keep_ensemble, origin
+from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.runs import save_run
+from archiveprobe.evaluate.system import assemble
+from archiveprobe.probe.audit_shift import shift
+from archiveprobe.probe.base import Probe
+from archiveprobe.probe.crossval import Held, cross_validate
+from archiveprobe.probe.features import (
     Choice,
     Features,
     load_features,
     load_prompts,
     parse_choice,
 )
-from probe.table import PROBES, PROMPTS, ProbeEntry
-from task.config import Task, nearest
-from task.errors import InputError
+from archiveprobe.probe.table import PROBES, PROMPTS, ProbeEntry
+from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.errors import InputError
 
 ENSEMBLE = "greedy"
 _PER_BACKBONE = 10

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from probe.base import Probe, standardiser
+from archiveprobe.probe.base import Probe, standardiser
 
 MOST_ROWS = 5_000
 _CHUNK = 4_096

@@ -6,11 +6,11 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from task.config import nearest
-from task.errors import InputError
+from archiveprobe.task.config import nearest
+from archiveprobe.task.errors import InputError
 
 if TYPE_CHECKING:
-    from probe.base import Probe
+    from archiveprobe.probe.base import Probe
 
 TORCH, PROMPTS = "torch", "prompts"
 
@@ -48,62 +48,62 @@ class ProbeEntry:
 _TABLE = (
     ProbeEntry(
         "zeroshot",
-        "probe.zeroshot:ZeroShot",
+        "archiveprobe.probe.zeroshot:ZeroShot",
         "cosine to the classes' prompts, nothing learned (CLIP, Radford et al. 2021)",
         0,
         needs=frozenset({PROMPTS}),
     ),
     ProbeEntry(
         "ridge",
-        "probe.linear:RidgePath",
+        "archiveprobe.probe.linear:RidgePath",
         "least squares on class indicators, all penalties (Suykens and Vandewalle 1999)",
         1,
         linear=True,
     ),
     ProbeEntry(
         "lda",
-        "probe.lda:DiscriminantPath",
+        "archiveprobe.probe.lda:DiscriminantPath",
         "linear discriminant, all shrinkages (Fisher 1936; Ledoit and Wolf 2004)",
         2,
         linear=True,
     ),
     ProbeEntry(
         "logistic",
-        "probe.linear:LogisticPath",
+        "archiveprobe.probe.linear:LogisticPath",
         "logistic regression, all L2 penalties (the linear probe of CLIP and DINO)",
         3,
         linear=True,
     ),
     ProbeEntry(
         "prompted",
-        "probe.zeroshot:PromptedPath",
+        "archiveprobe.probe.zeroshot:PromptedPath",
         "logistic regression pulled towards the prompts (Lin et al. 2023)",
         4,
         needs=frozenset({PROMPTS}),
     ),
     ProbeEntry(
         "knn",
-        "probe.knn:NeighbourPath",
+        "archiveprobe.probe.knn:NeighbourPath",
         "nearest neighbours by cosine, temperature 0.07 (DINO, Caron et al. 2021)",
         5,
         most_rows=20_000,
     ),
     ProbeEntry(
         "svm",
-        "probe.svm:SupportVectorPath",
+        "archiveprobe.probe.svm:SupportVectorPath",
         "support vector machine with a Gaussian kernel (Cortes and Vapnik 1995)",
         6,
         most_rows=5_000,
     ),
     ProbeEntry(
         "lightgbm",
-        "probe.trees:TreePath",
+        "archiveprobe.probe.trees:TreePath",
         "boosted trees on 64 principal components (LightGBM, Ke et al. 2017)",
         7,
     ),
     ProbeEntry(
         "mlp",
-        "probe.mlp:Mlp",
+        "archiveprobe.probe.mlp:Mlp",
         "one hidden layer, focal loss (the CLIP paper's head, Hegazy and Ragab 2026)",
         8,
         default=False,

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from probe.base import Probe, standardiser
+from archiveprobe.probe.base import Probe, standardiser
 
 _FIXED = {
     # More threads than cores to themselves cost seconds instead of tenths of one.

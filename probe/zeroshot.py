@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from probe.base import Probe
-from probe.linear import LogisticPath
-from probe.newton import Problem, solve
-from probe.spectrum import decompose
+from archiveprobe.probe.base import Probe
+from archiveprobe.probe.linear import LogisticPath
+from archiveprobe.probe.newton import Problem, solve
+from archiveprobe.probe.spectrum import decompose
 
 DEFAULT_CS = tuple(float(c) for c in np.logspace(-6, -1, 11))
 

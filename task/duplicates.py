@@ -6,8 +6,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from task.manifest import Entry
-from task.rows import Row
+from archiveprobe.task.manifest import Entry
+from archiveprobe.task.rows import Row
 
 # Bits of 64 by which the hashes of two copies may differ. On the built-in archive 10 finds 39 of 40
 # copies and joins one strange pair, 8 finds 36; among 1,714 distinct real photographs 8 joins no

@@ -21,15 +21,15 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from task.config import Task
-from task.cut import balanced_cut
-from task.duplicates import near_duplicate_groups
-from task.errors import InputError
-from task.files import write_whole
-from task.manifest import Entry
-from task.reading import PRODUCT_BYTES, read_ordinary
-from task.rows import Row
-from task.table import long_cells
+from archiveprobe.task.config import Task
+from archiveprobe.task.cut import balanced_cut
+from archiveprobe.task.duplicates import near_duplicate_groups
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.files import write_whole
+from archiveprobe.task.manifest import Entry
+from archiveprobe.task.reading import PRODUCT_BYTES, read_ordinary
+from archiveprobe.task.rows import Row
+from archiveprobe.task.table import long_cells
 
 
 @dataclass(frozen=True, slots=True)

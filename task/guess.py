@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from task.config import Images
-from task.errors import InputError
-from task.likely import likely_file
-from task.pictures import find_pictures, readable
-from task.rows import SPLITS, UNLABELLED
-from task.table import Table, read_table
+from archiveprobe.task.config import Images
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.likely import likely_file
+from archiveprobe.task.pictures import find_pictures, readable
+from archiveprobe.task.rows import SPLITS, UNLABELLED
+from archiveprobe.task.table import Table, read_table
 
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
 _SPLIT_NAMES = ("split", "set", "subset", "partition")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from task.sniff import looks_cut, reason_for_unknown
+from archiveprobe.task.sniff import looks_cut, reason_for_unknown
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 PIXEL_LIMIT = 64_000_000

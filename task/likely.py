@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
-from task.pictures import named_like_a_picture
+from archiveprobe.task.pictures import named_like_a_picture
 
 # All files of a large archive on a network disk would take minutes.
 _LOOKED_AT = 50_000

@@ -24,21 +24,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from task.config import Task
-from task.cores import usable_cores
-from task.errors import InputError
-from task.files import write_whole
-from task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
-from task.pictures import readable
-from task.reading import (
+from archiveprobe.task.config import Task
+from archiveprobe.task.cores import usable_cores
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.files import write_whole
+from archiveprobe.task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
+from archiveprobe.task.pictures import readable
+from archiveprobe.task.reading import (
     IMAGE_BYTES,
     PRODUCT_BYTES,
     TooManyBytesError,
     digest_of,
     read_ordinary,
 )
-from task.rows import Row, locate
-from task.table import long_cells
+from archiveprobe.task.rows import Row, locate
+from archiveprobe.task.table import long_cells
 
 # A file written in the same clock tick as it was hashed may change again unseen.
 _SETTLED_NS = 2_000_000_000

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from task.config import Task
-from task.errors import InputError
-from task.likely import likely_file
-from task.manifest import Entry
-from task.pictures import readable
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.likely import likely_file
+from archiveprobe.task.manifest import Entry
+from archiveprobe.task.pictures import readable
 
 _FAULTS = {
     "missing_file": "are missing",

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from task.errors import InputError
-from task.sniff import HEAD, may_be_picture
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.sniff import HEAD, may_be_picture
 
 # Photographs that cannot be decoded are among them: their rows say why.
 _PICTURES = frozenset(

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from task.config import Task, nearest
-from task.errors import InputError
-from task.pictures import UNSAFE_IN_IDS, find_pictures, readable
-from task.table import Table, read_table
+from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.pictures import UNSAFE_IN_IDS, find_pictures, readable
+from archiveprobe.task.table import Table, read_table
 
 SPLITS = ("train", "validation", "test")
 UNLABELLED = "unlabelled"

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from task.config import Task
-from task.errors import InputError
-from task.files import make_folder, one_writer
-from task.sealed import read_sealed, write_sealed
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.files import make_folder, one_writer
+from archiveprobe.task.sealed import read_sealed, write_sealed
 
 FORMAT = 1
 

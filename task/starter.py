@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from task.errors import InputError
-from task.files import write_whole
-from task.guess import Guess, guess
-from task.pictures import readable
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.files import write_whole
+from archiveprobe.task.guess import Guess, guess
+from archiveprobe.task.pictures import readable
 
 
 def start(

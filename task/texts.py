@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Sequence
 
-from task.config import Task
-from task.rows import Row
+from archiveprobe.task.config import Task
+from archiveprobe.task.rows import Row
 
 
 def text_key(text: str) -> bytes:

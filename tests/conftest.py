@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from task.errors import InputError
+from archiveprobe.task.errors import InputError
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-import cli
+from archiveprobe import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -206,7 +206,7 @@ def test_a_full_disk_is_one_line(archive: Path, monkeypatch: pytest.MonkeyPatch)
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("task.files.os.fsync", full)
+    monkeypatch.setattr("archiveprobe.task.files.os.fsync", full)
     result = run("embed", archive, "--workers", "0")
     assert result.exit_code == 1
     assert "No space left" in result.stderr.splitlines()[-1]
@@ -216,7 +216,7 @@ def test_an_interrupt_leaves_a_resumable_state(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("init", archive)
-    import embed.run as stage
+    import archiveprobe.embed.run as stage
 
     real, seen = stage.prepared, []
 

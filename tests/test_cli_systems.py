@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-import cli
-from commands.systems import ensemble as ensemble_command
-from commands.systems import probe as probe_command
-from evaluate.ensemble import METHODS
-from evaluate.threshold import CUTS
+from archiveprobe import cli
+from archiveprobe.commands.systems import ensemble as ensemble_command
+from archiveprobe.commands.systems import probe as probe_command
+from archiveprobe.evaluate.ensemble import METHODS
+from archiveprobe.evaluate.threshold import CUTS
 
 TASK = """
 name = "stripes"

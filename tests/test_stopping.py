@@ -16,12 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-import cli
-from cache.errors import CacheError
-from commands import limits
-from commands.stopping import stoppable
-from commands.terminal import Commands
-from task.errors import InputError
+from archiveprobe import cli
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.commands import limits
+from archiveprobe.commands.stopping import stoppable
+from archiveprobe.commands.terminal import Commands
+from archiveprobe.task.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -46,8 +46,8 @@ def archive(tmp_path: Path) -> Path:
 # Stops itself after five images, in the way that a placeholder names.
 STOPPED = """
 import os, signal, sys, time
-import cli
-import embed.run as stage
+from archiveprobe import cli
+import archiveprobe.embed.run as stage
 
 real = stage.prepared
 
@@ -172,7 +172,7 @@ def python(program: str, *words: str, folder: Path) -> "subprocess.CompletedProc
 
 def test_ctrl_c_while_a_command_starts_prints_nothing(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("import os; os.kill(os.getpid(), 2)\n")
-    done = python("import cli", folder=tmp_path)
+    done = python("from archiveprobe import cli", folder=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
@@ -191,7 +191,7 @@ def test_importing_the_commands_leaves_ctrl_c_alone(tmp_path: Path) -> None:
 
 CHILD = """
 import os, sys, time
-import cli
+from archiveprobe import cli
 
 if __name__ == "__main__":
     import multiprocessing
@@ -263,7 +263,7 @@ def test_memory_that_runs_out_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise fault
 
-    monkeypatch.setattr("embed.run.embed", fail)
+    monkeypatch.setattr("archiveprobe.embed.run.embed", fail)
     result = run("embed", archive)
     assert result.exit_code == 1
     assert result.stderr.startswith(line)

@@ -1,5 +1,5 @@
 """The built-in archive: drawn street scenes, as untidy as a real archive, from one seed."""
 
-from task.demo.archive import DemoError, DemoSummary, write_demo
+from archiveprobe.task.demo.archive import DemoError, DemoSummary, write_demo
 
 __all__ = ["DemoError", "DemoSummary", "write_demo"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from task.demo.canvas import Canvas, Colour, Point, mix, pick, shade, vary
+from archiveprobe.task.demo.canvas import Canvas, Colour, Point, mix, pick, shade, vary
 
 WALLS: tuple[Colour, ...] = (
     (206, 190, 162),

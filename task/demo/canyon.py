@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from task.demo.building import Wall, upright
-from task.demo.canvas import Canvas, Point, mix, pick, shade, vary
-from task.demo.heaps import debris, rubble
-from task.demo.props import laundry, person
-from task.demo.streets import Fate, haze_and_smoke, house, sky, skyline
-from task.demo.vehicles import car_front
+from archiveprobe.task.demo.building import Wall, upright
+from archiveprobe.task.demo.canvas import Canvas, Point, mix, pick, shade, vary
+from archiveprobe.task.demo.heaps import debris, rubble
+from archiveprobe.task.demo.props import laundry, person
+from archiveprobe.task.demo.streets import Fate, haze_and_smoke, house, sky, skyline
+from archiveprobe.task.demo.vehicles import car_front
 
 
 class _Lens:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from task.demo.building import CLOTH, Cell, Style, Wall, cell_box, draw_cell, draw_roof
-from task.demo.canvas import Canvas, Colour, Point, mix, pick, shade, vary
+from archiveprobe.task.demo.building import CLOTH, Cell, Style, Wall, cell_box, draw_cell, draw_roof
+from archiveprobe.task.demo.canvas import Canvas, Colour, Point, mix, pick, shade, vary
 
 CONCRETE: tuple[Colour, ...] = (
     (168, 164, 158),

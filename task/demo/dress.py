@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from task.demo.building import CLOTH
-from task.demo.canvas import pick
-from task.demo.lettering import scribble
+from archiveprobe.task.demo.building import CLOTH
+from archiveprobe.task.demo.canvas import pick
+from archiveprobe.task.demo.lettering import scribble
 
 Rgb = tuple[int, int, int]
 _WHITE: Rgb = (245, 245, 245)

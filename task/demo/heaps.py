@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from task.demo.building import CLOTH
-from task.demo.canvas import Canvas, Colour, Point, pick, shade
-from task.demo.damage import CONCRETE
+from archiveprobe.task.demo.building import CLOTH
+from archiveprobe.task.demo.canvas import Canvas, Colour, Point, pick, shade
+from archiveprobe.task.demo.damage import CONCRETE
 
 STONES: tuple[Colour, ...] = ((150, 144, 134), (120, 118, 114), (170, 158, 140), (136, 124, 108))
 SACKS: tuple[Colour, ...] = ((196, 170, 124), (214, 200, 170), (168, 140, 100), (224, 222, 214))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from task.demo.building import CLOTH, draw_style, upright
-from task.demo.canvas import Canvas, Colour, Point, mix, pick, shade, vary
-from task.demo.canyon import canyon
-from task.demo.heaps import clouds, rubble
-from task.demo.lettering import scribble
-from task.demo.props import SKIN, person, poles, tree
-from task.demo.streets import front, sky
+from archiveprobe.task.demo.building import CLOTH, draw_style, upright
+from archiveprobe.task.demo.canvas import Canvas, Colour, Point, mix, pick, shade, vary
+from archiveprobe.task.demo.canyon import canyon
+from archiveprobe.task.demo.heaps import clouds, rubble
+from archiveprobe.task.demo.lettering import scribble
+from archiveprobe.task.demo.props import SKIN, person, poles, tree
+from archiveprobe.task.demo.streets import front, sky
 
 
 def room(canvas: Canvas, severity: float) -> None:

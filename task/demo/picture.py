@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from task.demo import canyon, others, places, streets
-from task.demo.canvas import Canvas, draw_mood
+from archiveprobe.task.demo import canyon, others, places, streets
+from archiveprobe.task.demo.canvas import Canvas, draw_mood
 
 Painter = Callable[[Canvas, float], None]
 

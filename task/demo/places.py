@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from task.demo.building import CLOTH, Cell, Wall, draw_style, upright
-from task.demo.canvas import Canvas, Colour, Point, pick, shade, vary
-from task.demo.damage import WHOLE, draw_building, draw_harm, draw_open_cell
-from task.demo.heaps import debris, goods, rubble
-from task.demo.props import laundry, person, stall, tree
-from task.demo.streets import front, haze_and_smoke, sky, skyline
+from archiveprobe.task.demo.building import CLOTH, Cell, Wall, draw_style, upright
+from archiveprobe.task.demo.canvas import Canvas, Colour, Point, pick, shade, vary
+from archiveprobe.task.demo.damage import WHOLE, draw_building, draw_harm, draw_open_cell
+from archiveprobe.task.demo.heaps import debris, goods, rubble
+from archiveprobe.task.demo.props import laundry, person, stall, tree
+from archiveprobe.task.demo.streets import front, haze_and_smoke, sky, skyline
 
 
 def close_wall(canvas: Canvas, severity: float) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from task.demo.dress import DRESSES, REPOSTS
-from task.demo.encode import FORMS, PLAIN
+from archiveprobe.task.demo.dress import DRESSES, REPOSTS
+from archiveprobe.task.demo.encode import FORMS, PLAIN
 
 NEGATIVE, POSITIVE = LABELS = ("not_destruction", "destruction")
 LEAST = 60  # below this there is no room for every oddity

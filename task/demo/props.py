@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from task.demo.building import CLOTH
-from task.demo.canvas import Canvas, Colour, Point, pick, shade, vary
+from archiveprobe.task.demo.building import CLOTH
+from archiveprobe.task.demo.canvas import Canvas, Colour, Point, pick, shade, vary
 
 SKIN: tuple[Colour, ...] = ((196, 148, 112), (160, 112, 82), (214, 170, 136))
 _LEAF: tuple[Colour, ...] = ((70, 104, 58), (94, 118, 66), (58, 84, 54), (112, 120, 72))

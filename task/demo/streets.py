@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from task.demo.building import Wall, draw_style, upright
-from task.demo.canvas import Canvas, Colour, mix, shade
-from task.demo.damage import WHOLE, Harm, draw_building, draw_harm, pancake
-from task.demo.heaps import clouds, debris, goods, rubble, smoke
-from task.demo.props import laundry, person, poles, stall, tree
-from task.demo.vehicles import car
+from archiveprobe.task.demo.building import Wall, draw_style, upright
+from archiveprobe.task.demo.canvas import Canvas, Colour, mix, shade
+from archiveprobe.task.demo.damage import WHOLE, Harm, draw_building, draw_harm, pancake
+from archiveprobe.task.demo.heaps import clouds, debris, goods, rubble, smoke
+from archiveprobe.task.demo.props import laundry, person, poles, stall, tree
+from archiveprobe.task.demo.vehicles import car
 
 
 def sky(canvas: Canvas, horizon: float) -> None:

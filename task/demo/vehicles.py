@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from task.demo.canvas import Canvas, Colour, Point, pick, shade
+from archiveprobe.task.demo.canvas import Canvas, Colour, Point, pick, shade
 
 _PAINT: tuple[Colour, ...] = (
     (224, 224, 222),

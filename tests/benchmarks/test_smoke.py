@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cli import main as command
-from embed import libraries
+from archiveprobe.cli import main as command
+from archiveprobe.embed import libraries
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"

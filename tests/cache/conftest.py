@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache import disk, lock
-from cache.store import Writer
+from archiveprobe.cache import disk, lock
+from archiveprobe.cache.store import Writer
 
 FINGERPRINT = {"backbone": "tiny", "views": ["center", "flip"], "precision": "fp32"}
 REQUEST = {"backbone": "tiny", "precision": "auto"}

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.carry import carry_over
-from cache.errors import CacheError
-from cache.lock import Lock
-from cache.spec import folder_name
-from cache.store import Reader, Writer
+from archiveprobe.cache.carry import carry_over
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import Lock
+from archiveprobe.cache.spec import folder_name
+from archiveprobe.cache.store import Reader, Writer
 
 NEW = {"backbone": "tiny", "views": ["center", "flip"], "precision": "fp32", "versions": "2"}
 
@@ -34,7 +34,7 @@ def test_stopped_halfway_the_rest_can_still_be_computed(
     folder: Path, write, rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder, rows)
-    from cache import disk
+    from archiveprobe.cache import disk
 
     real, calls = disk.write_durable, []
 

@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from cache import lock, store
-from cache.errors import CacheError
-from cache.lock import Lock
-from cache.store import Reader
-from cache.verify import verify
+from archiveprobe.cache import lock, store
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import Lock
+from archiveprobe.cache.store import Reader
+from archiveprobe.cache.verify import verify
 
 HOUR = 3600.0
 

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from cache import disk
-from cache.errors import CacheError
+from archiveprobe.cache import disk
+from archiveprobe.cache.errors import CacheError
 
 
 def test_write_replaces_whole(tmp_path):

@@ -4,11 +4,11 @@ import h5py
 import numpy as np
 import pytest
 
-from cache import spec
-from cache.errors import CacheError
-from cache.export import export
-from cache.store import Reader, Writer
-from cache.verify import repair, verify
+from archiveprobe.cache import spec
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.export import export
+from archiveprobe.cache.store import Reader, Writer
+from archiveprobe.cache.verify import repair, verify
 
 
 @pytest.fixture

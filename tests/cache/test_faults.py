@@ -8,10 +8,10 @@ import os
 import numpy as np
 import pytest
 
-from cache import disk, lock
-from cache.errors import CacheError
-from cache.store import Reader
-from cache.verify import verify
+from archiveprobe.cache import disk, lock
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.store import Reader
+from archiveprobe.cache.verify import verify
 
 FAILED = b"f" * 32
 ADVICE = {

@@ -6,10 +6,10 @@ import random
 import numpy as np
 import pytest
 
-from cache import lock, log, spec
-from cache.errors import CacheError
-from cache.store import Reader, Writer
-from cache.verify import repair, verify
+from archiveprobe.cache import lock, log, spec
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.store import Reader, Writer
+from archiveprobe.cache.verify import repair, verify
 
 FINGERPRINT = {"backbone": "tiny", "views": ["flip"]}
 REQUEST = {"weights": "caf\udce9"}

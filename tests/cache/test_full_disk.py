@@ -12,9 +12,9 @@ PROLOGUE = """
 import json, subprocess, sys
 from pathlib import Path
 import numpy as np
-from cache.errors import CacheError
-from cache.store import Reader, Writer
-from cache.verify import verify
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.store import Reader, Writer
+from archiveprobe.cache.verify import verify
 
 disk = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)

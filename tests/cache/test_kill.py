@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from cache.errors import CacheError
-from cache.store import Reader, Writer
-from cache.verify import verify
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.store import Reader, Writer
+from archiveprobe.cache.verify import verify
 
 KILLS, IN_A_ROW = 100, 5
 ROWS, PER_SHARD = 18, 3
@@ -24,8 +24,8 @@ NURSERY = f"""
 import os, sys
 from pathlib import Path
 import numpy as np
-from cache.store import Writer
-import cache.shard
+from archiveprobe.cache.store import Writer
+import archiveprobe.cache.shard
 
 def live(folder):
     os.write(1, b"s 0\\n")

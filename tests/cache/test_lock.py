@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from cache import lock
-from cache.errors import CacheError
-from cache.lock import Lock, is_locked
+from archiveprobe.cache import lock
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import Lock, is_locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cache.lock import Lock
+from archiveprobe.cache.lock import Lock
 with Lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

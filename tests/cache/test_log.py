@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cache import log
-from cache.log import Commit, Failure
+from archiveprobe.cache import log
+from archiveprobe.cache.log import Commit, Failure
 
 COMMITS = st.builds(
     lambda number, rows, size, sha: Commit(log.shard_name(number, sha), rows, rows + size, sha),

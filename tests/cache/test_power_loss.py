@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from powerloss import Dead, RecordingOs, lay, states
 
-from cache import disk, lock, spec
-from cache.carry import carry_over
-from cache.errors import CacheError
-from cache.log import Failure
-from cache.store import Reader, Writer
-from cache.verify import repair, verify
+from archiveprobe.cache import disk, lock, spec
+from archiveprobe.cache.carry import carry_over
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.log import Failure
+from archiveprobe.cache.store import Reader, Writer
+from archiveprobe.cache.verify import repair, verify
 
 FINGERPRINT = {"backbone": "tiny", "views": ["center", "flip"]}
 CARRIED = {**FINGERPRINT, "versions": "2"}

@@ -2,11 +2,11 @@ import shutil
 
 import pytest
 
-from cache import spec
-from cache.errors import CacheError
-from cache.lock import Lock
-from cache.prune import prunable, prune
-from cache.store import Reader
+from archiveprobe.cache import spec
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import Lock
+from archiveprobe.cache.prune import prunable, prune
+from archiveprobe.cache.store import Reader
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache import log, shard, spec
-from cache.errors import CacheError
-from cache.lock import is_locked
-from cache.store import Reader, Writer
-from cache.verify import verify
+from archiveprobe.cache import log, shard, spec
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import is_locked
+from archiveprobe.cache.store import Reader, Writer
+from archiveprobe.cache.verify import verify
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
-from cache import shard
-from cache.errors import CacheError
-from cache.shard import ShardError
+from archiveprobe.cache import shard
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.shard import ShardError
 
 ROW_SHAPE = (2, 3)
 N = 4

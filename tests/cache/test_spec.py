@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache import spec
-from cache.errors import CacheError
-from cache.lock import Lock
-from cache.spec import ABSENT, CacheRecord
+from archiveprobe.cache import spec
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import Lock
+from archiveprobe.cache.spec import ABSENT, CacheRecord
 
 JSON = st.recursive(
     st.none()

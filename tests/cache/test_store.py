@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cache import disk, log, store
-from cache.errors import CacheError
-from cache.spec import CacheRecord
-from cache.store import Reader, Writer
+from archiveprobe.cache import disk, log, store
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.spec import CacheRecord
+from archiveprobe.cache.store import Reader, Writer
 
 KEY = b"k" * 32
 

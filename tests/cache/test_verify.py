@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from cache import log, spec
-from cache.errors import CacheError
-from cache.lock import Lock
-from cache.store import Reader
-from cache.verify import repair, verify
+from archiveprobe.cache import log, spec
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import Lock
+from archiveprobe.cache.store import Reader
+from archiveprobe.cache.verify import repair, verify
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from embed import augment
-from embed.augment import DEGREES, JITTER, RATIO, SCALE, augmented
+from archiveprobe.embed import augment
+from archiveprobe.embed.augment import DEGREES, JITTER, RATIO, SCALE, augmented
 
 BICUBIC = Image.Resampling.BICUBIC
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from embed.backbones import BACKBONES, RANDOM, resolve
+from archiveprobe.embed.backbones import BACKBONES, RANDOM, resolve
 
 ROWS = list(BACKBONES.values())
 LICENCES = {"Apache-2.0", "MIT", "Apple-AMLR", "CC-BY-NC-4.0"}

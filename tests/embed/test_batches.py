@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embed.batches import Batches
-from embed.views import Rendered
+from archiveprobe.embed.batches import Batches
+from archiveprobe.embed.views import Rendered
 
 
 def picture(number: int, crops: int, views: list[tuple[int, bool]]) -> Rendered:

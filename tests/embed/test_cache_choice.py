@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from snapshots import current_cache
 
-from cache.store import Reader
-from embed.run import record_of
+from archiveprobe.cache.store import Reader
+from archiveprobe.embed.run import record_of
 
 OWN = """
 [backbone.own]

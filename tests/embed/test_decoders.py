@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from embed import decoder_process
-from embed import decoders as module
-from embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
-from task.errors import InputError
+from archiveprobe.embed import decoder_process
+from archiveprobe.embed import decoders as module
+from archiveprobe.embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
+from archiveprobe.task.errors import InputError
 
 WORK = """
 import os, signal, time
@@ -199,7 +199,7 @@ def test_without_room_for_a_process_the_run_ends_in_one_line(work, monkeypatch) 
 
 PARENT = """
 import sys
-from embed.decoders import Decoders
+from archiveprobe.embed.decoders import Decoders
 from orphan_work import work
 with Decoders(work, 2, seconds=1e6) as decoders:
     calls = [decoders.ask() for _ in range(4)]
@@ -282,5 +282,5 @@ def decoders_running() -> list[int]:
     return [
         int(pid)
         for pid in children()
-        if b"embed.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"archiveprobe.embed.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embed import decoding
-from embed.decoding import default_workers, prepared
-from embed.prepare import Order
-from embed.preprocess import Geometry
-from embed.views import view_set
-from task.images import digest
+from archiveprobe.embed import decoding
+from archiveprobe.embed.decoding import default_workers, prepared
+from archiveprobe.embed.prepare import Order
+from archiveprobe.embed.preprocess import Geometry
+from archiveprobe.embed.views import view_set
+from archiveprobe.task.images import digest
 
 GEOMETRY = Geometry(16, 16)
 
@@ -173,7 +173,7 @@ def decoders() -> set[str]:
     return {
         child
         for child in children()
-        if b"embed.decoder" in Path(f"/proc/{child}/cmdline").read_bytes()
+        if b"archiveprobe.embed.decoder" in Path(f"/proc/{child}/cmdline").read_bytes()
     }
 
 

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import pytest
 
-from embed import dryrun
-from embed.dryrun import Estimate, JobEstimate, check_weights, dry_run
-from embed.run import Options, embed
+from archiveprobe.embed import dryrun
+from archiveprobe.embed.dryrun import Estimate, JobEstimate, check_weights, dry_run
+from archiveprobe.embed.run import Options, embed
 
 CPU = Options(workers=0, device="cpu")
 OWN = '[backbone.own]\nlibrary = "timm"\nname = "test_resnet"\nweights = "{}"\n'

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from embed import libraries
-from embed.encoder import Encoder, TorchEncoder
-from embed.encoders import make_encoder
-from embed.models import Model, load_model
-from embed.precision import cosines
+from archiveprobe.embed import libraries
+from archiveprobe.embed.encoder import Encoder, TorchEncoder
+from archiveprobe.embed.encoders import make_encoder
+from archiveprobe.embed.models import Model, load_model
+from archiveprobe.embed.precision import cosines
 
 torch = libraries.torch()
 LIBRARY = {"test_resnet": "timm", "test_vit": "timm", "test_convnext2": "timm"}

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from cache.spec import canonical, fingerprint_digest
-from embed import fingerprint as module
-from embed.backbones import BACKBONES, Backbone
-from embed.fingerprint import fingerprint, request, versions
-from embed.preprocess import Geometry, Preprocess
-from embed.views import view_set
+from archiveprobe.cache.spec import canonical, fingerprint_digest
+from archiveprobe.embed import fingerprint as module
+from archiveprobe.embed.backbones import BACKBONES, Backbone
+from archiveprobe.embed.fingerprint import fingerprint, request, versions
+from archiveprobe.embed.preprocess import Geometry, Preprocess
+from archiveprobe.embed.views import view_set
 
 GEOMETRY = Geometry(32, 36)
 ENCODER = SimpleNamespace(

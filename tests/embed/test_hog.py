@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from embed.backbones import BACKBONES
-from embed.encoders import make_encoder
-from embed.hog import SIZE, HogEncoder, describe
+from archiveprobe.embed.backbones import BACKBONES
+from archiveprobe.embed.encoders import make_encoder
+from archiveprobe.embed.hog import SIZE, HogEncoder, describe
 
 
 @pytest.fixture

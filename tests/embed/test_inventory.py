@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from snapshots import current_cache
 
-from cache.errors import CacheError
-from cache.prune import prune
-from cache.store import Reader
-from embed.inventory import export_task, show, unused, verify_all
-from task.config import load_task
-from task.manifest import read_manifest
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.prune import prune
+from archiveprobe.cache.store import Reader
+from archiveprobe.embed.inventory import export_task, show, unused, verify_all
+from archiveprobe.task.config import load_task
+from archiveprobe.task.manifest import read_manifest
 
 OWN = '[backbone.own]\nlibrary = "timm"\nname = "resnet18"\nweights = "random"\n'
 

@@ -8,15 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from embed import libraries
-from embed.lane import Lane
+from archiveprobe.embed import libraries
+from archiveprobe.embed.lane import Lane
 
 torch = libraries.torch()
 
 
 @pytest.fixture(autouse=True)
 def three_cores(monkeypatch) -> None:
-    monkeypatch.setattr("embed.lane.usable_cores", lambda: 3)
+    monkeypatch.setattr("archiveprobe.embed.lane.usable_cores", lambda: 3)
 
 
 def test_a_cpu_computes_a_batch_per_core() -> None:
@@ -97,7 +97,7 @@ def test_torchs_threads_sleep_unless_the_environment_says_otherwise(
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if given:
         monkeypatch.setenv("OMP_WAIT_POLICY", given)
-    program = "import os; from embed import libraries; libraries.torch()"
+    program = "import os; from archiveprobe.embed import libraries; libraries.torch()"
     shown = f"{program}; print(os.environ['OMP_WAIT_POLICY'])"
     done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected

@@ -21,7 +21,7 @@ def test_a_torchvision_of_another_build_is_made_to_import() -> None:
         pytest.skip("torchvision and torch fit together here")
     assert "torchvision::nms" in plain.stderr
     through = python(
-        "from embed.libraries import make_torchvision_importable as make\n"
+        "from archiveprobe.embed.libraries import make_torchvision_importable as make\n"
         "make(); make()\n"
         "import torchvision.transforms.functional as tv\n"
         "from PIL import Image\n"
@@ -31,7 +31,7 @@ def test_a_torchvision_of_another_build_is_made_to_import() -> None:
 
 
 def test_another_fault_of_torchvision_is_not_hidden(monkeypatch) -> None:
-    from embed import libraries
+    from archiveprobe.embed import libraries
 
     def broken(name: str) -> None:
         raise RuntimeError("something else")
@@ -50,12 +50,17 @@ HEAVY = {"torch", "torchvision", "timm", "open_clip"}
 )
 def test_no_module_loads_torch_on_import(module) -> None:
     # One process for all modules would hide which one it was; the first alone pays for all.
-    if module not in ("cli", "embed.run", "embed.job", "embed.decoding"):
+    if module not in (
+        "cli",
+        "embed.run",
+        "embed.job",
+        "embed.decoding",
+    ):
         source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
         tops = {line.split()[1].split(".")[0] for line in source.splitlines() if is_import(line)}
         assert not tops & HEAVY
         return
-    done = python(f"import sys, {module}; print(*sorted(set(sys.modules) & {HEAVY}))")
+    done = python(f"import sys, archiveprobe.{module}; print(*sorted(set(sys.modules) & {HEAVY}))")
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
@@ -67,8 +72,8 @@ def test_a_run_with_nothing_to_do_loads_no_torch(archive) -> None:
     archive.add_drawn(range(2))
     task = archive.task(["hog"])
     program = (
-        "import sys\nfrom pathlib import Path\nfrom task.config import load_task\n"
-        "from embed.run import Options, embed\n"
+        "import sys\nfrom pathlib import Path\nfrom archiveprobe.task.config import load_task\n"
+        "from archiveprobe.embed.run import Options, embed\n"
         f"summary = embed(load_task(Path({str(task.file)!r})), Options(workers=0, device='cpu'))\n"
         "print(summary.embedded, summary.reused, *sorted(set(sys.modules) & "
         f"{HEAVY | {'skimage'}}))"

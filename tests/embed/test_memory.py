@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from snapshots import current_cache
 
-from cache.lock import is_locked
-from cache.store import Reader
-from embed import encoders, libraries
-from embed.encoders import make_encoder
-from embed.inventory import verify_all
-from embed.memory import is_out_of_memory, memory_for
-from embed.models import read_state, seeded
-from task.errors import InputError
+from archiveprobe.cache.lock import is_locked
+from archiveprobe.cache.store import Reader
+from archiveprobe.embed import encoders, libraries
+from archiveprobe.embed.encoders import make_encoder
+from archiveprobe.embed.inventory import verify_all
+from archiveprobe.embed.memory import is_out_of_memory, memory_for
+from archiveprobe.embed.models import read_state, seeded
+from archiveprobe.task.errors import InputError
 
 ALLOCATOR = (
     "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you "
@@ -118,7 +118,7 @@ def test_a_crop_that_does_not_fit_is_told_and_what_is_done_is_kept(
 
 
 def test_what_fits_alone_is_computed_alone(archive, bench, monkeypatch) -> None:
-    monkeypatch.setattr("embed.lane.usable_cores", lambda: 3)
+    monkeypatch.setattr("archiveprobe.embed.lane.usable_cores", lambda: 3)
     archive.add_drawn(range(12))
     inside, refused = threading.Semaphore(1), []
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from snapshots import current_cache
 
-from cache.store import Reader
+from archiveprobe.cache.store import Reader
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the limit is Linux's (RLIMIT_DATA)"
@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # What the process has when everything is imported, and so much more.
 PROGRAM = """
 import re, resource, sys
-from cli import main
-from embed import libraries
+from archiveprobe.cli import main
+from archiveprobe.embed import libraries
 libraries.timm()
-import embed.run, PIL.Image
+import archiveprobe.embed.run, PIL.Image
 spare, words = int(sys.argv[1]), sys.argv[2:]
 has = 1024 * int(re.search(r"VmData:\\s*(\\d+)", open("/proc/self/status").read())[1])
 resource.setrlimit(resource.RLIMIT_DATA, (has + (spare << 20),) * 2)

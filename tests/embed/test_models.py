@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from embed import libraries, models, weights
-from embed.backbones import BACKBONES
-from embed.encoders import make_encoder
-from embed.models import Model, load_model, read_state, tensor_digest
-from embed.preprocess import Geometry
-from task.config import Preprocess as Override
+from archiveprobe.embed import libraries, models, weights
+from archiveprobe.embed.backbones import BACKBONES
+from archiveprobe.embed.encoders import make_encoder
+from archiveprobe.embed.models import Model, load_model, read_state, tensor_digest
+from archiveprobe.embed.preprocess import Geometry
+from archiveprobe.task.config import Preprocess as Override
 
 torch = libraries.torch()
 TIMM = ("test_resnet", "test_vit", "test_convnext2")

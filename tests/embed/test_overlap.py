@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from snapshots import current_cache
 
-from cache.lock import is_locked
-from cache.store import Reader
-from embed.inventory import verify_all
-from embed.job import Job
-from embed.lane import Lane
-from task.errors import InputError
-from task.manifest import read_manifest
+from archiveprobe.cache.lock import is_locked
+from archiveprobe.cache.store import Reader
+from archiveprobe.embed.inventory import verify_all
+from archiveprobe.embed.job import Job
+from archiveprobe.embed.lane import Lane
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.manifest import read_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +27,8 @@ def threads(monkeypatch, count: int, *, ahead: int) -> None:
         lane.ahead = ahead
         return lane
 
-    monkeypatch.setattr("embed.lane.usable_cores", lambda: count)
-    monkeypatch.setattr("embed.plan.Lane", make)
+    monkeypatch.setattr("archiveprobe.embed.lane.usable_cores", lambda: count)
+    monkeypatch.setattr("archiveprobe.embed.plan.Lane", make)
 
 
 def stored(task, backbone="resnet18") -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embed.precision import AGREEMENT, check_precision, choose, cosines
+from archiveprobe.embed.precision import AGREEMENT, check_precision, choose, cosines
 
 CROPS, MIRROR = np.zeros((4, 2, 2, 3), np.uint8), np.zeros(4, bool)
 

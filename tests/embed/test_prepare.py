@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embed import prepare as module
-from embed.prepare import Order, prepare, thumbnail_file
-from embed.preprocess import Geometry
-from embed.views import render, view_set
-from task.images import digest
+from archiveprobe.embed import prepare as module
+from archiveprobe.embed.prepare import Order, prepare, thumbnail_file
+from archiveprobe.embed.preprocess import Geometry
+from archiveprobe.embed.views import render, view_set
+from archiveprobe.task.images import digest
 
 SMALL, LARGE = Geometry(16, 16), Geometry(24, 28, interpolation="bilinear")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from embed import processes
+from archiveprobe.embed import processes
 
 ORPHAN = """
 import os, sys
 from multiprocessing import get_context
-from embed.processes import end_with_parent
+from archiveprobe.embed.processes import end_with_parent
 
 def wait(pipe):
     end_with_parent()

@@ -18,11 +18,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from snapshots import current_cache
 
-from cache.store import Reader
-from embed import libraries
-from embed.run import Options, Summary, embed
-from task.config import Task, load_task
-from task.manifest import read_manifest
+from archiveprobe.cache.store import Reader
+from archiveprobe.embed import libraries
+from archiveprobe.embed.run import Options, Summary, embed
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.manifest import read_manifest
 
 pytestmark = pytest.mark.real
 torch = libraries.torch()

@@ -7,24 +7,26 @@ import numpy as np
 import pytest
 from snapshots import current_cache, write_snapshot
 
-import embed.fingerprint
-import embed.recompute
-from cache.spec import CacheRecord
-from cache.store import Reader, Writer
-from embed.inventory import verify_all
-from embed.recompute import recompute, recomputed_verdict
+import archiveprobe.embed.fingerprint
+import archiveprobe.embed.recompute
+from archiveprobe.cache.spec import CacheRecord
+from archiveprobe.cache.store import Reader, Writer
+from archiveprobe.embed.inventory import verify_all
+from archiveprobe.embed.recompute import recompute, recomputed_verdict
 
 
 @pytest.fixture
 def again(bench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(embed.recompute, "make_encoder", bench.encoder)
+    monkeypatch.setattr(archiveprobe.embed.recompute, "make_encoder", bench.encoder)
     return bench
 
 
 def newer_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = embed.fingerprint.versions
+    real = archiveprobe.embed.fingerprint.versions
     monkeypatch.setattr(
-        embed.fingerprint, "versions", lambda backbone: {**real(backbone), "pillow": "99.9"}
+        archiveprobe.embed.fingerprint,
+        "versions",
+        lambda backbone: {**real(backbone), "pillow": "99.9"},
     )
 
 
@@ -97,7 +99,7 @@ def test_other_differences_are_never_adopted(mixed, again, fault_of) -> None:
 
 
 def _folder_of(fingerprint) -> str:
-    from cache.spec import folder_name
+    from archiveprobe.cache.spec import folder_name
 
     return folder_name("resnet18", fingerprint)
 
@@ -117,7 +119,7 @@ def test_without_a_cache_the_way_to_one_is_told(archive, fault_of) -> None:
 
 
 def test_names_that_are_not_utf8_are_embedded(tmp_path: Path, draw, bench) -> None:
-    from task.config import load_task
+    from archiveprobe.task.config import load_task
 
     for label in ("a", "b"):
         (tmp_path / label).mkdir()

@@ -1,6 +1,6 @@
 """What embed says of rows without a file, of strays and of folds; and when it stops."""
 
-from task.config import load_task
+from archiveprobe.task.config import load_task
 
 
 def test_a_wrong_root_stops_the_run_and_keeps_what_was_seen(archive, bench, fault_of) -> None:

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 from snapshots import current_cache
 
-from cache.store import Reader
-from embed.inventory import verify_all
-from task.config import Task, load_task
-from task.manifest import read_manifest
+from archiveprobe.cache.store import Reader
+from archiveprobe.embed.inventory import verify_all
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.manifest import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 # Every row a shard of its own and the manifest saved after each, so that a kill meets them all.
 PROGRAM = """
 import functools, sys
 from pathlib import Path
-from cache.store import Writer
-from embed import run
-from task.config import load_task
+from archiveprobe.cache.store import Writer
+from archiveprobe.embed import run
+from archiveprobe.task.config import load_task
 
 opened = Writer.open
 Writer.open = functools.partial(opened, commit_seconds=0)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from snapshots import current_cache
 
-from cache.store import Reader
-from embed.run import Options, embed, plan, record_of
-from task.manifest import read_manifest
+from archiveprobe.cache.store import Reader
+from archiveprobe.embed.run import Options, embed, plan, record_of
+from archiveprobe.task.manifest import read_manifest
 
 OWN = """
 [backbone.own]
@@ -194,7 +194,7 @@ def test_unknown_layers_are_refused(archive, fault_of) -> None:
     archive.add_drawn(range(2))
     file = archive.task().file
     file.write_text(file.read_text().replace("[embed]\n", '[embed]\nlayers = "last5"\n'))
-    from task.config import load_task
+    from archiveprobe.task.config import load_task
 
     fault_of(lambda: plan(load_task(file), Options()), "last5", "pooled")
 

@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 from snapshots import current_cache
 
-from cache.errors import CacheError
-from cache.lock import Lock
-from cache.store import Reader
-from cache.verify import repair, verify
-from embed import decoding
-from embed.inventory import verify_all
-from embed.prepare import Order, Prepared
-from task.errors import InputError
-from task.images import rejected
-from task.manifest import manifest_file, read_manifest
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import Lock
+from archiveprobe.cache.store import Reader
+from archiveprobe.cache.verify import repair, verify
+from archiveprobe.embed import decoding
+from archiveprobe.embed.inventory import verify_all
+from archiveprobe.embed.prepare import Order, Prepared
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.images import rejected
+from archiveprobe.task.manifest import manifest_file, read_manifest
 
 OWN = """
 [backbone.own]
@@ -122,7 +122,7 @@ def test_thumbnails_are_made_again(mixed, bench) -> None:
 @pytest.fixture
 def sharded(archive, bench, monkeypatch) -> Any:
     """A task of six pictures whose cache has a shard for every row."""
-    from cache.store import Writer
+    from archiveprobe.cache.store import Writer
 
     opened = Writer.open
     monkeypatch.setattr(Writer, "open", lambda *given: opened(*given, commit_seconds=0))
@@ -191,7 +191,7 @@ def test_an_interrupt_keeps_what_is_done(archive, bench, fault) -> None:
 
 
 def is_locked(folder: Path) -> bool:
-    from cache.lock import is_locked
+    from archiveprobe.cache.lock import is_locked
 
     return is_locked(folder)
 

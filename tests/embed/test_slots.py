@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embed import slots
-from embed.decoding import prepared
-from embed.prepare import Order, Prepared, prepare
-from embed.preprocess import Geometry
-from embed.slots import Parcel, PrepareInto, Slots, shared_slots, slot_bytes
-from embed.views import view_set
-from task.images import digest
+from archiveprobe.embed import slots
+from archiveprobe.embed.decoding import prepared
+from archiveprobe.embed.prepare import Order, Prepared, prepare
+from archiveprobe.embed.preprocess import Geometry
+from archiveprobe.embed.slots import Parcel, PrepareInto, Slots, shared_slots, slot_bytes
+from archiveprobe.embed.views import view_set
+from archiveprobe.task.images import digest
 
 SMALL, LARGE = Geometry(16, 16), Geometry(24, 24)
 on_linux = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux has such memory")

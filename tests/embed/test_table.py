@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from embed import libraries
-from embed.backbones import BACKBONES, Backbone
-from embed.models import _build, _preprocess
-from embed.weights import declared, source
+from archiveprobe.embed import libraries
+from archiveprobe.embed.backbones import BACKBONES, Backbone
+from archiveprobe.embed.models import _build, _preprocess
+from archiveprobe.embed.weights import declared, source
 
 NETWORKS = [row for row in BACKBONES.values() if row.library != "descriptor"]
 CHECKED_LICENCES = {"MIT", "Apache-2.0", "CC-BY-NC-4.0", "Apple-AMLR"}

@@ -10,19 +10,19 @@ import pytest
 from safetensors.torch import save_file
 from snapshots import current_cache
 
-from cache.prune import prune
-from cache.spec import find_caches
-from cache.store import Reader
-from embed import libraries, text_tower
-from embed.backbones import BACKBONES, Backbone
-from embed.dryrun import check_weights, dry_run
-from embed.inventory import export_task, show, towers, unused, verify_all
-from embed.recompute import recompute
-from embed.run import Options, embed
-from embed.text_tower import TextEncoder, load_text_tower
-from task.config import Task
-from task.rows import read_rows
-from task.texts import text_key, texts
+from archiveprobe.cache.prune import prune
+from archiveprobe.cache.spec import find_caches
+from archiveprobe.cache.store import Reader
+from archiveprobe.embed import libraries, text_tower
+from archiveprobe.embed.backbones import BACKBONES, Backbone
+from archiveprobe.embed.dryrun import check_weights, dry_run
+from archiveprobe.embed.inventory import export_task, show, towers, unused, verify_all
+from archiveprobe.embed.recompute import recompute
+from archiveprobe.embed.run import Options, embed
+from archiveprobe.embed.text_tower import TextEncoder, load_text_tower
+from archiveprobe.task.config import Task
+from archiveprobe.task.rows import read_rows
+from archiveprobe.task.texts import text_key, texts
 
 torch = libraries.torch()
 CPU = Options(workers=0, device="cpu", precision="fp32")

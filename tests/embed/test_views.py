@@ -9,9 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from embed import libraries, views
-from embed.preprocess import Geometry
-from embed.views import DESCRIPTIONS, RESAMPLING, VIEW_SETS, View, center, render, view_set
+from archiveprobe.embed import libraries, views
+from archiveprobe.embed.preprocess import Geometry
+from archiveprobe.embed.views import (
+    DESCRIPTIONS,
+    RESAMPLING,
+    VIEW_SETS,
+    View,
+    center,
+    render,
+    view_set,
+)
 
 SIZES = [(90, 61), (61, 90), (70, 70), (20, 15), (15, 20), (301, 200), (33, 32), (224, 225)]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from embed import weights
-from embed.backbones import BACKBONES, Backbone
-from embed.weights import Source, declared, fetch, locate, source
+from archiveprobe.embed import weights
+from archiveprobe.embed.backbones import BACKBONES, Backbone
+from archiveprobe.embed.weights import Source, declared, fetch, locate, source
 
 CLIP, NANO = BACKBONES["clip-vit-b32"], BACKBONES["convnextv2-nano-384"]
 HUB = [row for row in BACKBONES.values() if row.library != "descriptor"]

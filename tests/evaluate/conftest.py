@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluate.dataset import Dataset, Rows
-from evaluate.predictions import Predictions
-from evaluate.system import assemble
-from task.config import Task, load_task
+from archiveprobe.evaluate.dataset import Dataset, Rows
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.system import assemble
+from archiveprobe.task.config import Task, load_task
 
 NAMES = ("intact", "damaged", "destroyed", "gone")
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp, softmax
 
-from evaluate.calibration import Calibration, cross_fitted, fit
+from archiveprobe.evaluate.calibration import Calibration, cross_fitted, fit
 
 
 def drawn(k: int, n: int = 120, repeats: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from snapshots import write_snapshot
 
-from evaluate.dataset import Dataset, load_dataset
-from task.config import Task
-from task.images import Observation
-from task.manifest import Entry, write_manifest
+from archiveprobe.evaluate.dataset import Dataset, load_dataset
+from archiveprobe.task.config import Task
+from archiveprobe.task.images import Observation
+from archiveprobe.task.manifest import Entry, write_manifest
 
 COLUMNS = "[images]\nroot = 'images'\ntable = 'labels.csv'\nsplit = 'split'\ntext = 'text'\n"
 FOLDS = '[folds]\ncount = 3\nrepeats = 2\ngroup = "none"\n'

@@ -5,8 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluate.ensemble import METHODS, combine, greedy_weights, own_answers, stack_weights
-from evaluate.predictions import Predictions
+from archiveprobe.evaluate.ensemble import (
+    METHODS,
+    combine,
+    greedy_weights,
+    own_answers,
+    stack_weights,
+)
+from archiveprobe.evaluate.predictions import Predictions
 
 
 @pytest.fixture

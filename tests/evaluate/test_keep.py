@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluate import keep, recut
-from evaluate.dataset import Dataset
-from evaluate.keep import common_record, decided, keep_ensemble, origin, run_ensemble
-from evaluate.leaderboard import SELECTED
-from evaluate.overview import load_systems, overview
-from evaluate.recut import BY_HAND, report_cut
-from evaluate.runs import load_run, runs_folder, save_run, systems
-from evaluate.system import assemble
-from evaluate.threshold import CUTS, decide, nested
+from archiveprobe.evaluate import keep, recut
+from archiveprobe.evaluate.dataset import Dataset
+from archiveprobe.evaluate.keep import common_record, decided, keep_ensemble, origin, run_ensemble
+from archiveprobe.evaluate.leaderboard import SELECTED
+from archiveprobe.evaluate.overview import load_systems, overview
+from archiveprobe.evaluate.recut import BY_HAND, report_cut
+from archiveprobe.evaluate.runs import load_run, runs_folder, save_run, systems
+from archiveprobe.evaluate.system import assemble
+from archiveprobe.evaluate.threshold import CUTS, decide, nested
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def dataset(draw_dataset, monkeypatch) -> Dataset:
     drawn = draw_dataset(n=90)
     for module in (keep, recut):
         monkeypatch.setattr(module, "load_dataset", lambda _, **__: drawn)
-    monkeypatch.setattr("evaluate.overview.survey_dataset", lambda _: drawn)
+    monkeypatch.setattr("archiveprobe.evaluate.overview.survey_dataset", lambda _: drawn)
     return drawn
 
 

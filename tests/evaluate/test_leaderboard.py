@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluate.leaderboard import SELECTED, leaderboard, nested_figure
-from evaluate.metrics import figures
-from evaluate.predictions import Predictions
-from evaluate.significance import intervals
+from archiveprobe.evaluate.leaderboard import SELECTED, leaderboard, nested_figure
+from archiveprobe.evaluate.metrics import figures
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.significance import intervals
 
 
 def deciding(one: Predictions, share: float, seed: int, **origin) -> Predictions:

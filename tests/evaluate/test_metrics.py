@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn import metrics as theirs
 
-from evaluate.metrics import METRICS, confusions, figures, from_confusion, replicated, running_sums
+from archiveprobe.evaluate.metrics import (
+    METRICS,
+    confusions,
+    figures,
+    from_confusion,
+    replicated,
+    running_sums,
+)
 
 
 def rows_of(tp: int, fn: int, fp: int, tn: int) -> tuple[np.ndarray, np.ndarray]:

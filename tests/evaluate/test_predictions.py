@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluate.predictions import Predictions, check_same_rows, check_shared_folds
+from archiveprobe.evaluate.predictions import Predictions, check_same_rows, check_shared_folds
 
 
 def equal(one: Predictions, other: Predictions) -> bool:

@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
-from evaluate.metrics import METRICS, figures, replicated
-from evaluate.significance import (
+from archiveprobe.evaluate.metrics import METRICS, figures, replicated
+from archiveprobe.evaluate.significance import (
     compare,
     effective_groups,
     grouped_weights,
@@ -169,7 +169,7 @@ def test_pieces_of_many_rows_give_what_one_piece_gives(monkeypatch) -> None:
     rng = np.random.default_rng(2)
     y, decision = rng.integers(0, 2, 60), rng.integers(0, 2, 60)
     whole = intervals(y, decision, None, np.arange(60), 2, replicates=300)
-    monkeypatch.setattr("evaluate.significance._CHUNK", 60 * 7)
+    monkeypatch.setattr("archiveprobe.evaluate.significance._CHUNK", 60 * 7)
     assert intervals(y, decision, None, np.arange(60), 2, replicates=300) == whole
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from evaluate import calibration, threshold
-from evaluate.metrics import macro_f1
-from evaluate.system import assemble
-from evaluate.threshold import CUTS
+from archiveprobe.evaluate import calibration, threshold
+from archiveprobe.evaluate.metrics import macro_f1
+from archiveprobe.evaluate.system import assemble
+from archiveprobe.evaluate.threshold import CUTS
 
 
 @pytest.mark.parametrize("method", CUTS)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from evaluate.significance import grouped_weights
-from evaluate.threshold import CUTS, curve, decide, final, nested, scan, score_at
+from archiveprobe.evaluate.significance import grouped_weights
+from archiveprobe.evaluate.threshold import CUTS, curve, decide, final, nested, scan, score_at
 
 
 def scores(n: int, seed: int = 0, levels: int = 1000) -> tuple[np.ndarray, np.ndarray]:

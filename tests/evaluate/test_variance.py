@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from evaluate.metrics import OF_DECISIONS, figures, replicated
-from evaluate.variance import (
+from archiveprobe.evaluate.metrics import OF_DECISIONS, figures, replicated
+from archiveprobe.evaluate.variance import (
     fold_shift,
     group_correction,
     group_sums,

@@ -11,14 +11,14 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-import cli
-from embed import libraries
-from embed.backbones import Backbone
-from finetune.lesson import Lesson
-from finetune.model import Network, build_network
-from finetune.recipe import Recipe, changed, load_recipe
-from finetune.settings import Model
-from finetune.split import Part
+from archiveprobe import cli
+from archiveprobe.embed import libraries
+from archiveprobe.embed.backbones import Backbone
+from archiveprobe.finetune.lesson import Lesson
+from archiveprobe.finetune.model import Network, build_network
+from archiveprobe.finetune.recipe import Recipe, changed, load_recipe
+from archiveprobe.finetune.settings import Model
+from archiveprobe.finetune.split import Part
 
 libraries.torch().set_num_threads(1)
 TASK = """

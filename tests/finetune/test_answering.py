@@ -12,13 +12,13 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-import predict.tuned as tuned_module
-from evaluate.dataset import load_dataset
-from evaluate.ensemble import combine
-from evaluate.runs import load_run, save_run
-from finetune.answer import TunedSystem
-from predict.systems import load_system
-from task.config import load_task
+import archiveprobe.predict.tuned as tuned_module
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.ensemble import combine
+from archiveprobe.evaluate.runs import load_run, save_run
+from archiveprobe.finetune.answer import TunedSystem
+from archiveprobe.predict.systems import load_system
+from archiveprobe.task.config import load_task
 
 Command = Callable[..., Result]
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embed import augment as paper
-from embed import libraries
-from embed.preprocess import Geometry, Preprocess
-from finetune import augment
-from finetune.augment import Augmentation, mix, mixed_share, normalised, rand_augment
-from finetune.recipe import load_recipe
-from finetune.schedule import generator
-from finetune.settings import Augment
+from archiveprobe.embed import augment as paper
+from archiveprobe.embed import libraries
+from archiveprobe.embed.preprocess import Geometry, Preprocess
+from archiveprobe.finetune import augment
+from archiveprobe.finetune.augment import Augmentation, mix, mixed_share, normalised, rand_augment
+from archiveprobe.finetune.recipe import load_recipe
+from archiveprobe.finetune.schedule import generator
+from archiveprobe.finetune.settings import Augment
 
 torch = libraries.torch()
 POLICY = "rand-m9-n2-mstd0.5-inc1"

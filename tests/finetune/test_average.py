@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from embed import libraries
-from finetune.average import decay_per_step, interpolated, make_average
-from finetune.settings import Ema
+from archiveprobe.embed import libraries
+from archiveprobe.finetune.average import decay_per_step, interpolated, make_average
+from archiveprobe.finetune.settings import Ema
 
 torch = libraries.torch()
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache import disk
-from cache.errors import CacheError
-from embed import libraries
-from finetune.average import make_average
-from finetune.checkpoint import Checkpoints, capture, restore
-from finetune.schedule import batches, epoch_order
-from finetune.settings import Ema
-from task.errors import InputError
+from archiveprobe.cache import disk
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.embed import libraries
+from archiveprobe.finetune.average import make_average
+from archiveprobe.finetune.checkpoint import Checkpoints, capture, restore
+from archiveprobe.finetune.schedule import batches, epoch_order
+from archiveprobe.finetune.settings import Ema
+from archiveprobe.task.errors import InputError
 
 torch = libraries.torch()
 EPOCHS = 4

@@ -13,8 +13,8 @@ import pytest
 from click.testing import Result
 from snapshots import seal_anything
 
-from finetune import outcome
-from task import sealed
+from archiveprobe.finetune import outcome
+from archiveprobe.task import sealed
 
 Command = Callable[..., Result]
 RECORDS = [

@@ -14,9 +14,9 @@ PROGRAM = """
 import json, os, subprocess, sys
 from pathlib import Path
 from click.testing import CliRunner
-import cli
-from embed import libraries
-from finetune import material
+from archiveprobe import cli
+from archiveprobe.embed import libraries
+from archiveprobe.finetune import material
 
 libraries.torch().set_num_threads(1)
 disk, archive, asked = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]

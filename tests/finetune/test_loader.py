@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embed import libraries
-from embed.preprocess import Geometry, Preprocess
-from embed.views import view_set
-from finetune import loader as module
-from finetune.augment import Augmentation, normalised
-from finetune.checkpoint import random_states
-from finetune.loader import Loader, PictureRows
-from finetune.pixels import Wanted, load_pixels
-from finetune.settings import Augment
-from task.errors import InputError
-from task.images import digest
+from archiveprobe.embed import libraries
+from archiveprobe.embed.preprocess import Geometry, Preprocess
+from archiveprobe.embed.views import view_set
+from archiveprobe.finetune import loader as module
+from archiveprobe.finetune.augment import Augmentation, normalised
+from archiveprobe.finetune.checkpoint import random_states
+from archiveprobe.finetune.loader import Loader, PictureRows
+from archiveprobe.finetune.pixels import Wanted, load_pixels
+from archiveprobe.finetune.settings import Augment
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.images import digest
 
 torch = libraries.torch()
 BATCHES = [np.array([3, 0]), np.array([1, 2, 3]), np.array([2]), np.array([0, 1, 2, 3])]
@@ -192,17 +192,17 @@ import os, subprocess, sys
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/dev/shm"], check=True)
 import numpy as np
 from PIL import Image
-from embed import libraries
-from embed.preprocess import Geometry, Preprocess
-from embed.views import view_set
-from finetune import loader as module
-from finetune.augment import Augmentation
-from finetune.pixels import Wanted, load_pixels
-from finetune.settings import Augment
+from archiveprobe.embed import libraries
+from archiveprobe.embed.preprocess import Geometry, Preprocess
+from archiveprobe.embed.views import view_set
+from archiveprobe.finetune import loader as module
+from archiveprobe.finetune.augment import Augmentation
+from archiveprobe.finetune.pixels import Wanted, load_pixels
+from archiveprobe.finetune.settings import Augment
 from pathlib import Path
-from task.errors import InputError
-from task.errors import InputError
-from task.images import digest
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.images import digest
 
 torch = libraries.torch()
 root = Path(sys.argv[1])

@@ -7,13 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embed import libraries
-from embed.models import load_model
-from finetune.blocks import last_block
-from finetune.model import Network, arrays_of, assemble, backbone_of, build_network, state_of
-from finetune.settings import Model
-from task.config import Task
-from task.errors import InputError
+from archiveprobe.embed import libraries
+from archiveprobe.embed.models import load_model
+from archiveprobe.finetune.blocks import last_block
+from archiveprobe.finetune.model import (
+    Network,
+    arrays_of,
+    assemble,
+    backbone_of,
+    build_network,
+    state_of,
+)
+from archiveprobe.finetune.settings import Model
+from archiveprobe.task.config import Task
+from archiveprobe.task.errors import InputError
 
 torch = libraries.torch()
 LAST = {

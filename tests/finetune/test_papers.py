@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-import finetune.training as loop
-from embed import libraries
-from embed.backbones import BACKBONES
-from embed.views import view_set
-from evaluate.threshold import CUTS, decide
-from finetune.augment import mix, mixed_share
-from finetune.blocks import last_block
-from finetune.heads import make_head
-from finetune.model import Network, assemble
-from finetune.optimiser import parameter_groups
-from finetune.recipe import changed, load_recipe
-from finetune.report import decisions
-from finetune.train import train
+import archiveprobe.finetune.training as loop
+from archiveprobe.embed import libraries
+from archiveprobe.embed.backbones import BACKBONES
+from archiveprobe.embed.views import view_set
+from archiveprobe.evaluate.threshold import CUTS, decide
+from archiveprobe.finetune.augment import mix, mixed_share
+from archiveprobe.finetune.blocks import last_block
+from archiveprobe.finetune.heads import make_head
+from archiveprobe.finetune.model import Network, assemble
+from archiveprobe.finetune.optimiser import parameter_groups
+from archiveprobe.finetune.recipe import changed, load_recipe
+from archiveprobe.finetune.report import decisions
+from archiveprobe.finetune.train import train
 
 torch = libraries.torch()
 

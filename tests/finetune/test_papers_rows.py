@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embed import libraries
-from embed.run import Options, embed
-from evaluate.dataset import load_dataset
-from evaluate.metrics import macro_f1
-from finetune.material import How
-from finetune.recipe import changed
-from finetune.stage import Stage
-from finetune.train import train
-from task.config import load_task
-from task.errors import InputError
+from archiveprobe.embed import libraries
+from archiveprobe.embed.run import Options, embed
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.metrics import macro_f1
+from archiveprobe.finetune.material import How
+from archiveprobe.finetune.recipe import changed
+from archiveprobe.finetune.stage import Stage
+from archiveprobe.finetune.train import train
+from archiveprobe.task.config import load_task
+from archiveprobe.task.errors import InputError
 
 torch = libraries.torch()
 

@@ -4,9 +4,9 @@ import tomllib
 
 import pytest
 
-from embed import libraries
-from embed.backbones import BACKBONES
-from finetune.recipe import RECIPES, Recipe, load_recipe, read_head
+from archiveprobe.embed import libraries
+from archiveprobe.embed.backbones import BACKBONES
+from archiveprobe.finetune.recipe import RECIPES, Recipe, load_recipe, read_head
 
 WANTED = {
     "nu-clip-last-block",

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-import finetune.run as runner
-from evaluate.calibration import Calibration
-from evaluate.dataset import load_dataset
-from evaluate.runs import load_run
-from finetune.answer import load_tuned
-from finetune.material import How
-from finetune.recipe import RECIPES, Recipe, changed, load_recipe
-from finetune.run import Options, run_finetune
-from finetune.stage import Stage
-from task.config import load_task
-from task.errors import InputError
-from task.manifest import read_manifest
+import archiveprobe.finetune.run as runner
+from archiveprobe.evaluate.calibration import Calibration
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.runs import load_run
+from archiveprobe.finetune.answer import load_tuned
+from archiveprobe.finetune.material import How
+from archiveprobe.finetune.recipe import RECIPES, Recipe, changed, load_recipe
+from archiveprobe.finetune.run import Options, run_finetune
+from archiveprobe.finetune.stage import Stage
+from archiveprobe.task.config import load_task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.manifest import read_manifest
 
 Command = Callable[..., Result]
 

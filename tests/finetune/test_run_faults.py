@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from cache.lock import Lock
-from evaluate.runs import load_run
-from finetune import checkpoint, outcome, stage
-from finetune.pixels import Decoded
-from task.config import load_task
+from archiveprobe.cache.lock import Lock
+from archiveprobe.evaluate.runs import load_run
+from archiveprobe.finetune import checkpoint, outcome, stage
+from archiveprobe.finetune.pixels import Decoded
+from archiveprobe.task.config import load_task
 
 Command = Callable[..., Result]
 RUN = "import sys, cli; cli.main(sys.argv[1:])"
@@ -191,7 +191,7 @@ def test_pictures_that_are_not_what_was_embedded(
 def test_a_decoder_that_dies_costs_its_picture_aloud(
     archive: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finetune import pixels
+    from archiveprobe.finetune import pixels
 
     real = pixels.decode_one
 
@@ -209,7 +209,7 @@ def test_a_decoder_that_dies_costs_its_picture_aloud(
 def test_out_of_memory_tells_what_happens_next(
     archive: Path, tuned: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finetune.training import Training
+    from archiveprobe.finetune.training import Training
 
     real = Training._step
 

@@ -7,12 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embed import libraries
-from finetune.optimiser import make_optimiser
-from finetune.recipe import load_recipe
-from finetune.schedule import Rates, batches, epoch_order, generator, make_rates, occurrences
-from finetune.settings import Optimiser, Schedule
-from task.errors import InputError
+from archiveprobe.embed import libraries
+from archiveprobe.finetune.optimiser import make_optimiser
+from archiveprobe.finetune.recipe import load_recipe
+from archiveprobe.finetune.schedule import (
+    Rates,
+    batches,
+    epoch_order,
+    generator,
+    make_rates,
+    occurrences,
+)
+from archiveprobe.finetune.settings import Optimiser, Schedule
+from archiveprobe.task.errors import InputError
 
 torch = libraries.torch()
 STEPS = 88  # 1,400 rows in batches of 16

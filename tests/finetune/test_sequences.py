@@ -16,8 +16,8 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from task.config import load_task
-from task.snapshot import update_snapshot
+from archiveprobe.task.config import load_task
+from archiveprobe.task.snapshot import update_snapshot
 
 Command = Callable[..., Result]
 ROWS, FOLDS, STEPS = 18, 3, 12

@@ -8,16 +8,16 @@ import pytest
 from PIL import Image
 from snapshots import current_cache
 
-from embed import libraries
-from embed.backbones import Backbone
-from embed.models import load_model
-from embed.run import Options
-from embed.views import render, view_set
-from finetune.model import Network
-from finetune.optimiser import make_optimiser
-from finetune.recipe import changed, load_recipe
-from finetune.settings import Optimiser
-from finetune.tokens import (
+from archiveprobe.embed import libraries
+from archiveprobe.embed.backbones import Backbone
+from archiveprobe.embed.models import load_model
+from archiveprobe.embed.run import Options
+from archiveprobe.embed.views import render, view_set
+from archiveprobe.finetune.model import Network
+from archiveprobe.finetune.optimiser import make_optimiser
+from archiveprobe.finetune.recipe import changed, load_recipe
+from archiveprobe.finetune.settings import Optimiser
+from archiveprobe.finetune.tokens import (
     TokenRows,
     check_recipe,
     embed_tokens,
@@ -26,9 +26,9 @@ from finetune.tokens import (
     token_task,
     tokens_of,
 )
-from task.config import Task, load_task
-from task.errors import InputError
-from task.images import digest
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.images import digest
 
 torch = libraries.torch()
 LAST = {"unfreeze": "last-block", "hidden": (8,), "dropouts": (0.5, 0.3)}

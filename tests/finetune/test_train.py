@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import finetune.training as loop
-from embed import libraries
-from embed.backbones import Backbone
-from embed.views import view_set
-from finetune.augment import Augmentation
-from finetune.checkpoint import Checkpoints
-from finetune.loader import PictureRows
-from finetune.model import Network, build_network
-from finetune.pixels import Wanted, load_pixels
-from finetune.recipe import Recipe
-from finetune.split import Part
-from finetune.train import Ends, Epoch, Lesson, Trained, train
-from finetune.verdict import logits_of, voted
-from task.errors import InputError
-from task.images import digest
+import archiveprobe.finetune.training as loop
+from archiveprobe.embed import libraries
+from archiveprobe.embed.backbones import Backbone
+from archiveprobe.embed.views import view_set
+from archiveprobe.finetune.augment import Augmentation
+from archiveprobe.finetune.checkpoint import Checkpoints
+from archiveprobe.finetune.loader import PictureRows
+from archiveprobe.finetune.model import Network, build_network
+from archiveprobe.finetune.pixels import Wanted, load_pixels
+from archiveprobe.finetune.recipe import Recipe
+from archiveprobe.finetune.split import Part
+from archiveprobe.finetune.train import Ends, Epoch, Lesson, Trained, train
+from archiveprobe.finetune.verdict import logits_of, voted
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.images import digest
 
 torch = libraries.torch()
 PLAIN = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0}

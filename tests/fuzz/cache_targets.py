@@ -15,16 +15,22 @@ from hdf5 import resealed
 from law import one_line, told
 from snapshots import current_cache, write_snapshot
 
-from cache import log
-from cache.errors import CacheError
-from cache.lock import Lock
-from cache.prune import prunable
-from cache.spec import FILE, find_caches, fingerprint_digest, folder_name, match_request
-from cache.store import Reader, Writer
-from cache.verify import verify
-from embed.inventory import export_task, show
-from embed.models import misfit, read_state, tensor_digest
-from task.config import load_task
+from archiveprobe.cache import log
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.lock import Lock
+from archiveprobe.cache.prune import prunable
+from archiveprobe.cache.spec import (
+    FILE,
+    find_caches,
+    fingerprint_digest,
+    folder_name,
+    match_request,
+)
+from archiveprobe.cache.store import Reader, Writer
+from archiveprobe.cache.verify import verify
+from archiveprobe.embed.inventory import export_task, show
+from archiveprobe.embed.models import misfit, read_state, tensor_digest
+from archiveprobe.task.config import load_task
 
 
 def lay(folder: Path, files: Mapping[str, bytes] = MappingProxyType({})) -> Path:

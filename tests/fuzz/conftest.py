@@ -5,7 +5,7 @@ import os
 import pytest
 from law import one_line
 
-from task.errors import InputError
+from archiveprobe.task.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from task.config import Task
-from task.pictures import UNSAFE_IN_IDS
+from archiveprobe.task.config import Task
+from archiveprobe.task.pictures import UNSAFE_IN_IDS
 
 # A valid value for every key of task.toml, as TOML writes it; `own` and `destroyed` are the user's.
 VALID = {

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from hypothesis import HealthCheck, settings
 
-from cache.errors import CacheError
-from task.errors import InputError
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.task.errors import InputError
 
 # The same examples every time; a folder is used again by all examples of a test.
 STEADY = settings(

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cache import shard
-from cache.spec import folder_name
-from cache.store import Writer
-from embed.backbones import resolve
-from embed.fingerprint import request
-from task.config import load_task
-from task.folds import ensure_folds, folds_file
-from task.images import Observation, digest
-from task.manifest import Entry, manifest_file, write_manifest
-from task.rows import read_rows
-from task.snapshot import CacheInUse, Snapshot, snapshot_file, update_snapshot
+from archiveprobe.cache import shard
+from archiveprobe.cache.spec import folder_name
+from archiveprobe.cache.store import Writer
+from archiveprobe.embed.backbones import resolve
+from archiveprobe.embed.fingerprint import request
+from archiveprobe.task.config import load_task
+from archiveprobe.task.folds import ensure_folds, folds_file
+from archiveprobe.task.images import Observation, digest
+from archiveprobe.task.manifest import Entry, manifest_file, write_manifest
+from archiveprobe.task.rows import read_rows
+from archiveprobe.task.snapshot import CacheInUse, Snapshot, snapshot_file, update_snapshot
 
 TASK = b"""\
 name = "archive"

@@ -10,8 +10,8 @@ import seeds
 import task_targets
 from pydantic import BaseModel
 
-from task.config import Task
-from task.images import FLAGS, REJECTIONS
+from archiveprobe.task.config import Task
+from archiveprobe.task.images import FLAGS, REJECTIONS
 
 Run = Callable[[bytes, Path], None]
 

@@ -14,19 +14,27 @@ import seeds
 from law import told
 from snapshots import sealed_anew
 
-from cache.spec import canonical
-from embed.backbones import resolve
-from embed.fingerprint import request
-from task.config import Task, load_task
-from task.duplicates import contradictions, near_duplicate_groups
-from task.folds import ensure_folds, folds_file
-from task.images import FLAGS, PIXEL_LIMIT, REJECTIONS, THUMBNAIL, Observation, decode, digest
-from task.manifest import manifest_file, read_manifest, scan, write_manifest
-from task.rows import SPLITS, Row, locate, read_rows
-from task.snapshot import read_snapshot, snapshot_file, update_snapshot
-from task.starter import start
-from task.table import read_table
-from task.texts import texts
+from archiveprobe.cache.spec import canonical
+from archiveprobe.embed.backbones import resolve
+from archiveprobe.embed.fingerprint import request
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.duplicates import contradictions, near_duplicate_groups
+from archiveprobe.task.folds import ensure_folds, folds_file
+from archiveprobe.task.images import (
+    FLAGS,
+    PIXEL_LIMIT,
+    REJECTIONS,
+    THUMBNAIL,
+    Observation,
+    decode,
+    digest,
+)
+from archiveprobe.task.manifest import manifest_file, read_manifest, scan, write_manifest
+from archiveprobe.task.rows import SPLITS, Row, locate, read_rows
+from archiveprobe.task.snapshot import read_snapshot, snapshot_file, update_snapshot
+from archiveprobe.task.starter import start
+from archiveprobe.task.table import read_table
+from archiveprobe.task.texts import texts
 
 MARKS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 

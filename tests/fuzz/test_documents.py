@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from law import STEADY, one_line
 
-from task.config import load_task
-from task.errors import InputError
-from task.manifest import read_manifest, scan, write_manifest
-from task.rows import read_rows
-from task.table import read_table
+from archiveprobe.task.config import load_task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.manifest import read_manifest, scan, write_manifest
+from archiveprobe.task.rows import read_rows
+from archiveprobe.task.table import read_table
 
 
 def fault_of(action, *arguments):

@@ -9,16 +9,16 @@ import seeds
 import task_targets
 from snapshots import sealed_anew
 
-from cache import log, shard
-from cache.errors import CacheError
-from cache.shard import ShardError
-from cache.spec import FILE, CacheRecord, match_request
-from cache.store import Reader, Writer
-from cache.verify import verify
-from task.config import load_task
-from task.folds import ensure_folds
-from task.manifest import Entry, manifest_file, read_manifest, write_manifest
-from task.rows import read_rows
+from archiveprobe.cache import log, shard
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cache.shard import ShardError
+from archiveprobe.cache.spec import FILE, CacheRecord, match_request
+from archiveprobe.cache.store import Reader, Writer
+from archiveprobe.cache.verify import verify
+from archiveprobe.task.config import load_task
+from archiveprobe.task.folds import ensure_folds
+from archiveprobe.task.manifest import Entry, manifest_file, read_manifest, write_manifest
+from archiveprobe.task.rows import read_rows
 
 # task.toml
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from snapshots import write_snapshot
 
-from cache.spec import folder_name
-from cache.store import Writer
-from evaluate.keep import run_ensemble
-from probe.run import Options, run_probes
-from task.config import Task, load_task
-from task.images import Observation
-from task.manifest import Entry, write_manifest
+from archiveprobe.cache.spec import folder_name
+from archiveprobe.cache.store import Writer
+from archiveprobe.evaluate.keep import run_ensemble
+from archiveprobe.probe.run import Options, run_probes
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.images import Observation
+from archiveprobe.task.manifest import Entry, write_manifest
 
 TWO, THREE = ("intact", "destroyed"), ("intact", "damaged", "destroyed")
 PROBES = ("ridge", "logistic", "lda")

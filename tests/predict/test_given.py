@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import cli
-from predict.given import submit_given
+from archiveprobe import cli
+from archiveprobe.predict.given import submit_given
 
 
 @pytest.fixture

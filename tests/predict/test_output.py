@@ -8,8 +8,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-import cli
-from task.config import load_task
+from archiveprobe import cli
+from archiveprobe.task.config import load_task
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 # Every command with an -o, and what else it needs.

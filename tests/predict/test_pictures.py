@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import embed.fingerprint
-from embed.run import Options as EmbedOptions
-from embed.run import embed as run_embed
-from evaluate.dataset import load_dataset
-from evaluate.runs import load_run, save_run
-from predict.pictures import predict
-from predict.systems import load_system
-from probe.run import Options, run_probes
-from task.config import load_task
+import archiveprobe.embed.fingerprint
+from archiveprobe.embed.run import Options as EmbedOptions
+from archiveprobe.embed.run import embed as run_embed
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.runs import load_run, save_run
+from archiveprobe.predict.pictures import predict
+from archiveprobe.predict.systems import load_system
+from archiveprobe.probe.run import Options, run_probes
+from archiveprobe.task.config import load_task
 
 TASK = """\
 name = "real"
@@ -167,7 +167,7 @@ def test_a_second_run_embeds_nothing(real, tmp_path, monkeypatch) -> None:
     new.mkdir()
     (new / "a.png").write_bytes(picture(61))
     answers_for(real, new, tmp_path / "p.csv")
-    monkeypatch.setattr("embed.job.make_encoder", None)
+    monkeypatch.setattr("archiveprobe.embed.job.make_encoder", None)
     answers_for(real, new, tmp_path / "q.csv", "lda-hog")
     assert (tmp_path / "q.csv").is_file()
 
@@ -204,7 +204,7 @@ def test_other_libraries_are_refused_before_anything_is_embedded(
     new = tmp_path / "new"
     new.mkdir()
     (new / "a.png").write_bytes(picture(62))
-    monkeypatch.setattr(embed.fingerprint, "version", lambda _: "0.1.2")
+    monkeypatch.setattr(archiveprobe.embed.fingerprint, "version", lambda _: "0.1.2")
     fault_of(
         lambda: answers_for(real, new, tmp_path / "p.csv"), "trained on", "versions", "'0.1'", "hog"
     )
@@ -215,9 +215,10 @@ def test_other_weights_are_refused(real, fault_of, tmp_path, monkeypatch) -> Non
     new = tmp_path / "new"
     new.mkdir()
     (new / "a.png").write_bytes(picture(63))
-    real_one = embed.job.fingerprint
+    real_one = archiveprobe.embed.job.fingerprint
     monkeypatch.setattr(
-        "embed.job.fingerprint", lambda *given: {**real_one(*given), "weights": "others"}
+        "archiveprobe.embed.job.fingerprint",
+        lambda *given: {**real_one(*given), "weights": "others"},
     )
     fault_of(lambda: answers_for(real, new, tmp_path / "p.csv"), "weights was", "others", "again")
     assert not (tmp_path / "p.csv").exists()

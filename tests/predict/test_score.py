@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from evaluate.runs import load_run
-from predict.pictures import predict
-from predict.score import score
-from predict.submission import submit
+from archiveprobe.evaluate.runs import load_run
+from archiveprobe.predict.pictures import predict
+from archiveprobe.predict.score import score
+from archiveprobe.predict.submission import submit
 
 FIELDS = ["n", "macro_f1", "accuracy", "balanced_accuracy", "precision", "recall", "specificity"]
 

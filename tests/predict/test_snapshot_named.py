@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from evaluate.dataset import load_dataset
-from evaluate.runs import load_run, systems
-from predict.pictures import predict
-from predict.submission import submit
-from probe.audit import run_audit
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.runs import load_run, systems
+from archiveprobe.predict.pictures import predict
+from archiveprobe.predict.submission import submit
+from archiveprobe.probe.audit import run_audit
 
 
 def test_every_record_names_the_snapshot(archive, tmp_path: Path) -> None:

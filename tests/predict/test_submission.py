@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from snapshots import write_snapshot
 
-import predict.submission
-import predict.tables
-from evaluate.dataset import load_dataset
-from evaluate.runs import load_run, systems
-from predict.submission import submit
-from predict.systems import load_system
-from task.manifest import Entry, read_manifest, write_manifest
+import archiveprobe.predict.submission
+import archiveprobe.predict.tables
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.runs import load_run, systems
+from archiveprobe.predict.submission import submit
+from archiveprobe.predict.systems import load_system
+from archiveprobe.task.manifest import Entry, read_manifest, write_manifest
 
 ARABIC = "صور/دمار {:03}.jpg".format
 LONG = "90071992547409{:05}".format
@@ -192,16 +192,18 @@ def test_rows_out_of_order_in_the_system_are_refused(archive, fault_of, tmp_path
 def test_rows_shuffled_on_their_way_to_the_file_are_refused(
     archive, fault_of, tmp_path, monkeypatch
 ) -> None:
-    real = predict.submission._lines
+    real = archiveprobe.predict.submission._lines
 
     def shuffled(form, system, ids, answers):
         lines = real(form, system, ids, answers)
         labels = np.roll([line[1] for line in lines], 1).tolist()
         return [[line[0], label] for line, label in zip(lines, labels, strict=True)]
 
-    monkeypatch.setattr(predict.submission, "_lines", shuffled)
+    monkeypatch.setattr(archiveprobe.predict.submission, "_lines", shuffled)
     fault_of(lambda: submit(archive.task, "mean", tmp_path / "out.csv"), "out of order", "nothing")
-    monkeypatch.setattr(predict.submission, "_lines", lambda *given: real(*given)[::-1])
+    monkeypatch.setattr(
+        archiveprobe.predict.submission, "_lines", lambda *given: real(*given)[::-1]
+    )
     fault_of(lambda: submit(archive.task, "mean", tmp_path / "out.csv"), "in order", "nothing")
     assert list(tmp_path.glob("*.csv")) == []
 
@@ -271,7 +273,7 @@ def test_a_fault_leaves_the_old_file(archive, fault_of, tmp_path, monkeypatch, c
     def fail(*_):
         raise fault
 
-    monkeypatch.setattr(f"predict.tables.{call}", fail)
+    monkeypatch.setattr(f"archiveprobe.predict.tables.{call}", fail)
     if isinstance(fault, OSError):
         fault_of(lambda: submit(archive.task, "mean", file), "out.csv", "No space left", "-o")
     else:

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from snapshots import seal_anything
 
-from evaluate.dataset import load_dataset
-from evaluate.ensemble import METHODS, own_answers
-from evaluate.keep import run_ensemble
-from evaluate.recut import report_cut
-from evaluate.runs import load_run, save_run, systems
-from predict.checks import memorised
-from predict.system import AGREEMENT
-from predict.systems import load_system
-from probe.linear import LinearPath
-from probe.run import Options, run_probes
-from probe.table import PROBES
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.ensemble import METHODS, own_answers
+from archiveprobe.evaluate.keep import run_ensemble
+from archiveprobe.evaluate.recut import report_cut
+from archiveprobe.evaluate.runs import load_run, save_run, systems
+from archiveprobe.predict.checks import memorised
+from archiveprobe.predict.system import AGREEMENT
+from archiveprobe.predict.systems import load_system
+from archiveprobe.probe.linear import LinearPath
+from archiveprobe.probe.run import Options, run_probes
+from archiveprobe.probe.table import PROBES
 
 TWO, THREE = ("intact", "destroyed"), ("intact", "damaged", "destroyed")
 

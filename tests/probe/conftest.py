@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from probe.base import Probe
-from probe.table import PROBES, PROMPTS
+from archiveprobe.probe.base import Probe
+from archiveprobe.probe.table import PROBES, PROMPTS
 
 # Settings that keep a test fast; what is tested does not depend on them.
 SMALL = {

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from snapshots import write_snapshot
 
-from cache.spec import folder_name
-from cache.store import Writer
-from evaluate.dataset import Dataset, Rows
-from probe.features import load_features, parse_choice
-from task.config import Task, load_task
-from task.errors import InputError
-from task.manifest import write_manifest
-from task.snapshot import read_snapshot
+from archiveprobe.cache.spec import folder_name
+from archiveprobe.cache.store import Writer
+from archiveprobe.evaluate.dataset import Dataset, Rows
+from archiveprobe.probe.features import load_features, parse_choice
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.manifest import write_manifest
+from archiveprobe.task.snapshot import read_snapshot
 
 KEYS = [bytes([at]) * 32 for at in range(6)]
 

@@ -8,8 +8,8 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 
-from probe.linear import LogisticPath, RidgePath
-from probe.spectrum import decompose
+from archiveprobe.probe.linear import LogisticPath, RidgePath
+from archiveprobe.probe.spectrum import decompose
 
 CS = (1e-5, 1e-3, 1e-2, 0.1)
 
@@ -94,7 +94,7 @@ def test_separable_rows_end() -> None:
 
 
 def test_an_offset_is_part_of_every_logit() -> None:
-    from probe.newton import Problem, solve
+    from archiveprobe.probe.newton import Problem, solve
 
     x, y = drawn(80, 10)
     scaled = StandardScaler().fit_transform(x)

@@ -10,13 +10,13 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from probe.knn import NeighbourPath
-from probe.lda import DiscriminantPath
-from probe.mlp import Mlp
-from probe.svm import SupportVectorPath
-from probe.table import PROBES
-from probe.trees import TreePath
-from probe.zeroshot import PromptedPath, ZeroShot
+from archiveprobe.probe.knn import NeighbourPath
+from archiveprobe.probe.lda import DiscriminantPath
+from archiveprobe.probe.mlp import Mlp
+from archiveprobe.probe.svm import SupportVectorPath
+from archiveprobe.probe.table import PROBES
+from archiveprobe.probe.trees import TreePath
+from archiveprobe.probe.zeroshot import PromptedPath, ZeroShot
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -127,7 +127,7 @@ def test_the_head_is_the_papers(draw) -> None:
 
 def test_the_loss_is_focal_and_dropout_keeps_the_mean(draw) -> None:
     torch = pytest.importorskip("torch")
-    from probe.mlp import _Training
+    from archiveprobe.probe.mlp import _Training
 
     x, y = draw()
     head = Mlp(epochs=1).fit(x, y)

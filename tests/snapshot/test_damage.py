@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from shelf import Shelf, image, plain
 
-from cache.errors import CacheError
-from probe.audit import run_audit
-from task.errors import InputError
-from task.manifest import read_manifest
-from task.snapshot import read_snapshot
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.probe.audit import run_audit
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.manifest import read_manifest
+from archiveprobe.task.snapshot import read_snapshot
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_a_system_restored_from_older_days(probed: Shelf, tmp_path: Path) -> Non
 
 
 def test_a_damaged_cache_is_mended_as_its_message_says(probed: Shelf) -> None:
-    from embed.inventory import verify_all
+    from archiveprobe.embed.inventory import verify_all
 
     before = probed.export()["eye"]
     for file in sorted((probed.work / "cache").rglob("*")):

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from shelf import LABELS, Shelf, image, killed_embed, plain
 
-import task.manifest
-from cache.errors import CacheError
-from embed.inventory import export_task
-from evaluate.overview import overview
-from predict.pictures import predict
-from probe.audit import run_audit
-from probe.run import Options, run_probes
-from task.config import load_task
-from task.errors import InputError
+import archiveprobe.task.manifest
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.embed.inventory import export_task
+from archiveprobe.evaluate.overview import overview
+from archiveprobe.predict.pictures import predict
+from archiveprobe.probe.audit import run_audit
+from archiveprobe.probe.run import Options, run_probes
+from archiveprobe.task.config import load_task
+from archiveprobe.task.errors import InputError
 
 
 def test_two_task_files_in_one_folder(shelf: Shelf) -> None:
@@ -109,7 +109,7 @@ def test_some_images_gone_are_missing_rows(shelf: Shelf) -> None:
 def test_a_machine_with_another_pillow(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf.embed()
     board, export = shelf.probe(), shelf.export()
-    monkeypatch.setattr(task.manifest, "DECODER", "pillow-99.0/policy-1")
+    monkeypatch.setattr(archiveprobe.task.manifest, "DECODER", "pillow-99.0/policy-1")
     assert shelf.states() == {"ridge-eye": "ok"}
     assert shelf.probe() == board
     assert shelf.export()["status"] == export["status"]
@@ -125,7 +125,7 @@ def test_a_killed_run_on_a_machine_with_another_pillow(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf.embed()
-    monkeypatch.setattr(task.manifest, "DECODER", "pillow-99.0/policy-1")
+    monkeypatch.setattr(archiveprobe.task.manifest, "DECODER", "pillow-99.0/policy-1")
     assert killed_embed(shelf, 4)
     with pytest.raises(InputError, match="of 15 rows wait for embed"):
         shelf.probe()

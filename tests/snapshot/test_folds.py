@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from shelf import LABELS, Shelf, image, near
 
-from probe.audit import run_audit
-from task.duplicates import NEAR_BITS
-from task.images import decode
+from archiveprobe.probe.audit import run_audit
+from archiveprobe.task.duplicates import NEAR_BITS
+from archiveprobe.task.images import decode
 
 ORIGINALS = 40
 

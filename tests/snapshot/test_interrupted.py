@@ -5,12 +5,12 @@ from collections.abc import Callable
 import pytest
 from shelf import Shelf, image, killed_embed, plain
 
-from cache.errors import CacheError
-from cli import main
-from evaluate.keep import run_ensemble
-from evaluate.recut import report_cut
-from probe.audit import run_audit
-from task.errors import InputError
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.cli import main
+from archiveprobe.evaluate.keep import run_ensemble
+from archiveprobe.evaluate.recut import report_cut
+from archiveprobe.probe.audit import run_audit
+from archiveprobe.task.errors import InputError
 
 ENDED = "run `archiveprobe embed"
 

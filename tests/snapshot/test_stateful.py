@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from shelf import LABELS, Shelf, drifted, image, killed_embed, near, weighed_bench
 
-from cache.errors import CacheError
-from embed.inventory import verify_all
-from evaluate.keep import run_ensemble
-from evaluate.recut import report_cut
-from probe.audit import run_audit
-from task.duplicates import near_duplicate_groups
-from task.errors import InputError
-from task.manifest import read_manifest
-from task.snapshot import read_snapshot
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.embed.inventory import verify_all
+from archiveprobe.evaluate.keep import run_ensemble
+from archiveprobe.evaluate.recut import report_cut
+from archiveprobe.probe.audit import run_audit
+from archiveprobe.task.duplicates import near_duplicate_groups
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.manifest import read_manifest
+from archiveprobe.task.snapshot import read_snapshot
 
 TRIALS = int(os.environ.get("ARCHIVEPROBE_TRIALS", "0"))
 FEWEST = 8
@@ -142,7 +142,7 @@ class Trial(RuleBasedStateMachine):
 
     def used_weights(self) -> str:
         """The weights behind the cache in use, by the digest in its fingerprint."""
-        from evaluate.caches import open_in_use
+        from archiveprobe.evaluate.caches import open_in_use
 
         reader = open_in_use(self.shelf.task, read_snapshot(self.shelf.task), "eye", partial=True)
         names = [self.weights, *self.used.values(), "first", "second", "third"]

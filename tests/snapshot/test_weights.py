@@ -8,10 +8,10 @@ import pytest
 from shelf import Shelf, plain
 from snapshots import current_cache
 
-from evaluate.dataset import load_dataset
-from probe.audit_rows import cached_backbones
-from probe.features import Choice, find_reader, load_features
-from task.errors import InputError
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.probe.audit_rows import cached_backbones
+from archiveprobe.probe.features import Choice, find_reader, load_features
+from archiveprobe.task.errors import InputError
 
 
 def digest(weights: str) -> str:
@@ -32,7 +32,7 @@ def used_by(shelf: Shelf) -> dict[str, Any]:
 
 
 def _records(shelf: Shelf) -> list[Any]:
-    from cache.spec import find_caches
+    from archiveprobe.cache.spec import find_caches
 
     return find_caches(shelf.work / "cache", "eye")
 

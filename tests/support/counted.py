@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import embed.job
-import embed.lane
-import embed.prepare
-from embed import libraries
-from embed.backbones import Backbone
-from embed.preprocess import Geometry, Preprocess, from_override
-from embed.run import Options, Summary
-from embed.run import embed as run_embed
-from task.config import Task, load_task
+import archiveprobe.embed.job
+import archiveprobe.embed.lane
+import archiveprobe.embed.prepare
+from archiveprobe.embed import libraries
+from archiveprobe.embed.backbones import Backbone
+from archiveprobe.embed.preprocess import Geometry, Preprocess, from_override
+from archiveprobe.embed.run import Options, Summary
+from archiveprobe.embed.run import embed as run_embed
+from archiveprobe.task.config import Task, load_task
 
 libraries.torch().set_num_threads(1)
 
@@ -198,16 +198,16 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench()
-    real = embed.prepare.decode
+    real = archiveprobe.embed.prepare.decode
 
     def counted(content: bytes) -> Any:
         bench.decoded += 1
         return real(content)
 
-    monkeypatch.setattr(embed.prepare, "decode", counted)
-    monkeypatch.setattr(embed.job, "make_encoder", bench.encoder)
+    monkeypatch.setattr(archiveprobe.embed.prepare, "decode", counted)
+    monkeypatch.setattr(archiveprobe.embed.job, "make_encoder", bench.encoder)
     # One batch after the other, so that the order of calls is known; a test may ask for more cores.
-    monkeypatch.setattr(embed.lane, "usable_cores", lambda: 1)
+    monkeypatch.setattr(archiveprobe.embed.lane, "usable_cores", lambda: 1)
     return bench
 
 

@@ -18,16 +18,16 @@ import pytest
 from counted import Bench, CountingEncoder
 from PIL import Image
 
-import embed.job
-import embed.prepare
-from cache.store import Writer
-from embed.inventory import export_task
-from evaluate.overview import overview
-from predict.pictures import predict
-from predict.submission import submit
-from probe.run import Options, run_probes
-from task.config import Task, load_task
-from task.manifest import read_manifest
+import archiveprobe.embed.job
+import archiveprobe.embed.prepare
+from archiveprobe.cache.store import Writer
+from archiveprobe.embed.inventory import export_task
+from archiveprobe.evaluate.overview import overview
+from archiveprobe.predict.pictures import predict
+from archiveprobe.predict.submission import submit
+from archiveprobe.probe.run import Options, run_probes
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.manifest import read_manifest
 
 LABELS = ("intact", "destroyed")
 TASK = """name = "shelf"
@@ -100,15 +100,15 @@ class WeighedBench(Bench):
 def weighed_bench() -> Iterator[WeighedBench]:
     """Encoders in place of networks, and images that are counted, as long as this lasts."""
     bench = WeighedBench()
-    real = embed.prepare.decode
+    real = archiveprobe.embed.prepare.decode
 
     def counted(content: bytes) -> Any:
         bench.decoded += 1
         return real(content)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed.prepare, "decode", counted)
-        patch.setattr(embed.job, "make_encoder", bench.encoder)
+        patch.setattr(archiveprobe.embed.prepare, "decode", counted)
+        patch.setattr(archiveprobe.embed.job, "make_encoder", bench.encoder)
         yield bench
 
 
@@ -314,9 +314,9 @@ def _countdown(at: int) -> Kill:
 
 
 def _at_decodes(patch: pytest.MonkeyPatch, kill: Kill) -> None:
-    real = embed.prepare.decode
+    real = archiveprobe.embed.prepare.decode
     _commit_every_row(patch, lambda: None)
-    patch.setattr(embed.prepare, "decode", lambda content: (kill(), real(content))[1])
+    patch.setattr(archiveprobe.embed.prepare, "decode", lambda content: (kill(), real(content))[1])
 
 
 def _at_commits(patch: pytest.MonkeyPatch, kill: Kill) -> None:

@@ -4,12 +4,12 @@ from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 
-from cache.spec import CacheRecord
-from embed.backbones import Backbone
-from evaluate.caches import asked_of
-from task.config import Task
-from task.manifest import read_manifest_with_digest
-from task.snapshot import CacheInUse, Snapshot, read_snapshot, update_snapshot
+from archiveprobe.cache.spec import CacheRecord
+from archiveprobe.embed.backbones import Backbone
+from archiveprobe.evaluate.caches import asked_of
+from archiveprobe.task.config import Task
+from archiveprobe.task.manifest import read_manifest_with_digest
+from archiveprobe.task.snapshot import CacheInUse, Snapshot, read_snapshot, update_snapshot
 
 
 def write_snapshot(task: Task, *, decoded: bool = True, unfinished: Collection[str] = ()) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from task.config import Task, load_task
-from task.rows import Row
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.rows import Row
 
 LABELS = 'name = "t"\nlabels = ["intact", "destroyed"]\npositive = "destroyed"\n'
 LONG_AGO = 1_600_000_000

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from task.config import load_task, nearest
+from archiveprobe.task.config import load_task, nearest
 
 FULL = (Path(__file__).parent / "full_task.toml").read_text("utf-8")
 LEAST = 'name = "t"\nlabels = ["no", "yes"]\n'
@@ -124,9 +124,9 @@ def test_file_is_no_key(load, fault_of, content):
         (LEAST + "[folds]\nseed = 4294967296", "folds.seed"),
         (LEAST + "[folds]\nseed = 2020-01-01", "folds.seed"),
         (LEAST + "[folds]\ncount = nan", "folds.count"),
-        (LEAST + "[embed]\nbackbones = 'hog'", "embed.backbones"),
-        (LEAST + "[embed]\nbackbones = []", "embed.backbones"),
-        (LEAST + "[embed]\nbackbones = [1]", "embed.backbones.0"),
+        (LEAST + "[embed]\nbackbones = 'hog'", "archiveprobe.embed.backbones"),
+        (LEAST + "[embed]\nbackbones = []", "archiveprobe.embed.backbones"),
+        (LEAST + "[embed]\nbackbones = [1]", "archiveprobe.embed.backbones.0"),
         (LEAST + "[prompts]\nyes = 'a photo'", "prompts.yes"),
         (LEAST + "[prompts]\nyes = []", "prompts.yes"),
         (LEAST + "[backbone]\nown = 3", "backbone.own"),

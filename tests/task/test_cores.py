@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from task import cores
-from task.cores import quotas, usable_cores
+from archiveprobe.task import cores
+from archiveprobe.task.cores import quotas, usable_cores
 
 
 class Machine:

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from task.cut import balanced_cut
+from archiveprobe.task.cut import balanced_cut
 
 
 @st.composite

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from task.config import load_task
-from task.demo import DemoError, write_demo
-from task.demo.dress import DRESSES, REPOSTS
-from task.demo.encode import FORMS
-from task.demo.plan import NEGATIVE, POSITIVE, Row, make_plan
-from task.images import Observation, Photograph, decode
-from task.rows import read_rows
+from archiveprobe.task.config import load_task
+from archiveprobe.task.demo import DemoError, write_demo
+from archiveprobe.task.demo.dress import DRESSES, REPOSTS
+from archiveprobe.task.demo.encode import FORMS
+from archiveprobe.task.demo.plan import NEGATIVE, POSITIVE, Row, make_plan
+from archiveprobe.task.images import Observation, Photograph, decode
+from archiveprobe.task.rows import read_rows
 
 SMALL = 60
 
@@ -204,7 +204,7 @@ def test_a_killed_run_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.Monke
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("task.demo.archive._write_tables", killed)
+    monkeypatch.setattr("archiveprobe.task.demo.archive._write_tables", killed)
     with pytest.raises(KeyboardInterrupt):
         write_demo(tmp_path / "demo", count=SMALL)
     assert not list(tmp_path.iterdir())

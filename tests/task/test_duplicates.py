@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from task import duplicates
-from task.duplicates import NEAR_BITS, contradictions, near_duplicate_groups
-from task.images import Observation, decode, digest
-from task.manifest import Entry
-from task.rows import Row
+from archiveprobe.task import duplicates
+from archiveprobe.task.duplicates import NEAR_BITS, contradictions, near_duplicate_groups
+from archiveprobe.task.images import Observation, decode, digest
+from archiveprobe.task.manifest import Entry
+from archiveprobe.task.rows import Row
 
 
 def groups_of(*contents):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from task.files import write_whole
+from archiveprobe.task.files import write_whole
 
 
 def test_writes_and_replaces(tmp_path):

@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from task.folds import ensure_folds, folds_file
-from task.images import Observation, digest
-from task.manifest import Entry
-from task.rows import Row
+from archiveprobe.task.folds import ensure_folds, folds_file
+from archiveprobe.task.images import Observation, digest
+from archiveprobe.task.manifest import Entry
+from archiveprobe.task.rows import Row
 
 
 def spread(labels, folds_of_rows, folds):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from task.config import load_task
-from task.guess import guess
-from task.rows import read_rows
-from task.starter import start
+from archiveprobe.task.config import load_task
+from archiveprobe.task.guess import guess
+from archiveprobe.task.rows import read_rows
+from archiveprobe.task.starter import start
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from task.images import FLAGS, REJECTIONS, Observation, decode, digest
+from archiveprobe.task.images import FLAGS, REJECTIONS, Observation, decode, digest
 
 INVERSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

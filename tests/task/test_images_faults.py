@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from task import images
-from task.images import REJECTIONS, Observation, decode
+from archiveprobe.task import images
+from archiveprobe.task.images import REJECTIONS, Observation, decode
 
 
 def seen(content):

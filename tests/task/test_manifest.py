@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from task import manifest
-from task.images import PASSING, REJECTIONS, Observation, digest, rejected
-from task.manifest import (
+from archiveprobe.task import manifest
+from archiveprobe.task.images import PASSING, REJECTIONS, Observation, digest, rejected
+from archiveprobe.task.manifest import (
     Entry,
     read_manifest,
     read_manifest_with_digest,
@@ -14,8 +14,8 @@ from task.manifest import (
     with_observations,
     write_manifest,
 )
-from task.reading import digest_of
-from task.rows import Row, locate
+from archiveprobe.task.reading import digest_of
+from archiveprobe.task.rows import Row, locate
 
 SEEN = Observation("ok", bytes=3, width=40, height=50, format="PNG", phash="00ff00ff00ff00ff")
 OLD = 1_600_000_000  # settled long ago

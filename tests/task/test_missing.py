@@ -1,9 +1,9 @@
 import pytest
 
-from task.likely import likely_file
-from task.manifest import scan
-from task.missing import report_missing
-from task.rows import read_rows
+from archiveprobe.task.likely import likely_file
+from archiveprobe.task.manifest import scan
+from archiveprobe.task.missing import report_missing
+from archiveprobe.task.rows import read_rows
 
 TABLE = '[images]\ntable = "labels.csv"\n'
 

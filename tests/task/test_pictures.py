@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from task.pictures import find_pictures, named_like_a_picture, readable
-from task.sniff import HEAD, may_be_picture
+from archiveprobe.task.pictures import find_pictures, named_like_a_picture, readable
+from archiveprobe.task.sniff import HEAD, may_be_picture
 
 FORMS = ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from task import manifest, reading
-from task.config import load_task
-from task.folds import ensure_folds, folds_file
-from task.manifest import manifest_file, read_manifest, scan
-from task.reading import TooManyBytesError, digest_of, read_ordinary
-from task.rows import Row, read_rows
+from archiveprobe.task import manifest, reading
+from archiveprobe.task.config import load_task
+from archiveprobe.task.folds import ensure_folds, folds_file
+from archiveprobe.task.manifest import manifest_file, read_manifest, scan
+from archiveprobe.task.reading import TooManyBytesError, digest_of, read_ordinary
+from archiveprobe.task.rows import Row, read_rows
 
 READERS: list[Callable[[Path, int], object]] = [read_ordinary, digest_of]
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from task.images import FLAGS, PASSING, PIXEL_LIMIT, REJECTIONS, TINY
+from archiveprobe.task.images import FLAGS, PASSING, PIXEL_LIMIT, REJECTIONS, TINY
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 SECTION = README.split("## What became of a picture")[1].split("\n## ")[0]

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from task.folds import ensure_folds, folds_file, regroup
-from task.images import Observation, digest
-from task.manifest import Entry
-from task.rows import Row
+from archiveprobe.task.folds import ensure_folds, folds_file, regroup
+from archiveprobe.task.images import Observation, digest
+from archiveprobe.task.manifest import Entry
+from archiveprobe.task.rows import Row
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import pytest
 
-from task.rows import read_rows
+from archiveprobe.task.rows import read_rows
 
 TABLE = '[images]\ntable = "labels.csv"\n'
 SPLIT = TABLE + 'split = "split"\n'

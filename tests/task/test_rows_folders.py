@@ -5,8 +5,8 @@ import unicodedata
 
 import pytest
 
-from task.manifest import scan
-from task.rows import locate, read_rows
+from archiveprobe.task.manifest import scan
+from archiveprobe.task.rows import locate, read_rows
 
 TABLE = '[images]\ntable = "labels.csv"\n'
 FOLDERS = '[images]\nroot = "."\n'

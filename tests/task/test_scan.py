@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from task import manifest
-from task.images import digest
-from task.manifest import scan
-from task.rows import Row
+from archiveprobe.task import manifest
+from archiveprobe.task.images import digest
+from archiveprobe.task.manifest import scan
+from archiveprobe.task.rows import Row
 
 
 @pytest.fixture

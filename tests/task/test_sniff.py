@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from task.images import PIXEL_LIMIT, REJECTIONS
-from task.sniff import looks_cut, reason_for_unknown
+from archiveprobe.task.images import PIXEL_LIMIT, REJECTIONS
+from archiveprobe.task.sniff import looks_cut, reason_for_unknown
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 

@@ -5,9 +5,9 @@ import tomllib
 
 import pytest
 
-from task.config import load_task
-from task.rows import read_rows
-from task.starter import guess, start
+from archiveprobe.task.config import load_task
+from archiveprobe.task.rows import read_rows
+from archiveprobe.task.starter import guess, start
 
 
 @pytest.fixture

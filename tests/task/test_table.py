@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from task.errors import InputError
-from task.table import read_table
+from archiveprobe.task.errors import InputError
+from archiveprobe.task.table import read_table
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from snapshots import write_snapshot
 
-from cache.spec import folder_name
-from cache.store import Writer
-from task.config import Task, load_task
-from task.images import Observation
-from task.manifest import Entry, write_manifest
+from archiveprobe.cache.spec import folder_name
+from archiveprobe.cache.store import Writer
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.images import Observation
+from archiveprobe.task.manifest import Entry, write_manifest
 
 WIDTH, VIEWS = 24, 2
 

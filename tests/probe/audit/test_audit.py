@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from cache.errors import CacheError
-from evaluate.dataset import load_dataset
-from evaluate.keep import run_ensemble
-from evaluate.overview import overview
-from probe.audit import across_folds, run_audit
-from probe.run import Options, run_probes
-from task.folds import folds_file
+from archiveprobe.cache.errors import CacheError
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.keep import run_ensemble
+from archiveprobe.evaluate.overview import overview
+from archiveprobe.probe.audit import across_folds, run_audit
+from archiveprobe.probe.run import Options, run_probes
+from archiveprobe.task.folds import folds_file
 
 KEYS = ["duplicates", "suspect_labels", "shortcuts", "shift", "warnings"]
 

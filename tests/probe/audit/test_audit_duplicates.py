@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.dataset import load_dataset
-from probe import audit_duplicates
-from probe.audit_duplicates import (
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.probe import audit_duplicates
+from archiveprobe.probe.audit_duplicates import (
     BYTES,
     EMBEDDINGS,
     HASH,
@@ -17,7 +17,7 @@ from probe.audit_duplicates import (
     find_duplicates,
     near_pairs,
 )
-from probe.audit_rows import cached_backbones, gather, unit_embeddings
+from archiveprobe.probe.audit_rows import cached_backbones, gather, unit_embeddings
 
 
 def groups_of(task):

@@ -5,11 +5,17 @@ import csv
 import numpy as np
 import pytest
 
-from evaluate.dataset import load_dataset
-from evaluate.runs import runs_folder
-from probe.audit_labels import QUICK, as_corrections, best_system, find_suspects, suspects
-from probe.run import Options, run_probes
-from task.config import load_task
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.runs import runs_folder
+from archiveprobe.probe.audit_labels import (
+    QUICK,
+    as_corrections,
+    best_system,
+    find_suspects,
+    suspects,
+)
+from archiveprobe.probe.run import Options, run_probes
+from archiveprobe.task.config import load_task
 
 SWAPPED = ("p004.jpg", "p011.jpg", "p030.jpg")
 

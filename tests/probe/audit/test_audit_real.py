@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from embed.run import Options, embed
-from probe.audit import run_audit
-from probe.audit_duplicates import EMBEDDINGS
-from task.config import Task, load_task
+from archiveprobe.embed.run import Options, embed
+from archiveprobe.probe.audit import run_audit
+from archiveprobe.probe.audit_duplicates import EMBEDDINGS
+from archiveprobe.task.config import Task, load_task
 
 pytestmark = pytest.mark.real
 LABELLED = 200

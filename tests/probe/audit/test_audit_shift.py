@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from evaluate.dataset import load_dataset
-from probe import audit_shift
-from probe.audit_shift import CAUTION, Shift, shift, shift_file
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.probe import audit_shift
+from archiveprobe.probe.audit_shift import CAUTION, Shift, shift, shift_file
 
 
 @pytest.fixture

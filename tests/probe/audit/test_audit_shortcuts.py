@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from evaluate.dataset import load_dataset
-from probe import audit_shortcuts
-from probe.audit_properties import SUBJECTS, encoded, held_out_logits
-from probe.audit_rows import gather
-from probe.audit_shortcuts import ALL, find_shortcuts
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.probe import audit_shortcuts
+from archiveprobe.probe.audit_properties import SUBJECTS, encoded, held_out_logits
+from archiveprobe.probe.audit_rows import gather
+from archiveprobe.probe.audit_shortcuts import ALL, find_shortcuts
 
 
 def shortcuts_of(task):
