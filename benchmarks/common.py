@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from archiveprobe.base.cores import usable_cores
 from archiveprobe.commands.terminal import print_result
-from archiveprobe.task.cores import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "from archiveprobe.cli import main; main()"

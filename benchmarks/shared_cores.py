@@ -31,7 +31,7 @@ from drawn import draw_photographs
 from drawn import write_task as write_drawn_task
 from real_photographs import PHOTOGRAPHS, write_task
 
-from archiveprobe.task.cores import usable_cores
+from archiveprobe.base.cores import usable_cores
 
 # Over its share.
 LIMIT = 1.3

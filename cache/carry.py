@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from archiveprobe.cache import disk, log, spec
-from archiveprobe.cache.lock import Lock
+from archiveprobe.base import files
+from archiveprobe.base.lock import Lock
+from archiveprobe.cache import log, spec
 from archiveprobe.cache.resume import SHARDS
 from archiveprobe.cache.store import Writer
 
@@ -16,17 +17,17 @@ def carry_over(
     """Copy the rows of the cache in `folder` into the cache of `fingerprint`, and give its folder.
 
     The old cache stays as it is. Killed halfway, the new one holds whole shards and embed goes on
-    from there. Raises CacheError: another writer, a damaged cache, a full disk.
+    from there. Raises InputError: another writer, a damaged cache, a full disk.
     """
     target = folder.parent / spec.folder_name(backbone, fingerprint)
-    with Lock(folder), disk.explained(f"carry {folder} over to {target}"):
+    with Lock(folder), files.explained(f"carry {folder} over to {target}"):
         record = spec.CacheRecord.read(folder)
-        disk.make_folder(target / SHARDS)
+        files.make_folder(target / SHARDS)
         if not (target / spec.FILE).exists():
             spec.CacheRecord(target, fingerprint, request, record.row_shape).write()
         for commit in log.read_log(folder / log.COMMITS).entries:
             content = (folder / SHARDS / commit.file).read_bytes()
-            disk.write_durable(target / SHARDS / commit.file, content)
+            files.write_whole(target / SHARDS / commit.file, content)
     # Opening a cache adopts whole shards that its log does not name, after reading them fully.
     with Writer.open(target, fingerprint, request):
         return target

@@ -8,8 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from archiveprobe.cache import disk, shard, spec
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
+from archiveprobe.cache import shard, spec
 from archiveprobe.cache.reader import Reader
 
 _BLOCK_BYTES = 128 * 2**20
@@ -29,11 +30,11 @@ def export(
     Every column and `keys` have one entry per row of the table (n); an embedding dataset is
     (n, views, *shape) float16, NaN where the key is None or unknown. Characters that HDF5 or
     UTF-8 cannot hold are written as escapes. Atomic, streamed in blocks of `block_bytes`. Raises
-    CacheError: the file is there, lengths differ, two names give one slug, a cache is damaged or
+    InputError: the file is there, lengths differ, two names give one slug, a cache is damaged or
     empty, the disk is full.
     """
     _check(path, columns, keys, readers, overwrite)
-    with disk.explained(f"write {path}"), disk.Staged(path) as staged:
+    with files.explained(f"write {path}"), files.Staged(path) as staged:
         try:
             with h5py.File(staged, "w", libver=shard.LIBVER) as file:
                 for name, values in columns.items():
@@ -44,7 +45,7 @@ def export(
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             # HDF5 stumbles over a disk that is full before it can say that it was.
             staged.raise_failure()
-            raise CacheError(f"cannot write {path}: {error}") from error
+            raise InputError(f"cannot write {path}: {error}") from error
         staged.finish()
 
 
@@ -56,22 +57,22 @@ def _check(
     overwrite: bool,
 ) -> None:
     if path.exists() and not overwrite:
-        raise CacheError(f"{path} exists already; name another file, or add --overwrite")
+        raise InputError(f"{path} exists already; name another file, or add --overwrite")
     for name, values in columns.items():
         if len(values) != len(keys):
-            raise CacheError(
+            raise InputError(
                 f"column {name!r} has {len(values)} values for {len(keys)} rows of the table"
             )
     slugs: dict[str, str] = {}
     for name, reader in readers.items():
         other = slugs.setdefault(spec.slug(name), name)
         if other != name:
-            raise CacheError(
+            raise InputError(
                 f"{name!r} and {other!r} would share the name {spec.slug(name)!r} in {path}; "
                 "export them into two files"
             )
         if reader.row_shape is None:
-            raise CacheError(f"the cache {reader.folder} has no rows yet; run embed")
+            raise InputError(f"the cache {reader.folder} has no rows yet; run embed")
 
 
 def _write_column(file: h5py.File, name: str, values: Sequence[str]) -> None:

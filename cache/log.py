@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from archiveprobe.cache import disk
+from archiveprobe.base import files
 
 COMMITS = "commits.jsonl"
 FAILURES = "failures.jsonl"
@@ -69,8 +69,8 @@ def format_commit(commit: Commit) -> bytes:
 
 
 def read_log(path: Path) -> Log:
-    """Read a commit log; a missing one is empty. Raises CacheError only when it cannot be read."""
-    with disk.explained(f"read {path}"):
+    """Read a commit log; a missing one is empty. Raises InputError only when it cannot be read."""
+    with files.explained(f"read {path}"):
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -141,9 +141,9 @@ def _failure_crc(said: list[Any]) -> str:
 def read_failures(path: Path) -> dict[bytes, Failure]:
     """The failures on file; a malformed line is skipped, the last one of an image wins.
 
-    Raises CacheError only when the file cannot be read.
+    Raises InputError only when the file cannot be read.
     """
-    with disk.explained(f"read {path}"):
+    with files.explained(f"read {path}"):
         try:
             lines = path.read_bytes().split(b"\n")
         except FileNotFoundError:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from archiveprobe.cache import disk, lock, log, spec
+from archiveprobe.base import files, lock
+from archiveprobe.cache import log, spec
 from archiveprobe.cache.resume import SET_ASIDE, SHARDS
 
 _CACHE_NAME = re.compile(r".+-[0-9a-f]{16}", re.DOTALL)
@@ -26,11 +27,11 @@ def prunable(root: Path, keep: Iterable[str]) -> list[Prunable]:
     """What may be removed below `root`, where `keep` names the cache folders in use.
 
     Caches that somebody writes to, links, and folders that are not caches are never listed.
-    Changes nothing. Raises CacheError when `root` cannot be read.
+    Changes nothing. Raises InputError when `root` cannot be read.
     """
     kept = set(keep)
     found: list[Prunable] = []
-    with disk.explained(f"read {root}"):
+    with files.explained(f"read {root}"):
         for folder in sorted(root.iterdir()) if root.is_dir() else []:
             if not _is_cache(folder) or lock.is_locked(folder):
                 continue
@@ -46,18 +47,18 @@ def prune(items: Iterable[Prunable]) -> int:
     """Remove `items`, each under its cache's lock, and return the bytes freed.
 
     Files that the cache has not written stay, and so does their folder. An item that is gone is
-    passed over. Raises CacheError, also when somebody has begun to write to a cache.
+    passed over. Raises InputError, also when somebody has begun to write to a cache.
     """
     freed = 0
     for item in items:
         if not _is_cache(item.cache):
             continue
-        with lock.Lock(item.cache), disk.explained(f"remove {item.path}"):
+        with lock.Lock(item.cache), files.explained(f"remove {item.path}"):
             whole = item.path == item.cache
             own = list(_own_files(item.cache))
             for path in own if whole else [path for path in own if path == item.path]:
                 freed += path.lstat().st_size
-                disk.remove(path)
+                files.remove(path)
             if whole:
                 _remove_folders(item.cache)
     return freed
@@ -74,7 +75,7 @@ def _leftovers(folder: Path) -> Iterator[Prunable]:
     for path in _own_files(folder):
         if path.parent.name == SET_ASIDE:
             reason = "a damaged shard that was set aside"
-        elif path.name.startswith(disk.TEMPORARY):
+        elif path.name.startswith(files.TEMPORARY):
             reason = "left behind by a run that was killed"
         else:
             continue
@@ -87,7 +88,7 @@ def _own_files(folder: Path) -> Iterator[Path]:
         place = folder / name
         if place.is_dir() and not place.is_symlink():
             yield from (path for path in sorted(place.iterdir()) if _is_own(path))
-    yield from sorted(path for path in folder.glob(f"{disk.TEMPORARY}*") if path.is_file())
+    yield from sorted(path for path in folder.glob(f"{files.TEMPORARY}*") if path.is_file())
     for name in (log.FAILURES, log.COMMITS, spec.FILE):
         if (folder / name).is_file():
             yield folder / name
@@ -97,15 +98,15 @@ def _is_own(path: Path) -> bool:
     if path.is_dir():
         return False
     base = path.name[: path.name.find(".h5") + 3]
-    return path.name.startswith(disk.TEMPORARY) or log.shard_sequence(base) is not None
+    return path.name.startswith(files.TEMPORARY) or log.shard_sequence(base) is not None
 
 
 def _remove_folders(folder: Path) -> None:
     for name in (SHARDS, SET_ASIDE):
         if (folder / name).is_dir() and not (folder / name).is_symlink():
-            disk.remove_folder(folder / name)
+            files.remove_folder(folder / name)
     if any(path.name != lock.NAME for path in folder.iterdir()):
         return
-    disk.remove(folder / lock.NAME)
-    if disk.remove_folder(folder):
-        disk.fsync_folder(folder.parent)
+    files.remove(folder / lock.NAME)
+    if files.remove_folder(folder):
+        files.fsync_folder(folder.parent)

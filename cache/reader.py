@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache import log, shard
-from archiveprobe.cache.errors import CacheError
 from archiveprobe.cache.log import Commit, Failure
 from archiveprobe.cache.resume import SET_ASIDE, SHARDS
 from archiveprobe.cache.shard import EMBED_AGAIN, Embeddings, ShardError
@@ -19,7 +19,7 @@ from archiveprobe.cache.spec import CacheRecord
 class Reader:
     """The rows of a cache as its log stood on opening; fine on a read-only folder.
 
-    Raises CacheError, naming the file, when the record or the log is damaged or a shard is
+    Raises InputError, naming the file, when the record or the log is damaged or a shard is
     missing or of the wrong size.
     """
 
@@ -28,14 +28,14 @@ class Reader:
         self.record = CacheRecord.read(folder)
         entries = log.read_log(folder / log.COMMITS)
         if entries.bad_lines:
-            raise CacheError(
+            raise InputError(
                 f"{folder / log.COMMITS}: line {entries.bad_lines[0]} is damaged; "
                 "run `archiveprobe embed TASK`, which mends it"
             )
         self.commits = entries.entries
         lost = [commit for commit in self.commits if not self._is_there(commit)]
         if lost:
-            raise CacheError(_lost(folder, lost))
+            raise InputError(_lost(folder, lost))
         self._proved: set[str] = set()
 
     @property
@@ -60,7 +60,7 @@ class Reader:
 
     @property
     def keys(self) -> KeysView[bytes]:
-        """The keys of all rows, set-like. Raises CacheError for a damaged shard."""
+        """The keys of all rows, set-like. Raises InputError for a damaged shard."""
         return self._index.keys()
 
     @cached_property
@@ -74,11 +74,11 @@ class Reader:
 
         Returns present (n,) and embeddings (n, views, *shape) float16, NaN where not present.
         Every chunk of a shard is read once, and before the first one the whole shard is compared
-        with the log's SHA-256, once for this object. Raises CacheError naming a shard
+        with the log's SHA-256, once for this object. Raises InputError naming a shard
         that is damaged, and for a cache without any row, whose row shape nobody knows.
         """
         if self.row_shape is None:
-            raise CacheError(f"the cache {self.folder} has no rows yet; run embed")
+            raise InputError(f"the cache {self.folder} has no rows yet; run embed")
         found = (-1 if key is None else self._index.get(key, -1) for key in keys)
         where = np.fromiter(found, np.intp, len(keys))
         present = where >= 0
@@ -126,7 +126,7 @@ class Reader:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise CacheError(f"cannot read {path}: {error.strerror}; check the disk") from error
+            raise InputError(f"cannot read {path}: {error.strerror}; check the disk") from error
         if size != commit.bytes:
             raise ShardError(str(path), f"{size} bytes instead of {commit.bytes}", EMBED_AGAIN)
         return True

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from archiveprobe.cache import disk, log, shard, spec
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
+from archiveprobe.cache import log, shard, spec
 from archiveprobe.cache.log import Commit
 from archiveprobe.cache.shard import ShardError
 
@@ -43,13 +44,13 @@ class State:
 def resume(folder: Path, row_shape: tuple[int, ...] | None) -> State:
     """Repair `folder` and say what is done. `row_shape` is (views, *shape), None before any row.
 
-    Raises CacheError when the folder cannot be read or written.
+    Raises InputError when the folder cannot be read or written.
     """
     state = State()
-    with disk.explained(f"resume the cache {folder}"):
-        disk.make_folder(folder / SHARDS)
+    with files.explained(f"resume the cache {folder}"):
+        files.make_folder(folder / SHARDS)
         for place in (folder, folder / SHARDS):
-            disk.drop_temporaries(place)
+            files.drop_temporaries(place)
         _catch_up(folder)
         written = log.read_log(folder / log.COMMITS)
         for commit in written.entries:
@@ -65,20 +66,20 @@ def resume(folder: Path, row_shape: tuple[int, ...] | None) -> State:
 def _catch_up(folder: Path) -> None:
     """Make durable what a killed writer had not come to: it is counted as done from here on."""
     for name in (log.COMMITS, log.FAILURES):
-        disk.fsync_file(folder / name)
+        files.fsync_file(folder / name)
     for place in (folder, folder / SHARDS):
-        disk.fsync_folder(place)
+        files.fsync_folder(place)
 
 
 def set_aside(folder: Path, name: str) -> None:
     """Move a shard out of use, keeping its bytes. Raises OSError; needs the lock."""
     target = folder / SET_ASIDE / name
-    disk.make_folder(target.parent)
+    files.make_folder(target.parent)
     number = 1
     while target.exists():
         target = target.with_name(f"{name}.{number}")
         number += 1
-    disk.move_durable(folder / SHARDS / name, target)
+    files.move_durable(folder / SHARDS / name, target)
 
 
 def _keep(folder: Path, commit: Commit, row_shape: tuple[int, ...] | None, state: State) -> None:
@@ -136,12 +137,12 @@ def _verified(path: Path, row_shape: tuple[int, ...]) -> tuple[Commit, list[byte
 def _settle_log(folder: Path, written: log.Log, kept: int, state: State) -> None:
     path = folder / log.COMMITS
     if written.damaged or kept != len(written.entries):
-        disk.write_durable(path, b"".join(map(log.format_commit, state.commits)))
+        files.write_whole(path, b"".join(map(log.format_commit, state.commits)))
         if written.damaged:
             state.notes.append(f"{log.COMMITS} had damaged lines, which were removed")
         return
     for commit in state.commits[kept:]:
-        disk.append_durable(path, log.format_commit(commit))
+        files.append_durable(path, log.format_commit(commit))
 
 
 def _next_sequence(folder: Path) -> int:
@@ -160,7 +161,7 @@ def agree(
 ) -> tuple[spec.CacheRecord, list[str]]:
     """The record of `folder`, written or brought up to date, and what was repaired for that.
 
-    Needs the lock. Raises CacheError when the folder belongs to another fingerprint or row shape,
+    Needs the lock. Raises InputError when the folder belongs to another fingerprint or row shape,
     or nothing tells which one it belongs to.
     """
     shape = None if row_shape is None else storable_shape(folder, row_shape)
@@ -174,7 +175,7 @@ def agree(
         changed.append(("row shape", list(old.row_shape), list(shape or ())))
     if changed:
         path, before, after = changed[0]
-        raise CacheError(
+        raise InputError(
             f"the cache {folder} was computed with another {path} ({before!s:.80}, now "
             f"{after!s:.80}): embed into the folder of its own fingerprint"
         )
@@ -191,7 +192,7 @@ def _stored_record(wanted: spec.CacheRecord) -> tuple[spec.CacheRecord | None, l
     """
     folder = wanted.folder
     path = folder / spec.FILE
-    with disk.explained(f"read {path}"):
+    with files.explained(f"read {path}"):
         there, shards = path.exists(), _orphans(folder, set())
     if not there and not shards:
         return None, []
@@ -202,7 +203,7 @@ def _stored_record(wanted: spec.CacheRecord) -> tuple[spec.CacheRecord | None, l
     except spec.DamagedRecordError as error:
         if not folder.name.endswith(f"-{wanted.digest[:16]}"):
             raise
-        with disk.explained(f"read {folder / SHARDS}"):
+        with files.explained(f"read {folder / SHARDS}"):
             restored = replace(wanted, row_shape=_declared_row_shape(shards))
         restored.write()
         return restored, [f"{spec.FILE} was written anew ({error.reason})"]
@@ -219,8 +220,8 @@ def _declared_row_shape(shards: list[Path]) -> tuple[int, ...] | None:
 
 
 def storable_shape(folder: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """`shape` as (views, *shape), or CacheError."""
+    """`shape` as (views, *shape), or InputError."""
     try:
         return spec.checked_row_shape(shape)
     except ValueError as error:
-        raise CacheError(f"{error}: it cannot be stored in the cache {folder}") from None
+        raise InputError(f"{error}: it cannot be stored in the cache {folder}") from None

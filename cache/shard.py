@@ -18,8 +18,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from archiveprobe.cache import disk
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
 
 KEY_BYTES = 32
 LIBVER = ("v110", "v110")  # The oldest form in which metadata is under checksums too.
@@ -38,7 +38,7 @@ _VERIFY_FIRST = (
 )
 
 
-class ShardError(CacheError):
+class ShardError(InputError):
     """A shard is missing, damaged or not in our form; its rows have to be computed again."""
 
     def __init__(self, where: str, reason: str, advice: str = _VERIFY_FIRST) -> None:
@@ -114,7 +114,7 @@ def open_checked(
     """An HDF5 file whose structure is that of a shard with rows of `row_shape` (views, *shape).
 
     `rows` is what the log declares; None takes what the file says, within its size. Whatever
-    HDF5 raises inside the block leaves as ShardError; CacheError when the file may not be read.
+    HDF5 raises inside the block leaves as ShardError; InputError when the file may not be read.
     """
     where = str(source) if isinstance(source, Path) else name
     size = _readable_size(source) if isinstance(source, Path) else len(source)
@@ -136,11 +136,11 @@ def _readable_size(path: Path) -> int:
     except FileNotFoundError:
         raise ShardError(str(path), "missing", EMBED_AGAIN) from None
     except OSError as error:
-        raise CacheError(f"cannot read {path}: {error.strerror}; check the disk") from error
+        raise InputError(f"cannot read {path}: {error.strerror}; check the disk") from error
     if not stat.S_ISREG(status.st_mode):
         raise ShardError(str(path), "not a plain file")
     # A file that this user may not read is no damaged one, and must not be set aside.
-    with disk.explained(f"read {path}"), path.open("rb"):
+    with files.explained(f"read {path}"), path.open("rb"):
         pass
     return status.st_size
 
@@ -214,7 +214,7 @@ def prove(path: Path, sha256: str) -> None:
     HDF5's checksums tell neither chunks that changed places nor 0xFFFF from 0. Raises ShardError.
     """
     _readable_size(path)
-    with disk.explained(f"read {path}"), path.open("rb") as stream:
+    with files.explained(f"read {path}"), path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != sha256:
         raise ShardError(str(path), "its SHA-256 is not the log's")

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from archiveprobe.cache import disk
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import Lock
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock
 
 FILE = "fingerprint.json"
 _DIGEST_CHARACTERS = 16
@@ -85,7 +85,7 @@ def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-class DamagedRecordError(CacheError):
+class DamagedRecordError(InputError):
     """A fingerprint.json whose content does not prove itself."""
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -119,10 +119,10 @@ class CacheRecord:
     def read(cls, folder: Path) -> "CacheRecord":
         """Read and check `<folder>/fingerprint.json`.
 
-        Raises CacheError: it cannot be read, or is damaged (DamagedRecordError).
+        Raises InputError: it cannot be read, or is damaged (DamagedRecordError).
         """
         path = folder / FILE
-        with disk.explained(f"read {path}"):
+        with files.explained(f"read {path}"):
             data = path.read_bytes()
         try:
             content = json.loads(data, parse_constant=_refuse_constant)
@@ -145,7 +145,7 @@ class CacheRecord:
         return cls(folder, fingerprint, request, _row_shape(row_shape))
 
     def write(self) -> None:
-        """Put the record on disk, atomically and durably. Raises CacheError; needs the lock."""
+        """Put the record on disk, atomically and durably. Raises InputError; needs the lock."""
         content = {
             "fingerprint": self.fingerprint,
             "sha256": self.digest,
@@ -154,8 +154,8 @@ class CacheRecord:
             "crc32": _crc32(self.fingerprint, self.request, self.row_shape),
         }
         text = json.dumps(content, sort_keys=True, indent=2, allow_nan=False)
-        with disk.explained(f"write {self.folder / FILE}"):
-            disk.write_durable(self.folder / FILE, f"{text}\n".encode())
+        with files.explained(f"write {self.folder / FILE}"):
+            files.write_whole(self.folder / FILE, f"{text}\n".encode())
 
 
 def _crc32(*parts: Any) -> str:
@@ -182,7 +182,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def update_request(folder: Path, request: Mapping[str, Any]) -> None:
-    """Replace the stored request, nothing else. Takes the lock. Raises CacheError."""
+    """Replace the stored request, nothing else. Takes the lock. Raises InputError."""
     with Lock(folder):
         record = CacheRecord.read(folder)
         replace(record, request=request).write()
@@ -197,7 +197,7 @@ def find_caches(root: Path, backbone: str) -> list[CacheRecord]:
     for folder in sorted(root.glob(f"{slug(backbone)}-*")) if root.is_dir() else []:
         try:
             record = CacheRecord.read(folder)
-        except CacheError:
+        except InputError:
             continue
         if folder.name == folder_name(backbone, record.fingerprint):
             found.append(record)

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from archiveprobe.cache import disk, log, shard, spec
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import Lock
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock
+from archiveprobe.cache import log, shard, spec
 from archiveprobe.cache.log import Commit, Failure
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.resume import SHARDS, State, agree, resume, storable_shape
@@ -82,11 +83,11 @@ class Writer:
         """Create or resume the cache in `folder`.
 
         `row_shape` is (views, *shape); None takes it from the cache or from the first row. The
-        stored request becomes `request`. Raises CacheError: another writer, another fingerprint,
+        stored request becomes `request`. Raises InputError: another writer, another fingerprint,
         a folder that cannot be written.
         """
-        with disk.explained(f"create the cache {folder}"):
-            disk.make_folder(folder)
+        with files.explained(f"create the cache {folder}"):
+            files.make_folder(folder)
         lock = Lock(folder)
         lock.acquire()
         try:
@@ -114,7 +115,7 @@ class Writer:
         """Queue the embedding (views, *shape) of `key` (32 bytes); a known key changes nothing.
 
         Returns None, or why the row is recorded as a failure instead: "non_finite" or "zero", as
-        float16 in any view. Raises CacheError when the shape is not the cache's, or when an
+        float16 in any view. Raises InputError when the shape is not the cache's, or when an
         automatic commit fails.
         """
         _check_key(key)
@@ -139,7 +140,7 @@ class Writer:
     def fail(self, key: bytes, status: str, detail: str) -> None:
         """Record that `key` has no embedding. A known row, or a repeated failure, changes nothing.
 
-        Raises CacheError when an automatic commit fails.
+        Raises InputError when an automatic commit fails.
         """
         _check_key(key)
         failure = Failure(status, detail)
@@ -149,20 +150,20 @@ class Writer:
         self._commit_when_due()
 
     def commit(self) -> None:
-        """Bring everything queued to disk. Raises CacheError; the queue is kept then."""
+        """Bring everything queued to disk. Raises InputError; the queue is kept then."""
         if not self._lock.held and (self._rows or self._new_failures):
-            raise CacheError(f"the writer of {self.folder} is closed; open the cache again")
-        with disk.explained(f"write to the cache {self.folder}"):
+            raise InputError(f"the writer of {self.folder} is closed; open the cache again")
+        with files.explained(f"write to the cache {self.folder}"):
             if self._rows:
                 self._commit_rows()
             if self._new_failures:
                 lines = log.format_failures(self._new_failures)
-                disk.append_durable(self.folder / log.FAILURES, lines)
+                files.append_durable(self.folder / log.FAILURES, lines)
                 self._new_failures.clear()
         self._since = None
 
     def close(self) -> None:
-        """Commit, then give the lock back in any case. Raises CacheError."""
+        """Commit, then give the lock back in any case. Raises InputError."""
         try:
             self.commit()
         finally:
@@ -174,7 +175,7 @@ class Writer:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
             self.close()
-        except CacheError as failed:
+        except InputError as failed:
             if error is None:
                 raise
             # What ended the run explains more than the commit that failed after it.
@@ -202,13 +203,13 @@ class Writer:
         name = log.shard_name(self._sequence, sha256)
         path = self.folder / SHARDS / name
         line = log.format_commit(Commit(name, len(self._rows), len(data), sha256))
-        disk.write_durable(path, data)
+        files.write_whole(path, data)
         try:
-            disk.append_durable(self.folder / log.COMMITS, line)
+            files.append_durable(self.folder / log.COMMITS, line)
         except BaseException:
             # Else a later commit of more rows would meet these again in an orphan.
             with contextlib.suppress(OSError):
-                disk.remove(path)
+                files.remove(path)
             raise
         self._rows.clear()
         self._sequence += 1
@@ -223,7 +224,7 @@ class Writer:
         if self._row_shape is None:
             self._row_shape = storable_shape(self.folder, shape)
         if shape != self._row_shape:
-            raise CacheError(
+            raise InputError(
                 f"an embedding for {self.folder} has shape {shape}, the cache's rows have "
                 f"{self._row_shape}: the fingerprint must tell the two apart"
             )
@@ -231,7 +232,7 @@ class Writer:
 
 def _check_key(key: bytes) -> None:
     if len(key) != shard.KEY_BYTES:
-        raise CacheError(
+        raise InputError(
             f"the key {key.hex()!r} is not a SHA-256: pass its {shard.KEY_BYTES} bytes"
         )
 

@@ -5,9 +5,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from archiveprobe.cache import disk, log, shard
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import Lock
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock
+from archiveprobe.cache import log, shard
 from archiveprobe.cache.log import Commit
 from archiveprobe.cache.resume import SET_ASIDE, SHARDS, set_aside
 from archiveprobe.cache.shard import ShardError
@@ -43,7 +44,7 @@ def verify(folder: Path, deep: bool) -> Report:
     try:
         record = CacheRecord.read(folder)
         written = log.read_log(folder / log.COMMITS)
-    except CacheError as error:
+    except InputError as error:
         report.bad.append(str(error))
         return report
     report.shards = len(written.entries)
@@ -55,7 +56,7 @@ def verify(folder: Path, deep: bool) -> Report:
             _check_size(folder / SHARDS / commit.file, commit)
             if deep:
                 keys.update(_check_content(folder / SHARDS / commit.file, commit, record, keys))
-        except CacheError as error:
+        except InputError as error:
             reason = error.reason if isinstance(error, ShardError) else str(error)
             report.bad.append(f"{commit.file}: {reason}")
             if isinstance(error, ShardError):
@@ -66,11 +67,11 @@ def verify(folder: Path, deep: bool) -> Report:
 def repair(folder: Path, report: Report) -> list[str]:
     """Set aside the shards that `report` names, so that embed computes their rows again.
 
-    Takes the lock; returns the names moved. Raises CacheError.
+    Takes the lock; returns the names moved. Raises InputError.
     """
     moved = []
     # The log keeps its lines, so that readers refuse until embed has made up for the rows.
-    with Lock(folder), disk.explained(f"set damaged shards of {folder} aside"):
+    with Lock(folder), files.explained(f"set damaged shards of {folder} aside"):
         for name in report.bad_shards:
             if (folder / SHARDS / name).exists():
                 set_aside(folder, name)
@@ -86,7 +87,7 @@ def _check_size(path: Path, commit: Commit) -> None:
         reason = f"set aside before; embed computes its {commit.rows} rows again"
         raise ShardError(str(path), reason if aside else "missing") from None
     except OSError as error:
-        raise CacheError(f"cannot read: {error.strerror}") from error
+        raise InputError(f"cannot read: {error.strerror}") from error
     if size != commit.bytes:
         raise ShardError(str(path), f"{size} bytes instead of {commit.bytes}")
 
@@ -95,8 +96,8 @@ def _check_content(
     path: Path, commit: Commit, record: CacheRecord, seen: Counter[bytes]
 ) -> list[bytes]:
     if record.row_shape is None:
-        raise CacheError("the fingerprint file declares no row shape")
-    with disk.explained(f"read {path}"):
+        raise InputError("the fingerprint file declares no row shape")
+    with files.explained(f"read {path}"):
         data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != commit.sha256:
         raise ShardError(str(path), "its SHA-256 is not the log's")

@@ -50,7 +50,7 @@ def predict(
     task: Path, system: str, file: Path, images: Path | None, as_json: bool, **how: Any
 ) -> None:
     """Answer for the rows to predict, or for new pictures: every one gets a row and a status."""
-    from archiveprobe.embed.progress import bar
+    from archiveprobe.base.progress import bar
     from archiveprobe.predict.pictures import predict as answer
 
     done = answer(load(task), system, file, images=images, notify=say, progress=bar, **how)

@@ -62,7 +62,7 @@ def weights(task: Path, as_json: bool) -> None:
 @json_option
 def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, **how: Any) -> None:
     """Run the backbones over the photographs once, into the cache."""
-    from archiveprobe.embed.progress import bar
+    from archiveprobe.base.progress import bar
     from archiveprobe.embed.run import Options, record_of
     from archiveprobe.embed.run import embed as run
 

@@ -43,7 +43,7 @@ from archiveprobe.commands.terminal import (
 @json_option
 def finetune(task: Path, as_json: bool, **how: Any) -> None:
     """Train a recipe. Without --fold or --full: train split learns, validation selects."""
-    from archiveprobe.embed.progress import bar
+    from archiveprobe.base.progress import bar
     from archiveprobe.finetune.run import Options, run_finetune
 
     done = run_finetune(load(task), Options(**how), notify=say, progress=bar)

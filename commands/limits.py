@@ -17,7 +17,7 @@ def heed_memory_limit() -> None:
     Raises:
         InputError: the limit is too low for the libraries.
     """
-    from archiveprobe.task.errors import InputError
+    from archiveprobe.base.errors import InputError
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY or limit >= _AMPLE_BYTES:

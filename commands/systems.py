@@ -57,7 +57,7 @@ def probe(
     as_json: bool,
 ) -> None:
     """Cross-validate probes on the cache: the leaderboard."""
-    from archiveprobe.embed.progress import bar
+    from archiveprobe.base.progress import bar
     from archiveprobe.probe.run import Options, run_probes
 
     options = Options(probes or None, features or None, cut, seed, workers, partial)
@@ -176,7 +176,7 @@ def threshold(
 @json_option
 def audit(task: Path, apply: bool, partial: bool, as_json: bool) -> None:
     """Look for near-duplicates, suspect labels, shortcuts and a shift to the rows to predict."""
-    from archiveprobe.embed.progress import bar
+    from archiveprobe.base.progress import bar
     from archiveprobe.probe.audit import run_audit
 
     found = run_audit(load(task), apply=apply, partial=partial, notify=say, progress=bar)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
 from archiveprobe.commands.limits import heed_memory_limit
 from archiveprobe.commands.stopping import end_at_once, stoppable
-from archiveprobe.task.errors import InputError
 
 if TYPE_CHECKING:
     from archiveprobe.task.config import Task
@@ -60,7 +59,7 @@ class Commands(click.Group):
             return super().main(words, *rest, **named)
         try:
             return super().main(words, *rest, **named)
-        except (InputError, CacheError) as error:
+        except InputError as error:
             _fail(str(error))
         except OSError as error:
             place = f": {error.filename}" if error.filename else ""
@@ -77,7 +76,7 @@ class Commands(click.Group):
                 return super().invoke(ctx)
             except KeyboardInterrupt:
                 pass
-            except (InputError, CacheError, click.ClickException, click.exceptions.Exit):
+            except (InputError, click.ClickException, click.exceptions.Exit):
                 raise
             except Exception:
                 # Libraries turn an interrupt into errors of their own, above all while they load.

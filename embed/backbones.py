@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import OwnBackbone, Preprocess, Task, nearest
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.texts import text_cache
 
 PRETRAINED = "pretrained"

@@ -6,7 +6,7 @@ from math import ceil
 
 import numpy as np
 
-from archiveprobe.embed.memory import is_out_of_memory
+from archiveprobe.base.memory import is_out_of_memory
 from archiveprobe.embed.views import Rendered
 
 Encode = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Pipe
 from typing import Any
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import decoder
-from archiveprobe.task.errors import InputError
 
 START_SECONDS = 20.0
 # Libraries of linear algebra take memory for every thread when they are imported, and where a limit

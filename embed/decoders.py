@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Pipe, wait
 from typing import Any, Self
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed.decoder_process import Call, DecoderProcess
 from archiveprobe.embed.processes import STOPS, stops_later
-from archiveprobe.task.errors import InputError
 
 # Without an answer and without having used up its processor time: a disk that does not answer.
 PATIENCE_SECONDS = 600.0

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from archiveprobe.base.cores import usable_cores
 from archiveprobe.embed.decoder_process import Call
 from archiveprobe.embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
 from archiveprobe.embed.prepare import Order, Prepared, prepare
 from archiveprobe.embed.slots import PrepareInto, Slot, Slots, shared_slots, slot_bytes
-from archiveprobe.task.cores import usable_cores
 from archiveprobe.task.images import rejected
 
 # Of processor time: the clock runs on while a machine is suspended or does other things.

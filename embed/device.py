@@ -4,8 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
-from archiveprobe.task.errors import InputError
 
 
 def default_device() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
 from archiveprobe.embed.encoder import Encoder
 from archiveprobe.embed.encoders import make_encoder
@@ -20,7 +21,6 @@ from archiveprobe.embed.preprocess import geometry_of
 from archiveprobe.embed.text_tower import TextEncoder, load_tokenizer
 from archiveprobe.embed.weights import fetch, locate
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.manifest import paths_by_digest
 
 _SAMPLE = 6

@@ -5,11 +5,11 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.embed.layers import Read, pooled
 from archiveprobe.embed.models import Model
 from archiveprobe.embed.preprocess import Input
-from archiveprobe.task.errors import InputError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # A ViT has one convolution, its patch embedding; a network with more gains from channels-last.

@@ -1,11 +1,11 @@
 """A backbone's line of the table becomes its encoder."""
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import keep_freed_memory, memory_for
 from archiveprobe.embed.backbones import RANDOM, Backbone
 from archiveprobe.embed.encoder import Encoder, TorchEncoder
 from archiveprobe.embed.layers import reader
-from archiveprobe.embed.memory import keep_freed_memory, memory_for
 from archiveprobe.embed.models import load_model
-from archiveprobe.task.errors import InputError
 
 
 def make_encoder(backbone: Backbone, device: str = "cpu", *, untrained: bool = False) -> Encoder:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.export import export
 from archiveprobe.cache.prune import Prunable, prunable
 from archiveprobe.cache.spec import CacheRecord
@@ -15,7 +15,6 @@ from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.runs import load_run, systems
 from archiveprobe.evaluate.state import read_state
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.output import output_file
 from archiveprobe.task.pictures import readable
@@ -104,7 +103,7 @@ def _in_use(task: Task) -> set[str]:
     for folder in cache_root(task).iterdir() if digests or layers else ():
         try:
             record = CacheRecord.read(folder)
-        except CacheError:
+        except InputError:
             continue
         if record.digest in digests or record.request.get("asked", {}).get("layers") in layers:
             asked.add(folder.name)
@@ -148,7 +147,7 @@ def verify_all(task: Task, *, deep: bool = False) -> Verdict:
     """Check every cache of the task; shards found damaged are set aside, to be computed again.
 
     Raises:
-        CacheError: a damaged shard cannot be set aside.
+        InputError: a damaged shard cannot be set aside.
     """
     reports = [(folder, verify(folder, deep)) for folder in _folders(task)]
     for folder, report in reports:
@@ -180,7 +179,7 @@ def export_task(
     Raises:
         InputError: a backbone has no cache yet, the file must not be written, or rows wait for
             `embed`, which `partial` allows: their embeddings are NaN then.
-        CacheError: the file exists, or a cache is damaged.
+        InputError: the file exists, or a cache is damaged.
     """
     target = output_file(task, file)
     state = read_state(task)

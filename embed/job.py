@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import Lock
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock
+from archiveprobe.base.memory import memory_for
 from archiveprobe.cache.spec import (
     CacheRecord,
     differences,
@@ -24,7 +25,6 @@ from archiveprobe.embed.encoder import Encoder
 from archiveprobe.embed.encoders import make_encoder
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.lane import Lane
-from archiveprobe.embed.memory import memory_for
 from archiveprobe.embed.passes import Passes, Rows
 from archiveprobe.embed.preprocess import Geometry, geometry_of
 from archiveprobe.embed.views import TEXT, Rendered, View, view_set
@@ -155,7 +155,7 @@ class Job:
             try:
                 reader = Reader(record.folder)
                 _ = reader.keys
-            except CacheError:
+            except InputError:
                 # Opening it for writing, which follows since its rows are missing, mends it.
                 continue
             if record.digest == self._used:
@@ -168,7 +168,7 @@ class Job:
 
         Raises:
             InputError: the weights are missing or do not fit.
-            CacheError: another run writes to the cache.
+            InputError: another run writes to the cache.
         """
         if self._reader is not None:
             # Whoever writes to it is met now, not after minutes of loading.

@@ -14,9 +14,9 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
+from archiveprobe.base.cores import usable_cores
+from archiveprobe.base.memory import keep_freed_memory
 from archiveprobe.embed.encoder import Encoder
-from archiveprobe.embed.memory import keep_freed_memory
-from archiveprobe.task.cores import usable_cores
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")

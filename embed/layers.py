@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import nearest
-from archiveprobe.task.errors import InputError
 
 LAYERS = {
     "pooled": "what the network gives: (width,)",

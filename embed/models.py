@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import is_out_of_memory
 from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import RANDOM, Backbone
-from archiveprobe.embed.memory import is_out_of_memory
 from archiveprobe.embed.preprocess import Geometry, Preprocess, from_override
 from archiveprobe.embed.views import RESAMPLING
 from archiveprobe.embed.weights import declared, fetch
-from archiveprobe.task.errors import InputError
 
 _SEED = 0
 _SHOWN = 3

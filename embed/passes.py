@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import is_out_of_memory, memory_for
 from archiveprobe.embed.batches import Batches
 from archiveprobe.embed.encoder import Encoder
 from archiveprobe.embed.lane import Lane
-from archiveprobe.embed.memory import is_out_of_memory, memory_for
-from archiveprobe.task.errors import InputError
 
 # Characters of a library's own words.
 _SHOWN = 200
@@ -70,7 +69,7 @@ class Passes:
         """
         try:
             yield
-        except (InputError, CacheError):
+        except InputError:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_SHOWN]

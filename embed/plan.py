@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.backbones import Backbone, resolve, text_tower
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.job import Job, Notify, Settings
 from archiveprobe.embed.lane import Lane
 from archiveprobe.embed.layers import check_layers
 from archiveprobe.embed.precision import check_precision
-from archiveprobe.embed.progress import Progress, silent
 from archiveprobe.embed.views import view_set
 from archiveprobe.task.config import Task
 from archiveprobe.task.manifest import Entry, scan

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed.encoder import Encoder
-from archiveprobe.task.errors import InputError
 
 AGREEMENT = 0.9995
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import Rendered, View, render
 from archiveprobe.task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
-from archiveprobe.task.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.task.rows import locate
 
 _CHANGED = "it changed while it was read: run again"

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.carry import carry_over
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import CacheRecord, differences
@@ -27,7 +28,6 @@ from archiveprobe.embed.views import Rendered, view_set
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.state import read_state
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.manifest import paths_by_digest
 from archiveprobe.task.rows import read_rows
 from archiveprobe.task.snapshot import Snapshot, read_snapshot, update_snapshot

@@ -8,13 +8,12 @@ import time
 from collections.abc import Iterable
 from typing import Any, Self
 
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.embed.job import Job
 from archiveprobe.embed.plan import Plan
 from archiveprobe.embed.prepare import Prepared
 from archiveprobe.evaluate.dataset import make_dataset
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.folds import FoldTable
 from archiveprobe.task.images import Observation
 from archiveprobe.task.manifest import Entry, with_observations, write_manifest
@@ -107,7 +106,7 @@ class Record:
         try:
             folder = self._work.task.work / "cache" / str(one.folder)
             return CacheRecord.read(folder).fingerprint["weights"]
-        except (CacheError, KeyError):
+        except (InputError, KeyError):
             return None
 
     def _parts(self, folds: FoldTable | None) -> dict[str, str]:

@@ -5,19 +5,19 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.decoding import default_workers, prepared
 from archiveprobe.embed.job import Job, Notify
 from archiveprobe.embed.plan import Options, Plan, plan
 from archiveprobe.embed.prepare import Order, Prepared
 from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.progress import Progress, silent
 from archiveprobe.embed.record import Record
 from archiveprobe.embed.summary import Summary, record_of, summarise
 from archiveprobe.embed.texts import embed_texts
 from archiveprobe.embed.views import View
 from archiveprobe.task.config import Task
 from archiveprobe.task.duplicates import contradictions
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.folds import FoldTable, ensure_folds
 from archiveprobe.task.images import PASSING
 from archiveprobe.task.manifest import Entry, paths_by_digest
@@ -40,7 +40,7 @@ def embed(
 
     Raises:
         InputError: a fault in what the user gave.
-        CacheError: a cache cannot be written.
+        InputError: a cache cannot be written.
     """
     started = time.monotonic()
     work = plan(task, options, notify=notify, progress=progress)

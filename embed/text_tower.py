@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import RANDOM, Backbone
 from archiveprobe.embed.encoder import Network
 from archiveprobe.embed.models import build_clip, misfit, quiet, read_state, seeded, tensor_digest
 from archiveprobe.embed.weights import declared, fetch, hub_reachable
-from archiveprobe.task.errors import InputError
 
 _VISUAL = "visual."
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from archiveprobe.base.progress import Progress
 from archiveprobe.embed.job import Job, Notify
-from archiveprobe.embed.progress import Progress
 from archiveprobe.embed.text_tower import TextEncoder
 from archiveprobe.embed.views import Rendered
 
@@ -19,7 +19,7 @@ def embed_texts(
 
     Raises:
         InputError: weights or tokenizer are missing, or do not fit.
-        CacheError: a cache cannot be written.
+        InputError: a cache cannot be written.
     """
     for job in jobs:
         if job.missing(texts):

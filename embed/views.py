@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed.augment import augmented
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.task.config import nearest
-from archiveprobe.task.errors import InputError
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import PRETRAINED, Backbone
 from archiveprobe.task.config import nearest
-from archiveprobe.task.errors import InputError
 
 _CONNECT_SECONDS = 3.0
 _TIMM_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.reader import Reader
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.snapshot import CacheInUse, Snapshot
 from archiveprobe.task.texts import text_cache
 
@@ -34,7 +34,7 @@ def open_in_use(
 
     Raises:
         InputError: there is none, it is unfinished, or it is not where the last `embed` used it.
-        CacheError: it is damaged.
+        InputError: it is damaged.
     """
     asked = asked_of(task, name)
     in_use = snapshot.cache(asked)

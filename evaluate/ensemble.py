@@ -7,9 +7,9 @@ from types import MappingProxyType
 import numpy as np
 from scipy.special import softmax
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.predictions import Predictions, check_same_rows
 from archiveprobe.task.config import nearest
-from archiveprobe.task.errors import InputError
 
 _TINY = 1e-7
 _BAGS = 20

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.ensemble import combine
 from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
@@ -15,7 +16,6 @@ from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.runs import load_run, save_run
 from archiveprobe.evaluate.system import Assembled, assemble
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 
 Beware = Callable[[Dataset], tuple[Sequence[str], float]]
 _OF_ENSEMBLES = 1000

@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.evaluate.caches import asked_of
 from archiveprobe.evaluate.dataset import Dataset, differing_parts, survey_dataset
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.runs import PREDICTIONS, Run, load_run, systems
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.texts import text_cache
 
 OK, OUT_OF_DATE = "ok", "out of date"
@@ -103,7 +102,7 @@ def _other_start(record: Mapping[str, Any], dataset: Dataset) -> list[str]:
             continue
         try:
             now = CacheRecord.read(dataset.task.work / "cache" / one.folder).fingerprint
-        except CacheError:
+        except InputError:
             # What cannot be read says nothing of the weights; whoever needs that cache is told.
             continue
         if now.get("weights") != began:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from archiveprobe.task.errors import InputError
+from archiveprobe.base.errors import InputError
 
 _VERSION = 1
 _TEXT = ("classes", "ids", "test_ids")

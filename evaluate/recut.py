@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate import threshold
 from archiveprobe.evaluate.calibration import Calibration, CrossFitted
 from archiveprobe.evaluate.dataset import load_dataset
@@ -15,7 +16,6 @@ from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.runs import MODEL, Run, load_run, save_run
 from archiveprobe.evaluate.threshold import Curve, Cut
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 
 BY_HAND = "fixed"
 _SHOWN = np.arange(0.05, 1, 0.05)

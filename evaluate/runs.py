@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import discard, make_folder, write_whole
+from archiveprobe.base.lock import wait_for_lock
+from archiveprobe.base.reading import read_ordinary
+from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.files import make_folder, one_writer, remove, write_whole
-from archiveprobe.task.reading import read_ordinary
-from archiveprobe.task.sealed import read_sealed, write_sealed
 
 RECORD, PREDICTIONS, MODEL = "run.json", "predictions.npz", "model.safetensors"
 _AGAIN = "run that system again"
@@ -111,7 +112,7 @@ def save_run(
     contents = {one.path(folder, name): files[name] for name, one in stored.items()}
     try:
         make_folder(folder.parent)
-        with one_writer(folder.parent):
+        with wait_for_lock(folder.parent):
             _replace(folder, content, contents)
     except OSError as error:
         raise InputError(
@@ -195,7 +196,7 @@ def _own_files(folder: Path) -> Iterator[Path]:
 
 def _remove_others(folder: Path, keep: Collection[Path]) -> None:
     for file in set(_own_files(folder)) - set(keep):
-        remove(file)
+        discard(file)
 
 
 def load_run(task: Task, system: str) -> Run:

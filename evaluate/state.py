@@ -3,9 +3,9 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.caches import committed_keys
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.manifest import Entry, manifest_file, read_manifest_with_digest
 from archiveprobe.task.pictures import readable
 from archiveprobe.task.rows import Row, read_rows

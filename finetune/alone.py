@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from archiveprobe.cache import disk
-from archiveprobe.cache.disk import explained
-from archiveprobe.cache.lock import NAME, Lock
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import explained
+from archiveprobe.base.lock import NAME, Lock
 from archiveprobe.evaluate.ensemble import METHODS
 from archiveprobe.evaluate.leaderboard import SELECTED
 from archiveprobe.evaluate.runs import check_name
@@ -14,7 +15,6 @@ from archiveprobe.finetune.pool import drop_left
 from archiveprobe.finetune.recipe import FROM_CACHE
 from archiveprobe.finetune.report import KIND
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 
 
 def check_system(task: Task, recipe: str, system: str) -> None:
@@ -35,15 +35,15 @@ def alone(folder: Path) -> Iterator[None]:
     """Be the only process that trains a system in its folder, without what killed ones left there.
 
     Raises:
-        CacheError: another process trains it, which is named; or the folder cannot be written.
+        InputError: another process trains it, which is named; or the folder cannot be written.
     """
     with explained(f"write to {folder}"):
-        disk.make_folder(folder)
+        files.make_folder(folder)
     with Lock(folder, "the run"):
         with explained(f"tidy {folder}"):
             drop_left(folder.parent)
-            for left in sorted(folder.rglob(f"{disk.TEMPORARY}*")):
-                disk.remove(left)
+            for left in sorted(folder.rglob(f"{files.TEMPORARY}*")):
+                files.remove(left)
         try:
             yield
         finally:
@@ -54,5 +54,5 @@ def alone(folder: Path) -> Iterator[None]:
 def _drop_empty(folder: Path) -> None:
     """Nothing was trained. Whoever opened the lock meanwhile sees that it is gone."""
     if [left.name for left in folder.iterdir()] == [NAME]:
-        disk.remove(folder / NAME)
-        disk.remove_folder(folder)
+        files.remove(folder / NAME)
+        files.remove_folder(folder)

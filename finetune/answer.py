@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.views import View, view_set
@@ -18,7 +19,6 @@ from archiveprobe.finetune.pixels import Pixels, Wanted, load_pixels
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.verdict import averaged, logits_of, voted
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 
 _AT_ONCE = 512
 
@@ -89,7 +89,7 @@ class TunedSystem:
 
         Raises:
             InputError: the backbone or the weights are gone or have changed, or no such device.
-            CacheError: the disk takes no more pixels.
+            InputError: the disk takes no more pixels.
         """
         device = device or default_device()
         check_device(device)

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
-from archiveprobe.task.errors import InputError
 
 # Where open_clip's towers and timm's networks keep their blocks, or stages of blocks.
 _PLACES = ("transformer.resblocks", "blocks", "stages", "layers", "layer4")

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from archiveprobe.cache import disk
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
-from archiveprobe.task.errors import InputError
 
 INDEX = "state.json"
 _FILE = re.compile(r"(last|best)-\d+-[0-9a-f]{16}\.safetensors")
@@ -54,11 +53,11 @@ class Checkpoints:
         Without `best` the best weights stay those of an earlier epoch.
 
         Raises:
-            CacheError: the disk refuses; the state before is whole.
+            InputError: the disk refuses; the state before is whole.
         """
         try:
-            disk.make_folder(self.folder)
-            disk.drop_temporaries(self.folder)
+            files.make_folder(self.folder)
+            files.drop_temporaries(self.folder)
             old = self._index() or {}
             tensors: dict[str, Any] = {}
             packed = _pack(tree, tensors, "")
@@ -67,11 +66,11 @@ class Checkpoints:
             record["best"] = old.get("best")
             if best is not None:
                 record["best"] = self._write(f"best-{epoch}", best)
-            disk.write_durable(self.folder / INDEX, _sealed(record))
+            files.write_whole(self.folder / INDEX, _sealed(record))
             self._tidy(record)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise CacheError(
+            raise InputError(
                 f"cannot keep the state after epoch {epoch} in {self.folder}: {reason}; {_WHOLE}: "
                 "free some space or mend the disk, and run the same command again"
             ) from error
@@ -89,7 +88,7 @@ class Checkpoints:
         # A run that was killed after its last commit had no time for it.
         with contextlib.suppress(OSError):
             self._tidy(index)
-            disk.drop_temporaries(self.folder)
+            files.drop_temporaries(self.folder)
         tensors = self._read(index["last"])
         try:
             return State(int(index["epoch"]), _unpack(index["tree"], tensors))
@@ -108,10 +107,10 @@ class Checkpoints:
     def clear(self) -> None:
         """Remove all states: the run is over, or starts anew. Raises OSError."""
         if self.folder.is_dir():
-            disk.remove(self.folder / INDEX)
+            files.remove(self.folder / INDEX)
             self._tidy({})
-            disk.drop_temporaries(self.folder)
-            disk.remove_folder(self.folder)
+            files.drop_temporaries(self.folder)
+            files.remove_folder(self.folder)
 
     def _write(self, name: str, tensors: Mapping[str, Any]) -> dict[str, str]:
         from safetensors.torch import save
@@ -121,7 +120,7 @@ class Checkpoints:
         digest = hashlib.sha256(content).hexdigest()
         # Named by content: an epoch done again never writes over what the index still names.
         name = f"{name}-{digest[:16]}.safetensors"
-        disk.write_durable(self.folder / name, content)
+        files.write_whole(self.folder / name, content)
         return {"file": name, "sha256": digest}
 
     def _read(self, entry: Mapping[str, str]) -> dict[str, Any]:
@@ -188,7 +187,7 @@ class Checkpoints:
         named = {entry["file"] for key in ("last", "best") if (entry := index.get(key))}
         for path in sorted(self.folder.iterdir()):
             if _FILE.fullmatch(path.name) and path.name not in named:
-                disk.remove(path)
+                files.remove(path)
 
 
 def capture(network: Any, optimiser: Any, average: Any = None, **progress: Any) -> dict[str, Any]:

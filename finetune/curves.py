@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.finetune.lesson import Epoch
-from archiveprobe.task.errors import InputError
 
 
 @contextmanager

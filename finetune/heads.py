@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.finetune.settings import Model
-from archiveprobe.task.errors import InputError
 
 
 def make_head(width: int, classes: int, settings: Model, *, seed: int = 0) -> Any:

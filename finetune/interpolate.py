@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.finetune.average import interpolated
-from archiveprobe.task.errors import InputError
 
 State = Mapping[str, Any]
 

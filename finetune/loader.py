@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.embed.job import Notify
 from archiveprobe.embed.preprocess import Preprocess
@@ -31,7 +32,6 @@ from archiveprobe.finetune.handover import (
 )
 from archiveprobe.finetune.pixels import Pixels
 from archiveprobe.finetune.schedule import occurrences
-from archiveprobe.task.errors import InputError
 
 _AHEAD_PER_WORKER = 3
 Ints = Sequence[int] | np.ndarray
@@ -40,7 +40,7 @@ Order = tuple[np.ndarray, int, np.ndarray]
 
 
 class Draw(Protocol):
-    """archiveprobe.finetune.augment.Augmentation, or anything like it that can be pickled."""
+    """finetune.augment.Augmentation, or anything like it that can be pickled."""
 
     def __call__(self, picture: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
         """A float tensor (3, size, size) of a picture (height, width, 3) uint8."""

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.finetune.settings import Loss
-from archiveprobe.task.errors import InputError
 
 # Below it 1 - p counts as zero: a fractional gamma has no derivative there.
 _TINY = 1e-12

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Progress, silent
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.job import Notify
-from archiveprobe.embed.progress import Progress, silent
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.views import render, view_set
 from archiveprobe.evaluate.dataset import Dataset
@@ -33,7 +34,6 @@ from archiveprobe.finetune.verdict import Looks
 from archiveprobe.probe.features import Choice, find_reader, load_features
 from archiveprobe.probe.table import PROBES
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.images import REJECTIONS
 
 DRAWS = "augment8"
@@ -81,7 +81,7 @@ def material(
     Raises:
         InputError: pictures are gone or have changed since they were embedded, or the cache cannot
             serve this recipe.
-        CacheError: the disk takes no more pixels, or a cache is damaged.
+        InputError: the disk takes no more pixels, or a cache is damaged.
     """
     if how.from_cache:
         yield _tokens(dataset, recipe, network, backbone, how, notify, progress)

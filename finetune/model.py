@@ -7,6 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import write_whole
 from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import RANDOM, Backbone, resolve
 from archiveprobe.embed.models import Model as Trunk
@@ -16,8 +18,6 @@ from archiveprobe.finetune.blocks import last_block
 from archiveprobe.finetune.heads import make_head
 from archiveprobe.finetune.settings import Model
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.files import write_whole
 
 # A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
 _CONVOLUTIONAL = 3

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.finetune.settings import Optimiser
-from archiveprobe.task.errors import InputError
 
 # Some files store GRN with four dimensions, where a rule on shapes would let it decay.
 _ALWAYS_ONE_DIMENSIONAL = ("*.grn.*", "grn.*")

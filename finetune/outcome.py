@@ -17,12 +17,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import TypedDict
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import discard, write_whole
+from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.cache.spec import differences
 from archiveprobe.finetune.settings import Finite, Share
 from archiveprobe.finetune.train import Epoch, Trained
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.files import remove, write_whole
-from archiveprobe.task.sealed import read_sealed, write_sealed
 
 RECORD, LOGITS, WEIGHTS, CURVES = "part.json", "logits.npy", "weights.safetensors", "curves.csv"
 # A finished network is the same network wherever its run goes on.
@@ -159,7 +159,7 @@ def _write(one: Outcome, settings: Mapping[str, Any], files: Mapping[str, bytes]
             "command again, the last epoch is kept"
         ) from None
     for old in set(one.folder.glob("logits-*.npy")) - {logits}:
-        remove(old)
+        discard(old)
 
 
 def _logits_file(folder: Path, digest: str) -> Path:

@@ -17,13 +17,13 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
+from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.embed.decoder_process import Call
 from archiveprobe.embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import RESAMPLING, Rendered, View, render
 from archiveprobe.finetune.pool import Place, Pool
 from archiveprobe.task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
-from archiveprobe.task.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.task.rows import locate
 
 MEMORY_LIMIT = 1 << 30
@@ -150,7 +150,7 @@ def load_pixels(
     pictures; their statuses stay. `advance` is called per distinct picture.
 
     Raises:
-        CacheError: the disk takes no more pixels.
+        InputError: the disk takes no more pixels.
         InputError: no decoder process can start.
     """
     paths = {key: path for path, key in rows if key}

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from archiveprobe.cache.disk import explained
+from archiveprobe.base.files import explained
 
 _LEFT = "pixels-"
 
@@ -64,7 +64,7 @@ class Pool:
         """Keep a picture and its distinct crops, uint8; view v is crop[v], mirrored or not.
 
         Raises:
-            CacheError: the disk takes no more.
+            InputError: the disk takes no more.
         """
         place = Place(self._size, picture.shape, crops.shape, crop, mirror)
         self._keep([np.ascontiguousarray(part).reshape(-1) for part in (picture, crops)])
@@ -91,7 +91,7 @@ class Pool:
         """All bytes (b,) to be read; their file and the open stream that locks it, where it is one.
 
         Raises:
-            CacheError: the disk takes no more.
+            InputError: the disk takes no more.
         """
         if self._stream is None:
             pool = np.concatenate(self._parts) if self._parts else np.empty(0, np.uint8)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.finetune.settings import (
     Augment,
     Ema,
@@ -22,7 +23,6 @@ from archiveprobe.finetune.settings import (
     Section,
 )
 from archiveprobe.task.config import nearest
-from archiveprobe.task.errors import InputError
 
 FOLDER = Path(__file__).parent / "recipes"
 RECIPES: Mapping[str, Path] = MappingProxyType(

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import write_whole
 from archiveprobe.embed.views import View, view_set
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.keep import common_record, decided, origin
@@ -24,8 +26,6 @@ from archiveprobe.finetune.outcome import Outcome
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.start import check_agreement
 from archiveprobe.finetune.verdict import averaged, voted
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.files import write_whole
 
 KIND = "finetune"
 _COMPLEXITY = 500

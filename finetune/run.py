@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.job import Notify
-from archiveprobe.embed.progress import Progress, silent
 from archiveprobe.embed.views import view_set
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
@@ -73,7 +73,7 @@ def run_finetune(
     Raises:
         InputError: an unknown recipe or fold, a network that cannot be built, too few rows,
             settings that have changed, or training that fails; a recipe with a system's name.
-        CacheError: the disk takes no more, or another process trains this system.
+        InputError: the disk takes no more, or another process trains this system.
     """
     started = time.monotonic()
     dataset = load_dataset(task)

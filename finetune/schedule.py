@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.finetune.settings import Schedule
-from archiveprobe.task.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed.views import view_set
 from archiveprobe.evaluate.threshold import CUTS
 from archiveprobe.task.config import nearest
-from archiveprobe.task.errors import InputError
 
 
 def _views(name: str) -> str:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.finetune.settings import Rows
 from archiveprobe.task.config import nearest
 from archiveprobe.task.cut import balanced_cut
-from archiveprobe.task.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import memory_for
+from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.job import Notify
-from archiveprobe.embed.memory import memory_for
-from archiveprobe.embed.progress import Progress, silent
 from archiveprobe.embed.views import view_set
 from archiveprobe.evaluate.dataset import PARTS, Dataset
 from archiveprobe.finetune.checkpoint import Checkpoints
@@ -31,7 +32,6 @@ from archiveprobe.finetune.split import Part, by_fold, by_split, full, median_ep
 from archiveprobe.finetune.start import Start, check_start, start_of
 from archiveprobe.finetune.train import Ends, Epoch, Lesson, Trained, train
 from archiveprobe.finetune.verdict import Looks, logits_of
-from archiveprobe.task.errors import InputError
 
 SPLIT, MERGED, FULL = "split", "merged", "full"
 _FREE = "free some and run the same command again, or name a smaller network in another recipe"

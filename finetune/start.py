@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed.models import tensor_digest
 from archiveprobe.finetune.model import Network
 from archiveprobe.finetune.outcome import Outcome
-from archiveprobe.task.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Progress, silent
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed import augment, libraries
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.job import Notify
 from archiveprobe.embed.layers import reader
-from archiveprobe.embed.progress import Progress, silent
 from archiveprobe.embed.run import Options, embed
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.finetune.blocks import from_tokens
@@ -25,7 +26,6 @@ from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.schedule import generator
 from archiveprobe.finetune.settings import Augment
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.snapshot import read_snapshot
 
 LAYERS = "tokens"
@@ -77,7 +77,7 @@ def embed_tokens(
 
     Raises:
         InputError: the backbone is no transformer, or a fault in what the user gave.
-        CacheError: the cache cannot be written.
+        InputError: the cache cannot be written.
     """
     embed(token_task(task, backbone, views), options, notify=notify, progress=progress)
 
@@ -189,7 +189,7 @@ def load_tokens(
 
     Raises:
         InputError: not embedded yet, or with other weights or preprocessing than the network's.
-        CacheError: a cache is damaged.
+        InputError: a cache is damaged.
     """
     read = [
         None if name is None else _read(task, backbone, network, keys, name)

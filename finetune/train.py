@@ -42,7 +42,7 @@ def train(
     Raises:
         InputError: a loss that is no number (step and pictures are named), too little memory, or
             checkpoints of other settings.
-        CacheError: a checkpoint cannot be written.
+        InputError: a checkpoint cannot be written.
     """
     torch = libraries.torch()
     devices = [torch.device(device)] if device != "cpu" else []

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import memory_for
 from archiveprobe.embed import libraries
-from archiveprobe.embed.memory import memory_for
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.finetune.augment import mix, mixed_share
 from archiveprobe.finetune.average import make_average
@@ -20,7 +21,6 @@ from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.schedule import batches, epoch_order, make_rates
 from archiveprobe.finetune.stateful import Averaged, Tuned, in_layout_of
 from archiveprobe.finetune.verdict import argmax_at_centre
-from archiveprobe.task.errors import InputError
 
 _SHOWN_IDS = 8
 _LOSSES_AT_ONCE = 32

@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Progress
 from archiveprobe.cache.spec import CacheRecord, differences, find_caches
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, resolve
 from archiveprobe.embed.device import default_device
 from archiveprobe.embed.fingerprint import request
 from archiveprobe.embed.job import Notify
-from archiveprobe.embed.progress import Progress
 from archiveprobe.embed.run import Options, embed
 from archiveprobe.task.config import Embed, Images, OwnBackbone, Task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.texts import text_cache
 
 # What a cache's request says of the libraries and the decoding, known before weights are loaded.
@@ -41,7 +41,7 @@ def embed_new(
 
     Raises:
         InputError: no such folder, or this machine's weights or libraries give other numbers.
-        CacheError: a cache cannot be written.
+        InputError: a cache cannot be written.
     """
     root = _checked_root(task, images)
     wanted = _records(task, sources)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.reading import IMAGE_BYTES, digest_of
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.predict.system import Answers, System, making
 from archiveprobe.predict.tables import named_few
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.reading import IMAGE_BYTES, digest_of
 from archiveprobe.task.rows import Row, locate
 
 _LOOKED_AT = 12

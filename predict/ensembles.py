@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Rows
 from archiveprobe.evaluate.ensemble import METHODS, combine, members_of
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.runs import Run
 from archiveprobe.predict.system import Question, Source, System
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 
 # Their refit learns no weights, so combining anew is applying them.
 _WEIGHTLESS = ("rank", "vote")

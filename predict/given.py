@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.predict.submission import read_back
 from archiveprobe.predict.tables import (
     Cells,
@@ -19,7 +20,6 @@ from archiveprobe.predict.tables import (
     write_spreadsheet_copy,
 )
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.rows import read_rows, refuse_repeated
 from archiveprobe.task.table import read_table
 

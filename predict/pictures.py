@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.job import Notify
-from archiveprobe.embed.progress import Progress, silent
 from archiveprobe.embed.run import Options
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
 from archiveprobe.predict.archive import embed_new
@@ -25,7 +26,6 @@ from archiveprobe.predict.tables import (
     write_spreadsheet_copy,
 )
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.images import FLAGS
 from archiveprobe.task.manifest import Entry, read_manifest
 
@@ -97,7 +97,7 @@ def predict(
     Raises:
         InputError: no such system or a stale one, no pictures, backbones that compute otherwise
             here than where the system was trained, or a file that cannot be written.
-        CacheError: a cache is damaged, or cannot be written.
+        InputError: a cache is damaged, or cannot be written.
     """
     started = time.monotonic()
     target, copy = output_files(task, file, spreadsheet_safe)

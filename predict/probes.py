@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import find_caches
 from archiveprobe.evaluate.runs import Run
@@ -13,7 +14,6 @@ from archiveprobe.predict.system import Question, Source
 from archiveprobe.probe.features import Choice, parse_choice, read_matrix
 from archiveprobe.probe.table import PROBES
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.texts import text_cache
 
 _AT_ONCE = 4_096

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.metrics import OF_DECISIONS, confusions, figures, from_confusion
 from archiveprobe.predict.tables import find_columns, named_few, probability_columns
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
 from archiveprobe.task.table import Table, read_table
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
 from archiveprobe.predict.checks import (
     Canary,
@@ -33,7 +33,6 @@ from archiveprobe.predict.tables import (
 )
 from archiveprobe.probe.audit_shift import shift
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def submit(
     Raises:
         InputError: no such system or a stale one, rows that are not embedded, a template that
             does not fit, or a file that cannot be written. Nothing is half-written then.
-        CacheError: a cache is damaged.
+        InputError: a cache is damaged.
     """
     started = time.monotonic()
     target, copy = output_files(task, file, spreadsheet_safe)
@@ -246,7 +245,7 @@ def _shift_warning(dataset: Dataset) -> list[str]:
     """What the audit says of these rows; `probe` has left it in work/, else it is measured now."""
     try:
         warning = shift(dataset).warning
-    except (InputError, CacheError):
+    except InputError:
         # Other backbones of the task than the system's own are no reason to refuse its answers.
         return []
     return [warning] if warning else []

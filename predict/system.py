@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from archiveprobe.embed.progress import Progress, silent
+from archiveprobe.base.progress import Progress, silent
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.dataset import Rows
 from archiveprobe.evaluate.predictions import Predictions
@@ -84,7 +84,7 @@ class System:
 
         Raises:
             InputError: rows are not embedded yet.
-            CacheError: a cache is damaged.
+            InputError: a cache is damaged.
         """
         logits, answer = self.source.logits(Question(rows, archive or self.task, afresh))
         proba = self.calibration.apply(logits)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.overview import check_up_to_date
@@ -10,7 +11,6 @@ from archiveprobe.predict.ensembles import ensemble_source
 from archiveprobe.predict.probes import probe_source
 from archiveprobe.predict.system import Means, Source, System, making
 from archiveprobe.predict.tuned import tuned_source
-from archiveprobe.task.errors import InputError
 
 
 def load_system(dataset: Dataset, name: str, means: Means | None = None) -> System:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from archiveprobe.cache import disk
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import write_whole
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.files import write_whole
 from archiveprobe.task.output import OutputFile, output_file
 from archiveprobe.task.rows import Row, refuse_repeated
 from archiveprobe.task.table import Table, long_cells, read_table
@@ -227,7 +227,7 @@ def write_answers(
             write_whole(draft, _as_csv([list(columns), *rows], mark))
             header, *found = _read_back(draft, mark)
             check(header, found)
-            disk.move_durable(draft, target)
+            files.move_durable(draft, target)
     except OSError as error:
         raise InputError(
             f"cannot write {target}: {error.strerror or error}: make space, correct the "
@@ -262,7 +262,7 @@ def same_cells(columns: Sequence[str], rows: Cells) -> Callable[[Sequence[str], 
 
 @contextlib.contextmanager
 def _draft_of(target: Path) -> Iterator[Path]:
-    draft = disk.temporary_beside(target)
+    draft = files.temporary_beside(target)
     try:
         yield draft
     finally:

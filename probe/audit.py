@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import write_whole
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.overview import OUT_OF_DATE, overview
 from archiveprobe.probe.audit_duplicates import EMBEDDINGS, Duplicates, Group, find_duplicates
@@ -25,8 +27,6 @@ from archiveprobe.probe.audit_rows import (
 from archiveprobe.probe.audit_shift import Shift, shift
 from archiveprobe.probe.audit_shortcuts import Shortcut, find_shortcuts
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.files import write_whole
 from archiveprobe.task.folds import regroup
 
 _STEPS = 4
@@ -135,7 +135,7 @@ def run_audit(
 
     Raises:
         InputError: nothing is embedded yet, or the folds cannot be cut anew.
-        CacheError: a cache is damaged.
+        InputError: a cache is damaged.
     """
     dataset = load_dataset(task, partial=partial)
     if apply:

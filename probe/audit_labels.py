@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate import calibration
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.metrics import from_confusion
@@ -22,7 +23,6 @@ from archiveprobe.evaluate.runs import load_run, systems
 from archiveprobe.probe.crossval import cross_validate
 from archiveprobe.probe.features import Choice, load_features
 from archiveprobe.probe.linear import LogisticPath
-from archiveprobe.task.errors import InputError
 
 QUICK = "a quick logistic probe"
 # With 2 % of the labels of 1,568 real photographs swapped, the first finds 24 of 30 among 41
@@ -65,7 +65,7 @@ def find_suspects(dataset: Dataset, backbones: Sequence[str]) -> Suspects:
 
     Raises:
         InputError: no system is there, and none can be fitted: a label is too rare to be held out.
-        CacheError: a cache is damaged.
+        InputError: a cache is damaged.
     """
     best = best_system(dataset)
     if best is not None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.probe.features import find_reader, read_matrix
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.manifest import Entry
 
 Notify = Callable[[str], None]
@@ -67,7 +67,7 @@ def cached_backbones(dataset: Dataset, notify: Notify = lambda _: None) -> dict[
 
     Raises:
         InputError: none has one, or embedding through one of them was not finished.
-        CacheError: a cache is damaged.
+        InputError: a cache is damaged.
     """
     names = list(dict.fromkeys(dataset.task.embed.backbones))
     absent = [name for name in names if dataset.snapshot.cache(dataset.task.asks(name)) is None]
@@ -87,7 +87,7 @@ def unit_embeddings(dataset: Dataset, backbones: Sequence[str], places: np.ndarr
 
     Raises:
         InputError: rows are not embedded yet.
-        CacheError: a cache is damaged.
+        InputError: a cache is damaged.
     """
     rows = _select(dataset, places)
     parts = []

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.significance import intervals
 from archiveprobe.probe.audit_rows import (
@@ -26,9 +28,7 @@ from archiveprobe.probe.audit_rows import (
 from archiveprobe.task.config import Task
 from archiveprobe.task.cut import balanced_cut
 from archiveprobe.task.duplicates import near_duplicate_groups
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.manifest import DECODER
-from archiveprobe.task.sealed import read_sealed, write_sealed
 
 # An interval above this is worth a warning: below it, two random sources of one archive differ as
 # much, and figures move by less than their own interval.
@@ -103,7 +103,7 @@ def shift(dataset: Dataset, *, notify: Notify = lambda _: None) -> Shift:
 
     Raises:
         InputError: nothing is embedded yet.
-        CacheError: a cache is damaged.
+        InputError: a cache is damaged.
     """
     sources = cached_backbones(dataset, notify)
     inputs = _inputs(dataset, sources)

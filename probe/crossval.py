@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from archiveprobe.base.cores import usable_cores
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.probe.base import Probe, softmax
 from archiveprobe.probe.features import Features
 from archiveprobe.probe.selection import average_good
-from archiveprobe.task.cores import usable_cores
-from archiveprobe.task.errors import InputError
 
 Make = Callable[[], Probe]
 

@@ -5,11 +5,11 @@ from math import prod
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.reader import Reader
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.texts import text_cache, text_key
 
 VIEWS = {
@@ -77,7 +77,7 @@ def load_features(dataset: Dataset, choice: Choice) -> Features:
 
     Raises:
         InputError: a backbone has no cache, lacks rows, or has other views than the rest.
-        CacheError: a cache is damaged.
+        InputError: a cache is damaged.
     """
     labelled: list[np.ndarray] = []
     unlabelled: list[np.ndarray] = []
@@ -100,7 +100,7 @@ def read_matrix(reader: Reader, rows: Rows, name: str, views: str, task: Task) -
 
     Raises:
         InputError: rows are not embedded yet.
-        CacheError: the cache is damaged.
+        InputError: the cache is damaged.
     """
     of_text = name.endswith(_TEXT)
     keys = rows.captions if of_text else rows.keys
@@ -127,7 +127,7 @@ def find_reader(dataset: Dataset, name: str) -> Reader:
 
     Raises:
         InputError: there is none, or embedding through it was not finished.
-        CacheError: it is damaged.
+        InputError: it is damaged.
     """
     rows = (dataset.labelled, dataset.unlabelled)
     of_text = name.endswith(_TEXT)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.keep import common_record, decided, keep_ensemble, origin
 from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
@@ -29,7 +30,6 @@ from archiveprobe.probe.features import (
 )
 from archiveprobe.probe.table import PROBES, PROMPTS, ProbeEntry
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.errors import InputError
 
 ENSEMBLE = "greedy"
 _PER_BACKBONE = 10
@@ -60,7 +60,7 @@ def run_probes(
 
     Raises:
         InputError: an unknown probe or backbone, nothing embedded yet, or too few rows.
-        CacheError: a cache is damaged.
+        InputError: a cache is damaged.
     """
     started = time.monotonic()
     dataset = load_dataset(task, partial=options.partial)

@@ -7,8 +7,8 @@ from threading import Lock
 import numpy as np
 from scipy.linalg import eigh
 
+from archiveprobe.base.cores import usable_cores
 from archiveprobe.probe.base import standardiser
-from archiveprobe.task.cores import usable_cores
 
 _SMALLEST = 1e-10
 _recent: dict[object, "Spectrum"] = {}

@@ -6,8 +6,8 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import nearest
-from archiveprobe.task.errors import InputError
 
 if TYPE_CHECKING:
     from archiveprobe.probe.base import Probe

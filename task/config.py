@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.reading import SETTINGS_BYTES, read_ordinary
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.reading import SETTINGS_BYTES, read_ordinary
 
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

@@ -21,13 +21,13 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import write_whole
+from archiveprobe.base.reading import PRODUCT_BYTES, read_ordinary
 from archiveprobe.task.config import Task
 from archiveprobe.task.cut import balanced_cut
 from archiveprobe.task.duplicates import near_duplicate_groups
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.files import write_whole
 from archiveprobe.task.manifest import Entry
-from archiveprobe.task.reading import PRODUCT_BYTES, read_ordinary
 from archiveprobe.task.rows import Row
 from archiveprobe.task.table import long_cells
 

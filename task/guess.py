@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import Images
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.likely import likely_file
 from archiveprobe.task.pictures import find_pictures, readable
 from archiveprobe.task.rows import SPLITS, UNLABELLED

@@ -24,19 +24,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from archiveprobe.task.config import Task
-from archiveprobe.task.cores import usable_cores
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.files import write_whole
-from archiveprobe.task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
-from archiveprobe.task.pictures import readable
-from archiveprobe.task.reading import (
+from archiveprobe.base.cores import usable_cores
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import write_whole
+from archiveprobe.base.reading import (
     IMAGE_BYTES,
     PRODUCT_BYTES,
     TooManyBytesError,
     digest_of,
     read_ordinary,
 )
+from archiveprobe.task.config import Task
+from archiveprobe.task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
+from archiveprobe.task.pictures import readable
 from archiveprobe.task.rows import Row, locate
 from archiveprobe.task.table import long_cells
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.likely import likely_file
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.pictures import readable

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NewType
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.pictures import named_like_a_picture
 from archiveprobe.task.rows import locate, read_rows
 from archiveprobe.task.sniff import HEAD, may_be_picture

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from archiveprobe.task.errors import InputError
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.sniff import HEAD, may_be_picture
 
 # Photographs that cannot be decoded are among them: their rows say why.

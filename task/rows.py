@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.pictures import UNSAFE_IN_IDS, find_pictures, readable
 from archiveprobe.task.table import Table, read_table
 

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import make_folder
+from archiveprobe.base.lock import wait_for_lock
+from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.files import make_folder, one_writer
-from archiveprobe.task.sealed import read_sealed, write_sealed
 
 FORMAT = 1
 
@@ -149,7 +150,7 @@ def update_snapshot(task: Task, change: Callable[[Snapshot], Snapshot]) -> Snaps
         OSError: the disk is full or read-only; the old one is then untouched.
     """
     make_folder(task.work)
-    with one_writer(task.work):
+    with wait_for_lock(task.work):
         new = replace(change(own_snapshot(task)), task=task.file.name)
         write_sealed(snapshot_file(task), {"format": FORMAT, **asdict(new)})
     return new

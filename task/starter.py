@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.files import write_whole
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import write_whole
 from archiveprobe.task.guess import Guess, guess
 from archiveprobe.task.pictures import readable
 

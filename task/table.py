@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
 from archiveprobe.task.config import nearest
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.reading import TABLE_BYTES, read_ordinary
 
 _FIELD_LIMIT = 16 * 1024 * 1024
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from archiveprobe.task.errors import InputError
+from archiveprobe.base.errors import InputError
 
 
 @pytest.fixture(scope="session")

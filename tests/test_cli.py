@@ -206,7 +206,7 @@ def test_a_full_disk_is_one_line(archive: Path, monkeypatch: pytest.MonkeyPatch)
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("archiveprobe.task.files.os.fsync", full)
+    monkeypatch.setattr("archiveprobe.base.files.os.fsync", full)
     result = run("embed", archive, "--workers", "0")
     assert result.exit_code == 1
     assert "No space left" in result.stderr.splitlines()[-1]
@@ -254,7 +254,7 @@ def test_a_run_with_nothing_to_do_does_not_import_torch(archive: Path) -> None:
 
 def _modules_after(words: list[str]) -> set[str]:
     script = (
-        "import sys, cli\n"
+        "import sys\nfrom archiveprobe import cli\n"
         "try: cli.main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "print('MODULES', *{name.split('.')[0] for name in sys.modules})"

@@ -17,11 +17,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from archiveprobe import cli
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
 from archiveprobe.commands import limits
 from archiveprobe.commands.stopping import stoppable
 from archiveprobe.commands.terminal import Commands
-from archiveprobe.task.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -138,7 +137,7 @@ def test_what_is_ignored_stays_ignored() -> None:
         (ImportError("half a module"), 143, "interrupted"),
         (OSError(5, "the terminal is gone"), 143, "interrupted"),
         (InputError("mend the table"), 1, "error: mend the table"),
-        (CacheError("the disk is full"), 1, "error: the disk is full"),
+        (InputError("the disk is full"), 1, "error: the disk is full"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.demo.dress import DRESSES, REPOSTS
 from archiveprobe.task.demo.encode import encode
 from archiveprobe.task.demo.picture import paint
 from archiveprobe.task.demo.plan import LABELS, LEAST, NEGATIVE, Row, make_plan, tally
 from archiveprobe.task.demo.texts import TASK_TOML, readme
-from archiveprobe.task.errors import InputError
 
 # The second word of each random stream: the plan, a picture's drawing, its way into a file.
 _PLAN, _DRAW, _SAVE = range(3)

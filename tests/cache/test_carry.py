@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock
 from archiveprobe.cache.carry import carry_over
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import Lock
 from archiveprobe.cache.spec import folder_name
 from archiveprobe.cache.store import Reader, Writer
 
@@ -34,9 +34,9 @@ def test_stopped_halfway_the_rest_can_still_be_computed(
     folder: Path, write, rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder, rows)
-    from archiveprobe.cache import disk
+    from archiveprobe.base import files
 
-    real, calls = disk.write_durable, []
+    real, calls = files.write_whole, []
 
     def stops(path: Path, data: bytes) -> None:
         calls.append(path)
@@ -44,10 +44,10 @@ def test_stopped_halfway_the_rest_can_still_be_computed(
             raise OSError(28, "No space left on device")
         real(path, data)
 
-    monkeypatch.setattr(disk, "write_durable", stops)
-    with pytest.raises(CacheError, match="No space"):
+    monkeypatch.setattr(files, "write_whole", stops)
+    with pytest.raises(InputError, match="No space"):
         carry_over(folder, "tiny", NEW, {})
-    monkeypatch.setattr(disk, "write_durable", real)
+    monkeypatch.setattr(files, "write_whole", real)
     target = folder.parent / folder_name("tiny", NEW)
     with Writer.open(target, NEW, {}) as writer:
         assert len(writer.keys) == 3
@@ -59,5 +59,5 @@ def test_stopped_halfway_the_rest_can_still_be_computed(
 
 def test_a_cache_that_somebody_writes_to_is_left_alone(folder: Path, write, rows) -> None:
     write(folder, rows)
-    with Lock(folder), pytest.raises(CacheError, match="pid"):
+    with Lock(folder), pytest.raises(InputError, match="pid"):
         carry_over(folder, "tiny", NEW, {})

@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from archiveprobe.cache import lock, store
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import Lock
+from archiveprobe.base import lock
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock
+from archiveprobe.cache import store
 from archiveprobe.cache.store import Reader
 from archiveprobe.cache.verify import verify
 
@@ -66,7 +67,7 @@ def test_a_holder_that_began_in_the_future_is_named_and_blocks_nobody_later(tmp_
     monkeypatch.setattr(lock, "datetime", Ahead)
     with Lock(tmp_path):
         monkeypatch.undo()
-        with pytest.raises(CacheError, match="since 2999-01-01T00:00:00"):
+        with pytest.raises(InputError, match="since 2999-01-01T00:00:00"):
             Lock(tmp_path).acquire()
     with Lock(tmp_path):
         pass

@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache import spec
-from archiveprobe.cache.errors import CacheError
 from archiveprobe.cache.export import export
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.cache.verify import repair, verify
@@ -65,7 +65,7 @@ def test_names_that_utf8_cannot_hold(tmp_path, reader):
 def test_an_existing_file_is_kept_unless_told(tmp_path, reader):
     path = tmp_path / "out.h5"
     path.write_text("mine")
-    with pytest.raises(CacheError, match="exists already"):
+    with pytest.raises(InputError, match="exists already"):
         export(path, columns(1), [None], {"b": reader})
     assert path.read_text() == "mine"
     export(path, columns(1), [None], {"b": reader}, overwrite=True)
@@ -74,14 +74,14 @@ def test_an_existing_file_is_kept_unless_told(tmp_path, reader):
 
 def test_refusals(tmp_path, reader):
     path = tmp_path / "out.h5"
-    with pytest.raises(CacheError, match="'id' has 2 values for 1 rows"):
+    with pytest.raises(InputError, match="'id' has 2 values for 1 rows"):
         export(path, columns(2), [None], {"b": reader})
-    with pytest.raises(CacheError, match="two files"):
+    with pytest.raises(InputError, match="two files"):
         export(path, columns(1), [None], {"a:b": reader, "a/b": reader})
     Writer.open(tmp_path / "empty", {}, {}).close()
-    with pytest.raises(CacheError, match="no rows yet"):
+    with pytest.raises(InputError, match="no rows yet"):
         export(path, columns(1), [None], {"b": Reader(tmp_path / "empty")})
-    with pytest.raises(CacheError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot write"):
         export(tmp_path / "nowhere" / "out.h5", columns(1), [None], {"b": reader})
     assert not path.exists()
 
@@ -103,7 +103,7 @@ def test_a_full_disk_at_any_call_leaves_nothing(
     for at in range(1, calls + 1):
         path.unlink()
         faulty_os(at, mode)
-        with pytest.raises(CacheError, match="free some space"):
+        with pytest.raises(InputError, match="free some space"):
             run()
         working_os()
         if path.exists():  # only the last fsync, of the folder, came too late
@@ -120,12 +120,12 @@ def test_a_damaged_cache_leaves_nothing_and_says_the_way_out(tmp_path, reader, r
     data[data.index(next(iter(rows.values())).astype(np.float16).tobytes())] ^= 1
     path.write_bytes(data)
     out = tmp_path / "out.h5"
-    with pytest.raises(CacheError, match=r"cache verify TASK --deep`, .* `archiveprobe embed TASK"):
+    with pytest.raises(InputError, match=r"cache verify TASK --deep`, .* `archiveprobe embed TASK"):
         export(out, columns(7), list(rows), {"b": reader})
     assert [p for p in tmp_path.iterdir() if p.is_file()] == []
 
     repair(folder, verify(folder, deep=True))
-    with pytest.raises(CacheError, match="lost the embedding") as caught:
+    with pytest.raises(InputError, match="lost the embedding") as caught:
         Reader(folder)
     message = str(caught.value)
     assert message.startswith(f"3 rows of the cache {folder} lost the embedding ({path.name} was ")
@@ -141,5 +141,5 @@ def test_a_damaged_cache_leaves_nothing_and_says_the_way_out(tmp_path, reader, r
 def test_several_lost_shards_are_counted(reader):
     for path in sorted((reader.folder / "shards").iterdir())[1:]:
         path.unlink()
-    with pytest.raises(CacheError, match=r"4 rows .* \(.*/000001-.*is missing and 1 more like it"):
+    with pytest.raises(InputError, match=r"4 rows .* \(.*/000001-.*is missing and 1 more like it"):
         Reader(reader.folder)

@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from archiveprobe.cache import disk, lock
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base import files, lock
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.store import Reader
 from archiveprobe.cache.verify import verify
 
@@ -71,17 +71,17 @@ def check_end(folder, rows):
 def test_an_error_at_any_call_loses_no_acknowledged_row(
     tmp_path, few, open_writer, faulty_os, working_os, mode, number
 ):
-    faulty = faulty_os(-1, "once", number, (disk, lock))
+    faulty = faulty_os(-1, "once", number, (files, lock))
     session(tmp_path / "count", few, open_writer, set())
     working_os()
     assert faulty.calls > 40
     raised = 0
     for at in range(1, faulty.calls + 1):
         folder, done = tmp_path / f"{at}", set()
-        faulty_os(at, mode, number, (disk, lock))
+        faulty_os(at, mode, number, (files, lock))
         try:
             session(folder, few, open_writer, done)
-        except CacheError as error:
+        except InputError as error:
             raised += 1
             message = str(error)
             assert "\n" not in message
@@ -143,7 +143,7 @@ def test_a_fault_at_any_call_of_a_repair(
         folder = tmp_path / f"{at}"
         damage(folder, rows, write)
         faulty_os(at, mode, number)
-        with contextlib.suppress(CacheError, dead):
+        with contextlib.suppress(InputError, dead):
             open_writer(folder).close()
         working_os()
         with open_writer(folder) as writer:
@@ -183,7 +183,7 @@ def test_a_read_that_fails_is_one_line_and_loses_nothing(
         for action in (lambda: Reader(folder).keys, lambda: open_writer(folder).close()) * 2:
             try:
                 action()
-            except CacheError as error:
+            except InputError as error:
                 said.append(str(error))
         return said + verify(folder, deep=True).bad
 

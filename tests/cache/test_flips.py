@@ -6,8 +6,9 @@ import random
 import numpy as np
 import pytest
 
-from archiveprobe.cache import lock, log, spec
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base import lock
+from archiveprobe.base.errors import InputError
+from archiveprobe.cache import log, spec
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.cache.verify import repair, verify
 
@@ -81,7 +82,7 @@ class Flipped:
             reader = Reader(self.folder)
             _ = reader.failures
             present, got = reader.read(list(self.rows))
-        except CacheError as error:
+        except InputError as error:
             assert "\n" not in str(error)
             assert str(self.folder) in str(error)
             self.noticed += 1

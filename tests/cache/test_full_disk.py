@@ -12,7 +12,7 @@ PROLOGUE = """
 import json, subprocess, sys
 from pathlib import Path
 import numpy as np
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.cache.verify import verify
 
@@ -34,7 +34,7 @@ def embed():
 def fault(action):
     try:
         action()
-    except CacheError as error:
+    except InputError as error:
         return str(error)
 
 def seen():

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.cache.verify import verify
 
@@ -117,7 +117,7 @@ def visible(folder):
     """The rows that a reader finds before anybody mends anything."""
     try:
         return {int.from_bytes(one, "big") for one in Reader(folder).keys}
-    except CacheError:
+    except InputError:
         assert not (folder / "commits.jsonl").exists()
         return set()
 

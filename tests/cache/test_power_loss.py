@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from powerloss import Dead, RecordingOs, lay, states
 
-from archiveprobe.cache import disk, lock, spec
+from archiveprobe.base import files, lock
+from archiveprobe.base.errors import InputError
+from archiveprobe.cache import spec
 from archiveprobe.cache.carry import carry_over
-from archiveprobe.cache.errors import CacheError
 from archiveprobe.cache.log import Failure
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.cache.verify import repair, verify
@@ -51,7 +52,7 @@ def recorded(root, monkeypatch):
     def recorded(*lives, **sabotage):
         record = RecordingOs(root, **sabotage)
         with monkeypatch.context() as patch:
-            patch.setattr(disk, "os", record)
+            patch.setattr(files, "os", record)
             patch.setattr(lock, "os", record)
             for life in lives:
                 try:
@@ -103,7 +104,7 @@ class Checker:
             lay(tree, root)
             try:
                 self.seen[state] = self._kept(place(root, self.fingerprint))
-            except (AssertionError, CacheError) as error:
+            except (AssertionError, InputError) as error:
                 self.seen[state] = f"{type(error).__name__} {error}"
         kept = self.seen[state]
         if isinstance(kept, str):
@@ -132,7 +133,7 @@ class Checker:
             reader = Reader(folder)
             self._check_rows(reader, set(reader.keys))
             return set(reader.keys)
-        except CacheError:
+        except InputError:
             report = verify(folder, deep=True)
             if report.bad_shards:
                 repair(folder, report)

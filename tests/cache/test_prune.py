@@ -2,9 +2,9 @@ import shutil
 
 import pytest
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock
 from archiveprobe.cache import spec
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import Lock
 from archiveprobe.cache.prune import prunable, prune
 from archiveprobe.cache.store import Reader
 
@@ -55,7 +55,7 @@ def test_locked_caches_are_never_listed_nor_removed(root, folder):
     assert len(items) == 2
     with Lock(folder):
         assert names(prunable(root, set())) == ["old-0123456789abcdef"]
-        with pytest.raises(CacheError, match="another process"):
+        with pytest.raises(InputError, match="another process"):
             prune([item for item in items if item.path == folder])
     assert Reader(folder).rows == 7
 

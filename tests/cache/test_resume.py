@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import is_locked
 from archiveprobe.cache import log, shard, spec
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import is_locked
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.cache.verify import verify
 
@@ -205,7 +205,7 @@ def test_a_lost_record_takes_the_row_shape_from_a_whole_shard(named, rows, open_
     (named / spec.FILE).unlink()
     (named / log.COMMITS).unlink()
     cut(shards(named)[0])
-    with pytest.raises(CacheError, match="row shape"):
+    with pytest.raises(InputError, match="row shape"):
         open_writer(named, row_shape=(4, 5))
     assert complete(named, rows, open_writer) == 3
 
@@ -214,7 +214,7 @@ def test_a_lost_record_takes_the_row_shape_from_a_whole_shard(named, rows, open_
 def test_without_a_record_nothing_is_believed_of_another_fingerprint(named, fingerprint, harm):
     harm(named / spec.FILE)
     before = shards(named)
-    with pytest.raises(CacheError, match=r"move the folder .* away"):
+    with pytest.raises(InputError, match=r"move the folder .* away"):
         Writer.open(named, fingerprint | {"precision": "bf16"}, {})
     assert shards(named) == before
     assert not is_locked(named)

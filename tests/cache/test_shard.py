@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache import shard
-from archiveprobe.cache.errors import CacheError
 from archiveprobe.cache.shard import ShardError
 
 ROW_SHAPE = (2, 3)
@@ -249,7 +249,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(parts, tmp_path, monk
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(type(path), "open", refuse)
-    with pytest.raises(CacheError, match="Permission denied") as caught:
+    with pytest.raises(InputError, match="Permission denied") as caught:
         shard.read(path, ROW_SHAPE, N)
     assert not isinstance(caught.value, ShardError)
 

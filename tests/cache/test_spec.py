@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock
 from archiveprobe.cache import spec
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import Lock
 from archiveprobe.cache.spec import ABSENT, CacheRecord
 
 JSON = st.recursive(
@@ -103,14 +103,14 @@ def test_damaged_record_is_one_line(record, change):
     changed = change(path.read_text())
     assert changed != path.read_text()
     path.write_text(changed, encoding="latin-1")
-    with pytest.raises(CacheError, match="damaged") as caught:
+    with pytest.raises(InputError, match="damaged") as caught:
         CacheRecord.read(record.folder)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
 
 
 def test_missing_record_is_a_cache_error(tmp_path):
-    with pytest.raises(CacheError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot read"):
         CacheRecord.read(tmp_path)
 
 
@@ -122,7 +122,7 @@ def test_update_request_changes_nothing_else(record):
 
 
 def test_update_request_respects_a_writer(record):
-    with Lock(record.folder), pytest.raises(CacheError, match="another process"):
+    with Lock(record.folder), pytest.raises(InputError, match="another process"):
         spec.update_request(record.folder, {})
 
 
@@ -158,8 +158,6 @@ def test_match_request_ignores_what_it_is_told(tmp_path):
 
 
 def test_import_loads_no_heavy_library():
-    code = (
-        "import sys, cache.spec, cache.errors; print({'h5py', 'numpy', 'torch'} & {*sys.modules})"
-    )
+    code = "import sys, archiveprobe.cache.spec; print({'h5py', 'numpy', 'torch'} & {*sys.modules})"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "set()\n"

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from archiveprobe.cache import disk, log, store
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
+from archiveprobe.cache import log, store
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.cache.store import Reader, Writer
 
@@ -93,7 +94,7 @@ def test_order_and_shards_change_nothing(rows, draw):
 
 
 def test_a_second_writer_is_refused_naming_the_first(folder):
-    with opened(folder), pytest.raises(CacheError, match=r"pid \d+ on host .* since"):
+    with opened(folder), pytest.raises(InputError, match=r"pid \d+ on host .* since"):
         opened(folder)
     with opened(folder):
         pass
@@ -101,7 +102,7 @@ def test_a_second_writer_is_refused_naming_the_first(folder):
 
 def test_another_fingerprint_is_refused_naming_the_field(folder):
     opened(folder, {"a": {"b": 1}}).close()
-    with pytest.raises(CacheError, match=r"another a\.b \(1, now 2\)"):
+    with pytest.raises(InputError, match=r"another a\.b \(1, now 2\)"):
         opened(folder, {"a": {"b": 2}})
     opened(folder, {"a": {"b": 1}}).close()
 
@@ -116,10 +117,10 @@ def test_row_shape_is_declared_with_the_first_row(folder):
     with opened(folder) as writer:
         assert writer.row_shape is None
         writer.add(KEY, np.ones((2, 3)))
-        with pytest.raises(CacheError, match=r"\(3, 2\).*\(2, 3\)"):
+        with pytest.raises(InputError, match=r"\(3, 2\).*\(2, 3\)"):
             writer.add(b"o" * 32, np.ones((3, 2)))
     assert CacheRecord.read(folder).row_shape == (2, 3)
-    with pytest.raises(CacheError, match="row shape"):
+    with pytest.raises(InputError, match="row shape"):
         opened(folder, row_shape=(9, 9))
     with opened(folder) as writer:
         assert writer.row_shape == (2, 3)
@@ -127,7 +128,7 @@ def test_row_shape_is_declared_with_the_first_row(folder):
 
 @pytest.mark.parametrize("shape", [(), (0, 3)])
 def test_rows_without_numbers_are_refused(folder, shape):
-    with opened(folder) as writer, pytest.raises(CacheError, match="row shape"):
+    with opened(folder) as writer, pytest.raises(InputError, match="row shape"):
         writer.add(KEY, np.ones(shape))
 
 
@@ -170,7 +171,7 @@ def test_a_key_is_32_bytes(folder):
             lambda: writer.add(b"k", np.ones((1, 1))),
             lambda: writer.fail(b"k", "s", "d"),
         ):
-            with pytest.raises(CacheError, match="key"):
+            with pytest.raises(InputError, match="key"):
                 call()
 
 
@@ -197,7 +198,7 @@ def test_nothing_is_written_without_the_lock(folder):
         pass
     writer.close()
     writer.add(KEY, np.ones((1, 1)))
-    with pytest.raises(CacheError, match="closed"):
+    with pytest.raises(InputError, match="closed"):
         writer.commit()
     assert Reader(folder).rows == 0
 
@@ -244,8 +245,8 @@ def test_a_commit_that_cannot_be_logged_leaves_no_orphan(folder, monkeypatch):
 
     with opened(folder) as writer:
         writer.add(KEY, np.ones((1, 1)))
-        with monkeypatch.context() as patch, pytest.raises(CacheError, match="free some space"):
-            patch.setattr(disk, "append_durable", full)
+        with monkeypatch.context() as patch, pytest.raises(InputError, match="free some space"):
+            patch.setattr(files, "append_durable", full)
             writer.commit()
         assert list((folder / "shards").iterdir()) == []
         assert writer.pending == 1
@@ -271,7 +272,7 @@ def test_an_empty_cache(folder):
     opened(folder).close()
     reader = Reader(folder)
     assert (reader.rows, reader.size, len(reader.keys), reader.row_shape) == (0, 0, 0, None)
-    with pytest.raises(CacheError, match="no rows yet"):
+    with pytest.raises(InputError, match="no rows yet"):
         reader.read([KEY])
     opened(folder, row_shape=(1, 2)).close()
     assert np.isnan(Reader(folder).read([KEY])[1]).all()
@@ -288,7 +289,7 @@ def test_missing_and_cut_shards_are_named(folder, rows, write, damage):
     write(folder, rows)
     path = shard_of(folder)
     damage(path)
-    with pytest.raises(CacheError, match="archiveprobe embed TASK") as caught:
+    with pytest.raises(InputError, match="archiveprobe embed TASK") as caught:
         Reader(folder)
     assert str(path) in str(caught.value)
 
@@ -300,7 +301,7 @@ def test_a_checksum_error_on_reading_is_named_and_gives_no_zeros(folder, rows, w
     inside = list(rows.values())[3].astype(np.float16).tobytes()
     data[data.index(inside)] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CacheError, match="archiveprobe embed TASK") as caught:
+    with pytest.raises(InputError, match="archiveprobe embed TASK") as caught:
         Reader(folder).read(list(rows))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -312,7 +313,7 @@ def test_a_damaged_line_inside_the_log_is_not_passed_over(folder, rows, write):
     data = bytearray(path.read_bytes())
     data[20] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CacheError, match="line 1 is damaged"):
+    with pytest.raises(InputError, match="line 1 is damaged"):
         Reader(folder)
 
 
@@ -329,8 +330,8 @@ def test_a_key_in_two_shards_is_refused(folder, rows, write):
     entry = log.read_log(folder / log.COMMITS).entries[1]
     again = entry._replace(file="000009" + entry.file[6:])
     (folder / "shards" / again.file).write_bytes(data)
-    disk.append_durable(folder / log.COMMITS, log.format_commit(again))
-    with pytest.raises(CacheError, match="twice"):
+    files.append_durable(folder / log.COMMITS, log.format_commit(again))
+    with pytest.raises(InputError, match="twice"):
         _ = Reader(folder).keys
 
 

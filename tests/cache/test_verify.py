@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock
 from archiveprobe.cache import log, spec
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import Lock
 from archiveprobe.cache.store import Reader
 from archiveprobe.cache.verify import repair, verify
 
@@ -81,13 +81,13 @@ def test_a_bad_shard_is_set_aside_and_its_rows_computed_again(cached, rows, open
     data[data.index(list(rows.values())[3].astype(np.float16).tobytes())] ^= 1
     path.write_bytes(data)
     report = verify(cached, deep=True)
-    with Lock(cached), pytest.raises(CacheError, match="another process"):
+    with Lock(cached), pytest.raises(InputError, match="another process"):
         repair(cached, report)
     assert repair(cached, report) == [path.name]
     assert (cached / "set-aside" / path.name).read_bytes() == data
     again = "set aside before; embed computes its 3 rows again"
     assert verify(cached, deep=True).bad == [f"{path.name}: {again}"]
-    with pytest.raises(CacheError, match=r"3 rows .* lost the embedding .*embed TASK`, which comp"):
+    with pytest.raises(InputError, match=r"3 rows .* lost the embedding .*embed TASK`, which comp"):
         Reader(cached)
     with open_writer(cached) as writer:
         absent = set(rows) - writer.keys

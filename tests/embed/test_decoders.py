@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import decoder_process
 from archiveprobe.embed import decoders as module
 from archiveprobe.embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
-from archiveprobe.task.errors import InputError
 
 WORK = """
 import os, signal, time

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from snapshots import current_cache
 
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.prune import prune
 from archiveprobe.cache.store import Reader
 from archiveprobe.embed.inventory import export_task, show, unused, verify_all
@@ -161,7 +161,7 @@ def test_an_export_overwrites_only_when_told(archive, bench, tmp_path) -> None:
     bench.run(task)
     file = tmp_path / "all.h5"
     file.write_text("precious")
-    with pytest.raises(CacheError, match="exists"):
+    with pytest.raises(InputError, match="exists"):
         export_task(task, file)
     assert file.read_text() == "precious"
     assert export_task(task, file, overwrite=True).rows == 3

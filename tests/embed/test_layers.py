@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.embed.layers import LAYERS, check_layers, reader
-from archiveprobe.task.errors import InputError
 
 
 @pytest.fixture(autouse=True)

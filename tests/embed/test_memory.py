@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from snapshots import current_cache
 
-from archiveprobe.cache.lock import is_locked
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import is_locked
+from archiveprobe.base.memory import is_out_of_memory, memory_for
 from archiveprobe.cache.store import Reader
 from archiveprobe.embed import encoders, libraries
 from archiveprobe.embed.encoders import make_encoder
 from archiveprobe.embed.inventory import verify_all
-from archiveprobe.embed.memory import is_out_of_memory, memory_for
 from archiveprobe.embed.models import read_state, seeded
-from archiveprobe.task.errors import InputError
 
 ALLOCATOR = (
     "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you "

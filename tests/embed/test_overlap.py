@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from snapshots import current_cache
 
-from archiveprobe.cache.lock import is_locked
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import is_locked
 from archiveprobe.cache.store import Reader
 from archiveprobe.embed.inventory import verify_all
 from archiveprobe.embed.job import Job
 from archiveprobe.embed.lane import Lane
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.manifest import read_manifest
 
 

@@ -9,14 +9,13 @@ import pytest
 from PIL import Image
 from snapshots import current_cache
 
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import Lock
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock
 from archiveprobe.cache.store import Reader
 from archiveprobe.cache.verify import repair, verify
 from archiveprobe.embed import decoding
 from archiveprobe.embed.inventory import verify_all
 from archiveprobe.embed.prepare import Order, Prepared
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.images import rejected
 from archiveprobe.task.manifest import manifest_file, read_manifest
 
@@ -191,7 +190,7 @@ def test_an_interrupt_keeps_what_is_done(archive, bench, fault) -> None:
 
 
 def is_locked(folder: Path) -> bool:
-    from archiveprobe.cache.lock import is_locked
+    from archiveprobe.base.lock import is_locked
 
     return is_locked(folder)
 
@@ -202,7 +201,7 @@ def test_a_second_run_at_the_same_time_is_refused(archive, bench) -> None:
     bench.run(task)
     archive.add_drawn([3])
     with Lock(reader(task).folder):
-        with pytest.raises(CacheError, match=f"pid {os.getpid()} on host .* since 20"):
+        with pytest.raises(InputError, match=f"pid {os.getpid()} on host .* since 20"):
             bench.run(archive.task())
         assert bench.encoders == {}  # It is met before anything is loaded.
     assert bench.run(archive.task()).embedded == 1

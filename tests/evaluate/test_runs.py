@@ -18,11 +18,11 @@ import pytest
 from powerloss import Dead, RecordingOs, lay, states
 from snapshots import seal_anything
 
-import archiveprobe.task.files
+import archiveprobe.base.files
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.evaluate import runs
 from archiveprobe.evaluate.runs import MODEL, PREDICTIONS, load_run, runs_folder, save_run, systems
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.sealed import read_sealed, write_sealed
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def recorded(saves, monkeypatch):
             save(OLD)
         record = RecordingOs(task_.folder, **sabotage)
         with monkeypatch.context() as patch:
-            patch.setattr(archiveprobe.task.files, "os", record)
+            patch.setattr(archiveprobe.base.files, "os", record)
             try:
                 save(NEW)
                 record.promise(["new"])
@@ -335,7 +335,7 @@ def test_a_disk_that_refuses_leaves_the_old_system(saves, monkeypatch, name, fir
             save(OLD)
         disk = Refusing(name, at)
         with monkeypatch.context() as patch:
-            patch.setattr(archiveprobe.task.files, "os", disk)
+            patch.setattr(archiveprobe.base.files, "os", disk)
             if not refused(save):
                 break
         found = load_run(task_, "one").record if systems(task_) else None

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from archiveprobe.cache import disk
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.finetune.average import make_average
 from archiveprobe.finetune.checkpoint import Checkpoints, capture, restore
 from archiveprobe.finetune.schedule import batches, epoch_order
 from archiveprobe.finetune.settings import Ema
-from archiveprobe.task.errors import InputError
 
 torch = libraries.torch()
 EPOCHS = 4
@@ -111,7 +110,7 @@ class Dying:
 def calls_of_a_run(folder: Path, monkeypatch) -> int:
     counting = Dying(10**6, KilledError())
     with monkeypatch.context() as patched:
-        patched.setattr(disk, "os", counting)
+        patched.setattr(files, "os", counting)
         train(folder)
     return 10**6 - counting.left
 
@@ -124,7 +123,7 @@ def test_killed_at_any_call_and_resumed_equals_uninterrupted(
     for at in range(0, calls, 7):
         folder = tmp_path / str(at)
         with monkeypatch.context() as patched:
-            patched.setattr(disk, "os", Dying(at, KilledError()))
+            patched.setattr(files, "os", Dying(at, KilledError()))
             with pytest.raises(KilledError):
                 train(folder)
         assert same(train(folder), uninterrupted), at
@@ -159,10 +158,10 @@ def test_a_disk_that_fails_leaves_the_old_state_whole(tmp_path, monkeypatch, cod
     for at in range(40):
         kept.save(1, old, {"w": torch.ones(2)})
         with monkeypatch.context() as patched:
-            patched.setattr(disk, "os", Dying(at, OSError(code, os.strerror(code))))
+            patched.setattr(files, "os", Dying(at, OSError(code, os.strerror(code))))
             try:
                 kept.save(2, new, {"w": torch.zeros(2)})
-            except CacheError as error:
+            except InputError as error:
                 assert "epoch 2" in str(error)
                 assert os.strerror(code) in str(error)
             else:

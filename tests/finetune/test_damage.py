@@ -13,8 +13,8 @@ import pytest
 from click.testing import Result
 from snapshots import seal_anything
 
+from archiveprobe.base import sealed
 from archiveprobe.finetune import outcome
-from archiveprobe.task import sealed
 
 Command = Callable[..., Result]
 RECORDS = [

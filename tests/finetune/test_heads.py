@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.finetune.heads import make_head, probe_weights, start_head
 from archiveprobe.finetune.settings import Model
 from archiveprobe.probe.knn import NeighbourPath
 from archiveprobe.probe.linear import LogisticPath, RidgePath
-from archiveprobe.task.errors import InputError
 
 torch = libraries.torch()
 PAPER = Model(backbone="own", hidden=(256,), dropouts=(0.5, 0.3))

@@ -2,9 +2,9 @@
 
 import pytest
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.finetune.interpolate import choose_mixture
-from archiveprobe.task.errors import InputError
 
 torch = libraries.torch()
 FIRST = {"w": torch.tensor([0.0, 2.0]), "count": torch.tensor(3)}

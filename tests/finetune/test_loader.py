@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.embed.preprocess import Geometry, Preprocess
 from archiveprobe.embed.views import view_set
@@ -23,7 +24,6 @@ from archiveprobe.finetune.checkpoint import random_states
 from archiveprobe.finetune.loader import Loader, PictureRows
 from archiveprobe.finetune.pixels import Wanted, load_pixels
 from archiveprobe.finetune.settings import Augment
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.images import digest
 
 torch = libraries.torch()
@@ -200,8 +200,7 @@ from archiveprobe.finetune.augment import Augmentation
 from archiveprobe.finetune.pixels import Wanted, load_pixels
 from archiveprobe.finetune.settings import Augment
 from pathlib import Path
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.errors import InputError
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.images import digest
 
 torch = libraries.torch()

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.finetune.losses import Criterion, class_weights, criterion, soft_targets
 from archiveprobe.finetune.settings import Loss
-from archiveprobe.task.errors import InputError
 
 torch = libraries.torch()
 LN2 = math.log(2)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.embed.models import load_model
 from archiveprobe.finetune.blocks import last_block
@@ -20,7 +21,6 @@ from archiveprobe.finetune.model import (
 )
 from archiveprobe.finetune.settings import Model
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 
 torch = libraries.torch()
 LAST = {

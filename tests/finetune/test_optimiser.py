@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.finetune.optimiser import layer_of, make_optimiser, parameter_groups
 from archiveprobe.finetune.recipe import load_recipe
 from archiveprobe.finetune.settings import Optimiser
-from archiveprobe.task.errors import InputError
 
 torch, timm = libraries.torch(), libraries.timm()
 SIZES = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16), "num_classes": 0}

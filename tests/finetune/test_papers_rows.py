@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.embed.run import Options, embed
 from archiveprobe.evaluate.dataset import load_dataset
@@ -18,7 +19,6 @@ from archiveprobe.finetune.recipe import changed
 from archiveprobe.finetune.stage import Stage
 from archiveprobe.finetune.train import train
 from archiveprobe.task.config import load_task
-from archiveprobe.task.errors import InputError
 
 torch = libraries.torch()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import render, view_set
 from archiveprobe.finetune import pixels as module
@@ -134,7 +134,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(root, tmp_path, monkeypatch)
             Full(real(path, mode, **more)) if mode == "xb" else real(path, mode, **more)
         ),
     )
-    with pytest.raises(CacheError, match=r"decoded pictures.*No space left"):
+    with pytest.raises(InputError, match=r"decoded pictures.*No space left"):
         load_pixels(root, rows_of(root, "high.png"), WANTED, folder, workers=0, memory_limit=0)
     assert not list(folder.iterdir())
 

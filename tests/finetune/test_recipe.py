@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.finetune.recipe import RECIPES, Recipe, changed, load_recipe, read_head
 from archiveprobe.finetune.settings import Model
-from archiveprobe.task.errors import InputError
 
 SMALL = '[model]\nbackbone = "timm:test_convnext2"\n'
 

@@ -15,6 +15,7 @@ import pytest
 from click.testing import Result
 
 import archiveprobe.finetune.run as runner
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.runs import load_run
@@ -24,7 +25,6 @@ from archiveprobe.finetune.recipe import RECIPES, Recipe, changed, load_recipe
 from archiveprobe.finetune.run import Options, run_finetune
 from archiveprobe.finetune.stage import Stage
 from archiveprobe.task.config import load_task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.manifest import read_manifest
 
 Command = Callable[..., Result]

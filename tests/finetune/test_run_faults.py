@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from archiveprobe.cache.lock import Lock
+from archiveprobe.base.lock import Lock
 from archiveprobe.evaluate.runs import load_run
 from archiveprobe.finetune import checkpoint, outcome, stage
 from archiveprobe.finetune.pixels import Decoded
 from archiveprobe.task.config import load_task
 
 Command = Callable[..., Result]
-RUN = "import sys, cli; cli.main(sys.argv[1:])"
+RUN = "import sys; from archiveprobe import cli; cli.main(sys.argv[1:])"
 
 
 def error_of(done: Result) -> str:
@@ -71,9 +71,9 @@ def dying(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: int, aft
 
 
 MOMENTS = [
-    (checkpoint.disk, "write_durable", 1),
-    (checkpoint.disk, "write_durable", 3),
-    (checkpoint.disk, "write_durable", 4),
+    (checkpoint.disk, "write_whole", 1),
+    (checkpoint.disk, "write_whole", 3),
+    (checkpoint.disk, "write_whole", 4),
     (outcome, "write_whole", 1),
     (outcome, "write_whole", 4),
     (outcome, "write_whole", 6),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.finetune.optimiser import make_optimiser
 from archiveprobe.finetune.recipe import load_recipe
@@ -19,7 +20,6 @@ from archiveprobe.finetune.schedule import (
     occurrences,
 )
 from archiveprobe.finetune.settings import Optimiser, Schedule
-from archiveprobe.task.errors import InputError
 
 torch = libraries.torch()
 STEPS = 88  # 1,400 rows in batches of 16

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.dataset import Rows as DataRows
 from archiveprobe.finetune.settings import Rows
 from archiveprobe.finetune.split import by_fold, by_split, folds_asked, full, median_epoch
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 
 N, FOLDS = 120, 5
 

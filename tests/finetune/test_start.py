@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from archiveprobe.task.sealed import unseal, write_sealed
+from archiveprobe.base.sealed import unseal, write_sealed
 
 Command = Callable[..., Result]
 NOISE = """

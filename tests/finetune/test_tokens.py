@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from snapshots import current_cache
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.models import load_model
@@ -27,7 +28,6 @@ from archiveprobe.finetune.tokens import (
     tokens_of,
 )
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.images import digest
 
 torch = libraries.torch()

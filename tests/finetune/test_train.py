@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import archiveprobe.finetune.training as loop
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.views import view_set
@@ -22,7 +23,6 @@ from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.split import Part
 from archiveprobe.finetune.train import Ends, Epoch, Lesson, Trained, train
 from archiveprobe.finetune.verdict import logits_of, voted
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.images import digest
 
 torch = libraries.torch()

@@ -15,9 +15,9 @@ from hdf5 import resealed
 from law import one_line, told
 from snapshots import current_cache, write_snapshot
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock
 from archiveprobe.cache import log
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import Lock
 from archiveprobe.cache.prune import prunable
 from archiveprobe.cache.spec import (
     FILE,
@@ -184,7 +184,7 @@ def holder(data: bytes, folder: Path) -> None:
         (folder / "LOCK").write_bytes(data)
         try:
             Lock(folder).acquire()
-        except CacheError as fault:
+        except InputError as fault:
             one_line(str(fault))
         else:
             raise AssertionError("two hold one lock")

@@ -5,7 +5,7 @@ import os
 import pytest
 from law import one_line
 
-from archiveprobe.task.errors import InputError
+from archiveprobe.base.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import seeds
 import task_targets
 from snapshots import sealed_anew
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache import log, shard
-from archiveprobe.cache.errors import CacheError
 from archiveprobe.cache.shard import ShardError
 from archiveprobe.cache.spec import FILE, CacheRecord, match_request
 from archiveprobe.cache.store import Reader, Writer
@@ -177,5 +177,5 @@ def test_a_request_nested_too_deeply_for_comparing(tmp_path):
 def test_a_row_shape_beyond_all_memory(tmp_path, row_shape):
     cache = changed_record(tmp_path, row_shape=row_shape)
     (cache / log.COMMITS).unlink()
-    with pytest.raises(CacheError):
+    with pytest.raises(InputError):
         Reader(cache).read([None, b"k" * 32])

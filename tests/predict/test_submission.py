@@ -264,7 +264,7 @@ def test_the_tasks_own_files_are_not_overwritten(archive, fault_of, tmp_path) ->
     fault_of(lambda: submit(task, "mean", archive.folder), "no ordinary file", "-o")
 
 
-@pytest.mark.parametrize("call", ["write_whole", "_read_back", "disk.move_durable"])
+@pytest.mark.parametrize("call", ["write_whole", "_read_back", "files.move_durable"])
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), SystemExit()])
 def test_a_fault_leaves_the_old_file(archive, fault_of, tmp_path, monkeypatch, call, fault) -> None:
     file = tmp_path / "out.csv"

@@ -8,8 +8,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.probe.table import PROBES, make_probe
-from archiveprobe.task.errors import InputError
 
 every_probe = pytest.mark.parametrize("name", PROBES)
 every_k = pytest.mark.parametrize("k", [2, 3])

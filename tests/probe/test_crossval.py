@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.probe import crossval
 from archiveprobe.probe.crossval import combine_views, cross_validate
@@ -14,7 +15,6 @@ from archiveprobe.probe.features import Choice, Features
 from archiveprobe.probe.lda import DiscriminantPath
 from archiveprobe.probe.linear import LogisticPath, RidgePath
 from archiveprobe.task.config import Task
-from archiveprobe.task.errors import InputError
 
 FOLDS, REPEATS, WIDTH = 4, 2, 6
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from snapshots import write_snapshot
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import folder_name
 from archiveprobe.cache.store import Writer
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.probe.features import load_features, parse_choice
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.errors import InputError
 from archiveprobe.task.manifest import write_manifest
 from archiveprobe.task.snapshot import read_snapshot
 

@@ -4,13 +4,13 @@ import pytest
 from counted import wordy_clip  # noqa: F401
 from shelf import LABELS, image
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.embed.run import Options, embed
 from archiveprobe.evaluate.overview import overview
 from archiveprobe.predict.submission import submit
 from archiveprobe.probe.run import Options as ProbeOptions
 from archiveprobe.probe.run import run_probes
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.errors import InputError
 
 TASK = """name = "words"
 labels = ["intact", "destroyed"]

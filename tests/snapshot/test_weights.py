@@ -8,10 +8,10 @@ import pytest
 from shelf import Shelf, plain
 from snapshots import current_cache
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.probe.audit_rows import cached_backbones
 from archiveprobe.probe.features import Choice, find_reader, load_features
-from archiveprobe.task.errors import InputError
 
 
 def digest(weights: str) -> str:

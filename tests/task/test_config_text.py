@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import load_task
-from archiveprobe.task.errors import InputError
 
 FULL = (Path(__file__).parent / "full_task.toml").read_text("utf-8")
 LEAST = 'name = "t"\nlabels = ["no", "yes"]\n'

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from archiveprobe.base.reading import digest_of
 from archiveprobe.task import manifest
 from archiveprobe.task.images import PASSING, REJECTIONS, Observation, digest, rejected
 from archiveprobe.task.manifest import (
@@ -14,7 +15,6 @@ from archiveprobe.task.manifest import (
     with_observations,
     write_manifest,
 )
-from archiveprobe.task.reading import digest_of
 from archiveprobe.task.rows import Row, locate
 
 SEEN = Observation("ok", bytes=3, width=40, height=50, format="PNG", phash="00ff00ff00ff00ff")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from snapshots import sealed_anew
 
-from archiveprobe.task.errors import InputError
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.images import FLAGS, REJECTIONS, Observation, digest
 from archiveprobe.task.manifest import Entry, manifest_file, read_manifest, write_manifest
 

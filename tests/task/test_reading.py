@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from archiveprobe.task import manifest, reading
+from archiveprobe.base import reading
+from archiveprobe.base.reading import TooManyBytesError, digest_of, read_ordinary
+from archiveprobe.task import manifest
 from archiveprobe.task.config import load_task
 from archiveprobe.task.folds import ensure_folds, folds_file
 from archiveprobe.task.manifest import manifest_file, read_manifest, scan
-from archiveprobe.task.reading import TooManyBytesError, digest_of, read_ordinary
 from archiveprobe.task.rows import Row, read_rows
 
 READERS: list[Callable[[Path, int], object]] = [read_ordinary, digest_of]

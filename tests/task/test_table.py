@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archiveprobe.task.errors import InputError
+from archiveprobe.base.errors import InputError
 from archiveprobe.task.table import read_table
 
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.keep import run_ensemble
 from archiveprobe.evaluate.overview import overview
@@ -160,5 +160,5 @@ def test_a_damaged_cache_is_one_line(archive, draw, tmp_path):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(bytes(content))
-    with pytest.raises(CacheError):
+    with pytest.raises(InputError):
         run_audit(task)

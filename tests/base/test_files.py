@@ -1,18 +1,20 @@
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from archiveprobe.cache import disk
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
 
 
-def test_write_replaces_whole(tmp_path):
-    path = tmp_path / "file"
-    disk.write_durable(path, b"old")
-    disk.write_durable(path, b"new")
+def test_writes_and_replaces(tmp_path):
+    path = tmp_path / "new" / "deep" / "file"
+    files.write_whole(path, b"old")
+    assert path.read_bytes() == b"old"
+    files.write_whole(path, b"new")
     assert path.read_bytes() == b"new"
-    assert [*tmp_path.iterdir()] == [path]
+    assert [*path.parent.iterdir()] == [path]
 
 
 def calls_of(faulty_os, working_os, action):
@@ -25,26 +27,27 @@ def calls_of(faulty_os, working_os, action):
 @pytest.mark.parametrize("mode", ["once", "full"])
 def test_failed_write_leaves_old_or_new_and_no_temporary(tmp_path, faulty_os, working_os, mode):
     path = tmp_path / "file"
-    calls = calls_of(faulty_os, working_os, lambda: disk.write_durable(path, b"old" * 9))
+    path.write_bytes(b"older")
+    calls = calls_of(faulty_os, working_os, lambda: files.write_whole(path, b"old" * 9))
     assert calls >= 5  # open, write, fsync, replace, and the folder's open and fsync
     for at in range(1, calls + 1):
         faulty_os(at, mode)
         with pytest.raises(OSError, match="No space"):
-            disk.write_durable(path, b"new")
+            files.write_whole(path, b"new")
         working_os()
         assert path.read_bytes() in (b"old" * 9, b"new")
         assert [*tmp_path.iterdir()] == [path]
-        disk.write_durable(path, b"old" * 9)
+        files.write_whole(path, b"old" * 9)
 
 
 def test_failed_append_keeps_the_old_length(tmp_path, faulty_os, working_os):
     path = tmp_path / "log"
     path.write_bytes(b"one\n")
-    calls = calls_of(faulty_os, working_os, lambda: disk.append_durable(path, b"two\n"))
+    calls = calls_of(faulty_os, working_os, lambda: files.append_durable(path, b"two\n"))
     for at in range(1, calls + 1):
         faulty_os(at, "once")
         with pytest.raises(OSError, match="No space"):
-            disk.append_durable(path, b"three\n")
+            files.append_durable(path, b"three\n")
         working_os()
         assert path.read_bytes() == b"one\ntwo\n"
 
@@ -52,69 +55,51 @@ def test_failed_append_keeps_the_old_length(tmp_path, faulty_os, working_os):
 def test_append_is_not_swallowed_by_a_torn_line(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"one\nto")
-    disk.append_durable(path, b"two\n")
+    files.append_durable(path, b"two\n")
     assert path.read_bytes() == b"one\nto\ntwo\n"
 
 
 def test_short_writes_are_continued(tmp_path, monkeypatch):
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
-    disk.write_durable(tmp_path / "file", b"0123456789")
-    disk.append_durable(tmp_path / "file", b"ab\n")
+    files.write_whole(tmp_path / "file", b"0123456789")
+    files.append_durable(tmp_path / "file", b"ab\n")
     assert (tmp_path / "file").read_bytes() == b"0123456789\nab\n"
 
 
 def test_a_disk_that_takes_nothing_does_not_hang(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", lambda *_: 0)
     with pytest.raises(OSError):
-        disk.write_durable(tmp_path / "file", b"x")
-
-
-def test_data_is_synced_before_the_name(tmp_path, monkeypatch):
-    events = []
-
-    def seen(name):
-        real = getattr(os, name)
-
-        def call(*arguments):
-            events.append(name)
-            return real(*arguments)
-
-        return call
-
-    for name in ("write", "fsync", "replace"):
-        monkeypatch.setattr(os, name, seen(name))
-    disk.write_durable(tmp_path / "file", b"x")
-    assert events == ["write", "fsync", "replace", "fsync"]
+        files.write_whole(tmp_path / "file", b"x")
 
 
 @pytest.mark.parametrize(
     ("number", "advice"), [(28, "free some space"), (30, "writable"), (5, "check")]
 )
 def test_explained_says_what_to_do(number, advice):
-    with pytest.raises(CacheError, match=f"cannot write X: .*{advice}"), disk.explained("write X"):
+    with pytest.raises(InputError, match=f"cannot write X: .*{advice}"), files.explained("write X"):
         raise OSError(number, os.strerror(number))
 
 
 def test_folders(tmp_path):
     folder = tmp_path / "a" / "b"
-    disk.make_folder(folder)
-    disk.make_folder(folder)
-    assert not disk.remove_folder(tmp_path / "a")
-    assert disk.remove_folder(folder)
-    assert disk.remove_folder(folder)
+    files.make_folder(folder)
+    files.make_folder(folder)
+    assert not files.remove_folder(tmp_path / "a")
+    assert files.remove_folder(folder)
+    assert files.remove_folder(folder)
     assert not folder.exists()
 
 
 def test_what_a_full_disk_did_not_take_is_still_read_back(tmp_path, monkeypatch):
     """HDF5 reads back what it wrote, and has crashed the process when it found something else."""
-    with disk.Staged(tmp_path / "out") as staged:
+    with files.Staged(tmp_path / "out") as staged:
         staged.write(b"abcdef")
 
         def full(*_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(disk, "_write_all", full)
+        monkeypatch.setattr(files, "_write_all", full)
         assert staged.write(b"ghij") == 4
         staged.seek(4)
         staged.write(b"EFGH")
@@ -129,3 +114,40 @@ def test_what_a_full_disk_did_not_take_is_still_read_back(tmp_path, monkeypatch)
         with pytest.raises(OSError, match="No space"):
             staged.finish()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupt_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            files.write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_durable_on_return(tmp_path, monkeypatch):
+    """Bytes reach the disk before the name changes, new folders and the name before the return."""
+    steps = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(descriptor):
+        steps.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+        fsync(descriptor)
+
+    def note_replace(source, target):
+        steps.append("rename")
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    files.write_whole(tmp_path / "new" / "deep" / "file", b"content")
+    *folders, temporary, rename, folder = steps
+    assert folders[-2:] == [tmp_path.name, "new"]
+    assert temporary.startswith(".tmp-")
+    assert (rename, folder) == ("rename", "deep")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from archiveprobe.task import cores
-from archiveprobe.task.cores import quotas, usable_cores
+from archiveprobe.base import cores
+from archiveprobe.base.cores import quotas, usable_cores
 
 
 class Machine:

@@ -1,16 +1,21 @@
-"""One writer per cache, held by the kernel so that a killed process never blocks the next."""
+"""One writer per folder, held by the kernel so that a killed process never blocks the next.
+
+`filelock` would do the waiting, but not what the messages need: who holds the lock, and whether the
+folder was removed between opening and locking it.
+"""
 
 import contextlib
 import fcntl
 import json
 import os
 import socket
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from archiveprobe.cache.disk import explained
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import explained
 
 NAME = "LOCK"
 _HOLDER_BYTES = 4096
@@ -29,7 +34,7 @@ class Lock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock at once. Raises CacheError naming the holder, or why there is no lock."""
+        """Take the lock at once. Raises InputError naming the holder, or why there is no lock."""
         with explained(f"lock {self._path.parent} for writing"):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
@@ -63,10 +68,10 @@ class Lock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             place = f"{self._what} {self._path.parent}"
-            raise CacheError(_held(place, _read_holder(descriptor))) from None
+            raise InputError(_held(place, _read_holder(descriptor))) from None
         # A prune may have removed the folder between our open and our flock.
         if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(descriptor)):
-            raise CacheError(f"{self._what} {self._path.parent} was just removed; run it again")
+            raise InputError(f"{self._what} {self._path.parent} was just removed; run it again")
         holder = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -81,6 +86,21 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+@contextlib.contextmanager
+def wait_for_lock(folder: Path) -> Iterator[None]:
+    """Let short writers below `folder` go one after the other.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def is_locked(folder: Path) -> bool:

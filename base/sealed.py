@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.files import write_whole
-from archiveprobe.task.reading import read_ordinary
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import write_whole
+from archiveprobe.base.reading import read_ordinary
 
 LARGEST = 1 << 30
 _REMEDY = "move it away, and run the command that writes it again"

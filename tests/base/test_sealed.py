@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiveprobe.task.errors import InputError
-from archiveprobe.task.reading import read_ordinary
-from archiveprobe.task.sealed import read_sealed, seal, unseal, write_sealed
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.reading import read_ordinary
+from archiveprobe.base.sealed import read_sealed, seal, unseal, write_sealed
 
 RECORD = {"id": "house.jpg", "status": ["ok", None, 1.5]}
 

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from archiveprobe.cache import lock
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.cache.lock import Lock, is_locked
+from archiveprobe.base import lock
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock, is_locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from archiveprobe.cache.lock import Lock
+from archiveprobe.base.lock import Lock
 with Lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -24,7 +24,7 @@ with Lock(Path(sys.argv[1])):
 
 def test_second_writer_in_one_process_is_refused_naming_the_first(tmp_path):
     with Lock(tmp_path):
-        with pytest.raises(CacheError) as caught:
+        with pytest.raises(InputError) as caught:
             Lock(tmp_path).acquire()
         message = str(caught.value)
         holder = json.loads((tmp_path / "LOCK").read_text())
@@ -40,7 +40,7 @@ def test_killed_holder_does_not_block(tmp_path):
     with holder:
         assert holder.stdout.readline() == b"held\n"
         assert is_locked(tmp_path)
-        with pytest.raises(CacheError, match=f"pid {holder.pid} "):
+        with pytest.raises(InputError, match=f"pid {holder.pid} "):
             Lock(tmp_path).acquire()
         holder.send_signal(signal.SIGKILL)
     assert (tmp_path / "LOCK").exists()
@@ -53,7 +53,7 @@ def test_killed_holder_does_not_block(tmp_path):
 def test_unreadable_holder_is_still_one_line(tmp_path, content):
     with Lock(tmp_path):
         (tmp_path / "LOCK").write_bytes(content)
-        with pytest.raises(CacheError, match="another process") as caught:
+        with pytest.raises(InputError, match="another process") as caught:
             Lock(tmp_path).acquire()
     assert "\n" not in str(caught.value)
 
@@ -64,12 +64,12 @@ def test_read_only_folder(tmp_path, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(lock.os, "open", refuse)
-    with pytest.raises(CacheError, match=r"cannot lock .*writable"):
+    with pytest.raises(InputError, match=r"cannot lock .*writable"):
         Lock(tmp_path).acquire()
 
 
 def test_folder_that_is_not_there(tmp_path):
-    with pytest.raises(CacheError, match="cannot lock"):
+    with pytest.raises(InputError, match="cannot lock"):
         Lock(tmp_path / "nowhere").acquire()
     assert not is_locked(tmp_path / "nowhere")
 
@@ -82,5 +82,5 @@ def test_lock_on_a_removed_file_is_no_lock(tmp_path, monkeypatch):
         return real(descriptor, operation)
 
     monkeypatch.setattr(lock.fcntl, "flock", flock_after_prune)
-    with pytest.raises(CacheError, match="just removed"):
+    with pytest.raises(InputError, match="just removed"):
         Lock(tmp_path).acquire()

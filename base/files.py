@@ -1,7 +1,7 @@
-"""Every write the cache makes, in terms of plain `os` calls.
+"""Files written so that a killed run or a lost power supply leaves the old content or the new.
 
-A fault-injection test replaces `disk.os` and thereby sees every call that changes the disk, so
-no other module of this folder writes, renames or removes anything that matters.
+A fault-injection test replaces `files.os` and thereby sees every call that changes the disk, so
+no other module writes, renames or removes anything that is read back.
 """
 
 # ruff: noqa: PTH102, PTH105, PTH106, PTH108
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archiveprobe.cache.errors import CacheError
+from archiveprobe.base.errors import InputError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -29,12 +29,12 @@ _NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @contextlib.contextmanager
 def explained(action: str) -> Iterator[None]:
-    """Turn an OSError inside the block into a one-line CacheError: "cannot <action>: ..."."""
+    """Turn an OSError inside the block into a one-line InputError: "cannot <action>: ..."."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        raise CacheError(f"cannot {action}: {reason}; {_advice(error)}") from error
+        raise InputError(f"cannot {action}: {reason}; {_advice(error)}") from error
 
 
 def _advice(error: OSError) -> str:
@@ -50,11 +50,12 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
 
 
-def write_durable(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that after any fault either the old or the new content is there.
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` in one step, durable on return; missing folders are made.
 
-    Raises OSError as the system gave it; the temporary is gone by then.
+    Raises OSError as the system gave it; the old file is then untouched, the temporary gone.
     """
+    make_folder(path.parent)
     with Staged(path) as staged:
         staged.write(data)
         staged.finish()
@@ -65,7 +66,7 @@ def append_durable(path: Path, line: bytes) -> None:
 
     After a failure the file has its old length again. Raises OSError.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         length = os.fstat(descriptor).st_size
         try:
@@ -129,6 +130,12 @@ def remove(path: Path) -> None:
         os.unlink(path)
 
 
+def discard(path: Path) -> None:
+    """Remove a file that is of no more use; one that cannot be removed is left."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
 def remove_folder(folder: Path) -> bool:
     """Remove `folder` when it is empty; says whether it is gone. Raises OSError."""
     try:
@@ -173,7 +180,7 @@ class Staged(io.RawIOBase):
         self._finished = False
         self._descriptor = -1
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._descriptor = os.open(self._temporary, flags, 0o644)
+        self._descriptor = os.open(self._temporary, flags, 0o666)
 
     def write(self, data: "ReadableBuffer", /) -> int:
         """Write all of `data`; an OSError is kept for `finish`."""

@@ -11,8 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from archiveprobe.cache.errors import CacheError
-from archiveprobe.task.errors import InputError
+from archiveprobe.base.errors import InputError
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -67,7 +66,7 @@ def memory_for(what: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, CacheError):
+    except InputError:
         raise
     except Exception as error:
         if not is_out_of_memory(error):

@@ -1,0 +1,3 @@
+from faulty_disk import faulty_os, working_os
+
+__all__ = ["faulty_os", "working_os"]
