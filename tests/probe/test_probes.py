@@ -169,7 +169,7 @@ def test_prompts_that_do_not_fit_are_refused(name, prompts, draw) -> None:
 def test_torch_and_lightgbm_load_only_where_they_are_used() -> None:
     code = (
         "import sys, archiveprobe.probe.table\n"
-        "for entry in probe.table.PROBES.values(): entry.make()\n"
+        "for entry in archiveprobe.probe.table.PROBES.values(): entry.make()\n"
         "assert not {'torch', 'lightgbm'} & set(sys.modules), 'loaded'\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
