@@ -1,4 +1,4 @@
-"""How long figures, intervals, cuts and the leaderboard take on drawn predictions.
+"""How long figures, intervals, thresholds and the leaderboard take on drawn predictions.
 
     .venv/bin/python benchmarks/evaluate_speed.py [--rows 1600] [--systems 24]
 
@@ -19,7 +19,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 from common import Figure, arguments, at_most, load, report, timed  # noqa: E402
 
-from archiveprobe.evaluate import calibration, threshold  # noqa: E402
+from archiveprobe.evaluate import calibration, thresholding  # noqa: E402
 from archiveprobe.evaluate.dataset import Dataset, Rows  # noqa: E402
 from archiveprobe.evaluate.ensemble import METHODS, combine  # noqa: E402
 from archiveprobe.evaluate.leaderboard import leaderboard  # noqa: E402
@@ -87,12 +87,15 @@ def measure(dataset: Dataset, systems: int) -> list[Figure]:
         some = slice(0, 1) if one_repeat else slice(None)
         return lambda: intervals(y, one.decision[some], one.oof[some], groups, 2)
 
-    def cut(method: str) -> Callable[[], Any]:
-        return lambda: threshold.nested(y, p, fold, groups, 1, method)
+    def nested_thresholds(method: str) -> Callable[[], Any]:
+        return lambda: thresholding.nested(y, p, fold, groups, 1, method)
 
     return [
         at_most(
-            f"all cuts of {n} rows", milliseconds(lambda: threshold.scan(y == 1, p[0])), 1, "ms"
+            f"all thresholds of {n} rows",
+            milliseconds(lambda: thresholding.scan(y == 1, p[0])),
+            1,
+            "ms",
         ),
         at_most(
             f"{REPLICATES} replicates of all {len(METRICS)} figures, {n} rows",
@@ -112,8 +115,12 @@ def measure(dataset: Dataset, systems: int) -> list[Figure]:
             "ms",
         ),
         *(
-            Figure(f"nested cuts, 5 x 5 folds, {name}", milliseconds(cut(name)), "ms")
-            for name in threshold.CUTS
+            Figure(
+                f"nested thresholds, 5 x 5 folds, {name}",
+                milliseconds(nested_thresholds(name)),
+                "ms",
+            )
+            for name in thresholding.THRESHOLD_RULES
         ),
         *(
             Figure(

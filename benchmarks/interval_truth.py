@@ -30,7 +30,7 @@ import numpy as np  # noqa: E402
 from common import Figure, arguments, cores, load, report  # noqa: E402
 from drawn_archives import SOURCES, Drawn, Source  # noqa: E402
 
-from archiveprobe.evaluate import calibration, threshold  # noqa: E402
+from archiveprobe.evaluate import calibration, thresholding  # noqa: E402
 from archiveprobe.evaluate.dataset import Dataset, Rows  # noqa: E402
 from archiveprobe.evaluate.ensemble import combine  # noqa: E402
 from archiveprobe.evaluate.leaderboard import SELECTED, leaderboard, nested_figure  # noqa: E402
@@ -115,9 +115,9 @@ def calibrated(done: Assembled, logits: np.ndarray, margins: np.ndarray) -> np.n
     return np.stack([one.apply(own)[:, 1] for one, own in zip(used, both, strict=True)])
 
 
-def true_scores(p: np.ndarray, cuts: np.ndarray, fresh: Drawn) -> np.ndarray:
-    """Macro-F1 (M,) of deciding p (M, N) > cuts (M,) on new rows."""
-    above = (p > cuts[:, None]).astype(np.float64)
+def true_scores(p: np.ndarray, thresholds: np.ndarray, fresh: Drawn) -> np.ndarray:
+    """Macro-F1 (M,) of deciding p (M, N) > thresholds (M,) on new rows."""
+    above = (p > thresholds[:, None]).astype(np.float64)
     parts = [fresh.weight * (fresh.y == label) for label in (0, 1)]
     cells = np.stack([np.stack([(1 - above) @ part, above @ part], -1) for part in parts], -2)
     return from_confusion(cells)["macro_f1"]
@@ -126,7 +126,9 @@ def true_scores(p: np.ndarray, cuts: np.ndarray, fresh: Drawn) -> np.ndarray:
 def score(done: Assembled, p: np.ndarray, fresh: Drawn) -> Scored:
     """An assembled system with the truth about its models."""
     rows = done.predictions
-    return Scored(rows, p, true_scores(p, np.append(rows.cut, rows.cuts.ravel()), fresh))
+    return Scored(
+        rows, p, true_scores(p, np.append(rows.threshold, rows.thresholds.ravel()), fresh)
+    )
 
 
 def probe_line(dataset: Dataset, drawn: Drawn, fresh: Drawn, line: str, view: slice) -> Scored:
@@ -151,11 +153,11 @@ def ensemble_line(dataset: Dataset, members: list[Scored], fresh: Drawn) -> Scor
 
 @dataclass(frozen=True)
 class Trial:
-    """One archive, one line: figure, naive figure, interval, and the two truths."""
+    """One archive, one line: figure, optimistic figure, interval, and the two truths."""
 
     line: str
     figure: float
-    naive: float
+    optimistic: float
     low: float
     high: float
     truth: float
@@ -180,7 +182,9 @@ def trials(folder: Path, name: str, seed: int) -> list[Trial]:
     truths = dict([*every.items()][: len(lines) if MEAN in every else 2])
     truths[SELECTED] = every[board.best]
     shown = [
-        Trial(line.system, line.macro_f1, line.naive, line.low, line.high, *truths[line.system])
+        Trial(
+            line.system, line.macro_f1, line.optimistic, line.low, line.high, *truths[line.system]
+        )
         for line in board.lines
         if line.system in truths
     ]
@@ -200,19 +204,19 @@ def other_cut(one: Scored, fresh: Drawn, method: str) -> Trial:
     """The line of a system with its thresholds found in another way."""
     rows = one.predictions
     p = rows.oof[..., 1]
-    found = threshold.nested(rows.labels, p, rows.fold, rows.groups, 1, method)
-    cut = threshold.final(rows.labels, p, rows.groups, 1, method)
-    truth = true_scores(one.p, np.append(cut.value, found.cuts.ravel()), fresh)
+    found = thresholding.nested(rows.labels, p, rows.fold, rows.groups, 1, method)
+    threshold = thresholding.final(rows.labels, p, rows.groups, 1, method)
+    truth = true_scores(one.p, np.append(threshold.value, found.thresholds.ravel()), fresh)
     figure, low, high = nested_figure(rows, found.decision)
-    name = f"{rows.system}, {method} cut"
-    return Trial(name, figure, cut.score, low, high, float(truth[1:].mean()), float(truth[0]))
+    name = f"{rows.system}, {method} threshold"
+    return Trial(name, figure, threshold.score, low, high, float(truth[1:].mean()), float(truth[0]))
 
 
 def summary(name: str, found: list[Trial]) -> Iterator[Figure]:
     """The rows of the table about one line of one archive."""
-    low, high, truth, refitted, figure, naive = (
+    low, high, truth, refitted, figure, optimistic = (
         np.array([getattr(each, part) for each in found])
-        for part in ("low", "high", "truth", "refitted", "figure", "naive")
+        for part in ("low", "high", "truth", "refitted", "figure", "optimistic")
     )
     for words, wanted in (("cover", truth), ("cover of the refitted model", refitted)):
         held = float(((low <= wanted) & (wanted <= high)).mean())
@@ -228,7 +232,7 @@ def summary(name: str, found: list[Trial]) -> Iterator[Figure]:
     about = optimistic if name.endswith(SELECTED) else ("", None)
     yield Figure(f"{name}: bias", round(float(bias.mean()), 4), f"± {error:.4f}", *about)
     yield Figure(f"{name}: bias for the refitted model", round(float(of_refitted.mean()), 4))
-    yield Figure(f"{name}: naive bias", round(float((naive - truth).mean()), 4))
+    yield Figure(f"{name}: optimistic bias", round(float((optimistic - truth).mean()), 4))
     yield Figure(f"{name}: mean width", round(float((high - low).mean()), 4))
     yield Figure(f"{name}: mean truth", round(float(truth.mean()), 4))
 

@@ -19,13 +19,13 @@ from archiveprobe.commands.terminal import (
 if TYPE_CHECKING:
     from archiveprobe.evaluate.leaderboard import Leaderboard
 
-_CUTS = ("smoothed", "exact", "grid", "half")
-_cut = click.option(
-    "--cut",
-    type=click.Choice(_CUTS),
+_THRESHOLD_RULES = ("smoothed", "exact", "grid", "half")
+_rule = click.option(
+    "--threshold-rule",
+    type=click.Choice(_THRESHOLD_RULES),
     default="smoothed",
     show_default=True,
-    help="How the cut between two labels is chosen.",
+    help="How the decision threshold is chosen.",
 )
 
 
@@ -41,8 +41,8 @@ _cut = click.option(
     metavar="B[+B...][:mean|rows|logits]",
     help="Backbones, and how their views are used; repeatable.",
 )
-@_cut
-@click.option("--seed", type=int, default=0, show_default=True, help="For what draws lots.")
+@_rule
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 @click.option("--workers", type=click.IntRange(1), help="Threads; default: one per core.")
 @partial_option
 @json_option
@@ -50,7 +50,7 @@ def probe(
     task: Path,
     probes: tuple[str, ...],
     features: tuple[str, ...],
-    cut: str,
+    threshold_rule: str,
     seed: int,
     workers: int | None,
     partial: bool,
@@ -60,7 +60,7 @@ def probe(
     from archiveprobe.base.progress import bar
     from archiveprobe.probe.run import Options, run_probes
 
-    options = Options(probes or None, features or None, cut, seed, workers, partial)
+    options = Options(probes or None, features or None, threshold_rule, seed, workers, partial)
     show_board(run_probes(load(task), options, notify=say, progress=bar), task, as_json)
 
 
@@ -81,7 +81,7 @@ def probe(
     show_default=True,
     help="How a vote settles a tie: by the mean logit, for or against the positive label.",
 )
-@_cut
+@_rule
 @partial_option
 @json_option
 def ensemble(
@@ -90,7 +90,7 @@ def ensemble(
     systems: tuple[str, ...],
     name: str | None,
     ties: str,
-    cut: str,
+    threshold_rule: str,
     partial: bool,
     as_json: bool,
 ) -> None:
@@ -102,7 +102,7 @@ def ensemble(
         load(task),
         method,
         systems,
-        cut=cut,
+        threshold_rule=threshold_rule,
         name=name,
         ties=ties,
         beware=beware,
@@ -117,11 +117,10 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
         {
             "system": line.system,
             "features": line.features,
-            "macro-F1": f"{line.macro_f1:.4f}",
-            "95 % interval": f"{line.low:.3f} - {line.high:.3f}",
+            "macro-F1 [95% CI]": f"{line.macro_f1:.4f} [{line.low:.3f}, {line.high:.3f}]",
             "accuracy": f"{line.accuracy:.4f}",
-            "cut": "-" if line.threshold is None else f"{line.threshold:.3f}",
-            "naive": f"{line.naive:.4f}",
+            "threshold": "-" if line.threshold is None else f"{line.threshold:.3f}",
+            "optimistic": f"{line.optimistic:.4f}",
             "seconds": f"{line.seconds:.1f}",
         }
         for line in board.lines
@@ -144,34 +143,41 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
     "threshold my/task.toml --system logistic-hog --set 0.4",
 )
 @task_argument
-@click.option("--system", required=True, help="Whose cut; `list systems` shows them.")
-@click.option("--cut", "method", type=click.Choice(_CUTS), help="Choose the cut anew, and keep it.")
-@click.option("--set", "fixed", type=float, metavar="P", help="Fix the cut by hand, and keep it.")
+@click.option("--system", required=True, help="System to show; see `list systems`.")
+@click.option(
+    "--threshold-rule",
+    "method",
+    type=click.Choice(_THRESHOLD_RULES),
+    help="Choose it by this rule, and store it.",
+)
+@click.option("--set", "fixed", type=float, metavar="P", help="Set it to P, and store it.")
 @json_option
 def threshold(
     task: Path, system: str, method: str | None, fixed: float | None, as_json: bool
 ) -> None:
-    """Show the curve of macro-F1 over the cut, and the chosen cut; or choose another."""
-    from archiveprobe.evaluate.recut import report_cut
+    """Show macro-F1 over the threshold, and the chosen one; or choose another."""
+    from archiveprobe.evaluate.choose_threshold import report_threshold
 
     if method is not None and fixed is not None:
-        raise click.UsageError("--cut and --set exclude each other")
-    report = report_cut(load(task), system, method=method, fixed=fixed)
+        raise click.UsageError("--threshold-rule and --set exclude each other")
+    report = report_threshold(load(task), system, method=method, fixed=fixed)
     print_result(report.record(), report.lines(), as_json)
     if not as_json:
         low, high = report.interval
-        cut = report.cut
-        spread = f"{cut.low:.3f} - {cut.high:.3f}"
-        click.echo(f"cut {cut.value:.3f} ({cut.method}); it could as well lie in {spread}")
+        threshold = report.threshold
+        spread = f"[{threshold.low:.3f}, {threshold.high:.3f}]"
         click.echo(
-            f"macro-F1 {report.macro_f1:.4f} ({low:.3f} - {high:.3f}) with cuts chosen on other "
-            f"rows, {report.naive:.4f} on the same rows, {report.at_half:.4f} at 0.5"
+            f"threshold {threshold.value:.3f} ({threshold.method}), bootstrap range {spread}"
+        )
+        click.echo(
+            f"macro-F1 {report.macro_f1:.4f} [{low:.3f}, {high:.3f}] with thresholds chosen on "
+            f"other rows, {report.optimistic:.4f} on the same rows, {report.at_half:.4f} at 0.5"
         )
 
 
 @command("audit my/task.toml", "audit my/task.toml --apply")
 @task_argument
-@click.option("--apply", is_flag=True, help="Cut the folds anew, near-duplicates together.")
+@click.option("--apply", is_flag=True, help="Threshold the folds anew, near-duplicates together.")
 @partial_option
 @json_option
 def audit(task: Path, apply: bool, partial: bool, as_json: bool) -> None:
@@ -187,4 +193,4 @@ def audit(task: Path, apply: bool, partial: bool, as_json: bool) -> None:
         for file in found.files:
             say(f"wrote {file}")
     if found.regrouped:
-        say(f"folds.csv was cut anew; systems out of date: {', '.join(found.stale) or 'none'}")
+        say(f"folds.csv was written again; systems out of date: {', '.join(found.stale) or 'none'}")

@@ -130,7 +130,7 @@ def load_dataset(task: Task, *, partial: bool = False) -> Dataset:
 
     Raises:
         InputError: nothing is embedded yet, `embed` was interrupted or rows came since (which
-            `partial` allows), a class is missing, or the folds cannot be cut.
+            `partial` allows), a class is missing, or the folds cannot be assigned.
     """
     state = read_state(task)
     if not partial:
@@ -153,7 +153,7 @@ def survey_dataset(task: Task) -> Dataset:
     Nothing is fitted on it, and nothing is written.
 
     Raises:
-        InputError: nothing is embedded yet, a file is damaged, or the folds cannot be cut.
+        InputError: nothing is embedded yet, a file is damaged, or the folds cannot be assigned.
     """
     state = read_state(task)
     _check_classes(task, state.rows)

@@ -31,7 +31,7 @@ class Combined:
     """Logits of an ensemble: out of fold (R, n, K) and for the rows to predict (m, K).
 
     `weights` (R, folds, M) and `final` (M,) tell how much each member counts. A hard vote has no
-    cut of its own: `decision` (R, n) and `answer` (m,) then hold its decisions, else None.
+    threshold of its own: `decision` (R, n) and `answer` (m,) then hold its decisions, else None.
     """
 
     logits: np.ndarray
@@ -156,7 +156,7 @@ def _places(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _vote(members: Members) -> Combined:
-    """Every member decides at its own cut; the majority wins."""
+    """Every member decides at its own threshold; the majority wins."""
     repeats = len(members.fold)
     decisions = np.stack([one.decision[:repeats] for one in members.systems])
     answers = np.stack([own_answers(one) for one in members.systems])
@@ -168,13 +168,13 @@ def _vote(members: Members) -> Combined:
 
 
 def own_answers(system: Predictions) -> np.ndarray:
-    """A system's answers (m,) for the rows to predict, at its own cut; 0 where unreadable."""
+    """A system's answers (m,) for the rows to predict, at its own threshold; 0 where unreadable."""
     if system.answer is not None:
         return system.answer
-    if len(system.classes) > 2 or np.isnan(system.cut):
+    if len(system.classes) > 2 or np.isnan(system.threshold):
         return np.asarray(np.nan_to_num(system.test, nan=0.0).argmax(1))
     positive = system.positive
-    return np.where(system.test[:, positive] > system.cut, positive, 1 - positive)
+    return np.where(system.test[:, positive] > system.threshold, positive, 1 - positive)
 
 
 def _majority(
@@ -291,7 +291,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "mean": Method(_mean, "mean of the members' logits"),
         "probability": Method(_probability, "mean of the members' probabilities"),
         "rank": Method(_rank, "mean of the members' ranks"),
-        "vote": Method(_vote, "majority of the members' decisions, each at its own cut"),
+        "vote": Method(_vote, "majority of the members' decisions, each at its own threshold"),
         "greedy": Method(_greedy, "selection with replacement, bagged (Caruana et al., 2004)"),
         "stack": Method(_stack, "logistic regression on the members' logits, none negative"),
     }

@@ -26,11 +26,11 @@ _CARRIED = (
     "complexity",
     "seconds",
     "snapshot",
-    "cut_method",
+    "threshold_rule",
 )
 
 
-def common_record(dataset: Dataset, system: str, cut: str, seed: int) -> dict[str, Any]:
+def common_record(dataset: Dataset, system: str, threshold_rule: str, seed: int) -> dict[str, Any]:
     """What every system's run.json says: the task's settings, digests of its inputs, versions."""
     return {
         "system": system,
@@ -38,7 +38,7 @@ def common_record(dataset: Dataset, system: str, cut: str, seed: int) -> dict[st
         "classes": list(dataset.classes),
         "positive": dataset.positive,
         "unreadable": dataset.unreadable,
-        "cut_method": cut,
+        "threshold_rule": threshold_rule,
         "seed": seed,
         "snapshot": {
             "digest": dataset.snapshot_digest,
@@ -62,10 +62,10 @@ def origin(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decided(done: Assembled) -> dict[str, Any]:
-    """The cut and the calibration that new rows are answered with."""
-    cut = done.predictions.cut
+    """The threshold and the calibration that new rows are answered with."""
+    threshold = done.predictions.threshold
     return {
-        "cut": None if np.isnan(cut) else float(cut),
+        "threshold": None if np.isnan(threshold) else float(threshold),
         "calibration": {
             "method": done.calibration.method,
             "parameters": [float(value) for value in done.calibration.parameters],
@@ -77,7 +77,7 @@ def keep_ensemble(
     dataset: Dataset,
     members: Sequence[Predictions],
     method: str,
-    cut: str = "smoothed",
+    threshold_rule: str = "smoothed",
     name: str | None = None,
     ties: str = "mean",
 ) -> Predictions:
@@ -92,7 +92,7 @@ def keep_ensemble(
     system = name or method
     _check_name(dataset.task, system, members)
     record = {
-        **common_record(dataset, system, cut, 0),
+        **common_record(dataset, system, threshold_rule, 0),
         "kind": "ensemble",
         "method": method,
         "ties": ties,
@@ -109,7 +109,7 @@ def keep_ensemble(
         combined.logits,
         combined.unlabelled,
         origin(record),
-        method=cut,
+        method=threshold_rule,
         decision=combined.decision,
         answer=combined.answer,
     )
@@ -136,7 +136,7 @@ def run_ensemble(
     method: str,
     names: Sequence[str] = (),
     *,
-    cut: str = "smoothed",
+    threshold_rule: str = "smoothed",
     name: str | None = None,
     ties: str = "mean",
     beware: Beware = lambda _: ((), 1.0),
@@ -153,7 +153,7 @@ def run_ensemble(
     started = time.monotonic()
     dataset = load_dataset(task, partial=partial)
     members = load_systems(dataset, names)
-    combined = keep_ensemble(dataset, members, method, cut, name, ties)
+    combined = keep_ensemble(dataset, members, method, threshold_rule, name, ties)
     warnings, caution = beware(dataset)
     seconds = time.monotonic() - started
     return leaderboard([*members, combined], seconds=seconds, warnings=warnings, caution=caution)

@@ -16,7 +16,7 @@ SELECTED = "selected"
 
 @dataclass(frozen=True)
 class Line:
-    """One system: nested macro-F1 with its 95 % interval; `naive` is what its own rows flatter.
+    """One system: nested macro-F1 with its 95 % interval, and the optimistic score beside it.
 
     `deviation` is the spread of macro-F1 over repeats (NaN of one, and of `selected`), `complexity`
     orders systems from simple to involved, `groups` counts the groups that the interval rests on.
@@ -30,7 +30,7 @@ class Line:
     accuracy: float
     threshold: float | None
     seconds: float
-    naive: float
+    optimistic: float
     deviation: float
     complexity: float
     groups: int
@@ -128,9 +128,9 @@ def _line(one: Predictions) -> Line:
         low=low,
         high=high,
         accuracy=float(right.mean()),
-        threshold=None if np.isnan(one.cut) else float(one.cut),
+        threshold=None if np.isnan(one.threshold) else float(one.threshold),
         seconds=round(float(origin.get("seconds", 0.0)), 2),
-        naive=float(origin.get("naive", np.mean(of_repeat))),
+        optimistic=float(origin.get("optimistic", np.mean(of_repeat))),
         deviation=_deviation(of_repeat),
         complexity=float(origin.get("complexity", 0.0)),
         groups=len(np.unique(one.groups)),
@@ -190,7 +190,7 @@ def _selected(systems: Sequence[Predictions], contest: Contest, lines: Sequence[
         accuracy=float(found.share @ [line.accuracy for line in lines]),
         threshold=None,
         seconds=0.0,
-        naive=max(line.macro_f1 for line in lines),
+        optimistic=max(line.macro_f1 for line in lines),
         deviation=float("nan"),
         complexity=float("inf"),
         groups=lines[0].groups,

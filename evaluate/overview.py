@@ -25,7 +25,7 @@ class Stored:
     system: str
     kind: str
     features: str
-    cut: float | None
+    threshold: float | None
     state: str
 
 
@@ -52,7 +52,7 @@ def _stored(task: Task, dataset: Dataset, name: str) -> Stored:
         name,
         str(record.get("kind")),
         str(record.get("features")),
-        record.get("cut"),
+        record.get("threshold"),
         f"{OUT_OF_DATE}: {', '.join(changed)}" if changed else OK,
     )
 

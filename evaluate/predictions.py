@@ -27,11 +27,11 @@ class Predictions:
     ids, labels, groups: (n,) labelled rows, their class, their near-duplicate group.
     fold: (R, n) the fold of every row; `oof` and `decision` of a row come from the rows of the
         other folds of that repeat only.
-    oof: (R, n, K) out-of-fold probabilities. decision: (R, n) class, at a cut that was chosen
+    oof: (R, n, K) out-of-fold probabilities. decision: (R, n) class, at a threshold that was chosen
         without the row's fold.
-    cuts: (R, folds) the cuts of those decisions, NaN where there is none; cut: the final one.
-    test_ids: (m,); test: (m, K) probabilities by the system trained on all labelled rows.
-    oof_views (R, n, V, K), test_views (m, V, K): per view, where the system looks at views.
+    thresholds: (R, folds) the thresholds of those decisions, NaN where there is none; threshold:
+    the final one. test_ids: (m,); test: (m, K) probabilities by the system trained on all labelled
+    rows. oof_views (R, n, V, K), test_views (m, V, K): per view, where the system looks at views.
     answer: (m,) class of the rows to predict, where a vote decides instead of probabilities.
     origin: what produced them, and the digests that they depend on.
     """
@@ -43,8 +43,8 @@ class Predictions:
     fold: np.ndarray
     oof: np.ndarray
     decision: np.ndarray
-    cuts: np.ndarray
-    cut: float
+    thresholds: np.ndarray
+    threshold: float
     test_ids: np.ndarray
     test: np.ndarray
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Predictions:
         """The content of an .npz file of plain arrays."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-        head = {"version": _VERSION, "cut": _number(self.cut), "origin": self.origin}
+        head = {"version": _VERSION, "threshold": _number(self.threshold), "origin": self.origin}
         out = io.BytesIO()
         text = json.dumps(head, sort_keys=True, ensure_ascii=False, allow_nan=False)
         arrays["head"] = np.frombuffer(text.encode(), np.uint8)
@@ -97,8 +97,8 @@ class Predictions:
             head = json.loads(arrays.pop("head").tobytes())
             if head["version"] != _VERSION:
                 raise ValueError(f"version {head['version']!r} is unknown")
-            cut = float("nan") if head["cut"] is None else float(head["cut"])
-            loaded = cls(**arrays, cut=cut, origin=head["origin"])
+            threshold = float("nan") if head["threshold"] is None else float(head["threshold"])
+            loaded = cls(**arrays, threshold=threshold, origin=head["origin"])
             loaded.check()
         except Exception as error:
             reason = " ".join(str(error).split())[:120]
@@ -128,8 +128,10 @@ class Predictions:
         _check_views("test_views", self.test_views, self.test.shape)
         if not n or not repeats or self.fold.min() < 0:
             raise ValueError("fold holds no folds")
-        if self.cuts.shape[0] != repeats or self.cuts.shape[1:] != (int(self.fold.max()) + 1,):
-            raise ValueError(f"cuts are {self.cuts.shape}")
+        if self.thresholds.shape[0] != repeats or self.thresholds.shape[1:] != (
+            int(self.fold.max()) + 1,
+        ):
+            raise ValueError(f"thresholds are {self.thresholds.shape}")
         for name in _TEXT:
             if len(set(getattr(self, name).tolist())) != len(getattr(self, name)):
                 raise ValueError(f"{name} are not distinct")

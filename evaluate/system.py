@@ -1,4 +1,4 @@
-"""From logits to a system: calibrated probabilities, cuts, decisions and where they come from."""
+"""From logits to a system: calibrated probabilities, thresholds, decisions and their origin."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from archiveprobe.evaluate import calibration, threshold
+from archiveprobe.evaluate import calibration, thresholding
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.evaluate.predictions import Predictions
@@ -34,13 +34,13 @@ def assemble(
     calibrated: bool = True,
     fixed: float | None = None,
 ) -> Assembled:
-    """Calibrate logits (R, n, K) and (m, K), find the cuts, and decide.
+    """Calibrate logits (R, n, K) and (m, K), find the thresholds, and decide.
 
-    Without `calibrated` the cuts are found on the softmax as the model gives it. With `fixed`, a
-    threshold that somebody else found, none is searched, and `method` is not looked at.
+    Without `calibrated` the thresholds are found on the softmax as the model gives it. With
+    `fixed`, a threshold that somebody else found, none is searched, and `method` is not looked at.
 
     Everything that is fitted for the rows of a fold is fitted outside it. With `decision` (R, n),
-    the decisions of a hard vote, and its `answer` (m,), there is no cut. Rows of NaN get the
+    the decisions of a hard vote, and its `answer` (m,), there is no threshold. Rows of NaN get the
     `unreadable` answer.
     """
     fold = dataset.fold[: len(logits)]
@@ -52,25 +52,30 @@ def assemble(
         parameters = np.tile(final.parameters, (len(fold), dataset.folds, 1))
         held = calibration.CrossFitted(parameters)
     binary = len(dataset.classes) == 2
-    cuts = np.full((len(fold), dataset.folds), np.nan)
-    cut = naive = float("nan")
+    thresholds = np.full((len(fold), dataset.folds), np.nan)
+    threshold = optimistic = float("nan")
     oof = held.apply(logits, fold)
     if decision is None and binary and fixed is not None:
-        cuts, cut = np.full_like(cuts, fixed), fixed
-        decision = threshold.decide(oof[..., dataset.positive], fixed, dataset.positive)
+        thresholds, threshold = np.full_like(thresholds, fixed), fixed
+        decision = thresholding.decide(oof[..., dataset.positive], fixed, dataset.positive)
     elif decision is None and binary:
         about = (dataset.groups, dataset.positive, method)
         seen = held.seen(logits)[..., dataset.positive]
-        nested = threshold.nested(dataset.labels, seen, fold, *about)
+        nested = thresholding.nested(dataset.labels, seen, fold, *about)
         p = final.apply(logits)[..., dataset.positive]
-        found = threshold.final(dataset.labels, p, *about)
-        cuts, decision, cut, naive = nested.cuts, nested.decision, found.value, found.score
+        found = thresholding.final(dataset.labels, p, *about)
+        thresholds, decision, threshold, optimistic = (
+            nested.thresholds,
+            nested.decision,
+            found.value,
+            found.score,
+        )
     elif decision is None:
         decision = np.where(np.isnan(oof[..., 0]), -1, np.nan_to_num(oof).argmax(-1))
     known = np.isfinite(logits).all(-1)
     decision = np.where(known, decision, dataset.unreadable)
-    if np.isnan(naive):
-        naive = macro_f1(dataset.labels, decision, len(dataset.classes))
+    if np.isnan(optimistic):
+        optimistic = macro_f1(dataset.labels, decision, len(dataset.classes))
     predictions = Predictions(
         classes=np.array(dataset.classes, np.str_),
         ids=dataset.labelled.ids,
@@ -79,14 +84,14 @@ def assemble(
         fold=fold,
         oof=oof,
         decision=decision,
-        cuts=cuts,
-        cut=cut,
+        thresholds=thresholds,
+        threshold=threshold,
         test_ids=dataset.unlabelled.ids,
         test=final.apply(unlabelled),
         origin={
             **origin,
             "positive": dataset.positive,
-            "naive": naive,
+            "optimistic": optimistic,
             "calibration": held.parameters.tolist(),
         },
         oof_views=None if views is None else held.apply(views, fold),

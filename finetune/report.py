@@ -14,14 +14,14 @@ from scipy.special import softmax
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
 from archiveprobe.embed.views import View, view_set
+from archiveprobe.evaluate.choose_threshold import BY_HAND
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.keep import common_record, decided, origin
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.recut import BY_HAND
 from archiveprobe.evaluate.runs import save_run
 from archiveprobe.evaluate.system import assemble
-from archiveprobe.evaluate.threshold import decide
+from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.finetune.outcome import Outcome
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.start import check_agreement
@@ -113,7 +113,7 @@ def keep_system(
     """
     check_agreement([*folds, *networks])
     fixed = recipe.predict.threshold
-    method = recipe.predict.cut if fixed is None else BY_HAND
+    method = recipe.predict.threshold_rule if fixed is None else BY_HAND
     views = view_set(recipe.predict.views)
     n = len(dataset)
     held = np.full(folds[0].logits[:n].shape, np.nan)

@@ -114,7 +114,7 @@ def _finetuned(
     if done[-1].part == SPLIT:
         notes.append(
             "the validation rows chose the epoch, so their figure flatters; run --fold all for "
-            "out-of-fold predictions, a cut, and a line on the leaderboard"
+            "out-of-fold predictions, a threshold, and a line on the leaderboard"
         )
     elif done[-1].part == MERGED and board is None:
         notes.append("every labelled row is learnt, so there is no figure: run --fold all for one")

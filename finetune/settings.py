@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.views import view_set
-from archiveprobe.evaluate.threshold import CUTS
+from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 from archiveprobe.task.config import nearest
 
 
@@ -18,9 +18,12 @@ def _views(name: str) -> str:
     return name
 
 
-def _cut(name: str) -> str:
-    if name not in CUTS:
-        raise ValueError(f"no cut {name!r}{nearest(name, CUTS)}: use one of {', '.join(CUTS)}")
+def _rule(name: str) -> str:
+    if name not in THRESHOLD_RULES:
+        raise ValueError(
+            f"no threshold rule {name!r}{nearest(name, THRESHOLD_RULES)}: "
+            f"use one of {', '.join(THRESHOLD_RULES)}"
+        )
     return name
 
 
@@ -220,16 +223,16 @@ class Rows(Section):
 class Predict(Section):
     """The views and how they become one answer.
 
-    "mean" averages probabilities, and `cut`, a finder of evaluate/threshold, decides. "vote" counts
-    the views whose probability is above 0.5; where they are even, the unmirrored centre view
-    decides, and there is no cut to find ("half"). With `calibrate` the cut is found on calibrated
-    probabilities, else on the network's own softmax. `threshold` is one that is not found here but
-    taken over, for the positive label's share of that softmax.
+    "mean" averages probabilities, and `threshold_rule`, one of evaluate/thresholding, decides.
+    "vote" counts the views whose probability is above 0.5; where they are even, the unmirrored
+    centre view decides, and there is no threshold to find ("half"). With `calibrate` the threshold
+    is found on calibrated probabilities, else on the network's own softmax. `threshold` is one that
+    is not found here but taken over, for the positive label's share of that softmax.
     """
 
     views: Annotated[str, AfterValidator(_views)] = "center"
     combine: Literal["mean", "vote"] = "mean"
-    cut: Annotated[str, AfterValidator(_cut)] = "smoothed"
+    threshold_rule: Annotated[str, AfterValidator(_rule)] = "smoothed"
     calibrate: bool = True
     threshold: Annotated[Finite, Field(gt=0, lt=1)] | None = None
 
@@ -237,12 +240,17 @@ class Predict(Section):
     def _check(self) -> "Predict":
         if self.threshold is not None and self.combine == "vote":
             raise ValueError('threshold: combine = "vote" has none, so leave one of them out')
-        if self.threshold is not None and self.cut != Predict.model_fields["cut"].default:
-            raise ValueError("threshold and cut both decide: keep one of them")
+        if (
+            self.threshold is not None
+            and self.threshold_rule != Predict.model_fields["threshold_rule"].default
+        ):
+            raise ValueError("threshold and threshold_rule both decide: keep one of them")
         if self.threshold is not None and self.calibrate:
             raise ValueError("threshold is about the softmax as it is: set calibrate = false")
-        if self.combine == "vote" and self.cut != "half":
-            raise ValueError('combine = "vote" has no cut to find: set cut = "half"')
+        if self.combine == "vote" and self.threshold_rule != "half":
+            raise ValueError(
+                'combine = "vote" has no threshold to find: set threshold_rule = "half"'
+            )
         centres = {view.crop for view in view_set(self.views) if not view.mirror}
         if self.combine == "vote" and not centres & {"center", "crop-middle"}:
             raise ValueError('combine = "vote" needs views with a centre: "crops6" for instance')

@@ -167,7 +167,7 @@ def canary(
         is_stored = ids[at] in stored and ids[at] not in changed
         before = stored[ids[at]] if is_stored else answers.proba[at]
         label, told = str(one.classes[decision]), written.get(ids[at])
-        # Computed elsewhere, a probability beside the cut may come to lie on its other side.
+        # Computed elsewhere, a probability beside the threshold may come to lie on its other side.
         beside = told == str(one.classes[answers.decision[at]])
         sound = told == label or (beside and bool(system.agree(proba, answers.proba[at])))
         if not sound or not system.agree(proba, before):

@@ -9,7 +9,7 @@ from archiveprobe.base.progress import Progress, silent
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.dataset import Rows
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.threshold import decide
+from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.finetune.recipe import FROM_CACHE
 from archiveprobe.task.config import Task
 
@@ -100,9 +100,9 @@ class System:
 
     def _decided(self, proba: np.ndarray) -> np.ndarray:
         one = self.stored
-        if len(one.classes) > 2 or np.isnan(one.cut):
+        if len(one.classes) > 2 or np.isnan(one.threshold):
             return np.asarray(np.nan_to_num(proba).argmax(1))
-        return decide(proba[:, one.positive], one.cut, one.positive)
+        return decide(proba[:, one.positive], one.threshold, one.positive)
 
 
 def making(task: Task, kind: str, name: str) -> str:

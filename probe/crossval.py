@@ -1,10 +1,10 @@
 """Cross-validation of a probe: one set of folds for all, no choice scored on a row's own fold.
 
 A probe fits a path of candidates on each training part. Which of them count for the rows of a fold
-is decided by the held-out logits of the other folds of that repeat, as are calibration and cut. The
-models behind those logits have seen the fold in question, so its labels still move the choice a
-little, as in every cross-validation without an inner loop, which would cost five times as much;
-benchmarks/interval_truth.py measures what is left of it in the figures.
+is decided by the held-out logits of the other folds of that repeat, as are calibration and
+threshold. The models behind those logits have seen the fold in question, so its labels still move
+the choice a little, as in every cross-validation without an inner loop, which would cost five times
+as much; benchmarks/interval_truth.py measures what is left of it in the figures.
 """
 
 from collections.abc import Callable, Iterable, Mapping

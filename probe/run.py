@@ -43,7 +43,7 @@ class Options:
 
     probes: tuple[str, ...] | None = None
     features: tuple[str, ...] | None = None
-    cut: str = "smoothed"
+    threshold_rule: str = "smoothed"
     seed: int = 0
     workers: int | None = None
     partial: bool = False
@@ -75,7 +75,7 @@ def run_probes(
             for name, one in held.items():
                 systems.append(_keep_probe(dataset, plan, name, one, options))
     if len(systems) > 1:
-        systems.append(keep_ensemble(dataset, systems, ENSEMBLE, options.cut))
+        systems.append(keep_ensemble(dataset, systems, ENSEMBLE, options.threshold_rule))
     warnings, caution = beware(dataset, notify)
     seconds = time.monotonic() - started
     return leaderboard(systems, seconds=seconds, warnings=warnings, caution=caution)
@@ -216,7 +216,7 @@ def _keep_probe(
     system = system_name(name, choice)
     complexity = PROBES[name].complexity + _PER_BACKBONE * (len(choice.backbones) - 1)
     record = {
-        **common_record(dataset, system, options.cut, options.seed),
+        **common_record(dataset, system, options.threshold_rule, options.seed),
         "kind": "probe",
         "probe": name,
         "settings": _settings(held.model),
@@ -235,7 +235,7 @@ def _keep_probe(
         held.logits,
         held.unlabelled,
         origin(record),
-        method=options.cut,
+        method=options.threshold_rule,
         views=held.views,
         unlabelled_views=held.unlabelled_views,
     )

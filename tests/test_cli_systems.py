@@ -1,4 +1,4 @@
-"""The command line of systems: a leaderboard, ensembles, cuts; faults as one line."""
+"""The command line of systems: a leaderboard, ensembles, thresholds; faults as one line."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from archiveprobe import cli
 from archiveprobe.commands.systems import ensemble as ensemble_command
 from archiveprobe.commands.systems import probe as probe_command
 from archiveprobe.evaluate.ensemble import METHODS
-from archiveprobe.evaluate.threshold import CUTS
+from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 
 TASK = """
 name = "stripes"
@@ -82,7 +82,7 @@ def test_the_leaderboard_has_the_promised_form(probed: dict) -> None:
 def test_people_see_a_table_and_the_recommended_system(embedded: Path, probed: dict) -> None:
     done = run("probe", embedded, "--probe", "ridge", "--probe", "knn")
     header, *lines = done.stdout.splitlines()
-    assert header.startswith("system") and "95 % interval" in header
+    assert header.startswith("system") and "macro-F1 [95% CI]" in header
     assert len(lines) == len(probed["leaderboard"]) + 1
     assert lines[-1] == f"recommended: {probed['best']}"
     assert f"submit {embedded} --system {probed['best']}" in done.stderr
@@ -110,21 +110,23 @@ def test_a_cut_is_shown_chosen_and_fixed(embedded: Path, probed: dict) -> None:
     assert shown["macro_f1"] == pytest.approx(line["macro_f1"])
     assert shown["low"] <= shown["threshold"] <= shown["high"]
     at_best = max(point["macro_f1"] for point in shown["curve"])
-    assert at_best >= shown["naive"] - 1e-9
+    assert at_best >= shown["optimistic"] - 1e-9
 
     fixed = result_of("threshold", embedded, "--system", "ridge-hog", "--set", "0.99")
     assert (fixed["threshold"], fixed["method"]) == (0.99, "fixed")
     assert fixed["macro_f1"] < shown["macro_f1"]
     assert result_of("threshold", embedded, "--system", "ridge-hog") == fixed
 
-    again = result_of("threshold", embedded, "--system", "ridge-hog", "--cut", "smoothed")
+    again = result_of(
+        "threshold", embedded, "--system", "ridge-hog", "--threshold-rule", "smoothed"
+    )
     assert again == shown
 
 
 def test_people_see_the_curve(embedded: Path, probed: dict) -> None:
     done = run("threshold", embedded, "--system", "knn-hog")
-    assert done.stdout.count("<- the cut") == 1
-    assert "with cuts chosen on other rows" in " ".join(done.stdout.split())
+    assert done.stdout.count("<- chosen") == 1
+    assert "with thresholds chosen on other rows" in " ".join(done.stdout.split())
 
 
 def test_changed_labels_put_systems_out_of_date(
@@ -148,7 +150,7 @@ FAULTS = [
     (["probe", "--probe", "rigde"], "unknown probe 'rigde'", "did you mean 'ridge'"),
     (["probe", "--features", "hgo"], "hgo", "hog"),
     (["threshold", "--system", "rigde-hog"], "no system 'rigde-hog'", "ridge-hog"),
-    (["threshold", "--system", "ridge-hog", "--set", "7"], "a cut of 7", "between 0 and 1"),
+    (["threshold", "--system", "ridge-hog", "--set", "7"], "got 7", "between 0 and 1"),
     (["ensemble", "--system", "ridge-hog"], "an ensemble needs two systems", "name two"),
     (["ensemble", "--name", "../out"], "cannot name a system", "letters, digits"),
 ]
@@ -173,7 +175,7 @@ def test_choices_are_those_that_exist() -> None:
         assert isinstance(found.type, click.Choice)
         return list(found.type.choices)
 
-    assert choices(probe_command, "cut") == list(CUTS)
+    assert choices(probe_command, "threshold_rule") == list(THRESHOLD_RULES)
     assert sorted(choices(ensemble_command, "method")) == sorted(METHODS)
 
 

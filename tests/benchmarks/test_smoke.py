@@ -114,7 +114,7 @@ def test_memory_growth(start, figures_of) -> None:
 
 def test_evaluate_speed(start, figures_of) -> None:
     figures = figures_of(start("evaluate_speed"), *"--rows 60 --systems 2".split())
-    assert figures["all cuts of 60 rows"]["value"] > 0
+    assert figures["all thresholds of 60 rows"]["value"] > 0
     assert len(named(figures, "ensemble of 2")) == 6
 
 
@@ -135,7 +135,7 @@ def test_interval_truth(start, figures_of, monkeypatch) -> None:
     p = np.stack([x[:, 8], np.ones(len(x))])
     mine = benchmark.true_scores(p, np.array([0.1, 0.0]), rows)
     known = [
-        benchmark.threshold.score_at(rows.y == 1, each, cut)
+        benchmark.thresholding.score_at(rows.y == 1, each, cut)
         for each, cut in zip(p, (0.1, 0.0), strict=True)
     ]
     assert mine == pytest.approx(known)

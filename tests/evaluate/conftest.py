@@ -80,9 +80,9 @@ def draw_system(draw_logits: Callable[..., Any]) -> Callable[..., Predictions]:
     def draw_system(
         dataset: Dataset, name: str = "one", skill: float = 1.5, seed: int = 0, **origin: Any
     ) -> Predictions:
-        """An assembled system on drawn logits; half-way cuts unless `cut_method` says otherwise."""
+        """Assemble a system on drawn logits; thresholds are 0.5 unless `threshold_rule` differs."""
         logits, unlabelled = draw_logits(dataset, skill, seed)
-        method = origin.setdefault("cut_method", "exact")
+        method = origin.setdefault("threshold_rule", "exact")
         return assemble(
             dataset, logits, unlabelled, {"system": name, **origin}, method=method
         ).predictions

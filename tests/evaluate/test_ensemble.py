@@ -153,7 +153,7 @@ def test_the_majority_wins_each_at_its_own_cut(three) -> None:
     assert np.array_equal(found.decision, votes >= 2)
     assert np.array_equal(found.answer, sum(own_answers(one) for one in members) >= 2)
     for one in members:
-        assert np.array_equal(own_answers(one), one.test[:, 1] > one.cut)
+        assert np.array_equal(own_answers(one), one.test[:, 1] > one.threshold)
     order = np.argsort(found.logits[..., 1], axis=None)
     assert (np.diff(votes.ravel()[order]) >= 0).all()
 

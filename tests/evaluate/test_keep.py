@@ -1,4 +1,4 @@
-"""Stored ensembles, the list of systems, and cuts that are shown, found anew or fixed."""
+"""Stored ensembles, the list of systems, and thresholds that are shown, chosen again or fixed."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,22 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from archiveprobe.evaluate import keep, recut
+from archiveprobe.evaluate import choose_threshold, keep
+from archiveprobe.evaluate.choose_threshold import BY_HAND, report_threshold
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.keep import common_record, decided, keep_ensemble, origin, run_ensemble
 from archiveprobe.evaluate.leaderboard import SELECTED
 from archiveprobe.evaluate.overview import load_systems, overview
-from archiveprobe.evaluate.recut import BY_HAND, report_cut
 from archiveprobe.evaluate.runs import load_run, runs_folder, save_run, systems
 from archiveprobe.evaluate.system import assemble
-from archiveprobe.evaluate.threshold import CUTS, decide, nested
+from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, decide, nested
 
 
 @pytest.fixture
 def dataset(draw_dataset, monkeypatch) -> Dataset:
     """A dataset that is what every function finds for its task."""
     drawn = draw_dataset(n=90)
-    for module in (keep, recut):
+    for module in (keep, choose_threshold):
         monkeypatch.setattr(module, "load_dataset", lambda _, **__: drawn)
     monkeypatch.setattr("archiveprobe.evaluate.overview.survey_dataset", lambda _: drawn)
     return drawn
@@ -56,7 +56,7 @@ def test_an_ensemble_is_kept_with_its_members(dataset, store) -> None:
     digests = {name: load_run(dataset.task, name).predictions().digest for name in ("one", "two")}
     assert {one["system"]: one["predictions"] for one in run.record["members"]} == digests
     assert sum(one["weight"] for one in run.record["members"]) == pytest.approx(1)
-    assert run.record["cut"] == run.predictions().cut
+    assert run.record["threshold"] == run.predictions().threshold
     assert {"method", "parameters"} == set(run.record["calibration"])
     again = run_ensemble(dataset.task, "mean")
     assert {one["system"] for one in load_run(dataset.task, "mean").record["members"]} == {
@@ -71,7 +71,7 @@ def test_a_vote_has_no_cut_and_keeps_its_tie_rule(dataset, store) -> None:
     store(dataset, "two", 1)
     run_ensemble(dataset.task, "vote", ties="positive")
     record = load_run(dataset.task, "vote").record
-    assert record["cut"] is None and record["ties"] == "positive"
+    assert record["threshold"] is None and record["ties"] == "positive"
 
 
 def test_an_ensemble_never_replaces_a_probe(dataset, store, fault_of) -> None:
@@ -107,7 +107,7 @@ def test_the_list_names_what_is_damaged_or_out_of_date(dataset, store, monkeypat
     bad, good, stale = overview(dataset.task)
     assert "run that system again" in bad.state
     assert (good.state, good.kind, good.features) == ("ok", "probe", "a")
-    assert good.cut == load_run(dataset.task, "good").predictions().cut
+    assert good.threshold == load_run(dataset.task, "good").predictions().threshold
     assert stale.state == "out of date: labels, folds"
 
 
@@ -126,32 +126,32 @@ def test_systems_out_of_date_are_left_out_or_refused(dataset, store, fault_of) -
 def test_a_cut_is_shown_as_it_is_stored(dataset, store) -> None:
     store(dataset, "one")
     before = load_run(dataset.task, "one").predictions()
-    report = report_cut(dataset.task, "one")
-    assert report.cut.value == before.cut and report.cut.method == "smoothed"
-    assert report.cut.low < before.cut < report.cut.high
+    report = report_threshold(dataset.task, "one")
+    assert report.threshold.value == before.threshold and report.threshold.method == "smoothed"
+    assert report.threshold.low < before.threshold < report.threshold.high
     assert report.interval[0] < report.macro_f1 < report.interval[1]
     assert load_run(dataset.task, "one").predictions().digest == before.digest
     record = report.record()
     best = max(record["curve"], key=lambda step: step["macro_f1"])
-    assert best["macro_f1"] >= report.naive - 0.05
+    assert best["macro_f1"] >= report.optimistic - 0.05
     shown = [line for line in report.lines() if line[""]]
-    assert [line["cut"] for line in shown] == [f"{before.cut:.3f}"]
+    assert [line["threshold"] for line in shown] == [f"{before.threshold:.3f}"]
 
 
-@pytest.mark.parametrize("method", CUTS)
+@pytest.mark.parametrize("method", THRESHOLD_RULES)
 def test_a_cut_is_found_anew_and_kept(dataset, store, draw_logits, method) -> None:
     store(dataset, "one")
-    report = report_cut(dataset.task, "one", method=method)
+    report = report_threshold(dataset.task, "one", method=method)
     run = load_run(dataset.task, "one")
     one = run.predictions()
     logits, unlabelled = draw_logits(dataset)
     logits[:, 4] = np.nan
     anew = assemble(dataset, logits, unlabelled, {}, method=method).predictions
-    np.testing.assert_allclose(one.cuts, anew.cuts, atol=1e-9)
-    np.testing.assert_allclose(one.cut, anew.cut, atol=1e-9)
+    np.testing.assert_allclose(one.thresholds, anew.thresholds, atol=1e-9)
+    np.testing.assert_allclose(one.threshold, anew.threshold, atol=1e-9)
     assert np.array_equal(one.decision, anew.decision)
-    assert one.cut == run.record["cut"] == report.cut.value
-    assert run.record["cut_method"] == one.origin["cut_method"] == method
+    assert one.threshold == run.record["threshold"] == report.threshold.value
+    assert run.record["threshold_rule"] == one.origin["threshold_rule"] == method
     assert run.arrays()["w"].tolist() == [1, 1]
 
 
@@ -161,9 +161,9 @@ def test_a_system_without_its_calibrations_is_cut_on_its_probabilities(dataset, 
     one = run.predictions()
     bare = {name: value for name, value in one.origin.items() if name != "calibration"}
     save_run(dataset.task, "one", run.record, replace(one, origin=bare))
-    report_cut(dataset.task, "one", method="exact")
-    expected = nested(one.labels, one.oof[..., 1], one.fold, one.groups, 1, "exact").cuts
-    assert np.array_equal(load_run(dataset.task, "one").predictions().cuts, expected)
+    report_threshold(dataset.task, "one", method="exact")
+    expected = nested(one.labels, one.oof[..., 1], one.fold, one.groups, 1, "exact").thresholds
+    assert np.array_equal(load_run(dataset.task, "one").predictions().thresholds, expected)
 
 
 @pytest.mark.parametrize("wrong", [[], [[1.0]], "none", [[[1.0, 0.0]] * 5] * 7])
@@ -173,27 +173,31 @@ def test_foreign_calibrations_are_told_in_one_line(dataset, store, fault_of, wro
     one = run.predictions()
     hurt = replace(one, origin={**one.origin, "calibration": wrong})
     save_run(dataset.task, "one", run.record, hurt)
-    fault_of(lambda: report_cut(dataset.task, "one"), "damaged", "run that system again")
+    fault_of(lambda: report_threshold(dataset.task, "one"), "damaged", "run that system again")
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_cut_fixed_by_hand_decides_every_row(dataset, store) -> None:
     store(dataset, "one")
-    report = report_cut(dataset.task, "one", fixed=0.3)
+    report = report_threshold(dataset.task, "one", fixed=0.3)
     one = load_run(dataset.task, "one").predictions()
-    assert report.cut.method == BY_HAND and one.cut == 0.3 and (one.cuts == 0.3).all()
+    assert (
+        report.threshold.method == BY_HAND
+        and one.threshold == 0.3
+        and (one.thresholds == 0.3).all()
+    )
     expected = decide(one.oof[..., 1], 0.3)
     assert np.array_equal(one.decision, np.where(expected < 0, dataset.unreadable, expected))
-    again = report_cut(dataset.task, "one")
-    assert (again.cut.value, again.cut.low) == (0.3, 0.3)
+    again = report_threshold(dataset.task, "one")
+    assert (again.threshold.value, again.threshold.low) == (0.3, 0.3)
 
 
 def test_cuts_that_cannot_be(dataset, store, fault_of, monkeypatch) -> None:
     store(dataset, "one")
     store(dataset, "two", 1)
     for value in (0.0, 1.0, float("nan")):
-        fault_of(lambda v=value: report_cut(dataset.task, "one", fixed=v), "between 0 and 1")
+        fault_of(lambda v=value: report_threshold(dataset.task, "one", fixed=v), "between 0 and 1")
     run_ensemble(dataset.task, "vote")
-    fault_of(lambda: report_cut(dataset.task, "vote"), "vote has no cut", "one, two")
-    fault_of(lambda: report_cut(dataset.task, "tree"), "no system 'tree'")
+    fault_of(lambda: report_threshold(dataset.task, "vote"), "vote has no threshold", "one, two")
+    fault_of(lambda: report_threshold(dataset.task, "tree"), "no system 'tree'")
     assert systems(dataset.task) == ["one", "two", "vote"]

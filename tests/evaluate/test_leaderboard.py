@@ -26,7 +26,7 @@ def rows(draw_dataset, draw_system) -> Predictions:
 
 
 def test_a_line_has_the_nested_figure_and_its_interval(rows) -> None:
-    one = deciding(rows, 0.2, 1, system="one", features="a+b", seconds=3.21, naive=0.9)
+    one = deciding(rows, 0.2, 1, system="one", features="a+b", seconds=3.21, optimistic=0.9)
     board = leaderboard([one], seconds=1.5)
     (line,) = board.lines
     whole = figures(one.labels, one.decision, None, 2)
@@ -35,8 +35,8 @@ def test_a_line_has_the_nested_figure_and_its_interval(rows) -> None:
     assert line.accuracy == pytest.approx(whole.accuracy)
     assert (line.low, line.high) == interval
     assert nested_figure(one, one.decision) == (line.macro_f1, *interval)
-    assert (line.system, line.features, line.seconds, line.naive) == ("one", "a+b", 3.21, 0.9)
-    assert line.threshold == one.cut
+    assert (line.system, line.features, line.seconds, line.optimistic) == ("one", "a+b", 3.21, 0.9)
+    assert line.threshold == one.threshold
     assert board.best == "one" and board.warnings == []
 
 
@@ -51,16 +51,16 @@ def test_lines_are_sorted_and_one_tells_what_picking_is_worth(rows) -> None:
     # One system wins in every resample, so picking costs nothing.
     assert selected.macro_f1 == pytest.approx(max(found), abs=0.002)
     assert selected.low < selected.macro_f1 <= selected.high
-    assert selected.naive == max(found)
+    assert selected.optimistic == max(found)
     assert {line.groups for line in board.lines} == {len(np.unique(rows.groups))}
 
 
 def test_its_record_is_json(rows) -> None:
-    record = leaderboard([rows, replace(rows, cut=float("nan"))], seconds=1.0).record()
+    record = leaderboard([rows, replace(rows, threshold=float("nan"))], seconds=1.0).record()
     assert set(record) == {"leaderboard", "best", "warnings", "seconds"}
     promised = {"system", "features", "macro_f1", "low", "high", "accuracy", "threshold", "seconds"}
     assert promised <= set(record["leaderboard"][0])
-    assert {line["threshold"] for line in record["leaderboard"]} == {rows.cut, None}
+    assert {line["threshold"] for line in record["leaderboard"]} == {rows.threshold, None}
     json.dumps(record, default=str)
 
 
@@ -94,7 +94,7 @@ def selected_of(systems: list[Predictions], **options):
 
 
 def test_picking_the_luckiest_of_coins_is_worth_a_coin(draw_dataset, draw_system) -> None:
-    found, naive = [], []
+    found, optimistic = [], []
     for seed in range(20):
         rows = draw_system(draw_dataset(n=200, seed=seed), seed=seed)
         rng = np.random.default_rng(seed)
@@ -103,8 +103,8 @@ def test_picking_the_luckiest_of_coins_is_worth_a_coin(draw_dataset, draw_system
         line = selected_of(systems)
         assert line.low <= line.macro_f1 <= line.high
         found.append(line.macro_f1 - np.mean([_truth(rows, each) for each in coins]))
-        naive.append(line.naive - 0.5)
-    assert np.mean(naive) > 0.04
+        optimistic.append(line.optimistic - 0.5)
+    assert np.mean(optimistic) > 0.04
     assert np.mean(found) == pytest.approx(0, abs=0.015)
 
 
@@ -129,7 +129,7 @@ def nearest_means(rows: Predictions, seed: int) -> Predictions:
 
 def test_what_other_folds_have_learnt_of_a_fold_is_taken_off(draw_dataset, draw_system) -> None:
     """Every row is its own group here, or copies would be known by heart."""
-    excess, naive = [], []
+    excess, optimistic = [], []
     for seed in range(25):
         rows = draw_system(draw_dataset(n=120, repeats=5, seed=seed), seed=seed)
         rng = np.random.default_rng(seed)
@@ -137,8 +137,8 @@ def test_what_other_folds_have_learnt_of_a_fold_is_taken_off(draw_dataset, draw_
         rows = replace(rows, groups=np.arange(120), fold=fold, labels=rng.integers(0, 2, 120))
         line = selected_of([nearest_means(rows, 100 * seed + at) for at in range(8)])
         excess.append(line.macro_f1 - 0.5)
-        naive.append(line.naive - 0.5)
-    assert np.mean(naive) > 0.05
+        optimistic.append(line.optimistic - 0.5)
+    assert np.mean(optimistic) > 0.05
     assert -0.03 < np.mean(excess) < 0.015
 
 
@@ -179,7 +179,7 @@ def test_a_system_of_one_repeat_moves_nobody_elses_comparison(draw_dataset, draw
         fold=poor.fold[:1],
         oof=poor.oof[:1],
         decision=poor.decision[:1],
-        cuts=poor.cuts[:1],
+        thresholds=poor.thresholds[:1],
         origin=origin,
     )
     for given in ([*systems, short], [short, *systems]):

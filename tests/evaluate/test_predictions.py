@@ -48,12 +48,12 @@ def test_round_trip(draw_dataset, draw_system, k, repeats) -> None:
     assert equal(back, one)
     assert np.flatnonzero(~back.readable).tolist() == [3]
     assert back.digest == one.digest
-    assert np.isnan(one.cut) == (k > 2)
+    assert np.isnan(one.threshold) == (k > 2)
 
 
 def test_its_bytes_say_what_it_holds(system) -> None:
     assert system.to_bytes() == system.to_bytes()
-    moved = replace(system, cut=system.cut + 1e-9)
+    moved = replace(system, threshold=system.threshold + 1e-9)
     assert moved.digest != system.digest
 
 
@@ -113,7 +113,7 @@ def head(text: str) -> np.ndarray:
     [
         {"extra": np.zeros(3)},
         {"head": head("[]")},
-        {"head": head('{"version": 99, "cut": null, "origin": {}}')},
+        {"head": head('{"version": 99, "threshold": null, "origin": {}}')},
         {"head": head("[" * 100_000)},
         {"fold": np.full((2, 60), -1)},
         {"fold": np.zeros((0, 60), np.int64)},
@@ -127,7 +127,7 @@ def head(text: str) -> np.ndarray:
         {"decision": np.full((2, 60), -1)},
         {"ids": np.full(60, "one.jpg")},
         {"ids": np.arange(60)},
-        {"cuts": np.zeros((2, 4))},
+        {"thresholds": np.zeros((2, 4))},
         {"oof_views": np.zeros(3)},
         {"oof_views": np.zeros((2, 59, 4, 2))},
         {"test_views": np.zeros((7, 4, 2), "S1")},

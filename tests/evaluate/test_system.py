@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from archiveprobe.evaluate import calibration, threshold
+from archiveprobe.evaluate import calibration, thresholding
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.evaluate.system import assemble
-from archiveprobe.evaluate.threshold import CUTS
+from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 
 
-@pytest.mark.parametrize("method", CUTS)
+@pytest.mark.parametrize("method", THRESHOLD_RULES)
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_two_classes_are_calibrated_and_cut(draw_dataset, draw_logits, method, repeats) -> None:
     dataset = draw_dataset(repeats=repeats)
@@ -25,12 +25,12 @@ def test_two_classes_are_calibrated_and_cut(draw_dataset, draw_logits, method, r
     assert done.calibration == final
     np.testing.assert_allclose(found.test, final.apply(unlabelled))
     p = held.seen(logits)[..., 1]
-    nested = threshold.nested(dataset.labels, p, dataset.fold, dataset.groups, 1, method)
-    assert np.array_equal(found.cuts, nested.cuts)
+    nested = thresholding.nested(dataset.labels, p, dataset.fold, dataset.groups, 1, method)
+    assert np.array_equal(found.thresholds, nested.thresholds)
     assert np.array_equal(found.decision, nested.decision)
     p = final.apply(logits)[..., 1]
-    cut = threshold.final(dataset.labels, p, dataset.groups, 1, method)
-    assert (found.cut, found.origin["naive"]) == (cut.value, cut.score)
+    threshold = thresholding.final(dataset.labels, p, dataset.groups, 1, method)
+    assert (found.threshold, found.origin["optimistic"]) == (threshold.value, threshold.score)
     assert found.origin["positive"] == 1 and found.system == "s"
 
 
@@ -47,8 +47,13 @@ def test_without_calibration_the_softmax_is_cut(draw_dataset, draw_logits, k) ->
     if k == 2:
         p = found.oof[..., 1]
         about = (dataset.fold, dataset.groups, 1, "grid")
-        assert np.array_equal(found.cuts, threshold.nested(dataset.labels, p, *about).cuts)
-        assert found.cut == threshold.final(dataset.labels, p, dataset.groups, 1, "grid").value
+        assert np.array_equal(
+            found.thresholds, thresholding.nested(dataset.labels, p, *about).thresholds
+        )
+        assert (
+            found.threshold
+            == thresholding.final(dataset.labels, p, dataset.groups, 1, "grid").value
+        )
 
 
 def test_a_fixed_threshold_is_applied_and_nothing_is_searched(draw_dataset, draw_logits) -> None:
@@ -56,11 +61,11 @@ def test_a_fixed_threshold_is_applied_and_nothing_is_searched(draw_dataset, draw
     logits, unlabelled = draw_logits(dataset)
     logits[1, 4] = np.nan
     found = assemble(dataset, logits, unlabelled, {}, calibrated=False, fixed=0.8).predictions
-    assert found.cut == 0.8 and (found.cuts == 0.8).all()
+    assert found.threshold == 0.8 and (found.thresholds == 0.8).all()
     above = softmax(logits, -1)[..., 1] > 0.8
     above[1, 4] = dataset.unreadable
     assert 0 < above.mean() < 1 and np.array_equal(found.decision, above.astype(int))
-    assert found.origin["naive"] == macro_f1(dataset.labels, found.decision, 2)
+    assert found.origin["optimistic"] == macro_f1(dataset.labels, found.decision, 2)
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -72,7 +77,7 @@ def test_labels_of_a_fold_do_not_reach_it(draw_dataset, draw_logits, k) -> None:
     dataset.labels[own] = (dataset.labels[own] + 1) % k
     after = assemble(dataset, logits, unlabelled, {}).predictions
     np.testing.assert_allclose(after.oof[0, own], before.oof[0, own], atol=1e-9)
-    np.testing.assert_allclose(after.cuts[0, 1], before.cuts[0, 1], atol=1e-9)
+    np.testing.assert_allclose(after.thresholds[0, 1], before.thresholds[0, 1], atol=1e-9)
     assert np.array_equal(after.decision[0, own], before.decision[0, own])
     assert not np.allclose(after.oof[0, ~own], before.oof[0, ~own])
 
@@ -81,9 +86,9 @@ def test_several_classes_have_no_cut(draw_dataset, draw_logits) -> None:
     dataset = draw_dataset(k=4)
     logits, unlabelled = draw_logits(dataset)
     found = assemble(dataset, logits, unlabelled, {}).predictions
-    assert np.isnan(found.cut) and np.isnan(found.cuts).all()
+    assert np.isnan(found.threshold) and np.isnan(found.thresholds).all()
     assert np.array_equal(found.decision, logits.argmax(-1))
-    assert found.origin["naive"] == macro_f1(dataset.labels, found.decision, 4)
+    assert found.origin["optimistic"] == macro_f1(dataset.labels, found.decision, 4)
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -104,7 +109,7 @@ def test_a_vote_keeps_its_decisions(draw_dataset, draw_logits) -> None:
     votes = np.ones((2, 60), np.int64)
     found = assemble(dataset, logits, unlabelled, {}, decision=votes).predictions
     assert (np.delete(found.decision, 5, 1) == 1).all() and (found.decision[:, 5] == 0).all()
-    assert np.isnan(found.cut) and np.isnan(found.cuts).all()
+    assert np.isnan(found.threshold) and np.isnan(found.thresholds).all()
 
 
 def test_views_are_calibrated_like_the_whole(draw_dataset, draw_logits) -> None:
@@ -137,5 +142,5 @@ def test_a_first_class_may_be_the_positive_one(draw_dataset, draw_logits) -> Non
     first = replace(dataset, positive=0)
     other = assemble(first, logits, unlabelled, {}, method="exact").predictions
     assert other.positive == 0
-    np.testing.assert_allclose(other.cut, 1 - one.cut, atol=1e-9)
+    np.testing.assert_allclose(other.threshold, 1 - one.threshold, atol=1e-9)
     assert (other.decision == one.decision).mean() > 0.95

@@ -202,7 +202,7 @@ def test_a_vote_stays_a_vote_in_a_vote(
     assert run("ensemble", own, *words).exit_code == 0
     task = load_task(own)
     voting = load_run(task, "voting").predictions()
-    assert voting.answer is not None and np.isnan(voting.cut)
+    assert voting.answer is not None and np.isnan(voting.threshold)
     # Another answer than its mean probability has: it must be the one that counts.
     turned = replace(voting, answer=1 - voting.answer)
     other = replace(voting, origin={**voting.origin, "system": "other"}, answer=1 - voting.answer)

@@ -11,7 +11,7 @@ import archiveprobe.finetune.training as loop
 from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import BACKBONES
 from archiveprobe.embed.views import view_set
-from archiveprobe.evaluate.threshold import CUTS, decide
+from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, decide
 from archiveprobe.finetune.augment import mix, mixed_share
 from archiveprobe.finetune.blocks import last_block
 from archiveprobe.finetune.heads import make_head
@@ -254,14 +254,14 @@ def test_five_epochs_without_a_lower_training_loss_end_the_clip_recipe(
 
 
 def test_the_clip_papers_cut_is_found_in_its_range_and_must_be_exceeded() -> None:
-    find = CUTS[load_recipe("nu-resnet50").predict.cut]
+    find = THRESHOLD_RULES[load_recipe("nu-resnet50").predict.threshold]
     y = np.array([False, False, False, True, True])
-    # Any cut from .505 to below .515 is faultless, and .51 the only one of the grid.
+    # Any threshold from .505 to below .515 is faultless, and .51 the only one of the grid.
     p = np.array([0.1, 0.4, 0.505, 0.515, 0.9])
     found = find(y, p, np.ones((0, 5)))
     assert found.value == pytest.approx(0.51, abs=1e-12) and found.score == 1.0
     assert decide(np.array([found.value, 0.5101]), found.value).tolist() == [0, 1]
-    # The best cuts lie outside: the range ends at .3 and at .7.
+    # The best thresholds lie outside: the range ends at .3 and at .7.
     low, high = (find(y, shifted, np.ones((0, 5))).value for shifted in (p / 4, 1 - (1 - p) / 4))
     assert 0.3 <= low <= 0.7 and 0.3 <= high <= 0.7
 

@@ -74,15 +74,21 @@ def test_a_recipe_cannot_be_changed_in_place() -> None:
             r"threshold is about the softmax as it is: set calibrate = false",
         ),
         (
-            SMALL + '[predict]\nthreshold = 0.51\ncut = "grid"\ncalibrate = false\n',
-            r"threshold and cut both decide: keep one of them",
+            SMALL + '[predict]\nthreshold = 0.51\nthreshold_rule = "grid"\ncalibrate = false\n',
+            r"threshold and threshold_rule both decide: keep one of them",
         ),
         (SMALL + "[predict]\nthreshold = 51\n", r"'predict\.threshold'.*less than 1"),
         (SMALL + 'unfreeze = "none"\ndrop_path = 0.1\n', r"no block of a frozen backbone"),
-        (SMALL + '[predict]\ncut = "gird"\n', r"no cut 'gird' \(did you mean 'grid'\?\)"),
-        (SMALL + '[predict]\ncombine = "vote"\n', r'no cut to find: set cut = "half"'),
         (
-            SMALL + '[predict]\ncombine = "vote"\ncut = "half"\nviews = "squash"\n',
+            SMALL + '[predict]\nthreshold_rule = "gird"\n',
+            r"no threshold rule 'gird' \(did you mean 'grid'\?\)",
+        ),
+        (
+            SMALL + '[predict]\ncombine = "vote"\n',
+            r'no threshold to find: set threshold_rule = "half"',
+        ),
+        (
+            SMALL + '[predict]\ncombine = "vote"\nthreshold_rule = "half"\nviews = "squash"\n',
             r"needs views with a centre",
         ),
         (SMALL + "[schedule]\nwarm_up = 20.0\n", r"schedule: warm_up must be shorter than epochs"),

@@ -109,7 +109,7 @@ CLIP_PAPER = {
     "rows.unreadable": "blank",
     "predict.views": "center",
     "predict.combine": "mean",
-    "predict.cut": "smoothed",
+    "predict.threshold_rule": "smoothed",
     "predict.threshold": 0.51,
     "predict.calibrate": False,
     "model.drop_path": 0.0,
@@ -146,7 +146,7 @@ CONVNEXT_PAPER = CLIP_PAPER | {
     "rows.unreadable": "skip",
     "predict.views": "crops6",
     "predict.combine": "vote",
-    "predict.cut": "half",
+    "predict.threshold_rule": "half",
     "predict.threshold": None,
     "predict.calibrate": True,
 }

@@ -178,12 +178,12 @@ def test_a_recipes_own_threshold_is_applied_as_it_is_and_recorded_as_fixed(
     done = finetune(archive, "--fold", "all", recipe=str(recipe))
     assert done.exit_code == 0, done.stderr
     stored = load_run(load_task(archive), "own")
-    assert (stored.record["cut"], stored.record["cut_method"]) == (0.51, "fixed")
+    assert (stored.record["threshold"], stored.record["threshold_rule"]) == (0.51, "fixed")
     found = stored.predictions()
-    assert (found.cuts == 0.51).all()
+    assert (found.thresholds == 0.51).all()
     assert np.array_equal(found.decision, (found.oof[..., 1] > 0.51).astype(int))
     shown = run("threshold", archive, "--system", "own")
-    assert shown.exit_code == 0 and "cut 0.510 (fixed)" in shown.stdout
+    assert shown.exit_code == 0 and "threshold 0.510 (fixed)" in shown.stdout
     # A part alone answers with it too.
     recipe.write_text(recipe.read_text().replace("0.51", "0.999"))
     shutil.rmtree(archive / "work/finetune/own")

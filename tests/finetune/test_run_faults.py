@@ -40,7 +40,7 @@ def results(folder: Path) -> dict[str, Any]:
         record = json.loads(file.read_text())
         found[file.parent.name] = record["digests"], record["epoch"], record["history"]
     record = load_run(load_task(folder), "quick").record
-    found["networks"], found["cut"] = record["networks"], record["cut"]
+    found["networks"], found["threshold"] = record["networks"], record["threshold"]
     return found
 
 

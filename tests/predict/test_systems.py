@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from snapshots import seal_anything
 
+from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.ensemble import METHODS, own_answers
 from archiveprobe.evaluate.keep import run_ensemble
-from archiveprobe.evaluate.recut import report_cut
 from archiveprobe.evaluate.runs import load_run, save_run, systems
 from archiveprobe.predict.checks import memorised
 from archiveprobe.predict.system import AGREEMENT
@@ -65,7 +65,7 @@ def test_linear_probes_are_marked_as_such(entry) -> None:
 
 
 def test_the_cut_decides(archive) -> None:
-    report_cut(archive.task, "ridge-hog", fixed=0.9)
+    report_threshold(archive.task, "ridge-hog", fixed=0.9)
     dataset = load_dataset(archive.task)
     system = load_system(dataset, "ridge-hog")
     answers = system.answer(dataset.unlabelled)
@@ -122,7 +122,7 @@ def test_a_system_of_another_task(archive, draw, fault_of) -> None:
 
 
 def test_a_member_that_was_run_again(archive, fault_of) -> None:
-    run_probes(archive.task, Options(probes=("lda",), workers=1, cut="half"))
+    run_probes(archive.task, Options(probes=("lda",), workers=1, threshold_rule="half"))
     dataset = load_dataset(archive.task)
     fault_of(lambda: load_system(dataset, "greedy"), "its member lda-hog", "--method greedy")
     run_ensemble(archive.task, "greedy", ["lda-hog", "ridge-hog"])

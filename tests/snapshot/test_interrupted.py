@@ -7,8 +7,8 @@ from shelf import Shelf, image, killed_embed, plain
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.cli import main
+from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.keep import run_ensemble
-from archiveprobe.evaluate.recut import report_cut
 from archiveprobe.probe.audit import run_audit
 
 ENDED = "run `archiveprobe embed"
@@ -21,7 +21,7 @@ def commands(shelf: Shelf) -> dict[str, Callable[[], object]]:
         "ensemble": lambda: run_ensemble(shelf.task, "mean", name="both"),
         "audit": lambda: run_audit(shelf.task),
         "audit --apply": lambda: run_audit(shelf.task, apply=True),
-        "threshold": lambda: report_cut(shelf.task, "ridge-eye"),
+        "threshold": lambda: report_threshold(shelf.task, "ridge-eye"),
         "submit": lambda: shelf.submission("ridge-eye"),
         "predict": lambda: shelf.prediction("ridge-eye"),
         "export": shelf.export,

@@ -22,8 +22,8 @@ from shelf import LABELS, Shelf, drifted, image, killed_embed, near, weighed_ben
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.inventory import verify_all
+from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.keep import run_ensemble
-from archiveprobe.evaluate.recut import report_cut
 from archiveprobe.probe.audit import run_audit
 from archiveprobe.task.duplicates import near_duplicate_groups
 from archiveprobe.task.manifest import read_manifest
@@ -383,7 +383,7 @@ class Trial(RuleBasedStateMachine):
         command: Callable[[], Any] = {
             "s": lambda: self.shelf.submission(name),
             "p": lambda: self.shelf.prediction(name),
-            "t": lambda: report_cut(self.shelf.task, name).macro_f1,
+            "t": lambda: report_threshold(self.shelf.task, name).macro_f1,
             "x": self.shelf.export,
         }[way]
         if way != "x" and not self.doubt and not self.is_ok(name):
@@ -403,7 +403,7 @@ class Trial(RuleBasedStateMachine):
         same: dict[str, Callable[[], Any]] = {
             "s": lambda: other.submission(name),
             "p": lambda: other.prediction(name),
-            "t": lambda: report_cut(other.task, name).macro_f1,
+            "t": lambda: report_threshold(other.task, name).macro_f1,
         }
         assert found == same[way]()
 

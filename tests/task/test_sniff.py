@@ -66,7 +66,7 @@ def test_every_reason_is_a_rejection(tail, start):
     assert status in REJECTIONS
 
 
-@pytest.mark.parametrize(("form", "cut"), [("JPEG", 2), ("PNG", 12), ("GIF", 1), ("WEBP", 1)])
+@pytest.mark.parametrize(("form", "threshold"), [("JPEG", 2), ("PNG", 12), ("GIF", 1), ("WEBP", 1)])
 def test_missing_end(draw, encode, form, cut):
     content = encode(draw(0), form)
     assert not looks_cut(content)

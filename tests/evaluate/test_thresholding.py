@@ -8,7 +8,15 @@ from scipy.special import expit
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from archiveprobe.evaluate.significance import grouped_weights
-from archiveprobe.evaluate.threshold import CUTS, curve, decide, final, nested, scan, score_at
+from archiveprobe.evaluate.thresholding import (
+    THRESHOLD_RULES,
+    curve,
+    decide,
+    final,
+    nested,
+    scan,
+    score_at,
+)
 
 
 def scores(n: int, seed: int = 0, levels: int = 1000) -> tuple[np.ndarray, np.ndarray]:
@@ -24,27 +32,31 @@ def scores(n: int, seed: int = 0, levels: int = 1000) -> tuple[np.ndarray, np.nd
 @given(st.integers(2, 30), st.integers(0, 99), st.sampled_from([3, 10, 1000]))
 def test_the_scan_is_brute_force(n, seed, levels) -> None:
     y, p = scores(n, seed, levels)
-    cuts, macro_f1 = scan(y == 1, p)
-    assert len(cuts) == len(np.unique(p)) + 1
-    assert (np.diff(cuts) > 0).all() and cuts[0] < p.min() and (p <= cuts[-1]).all()
-    expected = [f1_score(y, p > cut, average="macro", zero_division=0) for cut in cuts]
+    thresholds, macro_f1 = scan(y == 1, p)
+    assert len(thresholds) == len(np.unique(p)) + 1
+    assert (
+        (np.diff(thresholds) > 0).all() and thresholds[0] < p.min() and (p <= thresholds[-1]).all()
+    )
+    expected = [
+        f1_score(y, p > threshold, average="macro", zero_division=0) for threshold in thresholds
+    ]
     np.testing.assert_allclose(macro_f1, expected, atol=1e-12)
 
 
 def test_neighbouring_floats_are_still_told_apart() -> None:
     p = np.array([0.3, np.nextafter(0.3, 1), np.nextafter(np.nextafter(0.3, 1), 1)])
-    cuts, macro_f1 = scan(np.array([False, True, True]), p)
-    assert [int((p > cut).sum()) for cut in cuts] == [3, 2, 1, 0]
+    thresholds, macro_f1 = scan(np.array([False, True, True]), p)
+    assert [int((p > threshold).sum()) for threshold in thresholds] == [3, 2, 1, 0]
     assert macro_f1[1] == 1
 
 
 def test_weights_are_repeated_rows() -> None:
     y, p = scores(25, 4, 12)
     weights = np.random.default_rng(5).integers(0, 3, (4, 25)).astype(float)
-    cuts, macro_f1 = scan(y == 1, p, weights)
+    thresholds, macro_f1 = scan(y == 1, p, weights)
     for counts, found in zip(weights.astype(int), macro_f1, strict=True):
         again = np.repeat(np.arange(25), counts)
-        own = [score_at(y[again] == 1, p[again], cut) for cut in cuts]
+        own = [score_at(y[again] == 1, p[again], threshold) for threshold in thresholds]
         np.testing.assert_allclose(found, own, atol=1e-12)
 
 
@@ -62,11 +74,11 @@ def test_ties_go_to_the_cut_nearest_one_half(method) -> None:
 def test_exact_finds_the_best_cut_there_is() -> None:
     y, p = scores(200)
     found = final(y, p[None], np.arange(200), method="exact")
-    cuts, macro_f1 = scan(y == 1, p)
+    thresholds, macro_f1 = scan(y == 1, p)
     assert found.score == macro_f1.max()
     assert score_at(y == 1, p, found.value) == found.score
     assert found.low <= found.value <= found.high
-    best = cuts[macro_f1 == macro_f1.max()]
+    best = thresholds[macro_f1 == macro_f1.max()]
     assert abs(found.value - 0.5) == np.abs(best - 0.5).min()
 
 
@@ -87,8 +99,8 @@ def test_smoothing_averages_the_best_cuts_of_resamples() -> None:
     logit = np.log(p / (1 - p))
     optima = []
     for counts in grouped_weights(groups, 200, 0, draws=round(150**0.8)):
-        cuts, macro_f1 = scan(y == 1, logit, counts[None])
-        best = cuts[macro_f1[0] >= macro_f1.max() - 1e-6]
+        thresholds, macro_f1 = scan(y == 1, logit, counts[None])
+        best = thresholds[macro_f1[0] >= macro_f1.max() - 1e-6]
         optima.append(best[np.abs(best).argmin()])
     assert found.value == pytest.approx(expit(np.mean(optima)), abs=0.01)
 
@@ -102,7 +114,7 @@ def test_smoothing_moves_less_than_the_exact_cut() -> None:
     assert spread["smoothed"] < 0.75 * spread["exact"]
 
 
-@pytest.mark.parametrize("method", CUTS)
+@pytest.mark.parametrize("method", THRESHOLD_RULES)
 def test_a_fold_never_sees_its_own_labels(method) -> None:
     y, p = scores(90)
     groups = np.arange(90) // 2
@@ -111,14 +123,14 @@ def test_a_fold_never_sees_its_own_labels(method) -> None:
     before = nested(y, p, fold, groups, method=method)
     turned = np.where(fold[0] == 1, 1 - y, y)
     after = nested(turned, p, fold, groups, method=method)
-    assert after.cuts[0, 1] == before.cuts[0, 1]
+    assert after.thresholds[0, 1] == before.thresholds[0, 1]
     own = fold[0] == 1
     assert np.array_equal(after.decision[0, own], before.decision[0, own])
     if method in ("exact", "smoothed"):
-        assert (after.cuts[0, [0, 2]] != before.cuts[0, [0, 2]]).all()
+        assert (after.thresholds[0, [0, 2]] != before.thresholds[0, [0, 2]]).all()
 
 
-@pytest.mark.parametrize("method", CUTS)
+@pytest.mark.parametrize("method", THRESHOLD_RULES)
 def test_rows_without_a_probability_take_no_part(method) -> None:
     y, p = scores(60)
     fold, groups = (np.arange(60) % 3)[None], np.arange(60)
@@ -127,7 +139,7 @@ def test_rows_without_a_probability_take_no_part(method) -> None:
     found = nested(y, holes, fold, groups, method=method)
     assert (found.decision[0] == -1).tolist() == (~known).tolist()
     turned = nested(np.where(known, y, 1 - y), holes, fold, groups, method=method)
-    assert np.array_equal(turned.cuts, found.cuts)
+    assert np.array_equal(turned.thresholds, found.thresholds)
 
 
 def test_the_positive_class_may_be_the_first() -> None:
@@ -135,20 +147,20 @@ def test_the_positive_class_may_be_the_first() -> None:
     fold, groups = (np.arange(80) % 4)[None], np.arange(80)
     one = nested(y, p[None], fold, groups, 1, "exact")
     other = nested(1 - y, p[None], fold, groups, 0, "exact")
-    assert np.array_equal(one.cuts, other.cuts)
+    assert np.array_equal(one.thresholds, other.thresholds)
     assert np.array_equal(one.decision, 1 - other.decision)
 
 
-@pytest.mark.parametrize("method", CUTS)
+@pytest.mark.parametrize("method", THRESHOLD_RULES)
 @pytest.mark.parametrize("only", [0, 1])
 def test_one_class_outside_a_fold_means_one_half(method, only) -> None:
     y = np.where(np.arange(10) < 2, 1 - only, only)
     fold = (np.arange(10) >= 2).astype(int)[None]
     found = nested(y, np.linspace(0.1, 0.9, 10)[None], fold, np.arange(10), method=method)
-    assert found.cuts[0, 0] == 0.5
+    assert found.thresholds[0, 0] == 0.5
 
 
-@pytest.mark.parametrize("method", CUTS)
+@pytest.mark.parametrize("method", THRESHOLD_RULES)
 def test_equal_and_extreme_probabilities_give_a_cut(method) -> None:
     y, groups = np.array([0, 1, 0, 1, 1, 0]), np.arange(6)
     for p in (np.full(6, 0.4), np.array([0.0, 1.0, 0.0, 1.0, 1.0, 0.0])):
@@ -167,8 +179,8 @@ def test_decisions_are_above_the_cut() -> None:
 def test_the_curve_is_scikit_learns_at_every_cut() -> None:
     y, p = scores(40)
     found = curve(y, np.stack([p, p]))
-    for at, cut in enumerate(found.cuts):
-        chosen = p > cut
+    for at, threshold in enumerate(found.thresholds):
+        chosen = p > threshold
         assert found.macro_f1[at] == pytest.approx(f1_score(y, chosen, average="macro"))
         assert found.recall[at] == pytest.approx(recall_score(y, chosen))
         if chosen.any():

@@ -1,10 +1,10 @@
-"""Cuts for two classes: found on some rows, applied to others. The decision is p > cut.
+"""Thresholds for two classes: found on some rows, applied to others. The decision is p > threshold.
 
-The curve of macro-F1 over the cut is a staircase, and its highest step is a noisy place: the
-default averages the best cuts of many resamples. In simulations (n = 400, prevalence .353, a fifth
-near-duplicates) that loses .0015 of macro-F1 against the best possible cut, the highest step .0045;
-the argmax of the averaged curves loses as much as the highest step, because resampling moves the
-curve up and down but does not smooth it. benchmarks/interval_truth.py measures it again.
+The curve of macro-F1 over the threshold is a staircase, and its highest step is a noisy place: the
+default averages the best thresholds of many resamples. In simulations (n = 400, prevalence .353, a
+fifth near-duplicates) that loses .0015 of macro-F1 against the best possible threshold, the highest
+step .0045; the argmax of the averaged curves loses as much as the highest step, because resampling
+moves the curve up and down but does not smooth it. benchmarks/interval_truth.py measures it again.
 """
 
 from collections.abc import Callable
@@ -28,11 +28,11 @@ _GRID = np.arange(30, 71) / 100
 
 
 @dataclass(frozen=True)
-class Cut:
+class Threshold:
     """A threshold, where else it might lie, and the macro-F1 there on the rows it was found on.
 
-    `low` and `high` hold the central 95 % of the resampled best cuts ("smoothed"), or the lowest
-    and the highest of equally good ones.
+    `low` and `high` hold the central 95 % of the resampled best thresholds ("smoothed"), or the
+    lowest and the highest of equally good ones.
     """
 
     value: float
@@ -43,21 +43,21 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class NestedCuts:
-    """Cuts (R, folds), each found outside its fold, and the decisions (R, n) they give.
+class NestedThresholds:
+    """Thresholds (R, folds), each found outside its fold, and the decisions (R, n) they give.
 
     A decision is a class index, or -1 where the probability is NaN.
     """
 
-    cuts: np.ndarray
+    thresholds: np.ndarray
     decision: np.ndarray
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Macro-F1, and precision and recall of the positive class, at every distinct cut, rising."""
+    """Holds macro-F1, precision and recall of the positive class at every distinct threshold."""
 
-    cuts: np.ndarray
+    thresholds: np.ndarray
     macro_f1: np.ndarray
     precision: np.ndarray
     recall: np.ndarray
@@ -66,22 +66,22 @@ class Curve:
 def scan(
     y01: np.ndarray, p: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every distinct cut (c,), rising, and the macro-F1 there: (c,), or (B, c) with weights (B, n).
+    """Score every distinct threshold (c,), rising: macro-F1 (c,), or (B, c) with weights (B, n).
 
-    `y01` (n,) is true for the positive class, p (n,) has no NaN. Cuts lie midway between
+    `y01` (n,) is true for the positive class, p (n,) has no NaN. Thresholds lie midway between
     neighbouring values of p; the first lies just below all of them, the last on the largest.
     """
-    cuts, hits, decided, positives, total = _counts(y01, p, weights)
+    thresholds, hits, decided, positives, total = _counts(y01, p, weights)
     scores = _macro_f1(hits, decided, positives, total)
-    return cuts, scores[:, 0] if weights is None else scores.T
+    return thresholds, scores[:, 0] if weights is None else scores.T
 
 
 def _counts(
     y01: np.ndarray, p: np.ndarray, weights: np.ndarray | None, most: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Cuts (c,), hits and positive decisions (c, B) there, positives and rows in all (B,).
+    """Thresholds (c,), hits and positive decisions (c, B) there, positives and rows in all (B,).
 
-    At most `most` cuts, evenly spaced by rank.
+    At most `most` thresholds, evenly spaced by rank.
     """
     order = np.argsort(p, kind="stable")
     ranked = p[order]
@@ -98,15 +98,15 @@ def _counts(
 
 
 def _between(ranked: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """The cut that leaves the first `step` rows below it, for every step."""
+    """The threshold that leaves the first `step` rows below it, for every step."""
     below = ranked[np.maximum(steps - 1, 0)]
     above = ranked[np.minimum(steps, len(ranked) - 1)]
     middle = below + (above - below) / 2
     # Between neighbouring floats the middle may round up to the upper one, which is not above it.
-    cuts: np.ndarray = np.where(middle < above, middle, below)
+    thresholds: np.ndarray = np.where(middle < above, middle, below)
     if steps[0] == 0:
-        cuts[0] = np.nextafter(ranked[0], -np.inf)
-    return cuts
+        thresholds[0] = np.nextafter(ranked[0], -np.inf)
+    return thresholds
 
 
 def _macro_f1(
@@ -121,53 +121,53 @@ def _macro_f1(
     return result
 
 
-def _nearest_half(cuts: np.ndarray) -> int:
-    return int(np.abs(cuts - 0.5).argmin())
+def _nearest_half(thresholds: np.ndarray) -> int:
+    return int(np.abs(thresholds - 0.5).argmin())
 
 
-def _best(cuts: np.ndarray, scores: np.ndarray, method: str) -> Cut:
-    """The best cut, of equally good ones that nearest to 0.5."""
-    tied = cuts[scores >= scores.max() - 1e-12]
-    return Cut(tied[_nearest_half(tied)], tied[0], tied[-1], scores.max(), method)
+def _best(thresholds: np.ndarray, scores: np.ndarray, method: str) -> Threshold:
+    """The best threshold, of equally good ones that nearest to 0.5."""
+    tied = thresholds[scores >= scores.max() - 1e-12]
+    return Threshold(tied[_nearest_half(tied)], tied[0], tied[-1], scores.max(), method)
 
 
-def score_at(y01: np.ndarray, p: np.ndarray, cut: float | np.ndarray) -> np.ndarray:
-    """Macro-F1 (...) at cuts (...)."""
-    above = p > np.asarray(cut)[..., None]
+def score_at(y01: np.ndarray, p: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+    """Macro-F1 (...) at thresholds (...)."""
+    above = p > np.asarray(threshold)[..., None]
     hits = (above & y01).sum(-1, dtype=np.float64)
     decided = above.sum(-1, dtype=np.float64)
     return _macro_f1(hits, decided, np.asarray(y01.sum()), np.asarray(float(len(p))))
 
 
-def _exact(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Cut:  # noqa: ARG001
+def _exact(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:  # noqa: ARG001
     return _best(*scan(y01, p), "exact")
 
 
-def _grid(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Cut:  # noqa: ARG001
+def _grid(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:  # noqa: ARG001
     return _best(_GRID, score_at(y01, p, _GRID), "grid")
 
 
-def _half(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Cut:  # noqa: ARG001
-    return Cut(0.5, 0.5, 0.5, float(score_at(y01, p, 0.5)), "half")
+def _half(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:  # noqa: ARG001
+    return Threshold(0.5, 0.5, 0.5, float(score_at(y01, p, 0.5)), "half")
 
 
-def _smoothed(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Cut:
-    """The mean, as logits, of the best cuts of the resamples, so that Platt scaling commutes."""
+def _smoothed(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:
+    """Average the best thresholds of the resamples as logits, so that Platt scaling commutes."""
     logit = _logit(p)
-    cuts, *counts = _counts(y01, logit, weights, _CANDIDATES)
+    thresholds, *counts = _counts(y01, logit, weights, _CANDIDATES)
     positives, total = counts[2:]
     both = (positives > 0) & (positives < total)
     if not both.any():
         return _exact(y01, p, weights)
-    near_half = np.argsort(np.abs(cuts), kind="stable")
+    near_half = np.argsort(np.abs(thresholds), kind="stable")
     best = _macro_f1(*counts)[near_half].argmax(0)
-    optima = cuts[near_half][best[both]]
+    optima = thresholds[near_half][best[both]]
     centre = optima.mean()
     # Fewer draws than groups spread wider than the rows do, by the cube root of the ratio.
     share = weights.sum(1).mean() / len(p)
     spread = (np.quantile(optima, [0.025, 0.975]) - centre) * share**_CUBE_ROOT
     value, low, high = expit(centre + np.array([0, min(0, spread[0]), max(0, spread[1])]))
-    return Cut(value, low, high, float(score_at(y01, p, value)), "smoothed")
+    return Threshold(value, low, high, float(score_at(y01, p, value)), "smoothed")
 
 
 def _logit(p: np.ndarray) -> np.ndarray:
@@ -176,14 +176,14 @@ def _logit(p: np.ndarray) -> np.ndarray:
     return result
 
 
-CUTS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Cut]] = {
+THRESHOLD_RULES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Threshold]] = {
     "smoothed": _smoothed,
     "exact": _exact,
     "grid": _grid,
     "half": _half,
 }
 """Name -> finder, given y01 (n,), p (n,) and resampling weights (B, n). "grid" is the CLIP paper's:
-0.3 to 0.7 in steps of 0.01. Ties go to the cut nearest 0.5."""
+0.3 to 0.7 in steps of 0.01. Ties go to the threshold nearest 0.5."""
 
 
 def nested(
@@ -194,25 +194,28 @@ def nested(
     positive: int = 1,
     method: str = "smoothed",
     seed: int = 0,
-) -> NestedCuts:
-    """Cuts and decisions of p (R, n), the probability of the positive class, in folds (R, n).
+) -> NestedThresholds:
+    """Thresholds and decisions of p (R, n), the probability of the positive class, in folds (R, n).
 
-    The cut for the rows of a fold is found on that repeat's other rows. p may also be (R, folds,
-    n): all rows as the calibration of every fold sees them, so that a cut is found on the scale on
-    which it is applied, and no calibration brings a fold's own labels to its cut. Rows with NaN
-    take no part and get decision -1. Where the other rows have one class only the cut is 0.5.
+    The threshold for the rows of a fold is found on that repeat's other rows. p may also be (R,
+    folds, n): all rows as the calibration of every fold sees them, so that a threshold is found on
+    the scale on which it is applied, and no calibration brings a fold's own labels to its
+    threshold. Rows with NaN take no part and get decision -1. Where the other rows have one class
+    only the threshold is 0.5.
     """
     weights = _resamples(groups, method, seed)
     count = int(fold.max()) + 1
     seen = p if p.ndim == 3 else np.broadcast_to(p[:, None], (len(p), count, p.shape[1]))
-    cuts = np.full((len(p), count), 0.5)
+    thresholds = np.full((len(p), count), 0.5)
     for repeat, views in enumerate(seen):
         for held, own in enumerate(views):
             rows = np.flatnonzero((fold[repeat] != held) & np.isfinite(own))
             found = _find(y[rows] == positive, own[rows], weights[:, rows], method)
-            cuts[repeat, held] = found.value
+            thresholds[repeat, held] = found.value
     held_out = np.take_along_axis(seen, fold[:, None], 1)[:, 0]
-    return NestedCuts(cuts, decide(held_out, np.take_along_axis(cuts, fold, 1), positive))
+    return NestedThresholds(
+        thresholds, decide(held_out, np.take_along_axis(thresholds, fold, 1), positive)
+    )
 
 
 def final(
@@ -222,10 +225,10 @@ def final(
     positive: int = 1,
     method: str = "smoothed",
     seed: int = 0,
-) -> Cut:
-    """The cut for new rows, found on the mean over repeats of p (R, n), NaN left out.
+) -> Threshold:
+    """The threshold for new rows, found on the mean over repeats of p (R, n), NaN left out.
 
-    Its score is the naive one: the cut has seen these labels.
+    Its score is the optimistic one: the threshold has seen these labels.
     """
     mean, known = _mean(p)
     weights = _resamples(groups, method, seed)[:, known]
@@ -233,21 +236,21 @@ def final(
 
 
 def curve(y: np.ndarray, p: np.ndarray, positive: int = 1) -> Curve:
-    """The curve over all cuts of the mean over repeats of p (R, n), NaN left out.
+    """The curve over all thresholds of the mean over repeats of p (R, n), NaN left out.
 
     Precision is NaN where no row is decided positive.
     """
     mean, known = _mean(p)
-    cuts, *counts = _counts(y[known] == positive, mean[known], None)
+    thresholds, *counts = _counts(y[known] == positive, mean[known], None)
     hits, decided, positives, _ = counts
     with np.errstate(invalid="ignore", divide="ignore"):
         precision, recall = hits / decided, hits / positives
-    return Curve(cuts, _macro_f1(*counts)[:, 0], precision[:, 0], recall[:, 0])
+    return Curve(thresholds, _macro_f1(*counts)[:, 0], precision[:, 0], recall[:, 0])
 
 
-def decide(p: np.ndarray, cut: float | np.ndarray, positive: int = 1) -> np.ndarray:
-    """Class indices (int64, as p) of p > cut: the positive one or the other, -1 for NaN."""
-    above = np.where(p > cut, positive, 1 - positive)
+def decide(p: np.ndarray, threshold: float | np.ndarray, positive: int = 1) -> np.ndarray:
+    """Class indices (int64, as p) of p > threshold: the positive one or the other, -1 for NaN."""
+    above = np.where(p > threshold, positive, 1 - positive)
     return np.where(np.isnan(p), -1, above).astype(np.int64)
 
 
@@ -257,17 +260,17 @@ def _mean(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return p.mean(0), known
 
 
-def _find(y01: np.ndarray, p: np.ndarray, weights: np.ndarray, method: str) -> Cut:
+def _find(y01: np.ndarray, p: np.ndarray, weights: np.ndarray, method: str) -> Threshold:
     if y01.all() or not y01.any():
         score = float(score_at(y01, p, 0.5)) if len(y01) else 0.0
-        return Cut(0.5, 0.5, 0.5, score, method)
-    return CUTS[method](y01, p, weights)
+        return Threshold(0.5, 0.5, 0.5, score, method)
+    return THRESHOLD_RULES[method](y01, p, weights)
 
 
 def _resamples(groups: np.ndarray, method: str, seed: int) -> np.ndarray:
     """Weights (B, n); methods that resample nothing get none to carry about."""
-    if method not in CUTS:
-        raise ValueError(f"no cut {method!r}: one of {', '.join(CUTS)}")
+    if method not in THRESHOLD_RULES:
+        raise ValueError(f"no threshold {method!r}: one of {', '.join(THRESHOLD_RULES)}")
     if method != "smoothed":
         return np.empty((0, len(groups)), np.float32)
     draws = round(len(np.unique(groups)) ** _EXPONENT)
