@@ -6,7 +6,7 @@ from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.device import default_device
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.runs import Run
-from archiveprobe.finetune.answer import TunedSystem, load_tuned
+from archiveprobe.finetune.inference import TunedSystem, load_tuned
 from archiveprobe.predict.system import Means, Question, Source
 
 _ELSEWHERE, _HERE = 2e-2, 1e-4

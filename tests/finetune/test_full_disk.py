@@ -15,16 +15,15 @@ import json, os, subprocess, sys
 from pathlib import Path
 from click.testing import CliRunner
 from archiveprobe import cli
-from archiveprobe.embed import libraries
-from archiveprobe.finetune import material
+from archiveprobe.finetune import data
 
-libraries.torch().set_num_threads(1)
+torch.set_num_threads(1)
 disk, archive, asked = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk]
 subprocess.run(mount, check=True)
 subprocess.run(["cp", "-r", *archive.iterdir(), disk], check=True)
 if asked == "file":
-    material.MEMORY_LIMIT = 0
+    data.MEMORY_LIMIT = 0
 words = ["finetune", disk, "--recipe", disk / "quick.toml", "--fold", "all"]
 words = [str(word) for word in [*words, "--device", "cpu", "--workers", "0"]]
 used = lambda: sum(file.stat().st_blocks * 512 for file in disk.rglob("*"))

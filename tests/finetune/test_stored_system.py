@@ -16,7 +16,7 @@ import archiveprobe.predict.tuned as tuned_module
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.ensemble import combine
 from archiveprobe.evaluate.runs import load_run, save_run
-from archiveprobe.finetune.answer import TunedSystem
+from archiveprobe.finetune.inference import TunedSystem
 from archiveprobe.predict.systems import load_system
 from archiveprobe.task.config import load_task
 
@@ -195,7 +195,7 @@ def test_a_vote_stays_a_vote_in_a_vote(
 ) -> None:
     recipe = own / "voting.toml"
     text = (own / "quick.toml").read_text().replace('views = "flip"', 'views = "crops6"')
-    recipe.write_text(text + 'combine = "vote"\ncut = "half"\n')
+    recipe.write_text(text + 'combine = "vote"\nthreshold_rule = "half"\n')
     assert finetune(own, "--fold", "all", recipe=str(recipe)).exit_code == 0
     # Its answers as the others' so that they decide: two against one.
     words = ("--method", "vote", "--system", "voting", "--system", "quick", "--name", "votes")

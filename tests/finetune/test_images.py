@@ -12,12 +12,11 @@ from PIL import Image
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import render, view_set
-from archiveprobe.finetune import pixels as module
-from archiveprobe.finetune.pixels import Wanted, load_pixels, side_kept
-from archiveprobe.finetune.pool import drop_left
+from archiveprobe.finetune import images as module
+from archiveprobe.finetune.images import PixelSpec, drop_abandoned, load_pixels, stored_side
 from archiveprobe.task.images import digest
 
-WANTED = Wanted(40, Geometry(32, 36), view_set("crops6"))
+SPEC = PixelSpec(40, Geometry(32, 36), view_set("crops6"))
 SIZES = {"wide.png": (120, 80), "high.png": (60, 90), "small.png": (30, 33)}
 
 
@@ -42,23 +41,23 @@ def test_rows_in_are_rows_out(root, tmp_path, limit, workers) -> None:
     names = ["wide.png", "broken.png", "high.png", "copy.png", "small.png"]
     rows = [*rows_of(root, *names), ("gone.png", "")]
     folder = tmp_path / "work"
-    with load_pixels(root, rows, WANTED, folder, workers=workers, memory_limit=limit) as pixels:
+    with load_pixels(root, rows, SPEC, folder, workers=workers, memory_limit=limit) as pixels:
         assert pixels.readable.tolist() == [True, False, True, True, True, False]
         assert pixels.statuses == ["ok", "truncated", "ok", "ok", "tiny", "unreadable"]
         assert pixels.places[0] == pixels.places[3]
-        shapes = [pixels.picture(row).shape for row in (0, 2, 4)]
+        shapes = [pixels.image(row).shape for row in (0, 2, 4)]
         assert shapes == [(40, 60, 3), (60, 40, 3), (33, 30, 3)]
         for row, name in ((0, "wide.png"), (2, "high.png"), (3, "copy.png"), (4, "small.png")):
             with Image.open(root / name) as picture:
-                expected = render(picture, WANTED.geometry, WANTED.views, seed=rows[row][1])
+                expected = render(picture, SPEC.geometry, SPEC.views, seed=rows[row][1])
             for view in range(6):
                 crop = expected.crops[expected.crop[view]]
                 crop = crop[:, ::-1] if expected.mirror[view] else crop
                 np.testing.assert_array_equal(pixels.view(row, view), crop)
         with pytest.raises(IndexError, match="row 1 has no pixels: truncated"):
-            pixels.picture(1)
+            pixels.image(1)
         again = pickle.loads(pickle.dumps(pixels))  # noqa: S301
-        np.testing.assert_array_equal(again.picture(2), pixels.picture(2))
+        np.testing.assert_array_equal(again.image(2), pixels.image(2))
         assert len(list(folder.glob("*"))) == (limit < 1 << 30)
     assert not list(folder.glob("*"))
 
@@ -73,10 +72,10 @@ def test_every_picture_is_decoded_once_however_often_it_is_used(root, tmp_path, 
 
     monkeypatch.setattr(module, "decode", counted)
     rows = rows_of(root, "wide.png", "copy.png", "high.png", "broken.png", "wide.png")
-    with load_pixels(root, rows, WANTED, tmp_path, workers=0) as pixels:
+    with load_pixels(root, rows, SPEC, tmp_path, workers=0) as pixels:
         for _ in range(3):
             for row in np.flatnonzero(pixels.readable):
-                pixels.picture(row)
+                pixels.image(row)
                 pixels.view(row, 0)
     assert len(calls) == 3
     assert set(calls.values()) == {1}
@@ -84,17 +83,17 @@ def test_every_picture_is_decoded_once_however_often_it_is_used(root, tmp_path, 
 
 def test_blank_pictures_stand_for_unreadable_ones_where_asked(root, tmp_path) -> None:
     rows = rows_of(root, "broken.png", "high.png")
-    with load_pixels(root, rows, WANTED, tmp_path, workers=0, blank=True) as pixels:
+    with load_pixels(root, rows, SPEC, tmp_path, workers=0, blank=True) as pixels:
         assert pixels.readable.all()
         assert pixels.statuses == ["truncated", "ok"]
-        assert (pixels.picture(0) == 255).all()
+        assert (pixels.image(0) == 255).all()
         assert (pixels.view(0, 5) == 255).all()
-        assert (pixels.picture(1) != 255).any()
+        assert (pixels.image(1) != 255).any()
 
 
 def test_a_file_that_changed_since_has_no_pixels(root, tmp_path) -> None:
     rows = [("high.png", "0" * 64)]
-    with load_pixels(root, rows, WANTED, tmp_path, workers=0) as pixels:
+    with load_pixels(root, rows, SPEC, tmp_path, workers=0) as pixels:
         assert pixels.statuses == ["changed_file"]
         assert not pixels.readable.any()
 
@@ -105,9 +104,9 @@ def test_what_a_killed_run_left_is_dropped_and_what_is_in_use_is_not(root, tmp_p
     (folder / "pixels-1-dead").write_bytes(b"left")
     (folder / "manifest.csv").write_bytes(b"not ours")
     rows = rows_of(root, "high.png")
-    with load_pixels(root, rows, WANTED, folder, workers=0, memory_limit=0) as pixels:
+    with load_pixels(root, rows, SPEC, folder, workers=0, memory_limit=0) as pixels:
         assert not (folder / "pixels-1-dead").exists()
-        drop_left(folder)
+        drop_abandoned(folder)
         assert pixels.file is not None
         assert pixels.file.exists()
     assert [path.name for path in folder.iterdir()] == ["manifest.csv"]
@@ -134,16 +133,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(root, tmp_path, monkeypatch)
             Full(real(path, mode, **more)) if mode == "xb" else real(path, mode, **more)
         ),
     )
-    with pytest.raises(InputError, match=r"decoded pictures.*No space left"):
-        load_pixels(root, rows_of(root, "high.png"), WANTED, folder, workers=0, memory_limit=0)
+    with pytest.raises(InputError, match=r"decoded images.*No space left"):
+        load_pixels(root, rows_of(root, "high.png"), SPEC, folder, workers=0, memory_limit=0)
     assert not list(folder.iterdir())
 
 
 def test_the_side_that_is_kept_is_twice_what_the_smallest_crop_needs() -> None:
     # A quarter of the area is half of the side.
-    assert side_kept(224, 0.25) == 896
-    assert side_kept(224, 1.0) == 448
-    assert side_kept(384, 0.08) == 2716
+    assert stored_side(224, 0.25) == 896
+    assert stored_side(224, 1.0) == 448
+    assert stored_side(384, 0.08) == 2716
 
 
 def test_a_crop_is_as_good_as_one_from_the_whole_picture(tmp_path: Path) -> None:
@@ -152,9 +151,9 @@ def test_a_crop_is_as_good_as_one_from_the_whole_picture(tmp_path: Path) -> None
     noise = np.random.default_rng(0).normal(128, 60, (400, 500, 3)).clip(0, 255).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     files = [("noise.png", digest((tmp_path / "noise.png").read_bytes()))]
-    wanted = Wanted(side_kept(32, 0.8), Geometry(32, 32), view_set("center"))
-    with load_pixels(tmp_path, files, wanted, tmp_path, workers=0) as pixels:
-        kept = Image.fromarray(pixels.picture(0))
+    spec = PixelSpec(stored_side(32, 0.8), Geometry(32, 32), view_set("center"))
+    with load_pixels(tmp_path, files, spec, tmp_path, workers=0) as pixels:
+        kept = Image.fromarray(pixels.image(0))
 
     def crop(image: Image.Image) -> np.ndarray:
         """The same nine tenths of a side."""
