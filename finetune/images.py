@@ -2,20 +2,19 @@
 
 Kept are the image itself as uint8, shrunk to twice what the smallest crop needs, to draw training
 inputs from, and the views to predict with, which are rendered from the original as `embed` does.
-Equal files are decoded once. The file is locked while it is in use and removed afterwards; one that
-a killed run left has no lock, and the next run drops it.
+Equal files are decoded once. The file has no name, so it is gone with the last process that uses
+it, also when that is killed.
 """
 
 import contextlib
-import fcntl
 import math
-import os
-import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -40,7 +39,6 @@ _SECONDS_PER_IMAGE = 60.0
 _SPARE = 2
 _AHEAD_PER_WORKER = 8
 _CHANGED = "changed since it was embedded: run embed again"
-_PREFIX = "pixels-"
 
 
 @dataclass(frozen=True)
@@ -90,15 +88,13 @@ def stored_side(size: int, crop_scale: float) -> int:
 class Pixels:
     """The pixels of n rows, in the order of the rows; a row without is marked by its status.
 
-    `stream` keeps the lock on `file`. Small pickles where the bytes are a file: other processes map
-    the same one.
+    Where the bytes are a `file`, processes that are started with this object map the same one.
     """
 
     places: list[Place | None]
     statuses: list[str]
     bytes: np.ndarray
-    file: Path | None = None
-    stream: Any = None
+    file: Any = None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -124,20 +120,20 @@ class Pixels:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the pixels, and remove their file."""
+        """Let go of the pixels."""
         self.bytes = np.empty(0, np.uint8)
-        if self.stream is not None and self.file is not None:
-            self.file.unlink(missing_ok=True)
-            self.stream.close()
-            self.stream = None
+        if self.file is not None:
+            self.file.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "stream": None}
-        return state if self.file is None else {**state, "bytes": None}
+        if self.file is None:
+            return self.__dict__
+        return {**self.__dict__, "bytes": None, "file": DupFd(self.file.fileno())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.file is not None:
+            self.file = open(self.file.detach(), "rb")  # noqa: PTH123, SIM115
             self.bytes = np.memmap(self.file, np.uint8, "r")
 
     def _place(self, row: int) -> Place:
@@ -275,23 +271,18 @@ def _decode_all(
 
 
 class _PixelWriter:
-    """Bytes that grow: in memory up to a limit, then in a file that is locked by this process."""
+    """Bytes that grow: in memory up to a limit, then in a file without a name."""
 
     def __init__(self, folder: Path, limit: int) -> None:
-        self._folder, self._limit = folder, limit
-        self._parts: list[np.ndarray] = []
-        self._size = 0
-        self._file: Path | None = None
-        self._stream: Any = None
+        self._folder, self._limit, self._size = folder, limit, 0
+        # A limit of 0 would mean none to it.
+        self._stream: Any = SpooledTemporaryFile(max(1, limit), dir=str(folder))  # noqa: SIM115
 
     def __enter__(self) -> Self:
-        drop_abandoned(self._folder)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the file, unless `finish` gave it away."""
-        if self._stream is not None and self._file is not None:
-            self._file.unlink(missing_ok=True)
+        if self._stream is not None:
             # Closing tries once more to write what a full disk did not take.
             with contextlib.suppress(OSError):
                 self._stream.close()
@@ -302,48 +293,21 @@ class _PixelWriter:
             return None
         views = image.rendered
         place = Place(self._size, image.pixels.shape, views.crops.shape, views.crop, views.mirror)
-        self._parts += [np.ascontiguousarray(x).reshape(-1) for x in (image.pixels, views.crops)]
-        self._size += image.pixels.nbytes + views.crops.nbytes
-        if self._stream is not None or self._size > self._limit:
-            with self._explained():
-                if self._stream is None:
-                    self._open()
-                # Written, not stored through a map: a full disk is then an error and not a dead
-                # process.
-                for part in self._parts:
-                    self._stream.write(part)
-                self._parts.clear()
+        with explained(f"keep decoded images in {self._folder}"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Written, not stored through a map, where a full disk would end the process.
+            for part in (image.pixels, views.crops):
+                self._size += self._stream.write(np.ascontiguousarray(part).data)
         return place
 
-    def finish(self) -> tuple[np.ndarray, Path | None, Any]:
-        """Return all bytes (b,); their file and the open stream that locks it, where it is one."""
-        if self._stream is None:
-            whole = np.concatenate(self._parts) if self._parts else np.empty(0, np.uint8)
-            return whole, None, None
-        with self._explained():
+    def finish(self) -> tuple[np.ndarray, Any]:
+        """Return all bytes (b,), and the file that they are in, if they are."""
+        if self._size <= self._limit:
+            self._stream.seek(0)
+            return np.frombuffer(self._stream.read(), np.uint8), None
+        with explained(f"keep decoded images in {self._folder}"):
             self._stream.flush()
-            mapped = np.memmap(str(self._file), np.uint8, "r")
-        stream, self._stream = self._stream, None
-        return mapped, self._file, stream
-
-    def _explained(self) -> contextlib.AbstractContextManager[None]:
-        return explained(f"keep decoded images in {self._folder}")
-
-    def _open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        while True:
-            self._file = self._folder / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-            self._stream = self._file.open("xb")
-            fcntl.flock(self._stream, fcntl.LOCK_EX)
-            # A run that began before it was locked took it for an abandoned one.
-            if self._file.exists():
-                return
-            self._stream.close()
-
-
-def drop_abandoned(folder: Path) -> None:
-    """Remove the files of runs that were killed: nobody holds their lock."""
-    for path in sorted(folder.glob(f"{_PREFIX}*")):
-        with contextlib.suppress(OSError), path.open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+            mapped = np.memmap(self._stream, np.uint8, "r")
+        # No longer closed at the end of the block.
+        file, self._stream = self._stream, None
+        return mapped, file

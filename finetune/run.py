@@ -17,7 +17,6 @@ from archiveprobe.evaluate.ensemble import METHODS
 from archiveprobe.evaluate.leaderboard import SELECTED, Leaderboard, leaderboard
 from archiveprobe.evaluate.overview import load_systems
 from archiveprobe.evaluate.runs import check_name
-from archiveprobe.finetune.images import drop_abandoned
 from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.recipe import FROM_CACHE, load_recipe
 from archiveprobe.finetune.recipe_run import FULL, MERGED, SPLIT, Options, RecipeRun
@@ -151,7 +150,6 @@ def run_lock(folder: Path) -> Iterator[None]:
         files.make_folder(folder)
     with Lock(folder, "the run"):
         with files.explained(f"tidy {folder}"):
-            drop_abandoned(folder.parent)
             for temporary in sorted(folder.rglob(f"{files.TEMPORARY}*")):
                 files.remove(temporary)
         try:

@@ -104,7 +104,6 @@ def test_a_run_that_ended_anywhere_ends_as_one_left_alone(
     parts = sorted((folder / "work/finetune/quick").glob("fold-*"))
     for part in parts:
         (part / ".tmp-killed").write_bytes(b"half")
-    (folder / "work/finetune/pixels-1-killed").write_bytes(b"half")
     done = finetune(folder, "--fold", "all")
     assert done.exit_code == 0, done.stderr
     assert results(folder) == results(tuned)
