@@ -8,8 +8,6 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
-from archiveprobe.cache.reader import Reader
-from archiveprobe.cache.spec import differences
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.run import Options as EmbedOptions
@@ -28,6 +26,7 @@ from archiveprobe.finetune.loader import InputRows, Notify
 from archiveprobe.finetune.model import Network, start_head
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.tokens import (
+    check_cache,
     check_recipe,
     embed_tokens,
     load_tokens,
@@ -163,35 +162,14 @@ def start_at_probe(
     Raises:
         InputError: the backbone is not embedded, or with other weights, pixels or layers.
     """
-    reader = find_reader(dataset, backbone.name)
-    _check_probed(dataset, reader, network, recipe)
+    remedy = (
+        'set layers = "pooled" under [embed] of task.toml, leave out model.size or spell the '
+        f"preprocessing out in [backbone.{backbone.name}.preprocess], and run `archiveprobe embed "
+        f'{dataset.task.file} --backbone {backbone.name}`; or set model.head_init = "random"'
+    )
+    check_cache(find_reader(dataset, backbone.name), network, "pooled", remedy)
     features = load_features(dataset, Choice((backbone.name,)))
     rows = rows[features.readable[rows]]
     x, y, groups = features.labelled[rows, 0], dataset.labels[rows], dataset.groups[rows]
     probe = PROBES["logistic"].make(seed=recipe.seed).fit(x, y, groups)
     start_head(network.head, probe.arrays())
-
-
-def _check_probed(dataset: Dataset, reader: Reader, network: Network, recipe: Recipe) -> None:
-    """A head that starts from other embeddings than it is given starts anywhere, without a word."""
-    stored, backbone = reader.fingerprint, recipe.model.backbone
-    again = f"run `archiveprobe embed {dataset.task.file} --backbone {backbone}`"
-    otherwise = 'or set model.head_init = "random"'
-    if stored["weights"] != network.digest:
-        raise InputError(
-            f"the cache {reader.folder.name} was made with other weights than the recipe's "
-            f"network: {again}, {otherwise}"
-        )
-    then, now = {"layers": stored["layers"]}, {"layers": "pooled"}
-    remedy = 'set layers = "pooled" under [embed] of task.toml'
-    if then == now:
-        then, now = stored["preprocess"], network.preprocess.record()
-        remedy = f"spell the latter out in [backbone.{backbone}.preprocess] of task.toml"
-        remedy = f"leave out model.size; or {remedy}" if recipe.model.size else remedy
-    changed = differences(then, now)
-    if changed:
-        fields = ", ".join(f"{name} {old} there and {new} here" for name, old, new in changed)
-        raise InputError(
-            f"a probe on the cache {reader.folder.name} has seen other embeddings than the "
-            f"recipe's network gives ({fields}): {remedy} and {again}; {otherwise}"
-        )

@@ -15,6 +15,7 @@ from archiveprobe.base.memory import memory_for
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.decoding import default_workers
+from archiveprobe.embed.device import default_device
 from archiveprobe.embed.views import view_set
 from archiveprobe.evaluate.dataset import PARTS, Dataset
 from archiveprobe.finetune.checkpoint import Checkpoints
@@ -59,7 +60,7 @@ class Options:
 class RecipeRun:
     """A recipe on a task: its parts, and the network and rows that are loaded once one is needed.
 
-    `device` is where; of the options only those that say how are looked at.
+    Of the options only those that say how to train are looked at.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class RecipeRun:
         recipe: Recipe,
         options: Options,
         *,
-        device: str = "cpu",
         notify: Notify = lambda _: None,
         progress: Progress = silent,
     ) -> None:
-        self.dataset, self.recipe, self._options, self.device = dataset, recipe, options, device
+        self.dataset, self.recipe, self._options = dataset, recipe, options
+        self.device = options.device or default_device()
         self.system = recipe.name + (FROM_CACHE if options.from_cache else "")
         self.folder = dataset.task.work / "finetune" / self.system
         self._notify, self._progress = notify, progress

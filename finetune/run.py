@@ -11,7 +11,7 @@ from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import NAME, Lock
 from archiveprobe.base.progress import Progress, silent
-from archiveprobe.embed.device import check_device, default_device
+from archiveprobe.embed.device import check_device
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.ensemble import METHODS
 from archiveprobe.evaluate.leaderboard import SELECTED, Leaderboard, leaderboard
@@ -70,9 +70,8 @@ def run_finetune(
     started = time.monotonic()
     dataset = load_dataset(task)
     recipe = load_recipe(options.recipe)
-    device = options.device or default_device()
-    check_device(device)
-    run = RecipeRun(dataset, recipe, options, device=device, notify=notify, progress=progress)
+    run = RecipeRun(dataset, recipe, options, notify=notify, progress=progress)
+    check_device(run.device)
     _check_system(run)
     with run_lock(run.folder), run:
         done = [run.part(name) for name in _parts_asked(run, options)]

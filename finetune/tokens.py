@@ -12,6 +12,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
+from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed import augment
 from archiveprobe.embed.backbones import Backbone
@@ -204,6 +205,22 @@ def _float32(tokens: np.ndarray) -> "torch.Tensor":
     return torch.from_numpy(tokens.astype(np.float32))
 
 
+def check_cache(cache: Reader, network: Network, layers: str, remedy: str) -> None:
+    """Check that a cache holds what a network gives: other inputs would mislead without any error.
+
+    Raises:
+        InputError: its weights, preprocessing or layers are others.
+    """
+    now = {"weights": network.digest, "preprocess": network.preprocess.record(), "layers": layers}
+    changed = differences({name: cache.fingerprint[name] for name in now}, now)
+    if changed:
+        fields = ", ".join(f"{name} {a!s:.12} there and {b!s:.12} here" for name, a, b in changed)
+        raise InputError(
+            f"the cache {cache.folder.name} holds other embeddings than the recipe's network gives "
+            f"({fields}): {remedy}"
+        )
+
+
 def load_tokens(
     task: Task,
     backbone: Backbone,
@@ -227,16 +244,7 @@ def load_tokens(
         asked = token_task(task, backbone.name, name)
         # Read again, since the tokens were embedded after the dataset was loaded.
         cache = open_in_use(asked, read_snapshot(asked), backbone.name, keys=keys)
-        stored = cache.fingerprint
-        # Tokens of other weights or pixels would teach the block something else without any error.
-        other = "weights" if stored["weights"] != network.digest else ""
-        if not other and differences(stored["preprocess"], network.preprocess.record()):
-            other = "preprocessing"
-        if other:
-            raise InputError(
-                f"the tokens in {cache.folder} come from other {other} than the recipe's network: "
-                "embed them again, or leave out --from-cache"
-            )
+        check_cache(cache, network, LAYERS, "embed them again, or leave out --from-cache")
         present, tokens = cache.read(keys)
         absent = [key for key, known in zip(keys, present, strict=True) if key and not known]
         waiting = sum(key not in cache.failures for key in absent)

@@ -42,6 +42,13 @@ group = "none"
 library = "timm"
 name = "test_vit"
 weights = "random"
+arguments = { img_size = 32 }
+[backbone.tiny.preprocess]
+size = 32
+resize = 32
+crop = "center"
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
 [embed]
 backbones = ["hog", "tiny"]
 views = "center"

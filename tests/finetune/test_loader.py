@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -131,24 +132,40 @@ def equal_batches(one: Any, other: Any) -> int:
     return count
 
 
-@pytest.mark.parametrize("pipes", [False, True])
-def test_processes_draw_what_this_one_draws_and_move_no_generator(
-    rows, pipes, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("pipes", "stop", "what"),
+    [(False, "SIGKILL", "ended"), (True, "SIGSTOP", "give nothing any more")],
+)
+def test_processes_draw_what_this_one_draws_and_are_never_waited_for_without_limit(
+    rows, pipes, stop, what, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through shared memory, or through pipes aloud where it is small."""
-    sampler = sampler_of(5, epochs=range(2), sampler="balanced")
+    sampler = sampler_of(5, epochs=range(20), sampler="balanced")
     # Two rows of 3 x 32 x 32 floats, three batches drawn ahead, two more on their way.
     needed = 2 * 3 * 32 * 32 * 4 * (3 + 2)
     monkeypatch.setattr(module, "free_shared_memory", lambda: needed - pipes)
     notes: list[str] = []
-    before, handler = states(), signal.getsignal(signal.SIGCHLD)
-    here = training_batches(rows, sampler)
-    there = training_batches(rows, sampler, workers=1, notify=notes.append)
-    assert equal_batches(here, there) == 2 * sampler.steps
-    assert states() == before and signal.getsignal(signal.SIGCHLD) is handler
-    assert len(notes) == pipes
-    if pipes:
-        assert f"{module.SHARED_MEMORY} has 0 MB free" in notes[0] and "--shm-size" in notes[0]
+    signals = signal.SIGCHLD, signal.SIGALRM
+    before, handlers = states(), [signal.getsignal(each) for each in signals]
+    with closing(training_batches(rows, sampler, workers=1, notify=notes.append)) as there:
+        count = 2 * sampler.steps
+        here = islice(training_batches(rows, sampler), count)
+        assert equal_batches(here, islice(there, count)) == count
+        assert states() == before and len(notes) == pipes
+        if pipes:
+            assert f"{module.SHARED_MEMORY} has 0 MB free" in notes[0] and "--shm-size" in notes[0]
+        real = module._watch
+        monkeypatch.setattr(module, "_watch", lambda processes, _: real(processes, 1.0))
+        (process,) = multiprocessing.active_children()
+        os.kill(process.pid, getattr(signal, stop))
+        # Whoever steps or saves in the meantime is not disturbed.
+        time.sleep(0.3)
+        with pytest.raises(InputError, match=f"draw training images {what}.*--workers") as error:
+            list(there)
+        assert "\n" not in str(error.value)
+    process.join(10)
+    assert not process.is_alive()
+    assert [signal.getsignal(each) for each in signals] == handlers
 
 
 def test_a_row_that_comes_again_in_an_epoch_is_drawn_anew(rows) -> None:
@@ -179,31 +196,6 @@ def test_where_no_process_can_be_started_this_one_draws_aloud(
     there = training_batches(rows, sampler, workers=2, notify=notes.append)
     assert equal_batches(training_batches(rows, sampler), there) == sampler.steps
     assert len(notes) == 1 and "Read-only file system" in notes[0]
-
-
-@pytest.mark.parametrize(
-    ("stop", "what"), [("SIGSTOP", "give nothing any more"), ("SIGKILL", "ended")]
-)
-def test_nobody_waits_for_ever_for_a_process_that_is_stuck_or_gone(
-    stop, what, rows, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As long as it takes to start; a moment for the others.
-    limits = iter([300.0])
-    real = module._watch
-    monkeypatch.setattr(module, "_watch", lambda processes, _: real(processes, next(limits, 1.0)))
-    handlers = [signal.getsignal(each) for each in (signal.SIGCHLD, signal.SIGALRM)]
-    with closing(training_batches(rows, sampler_of(5, epochs=range(20)), workers=1)) as batches:
-        next(batches)
-        (process,) = multiprocessing.active_children()
-        os.kill(process.pid, getattr(signal, stop))
-        # Whoever steps or saves in the meantime is not disturbed.
-        time.sleep(0.3)
-        with pytest.raises(InputError, match=f"draw training images {what}.*--workers") as error:
-            list(batches)
-        assert "\n" not in str(error.value)
-    process.join(10)
-    assert not process.is_alive()
-    assert [signal.getsignal(each) for each in (signal.SIGCHLD, signal.SIGALRM)] == handlers
 
 
 SMALL = """

@@ -59,7 +59,7 @@ def part_of(folder: Path, labels: Callable[[Any], np.ndarray], name: str = "fold
     dataset = load_dataset(load_task(folder))
     dataset = replace(dataset, labels=labels(dataset))
     recipe = load_recipe(str(folder / "quick.toml"))
-    with RecipeRun(dataset, recipe, Options("quick", workers=0)) as running:
+    with RecipeRun(dataset, recipe, Options("quick", device="cpu", workers=0)) as running:
         return running.part(name)
 
 

@@ -70,19 +70,19 @@ def dying(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: int, aft
     monkeypatch.setattr(place, name, once)
 
 
+# Before or after the nth call: of the checkpoints, the files of a part, its record.
 MOMENTS = [
-    (files, "write_whole", 1),
-    (files, "write_whole", 2),
-    (files, "write_whole", 3),
-    (trained_parts, "write_whole", 1),
-    (trained_parts, "write_whole", 4),
-    (trained_parts, "write_whole", 6),
-    (recipe_run, "save_part", 3),
+    (files, "write_whole", 1, True),
+    (files, "write_whole", 2, False),
+    (files, "write_whole", 3, True),
+    (trained_parts, "write_whole", 1, True),
+    (trained_parts, "write_whole", 4, False),
+    (trained_parts, "write_whole", 6, True),
+    (recipe_run, "save_part", 3, True),
 ]
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("place", "name", "call"), MOMENTS)
+@pytest.mark.parametrize(("place", "name", "call", "after"), MOMENTS)
 def test_a_run_that_ended_anywhere_ends_as_one_left_alone(
     place: Any,
     name: str,
@@ -118,7 +118,7 @@ def test_a_killed_process_leaves_what_the_next_goes_on_from(
     place = archive / "work/finetune/quick"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and not list(place.glob("fold-*/state/*")):
-            time.sleep(0.001)
+            time.sleep(0.02)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     done = finetune(archive, "--fold", "all")

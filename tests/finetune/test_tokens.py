@@ -266,10 +266,10 @@ def test_tokens_that_are_not_there_are_one_line(task, tiny_clip, network_of) -> 
 def test_tokens_of_another_network_are_refused(task, tiny_clip, network_of, tmp_path: Path) -> None:
     network = network_of(tiny_clip, **LAST)
     other = replace(network, digest=load_model(replace(tiny_clip)).digest[::-1])
-    with pytest.raises(InputError, match="come from other weights"):
+    with pytest.raises(InputError, match=r"other embeddings .*\(weights .* there"):
         load_tokens(task, tiny_clip, other, keys_of(task), views="flip")
     brighter = replace(network.preprocess, mean=(0.1, 0.1, 0.1))
-    with pytest.raises(InputError, match="come from other preprocessing"):
+    with pytest.raises(InputError, match=r"other embeddings .*\(preprocess\."):
         load_tokens(
             task, tiny_clip, replace(network, preprocess=brighter), keys_of(task), views="flip"
         )
