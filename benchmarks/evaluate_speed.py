@@ -20,11 +20,11 @@ import numpy as np  # noqa: E402
 from common import Figure, arguments, at_most, load, report, timed  # noqa: E402
 
 from archiveprobe.evaluate import calibration, thresholding  # noqa: E402
+from archiveprobe.evaluate.combine import METHODS, combine  # noqa: E402
 from archiveprobe.evaluate.dataset import Dataset, Rows  # noqa: E402
-from archiveprobe.evaluate.ensemble import METHODS, combine  # noqa: E402
+from archiveprobe.evaluate.intervals import REPLICATES, compare, intervals  # noqa: E402
 from archiveprobe.evaluate.leaderboard import leaderboard  # noqa: E402
 from archiveprobe.evaluate.metrics import METRICS  # noqa: E402
-from archiveprobe.evaluate.significance import REPLICATES, compare, intervals  # noqa: E402
 from archiveprobe.evaluate.system import assemble  # noqa: E402
 from archiveprobe.task.config import load_task  # noqa: E402
 from archiveprobe.task.cut import balanced_cut  # noqa: E402
@@ -85,7 +85,7 @@ def measure(dataset: Dataset, systems: int) -> list[Figure]:
 
     def figures_of(one_repeat: bool) -> Callable[[], Any]:
         some = slice(0, 1) if one_repeat else slice(None)
-        return lambda: intervals(y, one.decision[some], one.oof[some], groups, 2)
+        return lambda: intervals(y, one.decision[some], groups, 2)
 
     def nested_thresholds(method: str) -> Callable[[], Any]:
         return lambda: thresholding.nested(y, p, fold, groups, 1, method)

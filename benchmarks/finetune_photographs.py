@@ -18,13 +18,13 @@ from common import Figure, arguments, load, report, run
 from real_photographs import PHOTOGRAPHS, write_task
 
 from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.intervals import compare
 from archiveprobe.evaluate.leaderboard import leaderboard
-from archiveprobe.evaluate.overview import load_systems
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.significance import compare
+from archiveprobe.evaluate.system_status import load_systems
 from archiveprobe.task.config import load_task
 
-_NO_MEMBERS = ("selected", "greedy")
+_NO_MEMBERS = ("greedy",)
 TUNED = "mobilenetv2-tuned"
 ALONE = "logistic-mobilenetv2"
 RECIPE = """

@@ -31,12 +31,12 @@ from common import Figure, arguments, cores, load, report  # noqa: E402
 from drawn_archives import SOURCES, Drawn, Source  # noqa: E402
 
 from archiveprobe.evaluate import calibration, thresholding  # noqa: E402
+from archiveprobe.evaluate.combine import combine  # noqa: E402
 from archiveprobe.evaluate.dataset import Dataset, Rows  # noqa: E402
-from archiveprobe.evaluate.ensemble import combine  # noqa: E402
-from archiveprobe.evaluate.leaderboard import SELECTED, leaderboard, nested_figure  # noqa: E402
+from archiveprobe.evaluate.intervals import compare  # noqa: E402
+from archiveprobe.evaluate.leaderboard import SELECTION, leaderboard, nested_score  # noqa: E402
 from archiveprobe.evaluate.metrics import from_confusion  # noqa: E402
 from archiveprobe.evaluate.predictions import Predictions  # noqa: E402
-from archiveprobe.evaluate.significance import compare  # noqa: E402
 from archiveprobe.evaluate.system import Assembled, assemble  # noqa: E402
 from archiveprobe.probe.base import Probe  # noqa: E402
 from archiveprobe.probe.crossval import Held, cross_validate  # noqa: E402
@@ -53,7 +53,7 @@ PROBES: dict[str, dict[str, Any]] = {
     "ridge": {"alphas": tuple(np.logspace(0, 4, 9))},
     "lda": {"shrinkages": (0.01, 0.1, 0.3, 0.6, 0.9)},
 }
-OTHER_CUTS = {"plain, 400 rows": ("exact", "grid", "half")}
+OTHER_RULES = {"plain, 400 rows": ("exact", "grid", "half")}
 TASK = 'name = "drawn"\nlabels = ["intact", "destroyed"]\npositive = "destroyed"\n'
 
 
@@ -180,15 +180,15 @@ def trials(folder: Path, name: str, seed: int) -> list[Trial]:
     board = leaderboard([one.predictions for one in lines], seconds=0.0)
     every = {one.predictions.system: one.truth for one in lines}
     truths = dict([*every.items()][: len(lines) if MEAN in every else 2])
-    truths[SELECTED] = every[board.best]
+    truths[SELECTION] = every[board.best]
     shown = [
         Trial(
             line.system, line.macro_f1, line.optimistic, line.low, line.high, *truths[line.system]
         )
-        for line in board.lines
+        for line in filter(None, [*board.lines, board.selection])
         if line.system in truths
     ]
-    others = [other_cut(first, fresh, method) for method in OTHER_CUTS.get(name, ())]
+    others = [other_rule(first, fresh, method) for method in OTHER_RULES.get(name, ())]
     return [*shown, difference(dataset, first, second), *others]
 
 
@@ -200,14 +200,14 @@ def difference(dataset: Dataset, one: Scored, other: Scored) -> Trial:
     return Trial(DIFFERENCE, found.difference, found.difference, found.low, found.high, *truth)
 
 
-def other_cut(one: Scored, fresh: Drawn, method: str) -> Trial:
+def other_rule(one: Scored, fresh: Drawn, method: str) -> Trial:
     """The line of a system with its thresholds found in another way."""
     rows = one.predictions
     p = rows.oof[..., 1]
     found = thresholding.nested(rows.labels, p, rows.fold, rows.groups, 1, method)
     threshold = thresholding.final(rows.labels, p, rows.groups, 1, method)
     truth = true_scores(one.p, np.append(threshold.value, found.thresholds.ravel()), fresh)
-    figure, low, high = nested_figure(rows, found.decision)
+    figure, low, high = nested_score(rows, found.decision)
     name = f"{rows.system}, {method} threshold"
     return Trial(name, figure, threshold.score, low, high, float(truth[1:].mean()), float(truth[0]))
 
@@ -228,8 +228,8 @@ def summary(name: str, found: list[Trial]) -> Iterator[Figure]:
         yield Figure(f"{name}: {words}", round(held, 3), f"± {error:.3f}", *about)
     bias, of_refitted = figure - truth, figure - refitted
     error = float(bias.std() / np.sqrt(len(found)))
-    optimistic = (f"<= {OPTIMISM}", bool(bias.mean() - error <= OPTIMISM))
-    about = optimistic if name.endswith(SELECTED) else ("", None)
+    limit = (f"<= {OPTIMISM}", bool(bias.mean() - error <= OPTIMISM))
+    about = limit if name.endswith(SELECTION) else ("", None)
     yield Figure(f"{name}: bias", round(float(bias.mean()), 4), f"± {error:.4f}", *about)
     yield Figure(f"{name}: bias for the refitted model", round(float(of_refitted.mean()), 4))
     yield Figure(f"{name}: optimistic bias", round(float((optimistic - truth).mean()), 4))

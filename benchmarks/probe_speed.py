@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from archiveprobe.cache.spec import folder_name
 from archiveprobe.cache.store import Writer
 from archiveprobe.evaluate.dataset import Dataset, Rows
-from archiveprobe.evaluate.runs import load_run, systems
+from archiveprobe.evaluate.system_store import load_run, systems
 from archiveprobe.probe.base import Probe
 from archiveprobe.probe.crossval import Held, cross_validate
 from archiveprobe.probe.features import Choice, Features

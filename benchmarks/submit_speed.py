@@ -16,7 +16,7 @@ from common import Figure, arguments, at_most, exactly, load, report, run
 
 from archiveprobe.cache.spec import folder_name
 from archiveprobe.cache.store import Writer
-from archiveprobe.evaluate.keep import run_ensemble
+from archiveprobe.evaluate.ensemble import run_ensemble
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.images import Observation

@@ -97,7 +97,7 @@ def metrics(as_json: bool) -> None:
 @json_option
 def systems(task: Path, as_json: bool) -> None:
     """The systems of a task that are on disk."""
-    from archiveprobe.evaluate.overview import overview
+    from archiveprobe.evaluate.system_status import overview
 
     lines = [asdict(line) for line in overview(load(task))]
     print_result({"systems": lines}, lines, as_json)

@@ -95,7 +95,7 @@ def ensemble(
     as_json: bool,
 ) -> None:
     """Combine stored systems into one, and compare it with them."""
-    from archiveprobe.evaluate.keep import run_ensemble
+    from archiveprobe.evaluate.ensemble import run_ensemble
     from archiveprobe.probe.run import beware
 
     board = run_ensemble(
@@ -126,6 +126,12 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
         for line in board.lines
     ]
     print_result(board.record(), lines, as_json)
+    if board.selection is not None and not as_json:
+        found = board.selection
+        click.echo(
+            f"{found.system}: macro-F1 {found.macro_f1:.4f} [{found.low:.3f}, {found.high:.3f}], "
+            f"optimistic {found.optimistic:.4f}"
+        )
     for warning in board.warnings:
         say(f"note: {warning}")
     if not as_json:

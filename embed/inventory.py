@@ -12,8 +12,8 @@ from archiveprobe.cache.verify import repair, verify
 from archiveprobe.embed.backbones import Backbone, resolve, text_tower
 from archiveprobe.embed.fingerprint import request
 from archiveprobe.evaluate.caches import open_in_use
-from archiveprobe.evaluate.runs import load_run, systems
-from archiveprobe.evaluate.state import read_state
+from archiveprobe.evaluate.system_store import load_run, systems
+from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.task.config import Task
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.output import output_file

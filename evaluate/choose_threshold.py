@@ -10,10 +10,10 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate import thresholding
 from archiveprobe.evaluate.calibration import Calibration, CrossFitted
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.leaderboard import nested_figure
-from archiveprobe.evaluate.overview import check_up_to_date
+from archiveprobe.evaluate.leaderboard import nested_score
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.runs import MODEL, Run, load_run, save_run
+from archiveprobe.evaluate.system_status import check_up_to_date
+from archiveprobe.evaluate.system_store import MODEL, Run, load_run, save_run
 from archiveprobe.evaluate.thresholding import Curve, Threshold
 from archiveprobe.task.config import Task
 
@@ -105,11 +105,11 @@ def report_threshold(
     used = method or str(run.record["threshold_rule"])
     found = _threshold(one, p, used, one.threshold if method is None and fixed is None else fixed)
     if method is not None or fixed is not None:
-        one = _with_cut(one, seen, p, found, dataset.unreadable)
+        one = _with_threshold(one, seen, p, found, dataset.unreadable)
         record = {**run.record, "threshold": found.value, "threshold_rule": found.method}
         arrays = run.arrays() if MODEL in run.files else None
         save_run(task, system, record, one, arrays)
-    score, *interval = nested_figure(one, one.decision)
+    score, *interval = nested_score(one, one.decision)
     half = thresholding.decide(one.oof[..., one.positive], 0.5, one.positive)
     return ThresholdReport(
         system,
@@ -117,7 +117,7 @@ def report_threshold(
         score,
         (interval[0], interval[1]),
         float(one.origin["optimistic"]),
-        nested_figure(one, np.where(half < 0, dataset.unreadable, half))[0],
+        nested_score(one, np.where(half < 0, dataset.unreadable, half))[0],
         thresholding.curve(one.labels, p, one.positive),
     )
 
@@ -162,7 +162,7 @@ def _threshold(one: Predictions, p: np.ndarray, method: str, fixed: float | None
     return Threshold(fixed, fixed, fixed, float("nan"), BY_HAND)
 
 
-def _with_cut(
+def _with_threshold(
     one: Predictions, seen: np.ndarray, p: np.ndarray, threshold: Threshold, unreadable: int
 ) -> Predictions:
     if threshold.method == BY_HAND:
@@ -179,7 +179,7 @@ def _with_cut(
     origin = {
         **one.origin,
         "threshold_rule": threshold.method,
-        "optimistic": nested_figure(one, optimistic)[0],
+        "optimistic": nested_score(one, optimistic)[0],
     }
     return replace(
         one, thresholds=thresholds, threshold=threshold.value, decision=decision, origin=origin

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.evaluate.state import read_state
+from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.task.config import Task
 from archiveprobe.task.folds import FoldTable, ensure_folds
 from archiveprobe.task.manifest import Entry

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from archiveprobe.evaluate.metrics import running_sums
-from archiveprobe.evaluate.significance import grouped_weights
+from archiveprobe.evaluate.intervals import grouped_weights
 
 RESAMPLES = 200
 _CANDIDATES = 512
@@ -24,6 +23,7 @@ _EPSILON = 1e-12
 # .7, .8, .9 and 1 this one lost least over seven simulated score distributions, n = 200 to 1,600.
 _EXPONENT = 0.8
 _CUBE_ROOT = 1 / 3
+_LARGEST_RUN = 16
 _GRID = np.arange(30, 71) / 100
 
 
@@ -90,11 +90,29 @@ def _counts(
     if most is not None and len(steps) > most:
         steps = steps[np.linspace(0, len(steps) - 1, most).round().astype(int)]
     scaled = np.ones((len(p), 1)) if weights is None else weights.T[order]
-    rows_below = running_sums(scaled)
-    hits_below = running_sums(scaled * y01[order, None].astype(scaled.dtype))
+    rows_below = _running_sums(scaled)
+    hits_below = _running_sums(scaled * y01[order, None].astype(scaled.dtype))
     total, positives = rows_below[-1], hits_below[-1]
     hits, decided = positives - hits_below[steps], total - rows_below[steps]
     return _between(ranked, steps), hits, decided, positives, total
+
+
+def _running_sums(values: np.ndarray) -> np.ndarray:
+    """Sum (n + 1, B) the first 0, 1, ... n rows of values (n, B).
+
+    In runs of rows at once: several times as fast as numpy's cumsum, which adds row by row.
+    """
+    n, width = values.shape
+    run = max(1, min(_LARGEST_RUN, int(np.sqrt(n))))
+    count = -(-n // run)
+    padded = np.zeros((count * run + 1, width), values.dtype)
+    padded[1 : n + 1] = values
+    runs = padded[1:].reshape(count, run, width)
+    for at in range(1, run):
+        runs[:, at] += runs[:, at - 1]
+    for at in range(1, count):
+        runs[at] += runs[at - 1, -1]
+    return padded[: n + 1]
 
 
 def _between(ranked: np.ndarray, steps: np.ndarray) -> np.ndarray:

@@ -33,7 +33,9 @@ def _gradient(confusion: np.ndarray, name: str) -> np.ndarray:
     """dF / dC (K, K) by forward differences, zero in empty cells, where no row asks for it."""
     step = _STEP * max(1.0, float(confusion.sum()))
     moved = confusion + step * np.eye(confusion.size).reshape(-1, *confusion.shape)
-    slopes = (from_confusion(moved)[name] - from_confusion(confusion)[name]) / step
+    slopes = (
+        from_confusion(moved, (name,))[name] - from_confusion(confusion, (name,))[name]
+    ) / step
     return np.where(confusion > 0, slopes.reshape(confusion.shape), 0.0)
 
 

@@ -8,9 +8,9 @@ from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import explained
 from archiveprobe.base.lock import NAME, Lock
-from archiveprobe.evaluate.ensemble import METHODS
-from archiveprobe.evaluate.leaderboard import SELECTED
-from archiveprobe.evaluate.runs import check_name
+from archiveprobe.evaluate.combine import METHODS
+from archiveprobe.evaluate.leaderboard import SELECTION
+from archiveprobe.evaluate.system_store import check_name
 from archiveprobe.finetune.pool import drop_left
 from archiveprobe.finetune.recipe import FROM_CACHE
 from archiveprobe.finetune.report import KIND
@@ -23,7 +23,7 @@ def check_system(task: Task, recipe: str, system: str) -> None:
     Raises:
         InputError: it is no plain folder name, another system's, or one that means something else.
     """
-    if recipe.endswith(FROM_CACHE) or system in (SELECTED, *METHODS):
+    if recipe.endswith(FROM_CACHE) or system in (SELECTION, *METHODS):
         raise InputError(
             f"a recipe cannot be called {recipe!r}, which has another meaning: rename its file"
         )

@@ -11,7 +11,7 @@ from archiveprobe.embed.job import Notify
 from archiveprobe.embed.views import view_set
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
-from archiveprobe.evaluate.overview import load_systems
+from archiveprobe.evaluate.system_status import load_systems
 from archiveprobe.finetune.alone import alone, check_system
 from archiveprobe.finetune.material import How
 from archiveprobe.finetune.recipe import load_recipe

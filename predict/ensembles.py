@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.evaluate.combine import METHODS, combine, members_of
 from archiveprobe.evaluate.dataset import Rows
-from archiveprobe.evaluate.ensemble import METHODS, combine, members_of
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.runs import Run
+from archiveprobe.evaluate.system_store import Run
 from archiveprobe.predict.system import Question, Source, System
 from archiveprobe.task.config import Task
 

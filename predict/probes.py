@@ -9,7 +9,7 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import find_caches
-from archiveprobe.evaluate.runs import Run
+from archiveprobe.evaluate.system_store import Run
 from archiveprobe.predict.system import Question, Source
 from archiveprobe.probe.features import Choice, parse_choice, read_matrix
 from archiveprobe.probe.table import PROBES

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.evaluate.metrics import OF_DECISIONS, confusions, figures, from_confusion
+from archiveprobe.evaluate.metrics import confusions, from_confusion
 from archiveprobe.predict.tables import find_columns, named_few, probability_columns
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
@@ -72,14 +72,14 @@ def score(task: Task, file: Path, *, truth: Path | None = None) -> Score:
     scored = [name for name in answered if name in known]
     y = np.array([task.labels.index(known[name]) for name in scored])
     decision = np.array([task.labels.index(answered[name]) for name in scored])
-    found = figures(y, decision, None, len(task.labels))
+    confusion = confusions(y, decision, len(task.labels))[0].astype(np.int64)
     remarks = _left_out(len(answered), len(scored))
     there = set(scored)
     in_table = [name for name in rows if name in there]
     remarks += _out_of_order(task, scored, in_table, known, decision)
     remarks += _probabilities_swapped(task, table, label)
-    values = {name: getattr(found, name) for name in OF_DECISIONS}
-    return Score(len(scored), values, task.labels, found.confusion, remarks)
+    values = {name: float(value) for name, value in from_confusion(confusion).items()}
+    return Score(len(scored), values, task.labels, confusion, remarks)
 
 
 def _labels(task: Task, rows: Mapping[str, Row], truth: Path | None) -> dict[str, str]:

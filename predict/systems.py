@@ -5,8 +5,8 @@ from functools import partial
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.dataset import Dataset
-from archiveprobe.evaluate.overview import check_up_to_date
-from archiveprobe.evaluate.runs import Run, load_run
+from archiveprobe.evaluate.system_status import check_up_to_date
+from archiveprobe.evaluate.system_store import Run, load_run
 from archiveprobe.predict.ensembles import ensemble_source
 from archiveprobe.predict.probes import probe_source
 from archiveprobe.predict.system import Means, Source, System, making

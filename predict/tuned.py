@@ -5,7 +5,7 @@ import numpy as np
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.device import default_device
 from archiveprobe.evaluate.dataset import Dataset
-from archiveprobe.evaluate.runs import Run
+from archiveprobe.evaluate.system_store import Run
 from archiveprobe.finetune.answer import TunedSystem, load_tuned
 from archiveprobe.predict.system import Means, Question, Source
 

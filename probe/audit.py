@@ -14,7 +14,7 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
-from archiveprobe.evaluate.overview import OUT_OF_DATE, overview
+from archiveprobe.evaluate.system_status import OUT_OF_DATE, overview
 from archiveprobe.probe.audit_duplicates import EMBEDDINGS, Duplicates, Group, find_duplicates
 from archiveprobe.probe.audit_labels import Suspect, Suspects, as_corrections, find_suspects
 from archiveprobe.probe.audit_rows import (

@@ -17,9 +17,9 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate import calibration
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.metrics import from_confusion
-from archiveprobe.evaluate.overview import out_of_date
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.runs import load_run, systems
+from archiveprobe.evaluate.system_status import out_of_date
+from archiveprobe.evaluate.system_store import load_run, systems
 from archiveprobe.probe.crossval import cross_validate
 from archiveprobe.probe.features import Choice, load_features
 from archiveprobe.probe.linear import LogisticPath

@@ -17,7 +17,7 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.evaluate.dataset import Dataset
-from archiveprobe.evaluate.significance import intervals
+from archiveprobe.evaluate.intervals import auc_interval
 from archiveprobe.probe.audit_rows import (
     AuditRows,
     Notify,
@@ -157,20 +157,10 @@ def _held_out(x: np.ndarray | None, y: np.ndarray, fold: np.ndarray) -> np.ndarr
 def _interval(
     y: np.ndarray, score: np.ndarray | None, groups: np.ndarray
 ) -> tuple[float | None, float | None]:
-    from archiveprobe.probe.base import softmax
-
     if score is None:
         return None, None
-    found = intervals(
-        y,
-        score.argmax(1),
-        softmax(score),
-        groups,
-        2,
-        names=("roc_auc",),
-        replicates=_REPLICATES,
-        level=_LEVEL,
-    )["roc_auc"]
+    margin = score[:, 1] - score[:, 0]
+    found = auc_interval(y == 1, margin, groups, replicates=_REPLICATES, level=_LEVEL)
     return found or (None, None)
 
 

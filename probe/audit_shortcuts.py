@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.evaluate.intervals import intervals
 from archiveprobe.evaluate.metrics import from_confusion
-from archiveprobe.evaluate.significance import intervals
 from archiveprobe.probe.audit_properties import (
     SUBJECTS,
     chosen,
@@ -97,7 +97,7 @@ def _probe(
     if logits is None:
         return Shortcut(name)
     decision = logits.argmax(1)
-    found = intervals(y, decision, None, groups, k, names=("macro_f1",), replicates=_REPLICATES)[
+    found = intervals(y, decision, groups, k, names=("macro_f1",), replicates=_REPLICATES)[
         "macro_f1"
     ]
     low, high = found or (None, None)

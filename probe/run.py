@@ -13,11 +13,11 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
-from archiveprobe.evaluate.keep import common_record, decided, keep_ensemble, origin
+from archiveprobe.evaluate.ensemble import common_record, decided, keep_ensemble, origin
 from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.runs import save_run
 from archiveprobe.evaluate.system import assemble
+from archiveprobe.evaluate.system_store import save_run
 from archiveprobe.probe.audit_shift import shift
 from archiveprobe.probe.base import Probe
 from archiveprobe.probe.crossval import Held, cross_validate

@@ -13,9 +13,9 @@ from click.testing import Result
 from PIL import Image
 
 import archiveprobe.predict.tuned as tuned_module
+from archiveprobe.evaluate.combine import combine
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.ensemble import combine
-from archiveprobe.evaluate.runs import load_run, save_run
+from archiveprobe.evaluate.system_store import load_run, save_run
 from archiveprobe.finetune.answer import TunedSystem
 from archiveprobe.predict.systems import load_system
 from archiveprobe.task.config import load_task

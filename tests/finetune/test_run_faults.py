@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 
 from archiveprobe.base.lock import Lock
-from archiveprobe.evaluate.runs import load_run
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.finetune import checkpoint, outcome, stage
 from archiveprobe.finetune.pixels import Decoded
 from archiveprobe.task.config import load_task
@@ -142,7 +142,19 @@ def test_a_second_run_of_the_system_is_refused_naming_the_first(
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "my recipe", "وصفة", "a\nb", "a" * 210, "selected", "greedy", "x@cache"]
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "my recipe",
+        "وصفة",
+        "a\nb",
+        "a" * 210,
+        "model selection (nested)",
+        "greedy",
+        "x@cache",
+    ],
 )
 def test_a_name_that_is_no_systems_is_refused_before_anything_is_trained(
     name: str, archive: Path, finetune: Command

@@ -11,7 +11,7 @@ import archiveprobe.embed.fingerprint
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed as run_embed
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.runs import load_run, save_run
+from archiveprobe.evaluate.system_store import load_run, save_run
 from archiveprobe.predict.pictures import predict
 from archiveprobe.predict.systems import load_system
 from archiveprobe.probe.run import Options, run_probes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from archiveprobe.evaluate.runs import load_run
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.predict.pictures import predict
 from archiveprobe.predict.score import score
 from archiveprobe.predict.submission import submit

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.runs import load_run, systems
+from archiveprobe.evaluate.system_store import load_run, systems
 from archiveprobe.predict.pictures import predict
 from archiveprobe.predict.submission import submit
 from archiveprobe.probe.audit import run_audit

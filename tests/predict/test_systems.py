@@ -8,10 +8,10 @@ import pytest
 from snapshots import seal_anything
 
 from archiveprobe.evaluate.choose_threshold import report_threshold
+from archiveprobe.evaluate.combine import METHODS, own_answers
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.ensemble import METHODS, own_answers
-from archiveprobe.evaluate.keep import run_ensemble
-from archiveprobe.evaluate.runs import load_run, save_run, systems
+from archiveprobe.evaluate.ensemble import run_ensemble
+from archiveprobe.evaluate.system_store import load_run, save_run, systems
 from archiveprobe.predict.checks import memorised
 from archiveprobe.predict.system import AGREEMENT
 from archiveprobe.predict.systems import load_system

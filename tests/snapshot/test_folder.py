@@ -12,7 +12,7 @@ from shelf import LABELS, Shelf, image, killed_embed, plain
 import archiveprobe.task.manifest
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.inventory import export_task
-from archiveprobe.evaluate.overview import overview
+from archiveprobe.evaluate.system_status import overview
 from archiveprobe.predict.pictures import predict
 from archiveprobe.probe.audit import run_audit
 from archiveprobe.probe.run import Options, run_probes

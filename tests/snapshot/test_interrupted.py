@@ -8,7 +8,7 @@ from shelf import Shelf, image, killed_embed, plain
 from archiveprobe.base.errors import InputError
 from archiveprobe.cli import main
 from archiveprobe.evaluate.choose_threshold import report_threshold
-from archiveprobe.evaluate.keep import run_ensemble
+from archiveprobe.evaluate.ensemble import run_ensemble
 from archiveprobe.probe.audit import run_audit
 
 ENDED = "run `archiveprobe embed"

@@ -8,8 +8,8 @@ import pytest
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.keep import run_ensemble
-from archiveprobe.evaluate.overview import overview
+from archiveprobe.evaluate.ensemble import run_ensemble
+from archiveprobe.evaluate.system_status import overview
 from archiveprobe.probe.audit import across_folds, run_audit
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.folds import folds_file

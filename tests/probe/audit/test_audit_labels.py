@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.runs import runs_folder
+from archiveprobe.evaluate.system_store import runs_folder
 from archiveprobe.probe.audit_labels import (
     QUICK,
     as_corrections,

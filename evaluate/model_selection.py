@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from archiveprobe.evaluate.intervals import grouped_weights, standard_error
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.evaluate.predictions import Predictions, check_shared_folds
-from archiveprobe.evaluate.significance import grouped_weights, standard_error
 from archiveprobe.evaluate.variance import fold_shift, group_sums, influence
 
 _RESAMPLES = 1000
@@ -24,7 +24,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Contest:
+class Candidates:
     """Systems to pick among: their figures (S,), and each group's influence on them (S, G).
 
     `sizes` (G,) are the groups' shares of the rows. `error` (S, S) is the standard error of the
@@ -67,7 +67,7 @@ class Contest:
         return np.asarray(self.scores + moved - moved.mean(0))
 
 
-def contest_of(systems: Sequence[Predictions], caution: float) -> Contest:
+def candidates_of(systems: Sequence[Predictions], caution: float) -> Candidates:
     """Put systems side by side.
 
     Raises:
@@ -77,35 +77,37 @@ def contest_of(systems: Sequence[Predictions], caution: float) -> Contest:
     first = systems[0]
     classes = len(first.classes)
     members = np.unique(first.groups, return_inverse=True)[1]
-    moves = [influence(first.labels, one.decision, classes, "macro_f1").mean(0) for one in systems]
+    moves = [
+        influence(first.labels, system.decision, classes, "macro_f1").mean(0) for system in systems
+    ]
     sums = group_sums(np.stack(moves), members)
     sizes = np.bincount(members) / len(members)
     apart = ((sums[:, None] - sums) ** 2).sum(-1)
-    return Contest(
-        np.array([macro_f1(one.labels, one.decision, classes) for one in systems]),
+    return Candidates(
+        np.array([macro_f1(system.labels, system.decision, classes) for system in systems]),
         sums,
         sizes,
         np.sqrt(apart * len(sizes) / max(1, len(sizes) - 1)),
-        np.array([float(one.origin.get("complexity", 0.0)) for one in systems]),
+        np.array([float(system.origin.get("complexity", 0.0)) for system in systems]),
         caution,
     )
 
 
 @dataclass(frozen=True)
-class Worth:
+class ExpectedScore:
     """What a pick is worth: `share` (S,) of resamples that pick each system, and their figure.
 
-    `scored` is the figure on groups that did not pick, `leak` what their labels had told to the
+    `outside` is the score on groups that did not pick, `leak` what their labels had told to the
     models that did, `shift` what the mean figure of models lies above that of pooled decisions.
     """
 
     share: np.ndarray
-    scored: float
+    outside: float
     leak: float
     shift: float
 
 
-def worth(contest: Contest, systems: Sequence[Predictions]) -> Worth:
+def expected_score(candidates: Candidates, systems: Sequence[Predictions]) -> ExpectedScore:
     """Estimate what picking among systems is worth on new rows.
 
     Resamples of groups pick, and the groups that each has left out score what it picked: BBC-CV of
@@ -128,24 +130,26 @@ def worth(contest: Contest, systems: Sequence[Predictions]) -> Worth:
 
     With one repeat neither can be told, and the figure is that of BBC-CV alone.
     """
-    picked, inside, outside = contest.resample()
+    picked, inside, outside = candidates.resample()
     share = np.bincount(picked, minlength=len(systems)) / len(picked)
     each = np.arange(len(picked))
     scored = float(outside[each, picked].mean())
     gap = float(inside[each, picked].mean()) - scored
-    shift = float(share @ [_shift(one) for one in systems])
-    return Worth(share, scored, _leak(systems, share, max(0.0, gap)), min(0.0, shift))
+    shift = float(share @ [_shift(system) for system in systems])
+    return ExpectedScore(share, scored, _leak(systems, share, max(0.0, gap)), min(0.0, shift))
 
 
-def _shift(one: Predictions) -> float:
-    return fold_shift(one.labels, one.decision, one.fold, len(one.classes), "macro_f1")
+def _shift(system: Predictions) -> float:
+    return fold_shift(system.labels, system.decision, system.fold, len(system.classes), "macro_f1")
 
 
 def _leak(systems: Sequence[Predictions], share: np.ndarray, gap: float) -> float:
-    """What picking among systems and inside them owes to rows that models had seen; see `worth`."""
+    """Estimate what picking owes to rows that models had seen; see `expected_score`."""
     errors = [
-        standard_error(one.labels, one.decision, one.groups, len(one.classes), fold=one.fold)
-        for one in systems
+        standard_error(
+            system.labels, system.decision, system.groups, len(system.classes), fold=system.fold
+        )
+        for system in systems
     ]
     held_out = float(share @ [error.held_out for error in errors])
     training = float(share @ [error.training for error in errors])

@@ -21,8 +21,15 @@ from snapshots import seal_anything
 import archiveprobe.base.files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.sealed import read_sealed, write_sealed
-from archiveprobe.evaluate import runs
-from archiveprobe.evaluate.runs import MODEL, PREDICTIONS, load_run, runs_folder, save_run, systems
+from archiveprobe.evaluate import system_store
+from archiveprobe.evaluate.system_store import (
+    MODEL,
+    PREDICTIONS,
+    load_run,
+    runs_folder,
+    save_run,
+    systems,
+)
 
 
 @pytest.fixture
@@ -84,7 +91,9 @@ def test_a_changed_file_is_never_parsed(stored, fault_of, monkeypatch, file, how
     if how in ("flipped", "cut", "longer"):
         content[len(content) // 2] ^= how == "flipped"
         path.write_bytes(content[:-1] if how == "cut" else content + b" " * (how == "longer"))
-    monkeypatch.setattr(runs.Predictions, "from_bytes", lambda *_: pytest.fail("was parsed"))
+    monkeypatch.setattr(
+        system_store.Predictions, "from_bytes", lambda *_: pytest.fail("was parsed")
+    )
     gone = file == "run.json" and how == "gone"
     said = ["no system 'one'"] if gone else [path.name, "run that system again"]
     fault_of(lambda: load_run(task, "one"), *said)
@@ -328,7 +337,7 @@ class Refusing:
 def test_a_disk_that_refuses_leaves_the_old_system(saves, monkeypatch, name, first):
     task_, save = saves
     # A read that fails is no matter of this test.
-    monkeypatch.setattr(runs, "check_name", lambda *_: None)
+    monkeypatch.setattr(system_store, "check_name", lambda *_: None)
     for at in range(1, 30):
         shutil.rmtree(task_.work, ignore_errors=True)
         if not first:
@@ -362,16 +371,16 @@ def refused(save):
 def test_a_reader_whose_system_is_replaced_meanwhile_reads_the_new_one(saves, monkeypatch):
     task_, save = saves
     save(OLD)
-    real, left = runs.read_ordinary, [NEW, LAST, OLD]
+    real, left = system_store.read_ordinary, [NEW, LAST, OLD]
 
     def read_late(path, largest):
         if left:
             with monkeypatch.context() as patch:
-                patch.setattr(runs, "read_ordinary", real)
+                patch.setattr(system_store, "read_ordinary", real)
                 save(left.pop(0))
         return real(path, largest)
 
-    monkeypatch.setattr(runs, "read_ordinary", read_late)
+    monkeypatch.setattr(system_store, "read_ordinary", read_late)
     assert load_run(task_, "one").record == OLD
     assert not left
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from archiveprobe.evaluate.metrics import METRICS, OF_DECISIONS, replicated
+from archiveprobe.evaluate.metrics import METRICS, auc_replicates, replicated
 from archiveprobe.evaluate.variance import (
     fold_shift,
     group_correction,
@@ -92,10 +92,8 @@ def _chunks(groups: np.ndarray, replicates: int, seed: int, rows: int) -> Iterat
 def intervals(
     y: np.ndarray,
     decision: np.ndarray,
-    proba: np.ndarray | None,
     groups: np.ndarray,
     n_classes: int,
-    positive: int = 1,
     *,
     names: Collection[str] = tuple(METRICS),
     fold: np.ndarray | None = None,
@@ -103,33 +101,53 @@ def intervals(
     seed: int = 0,
     level: float = LEVEL,
 ) -> dict[str, tuple[float, float] | None]:
-    """The interval (low, high) of every figure in `names`, None where it is undefined.
+    """Find the interval (low, high) of every metric in `names`, None where it is undefined.
 
-    Decisions (R, n) or (n,), probabilities (R, n, K), (n, K) or None, groups (n,). A figure is the
-    mean over repeats within each replicate. `fold` (R, n) says in which folds the decisions were
-    held out; without it, or with one repeat, the models are taken as given. Intervals hold the
-    figure itself, also where it is biased in resamples (the calibration error).
+    Decisions (R, n) or (n,), groups (n,). A metric is the mean over repeats within each replicate.
+    `fold` (R, n) says in which folds the decisions were held out; without it, or with one repeat,
+    the models are taken as given.
     """
     pieces = [
-        replicated(y, decision, proba, n_classes, positive, weights, names)
+        replicated(y, decision, n_classes, weights, names)
         for weights in _chunks(groups, replicates, seed, len(y))
     ]
-    estimate = replicated(y, decision, proba, n_classes, positive, names=names)
+    estimate = replicated(y, decision, n_classes, names=names)
     decisions = np.atleast_2d(decision)
-    found = {}
+    result = {}
     for name in names:
-        known = name in OF_DECISIONS
-        error = _error(y, [decisions], groups, n_classes, name, fold) if known else None
+        error = _error(y, [decisions], groups, n_classes, name, fold)
         moved = _stretched(
             np.concatenate([piece[name] for piece in pieces]),
             estimate[name][0],
-            _widening(error or _worst(groups), level),
+            _widening(error, level),
         )
-        if known:
-            moved += _shift(y, decisions, fold, n_classes, name)
-        most = 2.0 if name == "brier" and n_classes > 2 else 1.0
-        found[name] = _interval(moved, estimate[name][0], level, most)
-    return found
+        if fold is not None:
+            moved += fold_shift(y, decisions, fold, n_classes, name)
+        result[name] = _interval(moved, estimate[name][0], level, 1.0)
+    return result
+
+
+def auc_interval(
+    y01: np.ndarray,
+    score: np.ndarray,
+    groups: np.ndarray,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> tuple[float, float] | None:
+    """Find the interval of the ROC AUC of scores (n,), None where one class is missing.
+
+    The influence of a row on an AUC is not at hand, so rows of a group are taken to be all alike.
+    """
+    sizes = np.bincount(_members(groups)[0]).astype(np.float64)
+    few, freedom = group_correction(sizes, 1.0)
+    moved = np.concatenate(
+        [auc_replicates(y01, score, w) for w in _chunks(groups, replicates, seed, len(y01))]
+    )
+    estimate = float(auc_replicates(y01, score, np.ones((1, len(y01))))[0])
+    widening = _widening(StandardError(1.0, few, 0.0, freedom), level)
+    return _interval(_stretched(moved, estimate, widening), estimate, level, 1.0)
 
 
 @dataclass(frozen=True)
@@ -192,13 +210,6 @@ def _error(
     return StandardError(float((sums**2).sum()), few, training, freedom)
 
 
-def _worst(groups: np.ndarray) -> StandardError:
-    """For figures whose influence is not at hand: rows of a group all alike."""
-    sizes = np.bincount(_members(groups)[0]).astype(np.float64)
-    few, freedom = group_correction(sizes, 1.0)
-    return StandardError(1.0, few, 0.0, freedom)
-
-
 def _widening(error: StandardError, level: float) -> float:
     """How many times as wide as its bootstrap an interval must be."""
     if np.isinf(error.few):
@@ -216,12 +227,6 @@ def _stretched(replicates: np.ndarray, estimate: float, factor: float) -> np.nda
         half = np.where(np.arange(len(replicates)) % 2, np.inf, -np.inf)
         return np.where(np.isnan(replicates), np.nan, half)
     return np.asarray(estimate + factor * (replicates - estimate))
-
-
-def _shift(
-    y: np.ndarray, decision: np.ndarray, fold: np.ndarray | None, n_classes: int, name: str
-) -> float:
-    return 0.0 if fold is None else fold_shift(y, decision, fold, n_classes, name)
 
 
 def _interval(
@@ -252,12 +257,12 @@ def compare(
     systems see the same replicates, and the interval is made as that of a figure, of which a
     difference is one: in 95 of 100 archives it holds the fold models' true difference.
     """
-    if name not in OF_DECISIONS:
-        raise ValueError(f"{name!r} is no figure of decisions: {', '.join(OF_DECISIONS)}")
+    if name not in METRICS:
+        raise ValueError(f"{name!r} is no metric of decisions: {', '.join(METRICS)}")
     both = [np.atleast_2d(decision) for decision in (decision_a, decision_b)]
 
     def difference(weights: np.ndarray | None) -> np.ndarray:
-        a, b = (replicated(y, d, None, n_classes, 1, weights, (name,))[name] for d in both)
+        a, b = (replicated(y, d, n_classes, weights, (name,))[name] for d in both)
         moved: np.ndarray = a - b
         return moved
 

@@ -10,7 +10,7 @@ from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.evaluate.caches import asked_of
 from archiveprobe.evaluate.dataset import Dataset, differing_parts, survey_dataset
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.runs import PREDICTIONS, Run, load_run, systems
+from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run, systems
 from archiveprobe.task.config import Task
 from archiveprobe.task.texts import text_cache
 

@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
-from archiveprobe.evaluate.metrics import METRICS, figures, replicated
-from archiveprobe.evaluate.significance import (
+from archiveprobe.evaluate.intervals import (
+    auc_interval,
     compare,
     effective_groups,
     grouped_weights,
@@ -15,6 +15,7 @@ from archiveprobe.evaluate.significance import (
     standard_error,
     two_sided,
 )
+from archiveprobe.evaluate.metrics import METRICS, replicated
 
 
 def sources(seed: int, count: int, rows: int = 20) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -52,7 +53,7 @@ def test_an_interval_of_accuracy_is_that_of_the_binomial() -> None:
     n = 400
     y = np.zeros(n, int)
     decision = (np.arange(n) < 80).astype(int)
-    found = intervals(y, decision, None, np.arange(n), 2, names=("accuracy",))["accuracy"]
+    found = intervals(y, decision, np.arange(n), 2, names=("accuracy",))["accuracy"]
     assert found is not None
     exact = binomtest(320, n).proportion_ci(method="wilson")
     assert found == pytest.approx((exact.low, exact.high), abs=0.006)
@@ -61,8 +62,8 @@ def test_an_interval_of_accuracy_is_that_of_the_binomial() -> None:
 def test_copies_of_rows_do_not_narrow_an_interval() -> None:
     rng = np.random.default_rng(0)
     y, decision = rng.integers(0, 2, 80), rng.integers(0, 2, 80)
-    alone = intervals(y, decision, None, np.arange(80), 2)["macro_f1"]
-    copied = intervals(np.tile(y, 4), np.tile(decision, 4), None, np.tile(np.arange(80), 4), 2)[
+    alone = intervals(y, decision, np.arange(80), 2)["macro_f1"]
+    copied = intervals(np.tile(y, 4), np.tile(decision, 4), np.tile(np.arange(80), 4), 2)[
         "macro_f1"
     ]
     assert copied == pytest.approx(alone, abs=1e-6)
@@ -70,9 +71,9 @@ def test_copies_of_rows_do_not_narrow_an_interval() -> None:
 
 def test_few_groups_widen_an_interval_by_the_t_quantile() -> None:
     y, decision, groups = sources(0, 8)
-    found = intervals(y, decision, None, groups, 2, names=("accuracy",))["accuracy"]
+    found = intervals(y, decision, groups, 2, names=("accuracy",))["accuracy"]
     weights = grouped_weights(groups, 2000)
-    resampled = replicated(y, decision, None, 2, weights=weights, names=("accuracy",))["accuracy"]
+    resampled = replicated(y, decision, 2, weights=weights, names=("accuracy",))["accuracy"]
     plain = np.diff(np.quantile(resampled, [0.025, 0.975]))[0]
     stretch = student.ppf(0.975, 7) / norm.ppf(0.975) * np.sqrt(8 / 7)
     assert width(found) == pytest.approx(plain * stretch, rel=0.01)
@@ -83,11 +84,11 @@ def test_the_order_of_rows_moves_nothing() -> None:
     order = np.random.default_rng(0).permutation(len(y))
     fold = np.stack([groups % 5, groups // 2 % 5])
     decisions = np.stack([decision, np.roll(decision, 20)])
-    whole = intervals(y, decisions, None, groups, 2, fold=fold)["macro_f1"]
-    moved = intervals(y[order], decisions[:, order], None, groups[order], 2, fold=fold[:, order])
+    whole = intervals(y, decisions, groups, 2, fold=fold)["macro_f1"]
+    moved = intervals(y[order], decisions[:, order], groups[order], 2, fold=fold[:, order])
     assert moved["macro_f1"] == pytest.approx(whole, abs=1e-5)
     renamed = (groups + 5) % 12
-    again = intervals(y, decisions, None, renamed, 2, fold=fold)["macro_f1"]
+    again = intervals(y, decisions, renamed, 2, fold=fold)["macro_f1"]
     assert again == pytest.approx(whole, abs=0.02)
 
 
@@ -101,13 +102,14 @@ def test_more_groups_narrow_an_interval() -> None:
 
 
 def _flat(y, decision, groups):
-    return y, decision, None, groups, 2
+    return y, decision, groups, 2
 
 
 def test_a_single_group_bounds_nothing() -> None:
     y = np.array([0, 1, 1, 0])
-    found = intervals(y, np.array([0, 1, 0, 0]), np.full((4, 2), 0.5), np.zeros(4, int), 2)
-    assert found["macro_f1"] == found["accuracy"] == found["roc_auc"] == (0, 1)
+    found = intervals(y, np.array([0, 1, 0, 0]), np.zeros(4, int), 2)
+    assert found["macro_f1"] == found["accuracy"] == (0, 1)
+    assert auc_interval(y == 1, np.array([0, 1, 0, 0]), np.zeros(4, int)) == (0, 1)
     difference = compare(y, y, 1 - y, np.zeros(4, int), 2)
     assert (difference.low, difference.high) == (-1, 1)
 
@@ -119,8 +121,8 @@ def test_models_that_waver_widen_an_interval() -> None:
     fold = np.stack([rng.permutation(n) % 5 for _ in range(4)])
     wavering = np.where(rng.random((4, n)) < 0.25, 1 - y, y)
     groups = np.arange(n)
-    given = intervals(y, wavering, None, groups, 2)["macro_f1"]
-    counted = intervals(y, wavering, None, groups, 2, fold=fold)["macro_f1"]
+    given = intervals(y, wavering, groups, 2)["macro_f1"]
+    counted = intervals(y, wavering, groups, 2, fold=fold)["macro_f1"]
     assert width(counted) > 1.3 * width(given)
     steady = np.tile(wavering[0], (4, 1))
     error = standard_error(y, steady, groups, 2, fold=fold)
@@ -136,9 +138,9 @@ def test_few_sources_keep_their_promise() -> None:
     for seed in range(200):
         y, decision, groups = sources(seed, 8)
         names = ("accuracy",)
-        found = intervals(y, decision, None, groups, 2, names=names, replicates=300)["accuracy"]
+        found = intervals(y, decision, groups, 2, names=names, replicates=300)["accuracy"]
         weights = grouped_weights(groups, 300)
-        each = replicated(y, decision, None, 2, weights=weights, names=names)["accuracy"]
+        each = replicated(y, decision, 2, weights=weights, names=names)["accuracy"]
         low, high = np.quantile(each, [0.025, 0.975])
         held += found[0] <= 0.75 <= found[1]
         plain += low <= 0.75 <= high
@@ -154,30 +156,30 @@ def test_uneven_groups_count_for_fewer() -> None:
 def test_every_interval_holds_its_figure() -> None:
     rng = np.random.default_rng(1)
     y, decision = rng.integers(0, 3, 90), rng.integers(0, 3, (2, 90))
-    proba = rng.dirichlet(np.ones(3), (2, 90))
-    proba[:, 5] = np.nan
-    found = intervals(y, decision, proba, np.arange(90) // 2, 3, replicates=200)
-    whole = figures(y, decision, proba, 3)
+    found = intervals(y, decision, np.arange(90) // 2, 3, replicates=200)
+    whole = replicated(y, decision, 3)
     assert set(found) == set(METRICS)
     for name, interval in found.items():
         assert interval is not None
-        assert interval[0] <= getattr(whole, name) <= interval[1]
+        assert interval[0] <= whole[name][0] <= interval[1]
         assert interval[1] - interval[0] > 0.01
 
 
 def test_pieces_of_many_rows_give_what_one_piece_gives(monkeypatch) -> None:
     rng = np.random.default_rng(2)
     y, decision = rng.integers(0, 2, 60), rng.integers(0, 2, 60)
-    whole = intervals(y, decision, None, np.arange(60), 2, replicates=300)
-    monkeypatch.setattr("archiveprobe.evaluate.significance._CHUNK", 60 * 7)
-    assert intervals(y, decision, None, np.arange(60), 2, replicates=300) == whole
+    whole = intervals(y, decision, np.arange(60), 2, replicates=300)
+    monkeypatch.setattr("archiveprobe.evaluate.intervals._CHUNK", 60 * 7)
+    assert intervals(y, decision, np.arange(60), 2, replicates=300) == whole
 
 
-def test_an_undefined_figure_has_no_interval() -> None:
-    y = np.ones(12, int)
-    found = intervals(y, y, np.full((12, 2), 0.5), np.arange(12), 2, replicates=50)
-    assert found["roc_auc"] is None
-    assert found["accuracy"] == (1.0, 1.0)
+def test_an_auc_of_one_class_has_no_interval() -> None:
+    score = np.linspace(0, 1, 40)
+    assert auc_interval(np.ones(40, bool), score, np.arange(40), replicates=50) is None
+    low, high = auc_interval(score > 0.5, score, np.arange(40), replicates=50)
+    assert (low, high) == (1, 1)
+    chance = auc_interval(np.arange(40) % 2 == 0, score, np.arange(40))
+    assert chance[0] < 0.5 < chance[1] and chance[1] - chance[0] > 0.2
 
 
 def test_a_difference_is_paired_and_signed() -> None:
@@ -191,7 +193,7 @@ def test_a_difference_is_paired_and_signed() -> None:
     assert found.p < 0.05 and found.mcnemar_p < 0.05 and found.only_b == 0
     turned = compare(y, worse, better, groups, 2)
     assert turned.difference == -found.difference and turned.only_a == 0
-    alone = [intervals(y, each, None, groups, 2)["macro_f1"] for each in (better, worse)]
+    alone = [intervals(y, each, groups, 2)["macro_f1"] for each in (better, worse)]
     unpaired = np.hypot(*(high - low for low, high in alone))
     assert found.high - found.low < 0.8 * unpaired
 
@@ -203,7 +205,7 @@ def test_equal_systems_do_not_differ() -> None:
     assert found.p == 1 and found.mcnemar_p == 1
 
 
-def test_only_figures_of_decisions_are_compared() -> None:
+def test_only_metrics_of_decisions_are_compared() -> None:
     y = np.array([0, 1])
     with pytest.raises(ValueError, match="roc_auc"):
         compare(y, y, y, y, 2, name="roc_auc")
