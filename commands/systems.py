@@ -7,6 +7,7 @@ import click
 
 from archiveprobe.commands.terminal import (
     NAME,
+    TableChoice,
     command,
     json_option,
     load,
@@ -19,10 +20,9 @@ from archiveprobe.commands.terminal import (
 if TYPE_CHECKING:
     from archiveprobe.evaluate.leaderboard import Leaderboard
 
-_THRESHOLD_RULES = ("smoothed", "exact", "grid", "half")
 _rule = click.option(
     "--threshold-rule",
-    type=click.Choice(_THRESHOLD_RULES),
+    type=TableChoice("evaluate.thresholding:THRESHOLD_RULES"),
     default="smoothed",
     show_default=True,
     help="How the decision threshold is chosen.",
@@ -68,7 +68,7 @@ def probe(
 @task_argument
 @click.option(
     "--method",
-    type=click.Choice(["mean", "probability", "rank", "vote", "greedy", "stack"]),
+    type=TableChoice("evaluate.combine:METHODS"),
     default="greedy",
     show_default=True,
 )
@@ -76,7 +76,7 @@ def probe(
 @click.option("--name", help="What to call it; default: like its method.")
 @click.option(
     "--ties",
-    type=click.Choice(["mean", "positive", "other"]),
+    type=TableChoice("evaluate.combine:TIES"),
     default="mean",
     show_default=True,
     help="How a vote settles a tie: by the mean logit, for or against the positive label.",
@@ -153,7 +153,7 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
 @click.option(
     "--threshold-rule",
     "method",
-    type=click.Choice(_THRESHOLD_RULES),
+    type=TableChoice("evaluate.thresholding:THRESHOLD_RULES"),
     help="Choose it by this rule, and store it.",
 )
 @click.option("--set", "fixed", type=float, metavar="P", help="Set it to P, and store it.")

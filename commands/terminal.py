@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +44,24 @@ def partial_option(command: Function) -> Function:
     return click.option(
         "--partial", is_flag=True, help="Leave out rows that wait for embed; every line says so."
     )(command)
+
+
+class TableChoice(click.Choice[str]):
+    """Chooses among the keys of a table, named as "module:TABLE", that is imported when needed."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__([])
+        self._table = table
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The table's keys."""
+        module, _, name = self._table.partition(":")
+        return tuple(getattr(import_module(f"{NAME}.{module}"), name))
+
+    @choices.setter
+    def choices(self, _: tuple[str, ...]) -> None:
+        """Ignore what the base class has been given."""
 
 
 class Commands(click.Group):

@@ -1,4 +1,7 @@
-"""Combining systems: everything that is learned is learned outside the fold it is used in."""
+"""Combine systems: what is learned is learned outside the fold in which it is used.
+
+METHODS is the one place where a method is named; adding one is one entry.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,9 +31,9 @@ TIES: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Combined:
-    """Logits of an ensemble: out of fold (R, n, K) and for the rows to predict (m, K).
+    """Holds an ensemble's logits: out of fold (R, n, K) and for the rows to predict (m, K).
 
-    `weights` (R, folds, M) and `final` (M,) tell how much each member counts. A hard vote has no
+    `weights` (R, folds, M) and `final` (M,) say how much each member counts. A hard vote has no
     threshold of its own: `decision` (R, n) and `answer` (m,) then hold its decisions, else None.
     """
 
@@ -44,7 +47,7 @@ class Combined:
 
 @dataclass(frozen=True)
 class Members:
-    """Log-probabilities of all members: out of fold (M, R, n, K), rows to predict (M, m, K)."""
+    """Holds log-probabilities of all members: out of fold (M, R, n, K), unlabelled (M, m, K)."""
 
     systems: Sequence[Predictions]
     held: np.ndarray
@@ -95,37 +98,65 @@ def combine(systems: Sequence[Predictions], method: str, ties: str = "mean") -> 
     return METHODS[method].run(replace(members_of(systems), ties=ties))
 
 
+def apply_weights(
+    systems: Sequence[Predictions], method: str, weights: np.ndarray, ties: str = "mean"
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Combine answers for other rows at weights (M,) that were learned before.
+
+    Returns logits (m, K), and the decisions (m,) of a vote, else None.
+    """
+    members = replace(members_of(systems), ties=ties)
+    space = METHODS[method].space
+    if space is None:
+        # Such a method learns no weights, so that combining again is applying it.
+        combined = METHODS[method].run(members)
+        return combined.unlabelled, combined.answer
+    total = np.tensordot(weights, space.enter(members.unlabelled), 1)
+    return space.leave(total), None
+
+
 def _logs(probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(np.log(np.clip(probabilities, _TINY, 1)))
 
 
-def _mean(members: Members) -> Combined:
-    weights = np.ones(len(members.systems)) / len(members.systems)
-    return _weighted(members, lambda *_: weights)
+@dataclass(frozen=True)
+class Space:
+    """Holds what log-probabilities become before they are summed, and the way back."""
+
+    enter: Callable[[np.ndarray], np.ndarray]
+    leave: Callable[[np.ndarray], np.ndarray]
 
 
-def _weighted(members: Members, learn: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Combined:
-    """Weighted sums of what `held` holds; `learn` finds weights (M,) on (M, rows, K) and labels."""
-    repeats = len(members.fold)
-    weights = np.zeros((repeats, members.folds, len(members.systems)))
-    logits = np.full(members.held.shape[1:], np.nan)
+_LOGITS = Space(lambda logs: logs, lambda total: total)
+_PROBABILITIES = Space(np.exp, _logs)
+
+
+def _equal_weights(values: np.ndarray, labels: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    return np.ones(len(values)) / len(values)
+
+
+def _weighted(
+    members: Members, learn: Callable[[np.ndarray, np.ndarray], np.ndarray], space: Space
+) -> Combined:
+    """Sum members by weights (M,) that `learn` finds on values (M, rows, K) and labels."""
+    count, repeats = len(members.systems), len(members.fold)
+    held = space.enter(members.held)
+    weights = np.zeros((repeats, members.folds, count))
+    total = np.full(held.shape[1:], np.nan)
     for repeat, fold_of in enumerate(members.fold):
         for fold in range(members.folds):
             inside = fold_of == fold
             outside = ~inside & members.readable
-            weights[repeat, fold] = learn(members.held[:, repeat, outside], members.labels[outside])
-            logits[repeat, inside] = np.tensordot(
-                weights[repeat, fold], members.held[:, repeat, inside], 1
-            )
-    flat = members.held[:, :, members.readable].reshape(
-        len(members.systems), -1, members.held.shape[3]
-    )
+            weights[repeat, fold] = learn(held[:, repeat, outside], members.labels[outside])
+            total[repeat, inside] = np.tensordot(weights[repeat, fold], held[:, repeat, inside], 1)
+    flat = held[:, :, members.readable].reshape(count, -1, held.shape[3])
     final = learn(flat, np.tile(members.labels[members.readable], repeats))
-    return Combined(logits, np.tensordot(final, members.unlabelled, 1), weights, final)
+    unlabelled = np.tensordot(final, space.enter(members.unlabelled), 1)
+    return Combined(space.leave(total), space.leave(unlabelled), weights, final)
 
 
 def _rank(members: Members) -> Combined:
-    """Every member's probabilities by their place among those of the rows outside the fold."""
+    """Replace probabilities by their place among those of the rows outside the fold."""
     repeats = len(members.fold)
     held = np.full(members.held.shape[1:], np.nan)
     for repeat, fold_of in enumerate(members.fold):
@@ -144,7 +175,7 @@ def _rank(members: Members) -> Combined:
 
 
 def _places(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """For every class the share (rows, K) of reference rows below a value; rows sum to one."""
+    """Find for every class the share (rows, K) of reference rows below a value; rows sum to 1."""
     shares = np.full(values.shape, np.nan)
     known = np.isfinite(values).all(1)
     for label in range(values.shape[1]):
@@ -156,11 +187,11 @@ def _places(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _vote(members: Members) -> Combined:
-    """Every member decides at its own threshold; the majority wins."""
+    """Let every member decide at its own threshold; the majority wins."""
     repeats = len(members.fold)
     decisions = np.stack([one.decision[:repeats] for one in members.systems])
     answers = np.stack([own_answers(one) for one in members.systems])
-    mean = _mean(members)
+    mean = _weighted(members, _equal_weights, _LOGITS)
     positive = members.systems[0].positive
     held, decision = _majority(decisions, mean.logits, members.ties, positive)
     unlabelled, answer = _majority(answers, mean.unlabelled, members.ties, positive)
@@ -168,7 +199,7 @@ def _vote(members: Members) -> Combined:
 
 
 def own_answers(system: Predictions) -> np.ndarray:
-    """A system's answers (m,) for the rows to predict, at its own threshold; 0 where unreadable."""
+    """Decide the rows to predict (m,) at the system's own threshold; 0 where unreadable."""
     if system.answer is not None:
         return system.answer
     if len(system.classes) > 2 or np.isnan(system.threshold):
@@ -180,7 +211,7 @@ def own_answers(system: Predictions) -> np.ndarray:
 def _majority(
     votes: np.ndarray, logits: np.ndarray, ties: str, positive: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logs of the shares of votes (..., K), and the winners (...), ties settled by logits or so."""
+    """Count votes (M, ...): logs of their shares (..., K), and the winners (...)."""
     k = logits.shape[-1]
     counts = np.stack([(votes == label).sum(0) for label in range(k)], -1).astype(np.float64)
     favoured = np.arange(k) == positive
@@ -192,24 +223,8 @@ def _majority(
     return np.where(known, np.log(shares), np.nan), score.argmax(-1)
 
 
-def _on_probabilities(run: Callable[[Members], Combined], members: Members) -> Combined:
-    """What `run` makes of probabilities instead of their logs."""
-    combined = run(
-        replace(members, held=np.exp(members.held), unlabelled=np.exp(members.unlabelled))
-    )
-    return replace(combined, logits=_logs(combined.logits), unlabelled=_logs(combined.unlabelled))
-
-
-def _probability(members: Members) -> Combined:
-    return _on_probabilities(_mean, members)
-
-
-def _greedy(members: Members) -> Combined:
-    return _on_probabilities(lambda given: _weighted(given, greedy_weights), members)
-
-
 def greedy_weights(probabilities: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Ensemble selection with replacement by log-loss: weights (M,) that sum to one.
+    """Select members with replacement by log-loss: weights (M,) that sum to one.
 
     Sorted start and bagging after Caruana et al., "Ensemble selection from libraries of models"
     (ICML 2004): each bag draws half of the members, starts with its best, and adds whichever member
@@ -227,7 +242,7 @@ def greedy_weights(probabilities: np.ndarray, labels: np.ndarray, seed: int = 0)
 
 
 def _greedy_bag(true: np.ndarray) -> np.ndarray:
-    """How often each member was taken; `true` (M, n) are probabilities of the true class."""
+    """Count how often each member is taken, from probabilities (M, n) of the true class."""
     losses = -np.log(np.maximum(true, _TINY)).mean(1)
     taken = np.zeros(len(true))
     taken[np.argsort(losses, kind="stable")[:_STARTERS]] = 1
@@ -244,13 +259,8 @@ def _greedy_bag(true: np.ndarray) -> np.ndarray:
     return np.asarray(kept / kept.sum())
 
 
-def _stack(members: Members) -> Combined:
-    """Logistic regression on the members' logits, pulled towards their plain mean."""
-    return _weighted(members, stack_weights)
-
-
 def stack_weights(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Weights (M,) of members' logits by penalised log-loss (Wolpert, "Stacked generalization").
+    """Fit weights (M,) of members' logits by penalised log-loss (Wolpert, 1992).
 
     One weight per member for all classes, none negative (Breiman, "Stacked regressions", 1996);
     the penalty pulls towards equal weights.
@@ -280,19 +290,32 @@ def stack_weights(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to combine systems, and what it does in a line."""
+    """Combines systems; `space` is that of a weighted sum, None for a method without weights."""
 
     run: Callable[[Members], Combined]
     what: str
+    space: Space | None = None
+
+
+def _sum_of(
+    learn: Callable[[np.ndarray, np.ndarray], np.ndarray], space: Space, what: str
+) -> Method:
+    return Method(lambda members: _weighted(members, learn, space), what, space)
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "mean": Method(_mean, "mean of the members' logits"),
-        "probability": Method(_probability, "mean of the members' probabilities"),
+        "mean": _sum_of(_equal_weights, _LOGITS, "mean of the members' logits"),
+        "probability": _sum_of(
+            _equal_weights, _PROBABILITIES, "mean of the members' probabilities"
+        ),
         "rank": Method(_rank, "mean of the members' ranks"),
         "vote": Method(_vote, "majority of the members' decisions, each at its own threshold"),
-        "greedy": Method(_greedy, "selection with replacement, bagged (Caruana et al., 2004)"),
-        "stack": Method(_stack, "logistic regression on the members' logits, none negative"),
+        "greedy": _sum_of(
+            greedy_weights, _PROBABILITIES, "selection with replacement, bagged (Caruana, 2004)"
+        ),
+        "stack": _sum_of(
+            stack_weights, _LOGITS, "logistic regression on the members' logits, none negative"
+        ),
     }
 )

@@ -6,16 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.evaluate.combine import METHODS, combine, members_of
+from archiveprobe.evaluate.combine import METHODS, apply_weights
 from archiveprobe.evaluate.dataset import Rows
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_store import Run
 from archiveprobe.predict.system import Question, Source, System
 from archiveprobe.task.config import Task
-
-# Their refit learns no weights, so combining anew is applying them.
-_WEIGHTLESS = ("rank", "vote")
-_OF_PROBABILITIES = ("probability", "greedy")
 
 
 def ensemble_source(task: Task, run: Run, load: Callable[[str], System]) -> Source:
@@ -36,7 +32,7 @@ def ensemble_source(task: Task, run: Run, load: Callable[[str], System]) -> Sour
     def logits(asked: Question) -> tuple[np.ndarray, np.ndarray | None]:
         rows, answers = asked.rows, []
         for member, weight in zip(members, weights, strict=True):
-            if method not in _WEIGHTLESS and not weight:
+            if METHODS[method].space is not None and not weight:
                 answers.append(_standing_in(member, rows))
                 continue
             found = member.answer(rows, asked.archive, afresh=asked.afresh)
@@ -44,7 +40,7 @@ def ensemble_source(task: Task, run: Run, load: Callable[[str], System]) -> Sour
             answers.append(
                 replace(member.stored, test_ids=rows.ids, test=found.proba, answer=voted)
             )
-        return _combined(method, answers, weights, ties)
+        return apply_weights(answers, method, weights, ties)
 
     agreement = max(member.source.agreement for member in members)
     return Source(logits, _caches(task, run, members), agreement)
@@ -67,16 +63,3 @@ def _standing_in(member: System, rows: Rows) -> Predictions:
     k = len(member.stored.classes)
     test = np.full((len(rows), k), 1 / k)
     return replace(member.stored, test_ids=rows.ids, test=test, answer=None)
-
-
-def _combined(
-    method: str, members: Sequence[Predictions], weights: np.ndarray, ties: str
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """What evaluate.ensemble.combine gives for the rows to predict, at weights found before."""
-    if method in _WEIGHTLESS:
-        done = combine(members, method, ties)
-        return done.unlabelled, done.answer
-    logs = members_of(members).unlabelled
-    if method in _OF_PROBABILITIES:
-        return np.log(np.tensordot(weights, np.exp(logs), 1)), None
-    return np.tensordot(weights, logs, 1), None
