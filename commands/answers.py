@@ -51,7 +51,7 @@ def predict(
 ) -> None:
     """Answer for the rows to predict, or for new pictures: every one gets a row and a status."""
     from archiveprobe.base.progress import bar
-    from archiveprobe.predict.pictures import predict as answer
+    from archiveprobe.predict.images import predict as answer
 
     done = answer(load(task), system, file, images=images, notify=say, progress=bar, **how)
     if not as_json:
@@ -85,7 +85,7 @@ def submit(
     if (system is None) == (answers is None):
         raise click.UsageError("name one of --system and --answers")
     if answers is not None:
-        from archiveprobe.predict.given import submit_given
+        from archiveprobe.predict.given_answers import submit_given
 
         given = submit_given(load(task), answers, file, spreadsheet_safe=spreadsheet_safe)
         if not as_json:

@@ -9,7 +9,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import IMAGE_BYTES, digest_of
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.predict.system import Answers, System, making
+from archiveprobe.predict.systems import Answers, System, training_command
 from archiveprobe.predict.tables import named_few
 from archiveprobe.task.config import Task
 from archiveprobe.task.rows import Row, locate
@@ -92,7 +92,7 @@ def changed_since(system: System, ids: Sequence[str], proba: np.ndarray) -> list
             f"{system.name} does not give its stored answers again for {len(changed)} of "
             f"{len(shared)} rows, the first is {changed[0]!r}: its model, its cache or the order "
             "of its rows is not what it was: run `archiveprobe "
-            f"{making(system.task, system.kind, system.name)}` again"
+            f"{training_command(system.task, system.kind, system.name)}` again"
         )
     return changed
 
@@ -174,7 +174,7 @@ def canary(
             raise InputError(
                 f"the file would say {told!r} for {ids[at]!r}, but {system.name} answers {label!r} "
                 "for that picture: rows are out of order, so nothing was written: run "
-                f"`archiveprobe {making(task, system.kind, system.name)}` again"
+                f"`archiveprobe {training_command(task, system.kind, system.name)}` again"
             )
     return Canary(len(chosen), "pictures" if here else "manifest")
 

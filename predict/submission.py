@@ -20,8 +20,7 @@ from archiveprobe.predict.checks import (
     seen_in_training,
     shares,
 )
-from archiveprobe.predict.system import Answers, System
-from archiveprobe.predict.systems import load_system
+from archiveprobe.predict.systems import Answers, System, load_system
 from archiveprobe.predict.tables import (
     Cells,
     Form,

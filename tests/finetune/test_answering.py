@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-import archiveprobe.predict.tuned as tuned_module
+import archiveprobe.predict.systems as tuned_module
 from archiveprobe.evaluate.combine import combine
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run, save_run

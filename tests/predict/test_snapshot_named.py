@@ -5,7 +5,7 @@ from pathlib import Path
 
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run, systems
-from archiveprobe.predict.pictures import predict
+from archiveprobe.predict.images import predict
 from archiveprobe.predict.submission import submit
 from archiveprobe.probe.audit import run_audit
 

@@ -13,8 +13,7 @@ from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.ensemble import run_ensemble
 from archiveprobe.evaluate.system_store import load_run, save_run, systems
 from archiveprobe.predict.checks import memorised
-from archiveprobe.predict.system import AGREEMENT
-from archiveprobe.predict.systems import load_system
+from archiveprobe.predict.systems import AGREEMENT, load_system
 from archiveprobe.probe.linear import LinearPath
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.probe.table import PROBES

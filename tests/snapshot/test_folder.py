@@ -13,7 +13,7 @@ import archiveprobe.task.manifest
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.inventory import export_task
 from archiveprobe.evaluate.system_status import overview
-from archiveprobe.predict.pictures import predict
+from archiveprobe.predict.images import predict
 from archiveprobe.probe.audit import run_audit
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import load_task

@@ -13,11 +13,10 @@ from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.job import Notify
 from archiveprobe.embed.run import Options
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
-from archiveprobe.predict.archive import embed_new
 from archiveprobe.predict.checks import changed_since, check_sound
+from archiveprobe.predict.new_images import embed_new
 from archiveprobe.predict.submission import probability
-from archiveprobe.predict.system import Answers, Means, System
-from archiveprobe.predict.systems import load_system
+from archiveprobe.predict.systems import Answers, Resources, System, load_system
 from archiveprobe.predict.tables import (
     output_files,
     probability_columns,
@@ -102,7 +101,7 @@ def predict(
     started = time.monotonic()
     target, copy = output_files(task, file, spreadsheet_safe)
     dataset = load_dataset(task)
-    loaded = load_system(dataset, system, Means(device, workers, progress))
+    loaded = load_system(dataset, system, Resources(device, workers, progress))
     if images is None:
         rows, entries, answers = _of_task(dataset, loaded)
     else:

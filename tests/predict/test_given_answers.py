@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from archiveprobe import cli
-from archiveprobe.predict.given import submit_given
+from archiveprobe.predict.given_answers import submit_given
 
 
 @pytest.fixture

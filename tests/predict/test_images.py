@@ -12,7 +12,7 @@ from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed as run_embed
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run, save_run
-from archiveprobe.predict.pictures import predict
+from archiveprobe.predict.images import predict
 from archiveprobe.predict.systems import load_system
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import load_task
