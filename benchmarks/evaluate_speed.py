@@ -26,8 +26,8 @@ from archiveprobe.evaluate.intervals import REPLICATES, compare, intervals  # no
 from archiveprobe.evaluate.leaderboard import leaderboard  # noqa: E402
 from archiveprobe.evaluate.metrics import METRICS  # noqa: E402
 from archiveprobe.evaluate.system import assemble  # noqa: E402
+from archiveprobe.task.balanced_folds import balanced_folds  # noqa: E402
 from archiveprobe.task.config import load_task  # noqa: E402
-from archiveprobe.task.cut import balanced_cut  # noqa: E402
 
 RUNS = 5
 TASK = 'name = "drawn"\nlabels = ["intact", "destroyed"]\npositive = "destroyed"\n'
@@ -41,7 +41,7 @@ def draw(folder: Path, n: int) -> Dataset:
     rng = np.random.default_rng(0)
     groups = np.unique(rng.integers(0, n * 5 // 2, n), return_inverse=True)[1]
     y = (rng.random(groups.max() + 1) < 0.353).astype(np.int64)[groups]
-    fold = balanced_cut(y, groups, [None] * n, folds=5, repeats=5, seed=0)
+    fold = balanced_folds(y, groups, [None] * n, folds=5, repeats=5, seed=0)
     ids = np.array([f"{row}.jpg" for row in range(n + n // 4)])
     return Dataset(
         task=task,

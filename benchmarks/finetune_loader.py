@@ -1,13 +1,13 @@
 """What decoding once saves in training, and whether the loader keeps up with the network.
 
-    .venv/bin/python benchmarks/finetune_loader.py [--photographs N] [--repeats N] [--device D]
+    .venv/bin/python benchmarks/finetune_loader.py [--images N] [--repeats N] [--device D]
 
 First, epochs without a network over drawn 1080 x 1350 JPEGs: pixels decoded once and drawn from by
-`finetune.loader`, against a DataLoader that opens, decodes and augments every picture in every
+`finetune.loader`, against a DataLoader that opens, decodes and augments every image in every
 epoch, as training scripts on torchvision and timm do. Both draw a recipe's augmentation in a
-process per core. No target is set: the ratio hangs on how much of a picture the recipe draws. Given
+process per core. No target is set: the ratio hangs on how much of an image the recipe draws. Given
 beside it is after how many epochs the one decoding has paid; the start of the decoder processes,
-which is the same for any number of pictures, is a figure of its own.
+which is the same for any number of images, is a figure of its own.
 
 Second, epochs of training through the loader, over the same steps on tensors that lie on the device
 already; random weights, whose speed is that of trained ones. On a GPU, with the recipes' own
@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 from common import Figure, arguments, at_most, cores, load, report, timed
-from drawn import draw_photographs
+from drawn import draw_images
 from PIL import Image
 
 from archiveprobe.embed import libraries
@@ -48,7 +48,7 @@ from archiveprobe.finetune.recipe import Recipe, load_recipe
 from archiveprobe.finetune.settings import Augment, Model
 from archiveprobe.finetune.split import Part
 from archiveprobe.finetune.training import Training
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 LIMIT = 1.2
 # On a GPU an epoch takes seconds, and begins with what was drawn while the one before it ended.
@@ -62,7 +62,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Album:
-    """Photographs in a folder: their (name, digest), and where decoded ones may lie."""
+    """Images in a folder: their (name, digest), and where decoded ones may lie."""
 
     folder: Path
     files: list[tuple[str, str]]
@@ -86,7 +86,7 @@ class Album:
 
 @dataclass(frozen=True)
 class Peers:
-    """The dataset of a training script: a picture is opened whenever it is asked for."""
+    """The dataset of a training script: an image is opened whenever it is asked for."""
 
     files: list[Path]
     augment: Augment
@@ -96,8 +96,8 @@ class Peers:
         return len(self.files)
 
     def __getitem__(self, row: int) -> Any:
-        with Image.open(self.files[row]) as picture:
-            return peers_transform(self.augment, self.preprocess)(picture.convert("RGB"))
+        with Image.open(self.files[row]) as image:
+            return peers_transform(self.augment, self.preprocess)(image.convert("RGB"))
 
 
 @cache
@@ -126,7 +126,7 @@ def peers_transform(settings: Augment, preprocess: Preprocess) -> Any:
 
 
 class Resident:
-    """Batches of tensors that lie on the device: row r is the photograph r modulo their number."""
+    """Batches of tensors that lie on the device: row r is the image r modulo their number."""
 
     def __init__(self, tensors: Any) -> None:
         self.tensors = tensors
@@ -154,7 +154,7 @@ class Switched:
 def main(words: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = arguments(__doc__, "finetune_loader")
-    parser.add_argument("--photographs", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default=None)
     parser.add_argument("--rows", type=int, default=1400)
@@ -164,7 +164,7 @@ def main(words: list[str] | None = None) -> None:
     device = options.device or default_device()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as name:
-        draw_photographs(Path(name) / "images", "JPEG", options.photographs)
+        draw_images(Path(name) / "images", "JPEG", options.images)
         paths = sorted((Path(name) / "images").iterdir())
         album = Album(Path(name), [(path.name, digest(path.read_bytes())) for path in paths])
         for recipe in map(load_recipe, options.recipes):
@@ -224,8 +224,8 @@ def drawing_figures(
     paid = round(once / saved, 1) if saved > 0 else "never"
     return [
         Figure(f"times as fast as decoding in every epoch, {name}", round(ratio, 2)),
-        Figure(f"drawn from pixels decoded once, {name}", round(count / mine, 1), "pictures/s"),
-        Figure(f"decoded in every epoch, {name}", round(count / peers, 1), "pictures/s"),
+        Figure(f"drawn from pixels decoded once, {name}", round(count / mine, 1), "images/s"),
+        Figure(f"decoded in every epoch, {name}", round(count / peers, 1), "images/s"),
         Figure(f"decoding once, {name}", round(decode, 2), "s"),
         Figure(f"of that, starting the processes, {name}", round(start, 2), "s"),
         Figure(f"epochs until decoding once has paid, {name}", paid),
@@ -287,14 +287,14 @@ def training_figures(
         what = f"epoch through the loader / on resident tensors, {name}, processes: {workers}"
         yield at_most(what, ratio, LIMIT) if bounded else Figure(what, ratio)
     speeds = count / np.median(times, 0)
-    yield Figure(f"trained on resident tensors, {name}", round(float(speeds[0]), 1), "pictures/s")
+    yield Figure(f"trained on resident tensors, {name}", round(float(speeds[0]), 1), "images/s")
     for workers, speed in zip(processes, speeds[1:], strict=True):
         what = f"trained through the loader, {name}, processes: {workers}"
-        yield Figure(what, round(float(speed), 1), "pictures/s")
+        yield Figure(what, round(float(speed), 1), "images/s")
 
 
 def wanted_of(recipe: Recipe, preprocess: Preprocess) -> Wanted:
-    """What a run keeps of every picture."""
+    """What a run keeps of every image."""
     geometry = preprocess.geometry
     side = side_kept(geometry.size, recipe.augment.crop_scale[0])
     return Wanted(side, geometry, view_set(recipe.predict.views))

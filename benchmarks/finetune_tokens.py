@@ -1,9 +1,9 @@
 """What cached tokens save: an epoch of the last block from the cache, against end to end.
 
-    .venv/bin/python benchmarks/finetune_tokens.py [--photographs N] [--repeats N] [--views K]
+    .venv/bin/python benchmarks/finetune_tokens.py [--images N] [--repeats N] [--views K]
 
 CLIP ViT-B/32 with random weights, whose speed is that of trained ones, tuned as the CLIP paper
-does: last block and head, focal loss, AdamW, batches of 32. End to end the photographs are tensors
+does: last block and head, focal loss, AdamW, batches of 32. End to end the images are tensors
 in memory already, so what is compared is computing only: decoding and augmentation, which the
 cache spares too, come on top. From the cache a draw is picked for every row. The two epochs are
 measured in turn and every repeat gives a ratio; the figure is their median. Also: how far the
@@ -33,7 +33,7 @@ Batch = Callable[[np.ndarray], Any]
 def main(words: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = arguments(__doc__, "finetune_tokens")
-    parser.add_argument("--photographs", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--views", type=int, default=4)
     options = parser.parse_args(words)
@@ -43,8 +43,8 @@ def main(words: list[str] | None = None) -> None:
     network = fresh(recipe)
     side = network.preprocess.geometry.size
     drawn = torch.Generator().manual_seed(0)
-    pixels = torch.randn(options.photographs, 3, side, side, generator=drawn)
-    labels = torch.arange(options.photographs) % 2
+    pixels = torch.randn(options.images, 3, side, side, generator=drawn)
+    labels = torch.arange(options.images) % 2
     tokens = in_batches(network, pixels)
     figures = [*speed(recipe, pixels, tokens, labels, options.repeats, options.views)]
     figures += apart(recipe, pixels, tokens, labels)
@@ -58,7 +58,7 @@ def fresh(recipe: Recipe) -> Network:
 
 
 def in_batches(network: Network, pixels: Any) -> Any:
-    """The tokens (n, tokens, width) of all photographs."""
+    """The tokens (n, tokens, width) of all images."""
     torch = libraries.torch()
     return torch.cat([tokens_of(network, part) for part in pixels.split(16)])
 
@@ -87,9 +87,9 @@ def speed(
     count = len(pixels)
     return [
         at_least("end to end / from cached tokens, per epoch", round(ratio, 1), FASTER, "times"),
-        Figure("end to end", round(count / slow, 1), "pictures/s"),
-        Figure("from cached tokens", round(count / fast, 1), "pictures/s"),
-        Figure("tokens of a picture and view", stored[0, 0].nbytes / 1000, "kB"),
+        Figure("end to end", round(count / slow, 1), "images/s"),
+        Figure("from cached tokens", round(count / fast, 1), "images/s"),
+        Figure("tokens of an image and view", stored[0, 0].nbytes / 1000, "kB"),
     ]
 
 

@@ -42,8 +42,8 @@ from archiveprobe.probe.base import Probe  # noqa: E402
 from archiveprobe.probe.crossval import Held, cross_validate  # noqa: E402
 from archiveprobe.probe.features import Choice, Features  # noqa: E402
 from archiveprobe.probe.table import make_probe  # noqa: E402
+from archiveprobe.task.balanced_folds import balanced_folds  # noqa: E402
 from archiveprobe.task.config import Task, load_task  # noqa: E402
-from archiveprobe.task.cut import balanced_cut  # noqa: E402
 
 FOLDS, REPEATS = 5, 5
 LOW, HIGH, OPTIMISM = 0.93, 0.97, 0.003
@@ -61,7 +61,7 @@ def dataset_of(task: Task, drawn: Drawn, seed: int) -> Dataset:
     """A drawn archive as a dataset with folds."""
     n, y = len(drawn.y), drawn.y
     groups = np.unique(drawn.groups, return_inverse=True)[1]
-    cut = balanced_cut(y, groups, [None] * n, folds=FOLDS, repeats=REPEATS, seed=seed)
+    cut = balanced_folds(y, groups, [None] * n, folds=FOLDS, repeats=REPEATS, seed=seed)
     ids = np.array([f"{row}.jpg" for row in range(n)])
     rows, none = Rows(ids, [], []), Rows(ids[:0], [], [])
     return Dataset(task, task.labels, 1, 0, rows, y, groups, np.array(cut).T, none)

@@ -1,6 +1,6 @@
 """How fast probes are: the paths against scikit-learn, many rows, and the default leaderboard.
 
-Everything is drawn: pictures are points of a few dimensions, seen through random directions of a
+Everything is drawn: images are points of a few dimensions, seen through random directions of a
 decaying spectrum, one slightly different view after the other; labels depend on the points, with
 noise. Each part says what it measures. The grid is CLIP's (Radford et al., 2021): C from 1e-6 to
 1e6, here at 97 points. scikit-learn's logistic regression is timed on some of the 25 training parts
@@ -35,7 +35,7 @@ from archiveprobe.probe.linear import LogisticPath, RidgePath
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.probe.selection import average_good
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.images import Observation
+from archiveprobe.task.decoding import Observation
 from archiveprobe.task.manifest import Entry, write_manifest
 
 _POINTS = 32

@@ -31,7 +31,7 @@ class Commit(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why a picture has no embedding: a status word and a sentence."""
+    """Why an image has no embedding: a status word and a sentence."""
 
     status: str
     detail: str

@@ -65,7 +65,7 @@ class Reader:
 
     @cached_property
     def failures(self) -> dict[bytes, Failure]:
-        """Pictures without an embedding; a row that came later takes its failure away."""
+        """Images without an embedding; a row that came later takes its failure away."""
         failures = log.read_failures(self.folder / log.FAILURES)
         return {key: failure for key, failure in failures.items() if key not in self._index}
 

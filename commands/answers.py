@@ -34,12 +34,12 @@ _spreadsheet_safe = click.option(
 )
 
 
-@command("predict my/task.toml --system greedy --images new/photographs -o answers.csv")
+@command("predict my/task.toml --system greedy --images new/images -o answers.csv")
 @task_argument
 @_system
 @_output("CSV file: id, status, label and the probability of every label")
 @click.option(
-    "--images", type=click.Path(path_type=Path), help="A folder of new pictures, in any state."
+    "--images", type=click.Path(path_type=Path), help="A folder of new images, in any state."
 )
 @_spreadsheet_safe
 @click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
@@ -49,7 +49,7 @@ _spreadsheet_safe = click.option(
 def predict(
     task: Path, system: str, file: Path, images: Path | None, as_json: bool, **how: Any
 ) -> None:
-    """Answer for the rows to predict, or for new pictures: every one gets a row and a status."""
+    """Answer for the rows to predict, or for new images: every one gets a row and a status."""
     from archiveprobe.base.progress import bar
     from archiveprobe.predict.images import predict as answer
 

@@ -1,4 +1,4 @@
-"""From a folder of pictures to a cache: init, demo, weights, embed."""
+"""From a folder of images to a cache: init, demo, weights, embed."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +17,13 @@ from archiveprobe.commands.terminal import (
 )
 
 
-@command("init my/photographs")
+@command("init my/images")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
-    """Write a task.toml for a folder of pictures."""
-    from archiveprobe.task.starter import start
+    """Write a task.toml for a folder of images."""
+    from archiveprobe.task.init import write_task
 
-    file = start(folder, notify=say)
+    file = write_task(folder, notify=say)
     click.echo(str(file))
     say(f"look it over, then: {NAME} embed {file}")
 
@@ -61,7 +61,7 @@ def weights(task: Path, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what is to do, and do nothing.")
 @json_option
 def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, **how: Any) -> None:
-    """Run the backbones over the photographs once, into the cache."""
+    """Run the backbones over the images once, into the cache."""
     from archiveprobe.base.progress import bar
     from archiveprobe.embed.run import Options, record_of
     from archiveprobe.embed.run import embed as run

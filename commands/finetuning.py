@@ -1,4 +1,4 @@
-"""Networks trained on the pictures themselves: finetune."""
+"""Networks trained on the images themselves: finetune."""
 
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from archiveprobe.commands.terminal import (
     help="bf16: faster on most GPUs, and not what the papers did.",
 )
 @click.option("--tensorboard", is_flag=True, help="Learning curves as events, epoch by epoch.")
-@click.option("--workers", type=click.IntRange(0), help="Processes for pictures; 0: none.")
+@click.option("--workers", type=click.IntRange(0), help="Processes for images; 0: none.")
 @json_option
 def finetune(task: Path, as_json: bool, **how: Any) -> None:
     """Train a recipe. Without --fold or --full: train split learns, validation selects."""

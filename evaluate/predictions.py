@@ -21,7 +21,7 @@ class Predictions:
     """What a system says of every row, and on which rows each number was trained.
 
     n labelled rows, m rows to predict, K classes, R repeats of the folds, V views. Rows whose
-    picture cannot be read have NaN probabilities and the `unreadable` answer as their decision.
+    image cannot be read have NaN probabilities and the `unreadable` answer as their decision.
 
     classes: (K,) label names, the order of the columns.
     ids, labels, groups: (n,) labelled rows, their class, their near-duplicate group.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.caches import committed_keys
 from archiveprobe.task.config import Task
+from archiveprobe.task.find_images import printable
 from archiveprobe.task.manifest import Entry, manifest_file, read_manifest_with_digest
-from archiveprobe.task.pictures import readable
 from archiveprobe.task.rows import Row, read_rows
 from archiveprobe.task.snapshot import Snapshot, read_snapshot
 
@@ -28,7 +28,7 @@ class State:
         return {
             row.id
             for row, entry in zip(self.rows, self.entries, strict=True)
-            if entry.status == "new" or entry.path != readable(row.path)
+            if entry.status == "new" or entry.path != printable(row.path)
         }
 
     def check_complete(self) -> None:

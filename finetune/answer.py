@@ -1,4 +1,4 @@
-"""A stored fine-tuned system, ready to answer: its networks, and the pictures it is shown."""
+"""A stored fine-tuned system, ready to answer: its networks, and the images it is shown."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class TunedSystem:
     """What answers: one network that takes turns with several states, and how views are combined.
 
     `states` are (file, SHA-256) of what was trained, one per network; `made_of` says what the
-    backbone was. The network is built when a picture is first looked at.
+    backbone was. The network is built when an image is first looked at.
     """
 
     task: Task
@@ -84,8 +84,8 @@ class TunedSystem:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Logits (m, K) of files, (path below root, digest or ""), and a hard vote's answers (m,).
 
-        Rows without a picture are NaN, or a blank picture's where the recipe says so. `advance` is
-        called per distinct picture.
+        Rows without an image are NaN, or a blank image's where the recipe says so. `advance` is
+        called per distinct image.
 
         Raises:
             InputError: the backbone or the weights are gone or have changed, or no such device.
@@ -151,5 +151,5 @@ def _inside(work: Path, file: str) -> Path:
     return work / file
 
 
-def _nothing_drawn(picture: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
+def _nothing_drawn(image: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
     raise NotImplementedError("an answer draws nothing")

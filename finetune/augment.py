@@ -1,4 +1,4 @@
-"""Training pixels: from a decoded picture to the input of a network, drawn anew in every epoch.
+"""Training pixels: from a decoded image to the input of a network, drawn anew in every epoch.
 
 Every draw depends on seed, epoch, row and how often the row came before in that epoch: on no worker
 and no earlier draw, so that a resumed run draws what the first would have.
@@ -39,13 +39,13 @@ class Augmentation:
     preprocess: Preprocess
     seed: int
 
-    def __call__(self, picture: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
-        """A picture (height, width, 3) uint8, as a normalised float tensor (3, size, size).
+    def __call__(self, image: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
+        """An image (height, width, 3) uint8, as a normalised float tensor (3, size, size).
 
         `occurrence` counts from 0 how often the row came before in this epoch: a sampler that
         balances classes repeats rows, and equal draws of a row would teach nothing new.
         """
-        tensor = normalised(self.pixels(picture, epoch, row, occurrence), self.preprocess)
+        tensor = normalised(self.pixels(image, epoch, row, occurrence), self.preprocess)
         if self.settings.erasing:
             erase = libraries.timm_part("data.random_erasing").RandomErasing(
                 self.settings.erasing, mode="pixel", device="cpu"
@@ -55,12 +55,12 @@ class Augmentation:
         return tensor
 
     def pixels(
-        self, picture: np.ndarray, epoch: int, row: int | str, occurrence: int = 0
+        self, image: np.ndarray, epoch: int, row: int | str, occurrence: int = 0
     ) -> np.ndarray:
         """The same before normalisation and erasing: (size, size, 3) uint8."""
         rng = generator("augment", *self._words(epoch, row, occurrence))
         geometry = self.preprocess.geometry
-        view = drawn(Image.fromarray(picture), geometry.size, self.resampling, rng, self._ranges())
+        view = drawn(Image.fromarray(image), geometry.size, self.resampling, rng, self._ranges())
         if self.settings.rand_augment is not None:
             policy = rand_augment(
                 self.settings.rand_augment, geometry.size, self.preprocess.mean, self.resampling
@@ -106,7 +106,7 @@ def rand_augment(
 
 
 def _posterized(view: Image.Image, bits: int, **_: Any) -> Image.Image:
-    """At the highest magnitude timm asks for 0 bits, a black picture, and Pillow 13 refuses."""
+    """At the highest magnitude timm asks for 0 bits, a black image, and Pillow 13 refuses."""
     return ImageOps.posterize(view, max(1, bits)) if bits < 8 else view
 
 
@@ -127,7 +127,7 @@ def mixed_share(alpha: float, seed: int, epoch: int, step: int) -> float:
 
 
 def mix(pixels: Any, share: float) -> Any:
-    """Every picture of a batch (n, ...) mixed with its partner from the other end of the batch.
+    """Every image of a batch (n, ...) mixed with its partner from the other end of the batch.
 
     timm's class draws from numpy's global generator and refuses odd batches; its targets are used
     (`losses.soft_targets`).

@@ -1,6 +1,6 @@
 """How processes hand over what they drew: through shared memory where it has room, else by pipes.
 
-A container of Docker's has 64 MB of shared memory, and a single batch of photographs takes 19. A
+A container of Docker's has 64 MB of shared memory, and a single batch of images takes 19. A
 process that finds no room there loses its batch without telling anybody, and whoever waits for the
 batch waits for ever: room is looked at before processes are started, one that can hand nothing over
 ends, and nobody waits without a limit.

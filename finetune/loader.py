@@ -1,4 +1,4 @@
-"""Batches of pictures: drawn anew to learn from, rendered views to predict from.
+"""Batches of images: drawn anew to learn from, rendered views to predict from.
 
 Processes draw ahead of the network, one thread each. What they draw depends on seed, epoch, row and
 how often the row came before in the epoch, and nothing here touches a global generator, so any
@@ -42,8 +42,8 @@ Order = tuple[np.ndarray, int, np.ndarray]
 class Draw(Protocol):
     """finetune.augment.Augmentation, or anything like it that can be pickled."""
 
-    def __call__(self, picture: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
-        """A float tensor (3, size, size) of a picture (height, width, 3) uint8."""
+    def __call__(self, image: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
+        """A float tensor (3, size, size) of an image (height, width, 3) uint8."""
         ...
 
 
@@ -60,7 +60,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class PictureRows:
-    """n rows of decoded pictures, with the same methods as finetune.tokens.TokenRows."""
+    """n rows of decoded images, with the same methods as finetune.tokens.TokenRows."""
 
     pixels: Pixels
     draw: Draw
@@ -75,7 +75,7 @@ class PictureRows:
         """A batch (b, 3, size, size) float32 of rows, drawn for that epoch; see Source."""
         counts = np.zeros(len(rows), int) if occurrence is None else occurrence
         drawn = [
-            self.draw(self.pixels.picture(int(row)), epoch, int(row), int(count))
+            self.draw(self.pixels.image(int(row)), epoch, int(row), int(count))
             for row, count in zip(rows, counts, strict=True)
         ]
         return libraries.torch().stack(drawn)
@@ -171,7 +171,7 @@ class Loader:
         except OSError as error:
             self._workers, self._loader = 0, None
             self._notify(
-                f"no processes can be started to draw training pictures ({error.strerror or error}"
+                f"no processes can be started to draw training images ({error.strerror or error}"
                 f"; {SHARED}): this one draws them"
             )
             return None
@@ -186,7 +186,7 @@ class Loader:
         shared = free is None or wanted <= free
         if free is not None and not shared:
             self._notify(
-                f"{SHARED} has {free >> 20} MB free and training pictures drawn ahead take "
+                f"{SHARED} has {free >> 20} MB free and training images drawn ahead take "
                 f"{wanted >> 20}: they go through pipes, which costs time on a fast GPU; a "
                 "container gets more by docker run --shm-size"
             )
@@ -274,6 +274,6 @@ def _next(drawn: Any, seconds: float) -> Any:
             process.kill()
         what = "give nothing any more" if late else "ended"
         raise InputError(
-            f"processes that draw training pictures {what}, as when memory runs out, or {SHARED}: "
+            f"processes that draw training images {what}, as when memory runs out, or {SHARED}: "
             "use fewer --workers, or 0, which draws in this process"
         ) from None

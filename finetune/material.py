@@ -1,4 +1,4 @@
-"""What a network learns from: a task's pictures, decoded once, or its cached tokens."""
+"""What a network learns from: a task's images, decoded once, or its cached tokens."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from archiveprobe.finetune.augment import Augmentation, normalised
 from archiveprobe.finetune.heads import probe_weights, start_head
 from archiveprobe.finetune.loader import PictureRows
 from archiveprobe.finetune.model import Network
-from archiveprobe.finetune.pixels import MEMORY_LIMIT, Wanted, blank_picture, load_pixels, side_kept
+from archiveprobe.finetune.pixels import MEMORY_LIMIT, Wanted, blank_image, load_pixels, side_kept
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.tokens import (
     check_recipe,
@@ -34,7 +34,7 @@ from archiveprobe.finetune.verdict import Looks
 from archiveprobe.probe.features import Choice, find_reader, load_features
 from archiveprobe.probe.table import PROBES
 from archiveprobe.task.config import Task
-from archiveprobe.task.images import REJECTIONS
+from archiveprobe.task.decoding import REJECTIONS
 
 DRAWS = "augment8"
 """The augmented views that a recipe trained from the cache draws among."""
@@ -60,7 +60,7 @@ class How:
 
     @property
     def drawing(self) -> int:
-        """Processes that draw training pictures: none where the network takes the cores itself."""
+        """Processes that draw training images: none where the network takes the cores itself."""
         if self.from_cache or (self.workers is None and self.device == "cpu"):
             return 0
         return default_workers() if self.workers is None else self.workers
@@ -79,7 +79,7 @@ def material(
     """The network as it is trained, and the labelled rows followed by those to predict.
 
     Raises:
-        InputError: pictures are gone or have changed since they were embedded, or the cache cannot
+        InputError: images are gone or have changed since they were embedded, or the cache cannot
             serve this recipe.
         InputError: the disk takes no more pixels, or a cache is damaged.
     """
@@ -110,10 +110,10 @@ def material(
 
 
 def _tell_lost(statuses: Mapping[str, str], notify: Notify) -> None:
-    """What became of pictures that could be read when they were embedded: id -> status."""
+    """What became of images that could be read when they were embedded: id -> status."""
     lost = {id_: status for id_, status in statuses.items() if status in REJECTIONS}
     names = [*list(lost)[:_NAMED], *["..."] * (len(lost) > _NAMED)]
-    told = f"{len(lost)} pictures ({', '.join(names)})"
+    told = f"{len(lost)} images ({', '.join(names)})"
     if _ELSEWHERE & set(lost.values()):
         raise InputError(
             f"{told} are gone or have changed since they were embedded: bring them back, or run "
@@ -125,7 +125,7 @@ def _tell_lost(statuses: Mapping[str, str], notify: Notify) -> None:
 
 
 def wanted_of(recipe: Recipe, network: Network) -> Wanted:
-    """What to keep of every picture for a recipe and its network."""
+    """What to keep of every image for a recipe and its network."""
     geometry = network.preprocess.geometry
     side = side_kept(geometry.size, recipe.augment.crop_scale[0])
     return Wanted(side, geometry, view_set(recipe.predict.views))
@@ -142,7 +142,7 @@ def _tokens(
 ) -> tuple[Network, Looks]:
     small = token_network(network)
     draws = DRAWS if check_recipe(recipe) else None
-    # Not "auto": what is learnt from these tokens answers pictures in fp32 later.
+    # Not "auto": what is learnt from these tokens answers images in fp32 later.
     embedding = EmbedOptions(device=how.device, workers=how.workers, precision="fp32")
     for views in dict.fromkeys((recipe.predict.views, draws)):
         if views is not None:
@@ -166,7 +166,7 @@ def _tokens(
 
 def _blank_tokens(recipe: Recipe, network: Network) -> np.ndarray:
     wanted = replace(wanted_of(recipe, network), views=view_set("center"))
-    white = render(blank_picture(wanted.side), wanted.geometry, wanted.views, seed="")
+    white = render(blank_image(wanted.side), wanted.geometry, wanted.views, seed="")
     found: Any = tokens_of(network, normalised(white.crops, network.preprocess))
     return np.asarray(found[0].half().numpy())
 

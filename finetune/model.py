@@ -260,7 +260,7 @@ def _width(body: Any, preprocess: Preprocess, backbone: Backbone) -> int:
 def _wrong_size(backbone: Backbone, size: int, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:120]
     return InputError(
-        f"{backbone.described} takes no pictures of {size} pixels ({reason}): correct model.size "
+        f"{backbone.described} takes no images of {size} pixels ({reason}): correct model.size "
         "in the recipe"
     )
 

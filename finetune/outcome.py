@@ -66,7 +66,7 @@ class _Record(BaseModel):
 @dataclass(frozen=True)
 class Outcome:
     """A trained part: logits (n + m, V, K) of the labelled rows and of those to predict, NaN where
-    a row was learnt or has no picture; the epoch that was kept; the digest of the weights; the
+    a row was learnt or has no image; the epoch that was kept; the digest of the weights; the
     network that it started from; the digest of the rows to predict.
     """
 

@@ -1,6 +1,6 @@
-"""Every picture of a run, decoded once: in memory where they are few, else in a file in work/.
+"""Every image of a run, decoded once: in memory where they are few, else in a file in work/.
 
-Kept are the picture itself as uint8, shrunk to twice what the smallest crop needs, to draw
+Kept are the image itself as uint8, shrunk to twice what the smallest crop needs, to draw
 training views from, and the views to predict with, which are rendered from the original as `embed`
 and `predict` do. Equal files are decoded once. The file is locked while it is in use and removed
 afterwards; one that a killed run left has no lock, and the next run drops it.
@@ -23,7 +23,7 @@ from archiveprobe.embed.decoders import DecoderDiedError, Decoders, DecoderTimeo
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import RESAMPLING, Rendered, View, render
 from archiveprobe.finetune.pool import Place, Pool
-from archiveprobe.task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
+from archiveprobe.task.decoding import OUT_OF_MEMORY, Observation, decode, digest, rejected
 from archiveprobe.task.rows import locate
 
 MEMORY_LIMIT = 1 << 30
@@ -36,7 +36,7 @@ _PASSING = "changed since it was embedded: run embed again"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to keep of a picture: its shorter side in pixels, and views at a geometry."""
+    """What to keep of an image: its shorter side in pixels, and views at a geometry."""
 
     side: int
     geometry: Geometry
@@ -45,10 +45,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture (height, width, 3) uint8 and its rendered views; only a status if unreadable."""
+    """An image (height, width, 3) uint8 and its rendered views; only a status if unreadable."""
 
     status: str
-    picture: np.ndarray | None = None
+    image: np.ndarray | None = None
     rendered: Rendered | None = None
 
 
@@ -56,12 +56,12 @@ def side_kept(size: int, crop_scale: float) -> int:
     """The shorter side to keep, in pixels: twice that at which a crop of that share of the area has
     `size` pixels.
 
-    A crop is resized from what is kept, so a picture that was shrunk is resampled twice. Each time
+    A crop is resized from what is kept, so an image that was shrunk is resampled twice. Each time
     what lies just below the new limit of frequencies is dampened, and if both limits are the same
-    the crop is blurred: cosines of MobileNetV2 embeddings to crops from the whole picture (60
-    photographs of 1000 x 667 pixels, crops of 0.8 to 1) are .9951 in the median and .9846 at worst,
+    the crop is blurred: cosines of MobileNetV2 embeddings to crops from the whole image (60
+    images of 1000 x 667 pixels, crops of 0.8 to 1) are .9951 in the median and .9846 at worst,
     with twice the side .9997 and .9989, with three times 1.0000 and .9998. Twice it is: a
-    photograph of 1080 x 1350 takes 0.9 MB for the CLIP recipe instead of 4.4 MB.
+    image of 1080 x 1350 takes 0.9 MB for the CLIP recipe instead of 4.4 MB.
     """
     return math.ceil(_SPARE * size / math.sqrt(crop_scale))
 
@@ -87,8 +87,8 @@ class Pixels:
         """(n,) whether a row has pixels."""
         return np.array([place is not None for place in self.places], bool)
 
-    def picture(self, row: int) -> np.ndarray:
-        """The shrunk picture (height, width, 3) uint8, not to be written to."""
+    def image(self, row: int) -> np.ndarray:
+        """The shrunk image (height, width, 3) uint8, not to be written to."""
         place = self._place(row)
         return self._cut(place.offset, place.shape)
 
@@ -143,11 +143,11 @@ def load_pixels(
     memory_limit: int = MEMORY_LIMIT,
     advance: Callable[[], None] = lambda: None,
 ) -> Pixels:
-    """Decode every distinct picture of `rows`, (path below root, digest or ""), once.
+    """Decode every distinct image of `rows`, (path below root, digest or ""), once.
 
     `workers` processes decode, 0: this one. Beyond `memory_limit` bytes the pixels go to a file in
     `folder`; with 0 always, which other processes can share. `blank` makes unreadable rows white
-    pictures; their statuses stay. `advance` is called per distinct picture.
+    images; their statuses stay. `advance` is called per distinct image.
 
     Raises:
         InputError: the disk takes no more pixels.
@@ -163,20 +163,20 @@ def load_pixels(
         found = [known.get(key, lost) for _, key in rows]
         places = [place for _, place in found]
         if blank and None in places:
-            white = _keep(pool, _shown(blank_picture(wanted.side), wanted, "blank", ""))
+            white = _keep(pool, _shown(blank_image(wanted.side), wanted, "blank", ""))
             places = [place or white for place in places]
         return Pixels(places, [status for status, _ in found], *pool.finish())
 
 
 def _keep(pool: Pool, decoded: Decoded) -> Place | None:
-    if decoded.picture is None or decoded.rendered is None:
+    if decoded.image is None or decoded.rendered is None:
         return None
     rendered = decoded.rendered
-    return pool.add(decoded.picture, rendered.crops, rendered.crop, rendered.mirror)
+    return pool.add(decoded.image, rendered.crops, rendered.crop, rendered.mirror)
 
 
-def blank_picture(side: int) -> Image.Image:
-    """What stands for a picture that cannot be read."""
+def blank_image(side: int) -> Image.Image:
+    """What stands for an image that cannot be read."""
     return Image.new("RGB", (side, side), "white")
 
 
@@ -197,24 +197,24 @@ def _decode_one(path: str, key: str, root: Path, wanted: Wanted) -> Decoded:
         return Decoded(rejected("unreadable_file", str(error)).status)
     if digest(content) != key:
         return Decoded(rejected("changed_file", _PASSING).status)
-    photograph = decode(content)
-    if isinstance(photograph, Observation):
-        return Decoded(photograph.status)
-    return _shown(photograph.pixels, wanted, photograph.observation.status, key)
+    image = decode(content)
+    if isinstance(image, Observation):
+        return Decoded(image.status)
+    return _shown(image.pixels, wanted, image.observation.status, key)
 
 
-def _shown(picture: Image.Image, wanted: Wanted, status: str, seed: str) -> Decoded:
-    rendered = render(picture, wanted.geometry, wanted.views, seed=seed)
-    shrunk = _shrunk(picture, wanted)
+def _shown(image: Image.Image, wanted: Wanted, status: str, seed: str) -> Decoded:
+    rendered = render(image, wanted.geometry, wanted.views, seed=seed)
+    shrunk = _shrunk(image, wanted)
     return Decoded(status, np.asarray(shrunk), rendered)
 
 
-def _shrunk(picture: Image.Image, wanted: Wanted) -> Image.Image:
-    shorter = min(picture.size)
+def _shrunk(image: Image.Image, wanted: Wanted) -> Image.Image:
+    shorter = min(image.size)
     if shorter <= wanted.side:
-        return picture
-    width, height = (max(wanted.side, round(x * wanted.side / shorter)) for x in picture.size)
-    return picture.resize((width, height), RESAMPLING[wanted.geometry.interpolation])
+        return image
+    width, height = (max(wanted.side, round(x * wanted.side / shorter)) for x in image.size)
+    return image.resize((width, height), RESAMPLING[wanted.geometry.interpolation])
 
 
 def _decoded(
@@ -236,7 +236,7 @@ def _decoded(
 
 
 def _result(decoders: Decoders, key: str, call: Call) -> tuple[str, Decoded]:
-    """What a decoder process gave; one that hung or died costs that picture only."""
+    """What a decoder process gave; one that hung or died costs that image only."""
     try:
         return key, decoders.result(call)
     except DecoderTimeoutError:

@@ -21,7 +21,7 @@ _LEFT = "pixels-"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a picture and its crops lie in the pool of bytes."""
+    """Where an image and its crops lie in the pool of bytes."""
 
     offset: int
     shape: tuple[int, ...]
@@ -56,18 +56,18 @@ class Pool:
 
     def add(
         self,
-        picture: np.ndarray,
+        image: np.ndarray,
         crops: np.ndarray,
         crop: tuple[int, ...],
         mirror: tuple[bool, ...],
     ) -> Place:
-        """Keep a picture and its distinct crops, uint8; view v is crop[v], mirrored or not.
+        """Keep an image and its distinct crops, uint8; view v is crop[v], mirrored or not.
 
         Raises:
             InputError: the disk takes no more.
         """
-        place = Place(self._size, picture.shape, crops.shape, crop, mirror)
-        self._keep([np.ascontiguousarray(part).reshape(-1) for part in (picture, crops)])
+        place = Place(self._size, image.shape, crops.shape, crop, mirror)
+        self._keep([np.ascontiguousarray(part).reshape(-1) for part in (image, crops)])
         return place
 
     def _keep(self, parts: Iterable[np.ndarray]) -> None:
@@ -75,7 +75,7 @@ class Pool:
         self._size += sum(part.nbytes for part in new)
         self._parts += new
         if self._stream is not None or self._size > self._limit:
-            with explained(f"keep decoded pictures in {self._folder}"):
+            with explained(f"keep decoded images in {self._folder}"):
                 self._spill()
 
     def _spill(self) -> None:
@@ -97,7 +97,7 @@ class Pool:
             pool = np.concatenate(self._parts) if self._parts else np.empty(0, np.uint8)
             return pool, None, None
         assert self._file is not None
-        with explained(f"keep decoded pictures in {self._folder}"):
+        with explained(f"keep decoded images in {self._folder}"):
             self._stream.flush()
             mapped = np.memmap(self._file, np.uint8, "r")
         self._finished = True

@@ -144,7 +144,7 @@ def keep_system(
     record["versions"] |= {name: version(name) for name in ("torch", "timm")}
     vote = recipe.predict.combine == "vote"
     several = len(views) > 1
-    # As they come from the networks: what is remembered of pictures that need no second look.
+    # As they come from the networks: what is remembered of images that need no second look.
     answers = {"logits": averaged(unlabelled, 1)}
     if vote:
         answers["answer"] = voted(unlabelled, views, dataset.positive)

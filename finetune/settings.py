@@ -150,7 +150,7 @@ class Schedule(Section):
 
 
 class Augment(Section):
-    """What is drawn for every picture in every epoch, in this order; `mixup` mixes whole batches.
+    """What is drawn for every image in every epoch, in this order; `mixup` mixes whole batches.
 
     `crop_scale` is the share of the area, `crop_ratio` width over height; "weights" is the
     interpolation that the weights declare. `flip` is a probability, `rotation` the most degrees
@@ -210,7 +210,7 @@ class Rows(Section):
     """`merged`: without a flag, train and validation are learnt together and nothing is held out.
 
     `sampler` "balanced" draws every class equally often, with replacement. With `--fold` one of
-    `inner` grouped parts of the other folds chooses the epoch. A picture that cannot be read is
+    `inner` grouped parts of the other folds chooses the epoch. An image that cannot be read is
     left out, or learnt and predicted as a "blank" one.
     """
 

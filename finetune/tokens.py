@@ -160,7 +160,7 @@ class TokenRows:
         return _float32(self.views[np.asarray(rows), view])
 
     def filled(self, tokens: np.ndarray) -> "TokenRows":
-        """The same with the tokens (tokens, width) of a blank picture for unreadable rows."""
+        """The same with the tokens (tokens, width) of a blank image for unreadable rows."""
         missing = ~self.readable
         views, draws = self.views.copy(), None if self.draws is None else self.draws.copy()
         views[missing] = tokens
@@ -183,7 +183,7 @@ def load_tokens(
     draws: str | None = None,
     seed: int = 0,
 ) -> TokenRows:
-    """Read the cached tokens of rows, by the keys of their pictures, into memory.
+    """Read the cached tokens of rows, by the keys of their images, into memory.
 
     A row takes tokens x width x 2 bytes for every view and draw: 77 kB for ViT-B/32.
 

@@ -40,7 +40,7 @@ def train(
     their weights, and all that is rated or answered, stay in fp32.
 
     Raises:
-        InputError: a loss that is no number (step and pictures are named), too little memory, or
+        InputError: a loss that is no number (step and images are named), too little memory, or
             checkpoints of other settings.
         InputError: a checkpoint cannot be written.
     """

@@ -187,7 +187,7 @@ class Training:
         ids = [str(each) for each in self.lesson.ids[which]]
         more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
         return InputError(
-            f"{self.lesson.part.name}: {what}, with the pictures {', '.join(ids[:_SHOWN_IDS])}"
+            f"{self.lesson.part.name}: {what}, with the images {', '.join(ids[:_SHOWN_IDS])}"
             f"{more}: lower the rates, or set optimiser.gradient_norm, in a copy of the recipe "
             "under another name; the state of the epoch before is kept"
         )

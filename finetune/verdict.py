@@ -49,7 +49,7 @@ def logits_of(
     network: Network, source: Looks, rows: np.ndarray, views: Sequence[int], *, device: str = "cpu"
 ) -> np.ndarray:
     """Logits (n, V, K) float64 of rows through views, by a network in eval mode; NaN without a
-    picture.
+    image.
     """
     torch = libraries.torch()
     seen = np.asarray(source.readable)[rows]

@@ -41,9 +41,9 @@ class Share:
 
 @dataclass(frozen=True)
 class Canary:
-    """Rows that were answered again, in another order: how many, and how their picture was found.
+    """Rows that were answered again, in another order: how many, and how their image was found.
 
-    `by` is "pictures" where their files were read again, "manifest" where they are not here.
+    `by` is "images" where their files were read again, "manifest" where they are not here.
     """
 
     rows: int
@@ -78,7 +78,7 @@ def changed_since(system: System, ids: Sequence[str], proba: np.ndarray) -> list
     """Rows whose probabilities (m, K) are not those that the system stored for them.
 
     Raises:
-        InputError: most of them: that is no change of a picture, the system itself is not sound.
+        InputError: most of them: that is no change of an image, the system itself is not sound.
     """
     where = {str(id_): at for at, id_ in enumerate(system.stored.test_ids)}
     shared = [(at, where[id_]) for at, id_ in enumerate(ids) if id_ in where]
@@ -113,7 +113,7 @@ def check_sound(system: System, dataset: Dataset) -> None:
 
 
 def seen_in_training(dataset: Dataset, rows: Rows) -> list[str]:
-    """Rows to predict whose picture, byte by byte, is that of a labelled row."""
+    """Rows to predict whose image, byte by byte, is that of a labelled row."""
     known = {key for key in dataset.labelled.keys if key}
     return [str(id_) for id_, key in zip(rows.ids, rows.keys, strict=True) if key in known]
 
@@ -141,10 +141,10 @@ def canary(
     answers: Answers,
     changed: Sequence[str],
 ) -> Canary:
-    """Answer a few rows again, found by the bytes of their pictures, and hold it against the file.
+    """Answer a few rows again, found by the bytes of their images, and hold it against the file.
 
     `written` are the labels that were read back from the file, `answers` those for `rows`, `table`
-    says where pictures lie. Those that have `changed` since training have no stored answer.
+    says where images lie. Those that have `changed` since training have no stored answer.
 
     Raises:
         InputError: the file, or the system's stored answer, says something else.
@@ -157,7 +157,7 @@ def canary(
     altered = [ids[at] for at, key in found.items() if key not in (None, rows.keys[at])]
     if altered:
         raise InputError(
-            f"{len(altered)} of {len(chosen)} pictures looked at have changed since they were "
+            f"{len(altered)} of {len(chosen)} images looked at have changed since they were "
             f"embedded: {named_few(altered)}: run `archiveprobe embed {task.file}`"
         )
     stored = dict(zip(one.test_ids.tolist(), one.test, strict=True))
@@ -173,10 +173,10 @@ def canary(
         if not sound or not system.agree(proba, before):
             raise InputError(
                 f"the file would say {told!r} for {ids[at]!r}, but {system.name} answers {label!r} "
-                "for that picture: rows are out of order, so nothing was written: run "
+                "for that image: rows are out of order, so nothing was written: run "
                 f"`archiveprobe {training_command(task, system.kind, system.name)}` again"
             )
-    return Canary(len(chosen), "pictures" if here else "manifest")
+    return Canary(len(chosen), "images" if here else "manifest")
 
 
 def _content(task: Task, row: Row) -> bytes | None:

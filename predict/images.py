@@ -1,4 +1,4 @@
-"""Answers for pictures: the rows to predict of a task, or any folder of new ones."""
+"""Answers for images: the rows to predict of a task, or any folder of new ones."""
 
 import time
 from collections import Counter
@@ -25,7 +25,7 @@ from archiveprobe.predict.tables import (
     write_spreadsheet_copy,
 )
 from archiveprobe.task.config import Task
-from archiveprobe.task.images import FLAGS
+from archiveprobe.task.decoding import FLAGS
 from archiveprobe.task.manifest import Entry, read_manifest
 
 USABLE = FLAGS | {"ok"}
@@ -35,7 +35,7 @@ USABLE = FLAGS | {"ok"}
 class Predicted:
     """A written file of answers: how many rows, of which status, and how many of every label.
 
-    `labels` counts readable pictures only.
+    `labels` counts readable images only.
     """
 
     file: Path
@@ -69,8 +69,8 @@ class Predicted:
         return f"{self.rows} rows by {self.system} in {self.file}" + (without if lost else "")
 
     def lines(self) -> list[dict[str, Any]]:
-        """How many pictures have each label, a line each, for people."""
-        return [{"label": label, "pictures": count} for label, count in self.labels.items()]
+        """How many images have each label, a line each, for people."""
+        return [{"label": label, "images": count} for label, count in self.labels.items()]
 
 
 def predict(
@@ -86,15 +86,15 @@ def predict(
     notify: Notify = lambda _: None,
     progress: Progress = silent,
 ) -> Predicted:
-    """Answer for the rows to predict, or for every picture below the folder `images`.
+    """Answer for the rows to predict, or for every image below the folder `images`.
 
-    New pictures are embedded as those that the system was trained on, into a cache of their own
-    below work/new; killed, the same command goes on. The file has a row for every picture: id,
-    status, label (the `unreadable` answer where there is no picture) and `p_<label>` columns.
+    New images are embedded as those that the system was trained on, into a cache of their own
+    below work/new; killed, the same command goes on. The file has a row for every image: id,
+    status, label (the `unreadable` answer where there is no image) and `p_<label>` columns.
     `spreadsheet_safe` writes a second file, whose cells no spreadsheet takes for a formula.
 
     Raises:
-        InputError: no such system or a stale one, no pictures, backbones that compute otherwise
+        InputError: no such system or a stale one, no images, backbones that compute otherwise
             here than where the system was trained, or a file that cannot be written.
         InputError: a cache is damaged, or cannot be written.
     """
@@ -141,7 +141,7 @@ def _of_task(dataset: Dataset, system: System) -> tuple[Rows, list[Entry], Answe
     if not len(rows):
         raise InputError(
             f"nothing to predict in {task.table or task.root}: every row has a label; name a "
-            "folder of pictures with --images"
+            "folder of images with --images"
         )
     answers = system.answer(rows)
     changed_since(system, rows.ids.tolist(), answers.proba)
@@ -156,7 +156,7 @@ def _of_folder(
     notify: Notify,
     progress: Progress,
 ) -> tuple[Rows, list[Entry], Answers]:
-    """All pictures below a folder, embedded as the system's own were."""
+    """All images below a folder, embedded as the system's own were."""
     check_sound(system, dataset)
     archive = embed_new(dataset.task, images, system.source.caches, how, notify, progress)
     entries = read_manifest(archive)

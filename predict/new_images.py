@@ -1,4 +1,4 @@
-"""New pictures, embedded exactly as those that a system was trained on, in a cache of their own."""
+"""New images, embedded exactly as those that a system was trained on, in a cache of their own."""
 
 import hashlib
 from collections import defaultdict
@@ -21,7 +21,7 @@ from archiveprobe.task.texts import text_cache
 # What a cache's request says of the libraries and the decoding, known before weights are loaded.
 _KNOWN_AHEAD = ("format", "decode", "versions")
 _TEXT = text_cache("")
-# The descriptor that costs least, so that every picture is decoded and has a status.
+# The descriptor that costs least, so that every image is decoded and has a status.
 _LOOKING = "hog"
 
 
@@ -33,9 +33,9 @@ def embed_new(
     notify: Notify,
     progress: Progress,
 ) -> Task:
-    """Embed every picture below `images` through the backbones in `sources`.
+    """Embed every image below `images` through the backbones in `sources`.
 
-    `sources` maps backbones to the digests of the fingerprints to reproduce; without any, pictures
+    `sources` maps backbones to the digests of the fingerprints to reproduce; without any, images
     are only looked at, for networks that see them themselves. Returns the archive as a task of its
     own, whose work folder lies in the task's work/new.
 
@@ -65,10 +65,10 @@ def _checked_root(task: Task, images: Path) -> Path:
     except (RuntimeError, OSError):
         is_there = False  # a link that leads back to itself
     if not is_there:
-        raise InputError(f"no folder {images}: name the folder of the pictures with --images")
+        raise InputError(f"no folder {images}: name the folder of the images with --images")
     if task.work.resolve().is_relative_to(root):
         raise InputError(
-            f"{images} holds the task's own work folder: name the folder of the new pictures only"
+            f"{images} holds the task's own work folder: name the folder of the new images only"
         )
     return root
 
@@ -91,7 +91,7 @@ def _records(task: Task, sources: Mapping[str, str]) -> dict[str, CacheRecord]:
 
 
 def _archive(task: Task, root: Path) -> Task:
-    """A task without labels over the pictures below `root`."""
+    """A task without labels over the images below `root`."""
     digest = hashlib.sha256(str(root).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     own = {name: _absolute(task, backbone) for name, backbone in task.backbone.items()}
     return Task(
@@ -141,7 +141,7 @@ def _check_ahead(archive: Task, record: CacheRecord, device: str) -> None:
 
 
 def _check_after(part: Task, name: str, record: CacheRecord) -> None:
-    """The new cache must have the fingerprint of the old one; no picture at all gives no cache."""
+    """The new cache must have the fingerprint of the old one; no image at all gives no cache."""
     found = find_caches(part.work / "cache", name)
     if found and record.digest not in {one.digest for one in found}:
         _refuse(record, differences(record.fingerprint, found[-1].fingerprint))
@@ -150,11 +150,11 @@ def _check_after(part: Task, name: str, record: CacheRecord) -> None:
 def _refuse(record: CacheRecord, changed: list[tuple[str, Any, Any]]) -> None:
     listed = "; ".join(f"{field} was {old!r}, is {new!r}" for field, old, new in changed[:3])
     raise InputError(
-        f"new pictures would not be embedded as {record.folder.name}, which the system was trained "
+        f"new images would not be embedded as {record.folder.name}, which the system was trained "
         f"on: {listed}: bring those weights and libraries back, or embed and probe again here"
     )
 
 
 def _without_folds(notify: Notify) -> Notify:
-    """New pictures have no labels, and nobody expects folds of them."""
+    """New images have no labels, and nobody expects folds of them."""
     return lambda text: None if text.startswith("no folds: ") else notify(text)

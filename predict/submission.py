@@ -38,7 +38,7 @@ from archiveprobe.task.config import Task
 class Submission:
     """A written submission, and what its reader should know before handing it in.
 
-    `unreadable` rows have no picture and got `answer`; `reasons` counts why.
+    `unreadable` rows have no image and got `answer`; `reasons` counts why.
     """
 
     file: Path
@@ -94,7 +94,7 @@ class Submission:
         )
 
 
-_BY = {"pictures": "pictures", "manifest": "pictures' digests (the files are not here)"}
+_BY = {"images": "images", "manifest": "images' digests (the files are not here)"}
 
 
 def submit(
@@ -160,11 +160,11 @@ def _rows(dataset: Dataset, ids: Sequence[str]) -> Rows:
 
 
 def _blank(status: Counter[str]) -> list[str]:
-    """What to say of rows that a network answered for a blank picture, as its recipe has it."""
+    """What to say of rows that a network answered for a blank image, as its recipe has it."""
     if not status:
         return []
     why = ", ".join(f"{count} {reason}" for reason, count in status.most_common())
-    return [f"{status.total()} rows cannot be read and are answered as blank pictures ({why})"]
+    return [f"{status.total()} rows cannot be read and are answered as blank images ({why})"]
 
 
 def _lines(form: Form, system: System, ids: Sequence[str], answers: Answers) -> Cells:
@@ -216,13 +216,13 @@ def _warnings(
     said = _shift_warning(dataset)
     if changed:
         said.append(
-            f"{len(changed)} pictures have changed since {system.name} was trained, and were "
+            f"{len(changed)} images have changed since {system.name} was trained, and were "
             f"answered anew: {named_few(changed)}"
         )
     trained = seen_in_training(dataset, rows)
     if trained:
         said.append(
-            f"{len(trained)} rows to predict show, byte by byte, the picture of a labelled row: "
+            f"{len(trained)} rows to predict show, byte by byte, the image of a labelled row: "
             f"{named_few(trained)}"
         )
     if memorised(system, dataset):
@@ -233,7 +233,7 @@ def _warnings(
     said += [
         f"{share.share:.1%} of the answers are {share.label!r}, where {share.low:.1%} to "
         f"{share.high:.1%} were to be expected (95 of 100 sets of {len(rows)} rows like the "
-        "labelled ones): these pictures are others, or rows are mixed up"
+        "labelled ones): these images are others, or rows are mixed up"
         for share in found
         if not share.expected
     ]

@@ -247,7 +247,7 @@ def _about_shortcuts(shortcuts: Sequence[Shortcut]) -> list[str]:
     return [
         f"labels can be told by {one.name}: macro-F1 {one.macro_f1:.3f} ({one.low:.3f} - "
         f"{one.high:.3f}) against {one.chance:.3f} by chance: a system may learn it instead of "
-        "what the pictures show"
+        "what the images show"
         for one in shortcuts
         if one.flagged
     ]

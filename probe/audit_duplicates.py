@@ -1,7 +1,7 @@
 """Near-duplicates by perceptual hash and by embeddings together, within and across the split.
 
 The hash finds what was re-encoded, scaled or framed; embeddings also find strong crops, mirrors and
-overlays, at the price that two photographs of one place may be taken for copies.
+overlays, at the price that two images of one place may be taken for copies.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,13 +16,13 @@ from archiveprobe.probe.audit_rows import AuditRows
 from archiveprobe.task.duplicates import near_duplicate_groups
 
 BYTES, HASH, EMBEDDINGS = "equal bytes", "hash", "embeddings"
-# Among 1,714 distinct real photographs (two MobileNets, mean of six views) the threshold below is
+# Among 1,714 distinct real images (two MobileNets, mean of six views) the threshold below is
 # 0.778 and joins no pair; the nearest strangers have 0.741. Of 120 copies of each kind it finds all
 # that were mirrored or darkened, 98 % of those cropped to 80 % of the area, 74 % of those turned by
 # 5 degrees, 50 % of those with banners over a quarter, 26 % of those cropped to 60 %.
 _SPREADS = 6.5
 _LOWEST, _HIGHEST = 0.75, 0.97
-# The least cosine seen between a photograph and those copies is 0.29; of the two pairs of strangers
+# The least cosine seen between an image and those copies is 0.29; of the two pairs of strangers
 # that the hash joins there, one has -0.07.
 _STRANGERS = 0.25
 _SAMPLE = 2000
@@ -82,14 +82,14 @@ class Duplicates:
 def find_duplicates(rows: AuditRows, embeddings: np.ndarray) -> Duplicates:
     """Group rows by bytes, hash and unit embeddings (N, D); rows of NaN have none.
 
-    Blank and tiny pictures all look alike to a network, so only equal bytes join them.
+    Blank and tiny images all look alike to a network, so only equal bytes join them.
     """
     by_hash = near_duplicate_groups(rows.entries)
     fit = np.array([entry.status not in ("blank", "tiny") for entry in rows.entries])
     known = np.flatnonzero(fit & np.isfinite(embeddings).all(1))
     known = _first_of([rows.entries[at].digest for at in known], known)
     x = np.ascontiguousarray(embeddings[known])
-    # Copies that are known already say nothing of how alike unrelated pictures are.
+    # Copies that are known already say nothing of how alike unrelated images are.
     threshold = copy_threshold(x[_first_of(by_hash[known], np.arange(len(known)))])
     left, right = (np.zeros(0, np.int64),) * 2
     if threshold is not None:
@@ -114,9 +114,9 @@ def _first_of(values: Sequence[Any] | np.ndarray, places: np.ndarray) -> np.ndar
 def copy_threshold(x: np.ndarray) -> float | None:
     """The cosine from which two unit rows x (n, D) count as copies; None for very few rows.
 
-    It lies far beyond the nearest neighbours that unrelated pictures have in these very embeddings:
+    It lies far beyond the nearest neighbours that unrelated images have in these very embeddings:
     6.5 spreads above their median, after Fisher's transformation. Spread is measured below the
-    median, where copies do not reach as long as most pictures have none.
+    median, where copies do not reach as long as most images have none.
     """
     if len(x) < _FEWEST:
         return None

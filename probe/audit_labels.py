@@ -25,7 +25,7 @@ from archiveprobe.probe.features import Choice, load_features
 from archiveprobe.probe.linear import LogisticPath
 
 QUICK = "a quick logistic probe"
-# With 2 % of the labels of 1,568 real photographs swapped, the first finds 24 of 30 among 41
+# With 2 % of the labels of 1,568 real images swapped, the first finds 24 of 30 among 41
 # suspects, the second 23 among 30; but the first rounds a lone swap of a small table away.
 _RULES = ("prune_by_noise_rate", "confident_learning")
 _QUICK_CS = (1e-5, 1e-4, 1e-3, 1e-2)
@@ -109,7 +109,7 @@ def _quick(dataset: Dataset, backbones: Sequence[str]) -> np.ndarray:
 
 
 def suspects(dataset: Dataset, proba: np.ndarray) -> list[Suspect]:
-    """Suspect labels by probabilities (n, K), NaN for pictures that cannot be read."""
+    """Suspect labels by probabilities (n, K), NaN for images that cannot be read."""
     known = np.flatnonzero(np.isfinite(proba).all(1))
     labels, p = dataset.labels[known], proba[known] / proba[known].sum(1, keepdims=True)
     if len(np.unique(labels)) < 2:

@@ -1,4 +1,4 @@
-"""Properties of files and pictures that ought not to tell labels apart, as columns."""
+"""Properties of files and images that ought not to tell labels apart, as columns."""
 
 from collections.abc import Mapping, Sequence
 

@@ -18,7 +18,7 @@ class AuditRows:
     """N rows: n labelled ones, then those to predict.
 
     `labels` (N,) are indices into `classes`, -1 for a row to predict; `entries` say what was
-    observed of every picture.
+    observed of every image.
     """
 
     dataset: Dataset
@@ -41,7 +41,7 @@ class AuditRows:
 
     @property
     def usable(self) -> np.ndarray:
-        """(N,) whether a row's picture was decoded."""
+        """(N,) whether a row's image was decoded."""
         return np.array([entry.usable for entry in self.entries], bool)
 
 
@@ -49,13 +49,13 @@ def gather(dataset: Dataset) -> AuditRows:
     """The rows of a task with their observations.
 
     Raises:
-        InputError: no picture was decoded.
+        InputError: no image was decoded.
     """
     ids = np.concatenate([dataset.labelled.ids, dataset.unlabelled.ids])
     entries = [*dataset.labelled.entries, *dataset.unlabelled.entries]
     if not any(entry.usable for entry in entries):
         raise InputError(
-            f"no picture of {dataset.task.file} was decoded: run `archiveprobe embed "
+            f"no image of {dataset.task.file} was decoded: run `archiveprobe embed "
             f"{dataset.task.file}`"
         )
     labels = np.concatenate([dataset.labels, np.full(len(dataset.unlabelled), -1, np.int64)])
@@ -83,7 +83,7 @@ def unit_embeddings(dataset: Dataset, backbones: Sequence[str], places: np.ndarr
 
     Views are averaged. Every backbone is centred and scaled to length one before they are put side
     by side, all rows have length one, and products of rows are mean cosines over the backbones.
-    Centring spreads the cosines: in the raw space of a network all pictures point the same way.
+    Centring spreads the cosines: in the raw space of a network all images point the same way.
 
     Raises:
         InputError: rows are not embedded yet.

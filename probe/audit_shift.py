@@ -25,8 +25,8 @@ from archiveprobe.probe.audit_rows import (
     gather,
     unit_embeddings,
 )
+from archiveprobe.task.balanced_folds import balanced_folds
 from archiveprobe.task.config import Task
-from archiveprobe.task.cut import balanced_cut
 from archiveprobe.task.duplicates import near_duplicate_groups
 from archiveprobe.task.manifest import DECODER
 
@@ -59,14 +59,14 @@ class Giveaway:
 class Shift:
     """How well rows to predict can be told from labelled ones.
 
-    `pictures` is the AUC by embeddings, `files` that by properties of the files, `auc` the higher
+    `images` is the AUC by embeddings, `files` that by properties of the files, `auc` the higher
     of the two, with its 95 % interval. None where there are too few rows on either side.
     """
 
     auc: float | None = None
     low: float | None = None
     high: float | None = None
-    pictures: float | None = None
+    images: float | None = None
     files: float | None = None
     properties: tuple[Giveaway, ...] = ()
 
@@ -139,7 +139,7 @@ def measure_shift(rows: AuditRows, backbones: Sequence[str]) -> Shift:
         return Shift()
     columns = properties(entries)
     scores = {
-        "pictures": held_out_logits(_components(embeddings), y, fold),
+        "images": held_out_logits(_components(embeddings), y, fold),
         "files": _held_out(encoded(list(columns.values())), y, fold),
     }
     auc = {name: _auc(y, score) for name, score in scores.items()}
@@ -181,7 +181,7 @@ def _folds(y: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
     if smallest < _FEWEST:
         return None
     names = [f"{group:09d}" for group in groups]
-    cut = balanced_cut(
+    cut = balanced_folds(
         [str(side) for side in y], names, [None] * len(y), folds=_FOLDS, repeats=1, seed=0
     )
     return np.array([folds[0] for folds in cut])

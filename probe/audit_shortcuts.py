@@ -81,7 +81,7 @@ def find_shortcuts(rows: AuditRows) -> list[Shortcut]:
 
 
 def _places(rows: AuditRows) -> np.ndarray:
-    """Labelled rows whose picture was decoded, a drawn part where there are very many."""
+    """Labelled rows whose image was decoded, a drawn part where there are very many."""
     places = np.flatnonzero(rows.usable[: len(rows.dataset)])
     if len(places) > _MOST_ROWS:
         places = np.sort(np.random.default_rng(0).choice(places, _MOST_ROWS, replace=False))

@@ -167,7 +167,7 @@ def _held(make: Make, problem: _Problem, repeat: int, fold: int) -> np.ndarray:
     outside = problem.fold[repeat] != fold
     model = problem.fit(make, outside)
     if outside.all():
-        # Every picture of the fold may be unreadable.
+        # Every image of the fold may be unreadable.
         shape = (len(model.candidates()), 0, problem.x.shape[1], model.n_classes_)
         return np.empty(shape)
     return _path_logits(model, problem.x[~outside])
@@ -230,7 +230,7 @@ def _averaged(problem: _Problem, path: np.ndarray, weights: np.ndarray) -> np.nd
 
 
 def combine_views(logits: np.ndarray, views: str) -> np.ndarray:
-    """Logits (..., V, K) over a picture's views: their mean, or the log of mean probabilities."""
+    """Logits (..., V, K) over an image's views: their mean, or the log of mean probabilities."""
     if logits.shape[-2] == 1:
         return np.asarray(logits[..., 0, :], np.float64)
     if views == "rows":

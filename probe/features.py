@@ -14,8 +14,8 @@ from archiveprobe.task.texts import text_cache, text_key
 
 VIEWS = {
     "mean": "views averaged before anything is fitted",
-    "rows": "every view a training row; probabilities averaged over a picture's views",
-    "logits": "every view a training row; logits averaged over a picture's views",
+    "rows": "every view a training row; probabilities averaged over an image's views",
+    "logits": "every view a training row; logits averaged over an image's views",
 }
 _TEXT = text_cache("")
 
@@ -117,7 +117,7 @@ def read_matrix(reader: Reader, rows: Rows, name: str, views: str, task: Task) -
     averaged = views == "mean"
     result = flat.mean(1, dtype=np.float32)[:, None] if averaged else flat.astype(np.float32)
     if of_text:
-        # A row without a caption is no fault of the picture.
+        # A row without a caption is no fault of the image.
         result[[key is None for key in keys]] = 0.0
     return np.asarray(result)
 

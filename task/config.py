@@ -49,7 +49,7 @@ class _Section(BaseModel):
 
 
 class Images(_Section):
-    """Where the photographs lie, and which columns of the table say what."""
+    """Where the images lie, and which columns of the table say what."""
 
     root: PathText = "images"
     table: PathText | None = None
@@ -70,7 +70,7 @@ class Folds(_Section):
 
 
 class Embed(_Section):
-    """Which backbones look at the photographs, through which views, at which layers."""
+    """Which backbones look at the images, through which views, at which layers."""
 
     backbones: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("hog",)
     views: str = "crops6"
@@ -149,7 +149,7 @@ class Task(_Section):
 
     @property
     def root(self) -> Path:
-        """The folder that every photograph lies below."""
+        """The folder that every image lies below."""
         return self.folder / self.images.root
 
     @property

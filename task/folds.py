@@ -24,8 +24,8 @@ from scipy.sparse.csgraph import connected_components
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
 from archiveprobe.base.reading import PRODUCT_BYTES, read_ordinary
+from archiveprobe.task.balanced_folds import balanced_folds
 from archiveprobe.task.config import Task
-from archiveprobe.task.cut import balanced_cut
 from archiveprobe.task.duplicates import near_duplicate_groups
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
@@ -196,7 +196,7 @@ def _extend(
         settled.get(row.id) or home.get(group)
         for (row, _), group in zip(labelled, groups, strict=True)
     ]
-    cut = balanced_cut(
+    cut = balanced_folds(
         [row.label or "" for row, _ in labelled],
         groups,
         [place.folds if place else None for place in fixed],

@@ -35,8 +35,8 @@ from archiveprobe.base.reading import (
     read_ordinary,
 )
 from archiveprobe.task.config import Task
-from archiveprobe.task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
-from archiveprobe.task.pictures import readable
+from archiveprobe.task.decoding import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
+from archiveprobe.task.find_images import printable
 from archiveprobe.task.rows import Row, locate
 from archiveprobe.task.table import long_cells
 
@@ -50,7 +50,7 @@ DECODER = f"pillow-{'.'.join(version('pillow').split('.')[:2])}/policy-{POLICY['
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row's photograph: where it lies, the digest of its bytes, and what was observed.
+    """A row's image: where it lies, the digest of its bytes, and what was observed.
 
     `digest` is empty where no bytes could be read; `observed` is None before the first decode.
     """
@@ -64,12 +64,12 @@ class Entry:
 
     @property
     def status(self) -> str:
-        """The status, or `new` for a photograph that was never decoded."""
+        """The status, or `new` for an image that was never decoded."""
         return self.observed.status if self.observed else "new"
 
     @property
     def usable(self) -> bool:
-        """Whether the photograph was decoded and can have an embedding."""
+        """Whether the image was decoded and can have an embedding."""
         return self.observed is not None and self.observed.usable
 
 
@@ -214,7 +214,7 @@ def scan(
     folders: dict[str, bool] = {}
 
     def look(row: Row) -> Entry:
-        hint = None if rehash else by_path.get(readable(row.path))
+        hint = None if rehash else by_path.get(printable(row.path))
         entry = _look(root, row, hint, folders)
         on_hashed()
         if entry.observed or not entry.digest:
@@ -245,7 +245,7 @@ def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry
 
 
 def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) -> Entry:
-    path = readable(row.path)
+    path = printable(row.path)
     try:
         found = _below(root, row.path, folders)
         if found is None:
@@ -316,7 +316,7 @@ def with_observations(entries: Iterable[Entry], observed: Mapping[str, Observati
 
 
 def paths_by_digest(rows: Iterable[Row], entries: Iterable[Entry]) -> dict[str, str]:
-    """One path per distinct photograph, as the file system knows it, in the order of the rows.
+    """One path per distinct image, as the file system knows it, in the order of the rows.
 
     An entry's own path is for reading: bytes of a name that are not UTF-8 are escaped in it.
     """

@@ -10,9 +10,9 @@ from typing import NewType
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.pictures import named_like_a_picture
+from archiveprobe.task.file_kind import HEAD, may_be_image
+from archiveprobe.task.find_images import has_image_extension
 from archiveprobe.task.rows import locate, read_rows
-from archiveprobe.task.sniff import HEAD, may_be_picture
 
 OutputFile = NewType("OutputFile", Path)
 """A path that `output_file` has checked."""
@@ -96,7 +96,7 @@ def _image(task: Task, target: Path, there: bool) -> str | None:
     """Say which image of the task the target is, or would become."""
     below = any(_same(folder, task.root) for folder in target.parents)
     if task.table is None:
-        becomes_one = below and named_like_a_picture(target.name)
+        becomes_one = below and has_image_extension(target.name)
         return "among the images of the task" if becomes_one else None
     if not (there or below):
         return None
@@ -127,10 +127,10 @@ def _inode(file: Path | str) -> tuple[int, int] | None:
 
 def _holds_an_image(file: Path) -> bool:
     """Whether an ordinary file is an image by its name or by its first bytes."""
-    if named_like_a_picture(file.name):
+    if has_image_extension(file.name):
         return True
     try:
         with file.open("rb", buffering=0) as stream:
-            return may_be_picture(stream.read(HEAD))
+            return may_be_image(stream.read(HEAD))
     except OSError:
         return False

@@ -45,7 +45,7 @@ def result_of(*words: str | Path) -> dict:
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of noisy stripes, an eighth of them labelled wrongly, six without a label."""
+    """Images of noisy stripes, an eighth of them labelled wrongly, six without a label."""
     folder = tmp_path_factory.mktemp("stripes")
     rng = np.random.default_rng(0)
     for number in range(54):

@@ -24,7 +24,7 @@ from archiveprobe.finetune.checkpoint import random_states
 from archiveprobe.finetune.loader import Loader, PictureRows
 from archiveprobe.finetune.pixels import Wanted, load_pixels
 from archiveprobe.finetune.settings import Augment
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 torch = libraries.torch()
 BATCHES = [np.array([3, 0]), np.array([1, 2, 3]), np.array([2]), np.array([0, 1, 2, 3])]
@@ -201,7 +201,7 @@ from archiveprobe.finetune.pixels import Wanted, load_pixels
 from archiveprobe.finetune.settings import Augment
 from pathlib import Path
 from archiveprobe.base.errors import InputError
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 torch = libraries.torch()
 root = Path(sys.argv[1])

@@ -15,7 +15,7 @@ from archiveprobe.embed.views import render, view_set
 from archiveprobe.finetune import pixels as module
 from archiveprobe.finetune.pixels import Wanted, load_pixels, side_kept
 from archiveprobe.finetune.pool import drop_left
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 WANTED = Wanted(40, Geometry(32, 36), view_set("crops6"))
 SIZES = {"wide.png": (120, 80), "high.png": (60, 90), "small.png": (30, 33)}

@@ -28,7 +28,7 @@ from archiveprobe.finetune.tokens import (
     tokens_of,
 )
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 torch = libraries.torch()
 LAST = {"unfreeze": "last-block", "hidden": (8,), "dropouts": (0.5, 0.3)}

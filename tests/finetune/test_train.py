@@ -23,7 +23,7 @@ from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.split import Part
 from archiveprobe.finetune.train import Ends, Epoch, Lesson, Trained, train
 from archiveprobe.finetune.verdict import logits_of, voted
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 torch = libraries.torch()
 PLAIN = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0}

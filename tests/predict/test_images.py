@@ -1,4 +1,4 @@
-"""Answers for pictures: the task's own rows, and folders of new ones, embedded alike."""
+"""Answers for images: the task's own rows, and folders of new ones, embedded alike."""
 
 import io
 from pathlib import Path
@@ -42,7 +42,7 @@ def picture(seed: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a task of 20 labelled and 4 open pictures, embedded and probed."""
+    """A folder with a task of 20 labelled and 4 open images, embedded and probed."""
     folder = tmp_path_factory.mktemp("real") / "archive"
     (folder / "images").mkdir(parents=True)
     lines = ["image,label"]
@@ -91,7 +91,7 @@ FORMULA = ("=cmd({}).png", "+{}.png", "-{}.png", "@{}.png", "\t{}.png", "{}=.png
 
 
 def test_a_copy_for_spreadsheets(real, rows_of, tmp_path) -> None:
-    """Of the rows of a task, and of new pictures, whose names anybody may have chosen."""
+    """Of the rows of a task, and of new images, whose names anybody may have chosen."""
     new = tmp_path / "new"
     new.mkdir()
     names = sorted(form.format(at) for at, form in enumerate(FORMULA))
@@ -109,7 +109,7 @@ def test_a_copy_for_spreadsheets(real, rows_of, tmp_path) -> None:
     assert answers_for(real, None, tmp_path / "q.csv", spreadsheet_safe=True).copy.is_file()
 
 
-def test_the_same_pictures_elsewhere_have_the_same_answers(real, rows_of, tmp_path) -> None:
+def test_the_same_images_elsewhere_have_the_same_answers(real, rows_of, tmp_path) -> None:
     new = tmp_path / "صور جديدة"
     (new / "deep").mkdir(parents=True)
     for at in range(20, 24):
@@ -172,7 +172,7 @@ def test_a_second_run_embeds_nothing(real, tmp_path, monkeypatch) -> None:
     assert (tmp_path / "q.csv").is_file()
 
 
-def test_not_one_picture_can_be_read(real, rows_of, tmp_path) -> None:
+def test_not_one_image_can_be_read(real, rows_of, tmp_path) -> None:
     new = tmp_path / "new"
     new.mkdir()
     (new / "a.png").write_bytes(b"")
@@ -228,8 +228,8 @@ def test_folders_that_cannot_be_meant(real, fault_of, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     for folder, words in (
         (tmp_path / "gone", ("no folder", "--images")),
-        (real, ("work folder", "new pictures")),
-        (tmp_path / "empty", ("no photograph", "empty")),
+        (real, ("work folder", "new images")),
+        (tmp_path / "empty", ("no image", "empty")),
     ):
         fault_of(lambda folder=folder: answers_for(real, folder, tmp_path / "p.csv"), *words)
 

@@ -224,7 +224,7 @@ def test_a_record_that_is_none(archive, fault_of, content) -> None:
     fault_of(lambda: load_system(load, "ridge-hog"), "ridge-hog", "run that system again")
 
 
-def test_a_picture_that_one_of_two_backbones_could_not_embed(draw) -> None:
+def test_a_image_that_one_of_two_backbones_could_not_embed(draw) -> None:
     archive = draw(known=45, test=9)
     archive.add_backbone("resnet18", failed=(4, 50))
     run_probes(archive.task, Options(probes=("ridge",), features=("hog+resnet18",), workers=1))

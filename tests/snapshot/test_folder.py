@@ -182,7 +182,7 @@ def test_without_labels_a_cache_is_exported_all_the_same(shelf: Shelf) -> None:
         shelf.export()
 
 
-def test_new_pictures_have_an_archive_of_their_own(shelf: Shelf, tmp_path: Path) -> None:
+def test_new_images_have_an_archive_of_their_own(shelf: Shelf, tmp_path: Path) -> None:
     """What is asked of a folder beside the task leaves the task's own snapshot alone."""
     shelf.embed()
     shelf.probe()

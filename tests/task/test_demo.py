@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from archiveprobe.task.config import load_task
+from archiveprobe.task.decoding import DecodedImage, Observation, decode
 from archiveprobe.task.demo import DemoError, write_demo
 from archiveprobe.task.demo.dress import DRESSES, REPOSTS
 from archiveprobe.task.demo.encode import FORMS
 from archiveprobe.task.demo.plan import NEGATIVE, POSITIVE, Row, make_plan
-from archiveprobe.task.images import Observation, Photograph, decode
 from archiveprobe.task.rows import read_rows
 
 SMALL = 60
@@ -33,7 +33,7 @@ def plan() -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def decoded(archive: Path, plan: list[Row]) -> dict[str, Photograph | Observation]:
+def decoded(archive: Path, plan: list[Row]) -> dict[str, DecodedImage | Observation]:
     return {row.name: decode((archive / "images" / row.name).read_bytes()) for row in plan}
 
 
@@ -112,7 +112,7 @@ def test_every_oddity_is_there(plan: list[Row]) -> None:
 
 
 def test_the_forms_are_what_they_say(
-    plan: list[Row], decoded: dict[str, Photograph | Observation], archive: Path
+    plan: list[Row], decoded: dict[str, DecodedImage | Observation], archive: Path
 ) -> None:
     for row in plan:
         seen = decoded[row.name]
@@ -120,7 +120,7 @@ def test_the_forms_are_what_they_say(
             assert isinstance(seen, Observation)
             assert seen.status == {"truncated": "truncated", "html": "html_not_image"}[row.form]
             continue
-        assert isinstance(seen, Photograph), row
+        assert isinstance(seen, DecodedImage), row
         assert seen.observation.status == "ok"
         if row.form.startswith("exif"):
             assert seen.observation.orientation == int(row.form[-1])
@@ -132,12 +132,12 @@ def test_the_forms_are_what_they_say(
 
 
 def test_transparent_corners_come_out_white(
-    plan: list[Row], decoded: dict[str, Photograph | Observation]
+    plan: list[Row], decoded: dict[str, DecodedImage | Observation]
 ) -> None:
     for row in plan:
         if row.form in ("alpha", "palette"):
             seen = decoded[row.name]
-            assert isinstance(seen, Photograph)
+            assert isinstance(seen, DecodedImage)
             assert seen.pixels.getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -161,10 +161,10 @@ def test_some_labels_are_wrong_in_both_directions(plan: list[Row]) -> None:
 
 
 def test_neither_colour_nor_size_gives_the_label_away(
-    plan: list[Row], decoded: dict[str, Photograph | Observation]
+    plan: list[Row], decoded: dict[str, DecodedImage | Observation]
 ) -> None:
     seen = [(decoded[row.name], row.label == POSITIVE) for row in plan]
-    rows = [(one.observation, label) for one, label in seen if isinstance(one, Photograph)]
+    rows = [(one.observation, label) for one, label in seen if isinstance(one, DecodedImage)]
     truth = np.array([label for _, label in rows])
     colour = np.array([(one.red, one.green, one.blue) for one, _ in rows])
     size = np.array([(one.bytes, one.width, one.height) for one, _ in rows], float)

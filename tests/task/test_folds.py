@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from archiveprobe.task.decoding import Observation, digest
 from archiveprobe.task.folds import ensure_folds, folds_file
-from archiveprobe.task.images import Observation, digest
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
 

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from archiveprobe.task.images import FLAGS, PASSING, PIXEL_LIMIT, REJECTIONS, TINY
+from archiveprobe.task.decoding import FLAGS, PASSING, PIXEL_LIMIT, REJECTIONS, TINY
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-SECTION = README.split("## What became of a picture")[1].split("\n## ")[0]
+SECTION = README.split("## What became of an image")[1].split("\n## ")[0]
 ROWS = re.findall(r"^\| `(\w+)` \| (.+?) \| (.*?) ?\|$", SECTION, re.MULTILINE)
 
 

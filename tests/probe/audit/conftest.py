@@ -15,7 +15,7 @@ from snapshots import write_snapshot
 from archiveprobe.cache.spec import folder_name
 from archiveprobe.cache.store import Writer
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.images import Observation
+from archiveprobe.task.decoding import Observation
 from archiveprobe.task.manifest import Entry, write_manifest
 
 WIDTH, VIEWS = 24, 2

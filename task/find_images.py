@@ -1,7 +1,7 @@
-"""Which files below a folder may be photographs.
+"""Which files below a folder may be images.
 
 The name decides where it says something; else the first bytes do. A broken file with the name of a
-picture counts, so that its row says why; whatever else lies beside the pictures is left out aloud.
+image counts, so that its row says why; whatever else lies beside the images is left out aloud.
 """
 
 import os
@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.task.sniff import HEAD, may_be_picture
+from archiveprobe.task.file_kind import HEAD, may_be_image
 
-# Photographs that cannot be decoded are among them: their rows say why.
+# Images that cannot be decoded are among them: their rows say why.
 _PICTURES = frozenset(
     "apng arw avif avifs bmp cr2 cr3 dib dng gif heic heif hif j2k jfif jp2 jpe jpeg jpg jxl mpo "
     "nef orf png raf rw2 tif tiff webp".split()
 )
-# Companions that exports put beside the photographs: too many, perhaps, to open each one.
+# Companions that exports put beside the images: too many, perhaps, to open each one.
 _COMPANIONS = frozenset(
     "csv db gz h5 hdf5 html ini ipynb json jsonl log md mov mp4 npy npz parquet pdf pt pth py "
     "safetensors sh tar toml tsv txt xml xmp yaml yml zip".split()
@@ -29,7 +29,7 @@ _SHOWN = 5
 UNSAFE_IN_IDS = re.compile("\0|\r(?!\n)")
 
 
-def readable(path: str) -> str:
+def printable(path: str) -> str:
     """The path as text: bytes that are not UTF-8, and those that no id may hold, become `\\xNN`."""
     if not path.isascii():
         path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -38,7 +38,7 @@ def readable(path: str) -> str:
 
 @dataclass
 class Found:
-    """Files below a folder: paths that may be photographs, and what was left out.
+    """Files below a folder: paths that may be images, and what was left out.
 
     Paths have `/` between names; bytes that are not UTF-8 are escaped in them, as os.fsdecode does.
     """
@@ -52,15 +52,15 @@ class Found:
         """What the user should know about what was left out, a sentence each."""
         if self.ignored:
             count = sum(self.ignored.values())
-            files = "1 file that is no picture" if count == 1 else f"{count} files, no pictures"
+            files = "1 file that is no image" if count == 1 else f"{count} files, no images"
             yield f"ignored {files}: {_some(f'{name} ({n})' for name, n in _ranked(self.ignored))}"
         if self.barren:
-            yield f"no picture lies in {_some(self.barren)}: move it out of images.root"
+            yield f"no image lies in {_some(self.barren)}: move it out of images.root"
         if self.linked:
             yield f"links to folders are not followed: {_some(self.linked)}"
 
 
-def find_pictures(root: Path, own: Collection[Path] = ()) -> Found:
+def find_images(root: Path, own: Collection[Path] = ()) -> Found:
     """Look at every file below `root`, but for hidden ones and those below or among `own`.
 
     Raises:
@@ -75,15 +75,15 @@ def find_pictures(root: Path, own: Collection[Path] = ()) -> Found:
         below = folder[len(start) :].lstrip("/")
         for name in names:
             path = f"{below}/{name}" if below else name
-            is_picture, kind = _judge(f"{folder}/{name}", name)
-            if is_picture:
+            is_image, kind = _judge(f"{folder}/{name}", name)
+            if is_image:
                 found.paths.append(path)
             else:
                 found.ignored[kind] += 1
             if below:
-                (rich if is_picture else poor).add(below.partition("/")[0])
-    found.barren = sorted(map(readable, poor - rich))
-    found.linked = sorted(readable(path[len(start) :].lstrip("/")) for path in found.linked)
+                (rich if is_image else poor).add(below.partition("/")[0])
+    found.barren = sorted(map(printable, poor - rich))
+    found.linked = sorted(printable(path[len(start) :].lstrip("/")) for path in found.linked)
     return found
 
 
@@ -106,12 +106,12 @@ def _walk(
 
 
 def _refuse(error: OSError) -> None:
-    place = readable(str(error.filename))
+    place = printable(str(error.filename))
     raise InputError(f"cannot list {place}: {error.strerror}: correct its permissions")
 
 
-def named_like_a_picture(name: str) -> bool:
-    """Whether a file's name ends like a picture's; `a.jpg_large`, from a download, does."""
+def has_image_extension(name: str) -> bool:
+    """Whether a file's name ends like an image's; `a.jpg_large`, from a download, does."""
     return _ending(name) in _PICTURES
 
 
@@ -121,21 +121,21 @@ def _ending(name: str) -> str:
 
 
 def _judge(file: str, name: str) -> tuple[bool, str]:
-    """Whether a file may be a photograph, and how to call its kind if not."""
+    """Whether a file may be an image, and how to call its kind if not."""
     ending = _ending(name)
     if ending in _PICTURES:
         return True, ""
     kind = f".{ending}" if re.fullmatch("[a-z0-9]{1,12}", ending) else "others"
-    return ending not in _COMPANIONS and _opens_like_a_picture(file), kind
+    return ending not in _COMPANIONS and _opens_like_a_image(file), kind
 
 
-def _opens_like_a_picture(file: str) -> bool:
+def _opens_like_a_image(file: str) -> bool:
     try:
         # A pipe must not be opened: nobody may ever write to it.
         if not Path(file).is_file():
             return False
         with Path(file).open("rb", buffering=0) as stream:
-            return may_be_picture(stream.read(HEAD))
+            return may_be_image(stream.read(HEAD))
     except FileNotFoundError:
         return False  # a link that leads nowhere
     except OSError:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from archiveprobe.task.decoding import FLAGS, PASSING, REJECTIONS, Observation, decode, rejected
 from archiveprobe.task.duplicates import NEAR_BITS
-from archiveprobe.task.images import FLAGS, PASSING, REJECTIONS, Observation, decode, rejected
 
 
 def seen(content):

@@ -6,8 +6,9 @@ import tomllib
 import pytest
 
 from archiveprobe.task.config import load_task
+from archiveprobe.task.init import write_task
+from archiveprobe.task.layout import detect_layout
 from archiveprobe.task.rows import read_rows
-from archiveprobe.task.starter import guess, start
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def put(folder):
 
 def started(folder):
     """The task that `start` wrote, and its rows by id."""
-    file = start(folder)
+    file = write_task(folder)
     assert file == folder / "task.toml"
     task = load_task(file)
     return task, {row.id: row for row in read_rows(task)}
@@ -54,7 +55,7 @@ def test_folder_per_label(folder, put, inside):
     )
 
 
-def test_folders_without_pictures_are_no_labels(folder, put):
+def test_folders_without_images_are_no_labels(folder, put):
     put("no/a.jpg", "yes/b.jpg", "notes/readme.txt")
     (folder / "later").mkdir()
     assert started(folder)[0].labels == ("no", "yes")
@@ -116,9 +117,9 @@ def test_table_with_labels_goes_first(folder, put):
     (folder / "a_submission.csv").write_text(table(("image",), ("c.jpg",)))
     lines = [("image", "label"), ("a.jpg", "yes"), ("b.jpg", "no")]
     (folder / "train.csv").write_text(table(*lines))
-    assert guess(folder).images.table == "train.csv"
+    assert detect_layout(folder).images.table == "train.csv"
     (folder / "train.csv").unlink()
-    assert guess(folder).images.table == "a_submission.csv"
+    assert detect_layout(folder).images.table == "a_submission.csv"
 
 
 def test_table_of_other_things_is_not_taken(folder, put):
@@ -157,16 +158,16 @@ def test_positive(folder, put, names, positive):
 def test_refuses_to_overwrite(folder, put, fault_of):
     put("a.jpg")
     (folder / "task.toml").write_text("mine")
-    fault_of(lambda: start(folder), "task.toml", "exists")
+    fault_of(lambda: write_task(folder), "task.toml", "exists")
     assert (folder / "task.toml").read_text() == "mine"
 
 
 def test_nothing_there(folder, put, fault_of):
-    fault_of(lambda: start(folder), "no picture", "archive")
+    fault_of(lambda: write_task(folder), "no image", "archive")
     put(".hidden.jpg", "notes.txt", ".git/a.jpg")
-    fault_of(lambda: start(folder), "no picture")
-    fault_of(lambda: start(folder / "no"), "no folder")
-    fault_of(lambda: start(folder / "notes.txt"), "no folder")
+    fault_of(lambda: write_task(folder), "no image")
+    fault_of(lambda: write_task(folder / "no"), "no folder")
+    fault_of(lambda: write_task(folder / "notes.txt"), "no folder")
     assert not (folder / "task.toml").exists()
 
 
@@ -190,7 +191,7 @@ def test_odd_folder_names(tmp_path, name):
     for label in (name, "other", "third"):
         (tmp_path / name / label).mkdir(parents=True)
         (tmp_path / name / label / "a.jpg").touch()
-    file = start(tmp_path / name)
+    file = write_task(tmp_path / name)
     task = load_task(file)
     assert task.name == name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if name == name.strip():
@@ -204,14 +205,14 @@ def test_stray_spaces_in_a_table_are_found_by_name(folder, put, fault_of):
     put("a.jpg", "b.jpg", "c.jpg")
     lines = [("image", "label"), ("a.jpg", "yes"), ("b.jpg", "no"), ("c.jpg", "yes ")]
     (folder / "labels.csv").write_text(table(*lines))
-    task = load_task(start(folder))
+    task = load_task(write_task(folder))
     assert task.labels == ("no", "yes")
     fault_of(lambda: read_rows(task), "line 4", "'yes '", "did you mean 'yes'?")
 
 
 def test_backbones(folder, put):
     put("a.jpg")
-    start(folder, backbones=("clip-vit-b32", 'o"dd'))
+    write_task(folder, backbones=("clip-vit-b32", 'o"dd'))
     task = load_task(folder)
     assert task.embed.backbones == ("clip-vit-b32", 'o"dd')
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from archiveprobe.task.images import FLAGS, REJECTIONS, Observation, decode, digest
+from archiveprobe.task.decoding import FLAGS, REJECTIONS, Observation, decode, digest
 
 INVERSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,7 +34,7 @@ def mean_error(picture, expected):
 
 @pytest.fixture(scope="module")
 def marked(draw):
-    """A picture of 96 x 64 pixels with a red mark at the top left only."""
+    """An image of 96 x 64 pixels with a red mark at the top left only."""
     picture = draw(1, 96, 64).convert("L").convert("RGB")
     picture.paste((255, 0, 0), (0, 0, 24, 16))
     return picture

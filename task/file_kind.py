@@ -1,4 +1,4 @@
-"""What a file that is no photograph most likely is, told from its bytes."""
+"""What a file that is no image most likely is, told from its bytes."""
 
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _VIDEO_STARTS = (b"\x1aE\xdf\xa3", b"FLV\x01", b"\x00\x00\x01\xba", b"OggS")
@@ -16,12 +16,12 @@ _KNOWN_STARTS = {
 }
 _PHOTOGRAPHS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 _BITMAP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
-# Bytes that `may_be_picture` wants to see.
+# Bytes that `may_be_image` wants to see.
 HEAD = 64
 
 
-def may_be_picture(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of a photograph, however broken the rest."""
+def may_be_image(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of an image, however broken the rest."""
     if head.startswith(b"BM"):
         # Two letters may begin any text.
         return int.from_bytes(head[14:18], "little") in _BITMAP_HEADERS
@@ -47,7 +47,7 @@ def reason_for_unknown(content: bytes, error: Exception, pixel_limit: int) -> tu
     if content[4:8] == b"ftyp":
         return _boxed(content)
     if content.startswith(_PHOTOGRAPHS) or content[8:12] == b"WEBP":
-        return ("truncated", detail) if looks_cut(content) else ("corrupt", detail)
+        return ("truncated", detail) if looks_truncated(content) else ("corrupt", detail)
     return _other_kind(content)
 
 
@@ -87,7 +87,7 @@ def _declared_size(content: bytes) -> tuple[int, int] | None:
     return int.from_bytes(width, "big"), int.from_bytes(height, "big")
 
 
-def looks_cut(content: bytes) -> bool:
+def looks_truncated(content: bytes) -> bool:
     """Whether the end that the format demands is missing, as after a broken download."""
     if content.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in content[-65536:]

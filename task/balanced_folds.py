@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def balanced_cut(
+def balanced_folds(
     labels: Sequence[str],
     groups: Sequence[str],
     fixed: Sequence[tuple[int, ...] | None],

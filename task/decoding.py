@@ -1,8 +1,8 @@
-"""Decoding a photograph, and what to do with files that are broken, hostile or odd.
+"""Decoding an image, and what to do with files that are broken, hostile or odd.
 
 The policy, measured on some two thousand odd files: judge by content and never by extension; load
 exactly once, before EXIF is touched (a second load of a broken PNG silently returns a part of the
-picture); always apply the EXIF orientation; lay transparency on white; scale 16-bit greyscale;
+image); always apply the EXIF orientation; lay transparency on white; scale 16-bit greyscale;
 take the first frame; refuse truncated files and anything past the pixel limit.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from archiveprobe.task.sniff import looks_cut, reason_for_unknown
+from archiveprobe.task.file_kind import looks_truncated, reason_for_unknown
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 PIXEL_LIMIT = 64_000_000
@@ -68,7 +68,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the decode saw: a status (`ok`, a flag or a rejection) and properties of the picture.
+    """What the decode saw: a status (`ok`, a flag or a rejection) and properties of the image.
 
     Sizes are pixels after the EXIF orientation; `border` is the share of the area that a uniform
     frame takes; the colours are means in [0, 255]; `phash` is 64 bits in hex, borders cut off.
@@ -91,13 +91,13 @@ class Observation:
 
     @property
     def usable(self) -> bool:
-        """Whether there is a picture to embed."""
+        """Whether there is an image to embed."""
         return self.status == "ok" or self.status in FLAGS
 
 
 @dataclass(frozen=True)
-class Photograph:
-    """A decoded photograph (RGB, upright) with its thumbnail and what was observed."""
+class DecodedImage:
+    """A decoded image (RGB, upright) with its thumbnail and what was observed."""
 
     pixels: Image.Image
     thumbnail: Image.Image
@@ -115,25 +115,25 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def decode(content: bytes) -> Photograph | Observation:
+def decode(content: bytes) -> DecodedImage | Observation:
     """Decode the bytes of a file by the policy; a rejected one gives its Observation only."""
     try:
         with warnings.catch_warnings(), _own_switches(), _decoder_messages(content):
             warnings.simplefilter("ignore")
-            picture, seen = _load(content)
+            image, seen = _load(content)
     except _RejectedError as rejected:
         return Observation(rejected.status, _line(str(rejected)), bytes=len(content))
-    thumbnail = picture.copy()
+    thumbnail = image.copy()
     thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     observation = Observation(
-        _flag(picture, thumbnail),
+        _flag(image, thumbnail),
         bytes=len(content),
-        width=picture.width,
-        height=picture.height,
+        width=image.width,
+        height=image.height,
         **seen,
         **_statistics(thumbnail),
     )
-    return Photograph(picture, thumbnail, observation)
+    return DecodedImage(image, thumbnail, observation)
 
 
 def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
@@ -159,7 +159,7 @@ def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
         except MemoryError:
             raise _RejectedError(*OUT_OF_MEMORY) from None
         except Exception as error:
-            status = "truncated" if looks_cut(content) else "corrupt"
+            status = "truncated" if looks_truncated(content) else "corrupt"
             raise _RejectedError(status, f"{type(error).__name__}: {error}") from None
     if seen["orientation"] in _TRANSPOSE:
         upright = upright.transpose(_TRANSPOSE[seen["orientation"]])
@@ -202,7 +202,7 @@ def _valid(orientation: Any) -> int:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        # A plain convert clips everything above 255, which turns the picture white.
+        # A plain convert clips everything above 255, which turns the image white.
         wide = np.asarray(image).astype(np.float32)
         return Image.fromarray(np.rint(wide / 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -212,18 +212,18 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _flag(picture: Image.Image, thumbnail: Image.Image) -> str:
-    if max(picture.size) > EXTREME_ASPECT * min(picture.size):
+def _flag(image: Image.Image, thumbnail: Image.Image) -> str:
+    if max(image.size) > EXTREME_ASPECT * min(image.size):
         return "extreme_aspect"
-    if min(picture.size) < TINY:
+    if min(image.size) < TINY:
         return "tiny"
-    if _is_flat(thumbnail) and _is_flat(picture):
+    if _is_flat(thumbnail) and _is_flat(image):
         return "blank"
     return "ok"
 
 
-def _is_flat(picture: Image.Image) -> bool:
-    extrema: Any = picture.getextrema()
+def _is_flat(image: Image.Image) -> bool:
+    extrema: Any = image.getextrema()
     return all(high - low <= BLANK_RANGE for low, high in extrema)
 
 
@@ -252,7 +252,7 @@ def _inner_box(pixels: np.ndarray, tolerance: int = 12) -> tuple[int, int, int, 
     if not len(rows):
         return 0, 0, width, height
     box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-    # A plain sky reaches the edges as well: a frame leaves at least a quarter to the picture.
+    # A plain sky reaches the edges as well: a frame leaves at least a quarter to the image.
     kept = (box[2] - box[0]) * (box[3] - box[1]) / (width * height)
     return box if kept >= 0.25 else (0, 0, width, height)
 
@@ -290,5 +290,5 @@ def _line(text: str, limit: int = 200) -> str:
 
 
 def rejected(status: str, detail: str = "", size: int | None = None) -> Observation:
-    """An Observation for a file that gave no picture."""
+    """An Observation for a file that gave no image."""
     return replace(Observation(status, _line(detail)), bytes=size)

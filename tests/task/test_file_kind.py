@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archiveprobe.task.images import PIXEL_LIMIT, REJECTIONS
-from archiveprobe.task.sniff import looks_cut, reason_for_unknown
+from archiveprobe.task.decoding import PIXEL_LIMIT, REJECTIONS
+from archiveprobe.task.file_kind import looks_truncated, reason_for_unknown
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
@@ -66,14 +66,14 @@ def test_every_reason_is_a_rejection(tail, start):
     assert status in REJECTIONS
 
 
-@pytest.mark.parametrize(("form", "threshold"), [("JPEG", 2), ("PNG", 12), ("GIF", 1), ("WEBP", 1)])
+@pytest.mark.parametrize(("form", "cut"), [("JPEG", 2), ("PNG", 12), ("GIF", 1), ("WEBP", 1)])
 def test_missing_end(draw, encode, form, cut):
     content = encode(draw(0), form)
-    assert not looks_cut(content)
-    assert looks_cut(content[:-cut])
-    assert not looks_cut(content + b"\0" * 8)
+    assert not looks_truncated(content)
+    assert looks_truncated(content[:-cut])
+    assert not looks_truncated(content + b"\0" * 8)
 
 
 @pytest.mark.parametrize("form", ["BMP", "TIFF"])
 def test_formats_without_an_end_mark(draw, encode, form):
-    assert not looks_cut(encode(draw(0), form)[:-10])
+    assert not looks_truncated(encode(draw(0), form)[:-10])

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from archiveprobe.task import images
-from archiveprobe.task.images import REJECTIONS, Observation, decode
+from archiveprobe.task import decoding
+from archiveprobe.task.decoding import REJECTIONS, Observation, decode
 
 
 def seen(content):
@@ -48,7 +48,7 @@ def test_jpeg_without_its_end(draw, encode):
 
 
 def test_broken_stream_is_loaded_once(draw, encode, monkeypatch):
-    """A second load of a broken PNG gives a part of the picture without an error."""
+    """A second load of a broken PNG gives a part of the image without an error."""
     content = bytearray(encode(draw(3, 200, 150)))
     at = content.index(b"IDAT") + 4
     content[at + 2000 : at + 2100] = bytes(100)
@@ -92,13 +92,13 @@ def test_zero_pixels():
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
-def test_modes_without_a_picture(encode, mode):
+def test_modes_without_a_image(encode, mode):
     observed = seen(encode(Image.new(mode, (64, 64)), "TIFF"))
     assert (observed.status, observed.detail) == ("mode_not_supported", f"mode {mode}")
 
 
 @pytest.mark.parametrize("form", ["PPM", "ICO", "TGA", "PCX"])
-def test_formats_that_are_not_photographs(draw, encode, form):
+def test_formats_that_are_not_images(draw, encode, form):
     assert seen(encode(draw(1, 64, 64), form)).status in {"format_not_allowed", "not_an_image"}
 
 
@@ -139,7 +139,7 @@ def test_every_fault_in_pillow_becomes_a_status(draw, encode, monkeypatch, fault
         *{
             "load": (ImageFile.ImageFile, "load", fail),
             "convert": (Image.Image, "convert", fail),
-            "open": (images.Image, "open", fail),
+            "open": (decoding.Image, "open", fail),
         }[place]
     )
     observed = seen(content)
@@ -162,7 +162,7 @@ def test_no_address_comes_into_the_detail(draw, encode, monkeypatch):
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF"])
 def test_switches_of_other_libraries_do_not_count(draw, encode, monkeypatch, form):
-    """Ultralytics, for one, lets Pillow make up what is missing of a picture."""
+    """Ultralytics, for one, lets Pillow make up what is missing of an image."""
     whole = encode(draw(3, 200, 150), form)
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)

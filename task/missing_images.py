@@ -1,15 +1,59 @@
-"""Which file a path means that leads nowhere: a hint for people, never a guess to act on."""
+"""Rows whose images are not where the table says: how many, and where they may be."""
 
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from archiveprobe.task.pictures import named_like_a_picture
+from archiveprobe.base.errors import InputError
+from archiveprobe.task.config import Task
+from archiveprobe.task.find_images import has_image_extension, printable
+from archiveprobe.task.manifest import Entry
 
 # All files of a large archive on a network disk would take minutes.
 _LOOKED_AT = 50_000
+_FAULTS = {
+    "missing_file": "are missing",
+    "outside_root": "lie outside images.root, below which every path must stay",
+    "not_a_file": "are no ordinary files",
+}
+
+
+def report_missing(task: Task, entries: Sequence[Entry], notify: Callable[[str], None]) -> None:
+    """Say how many rows have no file, and which file the first of them may mean.
+
+    Raises:
+        InputError: not one row of the table has a file that can be read.
+    """
+    without = [entry for entry in entries if not entry.digest]
+    if task.table and without and len(without) == len(entries):
+        raise InputError(_all_missing(task, without))
+    for status, fault in _FAULTS.items():
+        paths = [entry.path for entry in without if entry.status == status]
+        if paths:
+            hint = _hint(task.root, paths[0]) if status == "missing_file" else ""
+            count = f"{len(paths)} of {len(entries)} images"
+            notify(f"{count} {fault}: the first is {paths[0]!r}{hint}")
+
+
+def _all_missing(task: Task, without: Sequence[Entry]) -> str:
+    first = without[0]
+    none = f"not one of the {len(without)} images in {task.table} is there"
+    remedy = f"correct images.root in {task.file}, or the paths in the table"
+    if not task.root.is_dir():
+        return f"{none}: no folder {task.root}{_hint(task.folder, first.path)}: {remedy}"
+    why = f"{first.path!r} ({first.status})"
+    if first.status == "outside_root":
+        why = f"{first.path!r}, which is not below {task.root}"
+    if first.status == "missing_file":
+        why = f"{task.root / first.path}{_hint(task.root, first.path)}"
+    return f"{none}: the first is {why}: {remedy}"
+
+
+def _hint(root: Path, path: str) -> str:
+    found = likely_file(root, path)
+    return f" (did you mean {printable(found)!r}?)" if found else ""
 
 
 def likely_file(root: Path, path: str) -> str | None:
@@ -32,7 +76,7 @@ def _unlikeness(wanted: str, file: str) -> int:
     one_name, other_name = one.rpartition("/")[2], other.rpartition("/")[2]
     if one_name == other_name:
         return 3
-    if not named_like_a_picture(other_name):
+    if not has_image_extension(other_name):
         return 0
     if _stem(other) in (one, _stem(one)):
         return 2

@@ -1,8 +1,7 @@
 import pytest
 
-from archiveprobe.task.likely import likely_file
 from archiveprobe.task.manifest import scan
-from archiveprobe.task.missing import report_missing
+from archiveprobe.task.missing_images import likely_file, report_missing
 from archiveprobe.task.rows import read_rows
 
 TABLE = '[images]\ntable = "labels.csv"\n'
@@ -28,22 +27,22 @@ def test_nothing_is_missing(report):
 def test_some_are_missing(report):
     ids = ["a.jpg,intact", "IMG1.JPG,", "z.jpg,", "../b.jpg,", "deep,"]
     assert report(ids, ["a.jpg", "img1.jpg", "deep/x.jpg"]) == [
-        "2 of 5 photographs are missing: the first is 'IMG1.JPG' (did you mean 'img1.jpg'?)",
-        "1 of 5 photographs lie outside images.root, below which every path must stay: "
+        "2 of 5 images are missing: the first is 'IMG1.JPG' (did you mean 'img1.jpg'?)",
+        "1 of 5 images lie outside images.root, below which every path must stay: "
         "the first is '../b.jpg'",
-        "1 of 5 photographs are no ordinary files: the first is 'deep'",
+        "1 of 5 images are no ordinary files: the first is 'deep'",
     ]
 
 
 def test_all_are_missing(report, fault_of):
-    words = ("not one of the 2 photographs in ", "labels.csv", "images/img1 ", "task.toml")
+    words = ("not one of the 2 images in ", "labels.csv", "images/img1 ", "task.toml")
     message = fault_of(lambda: report(["img1,", "img2,"], ["img1.jpg"]), *words)
     assert "(did you mean 'img1.jpg'?): correct images.root" in message
 
 
 def test_the_root_is_missing(report, tree, fault_of):
-    settings = 'root = "pictures"\n'
-    words = ("not one of the 1 photographs", "no folder ", "/pictures ", "'photos/a.jpg'?")
+    settings = 'root = "absent"\n'
+    words = ("not one of the 1 images", "no folder ", "/absent ", "'photos/a.jpg'?")
     tree("../photos/a.jpg")
     fault_of(lambda: report(["a.jpg,"], settings=settings), *words, "correct images.root")
     fault_of(lambda: report(["/abs/a.jpg,"], settings=settings), "no folder ", "photos/a.jpg")
@@ -63,7 +62,7 @@ def test_folders_may_hold_dead_links_only(tree):
     (task.root / "a.jpg").symlink_to("nowhere.jpg")
     said = []
     report_missing(task, scan(task, read_rows(task)), said.append)
-    assert said == ["1 of 1 photographs are missing: the first is 'a.jpg'"]
+    assert said == ["1 of 1 images are missing: the first is 'a.jpg'"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a folder of pictures seems to hold: a table or one folder per label, columns and labels.
+"""What a folder of images seems to hold: a table or one folder per label, columns and labels.
 
 Whatever is guessed is said, and so is what was looked for in vain.
 """
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import Images
-from archiveprobe.task.likely import likely_file
-from archiveprobe.task.pictures import find_pictures, readable
+from archiveprobe.task.find_images import find_images, printable
+from archiveprobe.task.missing_images import likely_file
 from archiveprobe.task.rows import SPLITS, UNLABELLED
 from archiveprobe.task.table import Table, read_table
 
@@ -26,7 +26,7 @@ _NEGATIONS = frozenset("0 false intact negative no non none normal not other un 
 
 
 @dataclass(frozen=True)
-class Guess:
+class Layout:
     """What the folder seems to hold; `label_column` is None where no table has labels.
 
     `remarks` say what was guessed and what was not found, a sentence each.
@@ -34,19 +34,19 @@ class Guess:
 
     labels: tuple[str, ...]
     images: Images
-    pictures: int
+    count: int
     label_column: str | None = None
     remarks: list[str] = field(default_factory=list)
 
 
-def guess(folder: Path) -> Guess:
-    """Guess labels, table and columns of a folder of pictures.
+def detect_layout(folder: Path) -> Layout:
+    """Guess labels, table and columns of a folder of images.
 
     Raises:
-        InputError: there is no picture.
+        InputError: there is no image.
     """
     folder = folder.resolve()
-    tables: list[Guess] = []
+    tables: list[Layout] = []
     unused: list[str] = []
     for file in sorted(path for path in folder.iterdir() if path.suffix.lower() in _TABLES):
         try:
@@ -54,7 +54,7 @@ def guess(folder: Path) -> Guess:
         except InputError as error:
             unused.append(f"not used: {error}")
     # A table without labels may be the form to hand in.
-    tables.sort(key=lambda table: (not table.labels, -table.pictures))
+    tables.sort(key=lambda table: (not table.labels, -table.count))
     best = tables[0] if tables else _from_folders(folder)
     unused += [f"not used: {other.images.table}" for other in tables[1:]]
     if len(best.labels) == 2:
@@ -64,7 +64,7 @@ def guess(folder: Path) -> Guess:
     return replace(best, remarks=remarks)
 
 
-def _from_table(folder: Path, file: Path) -> Guess:
+def _from_table(folder: Path, file: Path) -> Layout:
     table = read_table(file)
     for root in (folder, folder / "images", *_subfolders(folder)):
         for column in table.columns:
@@ -72,7 +72,7 @@ def _from_table(folder: Path, file: Path) -> Guess:
             hits = sum(bool(value) and _is_file(root / value) for value in values)
             if values and hits * 2 >= len(values):
                 return _described(folder, table, column, root)
-    raise InputError(f"{file.name}: no column holds paths of pictures{_resembling(folder, table)}")
+    raise InputError(f"{file.name}: no column holds paths of images{_resembling(folder, table)}")
 
 
 def _is_file(path: Path) -> bool:
@@ -87,18 +87,18 @@ def _resembling(folder: Path, table: Table) -> str:
     for column, value in table.rows[0].items() if table.rows else ():
         found = likely_file(folder, value)
         if found:
-            path = readable(found)
+            path = printable(found)
             return f", but {column!r} has {value!r} and there is {path!r}: write paths as they are"
     return ""
 
 
-def _described(folder: Path, table: Table, id_column: str, root: Path) -> Guess:
+def _described(folder: Path, table: Table, id_column: str, root: Path) -> Layout:
     split = _named(table, _SPLIT_NAMES)
     text = _named(table, _TEXT_NAMES)
     label, labels, why = _label_column(table, {id_column, split, text})
     remarks = [
         f"{table.file.name}: {len(table.rows)} rows, {table.separator}-separated, "
-        f"pictures in the column {id_column!r}"
+        f"images in the column {id_column!r}"
     ]
     if split and not {row[split] for row in table.rows} <= {*SPLITS, ""}:
         remarks.append(
@@ -114,7 +114,7 @@ def _described(folder: Path, table: Table, id_column: str, root: Path) -> Guess:
         split=split,
         text=text,
     )
-    return Guess(_positive_last(labels), images, len(table.rows), label, remarks)
+    return Layout(_positive_last(labels), images, len(table.rows), label, remarks)
 
 
 def _label_column(table: Table, taken: set[str | None]) -> tuple[str | None, Sequence[str], str]:
@@ -163,20 +163,20 @@ def _subfolders(folder: Path) -> Iterator[Path]:
     return iter(sorted(path for path in subfolders if path.name != "work"))
 
 
-def _from_folders(folder: Path) -> Guess:
+def _from_folders(folder: Path) -> Layout:
     root = folder / "images" if (folder / "images").is_dir() else folder
-    found = find_pictures(root, [folder / "work"])
+    found = find_images(root, [folder / "work"])
     if not found.paths:
-        raise InputError(f"no picture below {folder}: name the folder that holds them")
-    names = {readable(name) for name in map(_label_folder, found.paths) if name}
+        raise InputError(f"no image below {folder}: name the folder that holds them")
+    names = {printable(name) for name in map(_label_folder, found.paths) if name}
     labels = sorted(filter(_clean, names - {UNLABELLED}))
     why = f"labels from the folders: {', '.join(labels)}"
     if not 2 <= len(labels) <= _MOST_LABELS:
         why = f"no labels found ({len(labels)} folders): fill in labels, and give a table"
         labels = []
     images = Images(root=root.relative_to(folder).as_posix())
-    remarks = [f"{len(found.paths)} pictures below {readable(str(root))}", why, *found.remarks()]
-    return Guess(_positive_last(labels), images, len(found.paths), None, remarks)
+    remarks = [f"{len(found.paths)} images below {printable(str(root))}", why, *found.remarks()]
+    return Layout(_positive_last(labels), images, len(found.paths), None, remarks)
 
 
 def _label_folder(path: str) -> str | None:

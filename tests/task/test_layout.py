@@ -3,28 +3,28 @@
 import pytest
 
 from archiveprobe.task.config import load_task
-from archiveprobe.task.guess import guess
+from archiveprobe.task.init import write_task
+from archiveprobe.task.layout import detect_layout
 from archiveprobe.task.rows import read_rows
-from archiveprobe.task.starter import start
 
 
 @pytest.fixture
 def begin(tmp_path):
     def begin(text, name="labels.csv", pictures="abcdefgh", inside="images"):
-        """The task for a table of this text beside pictures, and what was said."""
+        """The task for a table of this text beside images, and what was said."""
         folder = tmp_path / inside
         folder.mkdir(exist_ok=True)
         for picture in pictures:
             (folder / f"{picture}.jpg").write_bytes(b"x")
         (tmp_path / name).write_text(text)
         said = []
-        return load_task(start(tmp_path, notify=said.append)), said
+        return load_task(write_task(tmp_path, notify=said.append)), said
 
     return begin
 
 
 def table(header, *columns, mark=","):
-    """A table of eight pictures; every other column repeats its values."""
+    """A table of eight images; every other column repeats its values."""
     lines = [header]
     for number, name in enumerate("abcdefgh"):
         lines.append(mark.join([f"{name}.jpg", *(c[number % len(c)] for c in columns)]))
@@ -50,7 +50,7 @@ def test_label_column_of_another_name(begin, mark, suffix):
     assert [row.label for row in read_rows(task)] == ["none", "heavy"] * 4
     word = {",": "comma", ";": "semicolon", "\t": "tab"}[mark]
     assert said == [
-        f"labels{suffix}: 8 rows, {word}-separated, pictures in the column 'image'",
+        f"labels{suffix}: 8 rows, {word}-separated, images in the column 'image'",
         "labels from the column 'damage', a guess (or is it 'year'?): heavy, none",
         "positive, the label to look for, is 'heavy': a guess",
     ]
@@ -130,11 +130,11 @@ def test_folders_are_said(tmp_path):
     for path in ("ruin/a.jpg", "intact/b.jpg", "intact/c.txt", "weights/d.st", "test/any/e.jpg"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(b"x")
-    assert guess(tmp_path).remarks == [
-        f"3 pictures below {tmp_path}",
+    assert detect_layout(tmp_path).remarks == [
+        f"3 images below {tmp_path}",
         "labels from the folders: intact, ruin",
-        "ignored 2 files, no pictures: .st (1), .txt (1)",
-        "no picture lies in weights: move it out of images.root",
+        "ignored 2 files, no images: .st (1), .txt (1)",
+        "no image lies in weights: move it out of images.root",
         "positive, the label to look for, is 'ruin': a guess",
     ]
 
@@ -145,22 +145,22 @@ def test_folders_that_are_no_labels(tmp_path, count):
     for number in range(count):
         (tmp_path / f"day{number}").mkdir()
         (tmp_path / f"day{number}" / "a.jpg").touch()
-    found = guess(tmp_path)
+    found = detect_layout(tmp_path)
     assert found.labels == ()
     assert f"no labels found ({count} folders): fill in labels, and give a table" in found.remarks
 
 
-def test_products_of_an_earlier_run_are_no_pictures(tmp_path, monkeypatch):
+def test_products_of_an_earlier_run_are_no_images(tmp_path, monkeypatch):
     for path in ("ruin/a.jpg", "intact/b.jpg", "work/thumbs/aa/c.jpg"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
-    found = guess(tmp_path.__class__("."))
-    assert (found.labels, found.pictures) == (("intact", "ruin"), 2)
+    found = detect_layout(tmp_path.__class__("."))
+    assert (found.labels, found.count) == (("intact", "ruin"), 2)
 
 
 def test_remarks_are_single_lines(tmp_path):
     for label in ("two\nlines", "b"):
         (tmp_path / label).mkdir()
         (tmp_path / label / "a.jpg").touch()
-    assert all(len(remark.splitlines()) == 1 for remark in guess(tmp_path).remarks)
+    assert all(len(remark.splitlines()) == 1 for remark in detect_layout(tmp_path).remarks)

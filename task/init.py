@@ -1,4 +1,4 @@
-"""A task.toml for a folder of pictures, guessed from what lies there."""
+"""A task.toml for a folder of images, guessed from what lies there."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
-from archiveprobe.task.guess import Guess, guess
-from archiveprobe.task.pictures import readable
+from archiveprobe.task.find_images import printable
+from archiveprobe.task.layout import Layout, detect_layout
 
 
-def start(
+def write_task(
     folder: Path,
     *,
     backbones: Sequence[str] = ("hog",),
@@ -19,26 +19,26 @@ def start(
     """Write `folder`/task.toml and give its path; `notify` is told what was guessed.
 
     Raises:
-        InputError: there is no such folder, no picture in it, or a task.toml already.
+        InputError: there is no such folder, no image in it, or a task.toml already.
     """
     file = folder / "task.toml"
     if not folder.is_dir():
-        raise InputError(f"no folder {folder}: name the folder that holds the pictures")
+        raise InputError(f"no folder {folder}: name the folder that holds the images")
     if file.exists():
         raise InputError(f"{file} exists: edit it, or move it away to start anew")
-    found = guess(folder)
+    found = detect_layout(folder)
     write_whole(file, _text(folder.resolve().name, found, backbones).encode())
     for remark in found.remarks:
         notify(remark)
     return file
 
 
-def _text(name: str, found: Guess, backbones: Sequence[str]) -> str:
+def _text(name: str, found: Layout, backbones: Sequence[str]) -> str:
     images = found.images
     lines = [f"name = {_quoted(name)}"]
     lines.append(f"labels = [{', '.join(map(_quoted, found.labels))}]")
     if not found.labels:
-        lines[-1] += "   # none found: fill in, and say below where every picture's label is"
+        lines[-1] += "   # none found: fill in, and say below where every image's label is"
     if len(found.labels) == 2:
         lines.append(f"positive = {_quoted(found.labels[1])}   # a guess: the label to look for")
     lines += ["", "[images]", f"root = {_quoted(images.root)}"]
@@ -52,7 +52,7 @@ def _text(name: str, found: Guess, backbones: Sequence[str]) -> str:
         optional = {"split": images.split, "text": images.text}
         lines += [f"{key} = {_quoted(value)}" for key, value in optional.items() if value]
     else:
-        lines.append("# no table: one folder per label; `unlabelled` holds pictures to predict")
+        lines.append("# no table: one folder per label; `unlabelled` holds images to predict")
     lines += ["", "[folds]", "count = 5", "repeats = 5", "seed = 0", 'group = "near-duplicates"']
     lines += ["", "[embed]", f"backbones = [{', '.join(map(_quoted, backbones))}]"]
     lines[-1] += "   # `archiveprobe list backbones` shows them all"
@@ -62,4 +62,4 @@ def _text(name: str, found: Guess, backbones: Sequence[str]) -> str:
 
 def _quoted(text: str) -> str:
     # JSON's strings are TOML's, but for DEL.
-    return json.dumps(readable(text), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(printable(text), ensure_ascii=False).replace("\x7f", "\\u007f")
