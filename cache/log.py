@@ -52,18 +52,18 @@ class Log(NamedTuple):
 
 
 def shard_name(sequence: int, sha256: str) -> str:
-    """The file name of a shard: six digits of sequence, eight of digest."""
+    """Return the file name of a shard: six digits of sequence, eight of digest."""
     return f"{sequence:06d}-{sha256[:8]}.h5"
 
 
 def shard_sequence(name: str) -> int | None:
-    """The sequence number in a shard's file name; None for any other name."""
+    """Return the sequence number in a shard's file name; None for any other name."""
     match = _SHARD_NAME.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def format_commit(commit: Commit) -> bytes:
-    """The line of `commit`, with its newline."""
+    """Return the line of `commit`, with its newline."""
     text = json.dumps(commit._asdict(), separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
@@ -125,7 +125,7 @@ def _json_object(data: bytes) -> dict[str, Any] | None:
 
 
 def format_failures(failures: Mapping[bytes, Failure]) -> bytes:
-    """The lines of `failures`, each with its newline and a CRC of what it says."""
+    """Return the lines of `failures`, each with its newline and a CRC of what it says."""
     lines = []
     for key, failure in failures.items():
         said = [key.hex(), failure.status, failure.detail[:_DETAIL_CHARACTERS]]
@@ -139,7 +139,7 @@ def _failure_crc(said: list[Any]) -> str:
 
 
 def read_failures(path: Path) -> dict[bytes, Failure]:
-    """The failures on file; a malformed line is skipped, the last one of an image wins.
+    """Read the failures on file; a malformed line is skipped, the last one of an image wins.
 
     Raises InputError only when the file cannot be read.
     """

@@ -55,7 +55,7 @@ def predict(
 
     done = answer(load(task), system, file, images=images, notify=say, progress=bar, **how)
     if not as_json:
-        click.echo(done.told())
+        click.echo(done.summary())
     print_result(done.record(), done.lines(), as_json)
 
 
@@ -85,11 +85,11 @@ def submit(
     if (system is None) == (answers is None):
         raise click.UsageError("name one of --system and --answers")
     if answers is not None:
-        from archiveprobe.predict.given_answers import submit_given
+        from archiveprobe.predict.given_answers import submit_answers
 
-        given = submit_given(load(task), answers, file, spreadsheet_safe=spreadsheet_safe)
+        given = submit_answers(load(task), answers, file, spreadsheet_safe=spreadsheet_safe)
         if not as_json:
-            click.echo(given.told())
+            click.echo(given.summary())
         print_result(given.record(), given.lines(), as_json)
         return
     assert system is not None
@@ -97,7 +97,7 @@ def submit(
 
     done = write(load(task), system, file, spreadsheet_safe=spreadsheet_safe)
     if not as_json:
-        click.echo(done.told())
+        click.echo(done.summary())
     print_result(done.record(), done.lines(), as_json)
     for warning in done.warnings:
         say(f"note: {warning}")

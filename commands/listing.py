@@ -21,7 +21,7 @@ def listing() -> None:
 @listing.command(**example("list backbones"))
 @json_option
 def backbones(as_json: bool) -> None:
-    """The table of backbones; timm:NAME and open_clip:ARCH/TAG work too."""
+    """List backbones; timm:NAME and open_clip:ARCH/TAG work too."""
     from archiveprobe.embed.backbones import BACKBONES
 
     lines = [
@@ -40,7 +40,7 @@ def backbones(as_json: bool) -> None:
 @listing.command(**example("list views"))
 @json_option
 def views(as_json: bool) -> None:
-    """The named sets of views."""
+    """List view sets."""
     from archiveprobe.embed.views import DESCRIPTIONS
 
     lines = [{"views": name, "what": what} for name, what in DESCRIPTIONS.items()]
@@ -50,7 +50,7 @@ def views(as_json: bool) -> None:
 @listing.command(**example("list probes"))
 @json_option
 def probes(as_json: bool) -> None:
-    """The table of probes."""
+    """List probes."""
     from archiveprobe.probe.table import PROBES
 
     lines = [
@@ -63,7 +63,7 @@ def probes(as_json: bool) -> None:
 @listing.command(**example("list recipes"))
 @json_option
 def recipes(as_json: bool) -> None:
-    """The recipes of fine-tuning; the path of a .toml file works too."""
+    """List recipes of fine-tuning; the path of a .toml file works too."""
     from archiveprobe.finetune.recipe import RECIPES, load_recipe, read_head
 
     heads = {name: read_head(file) for name, file in RECIPES.items()}
@@ -85,7 +85,7 @@ def recipes(as_json: bool) -> None:
 @listing.command(**example("list metrics"))
 @json_option
 def metrics(as_json: bool) -> None:
-    """The figures, and how each is defined."""
+    """List metrics, and how each is defined."""
     from archiveprobe.evaluate.metrics import METRICS
 
     lines = [{"metric": name, "what": what} for name, what in METRICS.items()]
@@ -96,7 +96,7 @@ def metrics(as_json: bool) -> None:
 @task_argument
 @json_option
 def systems(task: Path, as_json: bool) -> None:
-    """The systems of a task that are on disk."""
+    """List the stored systems of a task, and whether they are up to date."""
     from archiveprobe.evaluate.system_status import overview
 
     lines = [asdict(line) for line in overview(load(task))]

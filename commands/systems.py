@@ -112,7 +112,7 @@ def ensemble(
 
 
 def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
-    """The leaderboard, and what to do with it."""
+    """Print the leaderboard, and what to do with it."""
     lines = [
         {
             "system": line.system,

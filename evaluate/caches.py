@@ -14,7 +14,7 @@ _TEXT = text_cache("")
 
 
 def asked_of(task: Task, name: str) -> dict[str, Any]:
-    """What a task asks of the cache of a backbone, or of its text tower ("clip-vit-b32-text")."""
+    """Return what a task asks of the cache of a backbone or of its text tower ("<name>-text")."""
     if name.endswith(_TEXT):
         return task.asks(name.removesuffix(_TEXT), "text")
     return task.asks(name)
@@ -66,7 +66,7 @@ def _absent(task: Task, snapshot: Snapshot, asked: Mapping[str, Any]) -> str:
 
 
 def committed_keys(task: Task, in_use: CacheInUse) -> set[bytes]:
-    """The keys of rows that a cache in use holds, or knows to have no embedding."""
+    """Read the keys of rows that a cache in use holds, or knows to have no embedding."""
     reader = _opened(task, in_use)
     return set(reader.keys) | set(reader.failures)
 

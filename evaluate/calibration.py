@@ -37,7 +37,7 @@ class Calibration:
             raise ValueError(f"{list(self.parameters)} are no parameters of {self.method}")
 
     def apply(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities (..., K) of logits (..., K); NaN where a row has NaN."""
+        """Compute probabilities (..., K) of logits (..., K); NaN where a row has NaN."""
         return _apply(logits, np.array(self.parameters, np.float64))
 
 
@@ -48,17 +48,17 @@ class CrossFitted:
     parameters: np.ndarray
 
     def apply(self, logits: np.ndarray, fold: np.ndarray) -> np.ndarray:
-        """Probabilities of logits (R, n, K) or, by view, (R, n, V, K) of rows in folds (R, n)."""
+        """Compute probabilities of logits (R, n, K) or (R, n, V, K) of rows in folds (R, n)."""
         own = np.take_along_axis(self.parameters, fold[..., None], 1)
         between = tuple(range(2, logits.ndim - 1))
         return _apply(logits, np.expand_dims(own, between))
 
     def seen(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities (R, folds, n, K) of all rows (R, n, K) by the calibration of every fold."""
+        """Compute probabilities (R, folds, n, K) of rows (R, n, K) by every fold's calibration."""
         return _apply(logits[:, None], self.parameters[:, :, None])
 
     def undo(self, proba: np.ndarray, fold: np.ndarray) -> np.ndarray:
-        """Logits (R, n, K), up to a constant per row, that `apply` made probabilities of."""
+        """Recover logits (R, n, K), up to a constant per row, from what `apply` made of them."""
         own = np.take_along_axis(self.parameters, fold[..., None], 1)
         logs = np.log(np.maximum(proba, np.finfo(float).tiny))
         scale = np.where(own[..., :1] > 0, own[..., :1], np.inf)
@@ -88,7 +88,7 @@ def cross_fitted(logits: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> Cr
 
 
 def plain(classes: int) -> Calibration:
-    """The calibration that changes nothing: probabilities are the softmax of the logits."""
+    """Return the calibration that changes nothing: probabilities are the softmax of the logits."""
     return Calibration(_method(classes), (1.0, 0.0) if classes == 2 else (1.0,))
 
 
@@ -97,7 +97,7 @@ def _method(classes: int) -> str:
 
 
 def _apply(logits: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-    """Probabilities of logits (..., K) by parameters (..., P)."""
+    """Compute probabilities of logits (..., K) by parameters (..., P)."""
     logits = np.where(np.isfinite(logits).all(-1, keepdims=True), logits, np.nan)
     if logits.shape[-1] == 2:
         moved = parameters[..., 0] * (logits[..., 1] - logits[..., 0]) + parameters[..., 1]
@@ -107,7 +107,7 @@ def _apply(logits: np.ndarray, parameters: np.ndarray) -> np.ndarray:
 
 
 def _fit(logits: np.ndarray, labels: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Parameters (J, P) on rows (n, K), one fit for every line of weights (J, n)."""
+    """Fit parameters (J, P) on rows (n, K), one fit for every line of weights (J, n)."""
     known = np.isfinite(logits).all(1)
     rows, weights = np.asarray(logits[known], np.float64), used[:, known]
     if not len(rows):
@@ -119,7 +119,7 @@ def _fit(logits: np.ndarray, labels: np.ndarray, used: np.ndarray) -> np.ndarray
 
 
 def _platt(margin: np.ndarray, is_second: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Slopes and intercepts (J, 2) on margins (n,).
+    """Fit slopes and intercepts (J, 2) on margins (n,).
 
     The targets are Platt's, "Probabilistic outputs for support vector machines" (1999), so that
     classes which the margin separates still have an optimum. Newton with halved steps, after Lin,
@@ -158,7 +158,7 @@ def _platt(margin: np.ndarray, is_second: np.ndarray, weights: np.ndarray) -> np
 def _solved(
     first: np.ndarray, second: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray
 ) -> np.ndarray:
-    """Solutions (J, 2) of the symmetric systems [[a, b], [b, c]], kept apart from singular."""
+    """Solve the symmetric systems [[a, b], [b, c]], kept apart from singular: (J, 2)."""
     a, c = a + 1e-12, c + 1e-12
     determinant = np.maximum(a * c - b * b, 1e-12 * a * c)
     solved = np.stack([(c * first - b * second), (a * second - b * first)], 1)

@@ -38,7 +38,7 @@ class ThresholdReport:
     curve: Curve
 
     def record(self) -> dict[str, Any]:
-        """The form of `--json`; the curve has every distinct threshold."""
+        """Return the form of `--json`; the curve has every distinct threshold."""
         curve = self.curve
         return {
             "system": self.system,
@@ -68,7 +68,7 @@ class ThresholdReport:
         }
 
     def lines(self) -> list[dict[str, Any]]:
-        """The curve at round thresholds and at the chosen one, for people."""
+        """Return the curve at round thresholds and at the chosen one, for people."""
         shown = np.sort(np.append(_SHOWN, self.threshold.value))
         return [
             {
@@ -83,7 +83,7 @@ class ThresholdReport:
 
 
 def _at(curve: Curve, values: np.ndarray, threshold: float) -> float:
-    """The staircase at a threshold: its value at the last step not above it."""
+    """Return the staircase at a threshold: its value at the last step not above it."""
     return float(values[max(int(np.searchsorted(curve.thresholds, threshold, "right")) - 1, 0)])
 
 

@@ -59,7 +59,7 @@ class Members:
 
     @property
     def folds(self) -> int:
-        """How many folds every repeat has."""
+        """Count the folds of a repeat."""
         return int(self.fold.max()) + 1
 
 

@@ -45,7 +45,7 @@ class Rows:
         return digest_of_words(*self.ids, *images)
 
     def select(self, places: Sequence[int] | np.ndarray) -> "Rows":
-        """The rows at some places, in that order."""
+        """Select the rows at some places, in that order."""
         return Rows(
             self.ids[np.asarray(places, np.intp)],
             [self.keys[at] for at in places],
@@ -85,7 +85,7 @@ class Dataset:
 
     @cached_property
     def folds(self) -> int:
-        """How many folds every repeat has."""
+        """Count the folds of a repeat."""
         return int(self.fold.max()) + 1
 
     @cached_property
@@ -108,7 +108,7 @@ class Dataset:
 
     @cached_property
     def snapshot_digest(self) -> str:
-        """The digest of the state that this dataset pins: its parts and the caches in use."""
+        """Digest the state that this dataset pins: its parts and the caches in use."""
         in_use = {
             f"{one.asked['backbone']} {one.asked['views']} {one.asked['layers']}": one.fingerprint
             for one in self.snapshot.caches
@@ -148,7 +148,7 @@ def load_dataset(task: Task, *, partial: bool = False) -> Dataset:
 
 
 def survey_dataset(task: Task) -> Dataset:
-    """All rows of a task, those that wait for `embed` included, to say what stands and what not.
+    """Read all rows of a task, also those that wait for `embed`, to compare systems with.
 
     Nothing is fitted on it, and nothing is written.
 
@@ -192,7 +192,7 @@ def make_dataset(
 
 
 def differing_parts(record: Mapping[str, object], dataset: Dataset) -> list[str]:
-    """The parts of a recorded snapshot that are not the dataset's, in words."""
+    """Return the parts of a recorded snapshot that are not the dataset's, in words."""
     return [name for name in PARTS if record.get(name) != dataset.parts[name]]
 
 

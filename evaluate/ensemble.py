@@ -31,7 +31,7 @@ _CARRIED = (
 
 
 def common_record(dataset: Dataset, system: str, threshold_rule: str, seed: int) -> dict[str, Any]:
-    """What every system's run.json says: the task's settings, digests of its inputs, versions."""
+    """Record what every system has: the task's settings, digests of its inputs, versions."""
     return {
         "system": system,
         "task": dataset.task.name,
@@ -50,7 +50,7 @@ def common_record(dataset: Dataset, system: str, threshold_rule: str, seed: int)
 
 
 def origin(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What predictions carry of their system's record.
+    """Select what predictions carry of their system's record.
 
     That it is about a part of the rows only is said wherever the system is listed.
     """
@@ -62,7 +62,7 @@ def origin(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decided(done: Assembled) -> dict[str, Any]:
-    """The threshold and the calibration that new rows are answered with."""
+    """Record the threshold and the calibration that new rows are answered with."""
     threshold = done.predictions.threshold
     return {
         "threshold": None if np.isnan(threshold) else float(threshold),

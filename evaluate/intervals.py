@@ -59,7 +59,7 @@ class Comparison:
 def grouped_weights(
     groups: np.ndarray, replicates: int = REPLICATES, seed: int = 0, draws: int | None = None
 ) -> np.ndarray:
-    """How often every row counts in every replicate, (B, n) float32.
+    """Draw how often every row counts in every replicate, (B, n) float32.
 
     Whole groups (n,) are drawn with replacement, as many as there are, or `draws` of them.
     """
@@ -73,7 +73,7 @@ def _members(groups: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _drawn(count: int, replicates: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """How often every group is drawn, (B, groups) float32."""
+    """Draw how often every group counts, (B, groups) float32."""
     picked = rng.integers(0, count, (replicates, draws))
     picked += np.arange(replicates)[:, None] * count
     flat = np.bincount(picked.ravel(), minlength=replicates * count)
@@ -81,7 +81,7 @@ def _drawn(count: int, replicates: int, draws: int, rng: np.random.Generator) ->
 
 
 def _chunks(groups: np.ndarray, replicates: int, seed: int, rows: int) -> Iterator[np.ndarray]:
-    """The replicates in pieces (b, n) that stay small when there are many rows."""
+    """Yield the replicates in pieces (b, n) that stay small when there are many rows."""
     members, count = _members(groups)
     rng = np.random.default_rng(seed)
     size = max(1, _CHUNK // max(1, rows))
@@ -173,12 +173,12 @@ def standard_error(
     fold: np.ndarray | None = None,
     name: str = "macro_f1",
 ) -> StandardError:
-    """The parts of the variance of a figure of decisions (R, n); `fold` as in `intervals`."""
+    """Split the variance of a metric of decisions (R, n) into parts; `fold` as in `intervals`."""
     return _error(y, [np.atleast_2d(decision)], groups, n_classes, name, fold)
 
 
 def effective_groups(groups: np.ndarray) -> float:
-    """How many groups of equal size would weigh as evenly as these (Kish, 1965)."""
+    """Count how many groups of equal size would weigh as evenly as these (Kish, 1965)."""
     sizes = np.bincount(_members(groups)[0])
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
@@ -191,7 +191,7 @@ def _error(
     name: str,
     fold: np.ndarray | None,
 ) -> StandardError:
-    """The parts of the variance of a figure of one system, or of the first's less the second's."""
+    """Split the variance of a metric of one system, or of the difference of two."""
     members, count = _members(groups)
     sizes = np.bincount(members, minlength=count).astype(np.float64)
     each = [influence(y, decision, n_classes, name) for decision in decisions]
@@ -211,7 +211,7 @@ def _error(
 
 
 def _widening(error: StandardError, level: float) -> float:
-    """How many times as wide as its bootstrap an interval must be."""
+    """Compute how many times as wide as its bootstrap an interval must be."""
     if np.isinf(error.few):
         return float("inf")
     if not error.held_out:
@@ -222,7 +222,7 @@ def _widening(error: StandardError, level: float) -> float:
 
 
 def _stretched(replicates: np.ndarray, estimate: float, factor: float) -> np.ndarray:
-    """Replicates `factor` times as far from the estimate; endlessly far where nothing is known."""
+    """Move replicates `factor` times as far from the estimate; to infinity where it is infinite."""
     if np.isinf(factor):
         half = np.where(np.arange(len(replicates)) % 2, np.inf, -np.inf)
         return np.where(np.isnan(replicates), np.nan, half)
@@ -281,14 +281,14 @@ def compare(
 
 
 def two_sided(differences: np.ndarray) -> float:
-    """The two-sided p-value of replicated differences (B,): twice the smaller share beyond zero."""
+    """Compute the two-sided p-value of differences (B,): twice the smaller share beyond zero."""
     known = differences[np.isfinite(differences)]
     beyond = min((known <= 0).sum(), (known >= 0).sum())
     return float(min(1.0, 2 * (beyond + 1) / (len(known) + 1)))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """McNemar's exact two-sided p-value from the rows that one system alone has right."""
+    """Compute McNemar's exact two-sided p-value from the rows that one system alone has right."""
     # scipy.stats takes longer to load than most commands take.
     from scipy.stats import binomtest
 

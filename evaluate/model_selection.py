@@ -39,7 +39,7 @@ class Candidates:
     caution: float
 
     def pick(self, scores: np.ndarray) -> Choice:
-        """The system to prefer at these figures (S,)."""
+        """Pick the system to prefer at these figures (S,)."""
         first = int(scores.argmax())
         error = self.error[first]
         close = scores[first] - scores <= self.caution * error + 1e-12
@@ -48,7 +48,7 @@ class Candidates:
         return Choice(pick, first, float(scores[first] - scores[pick]), float(error[pick]))
 
     def resample(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What B resamples pick (B,), their figures (B, S), and those of the groups left out.
+        """Let B resamples pick (B,); their scores (B, S), and those of the groups left out.
 
         Figures are linear in the groups' weights, so that small shares of rows bias no F1; the mean
         over resamples is made that of all rows.

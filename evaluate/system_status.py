@@ -30,7 +30,7 @@ class Stored:
 
 
 def overview(task: Task) -> list[Stored]:
-    """Every system of a task, sorted by name; a damaged one is listed as such.
+    """List every system of a task, sorted by name; a damaged one is listed as such.
 
     Raises:
         InputError: the task's rows or folds cannot be read.
@@ -84,7 +84,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _other_caches(record: Mapping[str, Any], dataset: Dataset) -> list[str]:
-    """Caches in use for what the task asks now, of views and layers, are what counts."""
+    """Name caches that differ from those in use for what the task asks now."""
     changed = []
     for name, digest in _mapping(record.get("sources")).items():
         in_use = dataset.snapshot.cache(asked_of(dataset.task, str(name)))
@@ -94,7 +94,7 @@ def _other_caches(record: Mapping[str, Any], dataset: Dataset) -> list[str]:
 
 
 def _other_start(record: Mapping[str, Any], dataset: Dataset) -> list[str]:
-    """Whether the weights that fine-tuning began with are no longer those of that backbone."""
+    """Compare the weights that fine-tuning began with to those of the backbone now."""
     began = _mapping(record.get("made_of")).get("weights")
     for one in dataset.snapshot.caches:
         same = one.asked.get("backbone") == record.get("features")
@@ -135,7 +135,7 @@ def check_up_to_date(run: Run, dataset: Dataset, again: str) -> None:
 
 
 def load_systems(dataset: Dataset, names: Sequence[str] = ()) -> list[Predictions]:
-    """The predictions of these systems; of all probes and fine-tuned ones where none is named.
+    """Load the predictions of these systems, or of all that are no ensembles.
 
     Raises:
         InputError: none is there, or one of them is damaged or out of date.

@@ -53,11 +53,11 @@ class Run:
 
     @property
     def system(self) -> str:
-        """The name of the system."""
+        """Return the name of the system."""
         return self.folder.name
 
     def predictions(self) -> Predictions:
-        """Its predictions.
+        """Read its predictions.
 
         Raises:
             InputError: they are damaged.
@@ -65,7 +65,7 @@ class Run:
         return Predictions.from_bytes(self.files[PREDICTIONS], str(self.paths[PREDICTIONS]))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays of its fitted model.
+        """Read the arrays of its fitted model.
 
         Raises:
             InputError: the system has none, or they are damaged.
@@ -83,7 +83,7 @@ class Run:
 
 
 def runs_folder(task: Task) -> Path:
-    """Where the systems of a task lie."""
+    """Return where the systems of a task lie."""
     return task.work / "runs"
 
 
@@ -122,7 +122,7 @@ def save_run(
 
 
 def check_name(task: Task, system: str, kind: Any) -> None:
-    """Whether a system of a kind may have that name.
+    """Check that a system of a kind may have that name.
 
     Raises:
         InputError: it is no plain folder name, or a system of another kind has it.
@@ -162,7 +162,7 @@ class _Stored(NamedTuple):
     sha256: str
 
     def path(self, folder: Path, name: str) -> Path:
-        """Where it lies."""
+        """Return where it lies."""
         stem, dot, ending = name.partition(".")
         return folder / f"{stem}-{self.sha256[:16]}{dot}{ending}"
 
@@ -255,7 +255,7 @@ def _damaged(folder: Path, error: Exception) -> InputError:
 
 
 def systems(task: Task) -> list[str]:
-    """The names of the systems of a task, sorted."""
+    """List the names of the systems of a task, sorted."""
     root = runs_folder(task)
     if not root.is_dir():
         return []

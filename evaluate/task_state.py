@@ -4,14 +4,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.caches import committed_keys
 from archiveprobe.task.config import Task
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.manifest import Entry, manifest_file, read_manifest_with_digest
 from archiveprobe.task.rows import Row, read_rows
 from archiveprobe.task.snapshot import Snapshot, read_snapshot
-
-_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class State:
     snapshot: Snapshot
 
     def waiting(self) -> set[str]:
-        """Ids of rows that `embed` has not looked at as they are now."""
+        """Return ids of rows that `embed` has not looked at as they are now."""
         return {
             row.id
             for row, entry in zip(self.rows, self.entries, strict=True)
@@ -42,7 +41,7 @@ class State:
             raise InputError(_refusal(self.task, waiting, len(self.rows)))
 
     def uncommitted(self) -> set[str]:
-        """Ids of rows that one of the task's caches in use still lacks."""
+        """Return ids of rows that one of the task's caches in use still lacks."""
         keys = {
             bytes.fromhex(entry.digest): row.id
             for row, entry in zip(self.rows, self.entries, strict=True)
@@ -84,7 +83,6 @@ def _refusal(task: Task, waiting: Collection[str], rows: int) -> str:
     remedy = f"run `archiveprobe embed {task.file}`, or look at the others with --partial"
     if not waiting:
         return f"the last embed of {task.file} was interrupted before its end: {remedy}"
-    more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
-    named = ", ".join(map(repr, sorted(waiting)[:_NAMED])) + more
+    named = quote_few(sorted(waiting))
     verb = "waits" if len(waiting) == 1 else "wait"
     return f"{len(waiting)} of {rows} rows {verb} for embed ({named}): {remedy}"

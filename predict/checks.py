@@ -7,10 +7,10 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import IMAGE_BYTES, digest_of
+from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.predict.systems import Answers, System, training_command
-from archiveprobe.predict.tables import named_few
 from archiveprobe.task.config import Task
 from archiveprobe.task.rows import Row, locate
 
@@ -35,7 +35,7 @@ class Share:
 
     @property
     def expected(self) -> bool:
-        """Whether the share lies in the range."""
+        """Return whether the share lies in the range."""
         return self.low <= self.share <= self.high
 
 
@@ -51,7 +51,7 @@ class Canary:
 
 
 def shares(stored: Predictions, decision: np.ndarray) -> list[Share]:
-    """The share of the positive label among decisions (m,), or of every label where K > 2."""
+    """Compare the positive label's share of decisions (m,), or every label's where K > 2."""
     k = len(stored.classes)
     which = [stored.positive] if k == 2 else range(k)
     return [_share(stored, decision, label) for label in which]
@@ -74,8 +74,8 @@ def _share(stored: Predictions, decision: np.ndarray, label: int) -> Share:
     )
 
 
-def changed_since(system: System, ids: Sequence[str], proba: np.ndarray) -> list[str]:
-    """Rows whose probabilities (m, K) are not those that the system stored for them.
+def changed_answers(system: System, ids: Sequence[str], proba: np.ndarray) -> list[str]:
+    """Find rows whose probabilities (m, K) are not those that the system stored for them.
 
     Raises:
         InputError: most of them: that is no change of an image, the system itself is not sound.
@@ -109,17 +109,17 @@ def check_sound(system: System, dataset: Dataset) -> None:
         some = rows.select(there)
         ids = some.ids.tolist()
         here = all((system.task.root / entry.path).is_file() for entry in some.entries)
-        changed_since(system, ids, system.answer(some, afresh=here).proba)
+        changed_answers(system, ids, system.answer(some, afresh=here).proba)
 
 
-def seen_in_training(dataset: Dataset, rows: Rows) -> list[str]:
-    """Rows to predict whose image, byte by byte, is that of a labelled row."""
+def training_duplicates(dataset: Dataset, rows: Rows) -> list[str]:
+    """Find rows to predict whose image, byte by byte, is that of a labelled row."""
     known = {key for key in dataset.labelled.keys if key}
     return [str(id_) for id_, key in zip(rows.ids, rows.keys, strict=True) if key in known]
 
 
-def memorised(system: System, dataset: Dataset) -> bool:
-    """Whether held-out probabilities are those of a model that was trained on the same rows.
+def is_memorized(system: System, dataset: Dataset) -> bool:
+    """Return whether held-out probabilities are those of a model that was trained on the same rows.
 
     No system that was held out gives them: its fold models differ from the final one.
     """
@@ -158,7 +158,7 @@ def canary(
     if altered:
         raise InputError(
             f"{len(altered)} of {len(chosen)} images looked at have changed since they were "
-            f"embedded: {named_few(altered)}: run `archiveprobe embed {task.file}`"
+            f"embedded: {quote_few(altered)}: run `archiveprobe embed {task.file}`"
         )
     stored = dict(zip(one.test_ids.tolist(), one.test, strict=True))
     here = all(key is not None for key in found.values())
@@ -180,7 +180,7 @@ def canary(
 
 
 def _content(task: Task, row: Row) -> bytes | None:
-    """The digest of a row's file as it is now; None where it is not here."""
+    """Digest a row's file as it is now; None where it is not here."""
     try:
         return bytes.fromhex(digest_of(locate(task.root, row.path), IMAGE_BYTES))
     except (OSError, ValueError):

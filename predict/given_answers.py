@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import quote_few
 from archiveprobe.predict.submission import read_back
 from archiveprobe.predict.tables import (
     Cells,
     Form,
     find_columns,
-    named_few,
     output_files,
     probability_columns,
     wanted,
@@ -25,7 +25,7 @@ from archiveprobe.task.table import read_table
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenAnswers:
     """A written submission of given answers: how many rows, and how many of every label."""
 
     file: Path
@@ -35,21 +35,23 @@ class Given:
     copy: Path | None = None
 
     def record(self) -> dict[str, Any]:
-        """The form of `--json`."""
+        """Return the form of `--json`."""
         copy = None if self.copy is None else str(self.copy)
         named = {"file": str(self.file), "copy": copy, "answers": str(self.answers)}
         return {**named, "rows": self.rows, "labels": dict(self.labels)}
 
     def lines(self) -> list[dict[str, Any]]:
-        """How many rows have each label, a line each, for people."""
+        """Return how many rows have each label, a line each, for people."""
         return [{"label": label, "rows": count} for label, count in self.labels.items()]
 
-    def told(self) -> str:
-        """What was written, in a sentence."""
+    def summary(self) -> str:
+        """Return what was written, in a sentence."""
         return f"{self.rows} rows of {self.answers} in {self.file}, read back and in order"
 
 
-def submit_given(task: Task, answers: Path, file: Path, *, spreadsheet_safe: bool = False) -> Given:
+def submit_answers(
+    task: Task, answers: Path, file: Path, *, spreadsheet_safe: bool = False
+) -> GivenAnswers:
     """Write the labels of a table (id, label and, if it has them, p_<label>) as a submission.
 
     `spreadsheet_safe` writes a second file, whose cells no spreadsheet takes for a formula.
@@ -71,12 +73,12 @@ def submit_given(task: Task, answers: Path, file: Path, *, spreadsheet_safe: boo
     if unknown:
         raise InputError(
             f"{answers}: {len(unknown)} of {len(cells)} ids are not in {task.table or task.root}: "
-            f"{named_few(unknown)}{nearest(unknown[0], rows)}: correct them"
+            f"{quote_few(unknown)}{nearest(unknown[0], rows)}: correct them"
         )
     missing = [name for name in ids if name not in cells]
     if missing:
         raise InputError(
-            f"{answers} lacks {len(missing)} of the rows to predict: {named_few(missing)}: add them"
+            f"{answers} lacks {len(missing)} of the rows to predict: {quote_few(missing)}: add them"
         )
     for name in ids:
         _check_label(task, answers, name, cells[name][label])
@@ -89,7 +91,9 @@ def submit_given(task: Task, answers: Path, file: Path, *, spreadsheet_safe: boo
     write_answers(target, form.columns, lines, check=check, separator=form.separator)
     write_spreadsheet_copy(copy, form.columns, lines, separator=form.separator)
     counts = Counter(cells[name][label] for name in ids)
-    return Given(target, answers, len(ids), {name: counts[name] for name in task.labels}, copy)
+    return GivenAnswers(
+        target, answers, len(ids), {name: counts[name] for name in task.labels}, copy
+    )
 
 
 def _check_label(task: Task, answers: Path, id_: str, label: str) -> None:

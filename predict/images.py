@@ -13,7 +13,7 @@ from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.job import Notify
 from archiveprobe.embed.run import Options
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
-from archiveprobe.predict.checks import changed_since, check_sound
+from archiveprobe.predict.checks import changed_answers, check_sound
 from archiveprobe.predict.new_images import embed_new
 from archiveprobe.predict.submission import probability
 from archiveprobe.predict.systems import Answers, Resources, System, load_system
@@ -49,7 +49,7 @@ class Predicted:
     snapshot: str = ""
 
     def record(self) -> dict[str, Any]:
-        """The form of `--json`."""
+        """Return the form of `--json`."""
         return {
             "file": str(self.file),
             "copy": None if self.copy is None else str(self.copy),
@@ -62,14 +62,14 @@ class Predicted:
             "seconds": round(self.seconds, 3),
         }
 
-    def told(self) -> str:
-        """What was written, in a sentence."""
+    def summary(self) -> str:
+        """Return what was written, in a sentence."""
         lost = [f"{count} {why}" for why, count in self.status.items() if why not in USABLE]
         without = f"; {self.unreadable} have no answer of their own ({', '.join(lost)})"
         return f"{self.rows} rows by {self.system} in {self.file}" + (without if lost else "")
 
     def lines(self) -> list[dict[str, Any]]:
-        """How many images have each label, a line each, for people."""
+        """Return how many images have each label, a line each, for people."""
         return [{"label": label, "images": count} for label, count in self.labels.items()]
 
 
@@ -136,7 +136,7 @@ def predict(
 
 
 def _of_task(dataset: Dataset, system: System) -> tuple[Rows, list[Entry], Answers]:
-    """The rows to predict of the task itself."""
+    """Answer the rows to predict of the task itself."""
     task, rows = dataset.task, dataset.unlabelled
     if not len(rows):
         raise InputError(
@@ -144,7 +144,7 @@ def _of_task(dataset: Dataset, system: System) -> tuple[Rows, list[Entry], Answe
             "folder of images with --images"
         )
     answers = system.answer(rows)
-    changed_since(system, rows.ids.tolist(), answers.proba)
+    changed_answers(system, rows.ids.tolist(), answers.proba)
     return rows, list(rows.entries), answers
 
 
@@ -156,7 +156,7 @@ def _of_folder(
     notify: Notify,
     progress: Progress,
 ) -> tuple[Rows, list[Entry], Answers]:
-    """All images below a folder, embedded as the system's own were."""
+    """Answer all images below a folder, embedded as the system's own were."""
     check_sound(system, dataset)
     archive = embed_new(dataset.task, images, system.source.caches, how, notify, progress)
     entries = read_manifest(archive)

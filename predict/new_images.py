@@ -74,7 +74,7 @@ def _checked_root(task: Task, images: Path) -> Path:
 
 
 def _records(task: Task, sources: Mapping[str, str]) -> dict[str, CacheRecord]:
-    """The caches of images that a system was trained on, by backbone."""
+    """Find the caches of images that a system was trained on, by backbone."""
     found = {}
     for name, digest in sources.items():
         if name.endswith(_TEXT):
@@ -91,7 +91,7 @@ def _records(task: Task, sources: Mapping[str, str]) -> dict[str, CacheRecord]:
 
 
 def _archive(task: Task, root: Path) -> Task:
-    """A task without labels over the images below `root`."""
+    """Make a task without labels over the images below `root`."""
     digest = hashlib.sha256(str(root).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     own = {name: _absolute(task, backbone) for name, backbone in task.backbone.items()}
     return Task(
@@ -109,7 +109,7 @@ def _absolute(task: Task, backbone: OwnBackbone) -> OwnBackbone:
 
 
 def _alike(wanted: Mapping[str, CacheRecord]) -> dict[tuple[str, str, str], list[str]]:
-    """Backbones by views, layers and precision: those that share them decode once."""
+    """Group backbones by views, layers and precision: those that share them decode once."""
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for name, record in wanted.items():
         asked: Mapping[str, Any] = record.request["asked"]
@@ -141,7 +141,7 @@ def _check_ahead(archive: Task, record: CacheRecord, device: str) -> None:
 
 
 def _check_after(part: Task, name: str, record: CacheRecord) -> None:
-    """The new cache must have the fingerprint of the old one; no image at all gives no cache."""
+    """Check that the new cache has the old fingerprint; no image at all gives no cache."""
     found = find_caches(part.work / "cache", name)
     if found and record.digest not in {one.digest for one in found}:
         _refuse(record, differences(record.fingerprint, found[-1].fingerprint))

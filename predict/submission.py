@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
 from archiveprobe.predict.checks import (
     Canary,
     Share,
     canary,
-    changed_since,
-    memorised,
-    seen_in_training,
+    changed_answers,
+    is_memorized,
     shares,
+    training_duplicates,
 )
 from archiveprobe.predict.systems import Answers, System, load_system
 from archiveprobe.predict.tables import (
     Cells,
     Form,
-    named_few,
     output_files,
     wanted,
     write_answers,
@@ -55,7 +55,7 @@ class Submission:
     snapshot: str = ""
 
     def record(self) -> dict[str, Any]:
-        """The form of `--json`."""
+        """Return the form of `--json`."""
         return {
             "file": str(self.file),
             "copy": None if self.copy is None else str(self.copy),
@@ -71,7 +71,7 @@ class Submission:
         }
 
     def lines(self) -> list[dict[str, Any]]:
-        """The shares, a line each, for people."""
+        """Return the shares, a line each, for people."""
         return [
             {
                 "label": share.label,
@@ -82,8 +82,8 @@ class Submission:
             for share in self.shares
         ]
 
-    def told(self) -> str:
-        """What was written, in a sentence."""
+    def summary(self) -> str:
+        """Return what was written, in a sentence."""
         lost = ""
         if self.unreadable:
             why = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
@@ -126,7 +126,7 @@ def submit(
     unread = [id_ for id_, read in zip(ids, answers.readable, strict=True) if not read]
     reasons = Counter(lacking.get(id_, "bad_embedding") for id_ in unread)
     blank = Counter(status for id_, status in lacking.items() if id_ not in set(unread))
-    changed = changed_since(loaded, ids, answers.proba)
+    changed = changed_answers(loaded, ids, answers.proba)
     lines = _lines(form, loaded, ids, answers)
     seen: list[Canary] = []
 
@@ -160,7 +160,7 @@ def _rows(dataset: Dataset, ids: Sequence[str]) -> Rows:
 
 
 def _blank(status: Counter[str]) -> list[str]:
-    """What to say of rows that a network answered for a blank image, as its recipe has it."""
+    """Warn of rows that a network answered as blank images, as its recipe says."""
     if not status:
         return []
     why = ", ".join(f"{count} {reason}" for reason, count in status.most_common())
@@ -180,14 +180,14 @@ def _lines(form: Form, system: System, ids: Sequence[str], answers: Answers) -> 
 
 
 def probability(value: float) -> str:
-    """A probability as text, exact to 1e-6 and empty where there is none."""
+    """Write a probability as text, exact to 1e-6 and empty where there is none."""
     return "" if np.isnan(value) else f"{value:.7f}"
 
 
 def read_back(
     task: Task, form: Form, ids: Sequence[str], header: Sequence[str], found: Cells
 ) -> dict[str, str]:
-    """The label of every id as a written submission has it, header and lines as they were read.
+    """Read the label of every id from the header and lines of a written submission.
 
     Raises:
         InputError: the file is not what was to be written.
@@ -201,7 +201,7 @@ def read_back(
     if strange:
         raise InputError(
             f"the file read back holds labels that {task.file} does not know: "
-            f"{named_few(sorted(strange))}: nothing was written, run again"
+            f"{quote_few(sorted(strange))}: nothing was written, run again"
         )
     return {row[at_id]: row[at_label] for row in found}
 
@@ -217,15 +217,15 @@ def _warnings(
     if changed:
         said.append(
             f"{len(changed)} images have changed since {system.name} was trained, and were "
-            f"answered anew: {named_few(changed)}"
+            f"answered anew: {quote_few(changed)}"
         )
-    trained = seen_in_training(dataset, rows)
+    trained = training_duplicates(dataset, rows)
     if trained:
         said.append(
             f"{len(trained)} rows to predict show, byte by byte, the image of a labelled row: "
-            f"{named_few(trained)}"
+            f"{quote_few(trained)}"
         )
-    if memorised(system, dataset):
+    if is_memorized(system, dataset):
         said.append(
             f"{system.name} was trained on the very rows that its figures are about: do not "
             f"believe them, run `archiveprobe probe {dataset.task.file}` again"
@@ -241,7 +241,7 @@ def _warnings(
 
 
 def _shift_warning(dataset: Dataset) -> list[str]:
-    """What the audit says of these rows; `probe` has left it in work/, else it is measured now."""
+    """Return the audit's warning of a shift, stored by `probe` or measured now."""
     try:
         warning = shift(dataset).warning
     except InputError:

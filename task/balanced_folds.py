@@ -44,7 +44,7 @@ def balanced_folds(
 def _deal(
     counts: np.ndarray, have: np.ndarray, weight: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """The fold of every group; `counts` (groups, classes), `have` (folds, classes) is updated."""
+    """Assign a fold to every group; `counts` (groups, classes), `have` (folds, classes)."""
     order = rng.permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(1), kind="stable")]
     tie = rng.permutation(len(have))

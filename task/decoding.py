@@ -91,7 +91,7 @@ class Observation:
 
     @property
     def usable(self) -> bool:
-        """Whether there is an image to embed."""
+        """Return whether there is an image to embed."""
         return self.status == "ok" or self.status in FLAGS
 
 
@@ -111,7 +111,7 @@ class _RejectedError(Exception):
 
 
 def digest(content: bytes) -> str:
-    """The SHA-256 of a file's bytes in hex: the key of its embedding."""
+    """Compute the SHA-256 of a file's bytes in hex: the key of its embedding."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -191,7 +191,7 @@ def _properties(image: Image.Image) -> dict[str, Any]:
 
 
 def _tiff_orientation(image: Image.Image) -> dict[str, int]:
-    """The orientation of a TIFF: Pillow applies it while loading, and drops the tag."""
+    """Read the orientation of a TIFF: Pillow applies it while loading, and drops the tag."""
     tags = getattr(image, "tag_v2", None)
     return {} if tags is None else {"orientation": _valid(tags.get(_ORIENTATION_TAG, 1))}
 
@@ -245,7 +245,7 @@ def _statistics(thumbnail: Image.Image) -> dict[str, Any]:
 
 
 def _inner_box(pixels: np.ndarray, tolerance: int = 12) -> tuple[int, int, int, int]:
-    """The box (left, top, right, bottom) inside a uniform frame of the corner's colour."""
+    """Find the box (left, top, right, bottom) inside a uniform frame of the corner's colour."""
     height, width = pixels.shape[:2]
     differs = np.abs(pixels.astype(np.int16) - pixels[0, 0].astype(np.int16)).max(2) > tolerance
     rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
@@ -290,5 +290,5 @@ def _line(text: str, limit: int = 200) -> str:
 
 
 def rejected(status: str, detail: str = "", size: int | None = None) -> Observation:
-    """An Observation for a file that gave no image."""
+    """Make an Observation for a file that gave no image."""
     return replace(Observation(status, _line(detail)), bytes=size)

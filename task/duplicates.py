@@ -38,7 +38,7 @@ def near_duplicate_groups(entries: Sequence[Entry], *, bits: int = NEAR_BITS) ->
 
 
 def contradictions(rows: Sequence[Row], entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    """Pairs of ids whose files are equal and whose labels differ, one pair per file."""
+    """Find pairs of ids whose files are equal and whose labels differ, one pair per file."""
     first: dict[str, Row] = {}
     found: dict[str, tuple[str, str]] = {}
     for row, entry in zip(rows, entries, strict=True):

@@ -21,7 +21,7 @@ HEAD = 64
 
 
 def may_be_image(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of an image, however broken the rest."""
+    """Return whether the first bytes of a file are those of an image, however broken the rest."""
     if head.startswith(b"BM"):
         # Two letters may begin any text.
         return int.from_bytes(head[14:18], "little") in _BITMAP_HEADERS
@@ -35,7 +35,7 @@ def may_be_image(head: bytes) -> bool:
 
 
 def reason_for_unknown(content: bytes, error: Exception, pixel_limit: int) -> tuple[str, str]:
-    """The status and detail for bytes that no allowed decoder opens."""
+    """Find the status and detail for bytes that no allowed decoder opens."""
     size = _declared_size(content)
     if size and size[0] * size[1] == 0:
         return "bad_dimensions", f"{size[0]} x {size[1]} pixels"
@@ -88,7 +88,7 @@ def _declared_size(content: bytes) -> tuple[int, int] | None:
 
 
 def looks_truncated(content: bytes) -> bool:
-    """Whether the end that the format demands is missing, as after a broken download."""
+    """Return whether the end that the format demands is missing, as after a broken download."""
     if content.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in content[-65536:]
     if content.startswith(b"\x89PNG"):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import first_few
 from archiveprobe.task.file_kind import HEAD, may_be_image
 
 # Images that cannot be decoded are among them: their rows say why.
@@ -49,15 +50,16 @@ class Found:
     linked: list[str] = field(default_factory=list)
 
     def remarks(self) -> Iterator[str]:
-        """What the user should know about what was left out, a sentence each."""
+        """Yield what the user should know about what was left out, a sentence each."""
         if self.ignored:
             count = sum(self.ignored.values())
             files = "1 file that is no image" if count == 1 else f"{count} files, no images"
-            yield f"ignored {files}: {_some(f'{name} ({n})' for name, n in _ranked(self.ignored))}"
+            kinds = [f"{name} ({n})" for name, n in _ranked(self.ignored)]
+            yield f"ignored {files}: {first_few(kinds, _SHOWN)}"
         if self.barren:
-            yield f"no image lies in {_some(self.barren)}: move it out of images.root"
+            yield f"no image lies in {first_few(self.barren, _SHOWN)}: move it out of images.root"
         if self.linked:
-            yield f"links to folders are not followed: {_some(self.linked)}"
+            yield f"links to folders are not followed: {first_few(self.linked, _SHOWN)}"
 
 
 def find_images(root: Path, own: Collection[Path] = ()) -> Found:
@@ -90,7 +92,7 @@ def find_images(root: Path, own: Collection[Path] = ()) -> Found:
 def _walk(
     start: str, skipped: frozenset[str], linked: list[str]
 ) -> Iterator[tuple[str, list[str]]]:
-    """Every folder with the names of its files; links to folders are noted in `linked`."""
+    """Yield every folder with the names of its files; links to folders are noted in `linked`."""
     for folder, subfolders, files in os.walk(start, onerror=_refuse):
         known = [
             name
@@ -111,7 +113,7 @@ def _refuse(error: OSError) -> None:
 
 
 def has_image_extension(name: str) -> bool:
-    """Whether a file's name ends like an image's; `a.jpg_large`, from a download, does."""
+    """Return whether a file's name ends like an image's; `a.jpg_large`, from a download, does."""
     return _ending(name) in _PICTURES
 
 
@@ -121,7 +123,7 @@ def _ending(name: str) -> str:
 
 
 def _judge(file: str, name: str) -> tuple[bool, str]:
-    """Whether a file may be an image, and how to call its kind if not."""
+    """Return whether a file may be an image, and how to call its kind if not."""
     ending = _ending(name)
     if ending in _PICTURES:
         return True, ""
@@ -144,9 +146,3 @@ def _opens_like_a_image(file: str) -> bool:
 
 def _ranked(kinds: Counter[str]) -> list[tuple[str, int]]:
     return sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _some(names: Iterator[str] | Collection[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + more

@@ -54,7 +54,7 @@ class FoldTable:
 
 
 def folds_file(task: Task) -> Path:
-    """Where the folds of a task lie."""
+    """Return where the folds of a task lie."""
     return task.work / "folds.csv"
 
 
@@ -85,7 +85,7 @@ def ensure_folds(
 
 
 def _is_settled(task: Task, place: Placed | None, entry: Entry) -> bool:
-    """Whether a row has its folds, and still the image that it got them for.
+    """Return whether a row has its folds, and still the image that it got them for.
 
     Where groups come from a column or are not wanted, the image does not matter. An image that is
     gone for now keeps its place.
@@ -135,7 +135,7 @@ def regroup(
 
 
 def _joined(names: Sequence[str], groups: Sequence[int]) -> list[int]:
-    """Numbers of the groups of rows that share a name or a group, directly or over others."""
+    """Number the groups of rows that share a name or a group, directly or over others."""
     count = len(names)
     by_name = np.unique(np.array(names), return_inverse=True)[1] + count
     by_group = np.unique(np.array(groups), return_inverse=True)[1] + 2 * count
@@ -219,7 +219,7 @@ def _homes(
     old: Mapping[str, Placed],
     settled: Mapping[str, Placed],
 ) -> dict[str, Placed]:
-    """The placed row that the new rows of each group join.
+    """Find the placed row that the new rows of each group join.
 
     First a settled row of the group; then a row of the file with equal bytes, as after renaming, or
     of the same name of a group; last the place that a row had for another image.
@@ -249,7 +249,7 @@ def _settings(task: Task) -> str:
 
 
 def _checksum(placed: Iterable[Placed]) -> str:
-    """Tells a file that lost lines, which would be cut anew and otherwise, from a whole one."""
+    """Compute a checksum that tells a file which lost lines from a whole one."""
     total = hashlib.sha256()
     for row in placed:
         total.update(json.dumps([row.id, row.digest, row.group, *row.folds]).encode())

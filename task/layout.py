@@ -83,7 +83,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _resembling(folder: Path, table: Table) -> str:
-    """What the first row's cells may mean: ids without the ending, for example."""
+    """Hint at what the first row's cells may mean: ids without the ending, for example."""
     for column, value in table.rows[0].items() if table.rows else ():
         found = likely_file(folder, value)
         if found:
@@ -118,7 +118,7 @@ def _described(folder: Path, table: Table, id_column: str, root: Path) -> Layout
 
 
 def _label_column(table: Table, taken: set[str | None]) -> tuple[str | None, Sequence[str], str]:
-    """The column that holds the labels, the labels, and how they were found."""
+    """Find the column that holds the labels, the labels, and how they were found."""
     named = _named(table, _LABEL_NAMES)
     labels = _values(table, named) if named else []
     if named and len(labels) <= _MOST_LABELS:
@@ -149,7 +149,7 @@ def _values(table: Table, column: str) -> list[str]:
 
 
 def _clean(label: str) -> bool:
-    """Whether it can be a label; reading the rows complains of the others by name."""
+    """Return whether it can be a label; reading the rows complains of the others by name."""
     return bool(label) and label == label.strip()
 
 

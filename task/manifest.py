@@ -64,12 +64,12 @@ class Entry:
 
     @property
     def status(self) -> str:
-        """The status, or `new` for an image that was never decoded."""
+        """Return the status, or `new` for an image that was never decoded."""
         return self.observed.status if self.observed else "new"
 
     @property
     def usable(self) -> bool:
-        """Whether the image was decoded and can have an embedding."""
+        """Return whether the image was decoded and can have an embedding."""
         return self.observed is not None and self.observed.usable
 
 
@@ -84,7 +84,7 @@ _REAL = {"border", "red", "green", "blue"}
 
 
 def manifest_file(task: Task) -> Path:
-    """Where the manifest of a task lies."""
+    """Return where the manifest of a task lies."""
     return task.work / "manifest.csv"
 
 
@@ -231,7 +231,7 @@ def scan(
 
 
 def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry]) -> None:
-    """Where every known image is gone at once, it is the folder that is not here."""
+    """Refuse where every known image is gone at once: then the folder is not here."""
     before = [entry for entry in entries if entry.path in known and known[entry.path].digest]
     if not before or all(entry.status == "missing_file" for entry in entries):
         # Where nothing at all is there, `report_missing` says where the images seem to lie.
@@ -279,7 +279,7 @@ def _unchanged(hint: Entry, facts: os.stat_result) -> bool:
 
 
 def _below(root: Path, path: str, folders: dict[str, bool]) -> tuple[str, os.stat_result] | None:
-    """The row's file and its facts, or None where the path or a link on it leaves the root.
+    """Find the row's file and its facts, or None where the path or a link on it leaves the root.
 
     Strings, not Paths: a large archive comes here a million times to find that nothing changed.
     """
@@ -308,7 +308,7 @@ def _is_inside(root: Path, file: str, folders: dict[str, bool]) -> bool:
 
 
 def with_observations(entries: Iterable[Entry], observed: Mapping[str, Observation]) -> list[Entry]:
-    """The entries, with new observations laid over by digest."""
+    """Update entries with new observations, by digest."""
     return [
         replace(entry, observed=observed[entry.digest]) if entry.digest in observed else entry
         for entry in entries
@@ -316,7 +316,7 @@ def with_observations(entries: Iterable[Entry], observed: Mapping[str, Observati
 
 
 def paths_by_digest(rows: Iterable[Row], entries: Iterable[Entry]) -> dict[str, str]:
-    """One path per distinct image, as the file system knows it, in the order of the rows.
+    """Return one path per distinct image, as the file system knows it, in the order of the rows.
 
     An entry's own path is for reading: bytes of a name that are not UTF-8 are escaped in it.
     """

@@ -57,7 +57,7 @@ def _hint(root: Path, path: str) -> str:
 
 
 def likely_file(root: Path, path: str) -> str | None:
-    """The file below `root` that a missing `path` most likely means, or None.
+    """Find the file below `root` that a missing `path` most likely means, or None.
 
     It differs in case, in its ending or the lack of one, or lies in another folder.
     """
@@ -69,7 +69,7 @@ def likely_file(root: Path, path: str) -> str | None:
 
 
 def _unlikeness(wanted: str, file: str) -> int:
-    """1 (another case) to 4 (another folder and another ending); 0 where nothing fits."""
+    """Rank from 1 (another case) to 4 (another folder and another ending); 0 where nothing fits."""
     one, other = _plain(wanted), _plain(file)
     if one == other:
         return 1
@@ -93,7 +93,7 @@ def _stem(path: str) -> str:
 
 
 def _files(root: Path, path: str) -> Iterator[str]:
-    """Paths of files below `root`: those in the folder of `path` first, then all."""
+    """Yield paths of files below `root`: those in the folder of `path` first, then all."""
     folder = path.rpartition("/")[0]
     is_below = not ("\0" in folder or folder.startswith("/") or ".." in folder.split("/"))
     beside = islice(_walk(root, root / folder), 1) if is_below else ()
@@ -101,7 +101,7 @@ def _files(root: Path, path: str) -> Iterator[str]:
 
 
 def _walk(root: Path, start: Path) -> Iterator[list[str]]:
-    """The files of `start`, then those of every folder below it, as paths below `root`."""
+    """Yield the files of `start`, then those of every folder below it, as paths below `root`."""
     for folder, subfolders, files in os.walk(start):
         subfolders[:] = sorted(n for n in subfolders if not n.startswith(".") and n != "work")
         below = Path(folder).relative_to(root)

@@ -126,7 +126,7 @@ def _inode(file: Path | str) -> tuple[int, int] | None:
 
 
 def _holds_an_image(file: Path) -> bool:
-    """Whether an ordinary file is an image by its name or by its first bytes."""
+    """Return whether an ordinary file is an image by its name or by its first bytes."""
     if has_image_extension(file.name):
         return True
     try:

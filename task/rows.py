@@ -65,7 +65,7 @@ def _refuse_loop(task: Task) -> None:
 
 
 def locate(root: Path, path: str) -> Path:
-    """The file of a row; falls back on the other Unicode normal form, as macOS writes names."""
+    """Find the file of a row, also in the other Unicode normal form, as macOS writes names."""
     wanted = root / path
     if wanted.is_symlink() or wanted.exists():
         return wanted
@@ -203,7 +203,7 @@ def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
 
 
 def _refuse_twins(rows: Sequence[Row]) -> None:
-    """Two names may read the same where one is not UTF-8 and the other spells its bytes out."""
+    """Refuse two names that read the same: one not UTF-8, the other spelling its bytes out."""
     if all(row.id == row.path for row in rows):
         return
     first: dict[str, Row] = {}

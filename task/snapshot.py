@@ -52,22 +52,22 @@ class Snapshot:
 
     @property
     def finished(self) -> bool:
-        """Whether the last `embed` of every backbone came to its end."""
+        """Return whether the last `embed` of every backbone came to its end."""
         return self.decoded and all(one.finished for one in self.caches)
 
     def cache(self, asked: Mapping[str, Any]) -> CacheInUse | None:
-        """The cache in use for what a task asks; None where nothing was embedded that way."""
+        """Find the cache in use for what a task asks; None where nothing was embedded so."""
         return next((one for one in self.caches if one.asked == asked), None)
 
     def with_caches(self, caches: Iterable[CacheInUse]) -> "Snapshot":
-        """The same with other caches in use, each in the place of what was asked the same way."""
+        """Return a copy with these caches in use, each replacing what was asked the same way."""
         new = tuple(caches)
         kept = (one for one in self.caches if all(one.asked != other.asked for other in new))
         return replace(self, caches=(*kept, *new))
 
 
 def snapshot_file(task: Task) -> Path:
-    """Where the snapshot of a task lies."""
+    """Return where the snapshot of a task lies."""
     return task.work / "snapshot.json"
 
 
@@ -181,5 +181,5 @@ def digest_of_words(*words: str) -> str:
 
 
 def snapshot_digest(parts: Mapping[str, str], caches: Mapping[str, str]) -> str:
-    """The one digest of a state: of its parts, and of the caches in use by backbone."""
+    """Compute the one digest of a state: of its parts, and of the caches in use by backbone."""
     return digest_of_words(json.dumps([parts, caches], sort_keys=True))

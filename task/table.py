@@ -69,7 +69,7 @@ def read_table(file: Path) -> Table:
 
 @contextlib.contextmanager
 def long_cells() -> Iterator[None]:
-    """Within this context csv reads cells of up to 16 Mi characters, else of up to 128 Ki."""
+    """Let csv, within this context, read cells of up to 16 Mi characters, else of up to 128 Ki."""
     previous_limit = csv.field_size_limit(_FIELD_LIMIT)
     try:
         yield
@@ -125,7 +125,7 @@ def _header(file: Path, cells: list[str]) -> tuple[str, ...]:
 
 
 def _content(file: Path) -> tuple[bytes, str]:
-    """The bytes of a table and the encoding in which they are text."""
+    """Read the bytes of a table and the encoding in which they are text."""
     try:
         content = read_ordinary(file, TABLE_BYTES)
     except FileNotFoundError:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from archiveprobe import cli
-from archiveprobe.predict.given_answers import submit_given
+from archiveprobe.predict.given_answers import submit_answers
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_answers_take_the_templates_form(archive, answers, rows_of, tmp_path: Pa
     header = ["id", "category", "p_destroyed", "note"]
     rows = [[id_, "", "", f"n{at}"] for at, id_ in enumerate(archive.test_ids)]
     task = archive.template([header, *rows])
-    done = submit_given(task, answers, tmp_path / "out.csv", spreadsheet_safe=True)
+    done = submit_answers(task, answers, tmp_path / "out.csv", spreadsheet_safe=True)
     found = rows_of(tmp_path / "out.csv")
     assert found[0] == header
     assert [row[0] for row in found[1:]] == archive.test_ids
@@ -52,7 +52,7 @@ def test_a_fault_is_one_line_and_writes_nothing(
 ) -> None:
     answers.write_text("\n".join(change(answers.read_text().splitlines())) + "\n")
     file = tmp_path / "out.csv"
-    fault_of(lambda: submit_given(archive.task, answers, file), *told)
+    fault_of(lambda: submit_answers(archive.task, answers, file), *told)
     assert not file.exists()
 
 

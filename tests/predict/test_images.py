@@ -148,7 +148,7 @@ def test_every_file_has_a_row_with_a_status(real, rows_of, tmp_path) -> None:
     assert rows["a.png"] == rows["e.png"]
     assert all(rows[name][2:] == ["", ""] for name in ("b.png", "c.jpg", "d.png"))
     assert (done.rows, done.unreadable) == (5, 3)
-    assert "3 have no answer of their own (1 truncated, 1 html" in done.told()
+    assert "3 have no answer of their own (1 truncated, 1 html" in done.summary()
     assert any("note" in text or ".txt" in text for text in said)
     assert not any("folds" in text for text in said)
 

@@ -37,7 +37,7 @@ def test_rows_in_the_order_of_the_table(archive, rows_of, tmp_path) -> None:
         assert [id_ for id_, _ in rows] == archive.test_ids
         assert dict(map(tuple, rows)) == expected(archive.task, name)
         assert (done.rows, done.unreadable, done.reasons) == (24, 2, {"truncated": 2})
-        assert "2 cannot be read and got 'intact' (2 truncated)" in done.told()
+        assert "2 cannot be read and got 'intact' (2 truncated)" in done.summary()
         assert done.canary.by == "images"
         assert done.canary.rows == 12
         assert not done.warnings

@@ -12,7 +12,7 @@ from archiveprobe.evaluate.combine import METHODS, own_answers
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.ensemble import run_ensemble
 from archiveprobe.evaluate.system_store import load_run, save_run, systems
-from archiveprobe.predict.checks import memorised
+from archiveprobe.predict.checks import is_memorized
 from archiveprobe.predict.systems import AGREEMENT, load_system
 from archiveprobe.probe.linear import LinearPath
 from archiveprobe.probe.run import Options, run_probes
@@ -264,9 +264,9 @@ def test_a_system_that_was_trained_on_the_rows_it_is_judged_by(archive) -> None:
     dataset = load_dataset(archive.task)
     run = load_run(archive.task, "ridge-hog")
     system = load_system(dataset, "ridge-hog")
-    assert not memorised(system, dataset)
+    assert not is_memorized(system, dataset)
     one = run.predictions()
     leaked = np.broadcast_to(system.answer(dataset.labelled).proba, one.oof.shape).copy()
     cheat = type(one)(**{**one.__dict__, "oof": leaked})
     save_run(archive.task, "ridge-hog", run.record, cheat, run.arrays())
-    assert memorised(load_system(dataset, "ridge-hog"), dataset)
+    assert is_memorized(load_system(dataset, "ridge-hog"), dataset)
