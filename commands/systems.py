@@ -127,10 +127,12 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
     ]
     print_result(board.record(), lines, as_json)
     if board.selection is not None and not as_json:
-        found = board.selection
+        line = board.selection
+        interval = f"[{line.low:.3f}, {line.high:.3f}]"
+        partial = f" ({line.features})" if line.features else ""
         click.echo(
-            f"{found.system}: macro-F1 {found.macro_f1:.4f} [{found.low:.3f}, {found.high:.3f}], "
-            f"optimistic {found.optimistic:.4f}"
+            f"{line.system}: macro-F1 {line.macro_f1:.4f} {interval}, "
+            f"optimistic {line.optimistic:.4f}{partial}"
         )
     for warning in board.warnings:
         say(f"note: {warning}")
