@@ -1,12 +1,12 @@
-"""The README explains every status, and no other."""
+"""docs/statuses.md explains every status, and no other."""
 
 import re
 from pathlib import Path
 
 from archiveprobe.task.decoding import FLAGS, PASSING, PIXEL_LIMIT, REJECTIONS, TINY
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-SECTION = README.split("## What became of an image")[1].split("\n## ")[0]
+STATUSES = (Path(__file__).parents[2] / "docs" / "statuses.md").read_text("utf-8")
+SECTION = STATUSES.split("## Images")[1].split("\n## ")[0]
 ROWS = re.findall(r"^\| `(\w+)` \| (.+?) \| (.*?) ?\|$", SECTION, re.MULTILINE)
 
 
