@@ -128,14 +128,14 @@ def format_failures(failures: Mapping[bytes, Failure]) -> bytes:
     """Return the lines of `failures`, each with its newline and a CRC of what it says."""
     lines = []
     for key, failure in failures.items():
-        said = [key.hex(), failure.status, failure.detail[:_DETAIL_CHARACTERS]]
-        fields = dict(zip(_FAILURE_FIELDS, said, strict=True))
-        lines.append(json.dumps({**fields, "crc32": _failure_crc(said)}).encode() + b"\n")
+        values = [key.hex(), failure.status, failure.detail[:_DETAIL_CHARACTERS]]
+        fields = dict(zip(_FAILURE_FIELDS, values, strict=True))
+        lines.append(json.dumps({**fields, "crc32": _failure_crc(values)}).encode() + b"\n")
     return b"".join(lines)
 
 
-def _failure_crc(said: list[Any]) -> str:
-    return f"{zlib.crc32(json.dumps(said).encode()):08x}"
+def _failure_crc(values: list[Any]) -> str:
+    return f"{zlib.crc32(json.dumps(values).encode()):08x}"
 
 
 def read_failures(path: Path) -> dict[bytes, Failure]:
@@ -154,10 +154,10 @@ def read_failures(path: Path) -> dict[bytes, Failure]:
 def _parse_failures(lines: Iterable[bytes]) -> Iterable[tuple[bytes, Failure]]:
     for line in lines:
         fields = _json_object(line) or {}
-        said = [fields.get(name) for name in _FAILURE_FIELDS]
-        if not all(isinstance(text, str) for text in said):
+        values = [fields.get(name) for name in _FAILURE_FIELDS]
+        if not all(isinstance(text, str) for text in values):
             continue
-        image, status, detail = map(str, said)
-        whole = "crc32" not in fields or fields["crc32"] == _failure_crc(said)
+        image, status, detail = map(str, values)
+        whole = "crc32" not in fields or fields["crc32"] == _failure_crc(values)
         if whole and re.fullmatch(r"[0-9a-f]{64}", image):
             yield bytes.fromhex(image), Failure(status, detail)

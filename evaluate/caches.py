@@ -54,11 +54,13 @@ def open_in_use(
 
 def _absent(task: Task, snapshot: Snapshot, asked: Mapping[str, Any]) -> str:
     backbone, views = asked["backbone"], asked["views"]
-    there = {str(one.asked["backbone"]) for one in snapshot.caches}
+    embedded = {str(cache.asked["backbone"]) for cache in snapshot.caches}
     other = sorted(
-        str(one.asked["views"]) for one in snapshot.caches if one.asked["backbone"] == backbone
+        str(cache.asked["views"])
+        for cache in snapshot.caches
+        if cache.asked["backbone"] == backbone
     )
-    hint = f", only with {', '.join(map(repr, other))}" if other else nearest(backbone, there)
+    hint = f", only with {', '.join(map(repr, other))}" if other else nearest(backbone, embedded)
     return (
         f"no cache for backbone {backbone!r} with views {views!r} in {task.work / 'cache'}{hint}: "
         f"run `archiveprobe embed {task.file} --backbone {backbone}`"

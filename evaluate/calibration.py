@@ -53,7 +53,7 @@ class CrossFitted:
         between = tuple(range(2, logits.ndim - 1))
         return _apply(logits, np.expand_dims(own, between))
 
-    def seen(self, logits: np.ndarray) -> np.ndarray:
+    def of_every_fold(self, logits: np.ndarray) -> np.ndarray:
         """Compute probabilities (R, folds, n, K) of rows (R, n, K) by every fold's calibration."""
         return _apply(logits[:, None], self.parameters[:, :, None])
 
@@ -147,11 +147,11 @@ def _platt(margin: np.ndarray, is_second: np.ndarray, weights: np.ndarray) -> np
     used = np.asarray(weights.any(1))
     mean = logit((weights * targets).sum(1) / total, where=used, out=np.zeros(len(total)))
     flat = np.stack([np.zeros_like(mean), mean], 1)
-    found = _newton(flat.copy(), loss, step)
+    solution = _newton(flat.copy(), loss, step)
     # The loss is convex: where its optimum has a negative slope, the best other one is flat.
-    found = np.where(found[:, :1] > 0, found, flat)
-    slope = found[:, 0] / scale
-    parameters = np.stack([slope, found[:, 1] - slope * centre], 1)
+    solution = np.where(solution[:, :1] > 0, solution, flat)
+    slope = solution[:, 0] / scale
+    parameters = np.stack([slope, solution[:, 1] - slope * centre], 1)
     return np.where(used[:, None], parameters, [1.0, 0.0])
 
 
@@ -179,23 +179,23 @@ def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) ->
     spread = 1 / (total + k)
     own = x[np.arange(n), labels]
     # The rows of x sum to zero, so the spread part of the targets has no share in this product.
-    wanted = (1 - k * spread)[:, None] * own
+    target = (1 - k * spread)[:, None] * own
 
     def loss(at: np.ndarray) -> np.ndarray:
-        lost = logsumexp(at[:, :, None] * x, axis=2) - at * wanted
+        lost = logsumexp(at[:, :, None] * x, axis=2) - at * target
         return np.asarray((weights * lost).sum(1))
 
     def step(at: np.ndarray) -> np.ndarray:
         p = softmax(at[:, :, None] * x, 2)
         mean = (p * x).sum(2)
         curve = (weights * ((p * x**2).sum(2) - mean**2)).sum(1)
-        pull = (weights * (wanted - mean)).sum(1)
+        pull = (weights * (target - mean)).sum(1)
         return np.asarray(pull / np.maximum(curve, 1e-12))[:, None]
 
-    found = _newton(np.zeros((len(weights), 1)), loss, step)
+    solution = _newton(np.zeros((len(weights), 1)), loss, step)
     # Never zero: the order of a row's classes must survive.
-    found = np.maximum(found, 1e-3) / scale
-    return np.where(total[:, None] > 0, found, 1.0)
+    solution = np.maximum(solution, 1e-3) / scale
+    return np.where(total[:, None] > 0, solution, 1.0)
 
 
 def _newton(

@@ -50,7 +50,7 @@ class Members:
     """Holds log-probabilities of all members: out of fold (M, R, n, K), unlabelled (M, m, K)."""
 
     systems: Sequence[Predictions]
-    held: np.ndarray
+    out_of_fold: np.ndarray
     unlabelled: np.ndarray
     labels: np.ndarray
     fold: np.ndarray
@@ -72,15 +72,15 @@ def members_of(systems: Sequence[Predictions]) -> Members:
     if len(systems) < 2:
         raise InputError("an ensemble needs two systems: run more probes, or name two")
     check_same_rows(list(systems))
-    repeats = min(len(one.fold) for one in systems)
-    held = np.stack([_logs(one.oof[:repeats]) for one in systems])
+    repeats = min(len(member.fold) for member in systems)
+    out_of_fold = np.stack([_logs(member.oof[:repeats]) for member in systems])
     return Members(
         systems,
-        held,
-        np.stack([_logs(one.test) for one in systems]),
+        out_of_fold,
+        np.stack([_logs(member.test) for member in systems]),
         systems[0].labels,
         systems[0].fold[:repeats],
-        np.isfinite(held).all((0, 1, 3)),
+        np.isfinite(out_of_fold).all((0, 1, 3)),
     )
 
 
@@ -140,16 +140,18 @@ def _weighted(
 ) -> Combined:
     """Sum members by weights (M,) that `learn` finds on values (M, rows, K) and labels."""
     count, repeats = len(members.systems), len(members.fold)
-    held = space.enter(members.held)
+    out_of_fold = space.enter(members.out_of_fold)
     weights = np.zeros((repeats, members.folds, count))
-    total = np.full(held.shape[1:], np.nan)
+    total = np.full(out_of_fold.shape[1:], np.nan)
     for repeat, fold_of in enumerate(members.fold):
         for fold in range(members.folds):
             inside = fold_of == fold
             outside = ~inside & members.readable
-            weights[repeat, fold] = learn(held[:, repeat, outside], members.labels[outside])
-            total[repeat, inside] = np.tensordot(weights[repeat, fold], held[:, repeat, inside], 1)
-    flat = held[:, :, members.readable].reshape(count, -1, held.shape[3])
+            weights[repeat, fold] = learn(out_of_fold[:, repeat, outside], members.labels[outside])
+            total[repeat, inside] = np.tensordot(
+                weights[repeat, fold], out_of_fold[:, repeat, inside], 1
+            )
+    flat = out_of_fold[:, :, members.readable].reshape(count, -1, out_of_fold.shape[3])
     final = learn(flat, np.tile(members.labels[members.readable], repeats))
     unlabelled = np.tensordot(final, space.enter(members.unlabelled), 1)
     return Combined(space.leave(total), space.leave(unlabelled), weights, final)
@@ -158,20 +160,23 @@ def _weighted(
 def _rank(members: Members) -> Combined:
     """Replace probabilities by their place among those of the rows outside the fold."""
     repeats = len(members.fold)
-    held = np.full(members.held.shape[1:], np.nan)
+    out_of_fold = np.full(members.out_of_fold.shape[1:], np.nan)
     for repeat, fold_of in enumerate(members.fold):
         for fold in range(members.folds):
             inside = fold_of == fold
             outside = ~inside & members.readable
-            places = [_places(one[repeat, outside], one[repeat, inside]) for one in members.held]
-            held[repeat, inside] = np.mean(places, 0)
+            places = [
+                _places(member[repeat, outside], member[repeat, inside])
+                for member in members.out_of_fold
+            ]
+            out_of_fold[repeat, inside] = np.mean(places, 0)
     everything = [
-        _places(one[:, members.readable].reshape(-1, one.shape[2]), rest)
-        for one, rest in zip(members.held, members.unlabelled, strict=True)
+        _places(member[:, members.readable].reshape(-1, member.shape[2]), rest)
+        for member, rest in zip(members.out_of_fold, members.unlabelled, strict=True)
     ]
-    alike = np.ones(len(members.systems)) / len(members.systems)
-    weights = np.broadcast_to(alike, (repeats, members.folds, len(alike))).copy()
-    return Combined(_logs(held), _logs(np.mean(everything, 0)), weights, alike)
+    equal = np.ones(len(members.systems)) / len(members.systems)
+    weights = np.broadcast_to(equal, (repeats, members.folds, len(equal))).copy()
+    return Combined(_logs(out_of_fold), _logs(np.mean(everything, 0)), weights, equal)
 
 
 def _places(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -189,13 +194,13 @@ def _places(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _vote(members: Members) -> Combined:
     """Let every member decide at its own threshold; the majority wins."""
     repeats = len(members.fold)
-    decisions = np.stack([one.decision[:repeats] for one in members.systems])
-    answers = np.stack([own_answers(one) for one in members.systems])
+    decisions = np.stack([member.decision[:repeats] for member in members.systems])
+    answers = np.stack([own_answers(member) for member in members.systems])
     mean = _weighted(members, _equal_weights, _LOGITS)
     positive = members.systems[0].positive
-    held, decision = _majority(decisions, mean.logits, members.ties, positive)
+    out_of_fold, decision = _majority(decisions, mean.logits, members.ties, positive)
     unlabelled, answer = _majority(answers, mean.unlabelled, members.ties, positive)
-    return Combined(held, unlabelled, mean.weights, mean.final, decision, answer)
+    return Combined(out_of_fold, unlabelled, mean.weights, mean.final, decision, answer)
 
 
 def own_answers(system: Predictions) -> np.ndarray:
@@ -233,10 +238,10 @@ def greedy_weights(probabilities: np.ndarray, labels: np.ndarray, seed: int = 0)
     count = len(probabilities)
     true = np.take_along_axis(probabilities, labels[None, :, None], 2)[..., 0]
     rng = np.random.default_rng(seed)
-    drawn = max(2, (count + 1) // 2)
+    size = max(2, (count + 1) // 2)
     chosen = np.zeros(count)
     for _ in range(_BAGS):
-        bag = rng.choice(count, min(drawn, count), replace=False)
+        bag = rng.choice(count, min(size, count), replace=False)
         chosen[bag] += _greedy_bag(true[bag])
     return np.asarray(chosen / chosen.sum())
 
@@ -283,8 +288,8 @@ def stack_weights(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
         gradient = np.tensordot(logits, residual, 2) + 2 * _STACK_PENALTY * count * pull
         return value + _STACK_PENALTY * count * (pull**2).sum(), gradient
 
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * count)
-    weights: np.ndarray = found.x
+    solution = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * count)
+    weights: np.ndarray = solution.x
     return weights if weights.sum() > 0 else start
 
 

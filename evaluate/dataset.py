@@ -110,9 +110,11 @@ class Dataset:
     def snapshot_digest(self) -> str:
         """Digest the state that this dataset pins: its parts and the caches in use."""
         in_use = {
-            f"{one.asked['backbone']} {one.asked['views']} {one.asked['layers']}": one.fingerprint
-            for one in self.snapshot.caches
-            if one.fingerprint
+            " ".join(str(cache.asked[key]) for key in ("backbone", "views", "layers")): (
+                cache.fingerprint
+            )
+            for cache in self.snapshot.caches
+            if cache.fingerprint
         }
         return snapshot_digest(self.parts, in_use)
 
@@ -137,8 +139,8 @@ def load_dataset(task: Task, *, partial: bool = False) -> Dataset:
         state.check_complete()
     left_out = state.waiting() | state.uncommitted() if partial else set()
     pairs = zip(state.rows, state.entries, strict=True)
-    kept = [(row, entry) for row, entry in pairs if row.id not in left_out]
-    rows, entries = [row for row, _ in kept], [entry for _, entry in kept]
+    used = [(row, entry) for row, entry in pairs if row.id not in left_out]
+    rows, entries = [row for row, _ in used], [entry for _, entry in used]
     _check_classes(task, rows)
     table = ensure_folds(task, rows, entries, write=not left_out)
     dataset = make_dataset(task, rows, entries, table, state.snapshot)

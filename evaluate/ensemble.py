@@ -98,8 +98,8 @@ def keep_ensemble(
         "ties": ties,
         "features": f"{len(members)} systems",
         "members": [
-            {"system": one.system, "weight": float(weight), "predictions": one.digest}
-            for one, weight in zip(members, combined.final, strict=True)
+            {"system": member.system, "weight": float(weight), "predictions": member.digest}
+            for member, weight in zip(members, combined.final, strict=True)
         ],
         "complexity": _OF_ENSEMBLES + len(members),
         "seconds": time.monotonic() - started,
@@ -119,7 +119,7 @@ def keep_ensemble(
 
 
 def _check_name(task: Task, system: str, members: Sequence[Predictions]) -> None:
-    if system in [one.system for one in members] or _is_probe(task, system):
+    if system in [member.system for member in members] or _is_probe(task, system):
         raise InputError(f"{system!r} is another system's name: give the ensemble its own (--name)")
 
 

@@ -111,7 +111,7 @@ class Predictions:
         """Raise ValueError where shapes, numbers or names do not fit together."""
         n, m, k = len(self.ids), len(self.test_ids), len(self.classes)
         repeats = self.fold.shape[0]
-        wanted = {
+        shapes = {
             "classes": (k,),
             "ids": (n,),
             "labels": (n,),
@@ -122,7 +122,7 @@ class Predictions:
             "test_ids": (m,),
             "test": (m, k),
         }
-        for name, shape in wanted.items():
+        for name, shape in shapes.items():
             _check_form(name, getattr(self, name), shape)
         _check_views("oof_views", self.oof_views, self.oof.shape)
         _check_views("test_views", self.test_views, self.test.shape)

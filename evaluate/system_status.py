@@ -76,7 +76,7 @@ def out_of_date(run: Run, dataset: Dataset) -> list[str]:
     if record.get("kind") == "finetune":
         changed += _other_start(record, dataset)
     members = record.get("members", ())
-    return changed + [name for one in members for name in _other_member(one, run, dataset)]
+    return changed + [name for entry in members for name in _other_member(entry, run, dataset)]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -96,12 +96,12 @@ def _other_caches(record: Mapping[str, Any], dataset: Dataset) -> list[str]:
 def _other_start(record: Mapping[str, Any], dataset: Dataset) -> list[str]:
     """Compare the weights that fine-tuning began with to those of the backbone now."""
     began = _mapping(record.get("made_of")).get("weights")
-    for one in dataset.snapshot.caches:
-        same = one.asked.get("backbone") == record.get("features")
-        if not same or one.asked.get("views") == "text" or one.folder is None:
+    for cache in dataset.snapshot.caches:
+        same = cache.asked.get("backbone") == record.get("features")
+        if not same or cache.asked.get("views") == "text" or cache.folder is None:
             continue
         try:
-            now = CacheRecord.read(dataset.task.work / "cache" / one.folder).fingerprint
+            now = CacheRecord.read(dataset.task.work / "cache" / cache.folder).fingerprint
         except InputError:
             # What cannot be read says nothing of the weights; whoever needs that cache is told.
             continue

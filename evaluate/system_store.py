@@ -105,11 +105,12 @@ def save_run(
     if arrays is not None:
         files[MODEL] = _model_bytes(arrays)
     stored = {
-        name: _Stored(len(one), hashlib.sha256(one).hexdigest()) for name, one in files.items()
+        name: _Stored(len(entry), hashlib.sha256(entry).hexdigest())
+        for name, entry in files.items()
     }
-    content = {"record": record, "files": {name: one._asdict() for name, one in stored.items()}}
+    content = {"record": record, "files": {name: entry._asdict() for name, entry in stored.items()}}
     folder = runs_folder(task) / system
-    contents = {one.path(folder, name): files[name] for name, one in stored.items()}
+    contents = {entry.path(folder, name): files[name] for name, entry in stored.items()}
     try:
         make_folder(folder.parent)
         with wait_for_lock(folder.parent):
@@ -227,7 +228,7 @@ def _read(folder: Path, sealed: Mapping[str, Any]) -> Run:
     """Raise what `_FOREIGN` names."""
     record, stored = _parse(sealed)
     paths = _paths(folder, stored)
-    files = {name: read_ordinary(paths[name], one.bytes) for name, one in stored.items()}
+    files = {name: read_ordinary(paths[name], entry.bytes) for name, entry in stored.items()}
     for name, content in files.items():
         if hashlib.sha256(content).hexdigest() != stored[name].sha256:
             raise ValueError(f"{paths[name].name} has changed since it was written")
@@ -236,15 +237,17 @@ def _read(folder: Path, sealed: Mapping[str, Any]) -> Run:
 
 def _parse(sealed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, _Stored]]:
     """Raise what `_FOREIGN` names."""
-    files = {name: _Stored(**one) for name, one in dict(sealed["files"]).items()}
-    sound = all(type(one.bytes) is int and _DIGEST.fullmatch(one.sha256) for one in files.values())
+    files = {name: _Stored(**entry) for name, entry in dict(sealed["files"]).items()}
+    sound = all(
+        type(entry.bytes) is int and _DIGEST.fullmatch(entry.sha256) for entry in files.values()
+    )
     if not sound or files.keys() not in ({PREDICTIONS}, {PREDICTIONS, MODEL}):
         raise ValueError("its list of files is not that of a system")
     return dict(sealed["record"]), files
 
 
 def _paths(folder: Path, stored: Mapping[str, _Stored]) -> dict[str, Path]:
-    return {name: one.path(folder, name) for name, one in stored.items()}
+    return {name: entry.path(folder, name) for name, entry in stored.items()}
 
 
 def _damaged(folder: Path, error: Exception) -> InputError:

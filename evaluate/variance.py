@@ -175,11 +175,11 @@ def fold_shift(
     repeats = len(fold)
     if repeats < 2:
         return 0.0
-    alike = np.eye(int(fold.max()) + 1)
-    found = np.empty((repeats, repeats))
+    one_hot = np.eye(int(fold.max()) + 1)
+    scores = np.empty((repeats, repeats))
     for models, each in enumerate(decision):
         for parts, placed in enumerate(fold):
-            of_fold = from_confusion(confusions(y, each, n_classes, alike[:, placed]))[name]
-            found[models, parts] = np.nanmean(of_fold)
+            of_fold = from_confusion(confusions(y, each, n_classes, one_hot[:, placed]))[name]
+            scores[models, parts] = np.nanmean(of_fold)
     own = np.eye(repeats, dtype=bool)
-    return float(found[own].mean() - found[~own].mean())
+    return float(scores[own].mean() - scores[~own].mean())

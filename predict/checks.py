@@ -84,9 +84,9 @@ def changed_answers(system: System, ids: Sequence[str], proba: np.ndarray) -> li
     shared = [(at, where[id_]) for at, id_ in enumerate(ids) if id_ in where]
     if not shared:
         return []
-    here, there = (np.array(side) for side in zip(*shared, strict=True))
-    now, then = proba[here], system.stored.test[there]
-    changed = [ids[at] for at in here[~system.agree(now, then)]]
+    asked_at, stored_at = (np.array(side) for side in zip(*shared, strict=True))
+    now, then = proba[asked_at], system.stored.test[stored_at]
+    changed = [ids[at] for at in asked_at[~system.agree(now, then)]]
     if len(changed) > len(shared) / 2:
         raise InputError(
             f"{system.name} does not give its stored answers again for {len(changed)} of "
@@ -104,12 +104,12 @@ def check_sound(system: System, dataset: Dataset) -> None:
         InputError: it gives others.
     """
     rows = dataset.unlabelled
-    there = [at for at, key in enumerate(rows.keys) if key][:_LOOKED_AT]
-    if there:
-        some = rows.select(there)
-        ids = some.ids.tolist()
-        here = all((system.task.root / entry.path).is_file() for entry in some.entries)
-        changed_answers(system, ids, system.answer(some, afresh=here).proba)
+    usable = [at for at, key in enumerate(rows.keys) if key][:_LOOKED_AT]
+    if usable:
+        sample = rows.select(usable)
+        ids = sample.ids.tolist()
+        here = all((system.task.root / entry.path).is_file() for entry in sample.entries)
+        changed_answers(system, ids, system.answer(sample, afresh=here).proba)
 
 
 def training_duplicates(dataset: Dataset, rows: Rows) -> list[str]:
@@ -124,12 +124,12 @@ def is_memorized(system: System, dataset: Dataset) -> bool:
     No system that was held out gives them: its fold models differ from the final one.
     """
     readable = system.stored.readable
-    there = [at for at, key in enumerate(dataset.labelled.keys) if key and readable[at]]
-    some = there[:: max(1, len(there) // _LOOKED_AT)][:_LOOKED_AT]
-    if not some:
+    usable = [at for at, key in enumerate(dataset.labelled.keys) if key and readable[at]]
+    sample = usable[:: max(1, len(usable) // _LOOKED_AT)][:_LOOKED_AT]
+    if not sample:
         return False
-    now = system.answer(dataset.labelled.select(some)).proba
-    apart = np.abs(system.stored.oof[:, some] - now).max((1, 2))
+    now = system.answer(dataset.labelled.select(sample)).proba
+    apart = np.abs(system.stored.oof[:, sample] - now).max((1, 2))
     return bool((apart < _SAME).any())
 
 
@@ -149,7 +149,7 @@ def canary(
     Raises:
         InputError: the file, or the system's stored answer, says something else.
     """
-    task, one = system.task, system.stored
+    task, saved = system.task, system.stored
     usable = np.flatnonzero([bool(key) for key in rows.keys])
     chosen = np.random.default_rng(0).permutation(usable)[:_LOOKED_AT].tolist()
     ids = {at: str(rows.ids[at]) for at in chosen}
@@ -160,20 +160,22 @@ def canary(
             f"{len(altered)} of {len(chosen)} images looked at have changed since they were "
             f"embedded: {quote_few(altered)}: run `archiveprobe embed {task.file}`"
         )
-    stored = dict(zip(one.test_ids.tolist(), one.test, strict=True))
+    stored = dict(zip(saved.test_ids.tolist(), saved.test, strict=True))
     here = all(key is not None for key in found.values())
     again = system.answer(rows.select(chosen), afresh=here)
     for at, proba, decision in zip(chosen, again.proba, again.decision, strict=True):
         is_stored = ids[at] in stored and ids[at] not in changed
         before = stored[ids[at]] if is_stored else answers.proba[at]
-        label, told = str(one.classes[decision]), written.get(ids[at])
+        label, label_in_file = str(saved.classes[decision]), written.get(ids[at])
         # Computed elsewhere, a probability beside the threshold may come to lie on its other side.
-        beside = told == str(one.classes[answers.decision[at]])
-        sound = told == label or (beside and bool(system.agree(proba, answers.proba[at])))
+        near_threshold = label_in_file == str(saved.classes[answers.decision[at]])
+        sound = label_in_file == label or (
+            near_threshold and bool(system.agree(proba, answers.proba[at]))
+        )
         if not sound or not system.agree(proba, before):
             raise InputError(
-                f"the file would say {told!r} for {ids[at]!r}, but {system.name} answers {label!r} "
-                "for that image: rows are out of order, so nothing was written: run "
+                f"the file would say {label_in_file!r} for {ids[at]!r}, but {system.name} answers "
+                f"{label!r} for that image: rows are out of order, so nothing was written: run "
                 f"`archiveprobe {training_command(task, system.kind, system.name)}` again"
             )
     return Canary(len(chosen), "images" if here else "manifest")

@@ -75,7 +75,7 @@ def _checked_root(task: Task, images: Path) -> Path:
 
 def _records(task: Task, sources: Mapping[str, str]) -> dict[str, CacheRecord]:
     """Find the caches of images that a system was trained on, by backbone."""
-    found = {}
+    records = {}
     for name, digest in sources.items():
         if name.endswith(_TEXT):
             continue
@@ -86,8 +86,8 @@ def _records(task: Task, sources: Mapping[str, str]) -> dict[str, CacheRecord]:
                 f"{task.work / 'cache'}: bring it back, or run `archiveprobe embed {task.file}` "
                 f"and `archiveprobe probe {task.file}`"
             )
-        found[name] = fitting[0]
-    return found
+        records[name] = fitting[0]
+    return records
 
 
 def _archive(task: Task, root: Path) -> Task:
@@ -142,9 +142,9 @@ def _check_ahead(archive: Task, record: CacheRecord, device: str) -> None:
 
 def _check_after(part: Task, name: str, record: CacheRecord) -> None:
     """Check that the new cache has the old fingerprint; no image at all gives no cache."""
-    found = find_caches(part.work / "cache", name)
-    if found and record.digest not in {one.digest for one in found}:
-        _refuse(record, differences(record.fingerprint, found[-1].fingerprint))
+    caches = find_caches(part.work / "cache", name)
+    if caches and record.digest not in {cache.digest for cache in caches}:
+        _refuse(record, differences(record.fingerprint, caches[-1].fingerprint))
 
 
 def _refuse(record: CacheRecord, changed: list[tuple[str, Any, Any]]) -> None:

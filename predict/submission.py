@@ -130,24 +130,24 @@ def submit(
     lines = _lines(form, loaded, ids, answers)
     seen: list[Canary] = []
 
-    def check(header: Sequence[str], found: Cells) -> None:
-        written = read_back(task, form, ids, header, found)
+    def check(header: Sequence[str], cells: Cells) -> None:
+        written = read_back(task, form, ids, header, cells)
         seen.append(canary(loaded, rows, written, table, answers, changed))
 
     write_answers(target, form.columns, lines, check=check, separator=form.separator)
     write_spreadsheet_copy(copy, form.columns, lines, separator=form.separator)
-    found = shares(loaded.stored, answers.decision)
-    said = [*warnings, *_blank(blank), *_warnings(dataset, loaded, rows, found, changed)]
+    of_labels = shares(loaded.stored, answers.decision)
+    messages = [*warnings, *_blank(blank), *_warnings(dataset, loaded, rows, of_labels, changed)]
     return Submission(
         target,
         system,
         len(ids),
         len(unread),
         dataset.classes[dataset.unreadable],
-        found,
+        of_labels,
         seen[0],
         dict(reasons.most_common()),
-        said,
+        messages,
         copy,
         time.monotonic() - started,
         dataset.snapshot_digest,
@@ -185,7 +185,7 @@ def probability(value: float) -> str:
 
 
 def read_back(
-    task: Task, form: Form, ids: Sequence[str], header: Sequence[str], found: Cells
+    task: Task, form: Form, ids: Sequence[str], header: Sequence[str], cells: Cells
 ) -> dict[str, str]:
     """Read the label of every id from the header and lines of a written submission.
 
@@ -193,51 +193,51 @@ def read_back(
         InputError: the file is not what was to be written.
     """
     at_id, at_label = form.columns.index(form.id), form.columns.index(form.label)
-    right = tuple(header) == form.columns and all(len(row) == len(header) for row in found)
-    if not right or [row[at_id] for row in found] != list(ids) or len(set(ids)) != len(ids):
+    right = tuple(header) == form.columns and all(len(row) == len(header) for row in cells)
+    if not right or [row[at_id] for row in cells] != list(ids) or len(set(ids)) != len(ids):
         raise InputError("the file read back does not have its rows in order: nothing was written, "
                          "run again")  # fmt: skip
-    strange = {row[at_label] for row in found} - set(task.labels)
+    strange = {row[at_label] for row in cells} - set(task.labels)
     if strange:
         raise InputError(
             f"the file read back holds labels that {task.file} does not know: "
             f"{quote_few(sorted(strange))}: nothing was written, run again"
         )
-    return {row[at_id]: row[at_label] for row in found}
+    return {row[at_id]: row[at_label] for row in cells}
 
 
 def _warnings(
     dataset: Dataset,
     system: System,
     rows: Rows,
-    found: Sequence[Share],
+    of_labels: Sequence[Share],
     changed: Sequence[str],
 ) -> list[str]:
-    said = _shift_warning(dataset)
+    messages = _shift_warning(dataset)
     if changed:
-        said.append(
+        messages.append(
             f"{len(changed)} images have changed since {system.name} was trained, and were "
             f"answered anew: {quote_few(changed)}"
         )
     trained = training_duplicates(dataset, rows)
     if trained:
-        said.append(
+        messages.append(
             f"{len(trained)} rows to predict show, byte by byte, the image of a labelled row: "
             f"{quote_few(trained)}"
         )
     if is_memorized(system, dataset):
-        said.append(
+        messages.append(
             f"{system.name} was trained on the very rows that its figures are about: do not "
             f"believe them, run `archiveprobe probe {dataset.task.file}` again"
         )
-    said += [
+    messages += [
         f"{share.share:.1%} of the answers are {share.label!r}, where {share.low:.1%} to "
         f"{share.high:.1%} were to be expected (95 of 100 sets of {len(rows)} rows like the "
         "labelled ones): these images are others, or rows are mixed up"
-        for share in found
+        for share in of_labels
         if not share.expected
     ]
-    return said
+    return messages
 
 
 def _shift_warning(dataset: Dataset) -> list[str]:

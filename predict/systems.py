@@ -215,14 +215,16 @@ def probe_source(task: Task, run: Run) -> Source:
             readers[name, root] = _reader(task, run.system, root, name, sources[name])
         return readers[name, root]
 
-    def logits(asked: Question) -> tuple[np.ndarray, None]:
-        out = np.full((len(asked.rows), classes), np.nan)
-        for start in range(0, len(asked.rows), _ROWS_AT_ONCE):
-            part = asked.rows.select(range(start, min(start + _ROWS_AT_ONCE, len(asked.rows))))
+    def logits(question: Question) -> tuple[np.ndarray, None]:
+        out = np.full((len(question.rows), classes), np.nan)
+        for start in range(0, len(question.rows), _ROWS_AT_ONCE):
+            part = question.rows.select(
+                range(start, min(start + _ROWS_AT_ONCE, len(question.rows)))
+            )
             if not any(part.keys) and not any(part.captions):
                 continue
             found = [
-                read_matrix(reader(name, asked.archive), part, name, choice.views, task)
+                read_matrix(reader(name, question.archive), part, name, choice.views, task)
                 for name in choice.backbones
             ]
             try:
@@ -297,23 +299,23 @@ def tuned_source(dataset: Dataset, run: Run, resources: Resources) -> Source:
     same = record["to_predict"] == dataset.unlabelled.digest and len(known) == len(place)
     device = resources.device or default_device()
 
-    def logits(asked: Question) -> tuple[np.ndarray, np.ndarray | None]:
-        ids = asked.rows.ids.tolist()
-        here = asked.archive.work == dataset.task.work
-        if not asked.afresh and same and here and all(id_ in place for id_ in ids):
+    def logits(question: Question) -> tuple[np.ndarray, np.ndarray | None]:
+        ids = question.rows.ids.tolist()
+        here = question.archive.work == dataset.task.work
+        if not question.afresh and same and here and all(id_ in place for id_ in ids):
             rows = np.array([place[id_] for id_ in ids], np.intp)
             return known[rows], None if vote is None else vote[rows]
-        return _run_networks(system, asked, resources, device)
+        return _run_networks(system, question, resources, device)
 
     alike = _kind(record["device"]) == _kind(device) and not record["from_cache"]
     return Source(logits, {}, _SAME_DEVICE if alike else _OTHER_DEVICE)
 
 
 def _run_networks(
-    system: TunedSystem, asked: Question, resources: Resources, device: str
+    system: TunedSystem, question: Question, resources: Resources, device: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
     files = [
-        (entry.path, entry.digest) if entry.usable else ("", "") for entry in asked.rows.entries
+        (entry.path, entry.digest) if entry.usable else ("", "") for entry in question.rows.entries
     ]
     distinct = len({key for _, key in files if key})
     workers = resources.workers
@@ -324,7 +326,7 @@ def _run_networks(
     work = system.task.work / "finetune"
     with resources.progress(system.recipe.name, distinct) as advance:
         return system.logits(
-            asked.archive.root, files, work, device=device, workers=workers, advance=advance
+            question.archive.root, files, work, device=device, workers=workers, advance=advance
         )
 
 
@@ -347,13 +349,13 @@ def ensemble_source(task: Task, run: Run, load: Callable[[str], System]) -> Sour
     weights = np.array([float(entry["weight"]) for entry in entries])
     ties = str(run.record.get("ties", "mean"))
 
-    def logits(asked: Question) -> tuple[np.ndarray, np.ndarray | None]:
-        rows, answers = asked.rows, []
+    def logits(question: Question) -> tuple[np.ndarray, np.ndarray | None]:
+        rows, answers = question.rows, []
         for member, weight in zip(members, weights, strict=True):
             if METHODS[method].space is not None and not weight:
                 answers.append(_even_answers(member, rows))
                 continue
-            found = member.answer(rows, asked.archive, afresh=asked.afresh)
+            found = member.answer(rows, question.archive, afresh=question.afresh)
             voted = None if member.stored.answer is None else found.decision
             answers.append(
                 replace(member.stored, test_ids=rows.ids, test=found.proba, answer=voted)

@@ -1,4 +1,4 @@
-"""Cutting labelled rows into folds: balanced by label, whole groups together. Numbers only."""
+"""Assign rows to folds: balanced by label, whole groups together. Numbers only."""
 
 from collections.abc import Sequence
 
@@ -29,16 +29,16 @@ def balanced_folds(
     counts = np.zeros((len(names), len(classes)))
     np.add.at(counts, (group_of[loose], label_of[loose]), 1)
     weight = 1 / np.bincount(label_of, minlength=len(classes))
-    cut = np.zeros((len(labels), repeats), np.int64)
+    assigned = np.zeros((len(labels), repeats), np.int64)
     for repeat in range(repeats):
         have = np.zeros((folds, len(classes)))
         for at, place in enumerate(fixed):
             if place is not None:
-                cut[at, repeat] = place[repeat]
+                assigned[at, repeat] = place[repeat]
                 have[place[repeat], label_of[at]] += 1
         placed = _deal(counts, have, weight, np.random.default_rng([seed, repeat]))
-        cut[loose, repeat] = placed[group_of[loose]]
-    return [tuple(int(fold) for fold in row) for row in cut]
+        assigned[loose, repeat] = placed[group_of[loose]]
+    return [tuple(int(fold) for fold in row) for row in assigned]
 
 
 def _deal(

@@ -61,7 +61,7 @@ class Images(_Section):
 
 
 class Folds(_Section):
-    """How the labelled rows are cut; `group` is "near-duplicates", "none" or a column."""
+    """Folds of the labelled rows; `group` is "near-duplicates", "none" or a column."""
 
     count: Annotated[int, Field(ge=2, le=100)] = 5
     repeats: Annotated[int, Field(ge=1, le=100)] = 5

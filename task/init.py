@@ -26,27 +26,27 @@ def write_task(
         raise InputError(f"no folder {folder}: name the folder that holds the images")
     if file.exists():
         raise InputError(f"{file} exists: edit it, or move it away to start anew")
-    found = detect_layout(folder)
-    write_whole(file, _text(folder.resolve().name, found, backbones).encode())
-    for remark in found.remarks:
+    layout = detect_layout(folder)
+    write_whole(file, _text(folder.resolve().name, layout, backbones).encode())
+    for remark in layout.remarks:
         notify(remark)
     return file
 
 
-def _text(name: str, found: Layout, backbones: Sequence[str]) -> str:
-    images = found.images
+def _text(name: str, layout: Layout, backbones: Sequence[str]) -> str:
+    images = layout.images
     lines = [f"name = {_quoted(name)}"]
-    lines.append(f"labels = [{', '.join(map(_quoted, found.labels))}]")
-    if not found.labels:
+    lines.append(f"labels = [{', '.join(map(_quoted, layout.labels))}]")
+    if not layout.labels:
         lines[-1] += "   # none found: fill in, and say below where every image's label is"
-    if len(found.labels) == 2:
-        lines.append(f"positive = {_quoted(found.labels[1])}   # a guess: the label to look for")
+    if len(layout.labels) == 2:
+        lines.append(f"positive = {_quoted(layout.labels[1])}   # a guess: the label to look for")
     lines += ["", "[images]", f"root = {_quoted(images.root)}"]
     if images.table:
         lines += [f"table = {_quoted(images.table)}", f"id = {_quoted(images.id)}"]
         lines.append(
-            f"label = {_quoted(found.label_column)}"
-            if found.label_column
+            f"label = {_quoted(layout.label_column)}"
+            if layout.label_column
             else '# label = "..."   # no column found that holds labels'
         )
         optional = {"split": images.split, "text": images.text}

@@ -224,8 +224,8 @@ def scan(
     # Threads take no chunks by themselves, and a future for every row weighs more than its entry.
     parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
     with ThreadPoolExecutor(max_workers=min(8, usable_cores())) as pool:
-        found = pool.map(lambda part: [look(row) for row in part], parts)
-        entries = [entry for some in found for entry in some]
+        parts_done = pool.map(lambda part: [look(row) for row in part], parts)
+        entries = [entry for some in parts_done for entry in some]
     _check_there(task, by_path, entries)
     return entries
 
@@ -247,10 +247,10 @@ def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry
 def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) -> Entry:
     path = printable(row.path)
     try:
-        found = _below(root, row.path, folders)
-        if found is None:
+        located = _below(root, row.path, folders)
+        if located is None:
             return Entry(row.id, path, "", rejected("outside_root", "it must lie below the root"))
-        file, facts = found
+        file, facts = located
         if not stat.S_ISREG(facts.st_mode):
             return Entry(row.id, path, "", rejected("not_a_file", "it is no ordinary file"))
         if hint and hint.digest and hint.observed and _unchanged(hint, facts):

@@ -70,17 +70,17 @@ def likely_file(root: Path, path: str) -> str | None:
 
 def _unlikeness(wanted: str, file: str) -> int:
     """Rank from 1 (another case) to 4 (another folder and another ending); 0 where nothing fits."""
-    one, other = _plain(wanted), _plain(file)
-    if one == other:
+    left, right = _plain(wanted), _plain(file)
+    if left == right:
         return 1
-    one_name, other_name = one.rpartition("/")[2], other.rpartition("/")[2]
-    if one_name == other_name:
+    left_name, right_name = left.rpartition("/")[2], right.rpartition("/")[2]
+    if left_name == right_name:
         return 3
-    if not has_image_extension(other_name):
+    if not has_image_extension(right_name):
         return 0
-    if _stem(other) in (one, _stem(one)):
+    if _stem(right) in (left, _stem(left)):
         return 2
-    return 4 if _stem(other_name) in (one_name, _stem(one_name)) else 0
+    return 4 if _stem(right_name) in (left_name, _stem(left_name)) else 0
 
 
 def _plain(path: str) -> str:

@@ -1,7 +1,7 @@
 """CSV tables read as text: ids, labels and captions come out exactly as they were written.
 
 Cells are separated by commas, semicolons (spreadsheets write them where the comma is decimal) or
-tabs: by whichever cuts the header into the most names, by commas where none does.
+tabs: by whichever splits the header into the most names, by commas where none does.
 """
 
 import codecs
