@@ -145,17 +145,17 @@ def draw_room(
 
 
 def draw_heap(scene: Scene, box: Box, *, goods: bool = False) -> None:
-    """Draw a heap of rubble, or of `goods`: the same heap, but of equal and upright pieces."""
+    """Draw a heap of rubble, or of `goods`: of the same shape, but colourful and tidier."""
     rng, along, summit = scene.rng, np.linspace(0, 1, 15), scene.rng.uniform(0.3, 0.7)
     rise = np.interp(along, (0, summit, 1), (0, 1, 0)) ** 0.75 * (1 + rng.normal(0, 0.15, 15))
-    colours = np.array(CLOTH if goods and rng.random() < 0.5 else CONCRETE)
+    colours = np.array(CLOTH if goods else CONCRETE)
     scene.fill(box, np.stack([along, rise], axis=1), scene.pick(colours) * 0.6)
     left, base, width, height = box
     size = max(1.4 * scene.unit, 0.09 * height)
     count = int(min(120, 10 + width * height / (2.5 * size**2)))
     u = rng.uniform(0, 1, count)
     v = np.interp(u, along, rise) * (1 - rng.random(count) ** 0.8)
-    turn, jitter, spread = (0.06, 0.02, 0.0) if goods else (np.pi, 0.3, 0.5)
+    turn, jitter, spread = (0.4, 0.1, 0.3) if goods else (np.pi, 0.3, 0.5)
     angles = np.array([0.6, np.pi - 0.6, np.pi + 0.6, -0.6]) + rng.normal(0, turn, (count, 1))
     angles += rng.normal(0, jitter, (count, 4))
     pieces = np.stack([np.cos(angles), np.sin(angles)], axis=2)
@@ -255,9 +255,9 @@ def draw_near_heap(scene: Scene, severity: float) -> None:
 # What is drawn, its weight among intact places, its weight among destroyed ones. Goods and
 # building sites deceive (heaps and open rooms without damage), and so does damage far away.
 KINDS: tuple[tuple[Callable[[Scene, float], None], int, int], ...] = (
-    (draw_street, 56, 60),
+    (draw_street, 52, 60),
     (draw_close_wall, 18, 16),
-    (draw_near_heap, 15, 14),
+    (draw_near_heap, 19, 14),
     (lambda scene, severity: draw_close_wall(scene, severity, bare=True), 11, 0),
     (lambda scene, severity: draw_street(scene, 0.0, far=severity), 0, 10),
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
@@ -15,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.cli import main
 from archiveprobe.demo.archive import PLAN, write_demo
 from archiveprobe.demo.encode import EDITS, ERROR_PAGE, FORMS, REPOSTS, UNREADABLE
 from archiveprobe.demo.plan import LABELS, MINIMUM, NEGATIVE, POSITIVE, Row, make_plan
@@ -80,6 +82,14 @@ def test_the_summary_counts_what_was_written(tmp_path: Path) -> None:
     summary = write_demo(tmp_path / "demo", count=MINIMUM)
     assert summary.images == MINIMUM == sum(summary.labels.values()) == sum(summary.splits.values())
     assert (summary.reposts, summary.unreadable) == (8, 2)
+
+
+@pytest.mark.usefixtures("plain_scenes")
+def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["demo", str(tmp_path / "demo")])
+    assert result.stdout == f"{tmp_path / 'demo' / 'task.toml'}\n"
+    assert "400 images, of them 40 re-posts and 2 unreadable" in result.stderr
+    assert f"archiveprobe embed {tmp_path / 'demo'}" in result.stderr
 
 
 def test_the_default_counts_are_those_of_the_documents() -> None:
