@@ -32,10 +32,14 @@ def init(folder: Path) -> None:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def demo(folder: Path) -> None:
     """Draw the built-in archive, with its task.toml, into a new folder."""
-    from archiveprobe.task.demo import write_demo
+    from archiveprobe.demo.archive import write_demo
 
-    write_demo(folder)
+    summary = write_demo(folder)
     click.echo(str(folder / "task.toml"))
+    say(
+        f"{summary.images} images, of them {summary.reposts} re-posts and {summary.unreadable} "
+        f"unreadable; then: {NAME} embed {folder}"
+    )
 
 
 @command("weights my/task.toml")
