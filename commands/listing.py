@@ -88,7 +88,7 @@ def metrics(as_json: bool) -> None:
     """List metrics, and how each is defined."""
     from archiveprobe.evaluate.metrics import METRICS
 
-    lines = [{"metric": name, "what": what} for name, what in METRICS.items()]
+    lines = [{"metric": name, "what": metric.what} for name, metric in METRICS.items()]
     print_result({"metrics": lines}, lines, as_json)
 
 

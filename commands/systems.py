@@ -34,12 +34,14 @@ _rule = click.option(
     "probe my/task.toml --probe ridge --features clip-vit-b32+convnextv2-nano-384:rows",
 )
 @task_argument
-@click.option("--probe", "probes", multiple=True, help="Instead of the default ones; repeatable.")
+@click.option(
+    "--probe", "probes", multiple=True, help="Probe to try instead of the default ones; repeatable."
+)
 @click.option(
     "--features",
     multiple=True,
     metavar="B[+B...][:mean|rows|logits]",
-    help="Backbones, and how their views are used; repeatable.",
+    help="Backbones, and how their views are combined; repeatable.",
 )
 @_rule
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
@@ -72,8 +74,10 @@ def probe(
     default="greedy",
     show_default=True,
 )
-@click.option("--system", "systems", multiple=True, help="Instead of all; repeatable.")
-@click.option("--name", help="What to call it; default: like its method.")
+@click.option(
+    "--system", "systems", multiple=True, help="Member, instead of all systems; repeatable."
+)
+@click.option("--name", help="Name of the ensemble; default: its method.")
 @click.option(
     "--ties",
     type=TableChoice("evaluate.combine:TIES"),
