@@ -69,11 +69,11 @@ class Album:
 
     @property
     def images(self) -> Path:
-        """Where the files lie."""
+        """Return where the files lie."""
         return self.folder / "images"
 
     def pixels(self, wanted: Wanted, files: Sequence[tuple[str, str]]) -> Pixels:
-        """Files decoded as a run with a loader process per core decodes them."""
+        """Return files decoded as a run with a loader process per core decodes them."""
         return load_pixels(
             self.images,
             files,
@@ -102,7 +102,7 @@ class Peers:
 
 @cache
 def peers_transform(settings: Augment, preprocess: Preprocess) -> Any:
-    """The recipe's augmentation in torchvision's and timm's own classes."""
+    """Return the recipe's augmentation in torchvision's and timm's own classes."""
     libraries.make_torchvision_importable()
     from torchvision import transforms as t
 
@@ -204,7 +204,7 @@ def drawing(album: Album, recipe: Recipe, repeats: int) -> list[Figure]:
 
 
 def peers_loader(album: Album, recipe: Recipe, preprocess: Preprocess) -> Any:
-    """What goes through the files of an album in every epoch."""
+    """Return what goes through the files of an album in every epoch."""
     dataset = Peers([album.images / name for name, _ in album.files], recipe.augment, preprocess)
     workers = cores()
     kept = {"persistent_workers": True, "multiprocessing_context": "spawn"} if workers else {}
@@ -216,7 +216,7 @@ def peers_loader(album: Album, recipe: Recipe, preprocess: Preprocess) -> Any:
 def drawing_figures(
     name: str, count: int, pairs: list[tuple[float, float]], start: float, decode: float
 ) -> list[Figure]:
-    """How many times as fast, and when the first decoding has paid."""
+    """Return how many times as fast, and when the first decoding has paid."""
     mine, peers = (float(np.median(column)) for column in zip(*pairs, strict=True))
     ratio = float(np.median([theirs / ours for ours, theirs in pairs]))
     once = max(0.0, decode - start) / max(1, count - 1)
@@ -270,7 +270,7 @@ def learn(run: Training, switched: Switched, first: int, epochs: int) -> None:
 def learner(
     network: Network, source: Any, recipe: Recipe, device: str, count: int, stream: Any
 ) -> Training:
-    """A network in training on all rows, with nothing to choose an epoch by."""
+    """Return a network in training on all rows, with nothing to choose an epoch by."""
     none = np.zeros(0, np.int64)
     part = Part("benchmark", np.arange(count), none, none)
     labels = np.arange(count) % 2
@@ -281,7 +281,7 @@ def learner(
 def training_figures(
     name: str, count: int, processes: list[int], times: np.ndarray, *, bounded: bool
 ) -> Iterator[Figure]:
-    """Every loader over the resident tensors; times (repeats, 1 + loaders) in seconds."""
+    """Return every loader over the resident tensors; times (repeats, 1 + loaders) in seconds."""
     for at, workers in enumerate(processes, 1):
         ratio = round(float(np.median(times[:, at] / times[:, 0])), 2)
         what = f"epoch through the loader / on resident tensors, {name}, processes: {workers}"
@@ -294,14 +294,14 @@ def training_figures(
 
 
 def wanted_of(recipe: Recipe, preprocess: Preprocess) -> Wanted:
-    """What a run keeps of every image."""
+    """Return what a run keeps of every image."""
     geometry = preprocess.geometry
     side = side_kept(geometry.size, recipe.augment.crop_scale[0])
     return Wanted(side, geometry, view_set(recipe.predict.views))
 
 
 def fresh(recipe: Recipe) -> Network:
-    """The recipe's network, with random weights."""
+    """Return the recipe's network, with random weights."""
     name = recipe.model.backbone
     backbone = BACKBONES.get(name) or Backbone(name, "timm", name.removeprefix("timm:"))
     return build_network(recipe.model, replace(backbone, weights=RANDOM), 2, seed=recipe.seed)

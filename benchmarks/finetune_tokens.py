@@ -52,13 +52,13 @@ def main(words: list[str] | None = None) -> None:
 
 
 def fresh(recipe: Recipe) -> Network:
-    """The recipe's network, the same every time."""
+    """Return the recipe's network, the same every time."""
     backbone: Backbone = replace(BACKBONES[recipe.model.backbone], weights=RANDOM)
     return build_network(recipe.model, backbone, 2, seed=recipe.seed)
 
 
 def in_batches(network: Network, pixels: Any) -> Any:
-    """The tokens (n, tokens, width) of all images."""
+    """Return the tokens (n, tokens, width) of all images."""
     torch = libraries.torch()
     return torch.cat([tokens_of(network, part) for part in pixels.split(16)])
 
@@ -96,7 +96,7 @@ def speed(
 def stepper(
     network: Network, recipe: Recipe, batch: Batch, labels: Any
 ) -> Callable[[np.ndarray], float]:
-    """A function that takes one step on some rows and gives their loss."""
+    """Return a function that takes one step on some rows and gives their loss."""
     torch = libraries.torch()
     optimiser = make_optimiser(network.body, network.head, recipe.optimiser)
     loss_of = criterion(recipe.loss, labels.numpy(), 2, 1)
@@ -115,7 +115,7 @@ def stepper(
 
 
 def apart(recipe: Recipe, pixels: Any, tokens: Any, labels: Any) -> list[Figure]:
-    """The largest difference of the losses over the first steps, in fp32 and as stored."""
+    """Return the largest difference of the losses over the first steps, in fp32 and as stored."""
     expected = losses(fresh(recipe), recipe, pixels, labels)
     worst = {}
     for name, given in (("fp32", tokens), ("float16", tokens.half().float())):
@@ -130,7 +130,7 @@ def apart(recipe: Recipe, pixels: Any, tokens: Any, labels: Any) -> list[Figure]
 
 
 def losses(network: Network, recipe: Recipe, inputs: Any, labels: Any) -> list[float]:
-    """The losses of the first steps, in small batches."""
+    """Return the losses of the first steps, in small batches."""
     torch = libraries.torch()
     step = stepper(network, recipe, lambda at: inputs[at], labels)
     found = []

@@ -65,7 +65,7 @@ def see(points: np.ndarray, width: int, views: int = 1, seed: int = 0) -> np.nda
 
 
 def draw_dataset(y: np.ndarray, repeats: int) -> Dataset:
-    """Rows without a task: enough for cross-validation."""
+    """Return rows without a task: enough for cross-validation."""
     rng = np.random.default_rng(1)
     n = len(y)
     fold = np.stack([rng.permutation(n) % 5 for _ in range(repeats)])
@@ -102,7 +102,7 @@ def peers_part(
 
 
 def measure_paths(n: int, width: int, parts: int) -> list[Figure]:
-    """97 penalties on 5 x 5 folds: both paths, and scikit-learn's logistic regression."""
+    """Return 97 penalties on 5 x 5 folds: both paths, and scikit-learn's logistic regression."""
     points, y = draw_points(n)
     x = see(points, width)[:, 0]
     dataset = draw_dataset(y, 5)
@@ -140,7 +140,7 @@ def measure_paths(n: int, width: int, parts: int) -> list[Figure]:
 def peers_score(
     y: np.ndarray, rows: np.ndarray, fold: np.ndarray, theirs: Sequence[np.ndarray]
 ) -> float:
-    """Macro-F1 of scikit-learn's path, averaged over its good penalties as ours is."""
+    """Return Macro-F1 of scikit-learn's path, averaged over its good penalties as ours is."""
     path = np.full((len(_GRID), len(y)), np.nan)
     for number, found in enumerate(theirs):
         path[:, fold == number] = np.clip(found, 1e-12, 1 - 1e-12)
@@ -171,7 +171,7 @@ def many_rows(n: int, width: int) -> dict[str, float]:
 
 
 def draw_task(folder: Path, labelled: int, rows: int) -> Task:
-    """A task with three caches of six views."""
+    """Return a task with three caches of six views."""
     points, y = draw_points(labelled + rows)
     lines = [
         f"{at:05}.jpg,{('intact', 'destroyed')[y[at]] if at < labelled else ''}"
@@ -199,7 +199,7 @@ def draw_task(folder: Path, labelled: int, rows: int) -> Task:
 
 
 def leaderboard(folder: Path) -> dict[str, Any]:
-    """The default leaderboard of a drawn task, and what each probe cost."""
+    """Return the default leaderboard of a drawn task, and what each probe cost."""
     task = load_task(folder)
     _, seconds = timed(lambda: run_probes(task, Options()))
     costs = {}
@@ -211,7 +211,7 @@ def leaderboard(folder: Path) -> dict[str, Any]:
 
 
 def child(words: Sequence[str]) -> None:
-    """One part in this process; its figures and its largest memory as JSON."""
+    """Return one part in this process; its figures and its largest memory as JSON."""
     part, *rest = words
     if part == "leaderboard":
         found = leaderboard(Path(rest[0]))
@@ -222,7 +222,7 @@ def child(words: Sequence[str]) -> None:
 
 
 def measure_alone(*words: str | Path) -> dict[str, Any]:
-    """A part in a fresh process."""
+    """Return a part in a fresh process."""
     done, _ = run("--child", *words, program=(str(Path(__file__).resolve()),))
     return cast(dict[str, Any], done)
 

@@ -135,7 +135,7 @@ def regroup(
 
 
 def _join_groups(names: Sequence[str], groups: Sequence[int]) -> list[int]:
-    """Number the groups of rows that share a name or a group, directly or over others."""
+    """Join the groups of rows that share a name or a group, directly or over others."""
     count = len(names)
     by_name = np.unique(np.array(names), return_inverse=True)[1] + count
     by_group = np.unique(np.array(groups), return_inverse=True)[1] + 2 * count

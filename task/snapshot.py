@@ -84,7 +84,7 @@ def find_snapshot(task: Task) -> Snapshot | None:
 
 
 def _parsed(task: Task) -> Snapshot | None:
-    """Raises InputError: it is damaged."""
+    """Parse the record. Raises InputError: it is damaged."""
     remedy = f"run `archiveprobe embed {task.file}`, which writes it anew"
     record = read_sealed(snapshot_file(task), remedy=remedy)
     if record is None:
@@ -106,7 +106,7 @@ def _parsed(task: Task) -> Snapshot | None:
 
 
 def _cache_in_use(record: Mapping[str, Any]) -> CacheInUse:
-    """Raises KeyError, TypeError, ValueError."""
+    """Parse a cache in use. Raises KeyError, TypeError, ValueError."""
     cache = CacheInUse(**record)
     words = [cache.asked[key] for key in ("backbone", "views", "layers")]
     words += [name for name in (cache.folder, cache.fingerprint) if name is not None]
