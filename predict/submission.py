@@ -31,7 +31,7 @@ from archiveprobe.predict.tables import (
     write_answers,
     write_spreadsheet_copy,
 )
-from archiveprobe.probe.audit_shift import shift
+from archiveprobe.probe.audit.shift import find_shift
 from archiveprobe.task.config import Task
 
 
@@ -244,7 +244,7 @@ def _warnings(
 def _shift_warning(dataset: Dataset) -> list[str]:
     """What the audit says of these rows; `probe` has left it in work/, else it is measured now."""
     try:
-        warning = shift(dataset).warning
+        warning = find_shift(dataset).warning
     except InputError:
         # Other backbones of the task than the system's own are no reason to refuse its answers.
         return []

@@ -9,7 +9,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cli import main
 from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.keep import run_ensemble
-from archiveprobe.probe.audit import run_audit
+from archiveprobe.probe.audit.run import run_audit
 
 ENDED = "run `archiveprobe embed"
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from archiveprobe.embed.run import Options, embed
-from archiveprobe.probe.audit import run_audit
+from archiveprobe.probe.audit.run import run_audit
 from archiveprobe.probe.audit_duplicates import EMBEDDINGS
 from archiveprobe.task.config import Task, load_task
 
