@@ -130,7 +130,7 @@ def test_the_number_of_workers_changes_nothing(make_data) -> None:
     three = cross_validate(MAKES, features, dataset, workers=3)
     for name in MAKES:
         np.testing.assert_array_equal(single[name].logits, three[name].logits)
-        np.testing.assert_array_equal(one[name].unlabelled, three[name].unlabelled)
+        np.testing.assert_array_equal(single[name].unlabelled, three[name].unlabelled)
 
 
 def test_every_fold_and_the_final_model_have_weights(make_data) -> None:

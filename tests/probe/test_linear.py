@@ -1,4 +1,4 @@
-"""The linear paths: equal to scikit-learn penalty by penalty, in both cases of the decomposition."""
+"""Linear paths: equal to scikit-learn penalty by penalty, in both cases of the decomposition."""
 
 import numpy as np
 import pytest
