@@ -76,12 +76,7 @@ def tree_probabilities(
     if not varying:
         return None
     model = HistGradientBoostingClassifier(
-        max_iter=50,
-        max_leaf_nodes=8,
-        min_samples_leaf=10,
-        max_bins=63,
-        class_weight="balanced",
-        random_state=0,
+        max_iter=50, max_leaf_nodes=8, min_samples_leaf=10, random_state=0
     )
     return held_out_probabilities(model, np.stack(varying, 1), y, fold)
 
@@ -89,16 +84,22 @@ def tree_probabilities(
 def held_out_probabilities(
     model: Any, x: np.ndarray, y: np.ndarray, fold: np.ndarray
 ) -> np.ndarray | None:
-    """Return probabilities (n, K) of every row by a model fitted without its fold.
+    """Return probabilities (n, K) of every row by a model without its fold, as if y were balanced.
 
-    None where a training part lacks a class. The model is to weigh classes alike: otherwise a weak
-    tell would never change a decision, since the frequent label always wins.
+    None where a training part lacks a class. By Bayes' rule p(y | x) / p(y) is what balanced
+    classes would give, up to a factor; without it a weak property would never change a decision,
+    since the frequent label always wins. scikit-learn's class_weight="balanced" does the same, but
+    takes five times as long in boosted trees, whose bins then come from weighted quantiles.
     """
-    from sklearn.model_selection import PredefinedSplit, cross_val_predict
+    from sklearn.base import clone
 
-    classes = np.unique(y)
-    if any(len(np.unique(y[fold != number])) < len(classes) for number in np.unique(fold)):
-        return None
+    proba = np.zeros((len(y), int(y.max()) + 1))
     with threadpool_limits(1):
-        folds = PredefinedSplit(fold)
-        return np.asarray(cross_val_predict(model, x, y, cv=folds, method="predict_proba"))
+        for number in np.unique(fold):
+            inside = fold == number
+            counts = np.bincount(y[~inside], minlength=proba.shape[1])
+            if not counts.all():
+                return None
+            fitted = clone(model).fit(x[~inside], y[~inside])
+            proba[inside] = fitted.predict_proba(x[inside]) / counts
+    return np.asarray(proba / proba.sum(1, keepdims=True))

@@ -177,7 +177,7 @@ def measure_shift(data: AuditData) -> Shift:
     if fold is None:
         return Shift()
     columns = properties(entries)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced"))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
     proba = {
         "images": held_out_probabilities(model, _components(embeddings), y, fold),
         "files": tree_probabilities(list(columns.values()), y, fold),
