@@ -205,7 +205,7 @@ def _keep_probe(
             for candidate, weight in zip(model.candidates(), result.final, strict=True)
             if weight
         ],
-        "complexity": PROBES[name].complexity + _PER_BACKBONE * (len(choice.backbones) - 1),
+        "complexity": list(PROBES).index(name) + _PER_BACKBONE * (len(choice.backbones) - 1),
         "seconds": result.seconds,
     }
     done = assemble(

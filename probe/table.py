@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class ProbeEntry:
     """A probe: where it is ("module:Class"), what it is, and what it takes.
 
-    `complexity` orders probes from simple to involved. One with `prompts` is tried on backbones
-    with a text tower, where the task has prompts. `most_rows` is how many rows it can learn from in
+    One with `prompts` is tried on backbones with a text tower, where the task has prompts.
+    `most_rows` is how many rows it can learn from in
     reasonable time and memory, None for as many as there are. The logits of a `linear` one are its
     columns times coef (c, d, K) plus intercept (c, K), and nothing else.
     """
@@ -22,7 +22,6 @@ class ProbeEntry:
     name: str
     place: str
     what: str
-    complexity: int
     prompts: bool = False
     most_rows: int | None = None
     linear: bool = False
@@ -38,54 +37,48 @@ class ProbeEntry:
         return self.kind()(**settings)
 
 
+# From simple to involved: where two are as good, the leaderboard recommends the earlier one.
 _TABLE = (
     ProbeEntry(
         "zeroshot",
         "zeroshot:ZeroShot",
         "cosine to the classes' prompts, nothing learned (CLIP, Radford et al. 2021)",
-        0,
         prompts=True,
     ),
     ProbeEntry(
         "ridge",
         "linear:RidgePath",
         "least squares on class indicators, all penalties (Suykens and Vandewalle 1999)",
-        1,
         linear=True,
     ),
     ProbeEntry(
         "lda",
         "lda:DiscriminantPath",
         "linear discriminant, all shrinkages (Fisher 1936; Ledoit and Wolf 2004)",
-        2,
         linear=True,
     ),
     ProbeEntry(
         "logistic",
         "linear:LogisticPath",
         "logistic regression, all L2 penalties (the linear probe of CLIP and DINO)",
-        3,
         linear=True,
     ),
     ProbeEntry(
         "knn",
         "knn:NeighbourPath",
         "nearest neighbours by cosine, temperature 0.07 (DINO, Caron et al. 2021)",
-        5,
         most_rows=20_000,
     ),
     ProbeEntry(
         "svm",
         "svm:SupportVectorPath",
         "support vector machine with a Gaussian kernel (Cortes and Vapnik 1995)",
-        6,
         most_rows=5_000,
     ),
     ProbeEntry(
         "lightgbm",
         "trees:TreePath",
         "boosted trees on 64 principal components (LightGBM, Ke et al. 2017)",
-        7,
     ),
 )
 PROBES: Mapping[str, ProbeEntry] = {entry.name: entry for entry in _TABLE}

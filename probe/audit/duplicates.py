@@ -4,8 +4,6 @@ The hash finds what was re-encoded, scaled or framed; embeddings also find stron
 overlays, at the price that two photographs of one place may be taken for copies.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from archiveprobe.evaluate.dataset import Dataset
-from archiveprobe.probe.audit.data import NAMED, AuditData, Finding, line, shorten
+from archiveprobe.probe.audit.data import NAMED, AuditData, Finding, csv_table, line, shorten
 from archiveprobe.task.duplicates import near_duplicate_groups
 from archiveprobe.task.folds import regroup
 
@@ -149,13 +147,12 @@ def across_folds(dataset: Dataset, number: np.ndarray) -> int:
 
 
 def _table(groups: Sequence[Group]) -> bytes:
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["group", "id", "label", "found_by"])
-    for number, group in enumerate(groups):
-        for id_, label in zip(group.ids, group.labels, strict=True):
-            writer.writerow([number, id_, label or "", group.found_by])
-    return out.getvalue().encode("utf-8", "surrogateescape")
+    rows = [
+        (number, id_, label or "", group.found_by)
+        for number, group in enumerate(groups)
+        for id_, label in zip(group.ids, group.labels, strict=True)
+    ]
+    return csv_table(("group", "id", "label", "found_by"), rows)
 
 
 def find_duplicates(data: AuditData, embeddings: np.ndarray) -> Duplicates:

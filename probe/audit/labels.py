@@ -4,8 +4,6 @@ Confident learning (Northcutt, Jiang and Chuang, "Confident Learning: Estimating
 Dataset Labels", JAIR 2021), as cleanlab has it, on the mean out-of-fold probabilities.
 """
 
-import csv
-import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +17,7 @@ from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.evaluate.overview import out_of_date
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.runs import load_run, systems
-from archiveprobe.probe.audit.data import AuditData, Finding, line
+from archiveprobe.probe.audit.data import AuditData, Finding, csv_table, line
 from archiveprobe.probe.crossval import cross_validate
 from archiveprobe.probe.features import Choice, load_features
 from archiveprobe.probe.linear import LogisticPath
@@ -68,7 +66,13 @@ def audit_labels(data: AuditData) -> Finding:
         ],
         warnings=[] if problem is None else [problem],
         details={"suspects": [asdict(suspect) for suspect in rows], "judge": judge},
-        files={"suspect_labels.csv": as_corrections(rows)},
+        # It can become the task's `corrections` once its lines have been looked at.
+        files={
+            "suspect_labels.csv": csv_table(
+                ("id", "label", "given", "score"),
+                [(row.id, row.suggested, row.given, row.score) for row in rows],
+            )
+        },
     )
 
 
@@ -139,15 +143,3 @@ def _ranked(labels: np.ndarray, proba: np.ndarray) -> np.ndarray:
     places = np.flatnonzero(issues)
     given = kept[places, compact[places]]
     return np.asarray(places[np.argsort(given, kind="stable")])
-
-
-def as_corrections(suspects: Sequence[Suspect]) -> bytes:
-    """Write a table that can become the task's `corrections` once its lines have been looked at.
-
-    Columns id and label, the suggested one, and what speaks for it.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["id", "label", "given", "score"])
-    writer.writerows([row.id, row.suggested, row.given, row.score] for row in suspects)
-    return out.getvalue().encode("utf-8", "surrogateescape")

@@ -156,6 +156,7 @@ def _read(file: Path, inputs: str) -> Shift | None:
 def measure_shift(data: AuditData) -> Shift:
     """Tell rows to predict from labelled ones, held out; at most 10,000 rows of either side."""
     # Here and below: reading a kept shift must not cost the second that scikit-learn takes to load.
+    from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -177,9 +178,12 @@ def measure_shift(data: AuditData) -> Shift:
     if fold is None:
         return Shift()
     columns = properties(entries)
+    # Components of labelled and unlabelled rows alike: they know nothing of the sides.
+    count = min(_COMPONENTS, *embeddings.shape)
+    components = PCA(count, svd_solver="randomized", random_state=0).fit_transform(embeddings)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
     proba = {
-        "images": held_out_probabilities(model, _components(embeddings), y, fold),
+        "images": held_out_probabilities(model, components.astype(np.float64), y, fold),
         "files": tree_probabilities(list(columns.values()), y, fold),
     }
     measured = {
@@ -212,15 +216,6 @@ def _folds(y: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
         [str(side) for side in y], names, [None] * len(y), folds=_FOLDS, repeats=1, seed=0
     )
     return np.array(folds)[:, 0]
-
-
-def _components(x: np.ndarray) -> np.ndarray:
-    """Return the rows on their first principal components, labelled and unlabelled ones alike."""
-    from sklearn.decomposition import PCA
-
-    count = max(1, min(_COMPONENTS, min(x.shape) - 1))
-    model = PCA(count, svd_solver="randomized", random_state=0)
-    return np.asarray(model.fit_transform(x), np.float64)
 
 
 def auc_interval(
