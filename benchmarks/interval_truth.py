@@ -39,9 +39,9 @@ from archiveprobe.evaluate.metrics import from_confusion  # noqa: E402
 from archiveprobe.evaluate.predictions import Predictions  # noqa: E402
 from archiveprobe.evaluate.system import Assembled, assemble  # noqa: E402
 from archiveprobe.probe.base import Probe  # noqa: E402
-from archiveprobe.probe.crossval import Held, cross_validate  # noqa: E402
+from archiveprobe.probe.crossval import ProbeResult, cross_validate  # noqa: E402
 from archiveprobe.probe.features import Choice, Features  # noqa: E402
-from archiveprobe.probe.table import make_probe  # noqa: E402
+from archiveprobe.probe.table import PROBES as TABLE  # noqa: E402
 from archiveprobe.task.balanced_folds import balanced_folds  # noqa: E402
 from archiveprobe.task.config import Task, load_task  # noqa: E402
 
@@ -76,10 +76,10 @@ class Linear:
 
     def make(self) -> Probe:
         """Give the next probe; the first is fitted on all rows, the others on parts in order."""
-        self.made.append(make_probe(self.name, **PROBES[self.name]))
+        self.made.append(TABLE[self.name].make(**PROBES[self.name]))
         return self.made[-1]
 
-    def margins(self, held: Held, x: np.ndarray) -> np.ndarray:
+    def margins(self, held: ProbeResult, x: np.ndarray) -> np.ndarray:
         """Margins (1 + R * folds, N) of rows, candidates averaged as `held` says."""
         weights = np.concatenate([held.final[None], held.weights.reshape(-1, len(held.final))])
         both = list(zip(self.made, weights, strict=True))

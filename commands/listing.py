@@ -53,10 +53,7 @@ def probes(as_json: bool) -> None:
     """List probes."""
     from archiveprobe.probe.table import PROBES
 
-    lines = [
-        {"probe": row.name, "tried by default": row.default, "what": row.what}
-        for row in PROBES.values()
-    ]
+    lines = [{"probe": row.name, "what": row.what} for row in PROBES.values()]
     print_result({"probes": lines}, lines, as_json)
 
 

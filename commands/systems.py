@@ -100,7 +100,7 @@ def ensemble(
 ) -> None:
     """Combine stored systems into one, and compare it with them."""
     from archiveprobe.evaluate.ensemble import run_ensemble
-    from archiveprobe.probe.run import beware
+    from archiveprobe.probe.run import data_warnings
 
     board = run_ensemble(
         load(task),
@@ -109,7 +109,7 @@ def ensemble(
         threshold_rule=threshold_rule,
         name=name,
         ties=ties,
-        beware=beware,
+        beware=data_warnings,
         partial=partial,
     )
     show_board(board, task, as_json)
@@ -189,13 +189,13 @@ def threshold(
 
 @command("audit my/task.toml", "audit my/task.toml --apply")
 @task_argument
-@click.option("--apply", is_flag=True, help="Threshold the folds anew, near-duplicates together.")
+@click.option("--apply", is_flag=True, help="Assign the folds anew, near-duplicates together.")
 @partial_option
 @json_option
 def audit(task: Path, apply: bool, partial: bool, as_json: bool) -> None:
     """Look for near-duplicates, suspect labels, shortcuts and a shift to the rows to predict."""
     from archiveprobe.base.progress import bar
-    from archiveprobe.probe.audit import run_audit
+    from archiveprobe.probe.audit.run import run_audit
 
     found = run_audit(load(task), apply=apply, partial=partial, notify=say, progress=bar)
     print_result(found.record(), found.lines(), as_json)

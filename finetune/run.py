@@ -18,7 +18,7 @@ from archiveprobe.finetune.recipe import load_recipe
 from archiveprobe.finetune.report import Line, check_threshold, keep_system, line_of, write_answers
 from archiveprobe.finetune.split import folds_asked
 from archiveprobe.finetune.stage import FULL, MERGED, SPLIT, Stage
-from archiveprobe.probe.run import beware
+from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task
 
 
@@ -101,7 +101,7 @@ def _finetuned(
     if len(folds) == dataset.folds and done[-1].part != SPLIT:
         made = {**how.computing, "from_cache": how.from_cache}
         keep_system(dataset, recipe, stage.system, stage.described, made, folds, networks)
-        warnings, caution = beware(dataset, notify)
+        warnings, caution = data_warnings(dataset, notify)
         seconds = time.monotonic() - started
         board = leaderboard(
             load_systems(dataset), seconds=seconds, warnings=warnings, caution=caution

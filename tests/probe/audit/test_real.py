@@ -1,4 +1,4 @@
-"""Real photographs, whose rows to predict are from other sources: the shift must be seen."""
+"""Real images, whose rows to predict are from other sources: the shift must be seen."""
 
 import csv
 from pathlib import Path
@@ -7,30 +7,30 @@ import pytest
 from PIL import Image, ImageOps
 
 from archiveprobe.embed.run import Options, embed
-from archiveprobe.probe.audit import run_audit
-from archiveprobe.probe.audit_duplicates import EMBEDDINGS
+from archiveprobe.probe.audit.duplicates import EMBEDDINGS
+from archiveprobe.probe.audit.run import run_audit
 from archiveprobe.task.config import Task, load_task
 
 pytestmark = pytest.mark.real
-LABELLED = 200
+LABELLED, TO_PREDICT = 60, 40
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory) -> Task:
-    """Some labelled rows, all rows to predict, and a mirror image that the hash cannot see."""
+    """Some labelled rows, some rows to predict, and a mirror image that the hash cannot see."""
     source = Path(__file__).parents[4] / "shared/data/vehicle_severity"
     if not source.is_dir():
-        pytest.skip(f"no real material at {source}")
+        pytest.skip(f"no real images at {source}")
     folder = tmp_path_factory.mktemp("real")
     with (source / "labels.csv").open(newline="") as stream:
         rows = list(csv.reader(stream))[1:]
     test = [row for row in rows if row[2] == "test"]
-    kept = [*[row for row in rows if row[2] == "train"][:LABELLED], *test]
+    kept = [*[row for row in rows if row[2] == "train"][:LABELLED], *test[:TO_PREDICT]]
     (folder / "images").mkdir()
     for name, _, _ in kept:
         (folder / "images" / name).write_bytes((source / "images" / name).read_bytes())
-    with Image.open(source / "images" / kept[0][0]) as picture:
-        ImageOps.mirror(picture.convert("RGB")).save(folder / "images" / "mirror.png")
+    with Image.open(source / "images" / kept[0][0]) as image:
+        ImageOps.mirror(image.convert("RGB")).save(folder / "images" / "mirror.png")
     kept.append(["mirror.png", kept[0][1], "train"])
     with (folder / "labels.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([["image", "label", "split"], *kept])
@@ -45,10 +45,10 @@ def task(tmp_path_factory) -> Task:
 
 
 def test_other_sources_and_a_mirror_image_are_seen(task):
-    found = run_audit(task)
-    assert found.shift.auc > 0.95
-    assert found.shift.seen
-    assert any("may not hold" in warning for warning in found.warnings)
-    mirrored = [one for one in found.groups if "mirror.png" in one.ids]
-    assert [(len(one.ids), one.found_by) for one in mirrored] == [(2, EMBEDDINGS)]
-    assert len(found.groups) <= 3
+    record = run_audit(task).record()
+    assert record["shift"]["auc"] > 0.95
+    assert any("may not hold" in warning for warning in record["warnings"])
+    groups = record["duplicate_groups"]
+    mirrored = [group for group in groups if "mirror.png" in group["ids"]]
+    assert [(len(group["ids"]), group["found_by"]) for group in mirrored] == [(2, EMBEDDINGS)]
+    assert len(groups) <= 3
