@@ -1,13 +1,13 @@
 """What decoding once saves in training, and whether the loader keeps up with the network.
 
-    .venv/bin/python benchmarks/finetune_loader.py [--photographs N] [--repeats N] [--device D]
+    .venv/bin/python benchmarks/finetune_loader.py [--images N] [--repeats N] [--device D]
 
 First, epochs without a network over drawn 1080 x 1350 JPEGs: pixels decoded once and drawn from by
-`finetune.loader`, against a DataLoader that opens, decodes and augments every picture in every
+`finetune.loader`, against a DataLoader that opens, decodes and augments every image in every
 epoch, as training scripts on torchvision and timm do. Both draw a recipe's augmentation in a
-process per core. No target is set: the ratio hangs on how much of a picture the recipe draws. Given
+process per core. No target is set: the ratio hangs on how much of an image the recipe draws. Given
 beside it is after how many epochs the one decoding has paid; the start of the decoder processes,
-which is the same for any number of pictures, is a figure of its own.
+which is the same for any number of images, is a figure of its own.
 
 Second, epochs of training through the loader, over the same steps on tensors that lie on the device
 already; random weights, whose speed is that of trained ones. On a GPU, with the recipes' own
@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 from common import Figure, arguments, at_most, cores, load, report, timed
-from drawn import draw_photographs
+from drawn import draw_images
 from PIL import Image
 
 from archiveprobe.embed import libraries
@@ -54,7 +54,7 @@ from archiveprobe.finetune.model import Network, build_network
 from archiveprobe.finetune.recipe import Augment, Model, Recipe, load_recipe
 from archiveprobe.finetune.split import Part
 from archiveprobe.finetune.train import Trainer, TrainingData
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 LIMIT = 1.2
 # On a GPU an epoch takes seconds, and begins with what was drawn while the one before it ended.
@@ -68,7 +68,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Album:
-    """Photographs in a folder: their (name, digest), and where decoded ones may lie."""
+    """Images in a folder: their (name, digest), and where decoded ones may lie."""
 
     folder: Path
     files: list[tuple[str, str]]
@@ -92,7 +92,7 @@ class Album:
 
 @dataclass(frozen=True)
 class Peers:
-    """The dataset of a training script: a picture is opened whenever it is asked for."""
+    """The dataset of a training script: an image is opened whenever it is asked for."""
 
     files: list[Path]
     augment: Augment
@@ -102,13 +102,13 @@ class Peers:
         return len(self.files)
 
     def __getitem__(self, row: int) -> Any:
-        with Image.open(self.files[row]) as picture:
-            return peers_transform(self.augment, self.preprocess)(picture.convert("RGB"))
+        with Image.open(self.files[row]) as image:
+            return peers_transform(self.augment, self.preprocess)(image.convert("RGB"))
 
 
 @cache
 def peers_transform(settings: Augment, preprocess: Preprocess) -> Any:
-    """The recipe's augmentation in torchvision's and timm's own classes."""
+    """Return the recipe's augmentation in torchvision's and timm's own classes."""
     libraries.make_torchvision_importable()
     from torchvision import transforms as t
 
@@ -134,7 +134,7 @@ def peers_transform(settings: Augment, preprocess: Preprocess) -> Any:
 def main(words: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = arguments(__doc__, "finetune_loader")
-    parser.add_argument("--photographs", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default=None)
     parser.add_argument("--rows", type=int, default=1400)
@@ -144,7 +144,7 @@ def main(words: list[str] | None = None) -> None:
     device = options.device or default_device()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as name:
-        draw_photographs(Path(name) / "images", "JPEG", options.photographs)
+        draw_images(Path(name) / "images", "JPEG", options.images)
         paths = sorted((Path(name) / "images").iterdir())
         album = Album(Path(name), [(path.name, digest(path.read_bytes())) for path in paths])
         for recipe in map(load_recipe, options.recipes):
@@ -183,13 +183,13 @@ def drawing(album: Album, recipe: Recipe, repeats: int) -> list[Figure]:
 
 
 def sampler_of(recipe: Recipe, count: int, epochs: int) -> BatchSampler:
-    """All rows in every epoch."""
+    """Return batches of all rows in every epoch."""
     rows, size = np.arange(count), recipe.optimizer.batch_size
     return BatchSampler(rows, rows % 2, batch_size=size, seed=0, epochs=range(epochs))
 
 
 def peers_loader(album: Album, recipe: Recipe, preprocess: Preprocess) -> Any:
-    """What goes through the files of an album in every epoch."""
+    """Return what goes through the files of an album in every epoch."""
     dataset = Peers([album.images / name for name, _ in album.files], recipe.augment, preprocess)
     workers = cores()
     kept = {"persistent_workers": True, "multiprocessing_context": "spawn"} if workers else {}
@@ -201,7 +201,7 @@ def peers_loader(album: Album, recipe: Recipe, preprocess: Preprocess) -> Any:
 def drawing_figures(
     name: str, count: int, pairs: list[tuple[float, float]], start: float, decode: float
 ) -> list[Figure]:
-    """How many times as fast, and when the first decoding has paid."""
+    """Return how many times as fast, and when the first decoding has paid."""
     mine, peers = (float(np.median(column)) for column in zip(*pairs, strict=True))
     ratio = float(np.median([theirs / ours for ours, theirs in pairs]))
     once = max(0.0, decode - start) / max(1, count - 1)
@@ -209,8 +209,8 @@ def drawing_figures(
     paid = round(once / saved, 1) if saved > 0 else "never"
     return [
         Figure(f"times as fast as decoding in every epoch, {name}", round(ratio, 2)),
-        Figure(f"drawn from pixels decoded once, {name}", round(count / mine, 1), "pictures/s"),
-        Figure(f"decoded in every epoch, {name}", round(count / peers, 1), "pictures/s"),
+        Figure(f"drawn from pixels decoded once, {name}", round(count / mine, 1), "images/s"),
+        Figure(f"decoded in every epoch, {name}", round(count / peers, 1), "images/s"),
         Figure(f"decoding once, {name}", round(decode, 2), "s"),
         Figure(f"of that, starting the processes, {name}", round(start, 2), "s"),
         Figure(f"epochs until decoding once has paid, {name}", paid),
@@ -250,20 +250,20 @@ def training(album: Album, recipe: Recipe, device: str, count: int, repeats: int
 
 
 def resident(sampler: BatchSampler, tensors: Any) -> Iterator[Batch]:
-    """Batches of tensors that lie on the device: row r is the photograph r modulo their number."""
+    """Yield batches of tensors that lie on the device: row r is the image r modulo their number."""
     for draws in sampler:
         yield draws, tensors[[draw.row % len(tensors) for draw in draws]]
 
 
 def train(trainer: Trainer, batches: Iterator[Batch], epochs: int) -> None:
-    """Epochs in a row, always the same ones of the schedule."""
+    """Train epochs in a row, always the same ones of the schedule."""
     trainer.history.clear()
     for _ in range(epochs):
         trainer.train_epoch(batches)
 
 
 def trainer_of(network: Network, source: Any, recipe: Recipe, device: str, count: int) -> Trainer:
-    """A network in training on all rows, with nothing to choose an epoch by."""
+    """Return a network in training on all rows, with nothing to choose an epoch by."""
     none = np.zeros(0, np.int64)
     part = Part("benchmark", np.arange(count), none, none)
     labels = np.arange(count) % 2
@@ -280,21 +280,21 @@ def training_figures(
         what = f"epoch through the loader / on resident tensors, {name}, processes: {workers}"
         yield at_most(what, ratio, LIMIT) if bounded else Figure(what, ratio)
     speeds = count / np.median(times, 0)
-    yield Figure(f"trained on resident tensors, {name}", round(float(speeds[0]), 1), "pictures/s")
+    yield Figure(f"trained on resident tensors, {name}", round(float(speeds[0]), 1), "images/s")
     for workers, speed in zip(processes, speeds[1:], strict=True):
         what = f"trained through the loader, {name}, processes: {workers}"
-        yield Figure(what, round(float(speed), 1), "pictures/s")
+        yield Figure(what, round(float(speed), 1), "images/s")
 
 
 def spec_of(recipe: Recipe, preprocess: Preprocess) -> PixelSpec:
-    """What a run keeps of every picture."""
+    """Return what a run keeps of every image."""
     geometry = preprocess.geometry
     side = stored_side(geometry.size, recipe.augment.crop_scale[0])
     return PixelSpec(side, geometry, view_set(recipe.predict.views))
 
 
 def fresh(recipe: Recipe) -> Network:
-    """The recipe's network, with random weights."""
+    """Return the recipe's network, with random weights."""
     name = recipe.model.backbone
     backbone = BACKBONES.get(name) or Backbone(name, "timm", name.removeprefix("timm:"))
     return build_network(recipe.model, replace(backbone, weights=RANDOM), 2, seed=recipe.seed)

@@ -1,1 +1,1 @@
-"""Backbones look at every photograph once; what they see goes to the cache."""
+"""Backbones look at every image once; what they see goes to the cache."""

@@ -32,12 +32,12 @@ class Ranges:
 
 
 def augmented(
-    picture: Image.Image, size: int, resampling: Image.Resampling, seed: str
+    image: Image.Image, size: int, resampling: Image.Resampling, seed: str
 ) -> Image.Image:
-    """One draw, (size, size) pixels; equal pictures and seeds give equal pixels."""
+    """One draw, (size, size) pixels; equal images and seeds give equal pixels."""
     word = hashlib.sha256(seed.encode()).digest()
     rng = np.random.default_rng(int.from_bytes(word[:16], "little"))
-    return drawn(picture, size, resampling, rng, paper())
+    return drawn(image, size, resampling, rng, paper())
 
 
 def paper() -> Ranges:
@@ -46,15 +46,15 @@ def paper() -> Ranges:
 
 
 def drawn(
-    picture: Image.Image,
+    image: Image.Image,
     size: int,
     resampling: Image.Resampling,
     rng: np.random.Generator,
     ranges: Ranges,
 ) -> Image.Image:
     """One draw within the ranges, (size, size) pixels: crop, flip, rotation, jitter."""
-    box = _crop_box(picture.size, rng, ranges)
-    view = picture.resize((size, size), resampling, box=box)
+    box = _crop_box(image.size, rng, ranges)
+    view = image.resize((size, size), resampling, box=box)
     if rng.random() < ranges.flip:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     degrees = rng.uniform(-ranges.degrees, ranges.degrees)

@@ -1,4 +1,4 @@
-"""Collecting the views of many photographs into batches, equal pixels once."""
+"""Collecting the views of many images into batches, equal pixels once."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class _Waiting:
 
 
 class Batches:
-    """A queue of rendered photographs in front of an encoder's forward passes."""
+    """A queue of rendered images in front of an encoder's forward passes."""
 
     def __init__(self, size: int, notify: Callable[[str], None]) -> None:
         self.size = size
@@ -43,7 +43,7 @@ class Batches:
         return bool(self._waiting)
 
     def push(self, key: bytes, rendered: Rendered) -> None:
-        """Queue the views of one photograph."""
+        """Queue the views of one image."""
         one = _Waiting(key, rendered)
         self._waiting.append(one)
         self._passes += len(set(one.looks))
@@ -62,7 +62,7 @@ class Batches:
         return taken
 
     def drain(self, encode: Encode) -> Iterator[tuple[bytes, np.ndarray]]:
-        """Embed what waits: (key, (views, *shape) float32) of every photograph in order."""
+        """Embed what waits: (key, (views, *shape) float32) of every image in order."""
         if not self._waiting:
             return
         embeddings = self._encode(encode, *self.crops())

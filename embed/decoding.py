@@ -1,6 +1,6 @@
-"""Decoder processes: photographs are prepared ahead of the backbones, a bounded number at a time.
+"""Decoder processes: images are prepared ahead of the backbones, a bounded number at a time.
 
-A photograph at which a decoder hangs past the time limit, or dies twice, costs itself only.
+An image at which a decoder hangs past the time limit, or dies twice, costs itself only.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from archiveprobe.embed.decoder_process import Call
 from archiveprobe.embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
 from archiveprobe.embed.prepare import Order, Prepared, prepare
 from archiveprobe.embed.slots import PrepareInto, Slot, Slots, shared_slots, slot_bytes
-from archiveprobe.task.images import rejected
+from archiveprobe.task.decoding import rejected
 
 # Of processor time: the clock runs on while a machine is suspended or does other things.
 SECONDS_PER_PHOTOGRAPH = 60.0
@@ -29,7 +29,7 @@ def default_workers() -> int:
 
 
 def prepared(
-    photographs: Iterable[tuple[str, str]],
+    images: Iterable[tuple[str, str]],
     order: Order,
     *,
     workers: int,
@@ -42,7 +42,7 @@ def prepared(
         InputError: no process can start.
     """
     if workers == 0:
-        for path, digest in photographs:
+        for path, digest in images:
             yield prepare(path, digest, order)
         return
     ahead = _AHEAD_PER_WORKER * workers
@@ -50,7 +50,7 @@ def prepared(
     with shared_slots(ahead, slot_bytes(order), notify) as slots:
         work = PrepareInto(order, slots.memory)
         with Decoders(work, workers, seconds=seconds, files=slots.files) as decoders:
-            for path, digest in photographs:
+            for path, digest in images:
                 slot = slots.take()
                 waiting.append(_Asked(digest, slot, decoders.ask(path, digest, slot)))
                 if len(waiting) >= ahead:
@@ -61,7 +61,7 @@ def prepared(
 
 @dataclass
 class _Asked:
-    """A photograph that was handed to the decoders."""
+    """An image that was handed to the decoders."""
 
     digest: str
     slot: Slot | None
@@ -77,5 +77,5 @@ def _result(asked: _Asked, decoders: Decoders, slots: Slots) -> Prepared:
         item = Prepared(asked.digest, rejected("decoder_died", str(error)))
     # Whichever process wrote into it is at something else, or has ended.
     slots.give_back(asked.slot)
-    # Its digest is a copy from another process, which a long run would keep for every photograph.
+    # Its digest is a copy from another process, which a long run would keep for every image.
     return replace(item, digest=asked.digest)

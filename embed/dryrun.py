@@ -41,7 +41,7 @@ class JobEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is to do. Seconds are rough: measured on a few photographs on this machine."""
+    """What is to do. Seconds are rough: measured on a few images on this machine."""
 
     images: int
     to_decode: int
@@ -133,10 +133,10 @@ def _trial_encoder(backbone: Backbone, device: str) -> Encoder:
 def _measure(
     work: Plan, encoder: Encoder | None, sample: Sequence[tuple[str, str]], decoding: float
 ) -> tuple[float, float, int]:
-    """Measure an encoder on a few photographs.
+    """Measure an encoder on a few images.
 
     Returns:
-        Its seconds per photograph, those of decoding (the slowest geometry so far), its width.
+        Its seconds per image, those of decoding (the slowest geometry so far), its width.
     """
     if encoder is None or not sample:
         return 0.0, decoding, 0

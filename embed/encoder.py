@@ -104,7 +104,7 @@ class Network:
 
 
 class TorchEncoder(Network):
-    """A network that looks at photographs; pixels are normalised on its device."""
+    """A network that looks at images; pixels are normalised on its device."""
 
     def __init__(
         self, name: str, model: Model, device: str, *, random: bool = False, read: Read = pooled

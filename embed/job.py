@@ -231,13 +231,13 @@ class Job:
         return self._writer
 
     def push(self, key: str, rendered: Rendered) -> None:
-        """Queue a photograph's views; runs the encoder when a batch is full."""
+        """Queue an image's views; runs the encoder when a batch is full."""
         self._batches.push(bytes.fromhex(key), rendered)
         if self._batches.full:
             self.flush()
 
     def reject(self, key: str, status: str, detail: str) -> None:
-        """Record that a photograph has no embedding."""
+        """Record that an image has no embedding."""
         if self._writer is not None:
             self._writer.fail(bytes.fromhex(key), status, detail)
         else:
@@ -270,7 +270,7 @@ class Job:
         """Choose the precision of a new cache on the first batch, and open it."""
         assert self._encoder is not None
         crops, mirror = self._batches.crops()
-        # Spread over the batch, since the views of one photograph lie side by side.
+        # Spread over the batch, since the views of one image lie side by side.
         tried = np.unique(np.linspace(0, len(crops) - 1, _TRIED).astype(np.int64))
         crops, mirror, device = crops[tried], mirror[tried], self._settings.device
         remedy = "free memory, choose a smaller backbone, or name a precision with --precision"

@@ -12,7 +12,7 @@ from archiveprobe.embed.precision import check_precision
 from archiveprobe.embed.views import view_set
 from archiveprobe.task.config import Task
 from archiveprobe.task.manifest import Entry, scan
-from archiveprobe.task.missing import report_missing
+from archiveprobe.task.missing_images import report_missing
 from archiveprobe.task.rows import Row, read_rows
 from archiveprobe.task.snapshot import own_snapshot
 from archiveprobe.task.texts import texts
@@ -33,7 +33,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of a task, what is known of their photographs, and each backbone's missing rows.
+    """The rows of a task, what is known of their images, and each backbone's missing rows.
 
     `texts` are the prompts and captions under their keys, for the text towers in `text_jobs`.
     """
@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def keys(self) -> list[str]:
-        """Digests of the photographs that have or may have an embedding, each once, in order."""
+        """Digests of the images that have or may have an embedding, each once, in order."""
         open_ = (e for e in self.entries if e.digest and (e.usable or e.observed is None))
         return list(dict.fromkeys(entry.digest for entry in open_))
 
@@ -59,7 +59,7 @@ class Plan:
 
     @property
     def undecoded(self) -> list[str]:
-        """Digests of the photographs that lack an observation or a thumbnail."""
+        """Digests of the images that lack an observation or a thumbnail."""
         thumbnails = _existing_thumbnails(self.task)
         seen = {entry.digest for entry in self.entries if entry.observed}
         return [key for key in self.keys if key not in seen or key not in thumbnails]

@@ -1,4 +1,4 @@
-"""One photograph's way from bytes to pixels: read, check, decode, thumbnail, views.
+"""One image's way from bytes to pixels: read, check, decode, thumbnail, views.
 
 Runs in decoder processes, so it imports neither torch nor a model library.
 """
@@ -15,7 +15,7 @@ from PIL import Image
 from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import Rendered, View, render
-from archiveprobe.task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
+from archiveprobe.task.decoding import OUT_OF_MEMORY, Observation, decode, digest, rejected
 from archiveprobe.task.rows import locate
 
 _CHANGED = "it changed while it was read: run again"
@@ -23,7 +23,7 @@ _CHANGED = "it changed while it was read: run again"
 
 @dataclass(frozen=True)
 class Order:
-    """What to make of every photograph: which views at which geometry, and where thumbnails go."""
+    """What to make of every image: which views at which geometry, and where thumbnails go."""
 
     root: Path
     views: Mapping[Geometry, tuple[View, ...]]
@@ -32,7 +32,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A photograph ready for the backbones: empty `views` where it was rejected."""
+    """An image ready for the backbones: empty `views` where it was rejected."""
 
     digest: str
     observation: Observation
@@ -40,12 +40,12 @@ class Prepared:
 
 
 def thumbnail_file(folder: Path, digest: str) -> Path:
-    """Where the thumbnail of a photograph lies."""
+    """Where the thumbnail of an image lies."""
     return folder / digest[:2] / f"{digest}.jpg"
 
 
 def prepare(path: str, expected: str, order: Order) -> Prepared:
-    """Read and decode the photograph at `path` below the root and render its views.
+    """Read and decode the image at `path` below the root and render its views.
 
     A file whose bytes no longer have the `expected` digest is rejected as `changed_file`.
     """
@@ -65,16 +65,16 @@ def _prepare(path: str, expected: str, order: Order) -> Prepared:
         return Prepared(expected, rejected("unreadable_file", str(error)))
     if digest(content) != expected:
         return Prepared(expected, rejected("changed_file", _CHANGED, len(content)))
-    photograph = decode(content)
-    if isinstance(photograph, Observation):
-        return Prepared(expected, photograph)
+    image = decode(content)
+    if isinstance(image, Observation):
+        return Prepared(expected, image)
     if order.thumbnails is not None:
-        _write_thumbnail(thumbnail_file(order.thumbnails, expected), photograph.thumbnail)
+        _write_thumbnail(thumbnail_file(order.thumbnails, expected), image.thumbnail)
     views = {
-        geometry: render(photograph.pixels, geometry, wanted, seed=expected)
+        geometry: render(image.pixels, geometry, wanted, seed=expected)
         for geometry, wanted in order.views.items()
     }
-    return Prepared(expected, photograph.observation, views)
+    return Prepared(expected, image.observation, views)
 
 
 def _write_thumbnail(file: Path, thumbnail: Image.Image) -> None:

@@ -44,7 +44,7 @@ class Preprocess:
 
 
 def geometry_of(given: Input) -> Geometry:
-    """The pixel geometry of an encoder that looks at photographs."""
+    """The pixel geometry of an encoder that looks at images."""
     assert isinstance(given, Preprocess)
     return given.geometry
 

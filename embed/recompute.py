@@ -26,7 +26,7 @@ from archiveprobe.embed.text_tower import TextEncoder
 from archiveprobe.embed.texts import as_rendered
 from archiveprobe.embed.views import Rendered, view_set
 from archiveprobe.evaluate.caches import open_in_use
-from archiveprobe.evaluate.state import read_state
+from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.task.config import Task
 from archiveprobe.task.manifest import paths_by_digest
 from archiveprobe.task.rows import read_rows
@@ -58,13 +58,13 @@ def recompute(
     device: str | None = None,
     notify: Notify = lambda _: None,
 ) -> list[Recomputed]:
-    """Embed `count` random photographs of every cache in use again and compare.
+    """Embed `count` random images of every cache in use again and compare.
 
     With `adopt`, a cache whose library versions differ from the installed ones, and whose rows
     agree, is carried over to the fingerprint of the installed ones.
 
     Raises:
-        InputError: no cache, no photograph to compare, or a cache that differs in more than
+        InputError: no cache, no image to compare, or a cache that differs in more than
             versions.
     """
     results = []
@@ -144,21 +144,21 @@ def _compare(
     if isinstance(encoder, TextEncoder):
         sample = _texts(task, encoder, keys, count)
     else:
-        sample = _photographs(task, encoder, keys, count)
+        sample = _images(task, encoder, keys, count)
     for key, rendered in sample:
         batches.push(key, rendered)
     pairs = list(batches.drain(encoder.encode))
     if not pairs:
         raise InputError(
             f"nothing that {reader.folder.name} was made of is at hand to compare with: "
-            "run this where the photographs lie"
+            "run this where the images lie"
         )
     _, stored = reader.read([key for key, _ in pairs])
     fresh = np.concatenate([embedding for _, embedding in pairs])
     return len(pairs), float(np.min(cosines(fresh, stored.reshape(fresh.shape))))
 
 
-def _photographs(
+def _images(
     task: Task, encoder: Encoder, keys: set[bytes], count: int
 ) -> Iterator[tuple[bytes, Rendered]]:
     state = read_state(task)

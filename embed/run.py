@@ -1,4 +1,4 @@
-"""The embed stage: every photograph once, through every backbone and view, into the caches."""
+"""The embed stage: every image once, through every backbone and view, into the caches."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -17,9 +17,9 @@ from archiveprobe.embed.summary import Summary, record_of, summarise
 from archiveprobe.embed.texts import embed_texts
 from archiveprobe.embed.views import View
 from archiveprobe.task.config import Task
+from archiveprobe.task.decoding import PASSING
 from archiveprobe.task.duplicates import contradictions
 from archiveprobe.task.folds import FoldTable, ensure_folds
-from archiveprobe.task.images import PASSING
 from archiveprobe.task.manifest import Entry, paths_by_digest
 
 __all__ = ["Options", "Plan", "Summary", "embed", "plan", "record_of"]
@@ -92,7 +92,7 @@ def _order(work: Plan, loading: Sequence[Job]) -> Order:
 
 
 def _reject_known(entries: Iterable[Entry], job: Job) -> None:
-    """Tell a cache that may be new which photographs earlier runs have rejected for good."""
+    """Tell a cache that may be new which images earlier runs have rejected for good."""
     for entry in entries:
         seen = entry.observed
         if seen and entry.digest and not seen.usable and seen.status not in PASSING:

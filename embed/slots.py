@@ -1,4 +1,4 @@
-"""Pixels handed from decoder processes to this one through shared memory, a slot per photograph.
+"""Pixels handed from decoder processes to this one through shared memory, a slot per image.
 
 Through a pipe six crops of 384 pixels cost 4 ms of processor time, half of it here, where the
 backbones are driven; through shared memory 0.3 ms (LOG.md). The memory has no name, so nothing
@@ -38,14 +38,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class Parcel:
-    """A prepared photograph whose crops lie in a slot, one geometry after the other."""
+    """A prepared image whose crops lie in a slot, one geometry after the other."""
 
     item: Prepared
     shapes: Mapping[Geometry, tuple[int, ...]]
 
 
 def slot_bytes(order: Order) -> int:
-    """The most bytes that the distinct crops of one photograph can take."""
+    """The most bytes that the distinct crops of one image can take."""
     return sum(
         3 * geometry.size**2 * len({view.crop for view in views})
         for geometry, views in order.views.items()
@@ -53,7 +53,7 @@ def slot_bytes(order: Order) -> int:
 
 
 class Slots:
-    """Shared memory cut into equal slots, of which each photograph in flight holds one."""
+    """Shared memory cut into equal slots, of which each image in flight holds one."""
 
     def __init__(self, memory: Memory | None, mapped: mmap.mmap | None, count: int) -> None:
         self.memory = memory
@@ -71,12 +71,12 @@ class Slots:
         return self._free.pop() if self._free else None
 
     def give_back(self, slot: Slot | None) -> None:
-        """Let another photograph have the slot."""
+        """Let another image have the slot."""
         if slot is not None:
             self._free.append(slot)
 
     def unpack(self, parcel: Prepared | Parcel, slot: Slot | None) -> Prepared:
-        """The photograph with its pixels copied out of its slot."""
+        """The image with its pixels copied out of its slot."""
         if isinstance(parcel, Prepared):
             return parcel
         assert slot is not None
@@ -142,13 +142,13 @@ def _nameless() -> int:
 
 @dataclass
 class PrepareInto:
-    """Prepare photographs in a decoder process; pixels go into a slot where there is one."""
+    """Prepare images in a decoder process; pixels go into a slot where there is one."""
 
     order: Order
     memory: Memory | None
 
     def __call__(self, path: str, digest: str, slot: Slot | None) -> Prepared | Parcel:
-        """Prepare the photograph at `path`; see embed.prepare."""
+        """Prepare the image at `path`; see embed.prepare."""
         item = prepare(path, digest, self.order)
         needed = sum(rendered.crops.nbytes for rendered in item.views.values())
         if self.memory is None or slot is None or not needed or needed > slot.size:

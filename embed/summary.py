@@ -1,4 +1,4 @@
-"""What became of every photograph of a run, counted once over all backbones."""
+"""What became of every image of a run, counted once over all backbones."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -13,7 +13,7 @@ from archiveprobe.task.manifest import Entry
 
 @dataclass(frozen=True)
 class CacheSummary:
-    """A backbone's cache after a run; `rows` counts this task's distinct photographs (texts)."""
+    """A backbone's cache after a run; `rows` counts this task's distinct images (texts)."""
 
     backbone: str
     path: str
@@ -25,7 +25,7 @@ class CacheSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of every photograph: images = embedded + reused + duplicates + failed."""
+    """What became of every image: images = embedded + reused + duplicates + failed."""
 
     images: int
     embedded: int

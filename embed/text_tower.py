@@ -1,4 +1,4 @@
-"""The text tower of a CLIP: prompts and captions become embeddings beside those of photographs."""
+"""The text tower of a CLIP: prompts and captions become embeddings beside those of images."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence

@@ -47,5 +47,5 @@ def _embed(job: Job, texts: Mapping[str, str], notify: Notify, progress: Progres
 
 
 def as_rendered(tokens: np.ndarray) -> Rendered:
-    """The tokens (length,) of one text in the form of a photograph with a single view."""
+    """The tokens (length,) of one text in the form of an image with a single view."""
     return Rendered(tokens[None], (0,), (False,))

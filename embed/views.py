@@ -30,7 +30,7 @@ _MOST_DRAWS = 64
 
 @dataclass(frozen=True)
 class View:
-    """One deterministic look at a photograph: a named crop or draw, mirrored or not."""
+    """One deterministic look at an image: a named crop or draw, mirrored or not."""
 
     crop: str
     mirror: bool = False
@@ -51,7 +51,7 @@ VIEW_SETS: dict[str, tuple[View, ...]] = {
 }
 DESCRIPTIONS = {
     "center": "the preprocessing of the weights",
-    "squash": "the whole picture, both sides resized to the input",
+    "squash": "the whole image, both sides resized to the input",
     "flip": "center and its mirror image",
     "crops3": "shorter side resized to the input; left or top, centre, right or bottom",
     "crops6": "crops3 and their mirror images",
@@ -79,7 +79,7 @@ def view_set(name: str) -> tuple[View, ...]:
 
 @dataclass(frozen=True)
 class Rendered:
-    """The distinct pixels of a photograph's views.
+    """The distinct pixels of an image's views.
 
     `crops` is (u, size, size, 3) uint8; view v is crop `crop[v]`, mirrored where `mirror[v]`. Views
     with equal pixels point at the same crop, and a symmetric crop is never mirrored.
@@ -90,12 +90,10 @@ class Rendered:
     mirror: tuple[bool, ...]
 
 
-def render(
-    picture: Image.Image, geometry: Geometry, views: Sequence[View], *, seed: str
-) -> Rendered:
-    """Render the views of an RGB picture; `seed` (the file's digest) fixes the random draws."""
+def render(image: Image.Image, geometry: Geometry, views: Sequence[View], *, seed: str) -> Rendered:
+    """Render the views of an RGB image; `seed` (the file's digest) fixes the random draws."""
     names = list(dict.fromkeys(view.crop for view in views))
-    pixels = dict(zip(names, _crops(picture, geometry, names, seed), strict=True))
+    pixels = dict(zip(names, _crops(image, geometry, names, seed), strict=True))
     place: dict[bytes, int] = {}
     distinct: list[np.ndarray] = []
     symmetric: list[bool] = []
@@ -115,84 +113,84 @@ def render(
 
 
 def _crops(
-    picture: Image.Image, geometry: Geometry, names: Sequence[str], seed: str
+    image: Image.Image, geometry: Geometry, names: Sequence[str], seed: str
 ) -> list[np.ndarray]:
     along = [name for name in names if name.startswith("crop-")]
-    strip = dict(zip(along, _along_longer_side(picture, geometry, along), strict=True))
+    strip = dict(zip(along, _along_longer_side(image, geometry, along), strict=True))
     return [
-        np.asarray(strip[name] if name in strip else _single(picture, geometry, name, seed))
+        np.asarray(strip[name] if name in strip else _single(image, geometry, name, seed))
         for name in names
     ]
 
 
-def _single(picture: Image.Image, geometry: Geometry, name: str, seed: str) -> Image.Image:
+def _single(image: Image.Image, geometry: Geometry, name: str, seed: str) -> Image.Image:
     if name == "center":
-        return center(picture, geometry)
+        return center(image, geometry)
     if name == "squash":
-        return picture.resize((geometry.size, geometry.size), RESAMPLING[geometry.interpolation])
-    return augmented(picture, geometry.size, RESAMPLING[geometry.interpolation], f"{seed}/{name}")
+        return image.resize((geometry.size, geometry.size), RESAMPLING[geometry.interpolation])
+    return augmented(image, geometry.size, RESAMPLING[geometry.interpolation], f"{seed}/{name}")
 
 
-def center(picture: Image.Image, geometry: Geometry) -> Image.Image:
+def center(image: Image.Image, geometry: Geometry) -> Image.Image:
     """The view that the weights' own preprocessing gives."""
     resampling = RESAMPLING[geometry.interpolation]
     if geometry.crop == "border":
-        return _padded(picture, geometry, resampling)
+        return _padded(image, geometry, resampling)
     squash = geometry.crop == "squash"
-    target = (geometry.resize,) * 2 if squash else _shorter_side_to(picture, geometry.resize)
+    target = (geometry.resize,) * 2 if squash else _shorter_side_to(image, geometry.resize)
     left, top = (round((side - geometry.size) / 2.0) for side in target)
-    return _cut(picture, target, [(left, top)], geometry.size, resampling)[0]
+    return _cut(image, target, [(left, top)], geometry.size, resampling)[0]
 
 
 def _along_longer_side(
-    picture: Image.Image, geometry: Geometry, names: Sequence[str]
+    image: Image.Image, geometry: Geometry, names: Sequence[str]
 ) -> list[Image.Image]:
     size = geometry.size
-    width, height = _shorter_side_to(picture, size)
+    width, height = _shorter_side_to(image, size)
     spare = max(width, height) - size
     offset = {"crop-first": 0, "crop-middle": round(spare / 2.0), "crop-last": spare}
     corners = [(offset[name], 0) if width >= height else (0, offset[name]) for name in names]
-    return _cut(picture, (width, height), corners, size, RESAMPLING[geometry.interpolation])
+    return _cut(image, (width, height), corners, size, RESAMPLING[geometry.interpolation])
 
 
-def _shorter_side_to(picture: Image.Image, side: int) -> tuple[int, int]:
-    width, height = picture.size
+def _shorter_side_to(image: Image.Image, side: int) -> tuple[int, int]:
+    width, height = image.size
     if width <= height:
         return side, int(side * height / width)
     return int(side * width / height), side
 
 
 def _cut(
-    picture: Image.Image,
+    image: Image.Image,
     target: tuple[int, int],
     corners: Sequence[tuple[int, int]],
     size: int,
     resampling: Image.Resampling,
 ) -> list[Image.Image]:
-    """Square crops, at corners given in the coordinates of the picture resized to `target`."""
+    """Square crops, at corners given in the coordinates of the image resized to `target`."""
     if max(target) <= _LONGEST * size:
-        whole = picture.resize(target, resampling)
+        whole = image.resize(target, resampling)
         return [whole.crop((x, y, x + size, y + size)) for x, y in corners]
-    across, down = picture.width / target[0], picture.height / target[1]
+    across, down = image.width / target[0], image.height / target[1]
     return [
-        picture.resize(
+        image.resize(
             (size, size),
             resampling,
             box=(
                 x * across,
                 y * down,
-                min((x + size) * across, picture.width),
-                min((y + size) * down, picture.height),
+                min((x + size) * across, image.width),
+                min((y + size) * down, image.height),
             ),
         )
         for x, y in corners
     ]
 
 
-def _padded(picture: Image.Image, geometry: Geometry, resampling: Image.Resampling) -> Image.Image:
-    size, longest = geometry.size, max(picture.size)
-    width, height = (max(1, round(side * geometry.resize / longest)) for side in picture.size)
+def _padded(image: Image.Image, geometry: Geometry, resampling: Image.Resampling) -> Image.Image:
+    size, longest = geometry.size, max(image.size)
+    width, height = (max(1, round(side * geometry.resize / longest)) for side in image.size)
     paper = Image.new("RGB", (size, size), geometry.fill)
-    inner = picture.resize((width, height), resampling)
+    inner = image.resize((width, height), resampling)
     paper.paste(inner, ((size - width) // 2, (size - height) // 2))
     return paper

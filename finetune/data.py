@@ -35,7 +35,7 @@ from archiveprobe.finetune.tokens import (
 )
 from archiveprobe.probe.features import Choice, find_reader, load_features
 from archiveprobe.probe.table import PROBES
-from archiveprobe.task.images import REJECTIONS
+from archiveprobe.task.decoding import REJECTIONS
 
 AUGMENTED_VIEWS = "augment8"
 """The augmented views that a recipe trained from the cache draws among."""

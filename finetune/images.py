@@ -27,7 +27,7 @@ from archiveprobe.embed.preprocess import Geometry, Preprocess
 from archiveprobe.embed.views import RESAMPLING, Rendered, View, render
 from archiveprobe.finetune.augment import Augmentation, normalise
 from archiveprobe.finetune.loader import Draw
-from archiveprobe.task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
+from archiveprobe.task.decoding import OUT_OF_MEMORY, Observation, decode, digest, rejected
 from archiveprobe.task.rows import locate
 
 if TYPE_CHECKING:

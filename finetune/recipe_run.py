@@ -193,7 +193,7 @@ class RecipeRun:
         return network, self._resources.enter_context(rows)
 
     def _drawing_workers(self) -> int:
-        """Processes that draw training images: none where the network takes the cores itself."""
+        """Return how many processes draw images: none where the network takes the cores itself."""
         workers = self._options.workers
         if self._options.from_cache or (workers is None and self.device == "cpu"):
             return 0

@@ -16,10 +16,10 @@ from archiveprobe.base.files import write_whole
 from archiveprobe.embed.views import view_set
 from archiveprobe.evaluate.choose_threshold import BY_HAND
 from archiveprobe.evaluate.dataset import Dataset
-from archiveprobe.evaluate.keep import common_record, decided, origin
+from archiveprobe.evaluate.ensemble import common_record, decided, origin
 from archiveprobe.evaluate.metrics import macro_f1
-from archiveprobe.evaluate.runs import save_run
 from archiveprobe.evaluate.system import assemble
+from archiveprobe.evaluate.system_store import save_run
 from archiveprobe.finetune.inference import average, decisions, vote
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.trained_parts import TrainedPart, check_agreement

@@ -12,17 +12,17 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import NAME, Lock
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.device import check_device
+from archiveprobe.evaluate.combine import METHODS
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.ensemble import METHODS
-from archiveprobe.evaluate.leaderboard import SELECTED, Leaderboard, leaderboard
-from archiveprobe.evaluate.overview import load_systems
-from archiveprobe.evaluate.runs import check_name
+from archiveprobe.evaluate.leaderboard import SELECTION, Leaderboard, leaderboard
+from archiveprobe.evaluate.system_status import load_systems
+from archiveprobe.evaluate.system_store import check_name
 from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.recipe import FROM_CACHE, load_recipe
 from archiveprobe.finetune.recipe_run import FULL, MERGED, SPLIT, Options, RecipeRun
 from archiveprobe.finetune.report import KIND, Line, keep_system, line_of, write_answers
 from archiveprobe.finetune.split import folds_asked
-from archiveprobe.probe.run import beware
+from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task
 
 __all__ = ["Finetuned", "Options", "run_finetune"]
@@ -82,7 +82,7 @@ def run_finetune(
         if len(folds) == dataset.folds and last.name != SPLIT:
             how = {**run.computing, "from_cache": options.from_cache}
             keep_system(dataset, recipe, run.system, run.backbone.name, how, folds, networks)
-            warnings, caution = beware(dataset, notify)
+            warnings, caution = data_warnings(dataset, notify)
             seconds = time.monotonic() - started
             board = leaderboard(
                 load_systems(dataset), seconds=seconds, warnings=warnings, caution=caution
@@ -125,7 +125,7 @@ def _check_system(run: RecipeRun) -> None:
             else; a fixed threshold has more than two labels to decide between.
     """
     task, recipe = run.dataset.task, run.recipe
-    if recipe.name.endswith(FROM_CACHE) or run.system in (SELECTED, *METHODS):
+    if recipe.name.endswith(FROM_CACHE) or run.system in (SELECTION, *METHODS):
         raise InputError(
             f"a recipe cannot be called {recipe.name!r}, which has another meaning: rename its file"
         )

@@ -12,8 +12,8 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.finetune.recipe import Rows
+from archiveprobe.task.balanced_folds import balanced_folds
 from archiveprobe.task.config import nearest
-from archiveprobe.task.cut import balanced_cut
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def by_fold(dataset: Dataset, fold: int, rows: Rows, readable: np.ndarray, *, se
                 f"{count} groups outside fold {fold} do not fill {rows.inner_folds} inner parts: "
                 "lower rows.inner_folds in the recipe, or label more"
             )
-        inner = balanced_cut(
+        inner = balanced_folds(
             [dataset.classes[label] for label in dataset.labels[outside]],
             [f"{group:09}" for group in groups],
             [None] * len(outside),

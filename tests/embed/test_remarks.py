@@ -53,6 +53,6 @@ def test_other_settings_of_the_folds_are_said(archive, bench) -> None:
     folds = (archive.folder / "work" / "folds.csv").read_bytes()
     file.write_text(file.read_text().replace("count = 2", "count = 3"))
     bench.run(load_task(file))
-    assert "was cut with count = 2, but" in bench.text()
+    assert "was written with count = 2, but" in bench.text()
     assert "no folds" not in bench.text()
     assert (archive.folder / "work" / "folds.csv").read_bytes() == folds

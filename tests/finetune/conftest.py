@@ -1,4 +1,4 @@
-"""Networks of toy size, and an archive of striped pictures to train them on."""
+"""Networks of toy size, and an archive of striped images to train them on."""
 
 import shutil
 from collections.abc import Callable

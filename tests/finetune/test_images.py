@@ -1,4 +1,4 @@
-"""Every picture is decoded once, rows in are rows out, and nothing is left behind."""
+"""Every image is decoded once, rows in are rows out, and nothing is left behind."""
 
 import errno
 import pickle
@@ -15,7 +15,7 @@ from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import render, view_set
 from archiveprobe.finetune import images as module
 from archiveprobe.finetune.images import PixelSpec, load_pixels, stored_side
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 SPEC = PixelSpec(40, Geometry(32, 36), view_set("crops6"))
 SIZES = {"wide.png": (120, 80), "high.png": (60, 90), "small.png": (30, 33)}
@@ -49,8 +49,8 @@ def test_rows_in_are_rows_out(root, tmp_path, limit, workers) -> None:
         shapes = [pixels.image(row).shape for row in (0, 2, 4)]
         assert shapes == [(40, 60, 3), (60, 40, 3), (33, 30, 3)]
         for row, name in ((0, "wide.png"), (2, "high.png"), (3, "copy.png"), (4, "small.png")):
-            with Image.open(root / name) as picture:
-                expected = render(picture, SPEC.geometry, SPEC.views, seed=rows[row][1])
+            with Image.open(root / name) as image:
+                expected = render(image, SPEC.geometry, SPEC.views, seed=rows[row][1])
             for view in range(6):
                 crop = expected.crops[expected.crop[view]]
                 crop = crop[:, ::-1] if expected.mirror[view] else crop
@@ -64,7 +64,7 @@ def test_rows_in_are_rows_out(root, tmp_path, limit, workers) -> None:
         assert not list(folder.glob("*"))
 
 
-def test_every_picture_is_decoded_once_however_often_it_is_used(root, tmp_path, monkeypatch):
+def test_every_image_is_decoded_once_however_often_it_is_used(root, tmp_path, monkeypatch):
     calls: Counter[str] = Counter()
     real = module.decode
 
@@ -83,7 +83,7 @@ def test_every_picture_is_decoded_once_however_often_it_is_used(root, tmp_path, 
     assert set(calls.values()) == {1}
 
 
-def test_blank_pictures_stand_for_unreadable_ones_where_asked(root, tmp_path) -> None:
+def test_blank_images_stand_for_unreadable_ones_where_asked(root, tmp_path) -> None:
     rows = rows_of(root, "broken.png", "high.png")
     with load_pixels(root, rows, SPEC, tmp_path, workers=0, blank=True) as pixels:
         assert pixels.readable.all()
@@ -119,7 +119,7 @@ def test_the_side_that_is_kept_is_twice_what_the_smallest_crop_needs() -> None:
     assert stored_side(384, 0.08) == 2716
 
 
-def test_a_crop_is_as_good_as_one_from_the_whole_picture(tmp_path: Path) -> None:
+def test_a_crop_is_as_good_as_one_from_the_whole_image(tmp_path: Path) -> None:
     # Noise has all frequencies, so what a second resampling dampens shows: 0.85 levels if just
     # the side that is needed were kept, 0.22 with twice that side.
     noise = np.random.default_rng(0).normal(128, 60, (400, 500, 3)).clip(0, 255).astype(np.uint8)

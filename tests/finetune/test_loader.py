@@ -31,7 +31,7 @@ from archiveprobe.finetune.checkpoint import random_states
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
 from archiveprobe.finetune.loader import BatchSampler, Draw, training_batches
 from archiveprobe.finetune.recipe import Augment
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 EVERYTHING = Augment(
     rotation=10.0,
@@ -210,7 +210,7 @@ from archiveprobe.finetune import loader as module
 from archiveprobe.finetune.augment import Augmentation
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
 from archiveprobe.finetune.recipe import Augment
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 root = Path(sys.argv[1])
 preprocess = Preprocess(Geometry(224, 224), (0.5,) * 3, (0.2,) * 3)

@@ -177,7 +177,7 @@ OVERFIT = {
         ("demo-tiny", {"optimizer.head_lr": 3e-3, "optimizer.lr": 3e-3}),
     ],
 )
-def test_recipes_overfit_16_pictures(
+def test_recipes_overfit_16_images(
     name: str, changes: dict[str, Any], tiny_clip, small, network_for, noise
 ) -> None:
     if name.startswith("kvochur"):

@@ -337,7 +337,7 @@ def test_an_ablation_differs_in_nothing_else(name, of, differs) -> None:
     assert {key for key in own if own[key] != whole[key]} == differs
 
 
-def test_only_the_clip_papers_recipes_learn_blank_pictures() -> None:
+def test_only_the_clip_papers_recipes_learn_blank_images() -> None:
     blank = {name for name in RECIPES if load_recipe(name).rows.unreadable == "blank"}
     assert blank == {"nu-clip-last-block", "nu-clip-frozen", "nu-clip-cross-entropy"}
 

@@ -18,7 +18,7 @@ import archiveprobe.finetune.run as runner
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.runs import load_run
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.finetune.inference import load_tuned
 from archiveprobe.finetune.recipe import RECIPES, Recipe, changed, load_recipe
 from archiveprobe.finetune.recipe_run import RecipeRun
@@ -38,7 +38,7 @@ def test_the_system_stands_on_the_leaderboard_beside_the_probe(
     assert all(line["rows"] == 12 for line in record["parts"])
     assert "fold-2: trained before" in done.stderr
     names = {line["system"] for line in record["leaderboard"]}
-    assert names == {"quick", "ridge-hog", "selected"}
+    assert names == {"quick", "ridge-hog"}
     run_ = load_run(load_task(tuned), "quick")
     assert run_.record["kind"] == "finetune"
     found = run_.predictions()
@@ -105,7 +105,7 @@ def test_a_final_fit_takes_the_folds_epochs_and_answers(
     assert len(load_run(load_task(folder), "quick").record["networks"]) == 1
 
 
-def test_a_stored_system_answers_pictures_as_it_did(tuned: Path) -> None:
+def test_a_stored_system_answers_images_as_it_did(tuned: Path) -> None:
     task = load_task(tuned)
     run_ = load_run(task, "quick")
     loaded = load_tuned(task, run_.record)

@@ -16,7 +16,7 @@ from click.testing import Result
 
 from archiveprobe.base import files
 from archiveprobe.base.lock import Lock
-from archiveprobe.evaluate.runs import load_run
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.finetune import images, recipe_run, trained_parts
 from archiveprobe.finetune.images import DecodedImage
 from archiveprobe.task.config import load_task
@@ -141,7 +141,19 @@ def test_a_second_run_of_the_system_is_refused_naming_the_first(
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "my recipe", "وصفة", "a\nb", "a" * 210, "selected", "greedy", "x@cache"]
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "my recipe",
+        "وصفة",
+        "a\nb",
+        "a" * 210,
+        "model selection (nested)",
+        "greedy",
+        "x@cache",
+    ],
 )
 def test_a_name_that_is_no_systems_is_refused_before_anything_is_trained(
     name: str, archive: Path, finetune: Command
@@ -173,7 +185,7 @@ def test_neither_probe_nor_fine_tuned_system_is_written_over_by_the_other(
 
 @pytest.mark.parametrize("how", ["gone", "changed"])
 @pytest.mark.parametrize("unreadable", ["skip", "blank"])
-def test_pictures_that_are_not_what_was_embedded(
+def test_images_that_are_not_what_was_embedded(
     how: str, unreadable: str, archive: Path, finetune: Command
 ) -> None:
     with (archive / "quick.toml").open("a") as recipe:
@@ -187,7 +199,7 @@ def test_pictures_that_are_not_what_was_embedded(
     assert left_over(archive) == []
 
 
-def test_a_decoder_that_dies_costs_its_picture_aloud(
+def test_a_decoder_that_dies_costs_its_image_aloud(
     archive: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = images.decode_file

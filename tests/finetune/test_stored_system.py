@@ -12,10 +12,10 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-import archiveprobe.predict.tuned as tuned_module
+import archiveprobe.predict.systems as tuned_module
+from archiveprobe.evaluate.combine import combine
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.ensemble import combine
-from archiveprobe.evaluate.runs import load_run, save_run
+from archiveprobe.evaluate.system_store import load_run, save_run
 from archiveprobe.finetune.inference import TunedSystem
 from archiveprobe.predict.systems import load_system
 from archiveprobe.task.config import load_task
@@ -25,7 +25,7 @@ Command = Callable[..., Result]
 
 @pytest.fixture
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures networks were shown, call by call."""
+    """How many images networks were shown, call by call."""
     counts: list[int] = []
     real = tuned_module.TunedSystem.logits
 
@@ -58,7 +58,7 @@ def test_a_submission_remembers_and_looks_at_a_few_again(
     assert done.exit_code == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["rows"] == 6 and record["unreadable"] == 1
-    assert record["canary"] == {"rows": 5, "by": "pictures"}
+    assert record["canary"] == {"rows": 5, "by": "images"}
     # The canary's, and the labelled rows that might have been memorised.
     assert looked_at == [5, 12]
     stored = load_run(load_task(own), "quick").predictions()
@@ -88,7 +88,7 @@ def test_looking_again_gives_what_is_remembered(own: Path, looked_at: list[int])
     assert np.array_equal(again.decision, known.decision)
 
 
-def test_new_pictures_are_answered_as_the_same_ones_were(
+def test_new_images_are_answered_as_the_same_ones_were(
     own: Path, run: Command, tmp_path: Path
 ) -> None:
     new = tmp_path / "new"
@@ -141,7 +141,7 @@ def test_a_submission_of_foreign_answers_is_refused(
     assert "finetune" in done.stderr and "--recipe quick" in done.stderr
 
 
-def test_without_the_pictures_what_is_remembered_is_submitted(
+def test_without_the_images_what_is_remembered_is_submitted(
     own: Path, run: Command, tmp_path: Path
 ) -> None:
     for file in own.glob("*.png"):
@@ -177,7 +177,7 @@ def test_other_rows_to_predict_are_answered_without_training(
     assert "trained before" in finetune(own, "--fold", "0").stderr
 
 
-def test_rows_answered_as_blank_pictures_are_counted_aloud(
+def test_rows_answered_as_blank_images_are_counted_aloud(
     own: Path, run: Command, finetune: Command, tmp_path: Path
 ) -> None:
     recipe = own / "white.toml"
@@ -187,7 +187,7 @@ def test_rows_answered_as_blank_pictures_are_counted_aloud(
     assert done.exit_code == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["unreadable"] == 0 and record["reasons"] == {}
-    assert "1 rows cannot be read and are answered as blank pictures (1 " in done.stderr
+    assert "1 rows cannot be read and are answered as blank images (1 " in done.stderr
 
 
 def test_a_vote_stays_a_vote_in_a_vote(

@@ -29,7 +29,7 @@ from archiveprobe.finetune.tokens import (
     tokens_of,
 )
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 LAST = {"unfreeze": "last-block", "hidden": (8,), "dropouts": (0.5, 0.3)}
 OPTIONS = Options(precision="fp32", device="cpu", workers=0)
@@ -150,8 +150,8 @@ def task(tmp_path_factory: pytest.TempPathFactory, tiny_clip) -> Task:
     (folder / "images").mkdir()
     for seed in range(ROWS):
         coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-        picture = Image.fromarray(coarse).resize((64, 48), Image.Resampling.BICUBIC)
-        picture.save(folder / "images" / f"{seed:02}.png")
+        image = Image.fromarray(coarse).resize((64, 48), Image.Resampling.BICUBIC)
+        image.save(folder / "images" / f"{seed:02}.png")
     (folder / "images" / f"{ROWS - 1:02}.png").write_bytes(b"broken")
     lines = [f"{seed:02}.png,{'ab'[seed % 2]}" for seed in range(ROWS)]
     (folder / "labels.csv").write_text("\n".join(["image,label", *lines, ""]))

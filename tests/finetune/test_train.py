@@ -31,7 +31,7 @@ from archiveprobe.finetune.train import (
     mixture_of,
     train,
 )
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 PLAIN = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0}
 CONVNEXT = Backbone("own", "timm", "test_convnext2", weights="random")
@@ -56,7 +56,7 @@ def network_for(recipe: Recipe, backbone: Backbone = CONVNEXT) -> Network:
 
 @dataclass
 class Noise:
-    """Rows of random pictures (n, 3, side, side), which no augmentation touches."""
+    """Rows of random images (n, 3, side, side), which no augmentation touches."""
 
     pixels: Any
     drawn: list[Draw] = field(default_factory=list)
@@ -103,7 +103,7 @@ def same(one: Trained, other: Trained) -> None:
         assert torch.equal(one.state[name], other.state[name]), name
 
 
-def test_a_recipe_overfits_16_pictures() -> None:
+def test_a_recipe_overfits_16_images() -> None:
     recipe = recipe_of(
         optimizer={"lr": 3e-3, "head_lr": 3e-3, "batch_size": 16},
         schedule={"epochs": 60, "monitor": "none", "kind": "constant"},
