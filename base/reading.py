@@ -9,7 +9,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 # More than 64 million pixels of four bytes, the largest image that is decoded.
@@ -55,8 +54,15 @@ def digest_of(file: Path | str, limit: int) -> str:
 
 
 def _chunks(file: Path | str, limit: int, at_once: int) -> Iterator[bytes]:
-    with _opened(file) as (descriptor, size):
-        done = 0
+    # Without O_NONBLOCK a pipe waits here for a writer.
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(descriptor)
+        if stat.S_ISDIR(facts.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file", str(file))
+        size, done = facts.st_size, 0
         # The size alone does not do: a file may grow while it is read.
         while max(size, done) <= limit:
             left = size - done
@@ -66,19 +72,5 @@ def _chunks(file: Path | str, limit: int, at_once: int) -> Iterator[bytes]:
             done += len(chunk)
             yield chunk
         raise TooManyBytesError(max(size, done), limit, file)
-
-
-@contextmanager
-def _opened(file: Path | str) -> Iterator[tuple[int, int]]:
-    """Open an ordinary file: its descriptor, and its size."""
-    # Without O_NONBLOCK a pipe waits here for a writer.
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        facts = os.fstat(descriptor)
-        if stat.S_ISDIR(facts.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(errno.EINVAL, "it is no ordinary file", str(file))
-        yield descriptor, facts.st_size
     finally:
         os.close(descriptor)

@@ -8,7 +8,6 @@ ordinary JSON object whose first key is `sha256`.
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +30,11 @@ def seal(record: Mapping[str, Any]) -> bytes:
     """Write a record, which is not empty and has no key `sha256`, as a sealed JSON object."""
     if not record or "sha256" in record:
         raise ValueError("a sealed record has keys of its own, and leaves `sha256` to the seal")
-    # Without its opening brace, which stands before the digest.
-    rest = _json(record)[2:]
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    # Names that are not UTF-8 hold halves of characters: Python's escape of one is JSON's as well.
+    # The opening brace and its line end stand before the digest.
+    rest = f"{text[2:]}\n".encode("utf-8", "backslashreplace")
     return _first_line(rest) + rest
-
-
-def _json(record: Mapping[str, Any]) -> bytes:
-    for plain in (False, True):
-        text = json.dumps(record, indent=2, ensure_ascii=plain, allow_nan=False)
-        # Names that are not UTF-8 hold halves of characters, which can only be written escaped.
-        with suppress(UnicodeEncodeError):
-            return f"{text}\n".encode()
-    raise AssertionError("plain ASCII can always be encoded")
 
 
 def unseal(sealed: bytes) -> dict[str, Any]:
