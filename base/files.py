@@ -18,6 +18,7 @@ from archiveprobe.base.errors import InputError
 
 TEMPORARY = ".tmp-"
 
+
 @contextlib.contextmanager
 def explained(action: str) -> Iterator[None]:
     """Turn an OSError inside the block into a one-line InputError: "cannot <action>: ..."."""

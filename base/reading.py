@@ -11,6 +11,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from archiveprobe.base.errors import InputError
+
 # More than 64 million pixels of four bytes, the largest image that is decoded.
 IMAGE_BYTES = 256 * 1024 * 1024
 TABLE_BYTES = 1024 * 1024 * 1024
@@ -38,6 +40,19 @@ def read_ordinary(file: Path | str, limit: int) -> bytes:
         OSError: it is missing, unreadable, a folder, a pipe or a device.
     """
     return b"".join(_chunks(file, limit, limit))
+
+
+def read_product(file: Path, limit: int, remedy: str) -> bytes | None:
+    """Read what a run has written itself; None where there is no file.
+
+    Raises InputError, which ends with `remedy`: what the user can do about this file.
+    """
+    try:
+        return read_ordinary(file, limit)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"cannot read {file} ({error.strerror or error}): {remedy}") from None
 
 
 def digest_of(file: Path | str, limit: int) -> str:

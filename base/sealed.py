@@ -13,7 +13,7 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
-from archiveprobe.base.reading import read_ordinary
+from archiveprobe.base.reading import read_product
 
 LARGEST = 1 << 30
 _REMEDY = "move it away, and run the command that writes it again"
@@ -69,11 +69,8 @@ def read_sealed(
     Raises:
         InputError: its digest does not match, it is no ordinary file, or it cannot be read.
     """
+    content = read_product(path, largest, remedy)
     try:
-        return unseal(read_ordinary(path, largest))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror or error}): {remedy}") from None
+        return None if content is None else unseal(content)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): {remedy}") from None

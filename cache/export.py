@@ -44,9 +44,7 @@ def export(
             with h5py.File(temporary, "w", libver=shard.LIBVER, locking=False) as file:
                 _reserve(temporary, texts, len(keys), readers)
                 for name, values in texts.items():
-                    dataset = file.create_dataset(
-                        name, (len(values),), h5py.string_dtype("utf-8")
-                    )
+                    dataset = file.create_dataset(name, (len(values),), h5py.string_dtype("utf-8"))
                     if values:
                         dataset[...] = np.array(values, object)
                 for name, reader in readers.items():

@@ -130,10 +130,11 @@ def read_failures(path: Path) -> dict[bytes, Failure]:
         try:
             fields = json.loads(line)
             values = [fields["image"], fields["status"], fields["detail"]]
+            image, status, detail = values
             whole = fields.get("crc32") in (None, _failure_crc(values))
-            if whole and all(isinstance(value, str) for value in values):
-                if re.fullmatch("[0-9a-f]{64}", values[0]):
-                    failures[bytes.fromhex(values[0])] = Failure(*values[1:])
+            texts = isinstance(status, str) and isinstance(detail, str)
+            if whole and texts and re.fullmatch("[0-9a-f]{64}", image):
+                failures[bytes.fromhex(image)] = Failure(status, detail)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
     return failures

@@ -68,7 +68,8 @@ def build(
     with h5py.File(buffer, "w", libver=LIBVER) as file:
         file.attrs.create("version", _VERSION, dtype="<u4")
         file.attrs.create("format", np.bytes_("archiveprobe shard"))
-        for name, rows in zip(Shard._fields, (keys, embeddings, norm, view_ok), strict=True):
+        parts: tuple[Any, ...] = (keys, embeddings, norm, view_ok)
+        for name, rows in zip(Shard._fields, parts, strict=True):
             dataset = create_dataset(file, name, (len(rows), *rows[0].shape), rows[0].dtype)
             # Chunk by chunk, so that rows need not lie in memory a second time.
             step = dataset.chunks[0]
@@ -111,9 +112,10 @@ def open_checked(
     InputError when the file may not be read.
     """
     if isinstance(source, Path):
-        where, size, handle = source, _readable_size(source), source
+        where, size = source, _readable_size(source)
     else:
-        size, handle = len(source), io.BytesIO(source)
+        size = len(source)
+    handle = source if isinstance(source, Path) else io.BytesIO(source)
     try:
         # Shards never change, so HDF5's own locking would only get in a reader's way.
         with h5py.File(handle, "r", locking=False) as file:
@@ -257,4 +259,4 @@ def fault(shard: Shard) -> str | None:
 def row_norms(embeddings: NDArray[Any]) -> NDArray[np.float32]:
     """Compute L2 norms over all axes behind the first two: (n, views, *shape) -> (n, views)."""
     exact = embeddings.reshape(*embeddings.shape[:2], -1).astype(np.float64)
-    return np.sqrt(np.vecdot(exact, exact)).astype(np.float32)
+    return np.asarray(np.sqrt(np.vecdot(exact, exact)), np.float32)

@@ -192,7 +192,6 @@ def match_request(
         record
         for record in find_caches(root, backbone)
         if not any(
-            path.split(".")[0] not in skipped
-            for path, _, _ in differences(request, record.request)
+            path.split(".")[0] not in skipped for path, _, _ in differences(request, record.request)
         )
     ]

@@ -14,7 +14,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -121,8 +121,8 @@ def decode(content: bytes) -> DecodedImage | Observation:
         with warnings.catch_warnings(), _own_switches(), _decoder_messages(content):
             warnings.simplefilter("ignore")
             image, seen = _load(content)
-    except _RejectedError as rejected:
-        return Observation(rejected.status, _line(str(rejected)), bytes=len(content))
+    except _RejectedError as rejection:
+        return Observation(rejection.status, _line(str(rejection)), len(content))
     thumbnail = image.copy()
     thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     observation = Observation(
@@ -152,7 +152,9 @@ def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
         if image.mode not in MODES and not image.mode.startswith("I;16"):
             raise _RejectedError("mode_not_supported", f"mode {image.mode}")
         try:
-            turned_by_pillow = _tiff_orientation(image)
+            # Pillow applies a TIFF's orientation while loading, and drops the tag.
+            tags = getattr(image, "tag_v2", None)
+            turned = {} if tags is None else {"orientation": _valid(tags.get(_ORIENTATION_TAG, 1))}
             image.load()
             seen = _properties(image)
             upright = _rgb(image)
@@ -163,16 +165,15 @@ def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
             raise _RejectedError(status, f"{type(error).__name__}: {error}") from None
     if seen["orientation"] in _TRANSPOSE:
         upright = upright.transpose(_TRANSPOSE[seen["orientation"]])
-    return upright, seen | turned_by_pillow
+    return upright, seen | turned
 
 
 def _check_size(image: Image.Image) -> None:
+    size = f"{image.width} x {image.height} pixels"
     if min(image.size) < 1:
-        raise _RejectedError("bad_dimensions", f"{image.width} x {image.height} pixels")
+        raise _RejectedError("bad_dimensions", size)
     if image.width * image.height > PIXEL_LIMIT:
-        raise _RejectedError(
-            "too_many_pixels", f"{image.width} x {image.height} pixels, limit {PIXEL_LIMIT}"
-        )
+        raise _RejectedError("too_many_pixels", f"{size}, limit {PIXEL_LIMIT}")
 
 
 def _properties(image: Image.Image) -> dict[str, Any]:
@@ -188,12 +189,6 @@ def _properties(image: Image.Image) -> dict[str, Any]:
         "orientation": _valid(orientation),
         "exif": tags,
     }
-
-
-def _tiff_orientation(image: Image.Image) -> dict[str, int]:
-    """Read the orientation of a TIFF: Pillow applies it while loading, and drops the tag."""
-    tags = getattr(image, "tag_v2", None)
-    return {} if tags is None else {"orientation": _valid(tags.get(_ORIENTATION_TAG, 1))}
 
 
 def _valid(orientation: Any) -> int:
@@ -291,4 +286,4 @@ def _line(text: str, limit: int = 200) -> str:
 
 def rejected(status: str, detail: str = "", size: int | None = None) -> Observation:
     """Make an Observation for a file that gave no image."""
-    return replace(Observation(status, _line(detail)), bytes=size)
+    return Observation(status, _line(detail), size)
