@@ -75,7 +75,7 @@ ROWS = st.dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(ROWS, st.data())
 def test_order_and_shards_change_nothing(rows, draw):
     with tempfile.TemporaryDirectory() as place:
