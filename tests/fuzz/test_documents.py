@@ -75,7 +75,8 @@ def test_a_missing_key_is_named(tmp_path, values, key):
 @pytest.mark.parametrize("key", VALID)
 def test_odd_values_are_read_or_told(tmp_path, key):
     least = {name: VALID[name] for name in NEEDED}
-    for odd in ODD:
+    # Another third of them for every key.
+    for odd in ODD[sorted(VALID).index(key) % 3 :: 3]:
         task_targets.task_file(toml(VALID | {key: odd}), tmp_path)
         task_targets.task_file(toml(least | {key: odd}), tmp_path)
 
@@ -89,7 +90,7 @@ def test_many_odd_values_are_read_or_told(tmp_path, values, odd):
     task_targets.task_file(toml(values | odd), tmp_path)
 
 
-@settings(STEADY, max_examples=200)
+@settings(STEADY, max_examples=60)
 @given(documents.tables())
 def test_a_good_table_is_read_cell_by_cell(tmp_path, drawn):
     task = task_targets.house(tmp_path)
@@ -125,7 +126,7 @@ FAULTS = {
 def test_one_fault_in_a_table_is_told(tmp_path, fault):
     column, value, words = FAULTS[fault]
 
-    @settings(STEADY, max_examples=25)
+    @settings(STEADY, max_examples=10)
     @given(documents.tables())
     def check(drawn):
         at = drawn.lines[0].index(column)
