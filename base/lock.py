@@ -59,7 +59,6 @@ class Lock:
         # Unlocked by hand, because forked workers share the descriptor and may outlive us.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
-        with contextlib.suppress(OSError):
             os.close(descriptor)
 
     def _claim(self, descriptor: int) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from archiveprobe.task.file_kind import looks_truncated, reason_for_unknown
 
@@ -225,13 +225,10 @@ def _is_flat(image: Image.Image) -> bool:
 def _statistics(thumbnail: Image.Image) -> dict[str, Any]:
     import imagehash
 
-    pixels = np.asarray(thumbnail)
-    inner = _inner_box(pixels)
-    left, top, right, bottom = inner
-    red, green, blue = (round(float(mean), 2) for mean in pixels.mean((0, 1)))
-    area = (right - left) * (bottom - top) / (pixels.shape[0] * pixels.shape[1])
+    inner = _inner_box(thumbnail)
+    red, green, blue = (round(float(mean), 2) for mean in np.asarray(thumbnail).mean((0, 1)))
     return {
-        "border": round(1 - area, 4),
+        "border": round(1 - _area(inner) / _area((0, 0, *thumbnail.size)), 4),
         "red": red,
         "green": green,
         "blue": blue,
@@ -239,17 +236,18 @@ def _statistics(thumbnail: Image.Image) -> dict[str, Any]:
     }
 
 
-def _inner_box(pixels: np.ndarray, tolerance: int = 12) -> tuple[int, int, int, int]:
+def _inner_box(image: Image.Image, tolerance: int = 12) -> tuple[int, int, int, int]:
     """Find the box (left, top, right, bottom) inside a uniform frame of the corner's colour."""
-    height, width = pixels.shape[:2]
-    differs = np.abs(pixels.astype(np.int16) - pixels[0, 0].astype(np.int16)).max(2) > tolerance
-    rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
-    if not len(rows):
-        return 0, 0, width, height
-    box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    corner: Any = image.getpixel((0, 0))
+    differs = ImageChops.difference(image, Image.new("RGB", image.size, corner))
+    box = differs.point(lambda value: 255 * (value > tolerance)).getbbox()
+    whole = (0, 0, *image.size)
     # A plain sky reaches the edges as well: a frame leaves at least a quarter to the image.
-    kept = (box[2] - box[0]) * (box[3] - box[1]) / (width * height)
-    return box if kept >= 0.25 else (0, 0, width, height)
+    return box if box and _area(box) >= 0.25 * _area(whole) else whole
+
+
+def _area(box: tuple[int, int, int, int]) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 @contextlib.contextmanager
