@@ -23,24 +23,20 @@ def usable_cores() -> int:
 def _quotas() -> Iterator[float]:
     """Yield the quotas, in cores, of the control groups that this process is in and those above.
 
-    A container may be told a path of which it sees the topmost folder only: its own group. What
-    cannot be read limits nothing.
+    Version 2 has one file, "<microseconds or max> <period>"; version 1 has two, with -1 for no
+    quota. A container may be told a path of which it sees the topmost folder only: its own group.
+    What cannot be read limits nothing.
     """
     with suppress(OSError):
         for line in _GROUPS_OF_PROCESS.read_text().splitlines():
             controllers, _, path = line.partition(":")[2].partition(":")
-            top = _GROUPS / "cpu" if controllers else _GROUPS
-            if not controllers or "cpu" in controllers.split(","):
-                below = Path(path.lstrip("/"))
-                for folder in (below, *below.parents):
-                    with suppress(OSError, ValueError, IndexError, ZeroDivisionError):
-                        yield from _quota(top / folder, 1 if controllers else 2)
-
-
-def _quota(group: Path, version: int) -> Iterator[float]:
-    if version == 1:
-        words = [(group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]
-    else:
-        words = (group / "cpu.max").read_text().split()
-    if words[0] != "max" and int(words[0]) > 0:
-        yield int(words[0]) / int(words[1])
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            top, *names = ("cpu", "cfs_quota_us", "cfs_period_us") if controllers else ("", "max")
+            below = Path(path.lstrip("/"))
+            for group in (below, *below.parents):
+                with suppress(OSError, ValueError, ZeroDivisionError):
+                    texts = [(_GROUPS / top / group / f"cpu.{name}").read_text() for name in names]
+                    quota, period = map(int, " ".join(texts).split())
+                    if quota > 0:
+                        yield quota / period

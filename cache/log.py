@@ -92,18 +92,13 @@ def parse_log(data: bytes) -> Log:
     bad_lines: list[int] = []
     *lines, rest = data.split(b"\n")
     for number, line in enumerate(lines, start=1):
-        commit = _parse_commit(line)
-        if commit is None or entries.setdefault(commit.file, commit) != commit:
-            bad_lines.append(number)
+        match = _COMMIT.fullmatch(line)
+        if match and int(match[1], 16) == zlib.crc32(match[2]):
+            commit = Commit(match[3].decode(), int(match[5]), int(match[6]), match[7].decode())
+            if commit.rows <= commit.bytes and entries.setdefault(commit.file, commit) == commit:
+                continue
+        bad_lines.append(number)
     return Log(list(entries.values()), bool(rest or bad_lines), bad_lines)
-
-
-def _parse_commit(line: bytes) -> Commit | None:
-    match = _COMMIT.fullmatch(line)
-    if not match or int(match[1], 16) != zlib.crc32(match[2]):
-        return None
-    commit = Commit(match[3].decode(), int(match[5]), int(match[6]), match[7].decode())
-    return commit if commit.rows <= commit.bytes else None
 
 
 def format_failures(failures: Mapping[bytes, Failure]) -> bytes:

@@ -88,7 +88,8 @@ class Reader:
             raise InputError(f"the cache {self.folder} has no rows yet; run embed")
         numbers = (-1 if key is None else self._index.get(key, -1) for key in keys)
         where = np.fromiter(numbers, np.intp, len(keys))
-        out = np.full((len(keys), *self.row_shape), np.nan, np.float16)
+        out = np.empty((len(keys), *self.row_shape), np.float16)
+        out[where < 0] = np.nan
         ends = np.cumsum([commit.rows for commit in self.commits], dtype=np.intp)
         # The shard of every key: the first that ends behind its row; -1 for those in none.
         owner = np.where(where < 0, -1, np.searchsorted(ends, where, side="right"))

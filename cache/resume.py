@@ -39,9 +39,13 @@ def resume(folder: Path, row_shape: tuple[int, ...] | None) -> State:
     state = State()
     with files.explained(f"resume the cache {folder}"):
         files.make_folder(folder / SHARDS)
+        # What a killed writer had not come to sync is counted as done from here on.
+        for name in (log.COMMITS, log.FAILURES):
+            with contextlib.suppress(FileNotFoundError):
+                files.fsync(folder / name)
         for place in (folder, folder / SHARDS):
             files.drop_temporaries(place)
-        _make_durable(folder)
+            files.fsync(place)
         written = log.read_log(folder / log.COMMITS)
         for commit in written.entries:
             _take(folder, commit.file, commit, row_shape, state)
@@ -58,15 +62,6 @@ def resume(folder: Path, row_shape: tuple[int, ...] | None) -> State:
             state.notes.append(f"{log.COMMITS} had damaged lines, which were removed")
         state.next_sequence = _next_sequence(folder)
     return state
-
-
-def _make_durable(folder: Path) -> None:
-    """Sync what a killed writer had not come to: it is counted as done from here on."""
-    for name in (log.COMMITS, log.FAILURES):
-        with contextlib.suppress(FileNotFoundError):
-            files.fsync(folder / name)
-    for place in (folder, folder / SHARDS):
-        files.fsync(place)
 
 
 def set_aside(folder: Path, name: str) -> None:
