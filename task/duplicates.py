@@ -19,7 +19,7 @@ _PAIRS = 1 << 20
 
 
 def near_duplicate_groups(entries: Sequence[Entry], *, bits: int = NEAR_BITS) -> np.ndarray:
-    """Number the groups of equal and near-duplicate images.
+    """Assign numbers to the groups of equal and near-duplicate images.
 
     Two images belong together when their bytes are equal or their perceptual hashes (taken
     inside any uniform border) differ in at most `bits` bits; groups are the connected components.

@@ -31,7 +31,7 @@ UNSAFE_IN_IDS = re.compile("\0|\r(?!\n)")
 
 
 def printable(path: str) -> str:
-    """The path as text: bytes that are not UTF-8, and those that no id may hold, become `\\xNN`."""
+    """Write a path as text: bytes that are not UTF-8, or not allowed in ids, become `\\xNN`."""
     if not path.isascii():
         path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return UNSAFE_IN_IDS.sub(lambda mark: f"\\x{ord(mark[0]):02x}", path)

@@ -132,7 +132,7 @@ def regroup(
 
 
 def _join_groups(names: Sequence[str], groups: Sequence[int]) -> list[int]:
-    """Number the groups of rows that share a name or a group, directly or over others."""
+    """Join the groups of rows that share a name or a group, directly or over others."""
     joined = DisjointSet(range(len(names)))
     first: dict[str | int, int] = {}
     for at, shared in enumerate(zip(names, groups, strict=True)):

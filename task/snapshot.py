@@ -95,7 +95,7 @@ def find_snapshot(task: Task) -> Snapshot | None:
 
 
 def _parsed(task: Task) -> Snapshot | None:
-    """Raises InputError: it is damaged."""
+    """Parse the record. Raises InputError: it is damaged."""
     remedy = f"run `archiveprobe embed {task.file}`, which writes it anew"
     record = read_sealed(snapshot_file(task), remedy=remedy)
     if record is None:
