@@ -87,8 +87,9 @@ def cross_validate(
         """Fit outside a fold and answer it; None: fit on all rows, answer the rows to predict."""
         train = np.ones(len(y), bool) if part is None else fold[part[0]] != part[1]
         views = x.shape[1]
-        # In double precision once for all probes: the linear ones know the array again.
+        # Read-only and in double precision, as it is used: probes know its decomposition again.
         given = x[train].reshape(-1, x.shape[2]).astype(np.float64)
+        given.flags.writeable = False
         labels = np.repeat(y[train], views)
         asked = to_predict if part is None else x[~train]
         results = {}

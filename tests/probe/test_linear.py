@@ -9,6 +9,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 
+from archiveprobe.probe import spectrum
 from archiveprobe.probe.lda import DiscriminantPath
 from archiveprobe.probe.linear import LogisticPath, RidgePath
 from archiveprobe.probe.selection import average_good, fit_slopes
@@ -94,23 +95,31 @@ def test_a_shrinkage_that_is_none_is_refused(amount, draw) -> None:
 @given(st.integers(5, 40), st.integers(1, 60), st.integers(0, 1000))
 def test_the_decomposition_is_the_standardised_rows(n, d, seed) -> None:
     x = np.random.default_rng(seed).normal(size=(n, d)) * 3 + 1
-    spectrum = decompose(x)
-    assert spectrum.u.shape[1] <= min(n - 1, d)
+    parts = decompose(x)
+    assert parts.u.shape[1] <= min(n - 1, d)
     scaled = StandardScaler().fit_transform(x)
-    product = spectrum.rotated @ spectrum.rotated.T
+    product = parts.rotated @ parts.rotated.T
     np.testing.assert_allclose(product, scaled @ scaled.T, atol=1e-6 * n * d)
-    weights = np.random.default_rng(seed).normal(size=(len(spectrum.root), 2))
-    coefficients = spectrum.coefficients(weights)
-    logits = (x - spectrum.mean) @ coefficients
-    np.testing.assert_allclose(logits, spectrum.rotated @ weights, atol=1e-6)
+    weights = np.random.default_rng(seed).normal(size=(len(parts.root), 2))
+    coefficients = parts.coefficients(weights)
+    logits = (x - parts.mean) @ coefficients
+    np.testing.assert_allclose(logits, parts.rotated @ weights, atol=1e-6)
 
 
-def test_rows_that_were_changed_in_place_are_decomposed_anew() -> None:
-    x, _ = rows_of(30, 5)
-    first = decompose(x)
-    assert decompose(x.copy()) is first
+def test_probes_share_the_decomposition_of_rows_that_cannot_change(monkeypatch) -> None:
+    x, y = rows_of(30, 5)
+    counts = []
+    fresh = spectrum._decompose
+    monkeypatch.setattr(spectrum, "_decompose", lambda rows: counts.append(1) or fresh(rows))
+    RidgePath().fit_path(x, y)
     x[3] += 1
-    assert not np.allclose(decompose(x).mean, first.mean)
+    changed = RidgePath().fit_path(x, y)
+    assert len(counts) == 2
+    x.flags.writeable = False
+    for make in (RidgePath, DiscriminantPath, LogisticPath):
+        make().fit_path(x, y)
+    assert len(counts) == 3
+    np.testing.assert_array_equal(RidgePath().fit_path(x, y).coef_, changed.coef_)
 
 
 def test_separable_rows_end() -> None:
