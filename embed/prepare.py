@@ -1,17 +1,16 @@
-"""One photograph's way from bytes to pixels: read, check, decode, thumbnail, views.
+"""One image's way from bytes to pixels: read, check, decode, thumbnail, views.
 
 Runs in decoder processes, so it imports neither torch nor a model library.
 """
 
 import contextlib
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
+from archiveprobe.base.files import temporary_beside
 from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import Rendered, View, render
@@ -22,8 +21,8 @@ _CHANGED = "it changed while it was read: run again"
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to make of every photograph: which views at which geometry, and where thumbnails go."""
+class Preparation:
+    """What to make of every image: which views at which geometry, and where thumbnails go."""
 
     root: Path
     views: Mapping[Geometry, tuple[View, ...]]
@@ -31,8 +30,8 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A photograph ready for the backbones: empty `views` where it was rejected."""
+class PreparedImage:
+    """An image ready for the backbones; no `views` where it was rejected."""
 
     digest: str
     observation: Observation
@@ -40,47 +39,47 @@ class Prepared:
 
 
 def thumbnail_file(folder: Path, digest: str) -> Path:
-    """Where the thumbnail of a photograph lies."""
+    """Return where the thumbnail of an image lies."""
     return folder / digest[:2] / f"{digest}.jpg"
 
 
-def prepare(path: str, expected: str, order: Order) -> Prepared:
-    """Read and decode the photograph at `path` below the root and render its views.
+def prepare(path: str, expected: str, preparation: Preparation) -> PreparedImage:
+    """Read and decode the image at `path` below the root and render its views.
 
     A file whose bytes no longer have the `expected` digest is rejected as `changed_file`.
     """
     try:
-        return _prepare(path, expected, order)
+        return _prepare(path, expected, preparation)
     except MemoryError:
-        return Prepared(expected, rejected(*OUT_OF_MEMORY))
+        return PreparedImage(expected, rejected(*OUT_OF_MEMORY))
 
 
-def _prepare(path: str, expected: str, order: Order) -> Prepared:
+def _prepare(path: str, expected: str, preparation: Preparation) -> PreparedImage:
     try:
-        content = read_ordinary(locate(order.root, path), IMAGE_BYTES)
+        content = read_ordinary(locate(preparation.root, path), IMAGE_BYTES)
     except TooManyBytesError as error:
         # It was hashed, so it was smaller then.
-        return Prepared(expected, rejected("changed_file", _CHANGED, error.size))
+        return PreparedImage(expected, rejected("changed_file", _CHANGED, error.size))
     except OSError as error:
-        return Prepared(expected, rejected("unreadable_file", str(error)))
+        return PreparedImage(expected, rejected("unreadable_file", str(error)))
     if digest(content) != expected:
-        return Prepared(expected, rejected("changed_file", _CHANGED, len(content)))
-    photograph = decode(content)
-    if isinstance(photograph, Observation):
-        return Prepared(expected, photograph)
-    if order.thumbnails is not None:
-        _write_thumbnail(thumbnail_file(order.thumbnails, expected), photograph.thumbnail)
+        return PreparedImage(expected, rejected("changed_file", _CHANGED, len(content)))
+    image = decode(content)
+    if isinstance(image, Observation):
+        return PreparedImage(expected, image)
+    if preparation.thumbnails is not None:
+        _write_thumbnail(thumbnail_file(preparation.thumbnails, expected), image.thumbnail)
     views = {
-        geometry: render(photograph.pixels, geometry, wanted, seed=expected)
-        for geometry, wanted in order.views.items()
+        geometry: render(image.pixels, geometry, wanted, seed=expected)
+        for geometry, wanted in preparation.views.items()
     }
-    return Prepared(expected, photograph.observation, views)
+    return PreparedImage(expected, image.observation, views)
 
 
 def _write_thumbnail(file: Path, thumbnail: Image.Image) -> None:
     # A thumbnail can be made again, so it need not be durable; but it is never half a file.
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = temporary_beside(file)
     try:
         thumbnail.save(temporary, "JPEG", quality=85)
         temporary.replace(file)

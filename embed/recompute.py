@@ -1,4 +1,4 @@
-"""Computing random rows of a cache again, and carrying it over a library upgrade if they agree."""
+"""Compute random rows of a cache again; carry it over a library upgrade if they agree."""
 
 import random
 from collections.abc import Iterator
@@ -11,20 +11,17 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cache.carry import carry_over
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import CacheRecord, differences
-from archiveprobe.embed.backbones import Backbone
-from archiveprobe.embed.batches import Batches
+from archiveprobe.embed.backbones import Backbone, task_backbones
 from archiveprobe.embed.device import default_device
-from archiveprobe.embed.encoder import Encoder
-from archiveprobe.embed.encoders import make_encoder
 from archiveprobe.embed.fingerprint import fingerprint, request
-from archiveprobe.embed.inventory import Verdict, towers
+from archiveprobe.embed.forward import Batch
+from archiveprobe.embed.inventory import Verification
 from archiveprobe.embed.job import Notify, views_of
+from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
 from archiveprobe.embed.precision import AGREEMENT, cosines
-from archiveprobe.embed.prepare import Order, prepare
-from archiveprobe.embed.preprocess import geometry_of
-from archiveprobe.embed.text_tower import TextEncoder
-from archiveprobe.embed.texts import as_rendered
-from archiveprobe.embed.views import Rendered, view_set
+from archiveprobe.embed.prepare import Preparation, prepare
+from archiveprobe.embed.text_tower import TextNetwork
+from archiveprobe.embed.views import Rendered, render_tokens, view_set
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.state import read_state
 from archiveprobe.task.config import Task
@@ -46,7 +43,7 @@ class Recomputed:
 
     @property
     def agrees(self) -> bool:
-        """Whether every row agrees at cosine >= 0.9995."""
+        """Return whether every row agrees at cosine >= 0.9995."""
         return self.worst >= AGREEMENT
 
 
@@ -58,43 +55,44 @@ def recompute(
     device: str | None = None,
     notify: Notify = lambda _: None,
 ) -> list[Recomputed]:
-    """Embed `count` random photographs of every cache in use again and compare.
+    """Embed `count` random images of every cache in use again and compare.
 
     With `adopt`, a cache whose library versions differ from the installed ones, and whose rows
     agree, is carried over to the fingerprint of the installed ones.
 
     Raises:
-        InputError: no cache, no photograph to compare, or a cache that differs in more than
+        InputError: no cache, no image to compare, or a cache that differs in more than
             versions.
     """
     results = []
     snapshot = read_snapshot(task)
-    for backbone in towers(task):
+    for backbone in task_backbones(task):
         reader = open_in_use(task, snapshot, backbone.cache, partial=True)
         results.append(_recompute(task, backbone, reader, count, adopt, device, notify))
     return results
 
 
-def recomputed_verdict(
+def verify_recomputed(
     task: Task,
-    verdict: Verdict,
+    verification: Verification,
     count: int,
     *,
     adopt: bool = False,
     notify: Notify = lambda _: None,
-) -> Verdict:
-    """The verdict with rows that no longer agree added to what is bad. Raises as `recompute`."""
+) -> Verification:
+    """Add rows that no longer agree to what is bad. Raises as `recompute`."""
     results = recompute(task, count, adopt=adopt, notify=notify)
-    for one in results:
-        notify(f"{one.cache}: {one.rows} rows again, worst cosine {one.worst:.6f}")
-        if one.adopted:
-            notify(f"{one.cache}: carried over to {one.adopted} ({'; '.join(one.changed)})")
-    bad = [
-        f"{one.cache}: {one.rows} rows computed again, worst cosine {one.worst:.6f}"
-        for one in results
-        if not one.agrees
-    ]
-    return replace(verdict, ok=verdict.ok and not bad, bad=[*verdict.bad, *bad])
+    bad = []
+    for result in results:
+        measured = f"{result.rows} rows computed again, worst cosine {result.worst:.6f}"
+        notify(f"{result.cache}: {measured}")
+        if result.adopted:
+            changes = "; ".join(result.changed)
+            notify(f"{result.cache}: carried over to {result.adopted} ({changes})")
+        if not result.agrees:
+            bad.append(f"{result.cache}: {measured}")
+    ok = verification.ok and not bad
+    return replace(verification, ok=ok, bad=[*verification.bad, *bad])
 
 
 def _recompute(
@@ -108,8 +106,8 @@ def _recompute(
 ) -> Recomputed:
     record = reader.record
     precision = str(record.fingerprint["precision"])
-    encoder = make_encoder(backbone, device or default_device()).at(precision)
-    now = fingerprint(backbone, encoder, views_of(task, backbone), precision)
+    loaded = load_backbone(backbone, device or default_device()).at(precision)
+    now = fingerprint(backbone, loaded, views_of(task, backbone), precision)
     changed = differences(record.fingerprint, now)
     beyond = [field for field, _, _ in changed if not field.startswith("versions.")]
     if beyond:
@@ -117,7 +115,7 @@ def _recompute(
             f"the cache {record.folder.name} differs in {', '.join(beyond)}, not only in library "
             "versions: run embed to make a new one"
         )
-    rows, worst = _compare(task, encoder, reader, count, notify)
+    rows, worst = _compare(task, loaded, reader, count, notify)
     adopted = None
     if adopt and changed and worst >= AGREEMENT:
         folder = carry_over(record.folder, backbone.cache, now, request(task, backbone))
@@ -129,53 +127,53 @@ def _recompute(
 
 def _carried_over(old: str, new: CacheRecord, snapshot: Snapshot) -> Snapshot:
     caches = [
-        replace(one, folder=new.folder.name, fingerprint=new.digest)
-        for one in snapshot.caches
-        if one.fingerprint == old
+        replace(cache, folder=new.folder.name, fingerprint=new.digest)
+        for cache in snapshot.caches
+        if cache.fingerprint == old
     ]
     return snapshot.with_caches(caches)
 
 
 def _compare(
-    task: Task, encoder: Encoder, reader: Reader, count: int, notify: Notify
+    task: Task, loaded: LoadedBackbone, reader: Reader, count: int, notify: Notify
 ) -> tuple[int, float]:
-    """How many random rows were computed again, and their worst cosine."""
-    keys, batches = set(reader.keys), Batches(32, notify)
-    if isinstance(encoder, TextEncoder):
-        sample = _texts(task, encoder, keys, count)
+    """Return how many random rows were computed again, and their worst cosine."""
+    keys, batch = set(reader.keys), Batch(32, notify)
+    if isinstance(loaded, TextNetwork):
+        sample = _random_texts(task, loaded, keys, count)
     else:
-        sample = _photographs(task, encoder, keys, count)
+        sample = _random_images(task, loaded, keys, count)
     for key, rendered in sample:
-        batches.push(key, rendered)
-    pairs = list(batches.drain(encoder.encode))
-    if not pairs:
+        batch.add(key, rendered)
+    rows = batch.embed(loaded.embed)
+    if not rows:
         raise InputError(
             f"nothing that {reader.folder.name} was made of is at hand to compare with: "
-            "run this where the photographs lie"
+            "run this where the images are"
         )
-    _, stored = reader.read([key for key, _ in pairs])
-    fresh = np.concatenate([embedding for _, embedding in pairs])
-    return len(pairs), float(np.min(cosines(fresh, stored.reshape(fresh.shape))))
+    _, stored = reader.read([key for key, _ in rows])
+    fresh = np.concatenate([embedding for _, embedding in rows])
+    return len(rows), float(np.min(cosines(fresh, stored.reshape(fresh.shape))))
 
 
-def _photographs(
-    task: Task, encoder: Encoder, keys: set[bytes], count: int
+def _random_images(
+    task: Task, loaded: LoadedBackbone, keys: set[bytes], count: int
 ) -> Iterator[tuple[bytes, Rendered]]:
     state = read_state(task)
     known = paths_by_digest(state.rows, state.entries)
-    there = sorted(key.hex() for key in keys if key.hex() in known)
-    geometry = geometry_of(encoder.preprocess)
-    order = Order(task.root, {geometry: view_set(task.embed.views)})
-    for key in random.sample(there, min(count, len(there))):
-        item = prepare(known[key], key, order)
-        if item.views:
-            yield bytes.fromhex(key), item.views[geometry]
+    present = sorted(key.hex() for key in keys if key.hex() in known)
+    geometry = geometry_of(loaded)
+    preparation = Preparation(task.root, {geometry: view_set(task.embed.views)})
+    for key in random.sample(present, min(count, len(present))):
+        image = prepare(known[key], key, preparation)
+        if image.views:
+            yield bytes.fromhex(key), image.views[geometry]
 
 
-def _texts(
-    task: Task, encoder: TextEncoder, keys: set[bytes], count: int
+def _random_texts(
+    task: Task, loaded: TextNetwork, keys: set[bytes], count: int
 ) -> Iterator[tuple[bytes, Rendered]]:
     known = texts(task, read_rows(task))
-    there = sorted(key for key in known if bytes.fromhex(key) in keys)
-    for key in random.sample(there, min(count, len(there))):
-        yield bytes.fromhex(key), as_rendered(encoder.tokens([known[key]])[0])
+    present = sorted(key for key in known if bytes.fromhex(key) in keys)
+    for key in random.sample(present, min(count, len(present))):
+        yield bytes.fromhex(key), render_tokens(loaded.tokens([known[key]])[0])

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from archiveprobe.embed import libraries
-from archiveprobe.embed.augment import Ranges, drawn
+from archiveprobe.embed.augment import Ranges, random_view
 from archiveprobe.embed.preprocess import Preprocess
 from archiveprobe.embed.views import RESAMPLING
 from archiveprobe.finetune.schedule import generator
@@ -60,7 +60,9 @@ class Augmentation:
         """The same before normalisation and erasing: (size, size, 3) uint8."""
         rng = generator("augment", *self._words(epoch, row, occurrence))
         geometry = self.preprocess.geometry
-        view = drawn(Image.fromarray(picture), geometry.size, self.resampling, rng, self._ranges())
+        view = random_view(
+            Image.fromarray(picture), geometry.size, self.resampling, rng, self._ranges()
+        )
         if self.settings.rand_augment is not None:
             policy = rand_augment(
                 self.settings.rand_augment, geometry.size, self.preprocess.mean, self.resampling

@@ -7,7 +7,6 @@ afterwards; one that a killed run left has no lock, and the next run drops it.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +17,7 @@ import numpy as np
 from PIL import Image
 
 from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
-from archiveprobe.embed.decoder_process import Call
-from archiveprobe.embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
+from archiveprobe.embed.decoder_pool import DecoderError, DecoderPool
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import RESAMPLING, Rendered, View, render
 from archiveprobe.finetune.pool import Place, Pool
@@ -225,21 +223,9 @@ def _decoded(
             yield key, decode_one(path, key, root, wanted)
         return
     work = partial(decode_one, root=root, wanted=wanted)
-    waiting: deque[tuple[str, Call]] = deque()
-    with Decoders(work, workers, seconds=SECONDS_PER_PICTURE) as decoders:
-        for key, path in paths.items():
-            waiting.append((key, decoders.ask(path, key)))
-            if len(waiting) >= _AHEAD_PER_WORKER * workers:
-                yield _result(decoders, *waiting.popleft())
-        while waiting:
-            yield _result(decoders, *waiting.popleft())
-
-
-def _result(decoders: Decoders, key: str, call: Call) -> tuple[str, Decoded]:
-    """What a decoder process gave; one that hung or died costs that picture only."""
-    try:
-        return key, decoders.result(call)
-    except DecoderTimeoutError:
-        return key, Decoded("decode_timeout")
-    except DecoderDiedError:
-        return key, Decoded("decoder_died")
+    with DecoderPool(work, workers, seconds=SECONDS_PER_PICTURE) as pool:
+        calls = ((path, key) for key, path in paths.items())
+        for (_, key), result in pool.map(calls, _AHEAD_PER_WORKER * workers):
+            # One that hung or died costs that picture only.
+            failed = isinstance(result, DecoderError)
+            yield key, Decoded(result.status) if failed else result

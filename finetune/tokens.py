@@ -14,7 +14,8 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import differences
-from archiveprobe.embed import augment, libraries
+from archiveprobe.embed import libraries
+from archiveprobe.embed.augment import CLIP_PAPER
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.job import Notify
 from archiveprobe.embed.layers import reader
@@ -99,22 +100,22 @@ def check_recipe(recipe: Recipe) -> bool:
     }
     if ranges == _PLAIN:
         return False
-    if ranges != _cached_ranges() or given.crop_ratio != augment.RATIO:
+    if ranges != _cached_ranges() or given.crop_ratio != CLIP_PAPER.ratio:
         raise _other_draws(recipe)
     return True
 
 
 def _cached_ranges() -> dict[str, Any]:
     return {
-        "scale": augment.SCALE,
-        "flip": augment.FLIP,
-        "degrees": augment.DEGREES,
-        "jitter": tuple(augment.JITTER.values()),
+        "scale": CLIP_PAPER.scale,
+        "flip": CLIP_PAPER.flip,
+        "degrees": CLIP_PAPER.degrees,
+        "jitter": tuple(CLIP_PAPER.jitter.values()),
     }
 
 
 def _other_draws(recipe: Recipe) -> InputError:
-    own = Augment(rotation=augment.DEGREES, jitter=_cached_ranges()["jitter"])
+    own = Augment(rotation=CLIP_PAPER.degrees, jitter=_cached_ranges()["jitter"])
     return InputError(
         f"recipe {recipe.name} augments in another way than the cache, which draws crop_scale "
         f"{list(own.crop_scale)}, flip {own.flip}, rotation {own.rotation:g} and jitter "

@@ -18,8 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import re, resource, sys
 from archiveprobe.cli import main
-from archiveprobe.embed import libraries
-libraries.timm()
+timm
 import archiveprobe.embed.run, PIL.Image
 spare, words = int(sys.argv[1]), sys.argv[2:]
 has = 1024 * int(re.search(r"VmData:\\s*(\\d+)", open("/proc/self/status").read())[1])

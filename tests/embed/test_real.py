@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
+import timm
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from snapshots import current_cache
 
 from archiveprobe.cache.store import Reader
-from archiveprobe.embed import libraries
 from archiveprobe.embed.run import Options, Summary, embed
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.manifest import read_manifest
 
 pytestmark = pytest.mark.real
-torch = libraries.torch()
 
 PICTURES = 200
 AGREEMENT = 0.9995
@@ -154,7 +155,7 @@ def six_crops(image: Image.Image) -> Any:
 @pytest.mark.parametrize("name", ["mobilenetv1", "mobilenetv2"])
 def test_mobilenets_agree_in_every_row_and_view(mobilenets, shared, name) -> None:
     task, _ = mobilenets
-    model = libraries.timm().create_model(f"{name}_100", pretrained=False, pad_type="same").eval()
+    model = timm.create_model(f"{name}_100", pretrained=False, pad_type="same").eval()
     state = load_file(shared / "weights" / f"{name}_100.safetensors")
     model.load_state_dict(state, strict=True)
     model.reset_classifier(0)
@@ -181,9 +182,7 @@ def embed_from_file(
 def test_clip_agrees_with_open_clip_in_every_row(shared, tmp_path) -> None:
     torch.manual_seed(11)
     name = "ViT-B-32-quickgelu"
-    model, _, transform = libraries.open_clip().create_model_and_transforms(
-        name, load_weights=False
-    )
+    model, _, transform = open_clip.create_model_and_transforms(name, load_weights=False)
     rows = embed_from_file(tmp_path, shared, "open_clip", f"{name}/openai", model.state_dict())
     model.eval()
     files = [shared / "data/vehicle_severity/images" / name for name in photographs(shared)]
@@ -195,7 +194,7 @@ def test_clip_agrees_with_open_clip_in_every_row(shared, tmp_path) -> None:
 
 def test_convnext_v2_agrees_with_timm_in_every_row(shared, tmp_path) -> None:
     torch.manual_seed(12)
-    timm, name = libraries.timm(), "convnextv2_nano.fcmae_ft_in22k_in1k_384"
+    name = "convnextv2_nano.fcmae_ft_in22k_in1k_384"
     model = timm.create_model(name, pretrained=False)
     rows = embed_from_file(tmp_path, shared, "timm", name, model.state_dict())
     model.eval().reset_classifier(0)

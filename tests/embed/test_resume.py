@@ -13,7 +13,7 @@ import pytest
 from snapshots import current_cache
 
 from archiveprobe.cache.store import Reader
-from archiveprobe.embed.inventory import verify_all
+from archiveprobe.embed.inventory import verify_caches
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.manifest import read_manifest
 
@@ -23,12 +23,12 @@ PROGRAM = """
 import functools, sys
 from pathlib import Path
 from archiveprobe.cache.store import Writer
-from archiveprobe.embed import run
+from archiveprobe.embed import run, run_record
 from archiveprobe.task.config import load_task
 
 opened = Writer.open
 Writer.open = functools.partial(opened, commit_seconds=0)
-run._SAVE_SECONDS = run._STALE_SECONDS = 0
+run_record._SAVE_SECONDS = run._STALE_SECONDS = 0
 options = run.Options(workers=int(sys.argv[2]), device="cpu", batch_size=1)
 run.embed(load_task(Path(sys.argv[1])), options)
 """
@@ -101,7 +101,7 @@ def test_killed_runs_end_as_one_that_was_left_alone(archive, draw, tmp_path) -> 
     after = content(task)
     assert len(after["keys"]) == 40
     assert not [path for path in task.work.rglob("*") if path.name.startswith(".tmp")]
-    assert verify_all(task, deep=True).ok
+    assert verify_caches(task, deep=True).ok
 
     task.work.rename(tmp_path / "killed")
     finish(load_task(archive.folder))

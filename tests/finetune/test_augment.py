@@ -74,12 +74,12 @@ def test_every_occurrence_in_an_epoch_is_another_draw_and_the_first_is_what_it_w
     assert torch.equal(made(picture, 3, 5, 2), drawn[2])
     # The words that seeded draws before occurrences were counted.
     plain = Augmentation(Augment(rotation=10.0, jitter=(0.2, 0.2, 0.2, 0.1)), PREPROCESS, seed=7)
-    before = paper.drawn(
+    before = paper.random_view(
         Image.fromarray(picture),
         32,
         Image.Resampling.BILINEAR,
         generator("augment", 7, 3, 5),
-        paper.paper(),
+        paper.CLIP_PAPER,
     )
     np.testing.assert_array_equal(plain.pixels(picture, 3, 5), np.asarray(before))
 
@@ -115,12 +115,12 @@ def test_the_clip_papers_draws_are_those_of_the_cached_views(picture, monkeypatc
     for row in range(5):
         word = np.random.default_rng(row)
         monkeypatch.setattr(augment, "generator", lambda *_, word=word: word)
-        view = paper.drawn(
+        view = paper.random_view(
             Image.fromarray(picture),
             32,
             Image.Resampling.BILINEAR,
             np.random.default_rng(row),
-            paper.paper(),
+            paper.CLIP_PAPER,
         )
         np.testing.assert_array_equal(made.pixels(picture, 0, row), np.asarray(view))
 

@@ -1,9 +1,10 @@
-"""Pixels handed from decoder processes to this one through shared memory, a slot per photograph.
+"""Pixels handed from decoder processes to this one through shared memory, a slot per image.
 
 Through a pipe six crops of 384 pixels cost 4 ms of processor time, half of it here, where the
-backbones are driven; through shared memory 0.3 ms (LOG.md). The memory has no name, so nothing
-outlives its processes, however they were killed, and it needs no /dev/shm, which a container may
-lack or limit to 64 MB. Where it cannot be had, pixels go through the pipe.
+backbones are driven; through shared memory 0.3 ms (LOG.md). The memory has no name, as that of
+`multiprocessing.shared_memory` has, so nothing outlives its processes, however they were killed,
+and it needs no /dev/shm, which a container may lack or limit to 64 MB. Where there is no such
+memory, pixels go through the pipe.
 """
 
 import mmap
@@ -16,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from archiveprobe.embed.prepare import Order, Prepared, prepare
+from archiveprobe.embed.prepare import Preparation, PreparedImage, prepare
 from archiveprobe.embed.preprocess import Geometry
 
 
@@ -29,8 +30,8 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Shared memory: a descriptor that all its processes have under the same number, and bytes."""
+class SharedMemory:
+    """A descriptor that all processes have under the same number, and its size in bytes."""
 
     descriptor: int
     size: int
@@ -38,24 +39,24 @@ class Memory:
 
 @dataclass(frozen=True)
 class Parcel:
-    """A prepared photograph whose crops lie in a slot, one geometry after the other."""
+    """A prepared image whose crops lie in a slot, one geometry after the other."""
 
-    item: Prepared
+    image: PreparedImage
     shapes: Mapping[Geometry, tuple[int, ...]]
 
 
-def slot_bytes(order: Order) -> int:
-    """The most bytes that the distinct crops of one photograph can take."""
+def slot_bytes(preparation: Preparation) -> int:
+    """Return the most bytes that the distinct crops of one image can take."""
     return sum(
         3 * geometry.size**2 * len({view.crop for view in views})
-        for geometry, views in order.views.items()
+        for geometry, views in preparation.views.items()
     )
 
 
 class Slots:
-    """Shared memory cut into equal slots, of which each photograph in flight holds one."""
+    """Shared memory in equal slots, of which each image on its way holds one."""
 
-    def __init__(self, memory: Memory | None, mapped: mmap.mmap | None, count: int) -> None:
+    def __init__(self, memory: SharedMemory | None, mapped: mmap.mmap | None, count: int) -> None:
         self.memory = memory
         self._mapped = mapped
         size = memory.size // count if memory else 0
@@ -63,39 +64,39 @@ class Slots:
 
     @property
     def files(self) -> tuple[int, ...]:
-        """Descriptors that a process needs to write into the slots."""
+        """Return the descriptors that a process needs to write into the slots."""
         return (self.memory.descriptor,) if self.memory else ()
 
     def take(self) -> Slot | None:
-        """A slot, or None when all are in use."""
+        """Return a slot, or None when all are in use."""
         return self._free.pop() if self._free else None
 
     def give_back(self, slot: Slot | None) -> None:
-        """Let another photograph have the slot."""
+        """Let another image have the slot."""
         if slot is not None:
             self._free.append(slot)
 
-    def unpack(self, parcel: Prepared | Parcel, slot: Slot | None) -> Prepared:
-        """The photograph with its pixels copied out of its slot."""
-        if isinstance(parcel, Prepared):
+    def unpack(self, parcel: PreparedImage | Parcel, slot: Slot | None) -> PreparedImage:
+        """Return the image with its pixels copied out of its slot."""
+        if isinstance(parcel, PreparedImage):
             return parcel
         assert slot is not None
         assert self._mapped is not None
         views = {}
         offset = slot.offset
-        for geometry, rendered in parcel.item.views.items():
+        for geometry, rendered in parcel.image.views.items():
             shape = parcel.shapes[geometry]
             stored = np.ndarray(shape, np.uint8, self._mapped, offset)
             views[geometry] = replace(rendered, crops=stored.copy())
             offset += stored.nbytes
-        return replace(parcel.item, views=views)
+        return replace(parcel.image, views=views)
 
 
 @contextmanager
 def shared_slots(
     count: int, size: int, notify: Callable[[str], None] = lambda _: None
 ) -> Iterator[Slots]:
-    """`count` slots of `size` bytes; where there is no room none, which `notify` is told."""
+    """Make `count` slots of `size` bytes; none, with a message, where there is no room."""
     if count * size == 0:
         yield Slots(None, None, count)
         return
@@ -118,22 +119,22 @@ def shared_slots(
             mapped.close()
 
 
-def _reserve(size: int) -> tuple[Memory, mmap.mmap]:
-    descriptor = _nameless()
+def _reserve(size: int) -> tuple[SharedMemory, mmap.mmap]:
+    descriptor = _unnamed_file()
     try:
         if hasattr(os, "posix_fallocate"):
-            # Pages that are promised but not there would kill the decoder that touches them.
+            # A page that is promised but not there would kill the decoder that touches it.
             os.posix_fallocate(descriptor, 0, size)
         else:
             os.ftruncate(descriptor, size)
-        return Memory(descriptor, size), mmap.mmap(descriptor, size)
+        return SharedMemory(descriptor, size), mmap.mmap(descriptor, size)
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _nameless() -> int:
-    """The descriptor of memory, or of a file where there is no such memory, without a name."""
+def _unnamed_file() -> int:
+    """Return the descriptor of unnamed memory, or of an unnamed file where there is none."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("archiveprobe-pixels")
     with tempfile.TemporaryFile() as file:
@@ -142,27 +143,27 @@ def _nameless() -> int:
 
 @dataclass
 class PrepareInto:
-    """Prepare photographs in a decoder process; pixels go into a slot where there is one."""
+    """Prepare images in a decoder process; pixels go into a slot where there is one."""
 
-    order: Order
-    memory: Memory | None
+    preparation: Preparation
+    memory: SharedMemory | None
 
-    def __call__(self, path: str, digest: str, slot: Slot | None) -> Prepared | Parcel:
-        """Prepare the photograph at `path`; see embed.prepare."""
-        item = prepare(path, digest, self.order)
-        needed = sum(rendered.crops.nbytes for rendered in item.views.values())
+    def __call__(self, path: str, digest: str, slot: Slot | None) -> PreparedImage | Parcel:
+        """Prepare the image at `path`; see embed.prepare."""
+        image = prepare(path, digest, self.preparation)
+        needed = sum(rendered.crops.nbytes for rendered in image.views.values())
         if self.memory is None or slot is None or not needed or needed > slot.size:
-            return item
+            return image
         offset = slot.offset
         mapped = self._mapped
         shapes, views = {}, {}
-        for geometry, rendered in item.views.items():
+        for geometry, rendered in image.views.items():
             crops = rendered.crops
             np.ndarray(crops.shape, np.uint8, mapped, offset)[...] = crops
             offset += crops.nbytes
             shapes[geometry] = crops.shape
             views[geometry] = replace(rendered, crops=crops[:0])
-        return Parcel(replace(item, views=views), shapes)
+        return Parcel(replace(image, views=views), shapes)
 
     @cached_property
     def _mapped(self) -> mmap.mmap:

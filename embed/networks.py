@@ -1,0 +1,205 @@
+"""Loaded backbones turn crops into embeddings: a torch network, or a descriptor without weights."""
+
+import copy
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import keep_freed_memory, memory_for
+from archiveprobe.embed.backbones import RANDOM, Backbone
+from archiveprobe.embed.layers import Read, pooled, reader
+from archiveprobe.embed.models import Model, load_model
+from archiveprobe.embed.preprocess import Geometry, Preprocess
+
+if TYPE_CHECKING:
+    import torch
+
+# A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
+_CONVOLUTIONAL = 3
+
+
+class Input(Protocol):
+    """How the input of a network is made."""
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it spelled out, as fingerprints keep it."""
+        ...
+
+
+class LoadedBackbone(Protocol):
+    """What the pipeline needs of a backbone that is ready to compute."""
+
+    name: str
+    precision: str
+    weights_digest: str
+    random_weights: bool
+
+    @property
+    def preprocess(self) -> Input:
+        """How its input is made, as fingerprints keep it."""
+        ...
+
+    def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+        """Embed crops (n, size, size, 3) uint8, mirrored where `mirror` (n,) is true.
+
+        Returns:
+            (n, *shape) float32, unnormalised.
+        """
+        ...
+
+    def at(self, precision: str) -> Self:
+        """Return the same backbone computing at "fp32", "bf16" or "fp16"."""
+        ...
+
+    def faster_precisions(self) -> tuple[str, ...]:
+        """Return the precisions to try here instead of fp32, best first."""
+        ...
+
+
+def load_backbone(
+    backbone: Backbone, device: str = "cpu", *, untrained: bool = False
+) -> LoadedBackbone:
+    """Build a backbone with its weights on a device ("cpu", "cuda", "cuda:1").
+
+    Raises:
+        InputError: its weights are missing or do not fit, it has no such layers, or memory runs
+            out.
+    """
+    remedy = "free memory, choose a smaller backbone, or embed one at a time with --backbone"
+    with memory_for(f"loading {backbone.described} on {device}", remedy):
+        return _load(backbone, device, untrained)
+
+
+def _load(backbone: Backbone, device: str, untrained: bool) -> LoadedBackbone:
+    if backbone.library == "descriptor":
+        from archiveprobe.embed.hog import Hog
+
+        if backbone.layers != "pooled":
+            raise InputError(f'{backbone.name} has no layers: use layers = "pooled"')
+        return Hog(backbone.name)
+    if device == "cpu":
+        keep_freed_memory()
+    random = backbone.weights == RANDOM
+    if backbone.tower == "text":
+        from archiveprobe.embed.text_tower import TextNetwork, load_text_tower
+
+        tower = load_text_tower(backbone, untrained=untrained)
+        return TextNetwork(backbone.name, tower, device, random=random)
+    model = load_model(backbone, untrained=untrained)
+    read = reader(model.module, backbone.layers, backbone.described)
+    return ImageNetwork(backbone.name, model, device, random=random, read=read)
+
+
+def geometry_of(network: LoadedBackbone) -> Geometry:
+    """Return the pixel geometry of a loaded backbone for images."""
+    assert isinstance(network.preprocess, Preprocess)
+    return network.preprocess.geometry
+
+
+class Network:
+    """A torch network in inference mode on a device, at one precision.
+
+    `read` calls the network: a function of it and of its input.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: "torch.nn.Module",
+        digest: str,
+        device: str,
+        *,
+        random: bool,
+        read: Read = pooled,
+    ) -> None:
+        import torch
+
+        self.name = name
+        self.weights_digest = digest
+        self.random_weights = random
+        self.precision = "fp32"
+        self._read = read
+        self._device = torch.device(device)
+        self._module = module.eval().to(self._device)
+
+    def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+        """See LoadedBackbone."""
+        import torch
+
+        # A cache made at fp16 on a GPU is continued at fp32 on a CPU, which agrees with it.
+        autocast = self.precision == "fp16" and self._device.type == "cuda"
+        with torch.inference_mode():
+            inputs = self._input(crops, mirror)
+            with torch.autocast("cuda", torch.float16, enabled=autocast):
+                embeddings = self._read(self._module, inputs)
+            if not torch.is_tensor(embeddings):
+                raise InputError(
+                    f"{self.name} gives {type(embeddings).__name__}, not one tensor: choose "
+                    "another backbone"
+                )
+            result: np.ndarray = embeddings.float().cpu().numpy()
+        return result
+
+    def _input(self, crops: np.ndarray, mirror: np.ndarray) -> "torch.Tensor":
+        """Return the network's input, on its device."""
+        raise NotImplementedError
+
+    def at(self, precision: str) -> Self:
+        """See LoadedBackbone."""
+        import torch
+
+        other = copy.copy(self)
+        other.precision = precision
+        if precision == "bf16":
+            other._module = copy.deepcopy(self._module).to(torch.bfloat16)
+        return other
+
+    def faster_precisions(self) -> tuple[str, ...]:
+        """See LoadedBackbone."""
+        if self._device.type == "cuda":
+            return ("fp16",)
+        return ("bf16",) if _cpu_has_bf16() else ()
+
+
+class ImageNetwork(Network):
+    """A network for images; pixels are normalised on its device."""
+
+    def __init__(
+        self, name: str, model: Model, device: str, *, random: bool = False, read: Read = pooled
+    ) -> None:
+        import torch
+
+        super().__init__(name, model.module, model.digest, device, random=random, read=read)
+        self.preprocess = model.preprocess
+        convolutions = sum(isinstance(part, torch.nn.Conv2d) for part in self._module.modules())
+        self._format = torch.contiguous_format
+        if convolutions >= _CONVOLUTIONAL:
+            self._format = torch.channels_last
+            # Its type stubs know no keyword alone.
+            self._module = self._module.to(memory_format=self._format)  # type: ignore[call-overload]
+        self._mean, self._std = (
+            torch.tensor(values, device=self._device).view(1, 3, 1, 1)
+            for values in (self.preprocess.mean, self.preprocess.std)
+        )
+
+    def _input(self, crops: np.ndarray, mirror: np.ndarray) -> "torch.Tensor":
+        import torch
+
+        pixels = torch.from_numpy(crops).to(self._device, non_blocking=True)
+        pixels = pixels.permute(0, 3, 1, 2).float().div_(255)
+        if mirror.any():
+            flipped = torch.from_numpy(mirror).to(self._device)
+            pixels = torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+        pixels = pixels.sub_(self._mean).div_(self._std)
+        if self.precision == "bf16":
+            pixels = pixels.to(torch.bfloat16)
+        return pixels.contiguous(memory_format=self._format)
+
+
+def _cpu_has_bf16() -> bool:
+    """Return whether the processor multiplies bf16 itself; emulated, it is slower than fp32."""
+    import torch
+
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
