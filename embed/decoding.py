@@ -44,8 +44,9 @@ def prepare_images(
         return
     ahead = _AHEAD_PER_WORKER * workers
     with shared_slots(ahead, slot_bytes(preparation), notify) as slots:
-        work = PrepareInto(preparation, slots.memory)
-        with DecoderPool(work, workers, seconds=seconds, files=slots.files) as pool:
+        work = PrepareInto(preparation, slots.descriptor)
+        files_shared = () if slots.descriptor is None else (slots.descriptor,)
+        with DecoderPool(work, workers, seconds=seconds, files=files_shared) as pool:
             calls = ((path, digest, slots.take()) for path, digest in files)
             for (_, digest, slot), result in pool.map(calls, ahead):
                 if isinstance(result, DecoderError):

@@ -1,7 +1,7 @@
 """Loaded backbones turn crops into embeddings: a torch network, or a descriptor without weights."""
 
 import copy
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from archiveprobe.base.memory import keep_freed_memory, memory_for
 from archiveprobe.embed.backbones import RANDOM, Backbone
 from archiveprobe.embed.layers import Read, pooled, reader
 from archiveprobe.embed.models import Model, load_model
-from archiveprobe.embed.preprocess import Geometry, Preprocess
+from archiveprobe.embed.preprocess import Geometry, Preprocess, Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -19,26 +19,21 @@ if TYPE_CHECKING:
 _CONVOLUTIONAL = 3
 
 
-class Input(Protocol):
-    """How the input of a network is made."""
+class LoadedBackbone:
+    """A backbone that is ready to compute, at one precision: what the pipeline needs of it.
 
-    def record(self) -> dict[str, Any]:
-        """Return all of it spelled out, as fingerprints keep it."""
-        ...
+    `preprocess` says how its input is made, as fingerprints keep it.
+    """
 
+    precision = "fp32"
 
-class LoadedBackbone(Protocol):
-    """What the pipeline needs of a backbone that is ready to compute."""
-
-    name: str
-    precision: str
-    weights_digest: str
-    random_weights: bool
-
-    @property
-    def preprocess(self) -> Input:
-        """How its input is made, as fingerprints keep it."""
-        ...
+    def __init__(
+        self, name: str, digest: str, preprocess: Preprocess | Tokens, *, random: bool = False
+    ) -> None:
+        self.name = name
+        self.weights_digest = digest
+        self.preprocess = preprocess
+        self.random_weights = random
 
     def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
         """Embed crops (n, size, size, 3) uint8, mirrored where `mirror` (n,) is true.
@@ -46,15 +41,17 @@ class LoadedBackbone(Protocol):
         Returns:
             (n, *shape) float32, unnormalised.
         """
-        ...
+        raise NotImplementedError
 
     def at(self, precision: str) -> Self:
         """Return the same backbone computing at "fp32", "bf16" or "fp16"."""
-        ...
+        other = copy.copy(self)
+        other.precision = precision
+        return other
 
     def faster_precisions(self) -> tuple[str, ...]:
         """Return the precisions to try here instead of fp32, best first."""
-        ...
+        return ()
 
 
 def load_backbone(
@@ -80,15 +77,13 @@ def _load(backbone: Backbone, device: str, untrained: bool) -> LoadedBackbone:
         return Hog(backbone.name)
     if device == "cpu":
         keep_freed_memory()
-    random = backbone.weights == RANDOM
     if backbone.tower == "text":
-        from archiveprobe.embed.text_tower import TextNetwork, load_text_tower
+        from archiveprobe.embed.text_tower import load_text_network
 
-        tower = load_text_tower(backbone, untrained=untrained)
-        return TextNetwork(backbone.name, tower, device, random=random)
+        return load_text_network(backbone, device, untrained=untrained)
     model = load_model(backbone, untrained=untrained)
     read = reader(model.module, backbone.layers, backbone.described)
-    return ImageNetwork(backbone.name, model, device, random=random, read=read)
+    return ImageNetwork(backbone.name, model, device, random=backbone.weights == RANDOM, read=read)
 
 
 def geometry_of(network: LoadedBackbone) -> Geometry:
@@ -97,8 +92,8 @@ def geometry_of(network: LoadedBackbone) -> Geometry:
     return network.preprocess.geometry
 
 
-class Network:
-    """A torch network in inference mode on a device, at one precision.
+class Network(LoadedBackbone):
+    """A torch network in inference mode on a device.
 
     `read` calls the network: a function of it and of its input.
     """
@@ -106,19 +101,17 @@ class Network:
     def __init__(
         self,
         name: str,
-        module: "torch.nn.Module",
+        module: Any,
         digest: str,
+        preprocess: Preprocess | Tokens,
         device: str,
         *,
-        random: bool,
+        random: bool = False,
         read: Read = pooled,
     ) -> None:
         import torch
 
-        self.name = name
-        self.weights_digest = digest
-        self.random_weights = random
-        self.precision = "fp32"
+        super().__init__(name, digest, preprocess, random=random)
         self._read = read
         self._device = torch.device(device)
         self._module = module.eval().to(self._device)
@@ -149,17 +142,20 @@ class Network:
         """See LoadedBackbone."""
         import torch
 
-        other = copy.copy(self)
-        other.precision = precision
+        other = super().at(precision)
         if precision == "bf16":
             other._module = copy.deepcopy(self._module).to(torch.bfloat16)
         return other
 
     def faster_precisions(self) -> tuple[str, ...]:
         """See LoadedBackbone."""
+        import torch
+
         if self._device.type == "cuda":
             return ("fp16",)
-        return ("bf16",) if _cpu_has_bf16() else ()
+        # Where the processor does not multiply bf16 itself, it is slower than fp32.
+        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return ("bf16",) if any(getattr(torch.cpu, name, bool)() for name in names) else ()
 
 
 class ImageNetwork(Network):
@@ -170,17 +166,17 @@ class ImageNetwork(Network):
     ) -> None:
         import torch
 
-        super().__init__(name, model.module, model.digest, device, random=random, read=read)
-        self.preprocess = model.preprocess
+        super().__init__(
+            name, model.module, model.digest, model.preprocess, device, random=random, read=read
+        )
         convolutions = sum(isinstance(part, torch.nn.Conv2d) for part in self._module.modules())
         self._format = torch.contiguous_format
         if convolutions >= _CONVOLUTIONAL:
             self._format = torch.channels_last
-            # Its type stubs know no keyword alone.
-            self._module = self._module.to(memory_format=self._format)  # type: ignore[call-overload]
+            self._module = self._module.to(memory_format=self._format)
         self._mean, self._std = (
             torch.tensor(values, device=self._device).view(1, 3, 1, 1)
-            for values in (self.preprocess.mean, self.preprocess.std)
+            for values in (model.preprocess.mean, model.preprocess.std)
         )
 
     def _input(self, crops: np.ndarray, mirror: np.ndarray) -> "torch.Tensor":
@@ -195,11 +191,3 @@ class ImageNetwork(Network):
         if self.precision == "bf16":
             pixels = pixels.to(torch.bfloat16)
         return pixels.contiguous(memory_format=self._format)
-
-
-def _cpu_has_bf16() -> bool:
-    """Return whether the processor multiplies bf16 itself; emulated, it is slower than fp32."""
-    import torch
-
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in names)

@@ -1,4 +1,4 @@
-"""How a backbone wants its pixels: a frozen record that travels with the weights."""
+"""How a backbone wants its pixels, or its texts: frozen records that travel with the weights."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,6 +33,20 @@ class Preprocess:
     def record(self) -> dict[str, Any]:
         """Return the preprocessing spelled out, as fingerprints keep it."""
         return {**asdict(self.geometry), "mean": self.mean, "std": self.std}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How a text becomes tokens, and what a similarity to it is multiplied by (and added to)."""
+
+    tokenizer: str
+    length: int
+    scale: float
+    bias: float
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it spelled out, as fingerprints keep it."""
+        return asdict(self)
 
 
 def from_task(given: TaskPreprocess) -> Preprocess:

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -48,28 +47,28 @@ class Recomputed:
 
 
 def recompute(
-    task: Task,
-    count: int,
-    *,
-    adopt: bool = False,
-    device: str | None = None,
-    notify: Notify = lambda _: None,
+    task: Task, count: int, *, adopt: bool = False, notify: Notify = lambda _: None
 ) -> list[Recomputed]:
-    """Embed `count` random images of every cache in use again and compare.
+    """Embed `count` random images (or texts) of every cache in use again and compare.
 
     With `adopt`, a cache whose library versions differ from the installed ones, and whose rows
     agree, is carried over to the fingerprint of the installed ones.
 
     Raises:
-        InputError: no cache, no image to compare, or a cache that differs in more than
-            versions.
+        InputError: no cache, no image to compare, or a cache that differs in more than versions.
     """
-    results = []
     snapshot = read_snapshot(task)
-    for backbone in task_backbones(task):
-        reader = open_in_use(task, snapshot, backbone.cache, partial=True)
-        results.append(_recompute(task, backbone, reader, count, adopt, device, notify))
-    return results
+    return [
+        _recompute(
+            task,
+            backbone,
+            open_in_use(task, snapshot, backbone.cache, partial=True),
+            count,
+            adopt,
+            notify,
+        )
+        for backbone in task_backbones(task)
+    ]
 
 
 def verify_recomputed(
@@ -81,57 +80,49 @@ def verify_recomputed(
     notify: Notify = lambda _: None,
 ) -> Verification:
     """Add rows that no longer agree to what is bad. Raises as `recompute`."""
-    results = recompute(task, count, adopt=adopt, notify=notify)
-    bad = []
-    for result in results:
-        measured = f"{result.rows} rows computed again, worst cosine {result.worst:.6f}"
-        notify(f"{result.cache}: {measured}")
+    bad = list(verification.bad)
+    for result in recompute(task, count, adopt=adopt, notify=notify):
+        line = f"{result.cache}: {result.rows} rows again, worst cosine {result.worst:.6f}"
+        notify(line)
         if result.adopted:
             changes = "; ".join(result.changed)
             notify(f"{result.cache}: carried over to {result.adopted} ({changes})")
         if not result.agrees:
-            bad.append(f"{result.cache}: {measured}")
-    ok = verification.ok and not bad
-    return replace(verification, ok=ok, bad=[*verification.bad, *bad])
+            bad.append(line)
+    return replace(verification, ok=verification.ok and not bad, bad=bad)
 
 
 def _recompute(
-    task: Task,
-    backbone: Backbone,
-    reader: Reader,
-    count: int,
-    adopt: bool,
-    device: str | None,
-    notify: Notify,
+    task: Task, backbone: Backbone, reader: Reader, count: int, adopt: bool, notify: Notify
 ) -> Recomputed:
-    record = reader.record
-    precision = str(record.fingerprint["precision"])
-    loaded = load_backbone(backbone, device or default_device()).at(precision)
+    old = reader.record
+    precision = str(old.fingerprint["precision"])
+    loaded = load_backbone(backbone, default_device()).at(precision)
     now = fingerprint(backbone, loaded, views_of(task, backbone), precision)
-    changed = differences(record.fingerprint, now)
+    changed = differences(old.fingerprint, now)
     beyond = [field for field, _, _ in changed if not field.startswith("versions.")]
     if beyond:
         raise InputError(
-            f"the cache {record.folder.name} differs in {', '.join(beyond)}, not only in library "
+            f"the cache {old.folder.name} differs in {', '.join(beyond)}, not only in library "
             "versions: run embed to make a new one"
         )
     rows, worst = _compare(task, loaded, reader, count, notify)
     adopted = None
     if adopt and changed and worst >= AGREEMENT:
-        folder = carry_over(record.folder, backbone.cache, now, request(task, backbone))
-        adopted = folder.name
-        update_snapshot(task, partial(_carried_over, record.digest, CacheRecord.read(folder)))
-    listed = [f"{field} was {old}, is {new}" for field, old, new in changed]
-    return Recomputed(record.folder.name, rows, worst, listed, adopted)
+        folder = carry_over(old.folder, backbone.cache, now, request(task, backbone))
+        new, adopted = CacheRecord.read(folder), folder.name
 
+        def carried_over(snapshot: Snapshot) -> Snapshot:
+            in_use = [
+                replace(cache, folder=folder.name, fingerprint=new.digest)
+                for cache in snapshot.caches
+                if cache.fingerprint == old.digest
+            ]
+            return snapshot.with_caches(in_use)
 
-def _carried_over(old: str, new: CacheRecord, snapshot: Snapshot) -> Snapshot:
-    caches = [
-        replace(cache, folder=new.folder.name, fingerprint=new.digest)
-        for cache in snapshot.caches
-        if cache.fingerprint == old
-    ]
-    return snapshot.with_caches(caches)
+        update_snapshot(task, carried_over)
+    listed = [f"{field} was {before}, is {after}" for field, before, after in changed]
+    return Recomputed(old.folder.name, rows, worst, listed, adopted)
 
 
 def _compare(

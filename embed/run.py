@@ -111,7 +111,7 @@ def _embed_texts(job: Job, texts: Mapping[str, str], notify: Notify, progress: P
                 advance()
         job.finish()
     if too_long:
-        length = network.preprocess.length
+        length = network.length
         notify(f"{job.backbone.cache}: {too_long} texts are longer than {length} tokens: cut there")
 
 

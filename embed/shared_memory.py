@@ -30,14 +30,6 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class SharedMemory:
-    """A descriptor that all processes have under the same number, and its size in bytes."""
-
-    descriptor: int
-    size: int
-
-
-@dataclass(frozen=True)
 class Parcel:
     """A prepared image whose crops lie in a slot, one geometry after the other."""
 
@@ -54,18 +46,15 @@ def slot_bytes(preparation: Preparation) -> int:
 
 
 class Slots:
-    """Shared memory in equal slots, of which each image on its way holds one."""
+    """Shared memory in equal slots, of which each image on its way holds one.
 
-    def __init__(self, memory: SharedMemory | None, mapped: mmap.mmap | None, count: int) -> None:
-        self.memory = memory
-        self._mapped = mapped
-        size = memory.size // count if memory else 0
-        self._free = [Slot(at * size, size) for at in range(count)] if memory else []
+    `descriptor` has the same number in all processes; without one there are no slots.
+    """
 
-    @property
-    def files(self) -> tuple[int, ...]:
-        """Return the descriptors that a process needs to write into the slots."""
-        return (self.memory.descriptor,) if self.memory else ()
+    def __init__(self, descriptor: int | None = None, size: int = 0, count: int = 0) -> None:
+        self.descriptor = descriptor
+        self._memory = None if descriptor is None else mmap.mmap(descriptor, size * count)
+        self._free = [Slot(at * size, size) for at in range(count)]
 
     def take(self) -> Slot | None:
         """Return a slot, or None when all are in use."""
@@ -81,15 +70,21 @@ class Slots:
         if isinstance(parcel, PreparedImage):
             return parcel
         assert slot is not None
-        assert self._mapped is not None
+        assert self._memory is not None
         views = {}
         offset = slot.offset
         for geometry, rendered in parcel.image.views.items():
-            shape = parcel.shapes[geometry]
-            stored = np.ndarray(shape, np.uint8, self._mapped, offset)
+            stored = np.ndarray(parcel.shapes[geometry], np.uint8, self._memory, offset)
             views[geometry] = replace(rendered, crops=stored.copy())
             offset += stored.nbytes
         return replace(parcel.image, views=views)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        # Pixels in the frames of a traceback may still point into it.
+        with suppress(BufferError):
+            if self._memory is not None:
+                self._memory.close()
 
 
 @contextmanager
@@ -98,39 +93,30 @@ def shared_slots(
 ) -> Iterator[Slots]:
     """Make `count` slots of `size` bytes; none, with a message, where there is no room."""
     if count * size == 0:
-        yield Slots(None, None, count)
+        yield Slots()
         return
+    descriptor = -1
     try:
-        memory, mapped = _reserve(count * size)
+        descriptor = _unnamed_file()
+        if hasattr(os, "posix_fallocate"):
+            # A page that is promised but not there would kill the decoder that touches it.
+            os.posix_fallocate(descriptor, 0, count * size)
+        else:
+            os.ftruncate(descriptor, count * size)
+        slots = Slots(descriptor, size, count)
     except (OSError, MemoryError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         notify(
             f"no shared memory of {count * size / 1e6:.0f} MB for pixels ({reason}): they come "
             "through a pipe, which takes longer; fewer --workers need less"
         )
-        yield Slots(None, None, count)
-        return
+        slots = Slots()
     try:
-        yield Slots(memory, mapped, count)
+        yield slots
     finally:
-        os.close(memory.descriptor)
-        # Pixels in the frames of a traceback may still point into it.
-        with suppress(BufferError):
-            mapped.close()
-
-
-def _reserve(size: int) -> tuple[SharedMemory, mmap.mmap]:
-    descriptor = _unnamed_file()
-    try:
-        if hasattr(os, "posix_fallocate"):
-            # A page that is promised but not there would kill the decoder that touches it.
-            os.posix_fallocate(descriptor, 0, size)
-        else:
-            os.ftruncate(descriptor, size)
-        return SharedMemory(descriptor, size), mmap.mmap(descriptor, size)
-    except BaseException:
-        os.close(descriptor)
-        raise
+        if descriptor >= 0:
+            os.close(descriptor)
+        slots.close()
 
 
 def _unnamed_file() -> int:
@@ -146,26 +132,25 @@ class PrepareInto:
     """Prepare images in a decoder process; pixels go into a slot where there is one."""
 
     preparation: Preparation
-    memory: SharedMemory | None
+    descriptor: int | None
 
     def __call__(self, path: str, digest: str, slot: Slot | None) -> PreparedImage | Parcel:
         """Prepare the image at `path`; see embed.prepare."""
         image = prepare(path, digest, self.preparation)
         needed = sum(rendered.crops.nbytes for rendered in image.views.values())
-        if self.memory is None or slot is None or not needed or needed > slot.size:
+        if slot is None or not needed or needed > slot.size:
             return image
         offset = slot.offset
-        mapped = self._mapped
         shapes, views = {}, {}
         for geometry, rendered in image.views.items():
             crops = rendered.crops
-            np.ndarray(crops.shape, np.uint8, mapped, offset)[...] = crops
+            np.ndarray(crops.shape, np.uint8, self._memory, offset)[...] = crops
             offset += crops.nbytes
             shapes[geometry] = crops.shape
             views[geometry] = replace(rendered, crops=crops[:0])
         return Parcel(replace(image, views=views), shapes)
 
     @cached_property
-    def _mapped(self) -> mmap.mmap:
-        assert self.memory is not None
-        return mmap.mmap(self.memory.descriptor, self.memory.size)
+    def _memory(self) -> mmap.mmap:
+        assert self.descriptor is not None
+        return mmap.mmap(self.descriptor, 0)

@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,43 +10,26 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import RANDOM, Backbone
 from archiveprobe.embed.libraries import make_torchvision_importable
-from archiveprobe.embed.models import build_clip, misfit, quiet, read_state, seeded, tensor_digest
+from archiveprobe.embed.models import (
+    build_clip,
+    misfit,
+    quiet,
+    read_state,
+    seeded,
+    tensor_digest,
+)
 from archiveprobe.embed.networks import Network
+from archiveprobe.embed.preprocess import Tokens
 from archiveprobe.embed.weights import fetch, hub_reachable, registry_config
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """How a text becomes tokens, and what a similarity to it is multiplied by (and added to)."""
-
-    tokenizer: str
-    length: int
-    scale: float
-    bias: float
-
-    def record(self) -> dict[str, Any]:
-        """Return all of it spelled out, as fingerprints keep it."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class TextTower:
-    """The text half of a CLIP: `module` has `encode_text`, (n, length) tokens to (n, width).
-
-    `digest` is the SHA-256 over its own tensors.
-    """
-
-    module: Any
-    tokenizer: Any
-    tokens: Tokens
-    digest: str
-
-
-def load_text_tower(backbone: Backbone, *, untrained: bool = False) -> TextTower:
-    """Build the text tower of a CLIP with its weights, in `eval` mode on the CPU.
+def load_text_network(
+    backbone: Backbone, device: str = "cpu", *, untrained: bool = False
+) -> "TextNetwork":
+    """Load the text tower of a CLIP; its digest is the SHA-256 over its own tensors.
 
     Raises:
         InputError: as `load_model`, and where the weights hold no text tower or the tokenizer is
@@ -67,7 +49,7 @@ def load_text_tower(backbone: Backbone, *, untrained: bool = False) -> TextTower
         scale=float(module.logit_scale.exp()),
         bias=0.0 if bias is None else float(bias),
     )
-    return TextTower(module, tokenizer, tokens, tensor_digest(module.state_dict()))
+    return TextNetwork(backbone, module, tokens, tokenizer, device)
 
 
 def _load_weights(module: "torch.nn.Module", backbone: Backbone, file: Path) -> None:
@@ -116,10 +98,15 @@ def load_tokenizer(backbone: Backbone) -> tuple[Any, str]:
 class TextNetwork(Network):
     """A loaded text tower; its crops are tokens (n, length) int64."""
 
-    def __init__(self, name: str, tower: TextTower, device: str, *, random: bool = False) -> None:
-        super().__init__(name, tower.module, tower.digest, device, random=random, read=_encode_text)
-        self.preprocess = tower.tokens
-        self._tokenizer = tower.tokenizer
+    def __init__(
+        self, backbone: Backbone, module: Any, tokens: Tokens, tokenizer: Any, device: str
+    ) -> None:
+        digest, random = tensor_digest(module.state_dict()), backbone.weights == RANDOM
+        super().__init__(
+            backbone.name, module, digest, tokens, device, random=random, read=_encode_text
+        )
+        self.length = tokens.length
+        self._tokenizer = tokenizer
 
     def tokens(self, texts: Sequence[str]) -> np.ndarray:
         """Return texts as tokens (n, length) int64; those that are too long lose their end."""
@@ -128,9 +115,9 @@ class TextNetwork(Network):
 
     def too_long(self, texts: Sequence[str]) -> int:
         """Count the texts that lose their end."""
-        longer = self._tokenizer(list(texts), 2 * self.preprocess.length).numpy()
+        longer = self._tokenizer(list(texts), 2 * self.length).numpy()
         padding = longer[:, -1:]
-        return int((longer[:, self.preprocess.length :] != padding).any(1).sum())
+        return int((longer[:, self.length :] != padding).any(1).sum())
 
     def _input(self, crops: np.ndarray, mirror: np.ndarray) -> "torch.Tensor":  # noqa: ARG002
         import torch

@@ -84,14 +84,14 @@ def deadly(tmp_path, monkeypatch):
     ("name", "status", "detail"),
     [
         ("Deadly", "decoder_died", "exit status 3"),
-        ("Endless", "decode_timeout", "over 2 s of processor time"),
+        ("Endless", "decode_timeout", "over 1 s of processor time"),
     ],
 )
 def test_a_decoder_that_dies_or_hangs_costs_one_photograph(
     photographs, order, deadly, name, status, detail
 ) -> None:
     files = [*photographs[:2], (getattr(deadly, name)(), "0" * 64), *photographs[4:7]]
-    items = list(prepare_images(files, order, workers=1, seconds=2))
+    items = list(prepare_images(files, order, workers=1, seconds=1))
     assert [item.digest for item in items] == [key for _, key in files]
     said = [item.observation.status for item in items]
     assert said == ["ok", "ok", status, "ok", "ok", "ok"]

@@ -47,7 +47,7 @@ def test_a_slot_holds_the_distinct_crops_of_every_geometry(order) -> None:
 
 def test_what_comes_out_is_what_went_in(photographs, order) -> None:
     with shared_slots(2, slot_bytes(order)) as places:
-        prepare_into = PrepareInto(order, places.memory)
+        prepare_into = PrepareInto(order, places.descriptor)
         for path, key in photographs:
             slot = places.take()
             assert slot is not None
@@ -60,7 +60,7 @@ def test_what_comes_out_is_what_went_in(photographs, order) -> None:
 
 def test_what_was_taken_out_stays_when_the_slot_is_used_again(photographs, order) -> None:
     with shared_slots(1, slot_bytes(order)) as places:
-        prepare_into = PrepareInto(order, places.memory)
+        prepare_into = PrepareInto(order, places.descriptor)
         slot = places.take()
         first = places.unpack(prepare_into(*photographs[0], slot), slot)
         prepare_into(*photographs[1], slot)
@@ -79,7 +79,7 @@ def test_slots_are_as_many_as_asked_for_and_come_back() -> None:
 def test_photographs_that_do_not_fit_go_through_the_pipe(photographs, order) -> None:
     with shared_slots(1, 100) as places:
         slot = places.take()
-        item = PrepareInto(order, places.memory)(*photographs[0], slot)
+        item = PrepareInto(order, places.descriptor)(*photographs[0], slot)
         assert isinstance(item, PreparedImage)
         assert_same(places.unpack(item, slot), prepare(*photographs[0], order))
 

@@ -21,7 +21,7 @@ from archiveprobe.embed.dry_run import dry_run
 from archiveprobe.embed.inventory import export_task, list_caches, unused_caches, verify_caches
 from archiveprobe.embed.recompute import recompute
 from archiveprobe.embed.run import Options, embed
-from archiveprobe.embed.text_tower import TextNetwork, load_text_tower
+from archiveprobe.embed.text_tower import TextNetwork, load_text_network
 from archiveprobe.embed.weights import fetch_all
 from archiveprobe.task.config import Task
 from archiveprobe.task.rows import read_rows
@@ -245,7 +245,7 @@ def test_every_clip_of_the_table_has_a_known_tokenizer(name) -> None:
 
 def test_bf16_is_taken_only_where_it_agrees(wordy_clip) -> None:
     backbone = Backbone("words", "open_clip", wordy_clip, weights="random", tower="text")
-    encoder = TextNetwork("words", load_text_tower(backbone), "cpu", random=True)
+    encoder = load_text_network(backbone)
     tokens = encoder.tokens(PROMPTS)
     none = np.zeros(len(tokens), bool)
     fp32, bf16 = encoder.embed(tokens, none), encoder.at("bf16").embed(tokens, none)
