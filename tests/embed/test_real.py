@@ -28,7 +28,7 @@ from archiveprobe.task.manifest import read_manifest
 
 pytestmark = pytest.mark.real
 
-PICTURES = 20
+IMAGES = 12
 AGREEMENT = 0.9995
 
 TABLE = """
@@ -68,12 +68,12 @@ def threads(count: int) -> Iterator[None]:
 
 def photographs(shared: Path) -> list[str]:
     with (shared / "data" / "vehicle_severity" / "labels.csv").open(newline="") as stream:
-        return [row["image"] for row in csv.DictReader(stream)][:PICTURES]
+        return [row["image"] for row in csv.DictReader(stream)][:IMAGES]
 
 
 def make_task(folder: Path, shared: Path, backbones: list[str], views: str, own: str) -> Task:
     data = shared / "data" / "vehicle_severity"
-    lines = (data / "labels.csv").read_text().splitlines()[: PICTURES + 1]
+    lines = (data / "labels.csv").read_text().splitlines()[: IMAGES + 1]
     (folder / "labels.csv").write_text("\n".join([*lines, ""]))
     names = ", ".join(f'"{name}"' for name in backbones)
     head = TABLE.format(root=data / "images", backbones=names, views=views)
@@ -106,7 +106,7 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def one_by_one(files: list[Path], look: Callable[[Image.Image], Any], model: Any) -> np.ndarray:
     """Pictures through `look` (giving (views, 3, side, side)) and the model, one at a time."""
     rows = []
-    with torch.inference_mode(), threads(2):
+    with torch.inference_mode(), threads(1):
         for file in files:
             with Image.open(file) as image:
                 rows.append(model(look(image.convert("RGB"))).numpy())
@@ -119,23 +119,23 @@ def mobilenets(shared, tmp_path_factory) -> tuple[Task, Summary]:
     names = ["mobilenetv1", "mobilenetv2"]
     own = "".join(MOBILENET.format(name=name, weights=shared / "weights") for name in names)
     task = make_task(folder, shared, names, "crops6", own)
-    with threads(2):
+    with threads(1):
         return task, embed(task, Options(workers=1, device="cpu"))
 
 
 def test_every_photograph_has_its_rows(mobilenets) -> None:
     _, summary = mobilenets
-    assert (summary.images, summary.embedded, summary.failed) == (PICTURES, PICTURES, 0)
+    assert (summary.images, summary.embedded, summary.failed) == (IMAGES, IMAGES, 0)
     assert [(one.rows, one.views, one.width) for one in summary.caches] == [
-        (PICTURES, 6, 1024),
-        (PICTURES, 6, 1280),
+        (IMAGES, 6, 1024),
+        (IMAGES, 6, 1280),
     ]
 
 
 def test_a_second_run_has_nothing_to_do(mobilenets) -> None:
     task, _ = mobilenets
     summary = embed(task, Options(workers=0, device="cpu"))
-    assert (summary.embedded, summary.reused) == (0, PICTURES)
+    assert (summary.embedded, summary.reused) == (0, IMAGES)
 
 
 def six_crops(image: Image.Image) -> Any:
@@ -173,9 +173,9 @@ def embed_from_file(
     )
     own = f'[backbone.own]\nlibrary = "{library}"\nname = "{model}"\nweights = "w.safetensors"\n'
     task = make_task(folder, shared, ["own"], "center", own)
-    with threads(2):
+    with threads(1):
         summary = embed(task, Options(workers=1, device="cpu"))
-    assert (summary.embedded, summary.failed) == (PICTURES, 0)
+    assert (summary.embedded, summary.failed) == (IMAGES, 0)
     return rows_of(task, "own")[:, 0]
 
 
@@ -188,7 +188,7 @@ def test_clip_agrees_with_open_clip_in_every_row(shared, tmp_path) -> None:
     files = [shared / "data/vehicle_severity/images" / name for name in photographs(shared)]
     look = lambda image: transform(image)[None]  # noqa: E731
     wanted = one_by_one(files, look, model.encode_image)[:, 0]
-    assert rows.shape == (PICTURES, 512)
+    assert rows.shape == (IMAGES, 512)
     agrees(rows, wanted)
 
 
@@ -201,5 +201,5 @@ def test_convnext_v2_agrees_with_timm_in_every_row(shared, tmp_path) -> None:
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     files = [shared / "data/vehicle_severity/images" / name for name in photographs(shared)]
     wanted = one_by_one(files, lambda image: transform(image)[None], model)[:, 0]
-    assert rows.shape == (PICTURES, 640)
+    assert rows.shape == (IMAGES, 640)
     agrees(rows, wanted)
