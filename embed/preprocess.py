@@ -49,8 +49,8 @@ class Tokens:
         return asdict(self)
 
 
-def from_task(given: TaskPreprocess) -> Preprocess:
+def from_task(settings: TaskPreprocess) -> Preprocess:
     """Return the preprocessing that a task.toml spells out."""
-    resize = given.size if given.resize is None else given.resize
-    geometry = Geometry(given.size, resize, given.crop, given.interpolation)
-    return Preprocess(geometry, given.mean, given.std)
+    resize = settings.size if settings.resize is None else settings.resize
+    geometry = Geometry(settings.size, resize, settings.crop, settings.interpolation)
+    return Preprocess(geometry, settings.mean, settings.std)

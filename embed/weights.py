@@ -40,8 +40,7 @@ def registry_config(backbone: Backbone) -> Mapping[str, Any]:
     if backbone.library == "timm":
         import timm
 
-        models = timm.list_models()
-        _check_known(backbone, timm.is_model(backbone.model), models)
+        _check_known(backbone, timm.is_model(backbone.model), timm.list_models())
         tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone.model}.*")]
         _check_tag(backbone, backbone.tag is None or backbone.tag in tags, tags)
         full = f"{backbone.model}.{backbone.tag}" if backbone.tag else backbone.model

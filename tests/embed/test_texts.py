@@ -157,7 +157,7 @@ def test_show_verify_prune_and_export_know_it(wordy, tmp_path) -> None:
 def test_texts_are_computed_again(wordy) -> None:
     task = wordy()
     embed(task, CPU)
-    assert [(one.rows, one.agrees) for one in recompute(task, 4, device="cpu")] == [
+    assert [(one.rows, one.agrees) for one in recompute(task, 4)] == [
         (4, True),
         (4, True),
     ]
