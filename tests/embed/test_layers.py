@@ -150,3 +150,11 @@ def test_names_are_checked() -> None:
         check_layers(name)
     with pytest.raises(InputError, match="did you mean 'last4'"):
         check_layers("last5")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_entry_of_the_table_is_described_and_reads_a_transformer(name: str) -> None:
+    assert LAYERS[name].description
+    embeddings = read(clip_tower(), name, 32)
+    assert embeddings.shape[0] == 2
+    assert torch.isfinite(embeddings).all()
