@@ -14,7 +14,14 @@ from archiveprobe.base.files import temporary_beside
 from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import Rendered, View, render
-from archiveprobe.task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
+from archiveprobe.task.images import (
+    OUT_OF_MEMORY,
+    Observation,
+    Photograph,
+    decode,
+    digest,
+    rejected,
+)
 from archiveprobe.task.rows import locate
 
 _CHANGED = "it changed while it was read: run again"
@@ -43,36 +50,37 @@ def thumbnail_file(folder: Path, digest: str) -> Path:
     return folder / digest[:2] / f"{digest}.jpg"
 
 
-def prepare(path: str, expected: str, preparation: Preparation) -> PreparedImage:
-    """Read and decode the image at `path` below the root and render its views.
+def read_image(root: Path, path: str, expected: str) -> Photograph | Observation:
+    """Read and decode the image at `path` below the root; why not, where that is impossible.
 
     A file whose bytes no longer have the `expected` digest is rejected as `changed_file`.
     """
     try:
-        return _prepare(path, expected, preparation)
-    except MemoryError:
-        return PreparedImage(expected, rejected(*OUT_OF_MEMORY))
-
-
-def _prepare(path: str, expected: str, preparation: Preparation) -> PreparedImage:
-    try:
-        content = read_ordinary(locate(preparation.root, path), IMAGE_BYTES)
+        content = read_ordinary(locate(root, path), IMAGE_BYTES)
     except TooManyBytesError as error:
         # It was hashed, so it was smaller then.
-        return PreparedImage(expected, rejected("changed_file", _CHANGED, error.size))
+        return rejected("changed_file", _CHANGED, error.size)
     except OSError as error:
-        return PreparedImage(expected, rejected("unreadable_file", str(error)))
+        return rejected("unreadable_file", str(error))
     if digest(content) != expected:
-        return PreparedImage(expected, rejected("changed_file", _CHANGED, len(content)))
-    image = decode(content)
-    if isinstance(image, Observation):
-        return PreparedImage(expected, image)
-    if preparation.thumbnails is not None:
-        _write_thumbnail(thumbnail_file(preparation.thumbnails, expected), image.thumbnail)
-    views = {
-        geometry: render(image.pixels, geometry, wanted, seed=expected)
-        for geometry, wanted in preparation.views.items()
-    }
+        return rejected("changed_file", _CHANGED, len(content))
+    return decode(content)
+
+
+def prepare(path: str, expected: str, preparation: Preparation) -> PreparedImage:
+    """Read the image at `path` below the root, write its thumbnail and render its views."""
+    try:
+        image = read_image(preparation.root, path, expected)
+        if isinstance(image, Observation):
+            return PreparedImage(expected, image)
+        if preparation.thumbnails is not None:
+            _write_thumbnail(thumbnail_file(preparation.thumbnails, expected), image.thumbnail)
+        views = {
+            geometry: render(image.pixels, geometry, wanted, seed=expected)
+            for geometry, wanted in preparation.views.items()
+        }
+    except MemoryError:
+        return PreparedImage(expected, rejected(*OUT_OF_MEMORY))
     return PreparedImage(expected, image.observation, views)
 
 

@@ -16,20 +16,18 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.embed.decoder_pool import DecoderError, DecoderPool
+from archiveprobe.embed.prepare import read_image
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import RESAMPLING, Rendered, View, render
 from archiveprobe.finetune.pool import Place, Pool
-from archiveprobe.task.images import OUT_OF_MEMORY, Observation, decode, digest, rejected
-from archiveprobe.task.rows import locate
+from archiveprobe.task.images import OUT_OF_MEMORY, Observation, rejected
 
 MEMORY_LIMIT = 1 << 30
 """Bytes up to which pixels stay in memory."""
 SECONDS_PER_PICTURE = 60.0
 _SPARE = 2
 _AHEAD_PER_WORKER = 8
-_PASSING = "changed since it was embedded: run embed again"
 
 
 @dataclass(frozen=True)
@@ -181,24 +179,12 @@ def blank_picture(side: int) -> Image.Image:
 def decode_one(path: str, key: str, root: Path, wanted: Wanted) -> Decoded:
     """Read and decode one file; runs in decoder processes."""
     try:
-        return _decode_one(path, key, root, wanted)
+        image = read_image(root, path, key)
+        if isinstance(image, Observation):
+            return Decoded(image.status)
+        return _shown(image.pixels, wanted, image.observation.status, key)
     except MemoryError:
         return Decoded(rejected(*OUT_OF_MEMORY).status)
-
-
-def _decode_one(path: str, key: str, root: Path, wanted: Wanted) -> Decoded:
-    try:
-        content = read_ordinary(locate(root, path), IMAGE_BYTES)
-    except TooManyBytesError:
-        return Decoded(rejected("changed_file", _PASSING).status)
-    except OSError as error:
-        return Decoded(rejected("unreadable_file", str(error)).status)
-    if digest(content) != key:
-        return Decoded(rejected("changed_file", _PASSING).status)
-    photograph = decode(content)
-    if isinstance(photograph, Observation):
-        return Decoded(photograph.status)
-    return _shown(photograph.pixels, wanted, photograph.observation.status, key)
 
 
 def _shown(picture: Image.Image, wanted: Wanted, status: str, seed: str) -> Decoded:

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.embed import prepare
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import render, view_set
-from archiveprobe.finetune import pixels as module
 from archiveprobe.finetune.pixels import Wanted, load_pixels, side_kept
 from archiveprobe.finetune.pool import drop_left
 from archiveprobe.task.images import digest
@@ -65,13 +65,13 @@ def test_rows_in_are_rows_out(root, tmp_path, limit, workers) -> None:
 
 def test_every_picture_is_decoded_once_however_often_it_is_used(root, tmp_path, monkeypatch):
     calls: Counter[str] = Counter()
-    real = module.decode
+    real = prepare.decode
 
     def counted(content: bytes):
         calls[digest(content)] += 1
         return real(content)
 
-    monkeypatch.setattr(module, "decode", counted)
+    monkeypatch.setattr(prepare, "decode", counted)
     rows = rows_of(root, "wide.png", "copy.png", "high.png", "broken.png", "wide.png")
     with load_pixels(root, rows, WANTED, tmp_path, workers=0) as pixels:
         for _ in range(3):
