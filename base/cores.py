@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """The cores that this process may keep busy, at least one.
+    """Count the cores that this process may keep busy, at least one.
 
     A scheduler or `taskset` names cores (affinity); a container gets a quota, processor time per
     period, and whoever starts more threads than that is stopped for the rest of every period.
@@ -32,7 +32,7 @@ def _cores_by_affinity() -> int:
 
 
 def quotas(process: Path = Path("/proc/self")) -> Iterator[float]:
-    """The quotas, in cores, of the control groups that a process is in, and of those above them.
+    """Yield the quotas, in cores, of the control groups that a process is in and those above.
 
     Both versions are read: "cpu.max" is one line, "<microseconds or max> <period>"; version 1 has a
     file for each, with -1 for no quota. What cannot be read limits nothing.
@@ -54,7 +54,7 @@ def _quota(group: Path, version: int) -> Iterator[float]:
 
 
 def _groups(process: Path) -> Iterator[tuple[Path, Path, int]]:
-    """(folder, mount point, version) of the control groups that share out processor time."""
+    """Yield (folder, mount point, version) of control groups that limit processor time."""
     with suppress(OSError, ValueError, IndexError):
         mounts = [line.split() for line in (process / "mountinfo").read_text().splitlines()]
         for line in (process / "cgroup").read_text().splitlines():
@@ -69,7 +69,7 @@ def _groups(process: Path) -> Iterator[tuple[Path, Path, int]]:
 
 
 def _mounted(mounts: list[list[str]], version: int) -> Iterator[tuple[str, Path]]:
-    """(root within the hierarchy, mount point) of control groups among lines of mountinfo."""
+    """Yield (root within the hierarchy, mount point) of control groups in mountinfo."""
     for words in mounts:
         kind, _, options = words[words.index("-") + 1 :][:3]
         if kind == ("cgroup" if version == 1 else "cgroup2") and (

@@ -46,7 +46,7 @@ def _advice(error: OSError) -> str:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A fresh name in the folder of `path` that every later run knows as a leftover."""
+    """Make a new name in the folder of `path` that every later run knows as a leftover."""
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
 
 
@@ -220,7 +220,7 @@ class Staged(io.RawIOBase):
         return place
 
     def tell(self) -> int:
-        """Where the next write lands."""
+        """Return where the next write lands."""
         return os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
     def truncate(self, size: int | None = None, /) -> int:
@@ -233,15 +233,15 @@ class Staged(io.RawIOBase):
         return size
 
     def readable(self) -> bool:
-        """Always."""
+        """Return true."""
         return True
 
     def writable(self) -> bool:
-        """Always."""
+        """Return true."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Return true."""
         return True
 
     def raise_failure(self) -> None:

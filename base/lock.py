@@ -46,7 +46,7 @@ class Lock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds the lock."""
+        """Return whether this object holds the lock."""
         return self._descriptor is not None
 
     def release(self) -> None:
@@ -104,7 +104,7 @@ def wait_for_lock(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether some process writes to `folder` right now; changes nothing."""
+    """Return whether some process writes to `folder` right now; changes nothing."""
     try:
         descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -50,7 +50,7 @@ def keep_freed_memory() -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the machine has no more memory, in whichever words it says so."""
+    """Return whether an error says that the device or the machine has no more memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     words = str(error).lower()

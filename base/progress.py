@@ -22,7 +22,7 @@ def silent(what: str, total: int) -> Iterator[Callable[[], None]]:  # noqa: ARG0
 
 @contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr where that is a terminal, nothing otherwise."""
+    """Show a bar on stderr where that is a terminal, nothing otherwise."""
     if not sys.stderr.isatty():
         yield lambda: None
         return

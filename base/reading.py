@@ -70,7 +70,7 @@ def _chunks(file: Path | str, limit: int, at_once: int) -> Iterator[bytes]:
 
 @contextmanager
 def _opened(file: Path | str) -> Iterator[tuple[int, int]]:
-    """The descriptor of an ordinary file, and its size."""
+    """Open an ordinary file: its descriptor, and its size."""
     # Without O_NONBLOCK a pipe waits here for a writer.
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

@@ -1,8 +1,8 @@
 """What the cache costs: its share of an embed run, and how fast it is written and read back.
 
-    .venv/bin/python benchmarks/cache_rates.py [--photographs N] [--megabytes N] [--device cpu|cuda]
+    .venv/bin/python benchmarks/cache_rates.py [--images N] [--megabytes N] [--device cpu|cuda]
 
-The share is measured inside a real run of CLIP ViT-B/32 over drawn photographs, six views: all the
+The share is measured inside a real run of CLIP ViT-B/32 over drawn images, six views: all the
 time that the writer takes, checks, checksums and waiting for the disk included. Rates are those of
 a cache of random rows, read back in the order of writing from the page cache, every checksum
 checked; one read warms up, the fastest of the others counts, since other work on the machine only
@@ -22,7 +22,7 @@ from unittest import mock
 
 import numpy as np
 from common import Figure, arguments, at_least, at_most, load, report, timed
-from drawn import LONG_NAMES, draw_photographs, write_task
+from drawn import LONG_NAMES, draw_images, write_task
 
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.embed.job import Job
@@ -40,28 +40,28 @@ SHAPES = {"six views of 512": (6, 512), "50 tokens of 768": (1, 50, 768)}
 def main(words: list[str] | None = None) -> None:
     """Measure and print the table."""
     parser = arguments(__doc__, "cache_rates")
-    parser.add_argument("--photographs", type=int, default=200)
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--network", default="clip")
     parser.add_argument("--megabytes", type=int, default=400)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(words)
     before = load()
-    figures = share_figures(options.photographs, options.network, options.device)
+    figures = share_figures(options.images, options.network, options.device)
     for name, shape in SHAPES.items():
         figures += rate_figures(name, shape, options.megabytes * 1_000_000)
     report(options.json, figures, before)
 
 
-def share_figures(photographs: int, network: str, device: str) -> list[Figure]:
-    """The writer's share of an embed run; building the network is not counted as run time."""
+def share_figures(images: int, network: str, device: str) -> list[Figure]:
+    """Measure the writer's share of an embed run; building the network is not counted."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        draw_photographs(folder / "images", "JPEG", photographs)
+        draw_images(folder / "images", "JPEG", images)
         task = load_task(write_task(folder, [network], "crops6"))
         with writing_timed() as writing, loading_timed() as loading:
             summary, seconds = timed(lambda: embed(task, Options(device=device)))
     run = seconds - loading[0]
-    what = f"{LONG_NAMES.get(network, network)}, 6 views, {summary.embedded} photographs"
+    what = f"{LONG_NAMES.get(network, network)}, 6 views, {summary.embedded} images"
     return [
         at_most(
             f"share of wall time that writes the cache, {what}",
@@ -69,21 +69,21 @@ def share_figures(photographs: int, network: str, device: str) -> list[Figure]:
             SHARE_LIMIT,
             "%",
         ),
-        Figure(f"writing, {what}", round(1000 * writing[0] / summary.embedded, 3), "ms/picture"),
+        Figure(f"writing, {what}", round(1000 * writing[0] / summary.embedded, 3), "ms/image"),
         Figure(f"embed, {what}", round(run, 1), "s"),
     ]
 
 
 @contextmanager
 def writing_timed() -> Iterator[list[float]]:
-    """The seconds inside the writer's methods, those that call each other counted once."""
+    """Return the seconds inside the writer's methods, those that call each other counted once."""
     with _methods_timed(Writer, ("add", "fail", "commit", "close")) as total:
         yield total
 
 
 @contextmanager
 def loading_timed() -> Iterator[list[float]]:
-    """The seconds that networks take to be built."""
+    """Return the seconds that networks take to be built."""
     with _methods_timed(Job, ("load",)) as total:
         yield total
 
@@ -113,7 +113,7 @@ def _methods_timed(owner: type, names: tuple[str, ...]) -> Iterator[list[float]]
 
 
 def rate_figures(name: str, shape: tuple[int, ...], size: int) -> list[Figure]:
-    """Writing and reading `size` bytes of rows of one shape."""
+    """Measure writing and reading `size` bytes of rows of one shape."""
     rows = np.random.default_rng(0).standard_normal((_DISTINCT, *shape)).astype(np.float32)
     row_bytes = 2 * rows[0].size
     keys = [hashlib.sha256(b"%d" % at).digest() for at in range(max(1, size // row_bytes))]
@@ -155,7 +155,7 @@ class Seconds(NamedTuple):
 
 
 def fastest(action: Callable[[], Any], times: int) -> Seconds:
-    """The fastest of some runs, after one that warms up."""
+    """Return the fastest of some runs, after one that warms up."""
     action()
     found = []
     for _ in range(times):

@@ -1,4 +1,4 @@
-"""Photograph-like files and tasks over them, drawn from seeds: benchmarks need no data."""
+"""DecodedImage-like files and tasks over them, drawn from seeds: benchmarks need no data."""
 
 import io
 from pathlib import Path
@@ -20,23 +20,23 @@ NETWORKS = {
 LONG_NAMES = {"clip": "CLIP ViT-B/32", "convnext": "ConvNeXt-V2 Nano 384", "tiny": "tiny ViT"}
 
 
-def draw_photographs(
+def draw_images(
     folder: Path, form: str, count: int, *, width: int = 1080, height: int = 1350
 ) -> None:
-    """Files of smooth colour with grain, so that they compress as photographs do."""
+    """Return files of smooth colour with grain, so that they compress as images do."""
     folder.mkdir(parents=True)
     for number in range(count):
         rng = np.random.default_rng(number)
         coarse = Image.fromarray(rng.integers(0, 256, (40, 32, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
         grain = rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
-        picture = np.clip(smooth.astype(np.int16) + grain, 0, 255).astype(np.uint8)
+        image = np.clip(smooth.astype(np.int16) + grain, 0, 255).astype(np.uint8)
         name = f"{number:04}.{form.lower()}"
-        Image.fromarray(picture).save(folder / name, form, quality=85)
+        Image.fromarray(image).save(folder / name, form, quality=85)
 
 
-def small_photograph(seed: int, side: int = 64) -> bytes:
-    """A JPEG of a few hundred bytes, another picture for every seed."""
+def small_image(seed: int, side: int = 64) -> bytes:
+    """Draw a JPEG of a few hundred bytes, another image for every seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     out = io.BytesIO()
     large = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
@@ -45,7 +45,7 @@ def small_photograph(seed: int, side: int = 64) -> bytes:
 
 
 def write_task(folder: Path, networks: list[str], views: str, images: str = "") -> Path:
-    """A task.toml over `folder`/images; `images` are further lines under [images]."""
+    """Return a task.toml over `folder`/images; `images` are further lines under [images]."""
     quoted = ", ".join(f'"{name}"' for name in networks)
     lines = ['name = "benchmark"', 'labels = ["intact", "destroyed"]', "[images]", images]
     lines += ["[embed]", f"backbones = [{quoted}]", f'views = "{views}"']

@@ -1,8 +1,8 @@
 """How close embed comes to its limits: decoding alone and forward passes alone.
 
-    .venv/bin/python benchmarks/embed_speed.py [--photographs N] [--device cpu|cuda] [--repeats N]
+    .venv/bin/python benchmarks/embed_speed.py [--images N] [--device cpu|cuda] [--repeats N]
 
-Draws its own 1080 x 1350 photographs and runs CLIP ViT-B/32 and ConvNeXt-V2 Nano 384, one view,
+Draws its own 1080 x 1350 images and runs CLIP ViT-B/32 and ConvNeXt-V2 Nano 384, one view,
 with random weights, whose speed is that of trained ones; bf16 on a CPU, fp16 on a GPU. Loading
 libraries, building networks and trying the precision are left out everywhere. On a GPU the limit is
 the larger of the two, on a CPU, where both share the cores, their sum. The three are measured in
@@ -25,7 +25,7 @@ from unittest import mock
 
 import numpy as np
 from common import Figure, arguments, at_most, cores, exactly, load, report, timed
-from drawn import LONG_NAMES, draw_photographs, write_task
+from drawn import LONG_NAMES, draw_images, write_task
 
 import archiveprobe.embed.job
 import archiveprobe.embed.plan
@@ -39,7 +39,7 @@ from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.run import embed as run_embed
 from archiveprobe.embed.views import view_set
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 LIMIT = 1.10
 STAND_IN = 1 / 4
@@ -47,14 +47,14 @@ _COUNTED = 8
 
 
 class Times(NamedTuple):
-    """Seconds over the same photographs: the whole stage, and its two parts alone."""
+    """Seconds over the same images: the whole stage, and its two parts alone."""
 
     embed: float
     decode: float
     forward: float
 
     def ratio(self, on_gpu: bool) -> float:
-        """The stage over its limit."""
+        """Return the stage over its limit."""
         return self.embed / (
             max(self.decode, self.forward) if on_gpu else self.decode + self.forward
         )
@@ -63,7 +63,7 @@ class Times(NamedTuple):
 def main(words: list[str] | None = None) -> None:
     """Run every pair of network and file format, and print the table."""
     parser = arguments(__doc__, "embed_speed")
-    parser.add_argument("--photographs", type=int, default=300)
+    parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=None)
@@ -77,7 +77,7 @@ def main(words: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         for form in options.formats:
             folder = Path(name) / form
-            draw_photographs(folder / "images", form, options.photographs)
+            draw_images(folder / "images", form, options.images)
             for network in options.networks:
                 found = list(measured(folder, network, how, options.repeats))
                 figures += described(
@@ -91,7 +91,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def measured(folder: Path, network: str, how: Options, repeats: int) -> Iterator[Times]:
-    """Decoding alone, forward passes alone and embed, in turn."""
+    """Time decoding alone, forward passes alone and embed, in turn."""
     task = load_task(write_task(folder, [network], "center"))
     assert how.device is not None
     precision = "bf16" if how.device == "cpu" else "fp16"
@@ -107,7 +107,7 @@ def measured(folder: Path, network: str, how: Options, repeats: int) -> Iterator
 
 
 def decode_alone(task: Task, loaded: LoadedBackbone) -> tuple[list[PreparedImage], float]:
-    """The photographs as the backbone takes them, and the seconds on all cores."""
+    """Return the images as the backbone takes them, and the seconds on all cores."""
     files = sorted(task.root.iterdir())
     pairs = [(file.name, digest(file.read_bytes())) for file in files]
     preparation = Preparation(task.root, {geometry_of(loaded): view_set("center")})
@@ -144,7 +144,7 @@ def embed_alone(task: Task, precision: str, how: Options) -> float:
 
 @contextmanager
 def timed_loads() -> Iterator[list[float]]:
-    """The seconds that networks take to be built inside the block."""
+    """Return the seconds that networks take to be built inside the block."""
     loads: list[float] = []
     real = Job.load
 
@@ -156,7 +156,7 @@ def timed_loads() -> Iterator[list[float]]:
 
 
 def described(what: str, found: list[Times], on_gpu: bool) -> Iterator[Figure]:
-    """The ratio to the limit, and pictures per second of the three."""
+    """Return the ratio to the limit, and images per second of the three."""
     ratio = float(np.median([times.ratio(on_gpu) for times in found]))
     limit = "max(decode, forward)" if on_gpu else "(decode + forward)"
     yield at_most(f"embed / {limit}, {what}", round(ratio, 2), LIMIT)
@@ -183,7 +183,7 @@ class Sleeper:
         return np.ones((len(crops), 512), np.float32)
 
     def at(self, _: str) -> "Sleeper":
-        """The same."""
+        """Return the same."""
         return self
 
     def faster_precisions(self) -> tuple[str, ...]:
@@ -219,16 +219,16 @@ def asleep(task: Task, sleeper: Sleeper, how: Options) -> float:
 
 
 def decodes_figure(folder: Path, networks: list[str]) -> Figure:
-    """How often a photograph is decoded for two backbones with six views each."""
+    """How often a image is decoded for two backbones with six views each."""
     place = folder / "counted"
-    draw_photographs(place / "images", "JPEG", _COUNTED, width=270, height=338)
+    draw_images(place / "images", "JPEG", _COUNTED, width=270, height=338)
     task = load_task(write_task(place, networks, "crops6"))
     with mock.patch.object(
         archiveprobe.embed.prepare, "decode", wraps=archiveprobe.embed.prepare.decode
     ) as decode:
         summary = run_embed(task, Options(device="cpu", workers=0))
     views = sum(cache.rows * cache.views for cache in summary.caches)
-    name = f"decodes per picture, {len(networks)} backbones x 6 views ({views} views in all)"
+    name = f"decodes per image, {len(networks)} backbones x 6 views ({views} views in all)"
     return exactly(name, decode.call_count / summary.embedded, 1.0)
 
 

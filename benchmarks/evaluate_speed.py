@@ -20,28 +20,28 @@ import numpy as np  # noqa: E402
 from common import Figure, arguments, at_most, load, report, timed  # noqa: E402
 
 from archiveprobe.evaluate import calibration, thresholding  # noqa: E402
+from archiveprobe.evaluate.combine import METHODS, combine  # noqa: E402
 from archiveprobe.evaluate.dataset import Dataset, Rows  # noqa: E402
-from archiveprobe.evaluate.ensemble import METHODS, combine  # noqa: E402
+from archiveprobe.evaluate.intervals import REPLICATES, compare, intervals  # noqa: E402
 from archiveprobe.evaluate.leaderboard import leaderboard  # noqa: E402
 from archiveprobe.evaluate.metrics import METRICS  # noqa: E402
-from archiveprobe.evaluate.significance import REPLICATES, compare, intervals  # noqa: E402
 from archiveprobe.evaluate.system import assemble  # noqa: E402
+from archiveprobe.task.balanced_folds import balanced_folds  # noqa: E402
 from archiveprobe.task.config import load_task  # noqa: E402
-from archiveprobe.task.cut import balanced_cut  # noqa: E402
 
 RUNS = 5
 TASK = 'name = "drawn"\nlabels = ["intact", "destroyed"]\npositive = "destroyed"\n'
 
 
 def draw(folder: Path, n: int) -> Dataset:
-    """Rows at prevalence .353 in 5 x 5 folds, a fifth of them copies of others."""
+    """Return rows at prevalence .353 in 5 x 5 folds, a fifth of them copies of others."""
     (folder / "images").mkdir()
     (folder / "task.toml").write_text(TASK, "utf-8")
     task = load_task(folder / "task.toml")
     rng = np.random.default_rng(0)
     groups = np.unique(rng.integers(0, n * 5 // 2, n), return_inverse=True)[1]
     y = (rng.random(groups.max() + 1) < 0.353).astype(np.int64)[groups]
-    fold = balanced_cut(y, groups, [None] * n, folds=5, repeats=5, seed=0)
+    fold = balanced_folds(y, groups, [None] * n, folds=5, repeats=5, seed=0)
     ids = np.array([f"{row}.jpg" for row in range(n + n // 4)])
     return Dataset(
         task=task,
@@ -57,7 +57,7 @@ def draw(folder: Path, n: int) -> Dataset:
 
 
 def logits_of(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (R, n, 2) and (m, 2) of a middling system."""
+    """Return logits (R, n, 2) and (m, 2) of a middling system."""
     rng = np.random.default_rng(seed)
     shape = (len(dataset.fold), len(dataset))
     margin = 3 * (dataset.labels - 0.4) + rng.standard_normal(shape[1])
@@ -67,13 +67,13 @@ def logits_of(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def milliseconds(action: Callable[[], Any]) -> float:
-    """The median time of an action that has run once before."""
+    """Return the median time of an action that has run once before."""
     action()
     return round(median(timed(action)[1] for _ in range(RUNS)) * 1e3, 2)
 
 
 def measure(dataset: Dataset, systems: int) -> list[Figure]:
-    """All figures, with targets where the rows are those of the shared task."""
+    """Return all figures, with targets where the rows are those of the shared task."""
     n, y, groups, fold = len(dataset), dataset.labels, dataset.groups, dataset.fold
     logits, unlabelled = logits_of(dataset, 0)
     one = assemble(dataset, logits, unlabelled, {"system": "one"}).predictions
@@ -85,7 +85,7 @@ def measure(dataset: Dataset, systems: int) -> list[Figure]:
 
     def figures_of(one_repeat: bool) -> Callable[[], Any]:
         some = slice(0, 1) if one_repeat else slice(None)
-        return lambda: intervals(y, one.decision[some], one.oof[some], groups, 2)
+        return lambda: intervals(y, one.decision[some], groups, 2)
 
     def nested_thresholds(method: str) -> Callable[[], Any]:
         return lambda: thresholding.nested(y, p, fold, groups, 1, method)

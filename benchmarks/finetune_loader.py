@@ -1,13 +1,13 @@
 """What decoding once saves in training, and whether the loader keeps up with the network.
 
-    .venv/bin/python benchmarks/finetune_loader.py [--photographs N] [--repeats N] [--device D]
+    .venv/bin/python benchmarks/finetune_loader.py [--images N] [--repeats N] [--device D]
 
 First, epochs without a network over drawn 1080 x 1350 JPEGs: pixels decoded once and drawn from by
-`finetune.loader`, against a DataLoader that opens, decodes and augments every picture in every
+`finetune.loader`, against a DataLoader that opens, decodes and augments every image in every
 epoch, as training scripts on torchvision and timm do. Both draw a recipe's augmentation in a
-process per core. No target is set: the ratio hangs on how much of a picture the recipe draws. Given
+process per core. No target is set: the ratio hangs on how much of an image the recipe draws. Given
 beside it is after how many epochs the one decoding has paid; the start of the decoder processes,
-which is the same for any number of pictures, is a figure of its own.
+which is the same for any number of images, is a figure of its own.
 
 Second, epochs of training through the loader, over the same steps on tensors that lie on the device
 already; random weights, whose speed is that of trained ones. On a GPU, with the recipes' own
@@ -23,15 +23,16 @@ under a minute on two idle cores, and several times that on busy ones.
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import Figure, arguments, at_most, cores, load, report, timed
-from drawn import draw_photographs
+from drawn import draw_images
 from PIL import Image
 
 from archiveprobe.embed import libraries
@@ -40,15 +41,20 @@ from archiveprobe.embed.device import default_device
 from archiveprobe.embed.preprocess import Geometry, Preprocess
 from archiveprobe.embed.views import RESAMPLING, view_set
 from archiveprobe.finetune.augment import Augmentation, rand_augment
-from archiveprobe.finetune.lesson import Lesson
-from archiveprobe.finetune.loader import Loader, PictureRows
+from archiveprobe.finetune.images import (
+    MEMORY_LIMIT,
+    ImageRows,
+    Pixels,
+    PixelSpec,
+    load_pixels,
+    stored_side,
+)
+from archiveprobe.finetune.loader import Batch, BatchSampler, Draw, training_batches
 from archiveprobe.finetune.model import Network, build_network
-from archiveprobe.finetune.pixels import MEMORY_LIMIT, Pixels, Wanted, load_pixels, side_kept
-from archiveprobe.finetune.recipe import Recipe, load_recipe
-from archiveprobe.finetune.settings import Augment, Model
+from archiveprobe.finetune.recipe import Augment, Model, Recipe, load_recipe
 from archiveprobe.finetune.split import Part
-from archiveprobe.finetune.training import Training
-from archiveprobe.task.images import digest
+from archiveprobe.finetune.train import Trainer, TrainingData
+from archiveprobe.task.decoding import digest
 
 LIMIT = 1.2
 # On a GPU an epoch takes seconds, and begins with what was drawn while the one before it ended.
@@ -62,7 +68,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Album:
-    """Photographs in a folder: their (name, digest), and where decoded ones may lie."""
+    """Images in a folder: their (name, digest), and where decoded ones may lie."""
 
     folder: Path
     files: list[tuple[str, str]]
@@ -72,12 +78,12 @@ class Album:
         """Where the files lie."""
         return self.folder / "images"
 
-    def pixels(self, wanted: Wanted, files: Sequence[tuple[str, str]]) -> Pixels:
+    def pixels(self, spec: PixelSpec, files: Sequence[tuple[str, str]]) -> Pixels:
         """Files decoded as a run with a loader process per core decodes them."""
         return load_pixels(
             self.images,
             files,
-            wanted,
+            spec,
             self.folder / "work",
             workers=cores(),
             memory_limit=0 if cores() else MEMORY_LIMIT,
@@ -86,7 +92,7 @@ class Album:
 
 @dataclass(frozen=True)
 class Peers:
-    """The dataset of a training script: a picture is opened whenever it is asked for."""
+    """The dataset of a training script: an image is opened whenever it is asked for."""
 
     files: list[Path]
     augment: Augment
@@ -96,13 +102,13 @@ class Peers:
         return len(self.files)
 
     def __getitem__(self, row: int) -> Any:
-        with Image.open(self.files[row]) as picture:
-            return peers_transform(self.augment, self.preprocess)(picture.convert("RGB"))
+        with Image.open(self.files[row]) as image:
+            return peers_transform(self.augment, self.preprocess)(image.convert("RGB"))
 
 
 @cache
 def peers_transform(settings: Augment, preprocess: Preprocess) -> Any:
-    """The recipe's augmentation in torchvision's and timm's own classes."""
+    """Return the recipe's augmentation in torchvision's and timm's own classes."""
     libraries.make_torchvision_importable()
     from torchvision import transforms as t
 
@@ -125,36 +131,10 @@ def peers_transform(settings: Augment, preprocess: Preprocess) -> Any:
     return t.Compose(steps)
 
 
-class Resident:
-    """Batches of tensors that lie on the device: row r is the photograph r modulo their number."""
-
-    def __init__(self, tensors: Any) -> None:
-        self.tensors = tensors
-
-    def epoch(self, batches: Batches, *_: Any) -> Iterator[tuple[np.ndarray, Any]]:
-        """As finetune.loader.Loader."""
-        for rows in batches:
-            yield rows, self.tensors[rows % len(self.tensors)]
-
-
-class Switched:
-    """Batches of whichever loader is measured at the moment; drawn ahead unless it is the last."""
-
-    def __init__(self, first: Any) -> None:
-        self.now = first
-        self.last = True
-
-    def epoch(
-        self, batches: Batches, epoch: int, following: Batches
-    ) -> Iterator[tuple[np.ndarray, Any]]:
-        """As finetune.loader.Loader."""
-        yield from self.now.epoch(batches, epoch, () if self.last else following)
-
-
 def main(words: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = arguments(__doc__, "finetune_loader")
-    parser.add_argument("--photographs", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default=None)
     parser.add_argument("--rows", type=int, default=1400)
@@ -164,7 +144,7 @@ def main(words: list[str] | None = None) -> None:
     device = options.device or default_device()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as name:
-        draw_photographs(Path(name) / "images", "JPEG", options.photographs)
+        draw_images(Path(name) / "images", "JPEG", options.images)
         paths = sorted((Path(name) / "images").iterdir())
         album = Album(Path(name), [(path.name, digest(path.read_bytes())) for path in paths])
         for recipe in map(load_recipe, options.recipes):
@@ -182,20 +162,19 @@ def drawing(album: Album, recipe: Recipe, repeats: int) -> list[Figure]:
     """Epochs without a network: drawn from pixels decoded once, and decoded anew."""
     size = SIDES[recipe.name]
     preprocess = Preprocess(Geometry(size, size), MEAN, STD)
-    wanted = wanted_of(recipe, preprocess)
-    few, start = timed(lambda: album.pixels(wanted, album.files[:1]))
-    few.close()
-    pixels, decode = timed(lambda: album.pixels(wanted, album.files))
+    spec = spec_of(recipe, preprocess)
+    few, start = timed(lambda: album.pixels(spec, album.files[:1]))
+    with few:
+        pass
+    pixels, decode = timed(lambda: album.pixels(spec, album.files))
     peers = peers_loader(album, recipe, preprocess)
-    rows = np.array_split(
-        np.arange(len(album.files)), max(1, len(album.files) // recipe.optimiser.batch)
-    )
     pairs = []
     with pixels:
-        source = PictureRows(pixels, Augmentation(recipe.augment, preprocess, 0), preprocess)
-        with Loader(source, workers=cores()) as loader:
+        source = ImageRows(pixels, preprocess, Augmentation(recipe.augment, preprocess, 0))
+        sampler = sampler_of(recipe, len(album.files), repeats + 1)
+        with closing(training_batches(source, sampler, workers=cores())) as batches:
             for number in range(repeats + 1):
-                mine = timed(lambda at=number: [0 for _ in loader.epoch(rows, at)])[1]
+                mine = timed(lambda: [0 for _ in islice(batches, sampler.steps)])[1]
                 pair = mine, timed(lambda: [0 for _ in peers])[1]
                 # The first round starts the processes.
                 if number:
@@ -203,20 +182,26 @@ def drawing(album: Album, recipe: Recipe, repeats: int) -> list[Figure]:
     return drawing_figures(recipe.name, len(album.files), pairs, start, decode)
 
 
+def sampler_of(recipe: Recipe, count: int, epochs: int) -> BatchSampler:
+    """Return batches of all rows in every epoch."""
+    rows, size = np.arange(count), recipe.optimizer.batch_size
+    return BatchSampler(rows, rows % 2, batch_size=size, seed=0, epochs=range(epochs))
+
+
 def peers_loader(album: Album, recipe: Recipe, preprocess: Preprocess) -> Any:
-    """What goes through the files of an album in every epoch."""
+    """Return what goes through the files of an album in every epoch."""
     dataset = Peers([album.images / name for name, _ in album.files], recipe.augment, preprocess)
     workers = cores()
     kept = {"persistent_workers": True, "multiprocessing_context": "spawn"} if workers else {}
     return libraries.torch().utils.data.DataLoader(
-        dataset, recipe.optimiser.batch, shuffle=True, num_workers=workers, **kept
+        dataset, recipe.optimizer.batch_size, shuffle=True, num_workers=workers, **kept
     )
 
 
 def drawing_figures(
     name: str, count: int, pairs: list[tuple[float, float]], start: float, decode: float
 ) -> list[Figure]:
-    """How many times as fast, and when the first decoding has paid."""
+    """Return how many times as fast, and when the first decoding has paid."""
     mine, peers = (float(np.median(column)) for column in zip(*pairs, strict=True))
     ratio = float(np.median([theirs / ours for ours, theirs in pairs]))
     once = max(0.0, decode - start) / max(1, count - 1)
@@ -224,8 +209,8 @@ def drawing_figures(
     paid = round(once / saved, 1) if saved > 0 else "never"
     return [
         Figure(f"times as fast as decoding in every epoch, {name}", round(ratio, 2)),
-        Figure(f"drawn from pixels decoded once, {name}", round(count / mine, 1), "pictures/s"),
-        Figure(f"decoded in every epoch, {name}", round(count / peers, 1), "pictures/s"),
+        Figure(f"drawn from pixels decoded once, {name}", round(count / mine, 1), "images/s"),
+        Figure(f"decoded in every epoch, {name}", round(count / peers, 1), "images/s"),
         Figure(f"decoding once, {name}", round(decode, 2), "s"),
         Figure(f"of that, starting the processes, {name}", round(start, 2), "s"),
         Figure(f"epochs until decoding once has paid, {name}", paid),
@@ -234,48 +219,56 @@ def drawing_figures(
 
 def training(album: Album, recipe: Recipe, device: str, count: int, repeats: int) -> list[Figure]:
     """Epochs of training, `count` rows each, over the same steps on resident tensors."""
+    torch = libraries.torch()
     network = fresh(recipe)
     files = [album.files[row % len(album.files)] for row in range(count)]
     processes = list(dict.fromkeys((0, cores()) if device == "cpu" else (cores(),)))
-    with ExitStack() as held:
-        pixels = held.enter_context(album.pixels(wanted_of(recipe, network.preprocess), files))
+    epochs = 1 if device == "cpu" else EPOCHS
+    sampler = sampler_of(recipe, count, (repeats + 1) * epochs)
+    with ExitStack() as stack:
+        pixels = stack.enter_context(album.pixels(spec_of(recipe, network.preprocess), files))
         draw = Augmentation(recipe.augment, network.preprocess, recipe.seed)
-        source = PictureRows(pixels, draw, network.preprocess)
-        tensors = source.learn(range(min(count, len(album.files))), 0).to(device)
-        pin = device != "cpu"
-        loaders = [held.enter_context(Loader(source, workers=n, pin=pin)) for n in processes]
-        streams: list[Any] = [Resident(tensors), *loaders]
-        switched = Switched(streams[0])
-        run = learner(network, source, recipe, device, count, switched)
-        epochs = 1 if device == "cpu" else EPOCHS
+        source = ImageRows(pixels, network.preprocess, draw)
+        tensors = torch.stack(
+            [source[Draw(row, 0, 0)] for row in range(min(count, len(album.files)))]
+        )
+        streams: list[Iterator[Batch]] = [resident(sampler, tensors.to(device))]
+        for workers in processes:
+            batches = training_batches(source, sampler, workers=workers, pin=device != "cpu")
+            streams.append(stack.enter_context(closing(batches)))
+        trainer = trainer_of(network, source, recipe, device, count)
         times = []
-        for first in range(0, (repeats + 1) * epochs, epochs):
-            lap = []
-            for switched.now in streams:
-                lap.append(timed(lambda at=first: learn(run, switched, at, epochs))[1] / epochs)
+        for number in range(repeats + 1):
+            lap = [
+                timed(lambda at=each: train(trainer, at, epochs))[1] / epochs for each in streams
+            ]
             # The first round warms up.
-            if first:
+            if number:
                 times.append(lap)
     name = recipe.name if device != "cpu" else f"a small network, {device}"
     return training_figures(name, count, processes, np.array(times), bounded=device != "cpu")
 
 
-def learn(run: Training, switched: Switched, first: int, epochs: int) -> None:
-    """Epochs in a row, at the end of which nothing is left drawn for those after."""
-    for epoch in range(first, first + epochs):
-        switched.last = epoch == first + epochs - 1
-        run.epoch(epoch)
+def resident(sampler: BatchSampler, tensors: Any) -> Iterator[Batch]:
+    """Yield batches of tensors that lie on the device: row r is the image r modulo their number."""
+    for draws in sampler:
+        yield draws, tensors[[draw.row % len(tensors) for draw in draws]]
 
 
-def learner(
-    network: Network, source: Any, recipe: Recipe, device: str, count: int, stream: Any
-) -> Training:
-    """A network in training on all rows, with nothing to choose an epoch by."""
+def train(trainer: Trainer, batches: Iterator[Batch], epochs: int) -> None:
+    """Train epochs in a row, always the same ones of the schedule."""
+    trainer.history.clear()
+    for _ in range(epochs):
+        trainer.train_epoch(batches)
+
+
+def trainer_of(network: Network, source: Any, recipe: Recipe, device: str, count: int) -> Trainer:
+    """Return a network in training on all rows, with nothing to choose an epoch by."""
     none = np.zeros(0, np.int64)
     part = Part("benchmark", np.arange(count), none, none)
     labels = np.arange(count) % 2
-    lesson = Lesson(source, labels, np.arange(count).astype(str), 2, 1, part)
-    return Training(network.to(device), lesson, recipe, None, device, stream)
+    data = TrainingData(source, labels, np.arange(count).astype(str), 2, 1, part)
+    return Trainer(network.to(device), data, recipe, None, device)
 
 
 def training_figures(
@@ -287,21 +280,21 @@ def training_figures(
         what = f"epoch through the loader / on resident tensors, {name}, processes: {workers}"
         yield at_most(what, ratio, LIMIT) if bounded else Figure(what, ratio)
     speeds = count / np.median(times, 0)
-    yield Figure(f"trained on resident tensors, {name}", round(float(speeds[0]), 1), "pictures/s")
+    yield Figure(f"trained on resident tensors, {name}", round(float(speeds[0]), 1), "images/s")
     for workers, speed in zip(processes, speeds[1:], strict=True):
         what = f"trained through the loader, {name}, processes: {workers}"
-        yield Figure(what, round(float(speed), 1), "pictures/s")
+        yield Figure(what, round(float(speed), 1), "images/s")
 
 
-def wanted_of(recipe: Recipe, preprocess: Preprocess) -> Wanted:
-    """What a run keeps of every picture."""
+def spec_of(recipe: Recipe, preprocess: Preprocess) -> PixelSpec:
+    """Return what a run keeps of every image."""
     geometry = preprocess.geometry
-    side = side_kept(geometry.size, recipe.augment.crop_scale[0])
-    return Wanted(side, geometry, view_set(recipe.predict.views))
+    side = stored_side(geometry.size, recipe.augment.crop_scale[0])
+    return PixelSpec(side, geometry, view_set(recipe.predict.views))
 
 
 def fresh(recipe: Recipe) -> Network:
-    """The recipe's network, with random weights."""
+    """Return the recipe's network, with random weights."""
     name = recipe.model.backbone
     backbone = BACKBONES.get(name) or Backbone(name, "timm", name.removeprefix("timm:"))
     return build_network(recipe.model, replace(backbone, weights=RANDOM), 2, seed=recipe.seed)

@@ -1,6 +1,6 @@
-"""Fine-tune a network on 1,714 real photographs, and see whether it beats a probe on the cache.
+"""Fine-tune a network on 1,714 real images, and see whether it beats a probe on the cache.
 
-    .venv/bin/python benchmarks/finetune_photographs.py [--photographs N] [--epochs N] [--size N]
+    .venv/bin/python benchmarks/finetune_images.py [--images N] [--epochs N] [--size N]
 
 Needs ../shared. MobileNetV2, the whole of it, for a few epochs, one repeat of the folds; beside it
 the probes on what the same network and its older sister give, and the greedy ensembles. Like is
@@ -15,16 +15,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from common import Figure, arguments, load, report, run
-from real_photographs import PHOTOGRAPHS, write_task
+from real_images import PHOTOGRAPHS, write_task
 
 from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.intervals import compare
 from archiveprobe.evaluate.leaderboard import leaderboard
-from archiveprobe.evaluate.overview import load_systems
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.significance import compare
+from archiveprobe.evaluate.system_status import load_systems
 from archiveprobe.task.config import load_task
 
-_NO_MEMBERS = ("selected", "greedy")
+_NO_MEMBERS = ("greedy",)
 TUNED = "mobilenetv2-tuned"
 ALONE = "logistic-mobilenetv2"
 RECIPE = """
@@ -52,16 +52,16 @@ views = "crops6"
 
 def main(words: list[str] | None = None) -> None:
     """Run everything and print the table."""
-    parser = arguments(__doc__, "finetune_photographs")
-    parser.add_argument("--photographs", type=int, default=None)
+    parser = arguments(__doc__, "finetune_images")
+    parser.add_argument("--images", type=int, default=None)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--size", type=int, default=128)
     options = parser.parse_args(words)
     if not PHOTOGRAPHS.is_dir():
-        sys.exit(f"skipped: this benchmark needs the photographs in {PHOTOGRAPHS}")
+        sys.exit(f"skipped: this benchmark needs the images in {PHOTOGRAPHS}")
     before = load()
     with tempfile.TemporaryDirectory() as folder:
-        task = write_task(Path(folder), options.photographs, options.size)
+        task = write_task(Path(folder), options.images, options.size)
         recipe = task.parent / f"{TUNED}.toml"
         recipe.write_text(RECIPE.format(epochs=options.epochs))
         figures = [*measured(task, recipe)]
@@ -78,7 +78,7 @@ def measured(task: Path, recipe: Path) -> Iterator[Figure]:
     yield Figure("finetune --fold all", round(seconds, 1), "s")
     rows = sum(part["epochs"] for part in tuned["parts"]) * rows_outside_a_fold(task)
     trained = sum(part["seconds"] for part in tuned["parts"])
-    yield Figure("pictures per second, in training", round(rows / trained, 1))
+    yield Figure("images per second, in training", round(rows / trained, 1))
     chosen = [word for name in (*probes, TUNED) for word in ("--system", name)]
     for method in ("greedy", "probability"):
         run("ensemble", task, "--method", method, "--name", f"{method}-both", *chosen)
@@ -96,13 +96,13 @@ def measured(task: Path, recipe: Path) -> Iterator[Figure]:
 
 
 def rows_outside_a_fold(task: Path) -> int:
-    """How many rows a fold learns, about."""
+    """Return how many rows a fold learns, about."""
     dataset = load_dataset(load_task(task))
     return round(len(dataset) * (1 - 1 / dataset.folds))
 
 
 def against(systems: Sequence[Predictions], name: str, other: str) -> Figure:
-    """How much better one system is than another on the first repeat, by a paired bootstrap."""
+    """Compare two systems on the first repeat, by a paired bootstrap."""
     one, two = (next(each for each in systems if each.system == word) for word in (name, other))
     decisions = one.decision[0], two.decision[0]
     found = compare(one.labels, *decisions, one.groups, len(one.classes))

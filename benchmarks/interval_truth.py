@@ -31,19 +31,19 @@ from common import Figure, arguments, cores, load, report  # noqa: E402
 from drawn_archives import SOURCES, Drawn, Source  # noqa: E402
 
 from archiveprobe.evaluate import calibration, thresholding  # noqa: E402
+from archiveprobe.evaluate.combine import combine  # noqa: E402
 from archiveprobe.evaluate.dataset import Dataset, Rows  # noqa: E402
-from archiveprobe.evaluate.ensemble import combine  # noqa: E402
-from archiveprobe.evaluate.leaderboard import SELECTED, leaderboard, nested_figure  # noqa: E402
+from archiveprobe.evaluate.intervals import compare  # noqa: E402
+from archiveprobe.evaluate.leaderboard import SELECTION, leaderboard, nested_score  # noqa: E402
 from archiveprobe.evaluate.metrics import from_confusion  # noqa: E402
 from archiveprobe.evaluate.predictions import Predictions  # noqa: E402
-from archiveprobe.evaluate.significance import compare  # noqa: E402
 from archiveprobe.evaluate.system import Assembled, assemble  # noqa: E402
 from archiveprobe.probe.base import Probe  # noqa: E402
-from archiveprobe.probe.crossval import Held, cross_validate  # noqa: E402
+from archiveprobe.probe.crossval import ProbeResult, cross_validate  # noqa: E402
 from archiveprobe.probe.features import Choice, Features  # noqa: E402
-from archiveprobe.probe.table import make_probe  # noqa: E402
+from archiveprobe.probe.table import PROBES as TABLE  # noqa: E402
+from archiveprobe.task.balanced_folds import balanced_folds  # noqa: E402
 from archiveprobe.task.config import Task, load_task  # noqa: E402
-from archiveprobe.task.cut import balanced_cut  # noqa: E402
 
 FOLDS, REPEATS = 5, 5
 LOW, HIGH, OPTIMISM = 0.93, 0.97, 0.003
@@ -53,15 +53,15 @@ PROBES: dict[str, dict[str, Any]] = {
     "ridge": {"alphas": tuple(np.logspace(0, 4, 9))},
     "lda": {"shrinkages": (0.01, 0.1, 0.3, 0.6, 0.9)},
 }
-OTHER_CUTS = {"plain, 400 rows": ("exact", "grid", "half")}
+OTHER_RULES = {"plain, 400 rows": ("exact", "grid", "half")}
 TASK = 'name = "drawn"\nlabels = ["intact", "destroyed"]\npositive = "destroyed"\n'
 
 
 def dataset_of(task: Task, drawn: Drawn, seed: int) -> Dataset:
-    """A drawn archive as a dataset with folds."""
+    """Return a drawn archive as a dataset with folds."""
     n, y = len(drawn.y), drawn.y
     groups = np.unique(drawn.groups, return_inverse=True)[1]
-    cut = balanced_cut(y, groups, [None] * n, folds=FOLDS, repeats=REPEATS, seed=seed)
+    cut = balanced_folds(y, groups, [None] * n, folds=FOLDS, repeats=REPEATS, seed=seed)
     ids = np.array([f"{row}.jpg" for row in range(n)])
     rows, none = Rows(ids, [], []), Rows(ids[:0], [], [])
     return Dataset(task, task.labels, 1, 0, rows, y, groups, np.array(cut).T, none)
@@ -75,11 +75,11 @@ class Linear:
     made: list[Probe] = field(default_factory=list)
 
     def make(self) -> Probe:
-        """The next probe; the first is fitted on all rows, the others on the parts in order."""
-        self.made.append(make_probe(self.name, **PROBES[self.name]))
+        """Give the next probe; the first is fitted on all rows, the others on parts in order."""
+        self.made.append(TABLE[self.name].make(**PROBES[self.name]))
         return self.made[-1]
 
-    def margins(self, held: Held, x: np.ndarray) -> np.ndarray:
+    def margins(self, held: ProbeResult, x: np.ndarray) -> np.ndarray:
         """Margins (1 + R * folds, N) of rows, candidates averaged as `held` says."""
         weights = np.concatenate([held.final[None], held.weights.reshape(-1, len(held.final))])
         both = list(zip(self.made, weights, strict=True))
@@ -106,7 +106,7 @@ class Scored:
 
 
 def calibrated(done: Assembled, logits: np.ndarray, margins: np.ndarray) -> np.ndarray:
-    """Probabilities (1 + R * folds, N) of margins, each by the calibration of its own model."""
+    """Calibrate margins to probabilities (1 + R * folds, N), each by its own model."""
     rows = done.predictions
     held = calibration.cross_fitted(logits, rows.labels, rows.fold).parameters.reshape(-1, 2)
     parameters = [done.calibration.parameters, *held.tolist()]
@@ -116,7 +116,7 @@ def calibrated(done: Assembled, logits: np.ndarray, margins: np.ndarray) -> np.n
 
 
 def true_scores(p: np.ndarray, thresholds: np.ndarray, fresh: Drawn) -> np.ndarray:
-    """Macro-F1 (M,) of deciding p (M, N) > thresholds (M,) on new rows."""
+    """Return Macro-F1 (M,) of deciding p (M, N) > thresholds (M,) on new rows."""
     above = (p > thresholds[:, None]).astype(np.float64)
     parts = [fresh.weight * (fresh.y == label) for label in (0, 1)]
     cells = np.stack([np.stack([(1 - above) @ part, above @ part], -1) for part in parts], -2)
@@ -124,7 +124,7 @@ def true_scores(p: np.ndarray, thresholds: np.ndarray, fresh: Drawn) -> np.ndarr
 
 
 def score(done: Assembled, p: np.ndarray, fresh: Drawn) -> Scored:
-    """An assembled system with the truth about its models."""
+    """Return an assembled system with the truth about its models."""
     rows = done.predictions
     return Scored(
         rows, p, true_scores(p, np.append(rows.threshold, rows.thresholds.ravel()), fresh)
@@ -143,7 +143,7 @@ def probe_line(dataset: Dataset, drawn: Drawn, fresh: Drawn, line: str, view: sl
 
 
 def ensemble_line(dataset: Dataset, members: list[Scored], fresh: Drawn) -> Scored:
-    """The mean of all lines."""
+    """Return the mean of all lines."""
     combined = combine([one.predictions for one in members], MEAN)
     done = assemble(dataset, combined.logits, combined.unlabelled, {"system": MEAN})
     inside = [np.clip(one.p, 1e-7, 1 - 1e-7) for one in members]
@@ -180,40 +180,40 @@ def trials(folder: Path, name: str, seed: int) -> list[Trial]:
     board = leaderboard([one.predictions for one in lines], seconds=0.0)
     every = {one.predictions.system: one.truth for one in lines}
     truths = dict([*every.items()][: len(lines) if MEAN in every else 2])
-    truths[SELECTED] = every[board.best]
+    truths[SELECTION] = every[board.best]
     shown = [
         Trial(
             line.system, line.macro_f1, line.optimistic, line.low, line.high, *truths[line.system]
         )
-        for line in board.lines
+        for line in filter(None, [*board.lines, board.selection])
         if line.system in truths
     ]
-    others = [other_cut(first, fresh, method) for method in OTHER_CUTS.get(name, ())]
+    others = [other_rule(first, fresh, method) for method in OTHER_RULES.get(name, ())]
     return [*shown, difference(dataset, first, second), *others]
 
 
 def difference(dataset: Dataset, one: Scored, other: Scored) -> Trial:
-    """The paired comparison of two lines."""
+    """Return the paired comparison of two lines."""
     decisions = one.predictions.decision, other.predictions.decision
     found = compare(dataset.labels, *decisions, dataset.groups, 2, fold=dataset.fold)
     truth = [a - b for a, b in zip(one.truth, other.truth, strict=True)]
     return Trial(DIFFERENCE, found.difference, found.difference, found.low, found.high, *truth)
 
 
-def other_cut(one: Scored, fresh: Drawn, method: str) -> Trial:
-    """The line of a system with its thresholds found in another way."""
+def other_rule(one: Scored, fresh: Drawn, method: str) -> Trial:
+    """Return the line of a system with its thresholds found in another way."""
     rows = one.predictions
     p = rows.oof[..., 1]
     found = thresholding.nested(rows.labels, p, rows.fold, rows.groups, 1, method)
     threshold = thresholding.final(rows.labels, p, rows.groups, 1, method)
     truth = true_scores(one.p, np.append(threshold.value, found.thresholds.ravel()), fresh)
-    figure, low, high = nested_figure(rows, found.decision)
+    figure, low, high = nested_score(rows, found.decision)
     name = f"{rows.system}, {method} threshold"
     return Trial(name, figure, threshold.score, low, high, float(truth[1:].mean()), float(truth[0]))
 
 
 def summary(name: str, found: list[Trial]) -> Iterator[Figure]:
-    """The rows of the table about one line of one archive."""
+    """Return the rows of the table about one line of one archive."""
     low, high, truth, refitted, figure, optimistic = (
         np.array([getattr(each, part) for each in found])
         for part in ("low", "high", "truth", "refitted", "figure", "optimistic")
@@ -228,8 +228,8 @@ def summary(name: str, found: list[Trial]) -> Iterator[Figure]:
         yield Figure(f"{name}: {words}", round(held, 3), f"± {error:.3f}", *about)
     bias, of_refitted = figure - truth, figure - refitted
     error = float(bias.std() / np.sqrt(len(found)))
-    optimistic = (f"<= {OPTIMISM}", bool(bias.mean() - error <= OPTIMISM))
-    about = optimistic if name.endswith(SELECTED) else ("", None)
+    limit = (f"<= {OPTIMISM}", bool(bias.mean() - error <= OPTIMISM))
+    about = limit if name.endswith(SELECTION) else ("", None)
     yield Figure(f"{name}: bias", round(float(bias.mean()), 4), f"± {error:.4f}", *about)
     yield Figure(f"{name}: bias for the refitted model", round(float(of_refitted.mean()), 4))
     yield Figure(f"{name}: optimistic bias", round(float((optimistic - truth).mean()), 4))
@@ -238,7 +238,7 @@ def summary(name: str, found: list[Trial]) -> Iterator[Figure]:
 
 
 def simulate(name: str, tasks: int, workers: int) -> dict[str, list[Trial]]:
-    """The trials of every line over many archives of one source."""
+    """Return the trials of every line over many archives of one source."""
     with TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "images").mkdir()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common import COMMAND, ROOT, Figure, arguments, at_most, load, report
-from drawn import small_photograph, write_task
+from drawn import small_image, write_task
 
 LIMIT_MB = 50
 _POLL_SECONDS = 0.2
@@ -56,13 +56,13 @@ def main(words: list[str] | None = None) -> None:
 
 
 def draw(folder: Path, count: int, labelled: int, backbone: str) -> Path:
-    """An archive of `count` distinct small pictures, the first `labelled` with a label."""
+    """Return an archive of `count` distinct small images, the first `labelled` with a label."""
     images = folder / "images"
     images.mkdir()
     lines = ["image,label"]
     for number in range(count):
         name = f"{number:06}.jpg"
-        (images / name).write_bytes(small_photograph(number))
+        (images / name).write_bytes(small_image(number))
         lines.append(f"{name},{('intact', 'destroyed')[number % 2] if number < labelled else ''}")
     (folder / "labels.csv").write_text("\n".join([*lines, ""]))
     return write_task(folder, [backbone], "center", 'table = "labels.csv"')
@@ -89,7 +89,7 @@ def watched(task: Path) -> Peak:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """The children of a process, and theirs; those that end meanwhile are left out."""
+    """Return the children of a process, and theirs; those that end meanwhile are left out."""
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             found = [int(word) for word in listed.read_text().split()]
@@ -101,7 +101,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def peak_of(status: str) -> float:
-    """The peak resident size in a status file, in MB; 0 for a process that has gone."""
+    """Return the peak resident size in a status file, in MB; 0 for a process that has gone."""
     try:
         lines = Path(status).read_text().splitlines()
     except OSError:
@@ -111,21 +111,21 @@ def peak_of(status: str) -> float:
 
 
 def figures(runs: dict[int, list[Peak]]) -> Iterator[Figure]:
-    """The growth from the smallest to the largest archive, and every run by itself."""
+    """Return the growth from the smallest to the largest archive, and every run by itself."""
     small, *_, large = sorted(runs)
     for at, which in enumerate(("first run", "run with nothing to do")):
         low, high = runs[small][at], runs[large][at]
-        span = f"{which}, {small} to {large} pictures"
+        span = f"{which}, {small} to {large} images"
         yield growth(f"growth, {span}, process", high.alone - low.alone)
         yield growth(f"growth, {span}, with decoders", high.with_decoders - low.with_decoders)
         for count, peaks in runs.items():
             peak = peaks[at]
-            yield Figure(f"peak, {which}, {count} pictures, process", round(peak.alone), "MB")
-            yield Figure(f"time, {which}, {count} pictures", round(peak.seconds, 2), "s")
+            yield Figure(f"peak, {which}, {count} images, process", round(peak.alone), "MB")
+            yield Figure(f"time, {which}, {count} images", round(peak.seconds, 2), "s")
 
 
 def growth(name: str, size: float) -> Figure:
-    """A growth in MB, held to the target."""
+    """Return a growth in MB, held to the target."""
     return at_most(name, round(size, 1), LIMIT_MB, "MB")
 
 

@@ -1,9 +1,9 @@
 """CLIP ViT-B/32 against the loop that peers run: a DataLoader, fp32, one view.
 
-    .venv/bin/python benchmarks/peer_loop.py [--photographs N] [--device cpu|cuda] [--repeats N]
+    .venv/bin/python benchmarks/peer_loop.py [--images N] [--device cpu|cuda] [--repeats N]
 
-Twice: on decoded pictures, where only the network counts, and as whole runs, process start, imports
-and all, over drawn 1080 x 1350 photographs. `peers_run` is the peers' script written out; it gets a
+Twice: on decoded images, where only the network counts, and as whole runs, process start, imports
+and all, over drawn 1080 x 1350 images. `peers_run` is the peers' script written out; it gets a
 loader process per core, but no checks of files, no thumbnails, no manifest and no cache. Weights
 are random on both sides. Each repeat measures both in turn; the figure is the median of the ratios.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from common import Figure, arguments, at_least, cores, load, report, run, timed
-from drawn import draw_photographs, write_task
+from drawn import draw_images, write_task
 from PIL import Image
 
 from archiveprobe.embed.backbones import Backbone
@@ -37,7 +37,7 @@ def peers_run(folder: str, device: str, out: str) -> None:
     model, _, transform = open_clip.create_model_and_transforms(MODEL, device=device)
     model.eval()
 
-    class Pictures(torch.utils.data.Dataset):
+    class Images(torch.utils.data.Dataset):
         files = sorted(Path(folder).iterdir())
 
         def __len__(self) -> int:
@@ -46,7 +46,7 @@ def peers_run(folder: str, device: str, out: str) -> None:
         def __getitem__(self, at: int) -> object:
             return transform(Image.open(self.files[at]))
 
-    loader = torch.utils.data.DataLoader(Pictures(), batch_size=_BATCH, num_workers=cores())
+    loader = torch.utils.data.DataLoader(Images(), batch_size=_BATCH, num_workers=cores())
     with torch.no_grad():
         rows = [model.encode_image(batch.to(device)).cpu().numpy() for batch in loader]
     np.save(out, np.concatenate(rows))
@@ -55,7 +55,7 @@ def peers_run(folder: str, device: str, out: str) -> None:
 def main(words: list[str] | None = None) -> None:
     """Measure both and print the table."""
     parser = arguments(__doc__, "peer_loop")
-    parser.add_argument("--photographs", type=int, default=300)
+    parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--decoded", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
@@ -68,12 +68,12 @@ def main(words: list[str] | None = None) -> None:
     before = load()
     figures = decoded(options.decoded, options.device, options.repeats)
     for form in options.formats:
-        figures += whole(form, options.photographs, options.device, options.repeats)
+        figures += whole(form, options.images, options.device, options.repeats)
     report(options.json, figures, before)
 
 
 def decoded(count: int, device: str, repeats: int) -> list[Figure]:
-    """Both on pictures of the network's size that lie decoded in memory."""
+    """Both on images of the network's size that lie decoded in memory."""
     import open_clip
     import torch
 
@@ -102,7 +102,7 @@ def decoded(count: int, device: str, repeats: int) -> list[Figure]:
     tensors = [transform(Image.fromarray(crop)) for crop in crops]
     ours(), theirs()
     pairs = [(timed(ours)[1], timed(theirs)[1]) for _ in range(repeats)]
-    what = f"decoded pictures ({fast.precision})"
+    what = f"decoded images ({fast.precision})"
     return compared(what, count, pairs, limit=LIMIT)
 
 
@@ -110,7 +110,7 @@ def whole(form: str, count: int, device: str, repeats: int) -> list[Figure]:
     """Both as a user starts them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        draw_photographs(folder / "images", form, count)
+        draw_images(folder / "images", form, count)
         peer = (__file__, "--device", device, "--peer", folder / "images", folder / "rows.npy")
         pairs = []
         for number in range(repeats):
@@ -126,14 +126,14 @@ def whole(form: str, count: int, device: str, repeats: int) -> list[Figure]:
 def compared(
     what: str, count: int, pairs: list[tuple[float, float]], limit: float | None = None
 ) -> list[Figure]:
-    """Our pictures per second, the peers', and how many times as fast ours are."""
+    """Our images per second, the peers', and how many times as fast ours are."""
     mine, peers = (float(np.median(column)) for column in zip(*pairs, strict=True))
     ratio = round(float(np.median([theirs / ours for ours, theirs in pairs])), 2)
     name = f"times as fast as the peers' loop, {what}"
     return [
         Figure(name, ratio) if limit is None else at_least(name, ratio, limit),
-        Figure(f"ours, {what}", round(count / mine, 1), "pictures/s"),
-        Figure(f"peers' loop, {what}", round(count / peers, 1), "pictures/s"),
+        Figure(f"ours, {what}", round(count / mine, 1), "images/s"),
+        Figure(f"peers' loop, {what}", round(count / peers, 1), "images/s"),
     ]
 
 

@@ -1,10 +1,10 @@
-"""Embed 1,714 real photographs with two real networks, and see whether the numbers are right.
+"""Embed 1,714 real images with two real networks, and see whether the numbers are right.
 
     make bench
-    .venv/bin/python benchmarks/real_photographs.py [--photographs N] [--json FILE]
+    .venv/bin/python benchmarks/real_images.py [--images N] [--json FILE]
 
 Needs ../shared. Prints a table; every figure comes from this run. Takes about four minutes on two
-cores: 20,568 views, less where crops of a square picture are equal.
+cores: 20,568 views, less where crops of a square image are equal.
 """
 
 import json
@@ -52,22 +52,22 @@ std = [0.5, 0.5, 0.5]
 
 def main(words: list[str] | None = None) -> None:
     """Run everything and print the table."""
-    parser = arguments(__doc__, "real_photographs")
-    parser.add_argument("--photographs", type=int, default=None)
+    parser = arguments(__doc__, "real_images")
+    parser.add_argument("--images", type=int, default=None)
     options = parser.parse_args(words)
     if not PHOTOGRAPHS.is_dir():
-        sys.exit(f"skipped: this benchmark needs the photographs in {PHOTOGRAPHS}")
+        sys.exit(f"skipped: this benchmark needs the images in {PHOTOGRAPHS}")
     before = load()
     with tempfile.TemporaryDirectory() as folder:
-        task = write_task(Path(folder), options.photographs)
+        task = write_task(Path(folder), options.images)
         figures = [*embed_figures(task), *start_figures(task), *quality_figures(task)]
     report(options.json, figures, before)
 
 
-def write_task(folder: Path, photographs: int | None, size: int = 224) -> Path:
-    """A task.toml over the shared photographs, with the two shared networks at a size in pixels."""
+def write_task(folder: Path, images: int | None, size: int = 224) -> Path:
+    """Write a task.toml over the shared images, with the two shared networks at a size."""
     lines = (PHOTOGRAPHS / "labels.csv").read_text().splitlines()
-    kept = None if photographs is None else photographs + 1
+    kept = None if images is None else images + 1
     (folder / "labels.csv").write_text("\n".join(lines[:kept]) + "\n")
     text = TASK.format(
         root=json.dumps(str(PHOTOGRAPHS / "images")), backbones=json.dumps(list(NETWORKS))
@@ -82,13 +82,13 @@ def write_task(folder: Path, photographs: int | None, size: int = 224) -> Path:
 
 
 def embed_figures(task: Path) -> list[Figure]:
-    """The whole embed run, and the run after it, which has nothing to do."""
+    """Return the whole embed run, and the run after it, which has nothing to do."""
     first, seconds = run("embed", task, "--json")
     again, idle = run("embed", task, "--json")
     views = sum(cache["rows"] * cache["views"] for cache in first["caches"])
     rows = {cache["backbone"]: cache["rows"] for cache in first["caches"]}
     return [
-        Figure("photographs", first["images"]),
+        Figure("images", first["images"]),
         *(exactly(f"rows, {name}", count, first["images"]) for name, count in rows.items()),
         exactly("failed", first["failed"], 0),
         at_most("embed", round(seconds, 1), EMBED_SECONDS, "s"),
@@ -99,7 +99,7 @@ def embed_figures(task: Path) -> list[Figure]:
 
 
 def start_figures(task: Path) -> list[Figure]:
-    """How long a user waits for the things that need no work."""
+    """Return how long a user waits for the things that need no work."""
     times = [run("--help")[1] for _ in range(5)]
     _, verify = run("cache", "verify", task, "--deep", "--json")
     median = round(float(np.median(times)), 2)
@@ -110,7 +110,7 @@ def start_figures(task: Path) -> list[Figure]:
 
 
 def quality_figures(task: Path) -> Iterator[Figure]:
-    """What the exported embeddings are worth, and whether they agree with a plain loop."""
+    """Return what the exported embeddings are worth, and whether they agree with a plain loop."""
     file = task.parent / "all.h5"
     _, seconds = run("cache", "export", task, "-o", file)
     yield Figure("cache export", round(seconds, 2), "s")
@@ -124,7 +124,7 @@ def quality_figures(task: Path) -> Iterator[Figure]:
     for name, matrix in {**means, "both": np.hstack(list(means.values()))}.items():
         score = round(macro_f1(matrix, truth), 3)
         what = f"macro-F1 of logistic regression, {name}, six views"
-        # Set for one of the networks, over all photographs.
+        # Set for one of the networks, over all images.
         yield at_least(what, score, F1_FLOOR) if name == "mobilenetv2" else Figure(what, score)
     middle = macro_f1(stored["mobilenetv2"][known, 1], truth)
     yield Figure("macro-F1 of logistic regression, mobilenetv2, one view", round(middle, 3))
@@ -134,7 +134,7 @@ def quality_figures(task: Path) -> Iterator[Figure]:
 
 
 def macro_f1(matrix: np.ndarray, truth: np.ndarray) -> float:
-    """Macro-F1 at the cut 0.5 over 5 folds repeated three times, scaled columns, C = 0.01."""
+    """Score macro-F1 at 0.5 over 5 folds repeated three times, scaled columns, C = 0.01."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -151,7 +151,7 @@ def macro_f1(matrix: np.ndarray, truth: np.ndarray) -> float:
 
 
 def worst_cosine(model_name: str, ids: np.ndarray, stored: np.ndarray) -> float:
-    """The worst agreement with timm, torchvision, fp32, one picture and one view at a time."""
+    """Return the worst agreement with timm, torchvision, fp32, one image and one view at a time."""
     from archiveprobe.embed.libraries import make_torchvision_importable
 
     make_torchvision_importable()
@@ -166,12 +166,12 @@ def worst_cosine(model_name: str, ids: np.ndarray, stored: np.ndarray) -> float:
     model.reset_classifier(0)
     worst = 1.0
     for name, rows in zip(ids, stored, strict=True):
-        picture = Image.open(PHOTOGRAPHS / "images" / name).convert("RGB")
-        picture = functional.resize(picture, 224, functional.InterpolationMode.BICUBIC)
-        across = picture.width - 224 or picture.height - 224
-        wide = picture.width > 224
+        image = Image.open(PHOTOGRAPHS / "images" / name).convert("RGB")
+        image = functional.resize(image, 224, functional.InterpolationMode.BICUBIC)
+        across = image.width - 224 or image.height - 224
+        wide = image.width > 224
         crops = [
-            functional.crop(picture, 0 if wide else at, at if wide else 0, 224, 224)
+            functional.crop(image, 0 if wide else at, at if wide else 0, 224, 224)
             for at in (0, round(across / 2), across)
         ]
         for row, crop in zip(rows, [*crops, *map(functional.hflip, crops)], strict=True):

@@ -1,8 +1,8 @@
 """How embed shares the cores: its time beside processes that are always busy.
 
-    .venv/bin/python benchmarks/shared_cores.py [--photographs N] [--repeats N] [--busy B...]
+    .venv/bin/python benchmarks/shared_cores.py [--images N] [--repeats N] [--busy B...]
 
-Needs ../shared. Embeds real photographs with two real MobileNets (six views), and drawn ones with a
+Needs ../shared. Embeds real images with two real MobileNets (six views), and drawn ones with a
 CLIP ViT-B/32 (random weights, one view), each in a process of its own: alone, and beside one and
 two loops that never rest. On c cores, a program of c threads beside b such loops is owed
 c * c / (c + b) of them, so that it should take (c + b) / c of the time that it takes alone. States
@@ -27,9 +27,9 @@ from pathlib import Path
 
 import numpy as np
 from common import COMMAND, ROOT, Figure, arguments, at_most, load, report
-from drawn import draw_photographs
+from drawn import draw_images
 from drawn import write_task as write_drawn_task
-from real_photographs import PHOTOGRAPHS, write_task
+from real_images import PHOTOGRAPHS, write_task
 
 from archiveprobe.base.cores import usable_cores
 
@@ -50,7 +50,7 @@ class Run:
 def main(words: list[str] | None = None) -> None:
     """Run every task in every state in turn, and print the table."""
     parser = arguments(__doc__, "shared_cores")
-    parser.add_argument("--photographs", type=int, default=120)
+    parser.add_argument("--images", type=int, default=120)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--busy", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--network", default="clip", help="Of drawn.py, for the drawn ones.")
@@ -58,20 +58,20 @@ def main(words: list[str] | None = None) -> None:
     before = load()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as name:
-        for what, task in tasks(Path(name), options.photographs, options.network):
+        for what, task in tasks(Path(name), options.images, options.network):
             rounds = list(measured(task, options.busy, options.repeats))
             figures += described(what, rounds, options.busy)
     report(options.json, figures, before)
 
 
-def tasks(folder: Path, photographs: int, network: str) -> Iterator[tuple[str, Path]]:
-    """(name, task.toml) of what is embedded."""
+def tasks(folder: Path, images: int, network: str) -> Iterator[tuple[str, Path]]:
+    """Return (name, task.toml) of what is embedded."""
     if PHOTOGRAPHS.is_dir():
         (folder / "real").mkdir()
-        yield "two MobileNets", write_task(folder / "real", photographs)
+        yield "two MobileNets", write_task(folder / "real", images)
     else:
-        print(f"left out: two MobileNets, which need the photographs in {PHOTOGRAPHS}")
-    draw_photographs(folder / "drawn" / "images", "JPEG", photographs)
+        print(f"left out: two MobileNets, which need the images in {PHOTOGRAPHS}")
+    draw_images(folder / "drawn" / "images", "JPEG", images)
     yield network, write_drawn_task(folder / "drawn", [network], "center")
 
 
@@ -106,7 +106,7 @@ def embed(task: Path, loops: int) -> Run:
 
 @contextmanager
 def busy_loops(count: int) -> Iterator[list[float]]:
-    """Processes that never rest; the processor time of each, once they have ended."""
+    """Start processes that never rest; yield the processor time of each, once they have ended."""
     spent: list[float] = []
     loops = [subprocess.Popen(LOOP, start_new_session=True) for _ in range(count)]
     try:
@@ -130,7 +130,7 @@ def busy_seconds() -> float:
 
 
 def described(what: str, rounds: Sequence[dict[int, Run]], busy: Sequence[int]) -> Iterator[Figure]:
-    """The figures of one task."""
+    """Return the figures of one task."""
     usable = usable_cores()
     yield Figure(f"{what}, alone", median([runs[0].wall for runs in rounds]), "s")
     yield Figure(f"{what}, processor time alone", median([runs[0].cpu for runs in rounds]), "s")
@@ -147,7 +147,7 @@ def described(what: str, rounds: Sequence[dict[int, Run]], busy: Sequence[int]) 
 
 
 def median(values: Sequence[float]) -> float:
-    """The median, rounded for a table."""
+    """Return the median, rounded for a table."""
     return round(float(np.median(values)), 2)
 
 

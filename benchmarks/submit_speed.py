@@ -16,10 +16,10 @@ from common import Figure, arguments, at_most, exactly, load, report, run
 
 from archiveprobe.cache.spec import folder_name
 from archiveprobe.cache.store import Writer
-from archiveprobe.evaluate.keep import run_ensemble
+from archiveprobe.evaluate.ensemble import run_ensemble
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.images import Observation
+from archiveprobe.task.decoding import Observation
 from archiveprobe.task.manifest import Entry, write_manifest
 
 _SUBMIT = """
@@ -36,7 +36,7 @@ _BACKBONE = "hog"
 
 
 def draw_task(folder: Path, labelled: int, rows: int, width: int, views: int) -> Task:
-    """A task whose pictures are words, and a cache of embeddings drawn for them."""
+    """Return a task whose images are words, and a cache of embeddings drawn for them."""
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.arange(labelled + rows) % 3 == 0)
     names = np.where(labels, "destroyed", "intact")
@@ -54,7 +54,7 @@ def draw_task(folder: Path, labelled: int, rows: int, width: int, views: int) ->
     entries = []
     with Writer.open(home, fingerprint, {"asked": task.asks(_BACKBONE)}) as writer:
         for at, label in enumerate(labels):
-            content = f"picture {at}".encode()
+            content = f"image {at}".encode()
             (folder / "images" / f"{at:05}.jpg").write_bytes(content)
             key = hashlib.sha256(content)
             writer.add(key.digest(), rng.normal(0.05 * label, 1, (views, width)))
@@ -65,7 +65,7 @@ def draw_task(folder: Path, labelled: int, rows: int, width: int, views: int) ->
 
 
 def measure(task: Task, system: str, rows: int, repeats: int) -> list[Figure]:
-    """The median of several processes that submit one system."""
+    """Return the median of several processes that submit one system."""
     out = task.folder / "answers.csv"
     done = [run(task.file, system, out, program=("-c", _SUBMIT)) for _ in range(repeats)]
     seconds = [took for _, took in done]

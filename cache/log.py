@@ -31,7 +31,7 @@ class Commit(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why a picture has no embedding: a status word and a sentence."""
+    """Why an image has no embedding: a status word and a sentence."""
 
     status: str
     detail: str
@@ -52,18 +52,18 @@ class Log(NamedTuple):
 
 
 def shard_name(sequence: int, sha256: str) -> str:
-    """The file name of a shard: six digits of sequence, eight of digest."""
+    """Return the file name of a shard: six digits of sequence, eight of digest."""
     return f"{sequence:06d}-{sha256[:8]}.h5"
 
 
 def shard_sequence(name: str) -> int | None:
-    """The sequence number in a shard's file name; None for any other name."""
+    """Return the sequence number in a shard's file name; None for any other name."""
     match = _SHARD_NAME.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def format_commit(commit: Commit) -> bytes:
-    """The line of `commit`, with its newline."""
+    """Return the line of `commit`, with its newline."""
     text = json.dumps(commit._asdict(), separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
@@ -125,21 +125,21 @@ def _json_object(data: bytes) -> dict[str, Any] | None:
 
 
 def format_failures(failures: Mapping[bytes, Failure]) -> bytes:
-    """The lines of `failures`, each with its newline and a CRC of what it says."""
+    """Return the lines of `failures`, each with its newline and a CRC of what it says."""
     lines = []
     for key, failure in failures.items():
-        said = [key.hex(), failure.status, failure.detail[:_DETAIL_CHARACTERS]]
-        fields = dict(zip(_FAILURE_FIELDS, said, strict=True))
-        lines.append(json.dumps({**fields, "crc32": _failure_crc(said)}).encode() + b"\n")
+        values = [key.hex(), failure.status, failure.detail[:_DETAIL_CHARACTERS]]
+        fields = dict(zip(_FAILURE_FIELDS, values, strict=True))
+        lines.append(json.dumps({**fields, "crc32": _failure_crc(values)}).encode() + b"\n")
     return b"".join(lines)
 
 
-def _failure_crc(said: list[Any]) -> str:
-    return f"{zlib.crc32(json.dumps(said).encode()):08x}"
+def _failure_crc(values: list[Any]) -> str:
+    return f"{zlib.crc32(json.dumps(values).encode()):08x}"
 
 
 def read_failures(path: Path) -> dict[bytes, Failure]:
-    """The failures on file; a malformed line is skipped, the last one of an image wins.
+    """Read the failures on file; a malformed line is skipped, the last one of an image wins.
 
     Raises InputError only when the file cannot be read.
     """
@@ -154,10 +154,10 @@ def read_failures(path: Path) -> dict[bytes, Failure]:
 def _parse_failures(lines: Iterable[bytes]) -> Iterable[tuple[bytes, Failure]]:
     for line in lines:
         fields = _json_object(line) or {}
-        said = [fields.get(name) for name in _FAILURE_FIELDS]
-        if not all(isinstance(text, str) for text in said):
+        values = [fields.get(name) for name in _FAILURE_FIELDS]
+        if not all(isinstance(text, str) for text in values):
             continue
-        image, status, detail = map(str, said)
-        whole = "crc32" not in fields or fields["crc32"] == _failure_crc(said)
+        image, status, detail = map(str, values)
+        whole = "crc32" not in fields or fields["crc32"] == _failure_crc(values)
         if whole and re.fullmatch(r"[0-9a-f]{64}", image):
             yield bytes.fromhex(image), Failure(status, detail)

@@ -24,7 +24,7 @@ class Prunable:
 
 
 def prunable(root: Path, keep: Iterable[str]) -> list[Prunable]:
-    """What may be removed below `root`, where `keep` names the cache folders in use.
+    """Find what may be removed below `root`, where `keep` names the cache folders in use.
 
     Caches that somebody writes to, links, and folders that are not caches are never listed.
     Changes nothing. Raises InputError when `root` cannot be read.

@@ -40,12 +40,12 @@ class Reader:
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """Everything the numbers depend on."""
+        """Return everything the numbers depend on."""
         return self.record.fingerprint
 
     @property
     def row_shape(self) -> tuple[int, ...] | None:
-        """(views, *shape) of every row; None as long as the cache is empty."""
+        """Return (views, *shape) of every row; None as long as the cache is empty."""
         return self.record.row_shape
 
     @property
@@ -55,22 +55,22 @@ class Reader:
 
     @property
     def size(self) -> int:
-        """Bytes in all shards."""
+        """Count the bytes in all shards."""
         return sum(commit.bytes for commit in self.commits)
 
     @property
     def keys(self) -> KeysView[bytes]:
-        """The keys of all rows, set-like. Raises InputError for a damaged shard."""
+        """Return the keys of all rows, set-like. Raises InputError for a damaged shard."""
         return self._index.keys()
 
     @cached_property
     def failures(self) -> dict[bytes, Failure]:
-        """Pictures without an embedding; a row that came later takes its failure away."""
+        """Return images without an embedding; a row that came later takes its failure away."""
         failures = log.read_failures(self.folder / log.FAILURES)
         return {key: failure for key, failure in failures.items() if key not in self._index}
 
     def read(self, keys: Sequence[bytes | None]) -> tuple[NDArray[np.bool_], Embeddings]:
-        """The rows of `keys`, in that order, repeats allowed; None is never there.
+        """Read the rows of `keys`, in that order, repeats allowed; None is never there.
 
         Returns present (n,) and embeddings (n, views, *shape) float16, NaN where not present.
         Every chunk of a shard is read once, and before the first one the whole shard is compared

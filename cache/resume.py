@@ -97,7 +97,7 @@ def _keep(folder: Path, commit: Commit, row_shape: tuple[int, ...] | None, state
 
 
 def _orphans(folder: Path, logged: set[str]) -> list[Path]:
-    """The shards that the log does not name."""
+    """Return the shards that the log does not name."""
     place = folder / SHARDS
     shards = place.iterdir() if place.is_dir() else ()
     names = (p for p in shards if log.shard_sequence(p.name) is not None and p.name not in logged)
@@ -159,7 +159,7 @@ def agree(
     request: Mapping[str, Any],
     row_shape: tuple[int, ...] | None,
 ) -> tuple[spec.CacheRecord, list[str]]:
-    """The record of `folder`, written or brought up to date, and what was repaired for that.
+    """Return the record of `folder`, written or brought up to date, and what was repaired for that.
 
     Needs the lock. Raises InputError when the folder belongs to another fingerprint or row shape,
     or nothing tells which one it belongs to.
@@ -186,7 +186,7 @@ def agree(
 
 
 def _stored_record(wanted: spec.CacheRecord) -> tuple[spec.CacheRecord | None, list[str]]:
-    """The record on disk; None for a new cache. One that is lost or damaged is made anew.
+    """Return the record on disk; None for a new cache. One that is lost or damaged is made anew.
 
     That needs a folder name which says that its shards are those of the wanted fingerprint.
     """
@@ -210,7 +210,7 @@ def _stored_record(wanted: spec.CacheRecord) -> tuple[spec.CacheRecord | None, l
 
 
 def _declared_row_shape(shards: list[Path]) -> tuple[int, ...] | None:
-    """What the first whole shard says of its rows."""
+    """Return what the first whole shard says of its rows."""
     for path in shards:
         with contextlib.suppress(ShardError):
             row_shape = shard.declared_row_shape(path)
@@ -220,7 +220,7 @@ def _declared_row_shape(shards: list[Path]) -> tuple[int, ...] | None:
 
 
 def storable_shape(folder: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """`shape` as (views, *shape), or InputError."""
+    """Return `shape` as (views, *shape), or InputError."""
     try:
         return spec.checked_row_shape(shape)
     except ValueError as error:

@@ -62,7 +62,7 @@ def build(
     norm: NDArray[np.float32],
     view_ok: NDArray[np.bool_],
 ) -> bytes:
-    """The bytes of a shard; equal rows give equal bytes.
+    """Build the bytes of a shard; equal rows give equal bytes.
 
     keys (n, 32), embeddings (n, views, *shape) or their n rows, norm (L2, before the cast) and
     view_ok (n, views), n at least 1.
@@ -111,7 +111,7 @@ def _chunk_rows(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 def open_checked(
     source: Path | bytes, row_shape: tuple[int, ...], rows: int | None = None, name: str = "shard"
 ) -> Iterator[h5py.File]:
-    """An HDF5 file whose structure is that of a shard with rows of `row_shape` (views, *shape).
+    """Open an HDF5 file whose structure is that of a shard of rows of `row_shape`.
 
     `rows` is what the log declares; None takes what the file says, within its size. Whatever
     HDF5 raises inside the block leaves as ShardError; InputError when the file may not be read.
@@ -197,7 +197,7 @@ def _check_shapes(file: h5py.File, row_shape: tuple[int, ...], rows: int | None,
 
 
 def declared_row_shape(path: Path) -> tuple[int, ...]:
-    """The row shape (views, *shape) that a shard declares, not checked. Raises ShardError."""
+    """Return the row shape (views, *shape) that a shard declares. Raises ShardError."""
     _readable_size(path)
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -221,20 +221,20 @@ def prove(path: Path, sha256: str) -> None:
 
 
 def read_keys(path: Path, row_shape: tuple[int, ...], rows: int | None = None) -> list[bytes]:
-    """The row keys of a shard, in order. Raises ShardError."""
+    """Read the row keys of a shard, in order. Raises ShardError."""
     with open_checked(path, row_shape, rows) as file:
         keys = np.ascontiguousarray(file["key"][...])
     return [key.tobytes() for key in keys]
 
 
 def read(source: Path | bytes, row_shape: tuple[int, ...], rows: int | None = None) -> Shard:
-    """All of a shard, every checksum checked. Raises ShardError."""
+    """Read all of a shard, every checksum checked. Raises ShardError."""
     with open_checked(source, row_shape, rows) as file:
         return Shard(**{name: file[name][...] for name in Shard._fields})
 
 
 def fault(shard: Shard) -> str | None:
-    """What is wrong with the rows of a shard that reads well; None when nothing is."""
+    """Return what is wrong with the rows of a shard that reads well; None when nothing is."""
     if not shard.view_ok.all():
         return "a view is marked as not ok"
     if len(np.unique(shard.key, axis=0)) != len(shard.key):

@@ -31,7 +31,7 @@ ABSENT = _Absent()
 
 
 def canonical(record: Mapping[str, Any]) -> bytes:
-    """The one JSON form of `record`: keys sorted, no spaces, UTF-8.
+    """Return the one JSON form of `record`: keys sorted, no spaces, UTF-8.
 
     Raises ValueError for NaN, infinities and lone surrogates, TypeError for what is not JSON.
     """
@@ -47,18 +47,18 @@ def fingerprint_digest(record: Mapping[str, Any]) -> str:
 
 
 def slug(backbone: str) -> str:
-    """`backbone` as part of a file name: never empty, never hidden, never with a separator."""
+    """Return `backbone` as part of a file name: not empty, not hidden, without separators."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "-", backbone)[:_SLUG_CHARACTERS]
     return re.sub(r"^(\.|$)", "-", safe)
 
 
 def folder_name(backbone: str, record: Mapping[str, Any]) -> str:
-    """The folder of the cache: "<slug>-<first 16 hexadecimal digits of the digest>"."""
+    """Return the folder of the cache: "<slug>-<first 16 hexadecimal digits of the digest>"."""
     return f"{slug(backbone)}-{fingerprint_digest(record)[:_DIGEST_CHARACTERS]}"
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Every leaf in which two nested records differ: (dotted path, old, new), sorted by path.
+    """List the leaves in which two nested records differ: (dotted path, old, new), sorted.
 
     A field that one side lacks is `ABSENT` there. Lists are leaves; tuples equal lists.
     """
@@ -80,7 +80,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy as JSON gives it back, so that what was read compares with what was built."""
+    """Return a copy as JSON gives it back, so that what was read compares with what was built."""
     plain: dict[str, Any] = json.loads(json.dumps(record, sort_keys=True, allow_nan=False))
     return plain
 
@@ -169,7 +169,7 @@ def _row_shape(value: Any) -> tuple[int, ...] | None:
 
 
 def checked_row_shape(value: Iterable[Any]) -> tuple[int, ...]:
-    """`value` as a row shape (views, *shape), all positive. Raises ValueError."""
+    """Return `value` as a row shape (views, *shape), all positive. Raises ValueError."""
     shape = tuple(value)
     right = all(type(length) is int and length > 0 for length in shape)
     if not right or not 1 <= len(shape) <= _MOST_AXES or math.prod(shape) > _MOST_NUMBERS:
@@ -189,7 +189,7 @@ def update_request(folder: Path, request: Mapping[str, Any]) -> None:
 
 
 def find_caches(root: Path, backbone: str) -> list[CacheRecord]:
-    """The caches of `backbone` directly below `root`, by folder name.
+    """Find the caches of `backbone` directly below `root`, by folder name.
 
     Foreign folders, and folders whose record is damaged or not their own, are passed over.
     """
@@ -210,7 +210,7 @@ def match_request(
     request: Mapping[str, Any],
     ignore: Iterable[str] = ("precision",),
 ) -> list[CacheRecord]:
-    """The caches of `backbone` whose stored request equals `request`.
+    """Find the caches of `backbone` whose stored request equals `request`.
 
     `ignore` names top-level keys that need not agree. Needs no heavy library.
     """

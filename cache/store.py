@@ -103,12 +103,12 @@ class Writer:
 
     @property
     def row_shape(self) -> tuple[int, ...] | None:
-        """(views, *shape) of every row; None until it is known."""
+        """Return (views, *shape) of every row; None until it is known."""
         return self._row_shape
 
     @property
     def pending(self) -> int:
-        """Rows queued and not yet on disk."""
+        """Count the rows queued and not yet on disk."""
         return len(self._rows)
 
     def add(self, key: bytes, embedding: NDArray[Any]) -> str | None:

@@ -18,29 +18,27 @@ from archiveprobe.commands.terminal import (
 
 
 def _system(function: Function) -> Function:
-    return click.option(
-        "--system", required=True, help="Whose answers; `list systems` shows them."
-    )(function)
+    return click.option("--system", required=True, help="System to use; see `list systems`.")(
+        function
+    )
 
 
 def _output(what: str) -> Callable[[Function], Function]:
     return click.option(
-        "-o", "file", required=True, type=click.Path(path_type=Path), help=f"The {what}."
+        "-o", "file", required=True, type=click.Path(path_type=Path), help=f"Output: {what}."
     )
 
 
 _spreadsheet_safe = click.option(
-    "--spreadsheet-safe", is_flag=True, help="Also a copy in which no cell is a formula."
+    "--spreadsheet-safe", is_flag=True, help="Write a second file in which no cell is a formula."
 )
 
 
-@command("predict my/task.toml --system greedy --images new/photographs -o answers.csv")
+@command("predict my/task.toml --system greedy --images new/images -o answers.csv")
 @task_argument
 @_system
 @_output("CSV file: id, status, label and the probability of every label")
-@click.option(
-    "--images", type=click.Path(path_type=Path), help="A folder of new pictures, in any state."
-)
+@click.option("--images", type=click.Path(path_type=Path), help="Folder of new images.")
 @_spreadsheet_safe
 @click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
@@ -49,13 +47,13 @@ _spreadsheet_safe = click.option(
 def predict(
     task: Path, system: str, file: Path, images: Path | None, as_json: bool, **how: Any
 ) -> None:
-    """Answer for the rows to predict, or for new pictures: every one gets a row and a status."""
+    """Predict the unlabelled rows, or new images: a row and a status for each."""
     from archiveprobe.base.progress import bar
-    from archiveprobe.predict.pictures import predict as answer
+    from archiveprobe.predict.images import predict as answer
 
     done = answer(load(task), system, file, images=images, notify=say, progress=bar, **how)
     if not as_json:
-        click.echo(done.told())
+        click.echo(done.summary())
     print_result(done.record(), done.lines(), as_json)
 
 
@@ -64,11 +62,11 @@ def predict(
     "submit my/task.toml --answers notebook.csv -o submission.csv",
 )
 @task_argument
-@click.option("--system", help="Whose answers; `list systems` shows them.")
+@click.option("--system", help="System to use; see `list systems`.")
 @click.option(
     "--answers",
     type=click.Path(path_type=Path),
-    help="Or a table of answers, as `finetune` without folds writes: id, label.",
+    help="Table of answers instead of a system: id, label.",
 )
 @_output("file, in the form of the template or of submission.columns")
 @_spreadsheet_safe
@@ -85,11 +83,11 @@ def submit(
     if (system is None) == (answers is None):
         raise click.UsageError("name one of --system and --answers")
     if answers is not None:
-        from archiveprobe.predict.given import submit_given
+        from archiveprobe.predict.given_answers import submit_answers
 
-        given = submit_given(load(task), answers, file, spreadsheet_safe=spreadsheet_safe)
+        given = submit_answers(load(task), answers, file, spreadsheet_safe=spreadsheet_safe)
         if not as_json:
-            click.echo(given.told())
+            click.echo(given.summary())
         print_result(given.record(), given.lines(), as_json)
         return
     assert system is not None
@@ -97,7 +95,7 @@ def submit(
 
     done = write(load(task), system, file, spreadsheet_safe=spreadsheet_safe)
     if not as_json:
-        click.echo(done.told())
+        click.echo(done.summary())
     print_result(done.record(), done.lines(), as_json)
     for warning in done.warnings:
         say(f"note: {warning}")
@@ -107,7 +105,7 @@ def submit(
 @task_argument
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--truth", type=click.Path(path_type=Path), help="A table of labels, where the task has none."
+    "--truth", type=click.Path(path_type=Path), help="Table of labels, where the task has none."
 )
 @json_option
 def score(task: Path, file: Path, truth: Path | None, as_json: bool) -> None:

@@ -21,7 +21,7 @@ def listing() -> None:
 @listing.command(**example("list backbones"))
 @json_option
 def backbones(as_json: bool) -> None:
-    """The table of backbones; timm:NAME and open_clip:ARCH/TAG work too."""
+    """List backbones; timm:NAME and open_clip:ARCH/TAG work too."""
     from archiveprobe.embed.backbones import BACKBONES
 
     lines = [
@@ -40,7 +40,7 @@ def backbones(as_json: bool) -> None:
 @listing.command(**example("list views"))
 @json_option
 def views(as_json: bool) -> None:
-    """The named sets of views."""
+    """List view sets."""
     from archiveprobe.embed.views import VIEW_SETS
 
     lines = [{"views": name, "what": entry.description} for name, entry in VIEW_SETS.items()]
@@ -50,20 +50,17 @@ def views(as_json: bool) -> None:
 @listing.command(**example("list probes"))
 @json_option
 def probes(as_json: bool) -> None:
-    """The table of probes."""
+    """List probes."""
     from archiveprobe.probe.table import PROBES
 
-    lines = [
-        {"probe": row.name, "tried by default": row.default, "what": row.what}
-        for row in PROBES.values()
-    ]
+    lines = [{"probe": row.name, "what": row.what} for row in PROBES.values()]
     print_result({"probes": lines}, lines, as_json)
 
 
 @listing.command(**example("list recipes"))
 @json_option
 def recipes(as_json: bool) -> None:
-    """The recipes of fine-tuning; the path of a .toml file works too."""
+    """List recipes of fine-tuning; the path of a .toml file works too."""
     from archiveprobe.finetune.recipe import RECIPES, load_recipe, read_head
 
     heads = {name: read_head(file) for name, file in RECIPES.items()}
@@ -85,10 +82,10 @@ def recipes(as_json: bool) -> None:
 @listing.command(**example("list metrics"))
 @json_option
 def metrics(as_json: bool) -> None:
-    """The figures, and how each is defined."""
+    """List metrics, and how each is defined."""
     from archiveprobe.evaluate.metrics import METRICS
 
-    lines = [{"metric": name, "what": what} for name, what in METRICS.items()]
+    lines = [{"metric": name, "what": metric.what} for name, metric in METRICS.items()]
     print_result({"metrics": lines}, lines, as_json)
 
 
@@ -96,8 +93,8 @@ def metrics(as_json: bool) -> None:
 @task_argument
 @json_option
 def systems(task: Path, as_json: bool) -> None:
-    """The systems of a task that are on disk."""
-    from archiveprobe.evaluate.overview import overview
+    """List the stored systems of a task, and whether they are up to date."""
+    from archiveprobe.evaluate.system_status import overview
 
     lines = [asdict(line) for line in overview(load(task))]
     print_result({"systems": lines}, lines, as_json)

@@ -7,6 +7,7 @@ import click
 
 from archiveprobe.commands.terminal import (
     NAME,
+    TableChoice,
     command,
     json_option,
     load,
@@ -19,10 +20,9 @@ from archiveprobe.commands.terminal import (
 if TYPE_CHECKING:
     from archiveprobe.evaluate.leaderboard import Leaderboard
 
-_THRESHOLD_RULES = ("smoothed", "exact", "grid", "half")
 _rule = click.option(
     "--threshold-rule",
-    type=click.Choice(_THRESHOLD_RULES),
+    type=TableChoice("evaluate.thresholding:THRESHOLD_RULES"),
     default="smoothed",
     show_default=True,
     help="How the decision threshold is chosen.",
@@ -34,12 +34,14 @@ _rule = click.option(
     "probe my/task.toml --probe ridge --features clip-vit-b32+convnextv2-nano-384:rows",
 )
 @task_argument
-@click.option("--probe", "probes", multiple=True, help="Instead of the default ones; repeatable.")
+@click.option(
+    "--probe", "probes", multiple=True, help="Probe to try instead of the default ones; repeatable."
+)
 @click.option(
     "--features",
     multiple=True,
     metavar="B[+B...][:mean|rows|logits]",
-    help="Backbones, and how their views are used; repeatable.",
+    help="Backbones, and how their views are combined; repeatable.",
 )
 @_rule
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
@@ -68,15 +70,17 @@ def probe(
 @task_argument
 @click.option(
     "--method",
-    type=click.Choice(["mean", "probability", "rank", "vote", "greedy", "stack"]),
+    type=TableChoice("evaluate.combine:METHODS"),
     default="greedy",
     show_default=True,
 )
-@click.option("--system", "systems", multiple=True, help="Instead of all; repeatable.")
-@click.option("--name", help="What to call it; default: like its method.")
+@click.option(
+    "--system", "systems", multiple=True, help="Member, instead of all systems; repeatable."
+)
+@click.option("--name", help="Name of the ensemble; default: its method.")
 @click.option(
     "--ties",
-    type=click.Choice(["mean", "positive", "other"]),
+    type=TableChoice("evaluate.combine:TIES"),
     default="mean",
     show_default=True,
     help="How a vote settles a tie: by the mean logit, for or against the positive label.",
@@ -95,8 +99,8 @@ def ensemble(
     as_json: bool,
 ) -> None:
     """Combine stored systems into one, and compare it with them."""
-    from archiveprobe.evaluate.keep import run_ensemble
-    from archiveprobe.probe.run import beware
+    from archiveprobe.evaluate.ensemble import run_ensemble
+    from archiveprobe.probe.run import data_warnings
 
     board = run_ensemble(
         load(task),
@@ -105,14 +109,14 @@ def ensemble(
         threshold_rule=threshold_rule,
         name=name,
         ties=ties,
-        beware=beware,
+        beware=data_warnings,
         partial=partial,
     )
     show_board(board, task, as_json)
 
 
 def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
-    """The leaderboard, and what to do with it."""
+    """Print the leaderboard, and what to do with it."""
     lines = [
         {
             "system": line.system,
@@ -126,6 +130,14 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
         for line in board.lines
     ]
     print_result(board.record(), lines, as_json)
+    if board.selection is not None and not as_json:
+        line = board.selection
+        interval = f"[{line.low:.3f}, {line.high:.3f}]"
+        partial = f" ({line.features})" if line.features else ""
+        click.echo(
+            f"{line.system}: macro-F1 {line.macro_f1:.4f} {interval}, "
+            f"optimistic {line.optimistic:.4f}{partial}"
+        )
     for warning in board.warnings:
         say(f"note: {warning}")
     if not as_json:
@@ -147,7 +159,7 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
 @click.option(
     "--threshold-rule",
     "method",
-    type=click.Choice(_THRESHOLD_RULES),
+    type=TableChoice("evaluate.thresholding:THRESHOLD_RULES"),
     help="Choose it by this rule, and store it.",
 )
 @click.option("--set", "fixed", type=float, metavar="P", help="Set it to P, and store it.")
@@ -177,13 +189,13 @@ def threshold(
 
 @command("audit my/task.toml", "audit my/task.toml --apply")
 @task_argument
-@click.option("--apply", is_flag=True, help="Threshold the folds anew, near-duplicates together.")
+@click.option("--apply", is_flag=True, help="Assign the folds anew, near-duplicates together.")
 @partial_option
 @json_option
 def audit(task: Path, apply: bool, partial: bool, as_json: bool) -> None:
     """Look for near-duplicates, suspect labels, shortcuts and a shift to the rows to predict."""
     from archiveprobe.base.progress import bar
-    from archiveprobe.probe.audit import run_audit
+    from archiveprobe.probe.audit.run import run_audit
 
     found = run_audit(load(task), apply=apply, partial=partial, notify=say, progress=bar)
     print_result(found.record(), found.lines(), as_json)

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +23,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def task_argument(command: Function) -> Function:
-    """The first argument of most commands."""
+    """Add the argument TASK."""
     kind = click.Path(path_type=Path)
     return click.argument("task", type=kind, callback=_ready_to_import)(command)
 
@@ -34,17 +35,35 @@ def _ready_to_import(_: click.Context, __: click.Parameter, task: Path) -> Path:
 
 
 def json_option(command: Function) -> Function:
-    """The result for programs."""
+    """Add the option --json."""
     return click.option("--json", "as_json", is_flag=True, help="One JSON object on one line.")(
         command
     )
 
 
 def partial_option(command: Function) -> Function:
-    """A first look while `embed` has not come to its end."""
+    """Add the option --partial."""
     return click.option(
         "--partial", is_flag=True, help="Leave out rows that wait for embed; every line says so."
     )(command)
+
+
+class TableChoice(click.Choice[str]):
+    """Chooses among the keys of a table, named as "module:TABLE", that is imported when needed."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__([])
+        self._table = table
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Return the table's keys."""
+        module, _, name = self._table.partition(":")
+        return tuple(getattr(import_module(f"{NAME}.{module}"), name))
+
+    @choices.setter
+    def choices(self, _: tuple[str, ...]) -> None:
+        """Ignore what the base class has been given."""
 
 
 class Commands(click.Group):
@@ -99,28 +118,29 @@ def say(message: str) -> None:
 
 
 def example(*lines: str) -> dict[str, Any]:
-    """Settings of a command whose help ends with an example."""
+    """Return settings of a command whose help ends with an example."""
     text = "\b\nExample:\n" + "\n".join(f"  {NAME} {line}" for line in lines)
     return {"context_settings": {"help_option_names": ["-h", "--help"]}, "epilog": text}
 
 
 def command(*examples: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command whose help ends with these examples."""
+    """Make a command whose help ends with these examples."""
 
     return click.command(cls=click.Command, **example(*examples))
 
 
 def group(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Group]:
-    """A group of commands whose help ends with these examples."""
+    """Make a group of commands whose help ends with these examples."""
 
     return click.group(name, cls=click.Group, **example(*examples))
 
 
 def print_result(record: Any, lines: Iterable[dict[str, Any]], as_json: bool) -> None:
-    """The result: the record as JSON, or its lines as an aligned table."""
+    """Print the record as JSON, or its lines as an aligned table."""
     if as_json:
         click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
         return
+    # Not a table of rich: where stdout is a pipe it cuts columns to 80 characters.
     cells = [{key: _cell(value) for key, value in line.items()} for line in lines]
     if not cells:
         return
@@ -138,7 +158,7 @@ def _cell(value: Any) -> str:
 
 
 def load(task: Path) -> "Task":
-    """The task that a command was given. Raises InputError."""
+    """Read the task that a command was given. Raises InputError."""
     from archiveprobe.task.config import load_task
 
     return load_task(task)

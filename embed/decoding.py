@@ -7,7 +7,7 @@ from archiveprobe.base.cores import usable_cores
 from archiveprobe.embed.decoder_pool import DecoderError, DecoderPool
 from archiveprobe.embed.prepare import Preparation, PreparedImage, prepare
 from archiveprobe.embed.shared_memory import PrepareInto, shared_slots, slot_bytes
-from archiveprobe.task.images import rejected
+from archiveprobe.task.decoding import rejected
 
 # Of processor time: the clock runs on while a machine is suspended or does other things.
 SECONDS_PER_IMAGE = 60.0

@@ -10,7 +10,7 @@ from archiveprobe.embed.hog import VERSION
 from archiveprobe.embed.networks import LoadedBackbone
 from archiveprobe.embed.views import View
 from archiveprobe.task.config import Task
-from archiveprobe.task.images import POLICY
+from archiveprobe.task.decoding import POLICY
 
 # Raised whenever views are rendered, or rows stored, in another way than before.
 FORMAT = 1

@@ -13,12 +13,12 @@ from archiveprobe.cache.verify import repair, verify
 from archiveprobe.embed.backbones import resolve, task_backbones
 from archiveprobe.embed.fingerprint import request
 from archiveprobe.evaluate.caches import open_in_use
-from archiveprobe.evaluate.runs import load_run, systems
-from archiveprobe.evaluate.state import read_state
+from archiveprobe.evaluate.system_store import load_run, systems
+from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.task.config import Task
+from archiveprobe.task.find_images import printable
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.output import output_file
-from archiveprobe.task.pictures import readable
 from archiveprobe.task.rows import Row, locate
 from archiveprobe.task.snapshot import Snapshot, find_snapshot
 
@@ -189,7 +189,7 @@ def export_task(
         "label": [row.label or "" for row in rows],
         "split": [row.split or "" for row in rows],
         "status": [entry.status for entry in entries],
-        "path": [readable(row.path) for row in rows],
+        "path": [printable(row.path) for row in rows],
         "digest": [entry.digest or "" for entry in entries],
         "text": [row.text or "" for row in rows],
     }

@@ -12,7 +12,7 @@ from archiveprobe.embed.precision import check_precision
 from archiveprobe.embed.views import view_set
 from archiveprobe.task.config import Task
 from archiveprobe.task.manifest import Entry, scan
-from archiveprobe.task.missing import report_missing
+from archiveprobe.task.missing_images import report_missing
 from archiveprobe.task.rows import Row, read_rows
 from archiveprobe.task.snapshot import own_snapshot
 from archiveprobe.task.texts import texts

@@ -14,10 +14,10 @@ from archiveprobe.base.files import temporary_beside
 from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import Rendered, View, render
-from archiveprobe.task.images import (
+from archiveprobe.task.decoding import (
     OUT_OF_MEMORY,
+    DecodedImage,
     Observation,
-    Photograph,
     decode,
     digest,
     rejected,
@@ -50,7 +50,7 @@ def thumbnail_file(folder: Path, digest: str) -> Path:
     return folder / digest[:2] / f"{digest}.jpg"
 
 
-def read_image(root: Path, path: str, expected: str) -> Photograph | Observation:
+def read_image(root: Path, path: str, expected: str) -> DecodedImage | Observation:
     """Read and decode the image at `path` below the root; why not, where that is impossible.
 
     A file whose bytes no longer have the `expected` digest is rejected as `changed_file`.

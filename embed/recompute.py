@@ -22,7 +22,7 @@ from archiveprobe.embed.prepare import Preparation, prepare
 from archiveprobe.embed.text_tower import TextNetwork
 from archiveprobe.embed.views import Rendered, render_tokens, view_set
 from archiveprobe.evaluate.caches import open_in_use
-from archiveprobe.evaluate.state import read_state
+from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.task.config import Task
 from archiveprobe.task.manifest import paths_by_digest
 from archiveprobe.task.rows import read_rows

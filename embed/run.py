@@ -19,9 +19,9 @@ from archiveprobe.embed.run_record import RunRecord
 from archiveprobe.embed.text_tower import TextNetwork
 from archiveprobe.embed.views import render_tokens
 from archiveprobe.task.config import Task
+from archiveprobe.task.decoding import PASSING
 from archiveprobe.task.duplicates import contradictions
 from archiveprobe.task.folds import FoldTable, ensure_folds
-from archiveprobe.task.images import PASSING
 from archiveprobe.task.manifest import Entry, paths_by_digest
 
 __all__ = ["Options", "Plan", "Summary", "embed", "plan", "record_of"]

@@ -14,8 +14,8 @@ from archiveprobe.embed.job import Job
 from archiveprobe.embed.plan import Plan
 from archiveprobe.embed.prepare import PreparedImage
 from archiveprobe.evaluate.dataset import make_dataset
+from archiveprobe.task.decoding import Observation
 from archiveprobe.task.folds import FoldTable
-from archiveprobe.task.images import Observation
 from archiveprobe.task.manifest import Entry, with_observations, write_manifest
 from archiveprobe.task.snapshot import CacheInUse, Snapshot, update_snapshot
 

@@ -14,7 +14,7 @@ _TEXT = text_cache("")
 
 
 def asked_of(task: Task, name: str) -> dict[str, Any]:
-    """What a task asks of the cache of a backbone, or of its text tower ("clip-vit-b32-text")."""
+    """Return what a task asks of the cache of a backbone or of its text tower ("<name>-text")."""
     if name.endswith(_TEXT):
         return task.asks(name.removesuffix(_TEXT), "text")
     return task.asks(name)
@@ -54,11 +54,13 @@ def open_in_use(
 
 def _absent(task: Task, snapshot: Snapshot, asked: Mapping[str, Any]) -> str:
     backbone, views = asked["backbone"], asked["views"]
-    there = {str(one.asked["backbone"]) for one in snapshot.caches}
+    embedded = {str(cache.asked["backbone"]) for cache in snapshot.caches}
     other = sorted(
-        str(one.asked["views"]) for one in snapshot.caches if one.asked["backbone"] == backbone
+        str(cache.asked["views"])
+        for cache in snapshot.caches
+        if cache.asked["backbone"] == backbone
     )
-    hint = f", only with {', '.join(map(repr, other))}" if other else nearest(backbone, there)
+    hint = f", only with {', '.join(map(repr, other))}" if other else nearest(backbone, embedded)
     return (
         f"no cache for backbone {backbone!r} with views {views!r} in {task.work / 'cache'}{hint}: "
         f"run `archiveprobe embed {task.file} --backbone {backbone}`"
@@ -66,7 +68,7 @@ def _absent(task: Task, snapshot: Snapshot, asked: Mapping[str, Any]) -> str:
 
 
 def committed_keys(task: Task, in_use: CacheInUse) -> set[bytes]:
-    """The keys of rows that a cache in use holds, or knows to have no embedding."""
+    """Read the keys of rows that a cache in use holds, or knows to have no embedding."""
     reader = _opened(task, in_use)
     return set(reader.keys) | set(reader.failures)
 

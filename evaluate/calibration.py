@@ -37,7 +37,7 @@ class Calibration:
             raise ValueError(f"{list(self.parameters)} are no parameters of {self.method}")
 
     def apply(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities (..., K) of logits (..., K); NaN where a row has NaN."""
+        """Compute probabilities (..., K) of logits (..., K); NaN where a row has NaN."""
         return _apply(logits, np.array(self.parameters, np.float64))
 
 
@@ -48,17 +48,17 @@ class CrossFitted:
     parameters: np.ndarray
 
     def apply(self, logits: np.ndarray, fold: np.ndarray) -> np.ndarray:
-        """Probabilities of logits (R, n, K) or, by view, (R, n, V, K) of rows in folds (R, n)."""
+        """Compute probabilities of logits (R, n, K) or (R, n, V, K) of rows in folds (R, n)."""
         own = np.take_along_axis(self.parameters, fold[..., None], 1)
         between = tuple(range(2, logits.ndim - 1))
         return _apply(logits, np.expand_dims(own, between))
 
-    def seen(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities (R, folds, n, K) of all rows (R, n, K) by the calibration of every fold."""
+    def of_every_fold(self, logits: np.ndarray) -> np.ndarray:
+        """Compute probabilities (R, folds, n, K) of rows (R, n, K) by every fold's calibration."""
         return _apply(logits[:, None], self.parameters[:, :, None])
 
     def undo(self, proba: np.ndarray, fold: np.ndarray) -> np.ndarray:
-        """Logits (R, n, K), up to a constant per row, that `apply` made probabilities of."""
+        """Recover logits (R, n, K), up to a constant per row, from what `apply` made of them."""
         own = np.take_along_axis(self.parameters, fold[..., None], 1)
         logs = np.log(np.maximum(proba, np.finfo(float).tiny))
         scale = np.where(own[..., :1] > 0, own[..., :1], np.inf)
@@ -88,7 +88,7 @@ def cross_fitted(logits: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> Cr
 
 
 def plain(classes: int) -> Calibration:
-    """The calibration that changes nothing: probabilities are the softmax of the logits."""
+    """Return the calibration that changes nothing: probabilities are the softmax of the logits."""
     return Calibration(_method(classes), (1.0, 0.0) if classes == 2 else (1.0,))
 
 
@@ -97,7 +97,7 @@ def _method(classes: int) -> str:
 
 
 def _apply(logits: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-    """Probabilities of logits (..., K) by parameters (..., P)."""
+    """Compute probabilities of logits (..., K) by parameters (..., P)."""
     logits = np.where(np.isfinite(logits).all(-1, keepdims=True), logits, np.nan)
     if logits.shape[-1] == 2:
         moved = parameters[..., 0] * (logits[..., 1] - logits[..., 0]) + parameters[..., 1]
@@ -107,7 +107,7 @@ def _apply(logits: np.ndarray, parameters: np.ndarray) -> np.ndarray:
 
 
 def _fit(logits: np.ndarray, labels: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Parameters (J, P) on rows (n, K), one fit for every line of weights (J, n)."""
+    """Fit parameters (J, P) on rows (n, K), one fit for every line of weights (J, n)."""
     known = np.isfinite(logits).all(1)
     rows, weights = np.asarray(logits[known], np.float64), used[:, known]
     if not len(rows):
@@ -119,7 +119,7 @@ def _fit(logits: np.ndarray, labels: np.ndarray, used: np.ndarray) -> np.ndarray
 
 
 def _platt(margin: np.ndarray, is_second: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Slopes and intercepts (J, 2) on margins (n,).
+    """Fit slopes and intercepts (J, 2) on margins (n,).
 
     The targets are Platt's, "Probabilistic outputs for support vector machines" (1999), so that
     classes which the margin separates still have an optimum. Newton with halved steps, after Lin,
@@ -147,18 +147,18 @@ def _platt(margin: np.ndarray, is_second: np.ndarray, weights: np.ndarray) -> np
     used = np.asarray(weights.any(1))
     mean = logit((weights * targets).sum(1) / total, where=used, out=np.zeros(len(total)))
     flat = np.stack([np.zeros_like(mean), mean], 1)
-    found = _newton(flat.copy(), loss, step)
+    solution = _newton(flat.copy(), loss, step)
     # The loss is convex: where its optimum has a negative slope, the best other one is flat.
-    found = np.where(found[:, :1] > 0, found, flat)
-    slope = found[:, 0] / scale
-    parameters = np.stack([slope, found[:, 1] - slope * centre], 1)
+    solution = np.where(solution[:, :1] > 0, solution, flat)
+    slope = solution[:, 0] / scale
+    parameters = np.stack([slope, solution[:, 1] - slope * centre], 1)
     return np.where(used[:, None], parameters, [1.0, 0.0])
 
 
 def _solved(
     first: np.ndarray, second: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray
 ) -> np.ndarray:
-    """Solutions (J, 2) of the symmetric systems [[a, b], [b, c]], kept apart from singular."""
+    """Solve the symmetric systems [[a, b], [b, c]], kept apart from singular: (J, 2)."""
     a, c = a + 1e-12, c + 1e-12
     determinant = np.maximum(a * c - b * b, 1e-12 * a * c)
     solved = np.stack([(c * first - b * second), (a * second - b * first)], 1)
@@ -179,23 +179,23 @@ def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) ->
     spread = 1 / (total + k)
     own = x[np.arange(n), labels]
     # The rows of x sum to zero, so the spread part of the targets has no share in this product.
-    wanted = (1 - k * spread)[:, None] * own
+    target = (1 - k * spread)[:, None] * own
 
     def loss(at: np.ndarray) -> np.ndarray:
-        lost = logsumexp(at[:, :, None] * x, axis=2) - at * wanted
+        lost = logsumexp(at[:, :, None] * x, axis=2) - at * target
         return np.asarray((weights * lost).sum(1))
 
     def step(at: np.ndarray) -> np.ndarray:
         p = softmax(at[:, :, None] * x, 2)
         mean = (p * x).sum(2)
         curve = (weights * ((p * x**2).sum(2) - mean**2)).sum(1)
-        pull = (weights * (wanted - mean)).sum(1)
+        pull = (weights * (target - mean)).sum(1)
         return np.asarray(pull / np.maximum(curve, 1e-12))[:, None]
 
-    found = _newton(np.zeros((len(weights), 1)), loss, step)
+    solution = _newton(np.zeros((len(weights), 1)), loss, step)
     # Never zero: the order of a row's classes must survive.
-    found = np.maximum(found, 1e-3) / scale
-    return np.where(total[:, None] > 0, found, 1.0)
+    solution = np.maximum(solution, 1e-3) / scale
+    return np.where(total[:, None] > 0, solution, 1.0)
 
 
 def _newton(

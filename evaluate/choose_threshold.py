@@ -10,10 +10,10 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate import thresholding
 from archiveprobe.evaluate.calibration import Calibration, CrossFitted
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.leaderboard import nested_figure
-from archiveprobe.evaluate.overview import check_up_to_date
+from archiveprobe.evaluate.leaderboard import nested_score
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.runs import MODEL, Run, load_run, save_run
+from archiveprobe.evaluate.system_status import check_up_to_date
+from archiveprobe.evaluate.system_store import MODEL, Run, load_run, save_run
 from archiveprobe.evaluate.thresholding import Curve, Threshold
 from archiveprobe.task.config import Task
 
@@ -38,7 +38,7 @@ class ThresholdReport:
     curve: Curve
 
     def record(self) -> dict[str, Any]:
-        """The form of `--json`; the curve has every distinct threshold."""
+        """Return the form of `--json`; the curve has every distinct threshold."""
         curve = self.curve
         return {
             "system": self.system,
@@ -68,7 +68,7 @@ class ThresholdReport:
         }
 
     def lines(self) -> list[dict[str, Any]]:
-        """The curve at round thresholds and at the chosen one, for people."""
+        """Return the curve at round thresholds and at the chosen one, for people."""
         shown = np.sort(np.append(_SHOWN, self.threshold.value))
         return [
             {
@@ -83,7 +83,7 @@ class ThresholdReport:
 
 
 def _at(curve: Curve, values: np.ndarray, threshold: float) -> float:
-    """The staircase at a threshold: its value at the last step not above it."""
+    """Return the staircase at a threshold: its value at the last step not above it."""
     return float(values[max(int(np.searchsorted(curve.thresholds, threshold, "right")) - 1, 0)])
 
 
@@ -97,90 +97,96 @@ def report_threshold(
         to 1.
     """
     run = load_run(task, system)
-    one = run.predictions()
-    _check(one, run.record, fixed)
+    stored = run.predictions()
+    _check(stored, run.record, fixed)
     dataset = load_dataset(task)
     check_up_to_date(run, dataset, f"run `archiveprobe probe {task.file}` again")
-    seen, p = _scales(one, run)
+    by_fold, p = _scales(stored, run)
     used = method or str(run.record["threshold_rule"])
-    found = _threshold(one, p, used, one.threshold if method is None and fixed is None else fixed)
+    chosen = _threshold(
+        stored, p, used, stored.threshold if method is None and fixed is None else fixed
+    )
     if method is not None or fixed is not None:
-        one = _with_cut(one, seen, p, found, dataset.unreadable)
-        record = {**run.record, "threshold": found.value, "threshold_rule": found.method}
+        stored = _with_threshold(stored, by_fold, p, chosen, dataset.unreadable)
+        record = {**run.record, "threshold": chosen.value, "threshold_rule": chosen.method}
         arrays = run.arrays() if MODEL in run.files else None
-        save_run(task, system, record, one, arrays)
-    score, *interval = nested_figure(one, one.decision)
-    half = thresholding.decide(one.oof[..., one.positive], 0.5, one.positive)
+        save_run(task, system, record, stored, arrays)
+    score, *interval = nested_score(stored, stored.decision)
+    half = thresholding.decide(stored.oof[..., stored.positive], 0.5, stored.positive)
     return ThresholdReport(
         system,
-        found,
+        chosen,
         score,
         (interval[0], interval[1]),
-        float(one.origin["optimistic"]),
-        nested_figure(one, np.where(half < 0, dataset.unreadable, half))[0],
-        thresholding.curve(one.labels, p, one.positive),
+        float(stored.origin["optimistic"]),
+        nested_score(stored, np.where(half < 0, dataset.unreadable, half))[0],
+        thresholding.curve(stored.labels, p, stored.positive),
     )
 
 
-def _check(one: Predictions, record: Mapping[str, Any], fixed: float | None) -> None:
-    if len(one.classes) > 2:
-        raise InputError(f"{one.system}: with {len(one.classes)} labels the likeliest one wins, "
-                         "there is no threshold")  # fmt: skip
-    if np.isnan(one.threshold):
+def _check(stored: Predictions, record: Mapping[str, Any], fixed: float | None) -> None:
+    if len(stored.classes) > 2:
         raise InputError(
-            f"{one.system} has no threshold of its own, its members vote: fix the thresholds of "
+            f"{stored.system}: with {len(stored.classes)} labels the likeliest wins, there is no "
+            "threshold"
+        )
+    if np.isnan(stored.threshold):
+        raise InputError(
+            f"{stored.system} has no threshold of its own, its members vote: fix the thresholds of "
             + ", ".join(member["system"] for member in record.get("members", ()))
         )
     if fixed is not None and not 0 < fixed < 1:
         raise InputError(f"threshold must lie between 0 and 1, got {fixed:g}")
 
 
-def _scales(one: Predictions, run: Run) -> tuple[np.ndarray, np.ndarray]:
+def _scales(stored: Predictions, run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Find what thresholds are chosen on: probabilities (R, folds, n), and (R, n) for the
     final one; both are the out-of-fold ones where no calibration was recorded.
     """
-    if "calibration" not in one.origin:
-        p = one.oof[..., one.positive]
+    if "calibration" not in stored.origin:
+        p = stored.oof[..., stored.positive]
         return p, p
     try:
-        held = CrossFitted(np.array(one.origin["calibration"], np.float64))
-        logits = held.undo(one.oof, one.fold)
+        calibrated = CrossFitted(np.array(stored.origin["calibration"], np.float64))
+        logits = calibrated.undo(stored.oof, stored.fold)
         final = Calibration(**run.record["calibration"]).apply(logits)
-        return held.seen(logits)[..., one.positive], final[..., one.positive]
+        return calibrated.of_every_fold(logits)[..., stored.positive], final[..., stored.positive]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"{run.folder} is damaged ({error}): run that system again") from None
 
 
-def _threshold(one: Predictions, p: np.ndarray, method: str, fixed: float | None) -> Threshold:
+def _threshold(stored: Predictions, p: np.ndarray, method: str, fixed: float | None) -> Threshold:
     """Choose the threshold by a method; with `fixed`, take that value."""
     by_method = method if method in thresholding.THRESHOLD_RULES else "half"
-    found = thresholding.final(one.labels, p, one.groups, one.positive, by_method)
+    chosen = thresholding.final(stored.labels, p, stored.groups, stored.positive, by_method)
     if fixed is None:
-        return found
-    if np.isclose(found.value, fixed):
-        return replace(found, value=fixed)
+        return chosen
+    if np.isclose(chosen.value, fixed):
+        return replace(chosen, value=fixed)
     return Threshold(fixed, fixed, fixed, float("nan"), BY_HAND)
 
 
-def _with_cut(
-    one: Predictions, seen: np.ndarray, p: np.ndarray, threshold: Threshold, unreadable: int
+def _with_threshold(
+    stored: Predictions, by_fold: np.ndarray, p: np.ndarray, threshold: Threshold, unreadable: int
 ) -> Predictions:
     if threshold.method == BY_HAND:
-        thresholds = np.full_like(one.thresholds, threshold.value)
-        decision = thresholding.decide(one.oof[..., one.positive], threshold.value, one.positive)
+        thresholds = np.full_like(stored.thresholds, threshold.value)
+        decision = thresholding.decide(
+            stored.oof[..., stored.positive], threshold.value, stored.positive
+        )
     else:
         nested = thresholding.nested(
-            one.labels, seen, one.fold, one.groups, one.positive, threshold.method
+            stored.labels, by_fold, stored.fold, stored.groups, stored.positive, threshold.method
         )
         thresholds, decision = nested.thresholds, nested.decision
     decision = np.where(decision < 0, unreadable, decision)
-    optimistic = thresholding.decide(p.mean(0)[None], threshold.value, one.positive)
+    optimistic = thresholding.decide(p.mean(0)[None], threshold.value, stored.positive)
     optimistic = np.where(optimistic < 0, unreadable, optimistic)
     origin = {
-        **one.origin,
+        **stored.origin,
         "threshold_rule": threshold.method,
-        "optimistic": nested_figure(one, optimistic)[0],
+        "optimistic": nested_score(stored, optimistic)[0],
     }
     return replace(
-        one, thresholds=thresholds, threshold=threshold.value, decision=decision, origin=origin
+        stored, thresholds=thresholds, threshold=threshold.value, decision=decision, origin=origin
     )

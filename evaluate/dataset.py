@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.evaluate.state import read_state
+from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.task.config import Task
 from archiveprobe.task.folds import FoldTable, ensure_folds
 from archiveprobe.task.manifest import Entry
@@ -45,7 +45,7 @@ class Rows:
         return digest_of_words(*self.ids, *images)
 
     def select(self, places: Sequence[int] | np.ndarray) -> "Rows":
-        """The rows at some places, in that order."""
+        """Select the rows at some places, in that order."""
         return Rows(
             self.ids[np.asarray(places, np.intp)],
             [self.keys[at] for at in places],
@@ -85,7 +85,7 @@ class Dataset:
 
     @cached_property
     def folds(self) -> int:
-        """How many folds every repeat has."""
+        """Count the folds of a repeat."""
         return int(self.fold.max()) + 1
 
     @cached_property
@@ -108,11 +108,13 @@ class Dataset:
 
     @cached_property
     def snapshot_digest(self) -> str:
-        """The digest of the state that this dataset pins: its parts and the caches in use."""
+        """Digest the state that this dataset pins: its parts and the caches in use."""
         in_use = {
-            f"{one.asked['backbone']} {one.asked['views']} {one.asked['layers']}": one.fingerprint
-            for one in self.snapshot.caches
-            if one.fingerprint
+            " ".join(str(cache.asked[key]) for key in ("backbone", "views", "layers")): (
+                cache.fingerprint
+            )
+            for cache in self.snapshot.caches
+            if cache.fingerprint
         }
         return snapshot_digest(self.parts, in_use)
 
@@ -137,8 +139,8 @@ def load_dataset(task: Task, *, partial: bool = False) -> Dataset:
         state.check_complete()
     left_out = state.waiting() | state.uncommitted() if partial else set()
     pairs = zip(state.rows, state.entries, strict=True)
-    kept = [(row, entry) for row, entry in pairs if row.id not in left_out]
-    rows, entries = [row for row, _ in kept], [entry for _, entry in kept]
+    used = [(row, entry) for row, entry in pairs if row.id not in left_out]
+    rows, entries = [row for row, _ in used], [entry for _, entry in used]
     _check_classes(task, rows)
     table = ensure_folds(task, rows, entries, write=not left_out)
     dataset = make_dataset(task, rows, entries, table, state.snapshot)
@@ -148,7 +150,7 @@ def load_dataset(task: Task, *, partial: bool = False) -> Dataset:
 
 
 def survey_dataset(task: Task) -> Dataset:
-    """All rows of a task, those that wait for `embed` included, to say what stands and what not.
+    """Read all rows of a task, also those that wait for `embed`, to compare systems with.
 
     Nothing is fitted on it, and nothing is written.
 
@@ -192,7 +194,7 @@ def make_dataset(
 
 
 def differing_parts(record: Mapping[str, object], dataset: Dataset) -> list[str]:
-    """The parts of a recorded snapshot that are not the dataset's, in words."""
+    """Return the parts of a recorded snapshot that are not the dataset's, in words."""
     return [name for name in PARTS if record.get(name) != dataset.parts[name]]
 
 

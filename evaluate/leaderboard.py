@@ -1,4 +1,4 @@
-"""The leaderboard: every system with an interval, the honest figure of picking, and the pick."""
+"""The leaderboard: systems with their intervals, the recommended one, and what picking is worth."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -6,20 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from archiveprobe.evaluate.metrics import from_confusion
-from archiveprobe.evaluate.picking import Choice, Contest, contest_of, worth
+from archiveprobe.evaluate.intervals import FEW_GROUPS, effective_groups, intervals
+from archiveprobe.evaluate.metrics import macro_f1
+from archiveprobe.evaluate.model_selection import Candidates, Choice, candidates_of, expected_score
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.significance import FEW_GROUPS, effective_groups, intervals
 
-SELECTED = "selected"
+SELECTION = "model selection (nested)"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One system: nested macro-F1 with its 95 % interval, and the optimistic score beside it.
+    """Holds one system's nested macro-F1 with its 95 % interval, and the optimistic score.
 
-    `deviation` is the spread of macro-F1 over repeats (NaN of one, and of `selected`), `complexity`
-    orders systems from simple to involved, `groups` counts the groups that the interval rests on.
+    `deviation` is the spread of macro-F1 over repeats (NaN with one repeat), `complexity` orders
+    systems from simple to involved, `groups` counts the groups that the interval rests on.
     """
 
     system: str
@@ -35,37 +35,40 @@ class Line:
     complexity: float
     groups: int
 
+    def record(self) -> dict[str, Any]:
+        """Return the form of `--json`, null where a figure is undefined."""
+        return {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Lines sorted by macro-F1; `best` is the recommended system, `warnings` say why.
+    """Holds lines sorted by macro-F1; `best` is the recommended system, `warnings` say why.
 
-    `partial` says, where it is not None, how few of the task's rows all this is about.
+    `selection` is the score to expect of the recommended system: that of picking it among the
+    others, None where there is nothing to pick. `partial` says, where it is not None, how few of
+    the task's rows all this is about.
     """
 
     lines: list[Line]
+    selection: Line | None
     best: str
     warnings: list[str]
     seconds: float
     partial: str | None = None
 
     def record(self) -> dict[str, Any]:
-        """The form that `--json` promises."""
+        """Return the form that `--json` promises."""
         return {
-            "leaderboard": [_finite(asdict(line)) for line in self.lines],
+            "leaderboard": [line.record() for line in self.lines],
+            "model_selection": None if self.selection is None else self.selection.record(),
             "best": self.best,
             "warnings": self.warnings,
             "seconds": round(self.seconds, 3),
             **({} if self.partial is None else {"partial": self.partial}),
         }
-
-
-def _finite(line: dict[str, Any]) -> dict[str, Any]:
-    """A line with null where a figure is undefined, since JSON has neither NaN nor infinity."""
-    undefined = {
-        name for name, value in line.items() if isinstance(value, float) and not np.isfinite(value)
-    }
-    return {name: None if name in undefined else value for name, value in line.items()}
 
 
 def leaderboard(
@@ -77,88 +80,92 @@ def leaderboard(
 ) -> Leaderboard:
     """Score systems that share rows and folds, and the procedure of picking among them.
 
-    The pick is the simplest system that is not worse than the first by more than `caution` standard
-    errors of their difference (the one-standard-error rule of Breiman et al., 1984). The line
-    `selected` is the figure to expect of the pick: what picking among the systems is worth.
+    Recommended is the simplest system that is not worse than the first by more than `caution`
+    standard errors of their difference (the one-standard-error rule of Breiman et al., 1984).
 
     Raises:
         InputError: systems that were held out in different folds.
     """
-    contest = contest_of(systems, caution)
-    lines = [_line(one) for one in systems]
-    choice = contest.pick(contest.scores)
-    if len(systems) > 1:
-        lines.append(_selected(systems, contest, lines))
-    said = [*warnings]
+    candidates = candidates_of(systems, caution)
+    lines = [_line(system) for system in systems]
+    choice = candidates.pick(candidates.scores)
+    selection = _selection(systems, candidates, lines) if len(systems) > 1 else None
+    messages = [*warnings]
     if choice.pick != choice.first:
-        said.append(_reason(choice, systems, caution))
-    said += _few_groups(systems[0].groups)
-    lines.sort(key=lambda line: -line.macro_f1)
-    partial = systems[0].origin.get("partial")
-    return Leaderboard(lines, systems[choice.pick].system, said, seconds, partial)
-
-
-def _few_groups(groups: np.ndarray) -> list[str]:
-    """What to say where intervals promise nothing."""
-    count, effective = len(np.unique(groups)), effective_groups(groups)
-    if effective >= FEW_GROUPS:
-        return []
-    uneven = f", as uneven as {effective:.0f} equal ones" if round(effective) < count else ""
-    return [
-        f"the intervals rest on {count} independent groups{uneven}: with fewer than {FEW_GROUPS} "
-        "they promise nothing, label images from more sources"
-    ]
-
-
-def nested_figure(one: Predictions, decision: np.ndarray) -> tuple[float, float, float]:
-    """Macro-F1 of decisions (R, n) on the rows of `one`, mean over repeats, and its interval."""
-    of_repeat = [_macro_f1(one.labels, row, len(one.classes)) for row in decision]
-    return float(np.mean(of_repeat)), *_interval(one, decision)
-
-
-def _line(one: Predictions) -> Line:
-    of_repeat = [_macro_f1(one.labels, decision, len(one.classes)) for decision in one.decision]
-    low, high = _interval(one, one.decision)
-    right = one.decision == one.labels
-    origin = one.origin
-    return Line(
-        system=one.system,
-        features=str(origin.get("features", "")),
-        macro_f1=float(np.mean(of_repeat)),
-        low=low,
-        high=high,
-        accuracy=float(right.mean()),
-        threshold=None if np.isnan(one.threshold) else float(one.threshold),
-        seconds=round(float(origin.get("seconds", 0.0)), 2),
-        optimistic=float(origin.get("optimistic", np.mean(of_repeat))),
-        deviation=_deviation(of_repeat),
-        complexity=float(origin.get("complexity", 0.0)),
-        groups=len(np.unique(one.groups)),
+        messages.append(_reason(choice, systems, caution))
+    messages += _few_groups(systems[0].groups)
+    return Leaderboard(
+        sorted(lines, key=lambda line: -line.macro_f1),
+        selection,
+        systems[choice.pick].system,
+        messages,
+        seconds,
+        systems[0].origin.get("partial"),
     )
 
 
-def _deviation(of_repeat: Sequence[float]) -> float:
-    """The spread over repeats; a single one says nothing of it."""
-    return float(np.std(of_repeat)) if len(of_repeat) > 1 else float("nan")
-
-
-def _interval(one: Predictions, decision: np.ndarray) -> tuple[float, float]:
-    found = intervals(
-        one.labels,
+def nested_score(system: Predictions, decision: np.ndarray) -> tuple[float, float, float]:
+    """Score decisions (R, n) on a system's rows: macro-F1, mean over repeats, and its interval."""
+    score = macro_f1(system.labels, decision, len(system.classes))
+    interval = intervals(
+        system.labels,
         decision,
-        None,
-        one.groups,
-        len(one.classes),
-        one.positive,
+        system.groups,
+        len(system.classes),
         names=("macro_f1",),
-        fold=one.fold,
+        fold=system.fold,
     )["macro_f1"]
-    return found or (float("nan"), float("nan"))
+    return score, *(interval or (float("nan"), float("nan")))
 
 
-def _macro_f1(labels: np.ndarray, decision: np.ndarray, k: int) -> float:
-    confusion = np.bincount(labels * k + decision, minlength=k * k).reshape(k, k)
-    return float(from_confusion(confusion)["macro_f1"])
+def _line(system: Predictions) -> Line:
+    k, origin = len(system.classes), system.origin
+    of_repeats = [macro_f1(system.labels, decision, k) for decision in system.decision]
+    score, low, high = nested_score(system, system.decision)
+    return Line(
+        system=system.system,
+        features=str(origin.get("features", "")),
+        macro_f1=score,
+        low=low,
+        high=high,
+        accuracy=float((system.decision == system.labels).mean()),
+        threshold=None if np.isnan(system.threshold) else float(system.threshold),
+        seconds=round(float(origin.get("seconds", 0.0)), 2),
+        optimistic=float(origin.get("optimistic", score)),
+        deviation=float(np.std(of_repeats)) if len(of_repeats) > 1 else float("nan"),
+        complexity=float(origin.get("complexity", 0.0)),
+        groups=len(np.unique(system.groups)),
+    )
+
+
+def _selection(
+    systems: Sequence[Predictions], candidates: Candidates, lines: Sequence[Line]
+) -> Line:
+    """Score the whole procedure, picking included.
+
+    Its interval is that of the picked lines, from the score less the leak to that with it.
+    """
+    expected = expected_score(candidates, systems)
+    low, high = (
+        float(expected.share @ [getattr(line, side) - line.macro_f1 for line in lines])
+        for side in ("low", "high")
+    )
+    corrected = expected.outside - expected.leak
+    score = float(np.clip(corrected + expected.shift, 0, 1))
+    return Line(
+        system=SELECTION,
+        features=str(systems[0].origin.get("partial", "")),
+        macro_f1=score,
+        low=float(np.clip(corrected + low, 0, score)),
+        high=float(np.clip(expected.outside + high, score, 1)),
+        accuracy=float(expected.share @ [line.accuracy for line in lines]),
+        threshold=None,
+        seconds=0.0,
+        optimistic=max(line.macro_f1 for line in lines),
+        deviation=float("nan"),
+        complexity=float("inf"),
+        groups=lines[0].groups,
+    )
 
 
 def _reason(choice: Choice, systems: Sequence[Predictions], caution: float) -> str:
@@ -170,28 +177,13 @@ def _reason(choice: Choice, systems: Sequence[Predictions], caution: float) -> s
     )
 
 
-def _selected(systems: Sequence[Predictions], contest: Contest, lines: Sequence[Line]) -> Line:
-    """The line of the whole procedure, picking included.
-
-    Its interval is that of the picked lines, from the figure less the leak to that with it.
-    """
-    found = worth(contest, systems)
-    low, high = (
-        float(found.share @ [getattr(line, side) - line.macro_f1 for line in lines])
-        for side in ("low", "high")
-    )
-    figure = float(np.clip(found.scored - found.leak + found.shift, 0, 1))
-    return Line(
-        system=SELECTED,
-        features=str(systems[0].origin.get("partial", "")),
-        macro_f1=figure,
-        low=float(np.clip(found.scored - found.leak + low, 0, figure)),
-        high=float(np.clip(found.scored + high, figure, 1)),
-        accuracy=float(found.share @ [line.accuracy for line in lines]),
-        threshold=None,
-        seconds=0.0,
-        optimistic=max(line.macro_f1 for line in lines),
-        deviation=float("nan"),
-        complexity=float("inf"),
-        groups=lines[0].groups,
-    )
+def _few_groups(groups: np.ndarray) -> list[str]:
+    """Warn where intervals promise nothing."""
+    count, effective = len(np.unique(groups)), effective_groups(groups)
+    if effective >= FEW_GROUPS:
+        return []
+    uneven = f", as uneven as {effective:.0f} equal ones" if round(effective) < count else ""
+    return [
+        f"the intervals rest on {count} independent groups{uneven}: with fewer than {FEW_GROUPS} "
+        "they promise nothing, label images from more sources"
+    ]

@@ -21,7 +21,7 @@ class Predictions:
     """What a system says of every row, and on which rows each number was trained.
 
     n labelled rows, m rows to predict, K classes, R repeats of the folds, V views. Rows whose
-    picture cannot be read have NaN probabilities and the `unreadable` answer as their decision.
+    image cannot be read have NaN probabilities and the `unreadable` answer as their decision.
 
     classes: (K,) label names, the order of the columns.
     ids, labels, groups: (n,) labelled rows, their class, their near-duplicate group.
@@ -54,18 +54,18 @@ class Predictions:
 
     @property
     def system(self) -> str:
-        """The name of the system."""
+        """Return the name of the system."""
         return str(self.origin.get("system", ""))
 
     @property
     def readable(self) -> np.ndarray:
-        """(n,) whether a row has probabilities."""
+        """Return whether a row has probabilities, (n,)."""
         result: np.ndarray = np.isfinite(self.oof).all((0, 2))
         return result
 
     @property
     def positive(self) -> int:
-        """The index of the positive class; the last one where none is named."""
+        """Return the index of the positive class; the last one where none is named."""
         return int(self.origin.get("positive", len(self.classes) - 1))
 
     @property
@@ -74,7 +74,7 @@ class Predictions:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """The content of an .npz file of plain arrays."""
+        """Return the content of an .npz file of plain arrays."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
         head = {"version": _VERSION, "threshold": _number(self.threshold), "origin": self.origin}
@@ -111,7 +111,7 @@ class Predictions:
         """Raise ValueError where shapes, numbers or names do not fit together."""
         n, m, k = len(self.ids), len(self.test_ids), len(self.classes)
         repeats = self.fold.shape[0]
-        wanted = {
+        shapes = {
             "classes": (k,),
             "ids": (n,),
             "labels": (n,),
@@ -122,7 +122,7 @@ class Predictions:
             "test_ids": (m,),
             "test": (m, k),
         }
-        for name, shape in wanted.items():
+        for name, shape in shapes.items():
             _check_form(name, getattr(self, name), shape)
         _check_views("oof_views", self.oof_views, self.oof.shape)
         _check_views("test_views", self.test_views, self.test.shape)
@@ -152,7 +152,7 @@ def _check_form(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def _check_views(name: str, values: np.ndarray | None, rows: tuple[int, ...]) -> None:
-    """Views (..., V, K) of rows (..., K)."""
+    """Check views (..., V, K) of rows (..., K)."""
     if values is not None:
         views = values.shape[-2] if values.ndim > 1 else 0
         _check_form(name, values, (*rows[:-1], views, rows[-1]))

@@ -45,30 +45,30 @@ def assemble(
     """
     fold = dataset.fold[: len(logits)]
     if calibrated:
-        held = calibration.cross_fitted(logits, dataset.labels, fold)
+        calibrated_folds = calibration.cross_fitted(logits, dataset.labels, fold)
         final = calibration.fit(logits, dataset.labels)
     else:
         final = calibration.plain(len(dataset.classes))
         parameters = np.tile(final.parameters, (len(fold), dataset.folds, 1))
-        held = calibration.CrossFitted(parameters)
+        calibrated_folds = calibration.CrossFitted(parameters)
     binary = len(dataset.classes) == 2
     thresholds = np.full((len(fold), dataset.folds), np.nan)
     threshold = optimistic = float("nan")
-    oof = held.apply(logits, fold)
+    oof = calibrated_folds.apply(logits, fold)
     if decision is None and binary and fixed is not None:
         thresholds, threshold = np.full_like(thresholds, fixed), fixed
         decision = thresholding.decide(oof[..., dataset.positive], fixed, dataset.positive)
     elif decision is None and binary:
-        about = (dataset.groups, dataset.positive, method)
-        seen = held.seen(logits)[..., dataset.positive]
-        nested = thresholding.nested(dataset.labels, seen, fold, *about)
+        rest = (dataset.groups, dataset.positive, method)
+        by_fold = calibrated_folds.of_every_fold(logits)[..., dataset.positive]
+        nested = thresholding.nested(dataset.labels, by_fold, fold, *rest)
         p = final.apply(logits)[..., dataset.positive]
-        found = thresholding.final(dataset.labels, p, *about)
+        chosen = thresholding.final(dataset.labels, p, *rest)
         thresholds, decision, threshold, optimistic = (
             nested.thresholds,
             nested.decision,
-            found.value,
-            found.score,
+            chosen.value,
+            chosen.score,
         )
     elif decision is None:
         decision = np.where(np.isnan(oof[..., 0]), -1, np.nan_to_num(oof).argmax(-1))
@@ -92,9 +92,9 @@ def assemble(
             **origin,
             "positive": dataset.positive,
             "optimistic": optimistic,
-            "calibration": held.parameters.tolist(),
+            "calibration": calibrated_folds.parameters.tolist(),
         },
-        oof_views=None if views is None else held.apply(views, fold),
+        oof_views=None if views is None else calibrated_folds.apply(views, fold),
         test_views=None if unlabelled_views is None else final.apply(unlabelled_views),
         answer=answer,
     )

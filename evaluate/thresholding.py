@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from archiveprobe.evaluate.metrics import running_sums
-from archiveprobe.evaluate.significance import grouped_weights
+from archiveprobe.evaluate.intervals import grouped_weights
 
 RESAMPLES = 200
 _CANDIDATES = 512
@@ -24,6 +23,7 @@ _EPSILON = 1e-12
 # .7, .8, .9 and 1 this one lost least over seven simulated score distributions, n = 200 to 1,600.
 _EXPONENT = 0.8
 _CUBE_ROOT = 1 / 3
+_LARGEST_RUN = 16
 _GRID = np.arange(30, 71) / 100
 
 
@@ -79,7 +79,7 @@ def scan(
 def _counts(
     y01: np.ndarray, p: np.ndarray, weights: np.ndarray | None, most: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Thresholds (c,), hits and positive decisions (c, B) there, positives and rows in all (B,).
+    """Count at thresholds (c,): hits, positive decisions (c, B); positives and rows (B,).
 
     At most `most` thresholds, evenly spaced by rank.
     """
@@ -90,15 +90,33 @@ def _counts(
     if most is not None and len(steps) > most:
         steps = steps[np.linspace(0, len(steps) - 1, most).round().astype(int)]
     scaled = np.ones((len(p), 1)) if weights is None else weights.T[order]
-    rows_below = running_sums(scaled)
-    hits_below = running_sums(scaled * y01[order, None].astype(scaled.dtype))
+    rows_below = _running_sums(scaled)
+    hits_below = _running_sums(scaled * y01[order, None].astype(scaled.dtype))
     total, positives = rows_below[-1], hits_below[-1]
     hits, decided = positives - hits_below[steps], total - rows_below[steps]
     return _between(ranked, steps), hits, decided, positives, total
 
 
+def _running_sums(values: np.ndarray) -> np.ndarray:
+    """Sum (n + 1, B) the first 0, 1, ... n rows of values (n, B).
+
+    In runs of rows at once: several times as fast as numpy's cumsum, which adds row by row.
+    """
+    n, width = values.shape
+    run = max(1, min(_LARGEST_RUN, int(np.sqrt(n))))
+    count = -(-n // run)
+    padded = np.zeros((count * run + 1, width), values.dtype)
+    padded[1 : n + 1] = values
+    runs = padded[1:].reshape(count, run, width)
+    for at in range(1, run):
+        runs[:, at] += runs[:, at - 1]
+    for at in range(1, count):
+        runs[at] += runs[at - 1, -1]
+    return padded[: n + 1]
+
+
 def _between(ranked: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """The threshold that leaves the first `step` rows below it, for every step."""
+    """Find the threshold that leaves the first `step` rows below it, for every step."""
     below = ranked[np.maximum(steps - 1, 0)]
     above = ranked[np.minimum(steps, len(ranked) - 1)]
     middle = below + (above - below) / 2
@@ -112,7 +130,7 @@ def _between(ranked: np.ndarray, steps: np.ndarray) -> np.ndarray:
 def _macro_f1(
     hits: np.ndarray, decided: np.ndarray, positives: np.ndarray, total: np.ndarray
 ) -> np.ndarray:
-    """Macro-F1 from the true positives, the positive decisions, the positives and all rows."""
+    """Compute macro-F1 from true positives, positive decisions, positives and all rows."""
     tiny = np.finfo(hits.dtype).tiny
     ours = hits / np.maximum(decided + positives, tiny)
     others = total - positives - decided + hits
@@ -126,13 +144,13 @@ def _nearest_half(thresholds: np.ndarray) -> int:
 
 
 def _best(thresholds: np.ndarray, scores: np.ndarray, method: str) -> Threshold:
-    """The best threshold, of equally good ones that nearest to 0.5."""
+    """Find the best threshold, of equally good ones that nearest to 0.5."""
     tied = thresholds[scores >= scores.max() - 1e-12]
     return Threshold(tied[_nearest_half(tied)], tied[0], tied[-1], scores.max(), method)
 
 
 def score_at(y01: np.ndarray, p: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
-    """Macro-F1 (...) at thresholds (...)."""
+    """Compute macro-F1 (...) at thresholds (...)."""
     above = p > np.asarray(threshold)[..., None]
     hits = (above & y01).sum(-1, dtype=np.float64)
     decided = above.sum(-1, dtype=np.float64)
@@ -195,7 +213,7 @@ def nested(
     method: str = "smoothed",
     seed: int = 0,
 ) -> NestedThresholds:
-    """Thresholds and decisions of p (R, n), the probability of the positive class, in folds (R, n).
+    """Find thresholds and decisions of p (R, n), the positive class's, in folds (R, n).
 
     The threshold for the rows of a fold is found on that repeat's other rows. p may also be (R,
     folds, n): all rows as the calibration of every fold sees them, so that a threshold is found on
@@ -226,7 +244,7 @@ def final(
     method: str = "smoothed",
     seed: int = 0,
 ) -> Threshold:
-    """The threshold for new rows, found on the mean over repeats of p (R, n), NaN left out.
+    """Find the threshold for new rows on the mean over repeats of p (R, n), NaN left out.
 
     Its score is the optimistic one: the threshold has seen these labels.
     """
@@ -236,7 +254,7 @@ def final(
 
 
 def curve(y: np.ndarray, p: np.ndarray, positive: int = 1) -> Curve:
-    """The curve over all thresholds of the mean over repeats of p (R, n), NaN left out.
+    """Compute the curve over all thresholds of the mean over repeats of p (R, n), NaN left out.
 
     Precision is NaN where no row is decided positive.
     """
@@ -249,13 +267,13 @@ def curve(y: np.ndarray, p: np.ndarray, positive: int = 1) -> Curve:
 
 
 def decide(p: np.ndarray, threshold: float | np.ndarray, positive: int = 1) -> np.ndarray:
-    """Class indices (int64, as p) of p > threshold: the positive one or the other, -1 for NaN."""
+    """Decide p > threshold: the positive class index or the other (int64), -1 for NaN."""
     above = np.where(p > threshold, positive, 1 - positive)
     return np.where(np.isnan(p), -1, above).astype(np.int64)
 
 
 def _mean(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of p (R, n) over repeats, and which rows have one."""
+    """Average p (R, n) over repeats; and which rows have a mean."""
     known = np.isfinite(p).all(0)
     return p.mean(0), known
 
@@ -268,7 +286,7 @@ def _find(y01: np.ndarray, p: np.ndarray, weights: np.ndarray, method: str) -> T
 
 
 def _resamples(groups: np.ndarray, method: str, seed: int) -> np.ndarray:
-    """Weights (B, n); methods that resample nothing get none to carry about."""
+    """Draw weights (B, n), none for rules that resample nothing."""
     if method not in THRESHOLD_RULES:
         raise ValueError(f"no threshold {method!r}: one of {', '.join(THRESHOLD_RULES)}")
     if method != "smoothed":

@@ -20,7 +20,7 @@ _SAME = 0.01
 
 
 def influence(y: np.ndarray, decision: np.ndarray, n_classes: int, name: str) -> np.ndarray:
-    """How much a figure of decisions (R, n) moves with the weight of each row, (R, n).
+    """Compute how a metric of decisions (R, n) moves with the weight of each row, (R, n).
 
     Figures depend on the confusion matrix C only, so the influence of a row is dF / dC at its cell.
     Figures do not change when C is scaled, so the influences of a repeat sum to zero (Euler).
@@ -30,15 +30,17 @@ def influence(y: np.ndarray, decision: np.ndarray, n_classes: int, name: str) ->
 
 
 def _gradient(confusion: np.ndarray, name: str) -> np.ndarray:
-    """dF / dC (K, K) by forward differences, zero in empty cells, where no row asks for it."""
+    """Compute dF / dC (K, K) by forward differences, zero in empty cells."""
     step = _STEP * max(1.0, float(confusion.sum()))
     moved = confusion + step * np.eye(confusion.size).reshape(-1, *confusion.shape)
-    slopes = (from_confusion(moved)[name] - from_confusion(confusion)[name]) / step
+    slopes = (
+        from_confusion(moved, (name,))[name] - from_confusion(confusion, (name,))[name]
+    ) / step
     return np.where(confusion > 0, slopes.reshape(confusion.shape), 0.0)
 
 
 def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sums (..., G) of values (..., n) over groups (n,) numbered from 0."""
+    """Sum to (..., G) values (..., n) over groups (n,) numbered from 0."""
     flat = values.reshape(-1, values.shape[-1])
     sums = [np.bincount(groups, row, groups.max() + 1) for row in flat]
     return np.reshape(sums, (*values.shape[:-1], -1))
@@ -79,7 +81,7 @@ def group_correction(
 
 
 def mass_by_label(values: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The variances (G,) of the groups' rows, were all rows of a label alike.
+    """Compute the variances (G,) of the groups' rows, were all rows of a label alike.
 
     Influences of a rare label are large: with thirty positives in a thousand rows a macro-F1 rests
     on thirty rows, and so do the degrees of freedom.
@@ -89,7 +91,7 @@ def mass_by_label(values: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.n
 
 
 def likeness(values: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> float:
-    """The correlation of influences (n,) within groups of sums (G,), between 0 and 1.
+    """Estimate the correlation of influences (n,) within groups of sums (G,), between 0 and 1.
 
     By moments: the sum of D_g^2 has the mean s^2 (n + rho sum m (m - 1)), s^2 that of a row.
     """
@@ -100,7 +102,7 @@ def likeness(values: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> float:
 
 
 def training_variance(influences: np.ndarray, groups: np.ndarray, fold: np.ndarray) -> float:
-    """The variance that comes of groups having taught each other's models.
+    """Estimate the variance that comes of groups having taught each other's models.
 
     `influences` (R, n) are those of the rows in every repeat, `groups` (n,) number their groups
     from 0, `fold` (R, n).
@@ -132,7 +134,7 @@ def training_variance(influences: np.ndarray, groups: np.ndarray, fold: np.ndarr
 
 
 def _response(moves: np.ndarray, groups: np.ndarray) -> float:
-    """The sum over groups of the variance by which models of two repeats move their figures.
+    """Sum over groups the variance by which models of two repeats move their scores.
 
     `moves` (pairs, n) are the rows' differences. Decisions are steps: a row near the threshold
     flips by any change of its score, so squares of differences grow with the size of the change,
@@ -152,7 +154,7 @@ def _response(moves: np.ndarray, groups: np.ndarray) -> float:
 
 
 def _learnt_by_one(one: np.ndarray, other: np.ndarray) -> float:
-    """The share of pairs of rows that share a fold in just one of two repeats, folds (n,) each."""
+    """Compute the share of pairs of rows that share a fold in just one of two repeats."""
     table = np.zeros((int(one.max()) + 1, int(other.max()) + 1))
     np.add.at(table, (one, other), 1 / len(one))
     shared = (table.sum(1) ** 2).sum() + (table.sum(0) ** 2).sum()
@@ -162,7 +164,7 @@ def _learnt_by_one(one: np.ndarray, other: np.ndarray) -> float:
 def fold_shift(
     y: np.ndarray, decision: np.ndarray, fold: np.ndarray, n_classes: int, name: str
 ) -> float:
-    """What the fold models' own figures, on average, lie above that of their pooled decisions.
+    """Estimate how far the fold models' mean score lies above that of pooled decisions.
 
     F1 is concave in the counts, so pooling flatters models that differ, the more the worse they
     are: at chance one model says yes to nearly all and the next to nearly none. The figure of a
@@ -173,11 +175,11 @@ def fold_shift(
     repeats = len(fold)
     if repeats < 2:
         return 0.0
-    alike = np.eye(int(fold.max()) + 1)
-    found = np.empty((repeats, repeats))
+    one_hot = np.eye(int(fold.max()) + 1)
+    scores = np.empty((repeats, repeats))
     for models, each in enumerate(decision):
         for parts, placed in enumerate(fold):
-            of_fold = from_confusion(confusions(y, each, n_classes, alike[:, placed]))[name]
-            found[models, parts] = np.nanmean(of_fold)
+            of_fold = from_confusion(confusions(y, each, n_classes, one_hot[:, placed]))[name]
+            scores[models, parts] = np.nanmean(of_fold)
     own = np.eye(repeats, dtype=bool)
-    return float(found[own].mean() - found[~own].mean())
+    return float(scores[own].mean() - scores[~own].mean())

@@ -7,10 +7,10 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import IMAGE_BYTES, digest_of
+from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.predict.system import Answers, System, making
-from archiveprobe.predict.tables import named_few
+from archiveprobe.predict.systems import Answers, System, training_command
 from archiveprobe.task.config import Task
 from archiveprobe.task.rows import Row, locate
 
@@ -35,15 +35,15 @@ class Share:
 
     @property
     def expected(self) -> bool:
-        """Whether the share lies in the range."""
+        """Return whether the share lies in the range."""
         return self.low <= self.share <= self.high
 
 
 @dataclass(frozen=True)
 class Canary:
-    """Rows that were answered again, in another order: how many, and how their picture was found.
+    """Rows that were answered again, in another order: how many, and how their image was found.
 
-    `by` is "pictures" where their files were read again, "manifest" where they are not here.
+    `by` is "images" where their files were read again, "manifest" where they are not here.
     """
 
     rows: int
@@ -51,7 +51,7 @@ class Canary:
 
 
 def shares(stored: Predictions, decision: np.ndarray) -> list[Share]:
-    """The share of the positive label among decisions (m,), or of every label where K > 2."""
+    """Compare the positive label's share of decisions (m,), or every label's where K > 2."""
     k = len(stored.classes)
     which = [stored.positive] if k == 2 else range(k)
     return [_share(stored, decision, label) for label in which]
@@ -74,25 +74,25 @@ def _share(stored: Predictions, decision: np.ndarray, label: int) -> Share:
     )
 
 
-def changed_since(system: System, ids: Sequence[str], proba: np.ndarray) -> list[str]:
-    """Rows whose probabilities (m, K) are not those that the system stored for them.
+def changed_answers(system: System, ids: Sequence[str], proba: np.ndarray) -> list[str]:
+    """Find rows whose probabilities (m, K) are not those that the system stored for them.
 
     Raises:
-        InputError: most of them: that is no change of a picture, the system itself is not sound.
+        InputError: most of them: that is no change of an image, the system itself is not sound.
     """
     where = {str(id_): at for at, id_ in enumerate(system.stored.test_ids)}
     shared = [(at, where[id_]) for at, id_ in enumerate(ids) if id_ in where]
     if not shared:
         return []
-    here, there = (np.array(side) for side in zip(*shared, strict=True))
-    now, then = proba[here], system.stored.test[there]
-    changed = [ids[at] for at in here[~system.agree(now, then)]]
+    asked_at, stored_at = (np.array(side) for side in zip(*shared, strict=True))
+    now, then = proba[asked_at], system.stored.test[stored_at]
+    changed = [ids[at] for at in asked_at[~system.agree(now, then)]]
     if len(changed) > len(shared) / 2:
         raise InputError(
             f"{system.name} does not give its stored answers again for {len(changed)} of "
             f"{len(shared)} rows, the first is {changed[0]!r}: its model, its cache or the order "
             "of its rows is not what it was: run `archiveprobe "
-            f"{making(system.task, system.kind, system.name)}` again"
+            f"{training_command(system.task, system.kind, system.name)}` again"
         )
     return changed
 
@@ -104,32 +104,32 @@ def check_sound(system: System, dataset: Dataset) -> None:
         InputError: it gives others.
     """
     rows = dataset.unlabelled
-    there = [at for at, key in enumerate(rows.keys) if key][:_LOOKED_AT]
-    if there:
-        some = rows.select(there)
-        ids = some.ids.tolist()
-        here = all((system.task.root / entry.path).is_file() for entry in some.entries)
-        changed_since(system, ids, system.answer(some, afresh=here).proba)
+    usable = [at for at, key in enumerate(rows.keys) if key][:_LOOKED_AT]
+    if usable:
+        sample = rows.select(usable)
+        ids = sample.ids.tolist()
+        here = all((system.task.root / entry.path).is_file() for entry in sample.entries)
+        changed_answers(system, ids, system.answer(sample, afresh=here).proba)
 
 
-def seen_in_training(dataset: Dataset, rows: Rows) -> list[str]:
-    """Rows to predict whose picture, byte by byte, is that of a labelled row."""
+def training_duplicates(dataset: Dataset, rows: Rows) -> list[str]:
+    """Find rows to predict whose image, byte by byte, is that of a labelled row."""
     known = {key for key in dataset.labelled.keys if key}
     return [str(id_) for id_, key in zip(rows.ids, rows.keys, strict=True) if key in known]
 
 
-def memorised(system: System, dataset: Dataset) -> bool:
-    """Whether held-out probabilities are those of a model that was trained on the same rows.
+def is_memorized(system: System, dataset: Dataset) -> bool:
+    """Return whether held-out probabilities are those of a model that was trained on the same rows.
 
     No system that was held out gives them: its fold models differ from the final one.
     """
     readable = system.stored.readable
-    there = [at for at, key in enumerate(dataset.labelled.keys) if key and readable[at]]
-    some = there[:: max(1, len(there) // _LOOKED_AT)][:_LOOKED_AT]
-    if not some:
+    usable = [at for at, key in enumerate(dataset.labelled.keys) if key and readable[at]]
+    sample = usable[:: max(1, len(usable) // _LOOKED_AT)][:_LOOKED_AT]
+    if not sample:
         return False
-    now = system.answer(dataset.labelled.select(some)).proba
-    apart = np.abs(system.stored.oof[:, some] - now).max((1, 2))
+    now = system.answer(dataset.labelled.select(sample)).proba
+    apart = np.abs(system.stored.oof[:, sample] - now).max((1, 2))
     return bool((apart < _SAME).any())
 
 
@@ -141,15 +141,15 @@ def canary(
     answers: Answers,
     changed: Sequence[str],
 ) -> Canary:
-    """Answer a few rows again, found by the bytes of their pictures, and hold it against the file.
+    """Answer a few rows again, found by the bytes of their images, and hold it against the file.
 
     `written` are the labels that were read back from the file, `answers` those for `rows`, `table`
-    says where pictures lie. Those that have `changed` since training have no stored answer.
+    says where images lie. Those that have `changed` since training have no stored answer.
 
     Raises:
         InputError: the file, or the system's stored answer, says something else.
     """
-    task, one = system.task, system.stored
+    task, saved = system.task, system.stored
     usable = np.flatnonzero([bool(key) for key in rows.keys])
     chosen = np.random.default_rng(0).permutation(usable)[:_LOOKED_AT].tolist()
     ids = {at: str(rows.ids[at]) for at in chosen}
@@ -157,30 +157,32 @@ def canary(
     altered = [ids[at] for at, key in found.items() if key not in (None, rows.keys[at])]
     if altered:
         raise InputError(
-            f"{len(altered)} of {len(chosen)} pictures looked at have changed since they were "
-            f"embedded: {named_few(altered)}: run `archiveprobe embed {task.file}`"
+            f"{len(altered)} of {len(chosen)} images looked at have changed since they were "
+            f"embedded: {quote_few(altered)}: run `archiveprobe embed {task.file}`"
         )
-    stored = dict(zip(one.test_ids.tolist(), one.test, strict=True))
+    stored = dict(zip(saved.test_ids.tolist(), saved.test, strict=True))
     here = all(key is not None for key in found.values())
     again = system.answer(rows.select(chosen), afresh=here)
     for at, proba, decision in zip(chosen, again.proba, again.decision, strict=True):
         is_stored = ids[at] in stored and ids[at] not in changed
         before = stored[ids[at]] if is_stored else answers.proba[at]
-        label, told = str(one.classes[decision]), written.get(ids[at])
+        label, label_in_file = str(saved.classes[decision]), written.get(ids[at])
         # Computed elsewhere, a probability beside the threshold may come to lie on its other side.
-        beside = told == str(one.classes[answers.decision[at]])
-        sound = told == label or (beside and bool(system.agree(proba, answers.proba[at])))
+        near_threshold = label_in_file == str(saved.classes[answers.decision[at]])
+        sound = label_in_file == label or (
+            near_threshold and bool(system.agree(proba, answers.proba[at]))
+        )
         if not sound or not system.agree(proba, before):
             raise InputError(
-                f"the file would say {told!r} for {ids[at]!r}, but {system.name} answers {label!r} "
-                "for that picture: rows are out of order, so nothing was written: run "
-                f"`archiveprobe {making(task, system.kind, system.name)}` again"
+                f"the file would say {label_in_file!r} for {ids[at]!r}, but {system.name} answers "
+                f"{label!r} for that image: rows are out of order, so nothing was written: run "
+                f"`archiveprobe {training_command(task, system.kind, system.name)}` again"
             )
-    return Canary(len(chosen), "pictures" if here else "manifest")
+    return Canary(len(chosen), "images" if here else "manifest")
 
 
 def _content(task: Task, row: Row) -> bytes | None:
-    """The digest of a row's file as it is now; None where it is not here."""
+    """Digest a row's file as it is now; None where it is not here."""
     try:
         return bytes.fromhex(digest_of(locate(task.root, row.path), IMAGE_BYTES))
     except (OSError, ValueError):

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.evaluate.metrics import OF_DECISIONS, confusions, figures, from_confusion
-from archiveprobe.predict.tables import find_columns, named_few, probability_columns
+from archiveprobe.base.wording import quote_few
+from archiveprobe.evaluate.metrics import confusions, from_confusion
+from archiveprobe.predict.tables import find_columns, probability_columns
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
 from archiveprobe.task.table import Table, read_table
@@ -32,19 +33,19 @@ class Score:
     remarks: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
-        """The form that `--json` promises."""
+        """Return the form that `--json` promises."""
         confusion = {"labels": list(self.labels), "matrix": self.matrix.tolist()}
         return {"n": self.n, **self.figures, "confusion": confusion}
 
     def lines(self) -> list[dict[str, Any]]:
-        """The figures, a line each, for people."""
+        """Return the figures, a line each, for people."""
         return [
             {"figure": name.replace("_", " "), "value": "-" if value is None else f"{value:.4f}"}
             for name, value in self.figures.items()
         ]
 
     def matrix_lines(self) -> list[dict[str, Any]]:
-        """The confusion matrix, a line per true label, for people."""
+        """Return the confusion matrix, a line per true label, for people."""
         answered = [f"answered {label}" for label in self.labels]
         return [
             {"truth": name} | dict(zip(answered, map(int, row), strict=True))
@@ -72,18 +73,18 @@ def score(task: Task, file: Path, *, truth: Path | None = None) -> Score:
     scored = [name for name in answered if name in known]
     y = np.array([task.labels.index(known[name]) for name in scored])
     decision = np.array([task.labels.index(answered[name]) for name in scored])
-    found = figures(y, decision, None, len(task.labels))
+    confusion = confusions(y, decision, len(task.labels))[0].astype(np.int64)
     remarks = _left_out(len(answered), len(scored))
     there = set(scored)
     in_table = [name for name in rows if name in there]
     remarks += _out_of_order(task, scored, in_table, known, decision)
     remarks += _probabilities_swapped(task, table, label)
-    values = {name: getattr(found, name) for name in OF_DECISIONS}
-    return Score(len(scored), values, task.labels, found.confusion, remarks)
+    values = {name: float(value) for name, value in from_confusion(confusion).items()}
+    return Score(len(scored), values, task.labels, confusion, remarks)
 
 
 def _labels(task: Task, rows: Mapping[str, Row], truth: Path | None) -> dict[str, str]:
-    """The known labels by id."""
+    """Read the known labels by id."""
     if not task.labels:
         raise InputError(f"labels is empty in {task.file}: name them")
     if truth is None:
@@ -111,19 +112,19 @@ def _check_ids(
     if unknown:
         raise InputError(
             f"{file}: {len(unknown)} of {len(answered)} ids are not in {where}: "
-            f"{named_few(unknown)}{nearest(unknown[0], rows)}: score it with its own task"
+            f"{quote_few(unknown)}{nearest(unknown[0], rows)}: score it with its own task"
         )
     tested = [id_ for id_, row in rows.items() if row.split == "test"]
     missing = [id_ for id_ in tested or truth if id_ not in set(answered)]
     if missing:
         raise InputError(
-            f"{file} lacks {len(missing)} of the rows to score: {named_few(missing)}: submit again"
+            f"{file} lacks {len(missing)} of the rows to score: {quote_few(missing)}: submit again"
         )
     trained = [id_ for id_ in answered if tested and rows[id_].split != "test" and rows[id_].label]
     if trained:
         raise InputError(
             f"{file}: {len(trained)} of {len(answered)} ids are labelled rows, which systems are "
-            f"trained on: {named_few(trained)}: take them out"
+            f"trained on: {quote_few(trained)}: take them out"
         )
     if not any(id_ in known for id_ in answered):
         raise InputError(
@@ -165,7 +166,7 @@ def _out_of_order(
     known: Mapping[str, str],
     decision: np.ndarray,
 ) -> list[str]:
-    """Whether the answers are no better than chance, and would be in another order or swapped."""
+    """Warn where answers are no better than chance, but would be in another order."""
     k = len(task.labels)
     y = np.array([task.labels.index(known[name]) for name in scored])
     value, error = _recall(y, decision, k)
@@ -192,7 +193,7 @@ def _out_of_order(
 
 
 def _probabilities_swapped(task: Task, table: Table, label: str) -> list[str]:
-    """Whether the p_ columns speak against the label column."""
+    """Warn where the p_ columns contradict the label column."""
     columns = probability_columns(task.labels)
     if not set(columns) <= set(table.columns):
         return []

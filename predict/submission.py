@@ -10,28 +10,27 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
 from archiveprobe.predict.checks import (
     Canary,
     Share,
     canary,
-    changed_since,
-    memorised,
-    seen_in_training,
+    changed_answers,
+    is_memorized,
     shares,
+    training_duplicates,
 )
-from archiveprobe.predict.system import Answers, System
-from archiveprobe.predict.systems import load_system
+from archiveprobe.predict.systems import Answers, System, load_system
 from archiveprobe.predict.tables import (
     Cells,
     Form,
-    named_few,
     output_files,
     wanted,
     write_answers,
     write_spreadsheet_copy,
 )
-from archiveprobe.probe.audit_shift import shift
+from archiveprobe.probe.audit.shift import find_shift
 from archiveprobe.task.config import Task
 
 
@@ -39,7 +38,7 @@ from archiveprobe.task.config import Task
 class Submission:
     """A written submission, and what its reader should know before handing it in.
 
-    `unreadable` rows have no picture and got `answer`; `reasons` counts why.
+    `unreadable` rows have no image and got `answer`; `reasons` counts why.
     """
 
     file: Path
@@ -56,7 +55,7 @@ class Submission:
     snapshot: str = ""
 
     def record(self) -> dict[str, Any]:
-        """The form of `--json`."""
+        """Return the form of `--json`."""
         return {
             "file": str(self.file),
             "copy": None if self.copy is None else str(self.copy),
@@ -72,7 +71,7 @@ class Submission:
         }
 
     def lines(self) -> list[dict[str, Any]]:
-        """The shares, a line each, for people."""
+        """Return the shares, a line each, for people."""
         return [
             {
                 "label": share.label,
@@ -83,8 +82,8 @@ class Submission:
             for share in self.shares
         ]
 
-    def told(self) -> str:
-        """What was written, in a sentence."""
+    def summary(self) -> str:
+        """Return what was written, in a sentence."""
         lost = ""
         if self.unreadable:
             why = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
@@ -95,7 +94,7 @@ class Submission:
         )
 
 
-_BY = {"pictures": "pictures", "manifest": "pictures' digests (the files are not here)"}
+_BY = {"images": "images", "manifest": "images' digests (the files are not here)"}
 
 
 def submit(
@@ -127,28 +126,28 @@ def submit(
     unread = [id_ for id_, read in zip(ids, answers.readable, strict=True) if not read]
     reasons = Counter(lacking.get(id_, "bad_embedding") for id_ in unread)
     blank = Counter(status for id_, status in lacking.items() if id_ not in set(unread))
-    changed = changed_since(loaded, ids, answers.proba)
+    changed = changed_answers(loaded, ids, answers.proba)
     lines = _lines(form, loaded, ids, answers)
     seen: list[Canary] = []
 
-    def check(header: Sequence[str], found: Cells) -> None:
-        written = read_back(task, form, ids, header, found)
+    def check(header: Sequence[str], cells: Cells) -> None:
+        written = read_back(task, form, ids, header, cells)
         seen.append(canary(loaded, rows, written, table, answers, changed))
 
     write_answers(target, form.columns, lines, check=check, separator=form.separator)
     write_spreadsheet_copy(copy, form.columns, lines, separator=form.separator)
-    found = shares(loaded.stored, answers.decision)
-    said = [*warnings, *_blank(blank), *_warnings(dataset, loaded, rows, found, changed)]
+    of_labels = shares(loaded.stored, answers.decision)
+    messages = [*warnings, *_blank(blank), *_warnings(dataset, loaded, rows, of_labels, changed)]
     return Submission(
         target,
         system,
         len(ids),
         len(unread),
         dataset.classes[dataset.unreadable],
-        found,
+        of_labels,
         seen[0],
         dict(reasons.most_common()),
-        said,
+        messages,
         copy,
         time.monotonic() - started,
         dataset.snapshot_digest,
@@ -161,11 +160,11 @@ def _rows(dataset: Dataset, ids: Sequence[str]) -> Rows:
 
 
 def _blank(status: Counter[str]) -> list[str]:
-    """What to say of rows that a network answered for a blank picture, as its recipe has it."""
+    """Warn of rows that a network answered as blank images, as its recipe says."""
     if not status:
         return []
     why = ", ".join(f"{count} {reason}" for reason, count in status.most_common())
-    return [f"{status.total()} rows cannot be read and are answered as blank pictures ({why})"]
+    return [f"{status.total()} rows cannot be read and are answered as blank images ({why})"]
 
 
 def _lines(form: Form, system: System, ids: Sequence[str], answers: Answers) -> Cells:
@@ -181,70 +180,70 @@ def _lines(form: Form, system: System, ids: Sequence[str], answers: Answers) -> 
 
 
 def probability(value: float) -> str:
-    """A probability as text, exact to 1e-6 and empty where there is none."""
+    """Write a probability as text, exact to 1e-6 and empty where there is none."""
     return "" if np.isnan(value) else f"{value:.7f}"
 
 
 def read_back(
-    task: Task, form: Form, ids: Sequence[str], header: Sequence[str], found: Cells
+    task: Task, form: Form, ids: Sequence[str], header: Sequence[str], cells: Cells
 ) -> dict[str, str]:
-    """The label of every id as a written submission has it, header and lines as they were read.
+    """Read the label of every id from the header and lines of a written submission.
 
     Raises:
         InputError: the file is not what was to be written.
     """
     at_id, at_label = form.columns.index(form.id), form.columns.index(form.label)
-    right = tuple(header) == form.columns and all(len(row) == len(header) for row in found)
-    if not right or [row[at_id] for row in found] != list(ids) or len(set(ids)) != len(ids):
+    right = tuple(header) == form.columns and all(len(row) == len(header) for row in cells)
+    if not right or [row[at_id] for row in cells] != list(ids) or len(set(ids)) != len(ids):
         raise InputError("the file read back does not have its rows in order: nothing was written, "
                          "run again")  # fmt: skip
-    strange = {row[at_label] for row in found} - set(task.labels)
+    strange = {row[at_label] for row in cells} - set(task.labels)
     if strange:
         raise InputError(
             f"the file read back holds labels that {task.file} does not know: "
-            f"{named_few(sorted(strange))}: nothing was written, run again"
+            f"{quote_few(sorted(strange))}: nothing was written, run again"
         )
-    return {row[at_id]: row[at_label] for row in found}
+    return {row[at_id]: row[at_label] for row in cells}
 
 
 def _warnings(
     dataset: Dataset,
     system: System,
     rows: Rows,
-    found: Sequence[Share],
+    of_labels: Sequence[Share],
     changed: Sequence[str],
 ) -> list[str]:
-    said = _shift_warning(dataset)
+    messages = _shift_warning(dataset)
     if changed:
-        said.append(
-            f"{len(changed)} pictures have changed since {system.name} was trained, and were "
-            f"answered anew: {named_few(changed)}"
+        messages.append(
+            f"{len(changed)} images have changed since {system.name} was trained, and were "
+            f"answered anew: {quote_few(changed)}"
         )
-    trained = seen_in_training(dataset, rows)
+    trained = training_duplicates(dataset, rows)
     if trained:
-        said.append(
-            f"{len(trained)} rows to predict show, byte by byte, the picture of a labelled row: "
-            f"{named_few(trained)}"
+        messages.append(
+            f"{len(trained)} rows to predict show, byte by byte, the image of a labelled row: "
+            f"{quote_few(trained)}"
         )
-    if memorised(system, dataset):
-        said.append(
+    if is_memorized(system, dataset):
+        messages.append(
             f"{system.name} was trained on the very rows that its figures are about: do not "
             f"believe them, run `archiveprobe probe {dataset.task.file}` again"
         )
-    said += [
+    messages += [
         f"{share.share:.1%} of the answers are {share.label!r}, where {share.low:.1%} to "
         f"{share.high:.1%} were to be expected (95 of 100 sets of {len(rows)} rows like the "
-        "labelled ones): these pictures are others, or rows are mixed up"
-        for share in found
+        "labelled ones): these images are others, or rows are mixed up"
+        for share in of_labels
         if not share.expected
     ]
-    return said
+    return messages
 
 
 def _shift_warning(dataset: Dataset) -> list[str]:
-    """What the audit says of these rows; `probe` has left it in work/, else it is measured now."""
+    """Return the audit's warning of a shift, stored by `probe` or measured now."""
     try:
-        warning = shift(dataset).warning
+        warning = find_shift(dataset).warning
     except InputError:
         # Other backbones of the task than the system's own are no reason to refuse its answers.
         return []

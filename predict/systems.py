@@ -1,33 +1,161 @@
-"""Stored systems, ready to answer: reloaded, and held against what they were trained on."""
+"""Stored systems that answer for rows of any archive: probes, ensembles, fine-tuned networks.
 
+Each kind is a `Source` of logits; what follows (calibration, threshold, the answer for unreadable
+images) is the same for all of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Progress, silent
+from archiveprobe.cache.reader import Reader
+from archiveprobe.cache.spec import find_caches
+from archiveprobe.embed.decoding import default_workers
+from archiveprobe.embed.device import default_device
 from archiveprobe.evaluate.calibration import Calibration
-from archiveprobe.evaluate.dataset import Dataset
-from archiveprobe.evaluate.overview import check_up_to_date
-from archiveprobe.evaluate.runs import Run, load_run
-from archiveprobe.predict.ensembles import ensemble_source
-from archiveprobe.predict.probes import probe_source
-from archiveprobe.predict.system import Means, Source, System, making
-from archiveprobe.predict.tuned import tuned_source
+from archiveprobe.evaluate.combine import METHODS, apply_weights
+from archiveprobe.evaluate.dataset import Dataset, Rows
+from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.system_status import check_up_to_date
+from archiveprobe.evaluate.system_store import Run, load_run
+from archiveprobe.evaluate.thresholding import decide
+from archiveprobe.finetune.inference import TunedSystem, load_tuned
+from archiveprobe.finetune.recipe import FROM_CACHE
+from archiveprobe.probe.crossval import combine_views
+from archiveprobe.probe.features import Choice, parse_choice, read_matrix
+from archiveprobe.probe.table import PROBES
+from archiveprobe.task.config import Task
+from archiveprobe.task.texts import text_cache
+
+AGREEMENT = 1e-6
+# How far probabilities of networks may lie apart: on another kind of device, or from tokens in half
+# precision; and on the same kind, where batches of another size round differently.
+_OTHER_DEVICE, _SAME_DEVICE = 2e-2, 1e-4
+# Below this many images starting decoder processes takes longer than decoding.
+_FEW = 64
+_ROWS_AT_ONCE = 4_096
+_TEXT = text_cache("")
+
+Model = Callable[[np.ndarray], np.ndarray]
 
 
-def load_system(dataset: Dataset, name: str, means: Means | None = None) -> System:
+@dataclass(frozen=True)
+class Resources:
+    """Holds what networks may use to look at images; None: what there is."""
+
+    device: str | None = None
+    workers: int | None = None
+    progress: Progress = silent
+
+
+@dataclass(frozen=True)
+class Question:
+    """Holds rows of an archive to answer for; `afresh`: from the images, even where known."""
+
+    rows: Rows
+    archive: Task
+    afresh: bool = False
+
+
+Logits = Callable[[Question], tuple[np.ndarray, np.ndarray | None]]
+"""Returns logits (m, K) of rows, NaN where there is no image, and a vote's answers (m,) or None."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Gives a system's logits.
+
+    `caches` maps every backbone whose embeddings it looks through to the digest of their cache's
+    fingerprint. `agreement` is how far two computations of a probability may lie apart.
+    """
+
+    logits: Logits
+    caches: Mapping[str, str]
+    agreement: float = AGREEMENT
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Holds proba (m, K), NaN where an image cannot be judged, and decision (m,), class indices."""
+
+    proba: np.ndarray
+    decision: np.ndarray
+
+    @property
+    def readable(self) -> np.ndarray:
+        """Return whether there was an image to judge, (m,)."""
+        return np.asarray(np.isfinite(self.proba).all(1))
+
+
+@dataclass(frozen=True)
+class System:
+    """Answers for rows of any archive."""
+
+    task: Task
+    name: str
+    kind: str
+    stored: Predictions
+    unreadable: int
+    calibration: Calibration
+    source: Source
+
+    def answer(self, rows: Rows, archive: Task | None = None, *, afresh: bool = False) -> Answers:
+        """Answer for rows of an archive, by default the task's own.
+
+        What networks answered after training is remembered for the task's rows, unless asked for
+        `afresh`.
+
+        Raises:
+            InputError: rows are not embedded yet, or a cache is damaged.
+        """
+        logits, answer = self.source.logits(Question(rows, archive or self.task, afresh))
+        proba = self.calibration.apply(logits)
+        if answer is None:
+            answer = self._decided(proba)
+        known = np.isfinite(proba).all(1)
+        return Answers(proba, np.where(known, answer, self.unreadable))
+
+    def agree(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Compare probabilities (..., K) as far as they can be computed again."""
+        near = np.isclose(left, right, rtol=0, atol=self.source.agreement, equal_nan=True)
+        return np.asarray(near.all(-1))
+
+    def _decided(self, proba: np.ndarray) -> np.ndarray:
+        stored = self.stored
+        if len(stored.classes) > 2 or np.isnan(stored.threshold):
+            return np.asarray(np.nan_to_num(proba).argmax(1))
+        return decide(proba[:, stored.positive], stored.threshold, stored.positive)
+
+
+def training_command(task: Task, kind: str, name: str) -> str:
+    """Return the command that trains a system of a kind again."""
+    if kind != "finetune":
+        return f"probe {task.file}"
+    recipe, cached, _ = name.partition(FROM_CACHE)
+    return f"finetune {task.file} --recipe {recipe} --fold all{cached and ' --from-cache'}"
+
+
+def load_system(dataset: Dataset, name: str, resources: Resources | None = None) -> System:
     """Reload a system by name, with all its members if it is an ensemble.
 
     Raises:
         InputError: no such system, a damaged or foreign one, or one that is out of date.
     """
-    return _load(dataset, (), means or Means(), name)
+    return _load(dataset, (), resources or Resources(), name)
 
 
-def _load(dataset: Dataset, above: tuple[str, ...], means: Means, name: str) -> System:
+def _load(dataset: Dataset, above: tuple[str, ...], resources: Resources, name: str) -> System:
     run = load_run(dataset.task, name)
     _check(run, dataset)
     try:
         calibration = Calibration(**run.record["calibration"])
-        source = _source(dataset, run, above, means)
+        source = _source(dataset, run, above, resources)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         raise InputError(
@@ -37,21 +165,23 @@ def _load(dataset: Dataset, above: tuple[str, ...], means: Means, name: str) -> 
     return System(dataset.task, name, kind, stored, dataset.unreadable, calibration, source)
 
 
-def _source(dataset: Dataset, run: Run, above: tuple[str, ...], means: Means) -> Source:
+def _source(dataset: Dataset, run: Run, above: tuple[str, ...], resources: Resources) -> Source:
     kind = run.record["kind"]
     if kind == "probe":
         return probe_source(dataset.task, run)
     if kind == "finetune":
-        return tuned_source(dataset, run, means)
+        return tuned_source(dataset, run, resources)
     if kind == "ensemble" and run.system not in above:
-        member = partial(_load, dataset, (*above, run.system), means)
+        member = partial(_load, dataset, (*above, run.system), resources)
         return ensemble_source(dataset.task, run, member)
     raise ValueError(f"a system of the kind {kind!r} is unknown")
 
 
 def _check(run: Run, dataset: Dataset) -> None:
     task, record = dataset.task, run.record
-    again = f"run `archiveprobe {making(task, str(record.get('kind')), run.system)}` again"
+    again = (
+        f"run `archiveprobe {training_command(task, str(record.get('kind')), run.system)}` again"
+    )
     if record.get("system") != run.system:
         raise InputError(
             f"{run.folder} holds the system {record.get('system')!r}: give the folder that name, "
@@ -65,3 +195,191 @@ def _check(run: Run, dataset: Dataset) -> None:
     if record.get("kind") == "ensemble":
         again = f"run `archiveprobe ensemble {task.file} --method {record.get('method')}` again"
     check_up_to_date(run, dataset, again)
+
+
+def probe_source(task: Task, run: Run) -> Source:
+    """Make a stored probe answer from the caches that it was trained on.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: the record or the model is none of a probe.
+    """
+    record, classes = run.record, len(run.record["classes"])
+    model = _model(record, run.arrays())
+    choice = parse_choice(record["features"])
+    sources = {name: str(record["sources"][name]) for name in choice.backbones}
+    readers: dict[tuple[str, Path], Reader] = {}
+
+    def reader(name: str, archive: Task) -> Reader:
+        root = (task if name.endswith(_TEXT) else archive).work / "cache"
+        if (name, root) not in readers:
+            readers[name, root] = _reader(task, run.system, root, name, sources[name])
+        return readers[name, root]
+
+    def logits(question: Question) -> tuple[np.ndarray, None]:
+        out = np.full((len(question.rows), classes), np.nan)
+        for start in range(0, len(question.rows), _ROWS_AT_ONCE):
+            part = question.rows.select(
+                range(start, min(start + _ROWS_AT_ONCE, len(question.rows)))
+            )
+            if not any(part.keys) and not any(part.captions):
+                continue
+            found = [
+                read_matrix(reader(name, question.archive), part, name, choice.views, task)
+                for name in choice.backbones
+            ]
+            try:
+                answer = _of_matrix(model, choice, np.concatenate(found, 2), classes)
+            except ValueError as error:
+                raise InputError(
+                    f"{run.folder} holds a model that does not fit its cache ({error}): run that "
+                    "system again"
+                ) from None
+            out[start : start + _ROWS_AT_ONCE] = answer
+        return out, None
+
+    return Source(logits, sources)
+
+
+def _model(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
+    """Return the fitted probe as a function from columns (n, d) to logits (n, K)."""
+    entry, classes = PROBES[record["probe"]], len(record["classes"])
+    if entry.linear:
+        # A matrix product needs no scikit-learn, whose import takes longer than all the rest.
+        weights = arrays["weights"]
+        coef = np.tensordot(weights, arrays["coef"], 1)
+        intercept = np.tensordot(weights, arrays["intercept"], 1)
+        if coef.shape[1:] != (classes,) or intercept.shape != (classes,):
+            raise ValueError(f"coefficients {coef.shape} are none of {classes} classes")
+        return lambda x: np.asarray(x.astype(np.float64) @ coef + intercept)
+    # JSON has no tuples.
+    settings = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in record["settings"].items()
+    }
+    return entry.make(**settings).with_arrays(arrays, range(classes)).decision_logits
+
+
+def _of_matrix(model: Model, choice: Choice, x: np.ndarray, classes: int) -> np.ndarray:
+    """Compute logits (m, K) of embeddings (m, V, d), NaN where an embedding is."""
+    m, views, width = x.shape
+    known = np.isfinite(x).all((1, 2))
+    logits = np.full((m, views, classes), np.nan)
+    if known.any():
+        flat = model(x[known].reshape(-1, width))
+        if not np.isfinite(flat).all():
+            raise ValueError("its numbers are not finite")
+        logits[known] = flat.reshape(-1, views, classes)
+    if views == 1:
+        return np.asarray(logits[:, 0])
+    return combine_views(logits, choice.views)
+
+
+def _reader(task: Task, system: str, root: Path, name: str, digest: str) -> Reader:
+    """Open the cache that a system was trained on."""
+    for record in find_caches(root, name):
+        if record.digest == digest:
+            return Reader(record.folder)
+    raise InputError(
+        f"{system} was trained on a cache of {name} ({digest[:16]}) that is not in {root}: bring "
+        f"it back, or run `archiveprobe embed {task.file}` and `archiveprobe probe {task.file}`"
+    )
+
+
+def tuned_source(dataset: Dataset, run: Run, resources: Resources) -> Source:
+    """Make a stored fine-tuned system answer from memory, or by its networks.
+
+    Raises:
+        InputError: its recipe is of another version.
+        KeyError, TypeError, ValueError: the record or the model is none of such a system.
+    """
+    system, record = load_tuned(dataset.task, run.record), run.record
+    arrays = run.arrays()
+    known, vote = arrays["logits"], arrays.get("answer")
+    place = {id_: at for at, id_ in enumerate(run.predictions().test_ids.tolist())}
+    same = record["to_predict"] == dataset.unlabelled.digest and len(known) == len(place)
+    device = resources.device or default_device()
+
+    def logits(question: Question) -> tuple[np.ndarray, np.ndarray | None]:
+        ids = question.rows.ids.tolist()
+        here = question.archive.work == dataset.task.work
+        if not question.afresh and same and here and all(id_ in place for id_ in ids):
+            rows = np.array([place[id_] for id_ in ids], np.intp)
+            return known[rows], None if vote is None else vote[rows]
+        return _run_networks(system, question, resources, device)
+
+    alike = _kind(record["device"]) == _kind(device) and not record["from_cache"]
+    return Source(logits, {}, _SAME_DEVICE if alike else _OTHER_DEVICE)
+
+
+def _run_networks(
+    system: TunedSystem, question: Question, resources: Resources, device: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    files = [
+        (entry.path, entry.digest) if entry.usable else ("", "") for entry in question.rows.entries
+    ]
+    distinct = len({key for _, key in files if key})
+    workers = resources.workers
+    if distinct <= _FEW:
+        workers = 0
+    elif workers is None:
+        workers = default_workers()
+    work = system.task.work / "finetune"
+    with resources.progress(system.recipe.name, distinct) as advance:
+        return system.logits(
+            question.archive.root, files, work, device=device, workers=workers, advance=advance
+        )
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
+
+
+def ensemble_source(task: Task, run: Run, load: Callable[[str], System]) -> Source:
+    """Make a stored ensemble answer by its members; `load` reloads one by name.
+
+    Raises:
+        InputError: a member is missing, damaged or out of date.
+        KeyError, TypeError, ValueError, AttributeError: the record is none of an ensemble.
+    """
+    entries = run.record["members"]
+    method = str(run.record["method"])
+    if method not in METHODS:
+        raise ValueError(f"a combination by {method!r} is unknown")
+    members = [load(str(entry["system"])) for entry in entries]
+    weights = np.array([float(entry["weight"]) for entry in entries])
+    ties = str(run.record.get("ties", "mean"))
+
+    def logits(question: Question) -> tuple[np.ndarray, np.ndarray | None]:
+        rows, answers = question.rows, []
+        for member, weight in zip(members, weights, strict=True):
+            if METHODS[method].space is not None and not weight:
+                answers.append(_even_answers(member, rows))
+                continue
+            found = member.answer(rows, question.archive, afresh=question.afresh)
+            voted = None if member.stored.answer is None else found.decision
+            answers.append(
+                replace(member.stored, test_ids=rows.ids, test=found.proba, answer=voted)
+            )
+        return apply_weights(answers, method, weights, ties)
+
+    agreement = max(member.source.agreement for member in members)
+    return Source(logits, _shared_caches(task, run, members), agreement)
+
+
+def _shared_caches(task: Task, run: Run, members: Sequence[System]) -> dict[str, str]:
+    caches: dict[str, str] = {}
+    for member in members:
+        for name, digest in member.source.caches.items():
+            if caches.setdefault(name, digest) != digest:
+                raise InputError(
+                    f"the members of {run.system} were trained on different caches of {name}: "
+                    f"run `archiveprobe probe {task.file}` again"
+                )
+    return caches
+
+
+def _even_answers(member: System, rows: Rows) -> Predictions:
+    """Return even probabilities for a member of weight 0, which need not be asked."""
+    k = len(member.stored.classes)
+    test = np.full((len(rows), k), 1 / k)
+    return replace(member.stored, test_ids=rows.ids, test=test, answer=None)

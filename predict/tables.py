@@ -10,6 +10,7 @@ from pathlib import Path
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
+from archiveprobe.base.wording import quote_few
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.output import OutputFile, output_file
 from archiveprobe.task.rows import Row, refuse_repeated
@@ -20,7 +21,6 @@ _SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # What organisers call the column of the answers, where it is not called as in the table.
 _LABELS = ("label", "prediction", "predicted", "answer", "class", "category", "target")
-_SHOWN = 3
 
 Cells = list[list[str]]
 
@@ -39,19 +39,19 @@ class Form:
     given: Mapping[str, Mapping[str, str]] | None = None
 
     def fill(self, id_: str, label: str, proba: Mapping[str, str]) -> list[str]:
-        """One line: the id, the label, `p_<label>` columns, and what else the template has."""
+        """Fill one line: id, label, `p_<label>` columns, and what else the template has."""
         known = {**proba, self.id: id_, self.label: label}
         kept = self.given[id_] if self.given else {}
         return [known.get(column, kept.get(column, "")) for column in self.columns]
 
 
 def probability_columns(labels: Sequence[str]) -> list[str]:
-    """The columns of the labels' probabilities."""
+    """Return the columns of the labels' probabilities."""
     return [f"p_{label}" for label in labels]
 
 
 def form_of(task: Task, known: Collection[str]) -> Form:
-    """The form of a task's submission: its template's, or its submission.columns.
+    """Find the form of a task's submission: its template's, or its submission.columns.
 
     Raises:
         InputError: a template whose columns say neither id nor label, or repeats an id.
@@ -79,7 +79,7 @@ def form_of(task: Task, known: Collection[str]) -> Form:
 
 
 def wanted(task: Task, table: Mapping[str, Row]) -> tuple[Form, list[str]]:
-    """The form of a submission, and the ids of its rows in order; `table` has the task's rows.
+    """Find the form of a submission and its ids in order; `table` has the task's rows.
 
     Raises:
         InputError: nothing to predict, or a template with unknown, missing or labelled ids.
@@ -107,30 +107,30 @@ def _check_template(
     if unknown:
         raise InputError(
             f"{file}: {len(unknown)} of {len(given)} ids are not in {task.table or task.root}: "
-            f"{named_few(unknown)}{nearest(unknown[0], table)}: correct them, or add the rows"
+            f"{quote_few(unknown)}{nearest(unknown[0], table)}: correct them, or add the rows"
         )
     labelled = [id_ for id_ in given if table[id_].label is not None]
     if labelled:
         raise InputError(
             f"{file}: {len(labelled)} of {len(given)} ids are labelled rows, which systems are "
-            f"trained on: {named_few(labelled)}: take them out"
+            f"trained on: {quote_few(labelled)}: take them out"
         )
     missing = [id_ for id_ in expected_ids(table) if id_ not in given]
     if missing:
         raise InputError(
-            f"{file} lacks {len(missing)} of the rows to predict: {named_few(missing)}: add them, "
+            f"{file} lacks {len(missing)} of the rows to predict: {quote_few(missing)}: add them, "
             f"or take them out of {task.table or task.root}"
         )
 
 
 def expected_ids(table: Mapping[str, Row]) -> list[str]:
-    """The rows that a submission must answer: those of the split test, else all without a label."""
+    """List the ids that a submission must answer: split test, else all without a label."""
     tested = [id_ for id_, row in table.items() if row.split == "test"]
     return tested or [id_ for id_, row in table.items() if row.label is None]
 
 
 def find_columns(task: Task, table: Table, known: Collection[str]) -> tuple[str, str]:
-    """The columns of ids and of labels: by name, else by what is in them.
+    """Find the columns of ids and of labels: by name, else by what is in them.
 
     Raises:
         InputError: there is none; or the two have changed places.
@@ -157,7 +157,7 @@ def _id_names(task: Task) -> tuple[str, ...]:
 
 
 def _id_column(task: Task, table: Table, known: Collection[str]) -> str:
-    """The column with most known ids; where none has one, by its name."""
+    """Find the column with most known ids; where none has one, by its name."""
     names = [name for name in dict.fromkeys(_id_names(task)) if name in table.columns]
     order = [*names, *(column for column in table.columns if column not in names)]
     hits = {column: sum(cells[column] in known for cells in table.rows) for column in order}
@@ -185,12 +185,6 @@ def _all_labels(task: Task, table: Table, column: str) -> bool:
 
 def _first(names: Sequence[str], among: Sequence[str]) -> str | None:
     return next((name for name in names if name in among), None)
-
-
-def named_few(names: Sequence[str]) -> str:
-    """The first few of some names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more
 
 
 def output_files(

@@ -1,1 +1,1 @@
-"""What is given: the task file, the table, the photographs, their groups and folds."""
+"""What is given: the task file, the table, the images, their groups and folds."""

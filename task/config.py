@@ -49,7 +49,7 @@ class _Section(BaseModel):
 
 
 class Images(_Section):
-    """Where the photographs lie, and which columns of the table say what."""
+    """Where the images lie, and which columns of the table say what."""
 
     root: PathText = "images"
     table: PathText | None = None
@@ -61,7 +61,7 @@ class Images(_Section):
 
 
 class Folds(_Section):
-    """How the labelled rows are cut; `group` is "near-duplicates", "none" or a column."""
+    """Folds of the labelled rows; `group` is "near-duplicates", "none" or a column."""
 
     count: Annotated[int, Field(ge=2, le=100)] = 5
     repeats: Annotated[int, Field(ge=1, le=100)] = 5
@@ -70,7 +70,7 @@ class Folds(_Section):
 
 
 class Embed(_Section):
-    """Which backbones look at the photographs, through which views, at which layers."""
+    """Which backbones look at the images, through which views, at which layers."""
 
     backbones: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("hog",)
     views: str = "crops6"
@@ -139,26 +139,26 @@ class Task(_Section):
 
     @property
     def folder(self) -> Path:
-        """The folder of task.toml."""
+        """Return the folder of task.toml."""
         return self.file.parent
 
     @property
     def work(self) -> Path:
-        """Where every product goes."""
+        """Return the folder of all products."""
         return self.folder / "work"
 
     @property
     def root(self) -> Path:
-        """The folder that every photograph lies below."""
+        """Return the folder below which every image lies."""
         return self.folder / self.images.root
 
     @property
     def table(self) -> Path | None:
-        """The table of rows, or None for one folder per label."""
+        """Return the table of rows, or None for one folder per label."""
         return None if self.images.table is None else self.folder / self.images.table
 
     def asks(self, backbone: str, tower: Literal["image", "text"] = "image") -> dict[str, Any]:
-        """What this task asks of the cache of a backbone's tower; readers find the cache by it."""
+        """Return what this task asks of a backbone's cache; readers find the cache by it."""
         own = self.backbone.get(backbone)
         text = tower == "text"
         return {
@@ -259,7 +259,7 @@ def _shown(value: Any) -> str:
 
 
 def _keys_beside(place: list[str]) -> list[str]:
-    """The valid keys of the section that holds the unknown key at `place`."""
+    """Return the valid keys of the section that holds the unknown key at `place`."""
     annotation: Any = Task
     for part in place[:-1]:
         annotation = _model_in(annotation)

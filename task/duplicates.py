@@ -1,4 +1,4 @@
-"""Groups of photographs that are copies of each other, exact or nearly so."""
+"""Groups of images that are copies of each other, exact or nearly so."""
 
 from collections.abc import Sequence
 
@@ -10,19 +10,19 @@ from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
 
 # Bits of 64 by which the hashes of two copies may differ. On the built-in archive 10 finds 39 of 40
-# copies and joins one strange pair, 8 finds 36; among 1,714 distinct real photographs 8 joins no
+# copies and joins one strange pair, 8 finds 36; among 1,714 distinct real images 8 joins no
 # pair and 10 joins two. A strange pair costs nothing but a shared fold, a missed copy leaks.
 NEAR_BITS = 10
-# Pairs compared at a time: 8 MB of distances, however many photographs there are.
+# Pairs compared at a time: 8 MB of distances, however many images there are.
 _PAIRS = 1 << 20
 
 
 def near_duplicate_groups(entries: Sequence[Entry], *, bits: int = NEAR_BITS) -> np.ndarray:
-    """Number the groups of equal and near-duplicate photographs.
+    """Assign numbers to the groups of equal and near-duplicate images.
 
-    Two photographs belong together when their bytes are equal or their perceptual hashes (taken
+    Two images belong together when their bytes are equal or their perceptual hashes (taken
     inside any uniform border) differ in at most `bits` bits; groups are the connected components.
-    Blank photographs all look alike to such a hash, so only equal bytes join them.
+    Blank images all look alike to such a hash, so only equal bytes join them.
 
     Returns:
         (n,) int64, group numbers from 0 in the order of their first member.
@@ -38,7 +38,7 @@ def near_duplicate_groups(entries: Sequence[Entry], *, bits: int = NEAR_BITS) ->
 
 
 def contradictions(rows: Sequence[Row], entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    """Pairs of ids whose files are equal and whose labels differ, one pair per file."""
+    """Find pairs of ids whose files are equal and whose labels differ, one pair per file."""
     first: dict[str, Row] = {}
     found: dict[str, tuple[str, str]] = {}
     for row, entry in zip(rows, entries, strict=True):

@@ -1,9 +1,9 @@
-"""work/folds.csv: repeated, stratified, grouped folds, cut once and the same for every system.
+"""work/folds.csv: repeated, stratified, grouped folds, assigned once, the same for every system.
 
-Folds are cut once every image was decoded, since near-duplicates are only known then. New rows
-extend the cut; corrections of labels never move a row, so that figures stay comparable. A row whose
-image is another than before joins the fold of the near-duplicates that it has now. Rows that left
-the table keep their lines: should they or their copies come back, they belong there.
+Folds are assigned once every image was decoded, since near-duplicates are only known then. New rows
+extend the assignment; corrections of labels never move a row, so that scores stay comparable. A row
+whose image is another than before joins the fold of the near-duplicates that it has now. Rows that
+left the table keep their lines: should they or their copies come back, they belong there.
 The file is not to be edited: every line bears the settings and a checksum of the whole.
 """
 
@@ -24,8 +24,8 @@ from scipy.sparse.csgraph import connected_components
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
 from archiveprobe.base.reading import PRODUCT_BYTES, read_ordinary
+from archiveprobe.task.balanced_folds import balanced_folds
 from archiveprobe.task.config import Task
-from archiveprobe.task.cut import balanced_cut
 from archiveprobe.task.duplicates import near_duplicate_groups
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
@@ -33,8 +33,8 @@ from archiveprobe.task.table import long_cells
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A row's group and its fold (from 0) in every repeat."""
+class FoldAssignment:
+    """Holds a row's group and its fold (from 0) in every repeat."""
 
     id: str
     digest: str
@@ -49,25 +49,25 @@ class FoldTable:
     Such a group comes about when a new image links two others that have their folds already.
     """
 
-    placed: dict[str, Placed]
+    placed: dict[str, FoldAssignment]
     spanning: int = 0
 
 
 def folds_file(task: Task) -> Path:
-    """Where the folds of a task lie."""
+    """Return where the folds of a task lie."""
     return task.work / "folds.csv"
 
 
 def ensure_folds(
     task: Task, rows: Sequence[Row], entries: Sequence[Entry], *, write: bool = True
 ) -> FoldTable:
-    """Read the folds, cut or extend them for labelled rows that have none, and write them.
+    """Read the folds, assign or extend them for labelled rows that have none, and write them.
 
     With `write` false nothing is written: the folds of a part of the rows, for a first look.
 
     Raises:
         InputError: too few labelled rows or groups for the folds, one class only, a damaged file,
-            or a file cut under other settings.
+            or a file written under other settings.
     """
     labelled = [
         (row, entry) for row, entry in zip(rows, entries, strict=True) if row.label is not None
@@ -84,8 +84,8 @@ def ensure_folds(
     return table
 
 
-def _is_settled(task: Task, place: Placed | None, entry: Entry) -> bool:
-    """Whether a row has its folds, and still the image that it got them for.
+def _is_settled(task: Task, place: FoldAssignment | None, entry: Entry) -> bool:
+    """Return whether a row has its folds, and still the image that it got them for.
 
     Where groups come from a column or are not wanted, the image does not matter. An image that is
     gone for now keeps its place.
@@ -96,7 +96,7 @@ def _is_settled(task: Task, place: Placed | None, entry: Entry) -> bool:
     return not by_image or not entry.digest or place.digest == entry.digest
 
 
-def _spanning(placed: Mapping[str, Placed], labelled: Sequence[tuple[Row, Entry]]) -> int:
+def _spanning(placed: Mapping[str, FoldAssignment], labelled: Sequence[tuple[Row, Entry]]) -> int:
     homes = {(placed[row.id].group, placed[row.id].folds) for row, _ in labelled}
     return len(homes) - len({group for group, _ in homes})
 
@@ -104,7 +104,7 @@ def _spanning(placed: Mapping[str, Placed], labelled: Sequence[tuple[Row, Entry]
 def regroup(
     task: Task, rows: Sequence[Row], entries: Sequence[Entry], groups: Sequence[int]
 ) -> bool:
-    """Cut the folds anew so that rows of one of `groups` (a number per row) stay together.
+    """Assign the folds again so that rows of one of `groups` (a number per row) stay together.
 
     What folds.group asks for stays together as well. Rows that left the table move with their
     group, where it is still there. False, and nothing written, where the groups are those of the
@@ -117,7 +117,7 @@ def regroup(
     old = known.placed
     places = [at for at, row in enumerate(rows) if row.label is not None]
     labelled = [(rows[at], entries[at]) for at in places]
-    joined = _joined(_group_names(task, labelled), [groups[at] for at in places])
+    joined = _join_groups(_group_names(task, labelled), [groups[at] for at in places])
     first: dict[int, str] = {}
     names = [first.setdefault(n, row.id) for n, (row, _) in zip(joined, labelled, strict=True)]
     before = [old[row.id].group for row, _ in labelled]
@@ -134,8 +134,8 @@ def regroup(
     return True
 
 
-def _joined(names: Sequence[str], groups: Sequence[int]) -> list[int]:
-    """Numbers of the groups of rows that share a name or a group, directly or over others."""
+def _join_groups(names: Sequence[str], groups: Sequence[int]) -> list[int]:
+    """Join the groups of rows that share a name or a group, directly or over others."""
     count = len(names)
     by_name = np.unique(np.array(names), return_inverse=True)[1] + count
     by_group = np.unique(np.array(groups), return_inverse=True)[1] + 2 * count
@@ -183,7 +183,7 @@ def _extend(
     task: Task,
     labelled: Sequence[tuple[Row, Entry]],
     groups: Sequence[str],
-    old: dict[str, Placed],
+    old: dict[str, FoldAssignment],
 ) -> FoldTable:
     """Place the new rows: with their group or an equal file where that is placed, else balanced."""
     settled = {
@@ -191,12 +191,12 @@ def _extend(
         for row, entry in labelled
         if row.id in old and _is_settled(task, old[row.id], entry)
     }
-    home = _homes(labelled, groups, old, settled)
+    home = _find_anchors(labelled, groups, old, settled)
     fixed = [
         settled.get(row.id) or home.get(group)
         for (row, _), group in zip(labelled, groups, strict=True)
     ]
-    cut = balanced_cut(
+    assigned = balanced_folds(
         [row.label or "" for row, _ in labelled],
         groups,
         [place.folds if place else None for place in fixed],
@@ -205,21 +205,21 @@ def _extend(
         seed=task.folds.seed,
     )
     table = dict(old)
-    for (row, entry), group, folds in zip(labelled, groups, cut, strict=True):
+    for (row, entry), group, folds in zip(labelled, groups, assigned, strict=True):
         # Near-duplicates bear one name even where their folds differ: that is how it is noticed.
         name = home[group].group if group in home else group
         digest = entry.digest or (old[row.id].digest if row.id in old else "")
-        table[row.id] = Placed(row.id, digest, name, folds)
+        table[row.id] = FoldAssignment(row.id, digest, name, folds)
     return FoldTable(table, _spanning(table, labelled))
 
 
-def _homes(
+def _find_anchors(
     labelled: Sequence[tuple[Row, Entry]],
     groups: Sequence[str],
-    old: Mapping[str, Placed],
-    settled: Mapping[str, Placed],
-) -> dict[str, Placed]:
-    """The placed row that the new rows of each group join.
+    old: Mapping[str, FoldAssignment],
+    settled: Mapping[str, FoldAssignment],
+) -> dict[str, FoldAssignment]:
+    """Find the placed row that the new rows of each group join.
 
     First a settled row of the group; then a row of the file with equal bytes, as after renaming, or
     of the same name of a group; last the place that a row had for another image.
@@ -228,7 +228,7 @@ def _homes(
     anchors = [place for place in old.values() if place.id not in present or place.id in settled]
     by_digest = {place.digest: place for place in anchors if place.digest}
     by_group = {place.group: place for place in anchors}
-    home: dict[str, Placed] = {}
+    home: dict[str, FoldAssignment] = {}
     for (row, _), group in zip(labelled, groups, strict=True):
         if row.id in settled:
             home.setdefault(group, settled[row.id])
@@ -240,7 +240,7 @@ def _homes(
 
 
 _REMEDY = "restore it from a copy, or delete it and run every system again"
-_CUT = re.compile(r"(\d+) folds, (\d+) repeats, seed (\d+), group (.*)", re.DOTALL)
+_SETTINGS = re.compile(r"(\d+) folds, (\d+) repeats, seed (\d+), group (.*)", re.DOTALL)
 
 
 def _settings(task: Task) -> str:
@@ -248,8 +248,8 @@ def _settings(task: Task) -> str:
     return f"{folds.count} folds, {folds.repeats} repeats, seed {folds.seed}, group {folds.group}"
 
 
-def _checksum(placed: Iterable[Placed]) -> str:
-    """Tells a file that lost lines, which would be cut anew and otherwise, from a whole one."""
+def _checksum(placed: Iterable[FoldAssignment]) -> str:
+    """Compute a checksum that tells a file which lost lines from a whole one."""
     total = hashlib.sha256()
     for row in placed:
         total.update(json.dumps([row.id, row.digest, row.group, *row.folds]).encode())
@@ -258,10 +258,10 @@ def _checksum(placed: Iterable[Placed]) -> str:
 
 def _columns(task: Task) -> list[str]:
     repeats = (f"repeat{repeat}" for repeat in range(task.folds.repeats))
-    return ["id", "digest", "group", *repeats, "cut", "check"]
+    return ["id", "digest", "group", *repeats, "settings", "check"]
 
 
-def _read(task: Task) -> dict[str, Placed]:
+def _read(task: Task) -> dict[str, FoldAssignment]:
     file = folds_file(task)
     try:
         content = read_ordinary(file, PRODUCT_BYTES)
@@ -271,7 +271,7 @@ def _read(task: Task) -> dict[str, Placed]:
         raise InputError(f"cannot read {file} ({error.strerror}): {_REMEDY}") from None
     # StringIO would take four bytes for every character of a file that is nearly all ASCII.
     reader = csv.DictReader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""), strict=True)
-    placed: dict[str, Placed] = {}
+    placed: dict[str, FoldAssignment] = {}
     checks = set()
     try:
         with long_cells():
@@ -293,27 +293,29 @@ def _read(task: Task) -> dict[str, Placed]:
 
 
 def _check_settings(task: Task, cells: Mapping[str | Any, str | Any]) -> None:
-    found = _CUT.fullmatch(cells["cut"])
+    found = _SETTINGS.fullmatch(cells["settings"])
     if not found:
-        raise ValueError("no settings in the column 'cut'")
+        raise ValueError("no settings in the column 'settings'")
     then = dict(zip(("count", "repeats", "seed", "group"), found.groups(), strict=True))
     now = {key: str(value) for key, value in task.folds.model_dump().items()}
     changed = [key for key in then if then[key] != now[key]]
     if changed:
         old, new = (", ".join(f"{key} = {of[key]}" for key in changed) for of in (then, now))
         raise InputError(
-            f"{folds_file(task)} was cut with {old}, but [folds] in {task.file} now says {new}: "
+            f"{folds_file(task)} was written with {old}, but [folds] in {task.file} says {new}: "
             "set it back, or delete that file and run every system again"
         )
 
 
-def _parse(task: Task, cells: Mapping[Any, Any]) -> Placed:
+def _parse(task: Task, cells: Mapping[Any, Any]) -> FoldAssignment:
     if list(cells) != _columns(task) or None in cells.values():
         raise ValueError("cells too many or too few")
     folds = tuple(int(cells[f"repeat{repeat}"]) for repeat in range(task.folds.repeats))
-    if cells["cut"] != _settings(task) or not all(0 <= fold < task.folds.count for fold in folds):
+    if cells["settings"] != _settings(task) or not all(
+        0 <= fold < task.folds.count for fold in folds
+    ):
         raise ValueError("no such fold")
-    return Placed(cells["id"], cells["digest"], cells["group"], folds)
+    return FoldAssignment(cells["id"], cells["digest"], cells["group"], folds)
 
 
 def _write(task: Task, table: FoldTable) -> None:

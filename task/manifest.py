@@ -35,8 +35,8 @@ from archiveprobe.base.reading import (
     read_ordinary,
 )
 from archiveprobe.task.config import Task
-from archiveprobe.task.images import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
-from archiveprobe.task.pictures import readable
+from archiveprobe.task.decoding import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
+from archiveprobe.task.find_images import printable
 from archiveprobe.task.rows import Row, locate
 from archiveprobe.task.table import long_cells
 
@@ -50,7 +50,7 @@ DECODER = f"pillow-{'.'.join(version('pillow').split('.')[:2])}/policy-{POLICY['
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row's photograph: where it lies, the digest of its bytes, and what was observed.
+    """A row's image: where it lies, the digest of its bytes, and what was observed.
 
     `digest` is empty where no bytes could be read; `observed` is None before the first decode.
     """
@@ -64,12 +64,12 @@ class Entry:
 
     @property
     def status(self) -> str:
-        """The status, or `new` for a photograph that was never decoded."""
+        """Return the status, or `new` for an image that was never decoded."""
         return self.observed.status if self.observed else "new"
 
     @property
     def usable(self) -> bool:
-        """Whether the photograph was decoded and can have an embedding."""
+        """Return whether the image was decoded and can have an embedding."""
         return self.observed is not None and self.observed.usable
 
 
@@ -84,7 +84,7 @@ _REAL = {"border", "red", "green", "blue"}
 
 
 def manifest_file(task: Task) -> Path:
-    """Where the manifest of a task lies."""
+    """Return where the manifest of a task lies."""
     return task.work / "manifest.csv"
 
 
@@ -214,7 +214,7 @@ def scan(
     folders: dict[str, bool] = {}
 
     def look(row: Row) -> Entry:
-        hint = None if rehash else by_path.get(readable(row.path))
+        hint = None if rehash else by_path.get(printable(row.path))
         entry = _look(root, row, hint, folders)
         on_hashed()
         if entry.observed or not entry.digest:
@@ -224,14 +224,14 @@ def scan(
     # Threads take no chunks by themselves, and a future for every row weighs more than its entry.
     parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
     with ThreadPoolExecutor(max_workers=min(8, usable_cores())) as pool:
-        found = pool.map(lambda part: [look(row) for row in part], parts)
-        entries = [entry for some in found for entry in some]
+        parts_done = pool.map(lambda part: [look(row) for row in part], parts)
+        entries = [entry for some in parts_done for entry in some]
     _check_there(task, by_path, entries)
     return entries
 
 
 def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry]) -> None:
-    """Where every known image is gone at once, it is the folder that is not here."""
+    """Refuse where every known image is gone at once: then the folder is not here."""
     before = [entry for entry in entries if entry.path in known and known[entry.path].digest]
     if not before or all(entry.status == "missing_file" for entry in entries):
         # Where nothing at all is there, `report_missing` says where the images seem to lie.
@@ -245,12 +245,12 @@ def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry
 
 
 def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) -> Entry:
-    path = readable(row.path)
+    path = printable(row.path)
     try:
-        found = _below(root, row.path, folders)
-        if found is None:
+        located = _below(root, row.path, folders)
+        if located is None:
             return Entry(row.id, path, "", rejected("outside_root", "it must lie below the root"))
-        file, facts = found
+        file, facts = located
         if not stat.S_ISREG(facts.st_mode):
             return Entry(row.id, path, "", rejected("not_a_file", "it is no ordinary file"))
         if hint and hint.digest and hint.observed and _unchanged(hint, facts):
@@ -279,7 +279,7 @@ def _unchanged(hint: Entry, facts: os.stat_result) -> bool:
 
 
 def _below(root: Path, path: str, folders: dict[str, bool]) -> tuple[str, os.stat_result] | None:
-    """The row's file and its facts, or None where the path or a link on it leaves the root.
+    """Find the row's file and its facts, or None where the path or a link on it leaves the root.
 
     Strings, not Paths: a large archive comes here a million times to find that nothing changed.
     """
@@ -308,7 +308,7 @@ def _is_inside(root: Path, file: str, folders: dict[str, bool]) -> bool:
 
 
 def with_observations(entries: Iterable[Entry], observed: Mapping[str, Observation]) -> list[Entry]:
-    """The entries, with new observations laid over by digest."""
+    """Update entries with new observations, by digest."""
     return [
         replace(entry, observed=observed[entry.digest]) if entry.digest in observed else entry
         for entry in entries
@@ -316,7 +316,7 @@ def with_observations(entries: Iterable[Entry], observed: Mapping[str, Observati
 
 
 def paths_by_digest(rows: Iterable[Row], entries: Iterable[Entry]) -> dict[str, str]:
-    """One path per distinct photograph, as the file system knows it, in the order of the rows.
+    """Return one path per distinct image, as the file system knows it, in the order of the rows.
 
     An entry's own path is for reading: bytes of a name that are not UTF-8 are escaped in it.
     """

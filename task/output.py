@@ -10,9 +10,9 @@ from typing import NewType
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.pictures import named_like_a_picture
+from archiveprobe.task.file_kind import HEAD, may_be_image
+from archiveprobe.task.find_images import has_image_extension
 from archiveprobe.task.rows import locate, read_rows
-from archiveprobe.task.sniff import HEAD, may_be_picture
 
 OutputFile = NewType("OutputFile", Path)
 """A path that `output_file` has checked."""
@@ -44,20 +44,20 @@ def output_file(task: Task, file: Path, *, read: Iterable[Path] = ()) -> OutputF
 
 def _obstacle(task: Task, target: Path, read: Iterable[Path]) -> str | None:
     """Say what is at that place and must stay. Raises OSError, ValueError."""
-    there = target.exists()
-    if there and not target.is_file():
+    exists = target.exists()
+    if exists and not target.is_file():
         return "no ordinary file"
-    for one in _tasks_beside(task):
-        for what, own in _own_files(one):
+    for own_task in _tasks_beside(task):
+        for what, own in _own_files(own_task):
             if _same(target, own):
                 return what
-        if any(_same(folder, one.work) for folder in target.parents):
-            return f"in {one.work}, where only products of the task lie"
+        if any(_same(folder, own_task.work) for folder in target.parents):
+            return f"in {own_task.work}, where only products of the task lie"
     if any(_same(target, each) for each in read):
         return "a file that this command reads"
-    if there and _holds_an_image(target):
+    if exists and _holds_an_image(target):
         return "an image"
-    images = (_image(one, target, there) for one in _tasks_beside(task))
+    images = (_image(own_task, target, exists) for own_task in _tasks_beside(task))
     return next((image for image in images if image), None)
 
 
@@ -85,20 +85,20 @@ def _own_files(task: Task) -> Iterator[tuple[str, Path]]:
             yield f"the weights of backbone {name!r}", task.folder / backbone.weights
 
 
-def _same(one: Path, other: Path) -> bool:
+def _same(left: Path, right: Path) -> bool:
     try:
-        return os.path.realpath(other) == str(one) or one.samefile(other)
+        return os.path.realpath(right) == str(left) or left.samefile(right)
     except (OSError, ValueError):
         return False
 
 
-def _image(task: Task, target: Path, there: bool) -> str | None:
+def _image(task: Task, target: Path, exists: bool) -> str | None:
     """Say which image of the task the target is, or would become."""
     below = any(_same(folder, task.root) for folder in target.parents)
     if task.table is None:
-        becomes_one = below and named_like_a_picture(target.name)
+        becomes_one = below and has_image_extension(target.name)
         return "among the images of the task" if becomes_one else None
-    if not (there or below):
+    if not (exists or below):
         return None
     try:
         rows = read_rows(task)
@@ -108,7 +108,7 @@ def _image(task: Task, target: Path, there: bool) -> str | None:
     root, inode = os.path.realpath(task.root), _inode(target)
     for row in rows:
         file = os.path.join(root, row.path)
-        if there:
+        if exists:
             is_it = (_inode(file) or _inode(locate(task.root, row.path))) == inode
         else:
             is_it = file.endswith(target.name) and os.path.normpath(file) == str(target)
@@ -126,11 +126,11 @@ def _inode(file: Path | str) -> tuple[int, int] | None:
 
 
 def _holds_an_image(file: Path) -> bool:
-    """Whether an ordinary file is an image by its name or by its first bytes."""
-    if named_like_a_picture(file.name):
+    """Return whether an ordinary file is an image by its name or by its first bytes."""
+    if has_image_extension(file.name):
         return True
     try:
         with file.open("rb", buffering=0) as stream:
-            return may_be_picture(stream.read(HEAD))
+            return may_be_image(stream.read(HEAD))
     except OSError:
         return False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.pictures import UNSAFE_IN_IDS, find_pictures, readable
+from archiveprobe.task.find_images import UNSAFE_IN_IDS, find_images, printable
 from archiveprobe.task.table import Table, read_table
 
 SPLITS = ("train", "validation", "test")
@@ -22,7 +22,7 @@ _GROUPINGS = ("near-duplicates", "none")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One photograph of the task; `label` is None for a row to predict."""
+    """One image of the task; `label` is None for a row to predict."""
 
     id: str
     path: str
@@ -38,7 +38,7 @@ def read_rows(
     """Read the task's rows in the order of its table (or of the sorted paths below its root).
 
     Labels of test rows are left out unless `test_labels` is true, which only scoring may ask for.
-    `notify` is told of files below the root that are no pictures, where there is no table.
+    `notify` is told of files below the root that are no images, where there is no table.
 
     Raises:
         InputError: a missing column, a repeated id, an unknown label or split, or no row at all.
@@ -47,7 +47,7 @@ def read_rows(
     rows = _from_table(task, test_labels) if task.table else _from_folders(task, notify)
     if not rows:
         where = task.table or task.root
-        raise InputError(f"no photograph in {where}: add some, or correct [images] in task.toml")
+        raise InputError(f"no image in {where}: add some, or correct [images] in task.toml")
     rows = _corrected(task, rows)
     if test_labels:
         return rows
@@ -65,7 +65,7 @@ def _refuse_loop(task: Task) -> None:
 
 
 def locate(root: Path, path: str) -> Path:
-    """The file of a row; falls back on the other Unicode normal form, as macOS writes names."""
+    """Find the file of a row, also in the other Unicode normal form, as macOS writes names."""
     wanted = root / path
     if wanted.is_symlink() or wanted.exists():
         return wanted
@@ -194,7 +194,7 @@ def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
         raise InputError(f"no folder {task.root}: correct images.root in {task.file}")
     home = task.folder.resolve()
     own = [task.file.name, task.work.name, task.corrections, task.submission.template]
-    found = find_pictures(task.root.resolve(), [home / name for name in own if name])
+    found = find_images(task.root.resolve(), [home / name for name in own if name])
     for remark in found.remarks():
         notify(remark)
     rows = [_from_path(task, path) for path in sorted(found.paths)]
@@ -203,7 +203,7 @@ def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
 
 
 def _refuse_twins(rows: Sequence[Row]) -> None:
-    """Two names may read the same where one is not UTF-8 and the other spells its bytes out."""
+    """Refuse two names that read the same: one not UTF-8, the other spelling its bytes out."""
     if all(row.id == row.path for row in rows):
         return
     first: dict[str, Row] = {}
@@ -215,7 +215,7 @@ def _refuse_twins(rows: Sequence[Row]) -> None:
 
 
 def _from_path(task: Task, path: str) -> Row:
-    name = _short(readable(path), str(task.root))
+    name = _short(printable(path), str(task.root))
     folders = name.split("/")[:-1]
     split = folders.pop(0) if folders and folders[0] in SPLITS else None
     named = folders[0] if folders else UNLABELLED

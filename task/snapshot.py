@@ -52,22 +52,22 @@ class Snapshot:
 
     @property
     def finished(self) -> bool:
-        """Whether the last `embed` of every backbone came to its end."""
-        return self.decoded and all(one.finished for one in self.caches)
+        """Return whether the last `embed` of every backbone came to its end."""
+        return self.decoded and all(cache.finished for cache in self.caches)
 
     def cache(self, asked: Mapping[str, Any]) -> CacheInUse | None:
-        """The cache in use for what a task asks; None where nothing was embedded that way."""
-        return next((one for one in self.caches if one.asked == asked), None)
+        """Find the cache in use for what a task asks; None where nothing was embedded so."""
+        return next((cache for cache in self.caches if cache.asked == asked), None)
 
     def with_caches(self, caches: Iterable[CacheInUse]) -> "Snapshot":
-        """The same with other caches in use, each in the place of what was asked the same way."""
+        """Return a copy with these caches in use, each replacing what was asked the same way."""
         new = tuple(caches)
-        kept = (one for one in self.caches if all(one.asked != other.asked for other in new))
+        kept = (cache for cache in self.caches if all(cache.asked != other.asked for other in new))
         return replace(self, caches=(*kept, *new))
 
 
 def snapshot_file(task: Task) -> Path:
-    """Where the snapshot of a task lies."""
+    """Return where the snapshot of a task lies."""
     return task.work / "snapshot.json"
 
 
@@ -77,14 +77,14 @@ def find_snapshot(task: Task) -> Snapshot | None:
     Raises:
         InputError: it is damaged, or the work folder belongs to another task file.
     """
-    found = _parsed(task)
-    if found is not None:
-        _check_owner(task, found)
-    return found
+    snapshot = _parsed(task)
+    if snapshot is not None:
+        _check_owner(task, snapshot)
+    return snapshot
 
 
 def _parsed(task: Task) -> Snapshot | None:
-    """Raises InputError: it is damaged."""
+    """Parse the record. Raises InputError: it is damaged."""
     remedy = f"run `archiveprobe embed {task.file}`, which writes it anew"
     record = read_sealed(snapshot_file(task), remedy=remedy)
     if record is None:
@@ -97,7 +97,7 @@ def _parsed(task: Task) -> Snapshot | None:
             str(record["manifest"]),
             bool(record["decoded"]),
             dict(record["parts"]),
-            tuple(_cache_in_use(one) for one in record["caches"]),
+            tuple(_cache_in_use(cache) for cache in record["caches"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -106,13 +106,13 @@ def _parsed(task: Task) -> Snapshot | None:
 
 
 def _cache_in_use(record: Mapping[str, Any]) -> CacheInUse:
-    """Raises KeyError, TypeError, ValueError."""
-    found = CacheInUse(**record)
-    words = [found.asked[key] for key in ("backbone", "views", "layers")]
-    words += [name for name in (found.folder, found.fingerprint) if name is not None]
-    if not all(isinstance(word, str) for word in words) or not isinstance(found.finished, bool):
+    """Parse a cache in use. Raises KeyError, TypeError, ValueError."""
+    cache = CacheInUse(**record)
+    words = [cache.asked[key] for key in ("backbone", "views", "layers")]
+    words += [name for name in (cache.folder, cache.fingerprint) if name is not None]
+    if not all(isinstance(word, str) for word in words) or not isinstance(cache.finished, bool):
         raise ValueError("what it says of a cache is in another form")
-    return found
+    return cache
 
 
 def read_snapshot(task: Task) -> Snapshot:
@@ -121,17 +121,17 @@ def read_snapshot(task: Task) -> Snapshot:
     Raises:
         InputError: there is none yet, it is damaged, or the work folder belongs to another task.
     """
-    found = find_snapshot(task)
-    if found is None:
+    snapshot = find_snapshot(task)
+    if snapshot is None:
         raise InputError(
             f"nothing is embedded yet, {snapshot_file(task)} is missing: run `archiveprobe embed "
             f"{task.file}` first"
         )
-    return found
+    return snapshot
 
 
-def _check_owner(task: Task, found: Snapshot) -> None:
-    owner = found.task
+def _check_owner(task: Task, snapshot: Snapshot) -> None:
+    owner = snapshot.task
     # A task file that was renamed takes its work along.
     if owner != task.file.name and "/" not in owner and (task.folder / owner).is_file():
         raise InputError(
@@ -163,17 +163,17 @@ def own_snapshot(task: Task) -> Snapshot:
         InputError: the work folder belongs to another task file.
     """
     try:
-        found = _parsed(task)
+        snapshot = _parsed(task)
     except InputError:
-        found = None
-    if found is None:
+        snapshot = None
+    if snapshot is None:
         return Snapshot(task.file.name)
-    _check_owner(task, found)
-    return found
+    _check_owner(task, snapshot)
+    return snapshot
 
 
 def digest_of_words(*words: str) -> str:
-    """SHA-256 over words, whatever they hold and however they are cut."""
+    """SHA-256 over words, whatever they hold and however they are split."""
     total = hashlib.sha256()
     for word in words:
         total.update(f"{len(word)}:".encode() + word.encode("utf-8", "surrogateescape"))
@@ -181,5 +181,5 @@ def digest_of_words(*words: str) -> str:
 
 
 def snapshot_digest(parts: Mapping[str, str], caches: Mapping[str, str]) -> str:
-    """The one digest of a state: of its parts, and of the caches in use by backbone."""
+    """Compute the one digest of a state: of its parts, and of the caches in use by backbone."""
     return digest_of_words(json.dumps([parts, caches], sort_keys=True))

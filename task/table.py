@@ -1,7 +1,7 @@
 """CSV tables read as text: ids, labels and captions come out exactly as they were written.
 
 Cells are separated by commas, semicolons (spreadsheets write them where the comma is decimal) or
-tabs: by whichever cuts the header into the most names, by commas where none does.
+tabs: by whichever splits the header into the most names, by commas where none does.
 """
 
 import codecs
@@ -69,7 +69,7 @@ def read_table(file: Path) -> Table:
 
 @contextlib.contextmanager
 def long_cells() -> Iterator[None]:
-    """Within this context csv reads cells of up to 16 Mi characters, else of up to 128 Ki."""
+    """Let csv, within this context, read cells of up to 16 Mi characters, else of up to 128 Ki."""
     previous_limit = csv.field_size_limit(_FIELD_LIMIT)
     try:
         yield
@@ -125,7 +125,7 @@ def _header(file: Path, cells: list[str]) -> tuple[str, ...]:
 
 
 def _content(file: Path) -> tuple[bytes, str]:
-    """The bytes of a table and the encoding in which they are text."""
+    """Read the bytes of a table and the encoding in which they are text."""
     try:
         content = read_ordinary(file, TABLE_BYTES)
     except FileNotFoundError:

@@ -8,22 +8,22 @@ from archiveprobe.task.rows import Row
 
 
 def text_key(text: str) -> bytes:
-    """The key of a text's embedding: the SHA-256 of its UTF-8 bytes."""
+    """Return the key of a text's embedding: the SHA-256 of its UTF-8 bytes."""
     return hashlib.sha256(text.encode()).digest()
 
 
 def text_cache(backbone: str) -> str:
-    """The name under which the text tower of a backbone keeps its cache."""
+    """Return the name under which the text tower of a backbone keeps its cache."""
     return f"{backbone}-text"
 
 
 def has_texts(task: Task) -> bool:
-    """Whether the task has prompts or captions at all."""
+    """Return whether the task has prompts or captions at all."""
     return bool(task.prompts) or task.images.text is not None
 
 
 def texts(task: Task, rows: Sequence[Row]) -> dict[str, str]:
-    """The texts to embed under their keys (hexadecimal): prompts, then captions, each once.
+    """Collect the texts to embed under their keys (hexadecimal): prompts, then captions, each once.
 
     Blank captions are no texts.
     """

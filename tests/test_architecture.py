@@ -12,6 +12,7 @@ FLOORS = {
     "base": 0,
     "task": 1,
     "cache": 1,
+    "demo": 2,
     "evaluate": 2,
     "embed": 3,
     "probe": 3,

@@ -60,11 +60,11 @@ def named(figures: dict[str, dict[str, Any]], words: str) -> list[dict[str, Any]
 
 def test_embed_speed(start, figures_of) -> None:
     speed = start("embed_speed")
-    words = "--photographs 3 --repeats 1 --workers 0 --networks tiny --formats JPEG".split()
+    words = "--images 3 --repeats 1 --workers 0 --networks tiny --formats JPEG".split()
     figures = figures_of(speed, *words)
     assert len(named(figures, "embed / (decode + forward)")) == 1
     assert len(named(figures, "a stand-in for a GPU")) == 1
-    [decodes] = named(figures, "decodes per picture")
+    [decodes] = named(figures, "decodes per image")
     assert decodes["value"] == 1.0
     assert decodes["met"]
 
@@ -87,15 +87,15 @@ def test_peer_loop(start, figures_of, monkeypatch, tmp_path) -> None:
         return None, 1.0
 
     monkeypatch.setattr(peers, "run", run_here)
-    words = "--photographs 3 --decoded 2 --repeats 1 --formats JPEG".split()
+    words = "--images 3 --decoded 2 --repeats 1 --formats JPEG".split()
     figures = figures_of(peers, *words)
     assert figures["times as fast as the peers' loop, whole run, JPEG"]["value"] == 1.0
-    assert len(named(figures, "decoded pictures")) == 3
+    assert len(named(figures, "decoded images")) == 3
 
 
 def test_cache_rates(start, figures_of) -> None:
     figures = figures_of(
-        start("cache_rates"), *"--photographs 2 --network tiny".split(), "--megabytes", "1"
+        start("cache_rates"), *"--images 2 --network tiny".split(), "--megabytes", "1"
     )
     [share] = named(figures, "share of wall time")
     assert 0 < share["value"] < 100
@@ -107,7 +107,7 @@ def test_memory_growth(start, figures_of) -> None:
     growth = start("memory_growth")
     figures = figures_of(growth, *"--sizes 2 3 --labelled 0".split())
     assert len(named(figures, "growth, ")) == 4
-    peak = figures["peak, first run, 3 pictures, process"]["value"]
+    peak = figures["peak, first run, 3 images, process"]["value"]
     assert 20 < peak < 1000
     assert growth.peak_of(f"/proc/{os.getpid()}/status") > 0
 
@@ -167,7 +167,7 @@ def test_finetune_tokens(start, figures_of, monkeypatch, tmp_path) -> None:
     libraries.open_clip().add_model_config(config)
     tiny = benchmark.Backbone("clip-vit-b32", "open_clip", config.stem)
     monkeypatch.setattr(benchmark, "BACKBONES", {tiny.name: tiny})
-    figures = figures_of(benchmark, "--photographs", "32", "--repeats", "1", "--views", "2")
+    figures = figures_of(benchmark, "--images", "32", "--repeats", "1", "--views", "2")
     assert len(named(figures, "from cached tokens")) == 2
     [same] = named(figures, "tokens in fp32")
     assert same["met"]
@@ -181,11 +181,11 @@ def test_finetune_loader(start, figures_of, monkeypatch) -> None:
     def small(*words: Any) -> None:
         drawn.draw_photographs(*words, width=54, height=68)
 
-    monkeypatch.setattr(benchmark, "draw_photographs", small)
+    monkeypatch.setattr(benchmark, "draw_images", small)
     monkeypatch.setattr(benchmark, "SIDES", dict.fromkeys(benchmark.SIDES, 32))
     tiny = benchmark.Model(backbone="timm:test_vit", weights="random", size=32)
     monkeypatch.setattr(benchmark, "SMALL", tiny)
-    figures = figures_of(benchmark, *"--photographs 4 --repeats 1 --device cpu".split())
+    figures = figures_of(benchmark, *"--images 4 --repeats 1 --device cpu".split())
     assert len(named(figures, "times as fast as decoding in every epoch")) == 2
     [ratio] = named(figures, "on resident tensors, a small network, cpu, processes: 0")
     assert ratio["value"] > 0
@@ -198,7 +198,7 @@ def test_finetune_loader(start, figures_of, monkeypatch) -> None:
 @pytest.mark.real
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 def test_real_photographs(start, figures_of) -> None:
-    figures = figures_of(start("real_photographs"), "--photographs", "25")
+    figures = figures_of(start("real_photographs"), "--images", "25")
     assert [figure["value"] for figure in named(figures, "rows, ")] == [25, 25]
     assert all(figure["met"] for figure in named(figures, "worst cosine"))
 
@@ -221,7 +221,7 @@ def test_figures_say_whether_their_target_is_met(start) -> None:
 def test_shared_cores(start, figures_of, monkeypatch, tmp_path) -> None:
     shared = start("shared_cores")
     monkeypatch.setattr(shared, "PHOTOGRAPHS", tmp_path / "absent")
-    words = "--photographs 2 --repeats 1 --busy 1 --network tiny".split()
+    words = "--images 2 --repeats 1 --busy 1 --network tiny".split()
     figures = figures_of(shared, *words)
     [share] = named(figures, "over its share of the cores")
     assert share["value"] > 0

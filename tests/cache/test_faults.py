@@ -120,7 +120,7 @@ def damage(folder, rows, write):
     """A cut shard, a missing one, a torn log, and a temporary; the first four rows are lost."""
     write(folder, rows, per_shard=2)
     first, second, third, _ = sorted((folder / "shards").iterdir())
-    first.write_bytes(b"threshold")
+    first.write_bytes(b"cut")
     second.unlink()
     log = folder / "commits.jsonl"
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:2]) + b"torn")

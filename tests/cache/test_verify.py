@@ -41,7 +41,7 @@ def test_any_flipped_bit_is_found_deep(cached):
 @pytest.mark.parametrize("deep", [False, True])
 def test_missing_and_cut_shards(cached, deep):
     shards(cached)[2].unlink()
-    shards(cached)[0].write_bytes(b"threshold")
+    shards(cached)[0].write_bytes(b"cut")
     report = verify(cached, deep)
     assert [line.split(": ")[1] for line in report.bad][1] == "missing"
     assert len(report.bad_shards) == 2

@@ -15,7 +15,7 @@ from archiveprobe.embed.decoding import default_workers, prepare_images
 from archiveprobe.embed.prepare import Preparation
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import view_set
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 GEOMETRY = Geometry(16, 16)
 

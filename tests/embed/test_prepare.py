@@ -10,7 +10,7 @@ from archiveprobe.embed import prepare as module
 from archiveprobe.embed.prepare import Preparation, prepare, thumbnail_file
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import render, view_set
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 SMALL, LARGE = Geometry(16, 16), Geometry(24, 28, interpolation="bilinear")
 

@@ -16,7 +16,7 @@ from archiveprobe.cache.verify import repair, verify
 from archiveprobe.embed import decoding
 from archiveprobe.embed.inventory import verify_caches
 from archiveprobe.embed.prepare import Preparation, PreparedImage
-from archiveprobe.task.images import rejected
+from archiveprobe.task.decoding import rejected
 from archiveprobe.task.manifest import manifest_file, read_manifest
 
 

@@ -14,7 +14,7 @@ from archiveprobe.embed.prepare import Preparation, PreparedImage, prepare
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.shared_memory import Parcel, PrepareInto, Slots, shared_slots, slot_bytes
 from archiveprobe.embed.views import view_set
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 
 SMALL, LARGE = Geometry(16, 16), Geometry(24, 24)
 on_linux = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux has such memory")

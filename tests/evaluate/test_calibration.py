@@ -127,7 +127,7 @@ def test_every_calibration_sees_every_row(k) -> None:
     logits, labels = drawn(k)
     fold = folds(120)
     held = cross_fitted(logits, labels, fold)
-    seen = held.seen(logits)
+    seen = held.of_every_fold(logits)
     assert seen.shape == (2, 4, 120, k)
     own = np.take_along_axis(seen, fold[:, None, :, None], 1)[:, 0]
     np.testing.assert_allclose(own, held.apply(logits, fold))

@@ -8,7 +8,7 @@ from snapshots import write_snapshot
 
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.task.config import Task
-from archiveprobe.task.images import Observation
+from archiveprobe.task.decoding import Observation
 from archiveprobe.task.manifest import Entry, write_manifest
 
 COLUMNS = "[images]\nroot = 'images'\ntable = 'labels.csv'\nsplit = 'split'\ntext = 'text'\n"
@@ -18,7 +18,7 @@ FOLDS = '[folds]\ncount = 3\nrepeats = 2\ngroup = "none"\n'
 @pytest.fixture
 def seen_task(make_task, tmp_path) -> Callable[..., Task]:
     def seen_task(labels: list[str], *, extra: str = "", k: int = 2, broken: int = -1) -> Task:
-        """A task with these labels, one to predict where empty, and a manifest of its pictures."""
+        """A task with these labels, one to predict where empty, and a manifest of its images."""
         lines = ["image,label,split,text"]
         lines += [f"{at}.jpg,{label},,words {at % 3}" for at, label in enumerate(labels)]
         (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")

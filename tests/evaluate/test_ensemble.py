@@ -1,230 +1,208 @@
-"""Ensembles: what is learned for a fold is learned outside it, and each does what it says."""
+"""Stored ensembles, the list of systems, and thresholds that are shown, chosen again or fixed."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from archiveprobe.evaluate import choose_threshold, ensemble
+from archiveprobe.evaluate.choose_threshold import BY_HAND, report_threshold
+from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.ensemble import (
-    METHODS,
-    combine,
-    greedy_weights,
-    own_answers,
-    stack_weights,
+    common_record,
+    decided,
+    keep_ensemble,
+    origin,
+    run_ensemble,
 )
-from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.system import assemble
+from archiveprobe.evaluate.system_status import load_systems, overview
+from archiveprobe.evaluate.system_store import load_run, runs_folder, save_run, systems
+from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, decide, nested
 
 
 @pytest.fixture
-def three(draw_dataset, draw_system):
-    """Three systems of different skill on the same folds."""
-
-    def three(**shape: int) -> list[Predictions]:
-        dataset = draw_dataset(**{"n": 90, **shape})
-        skills = {"weak": 0.5, "good": 2.0, "best": 3.0}
-        return [
-            draw_system(dataset, name, skill, seed)
-            for seed, (name, skill) in enumerate(skills.items())
-        ]
-
-    return three
+def dataset(draw_dataset, monkeypatch) -> Dataset:
+    """A dataset that is what every function finds for its task."""
+    drawn = draw_dataset(n=90)
+    for module in (ensemble, choose_threshold):
+        monkeypatch.setattr(module, "load_dataset", lambda _, **__: drawn)
+    monkeypatch.setattr("archiveprobe.evaluate.system_status.survey_dataset", lambda _: drawn)
+    return drawn
 
 
-def unread(one: Predictions, row: int) -> Predictions:
-    """The same system, had it not been able to read a row of either kind."""
-    oof, test = one.oof.copy(), one.test.copy()
-    oof[:, row], test[row] = np.nan, np.nan
-    return replace(one, oof=oof, test=test)
+@pytest.fixture
+def store(draw_logits) -> Callable[..., None]:
+    def store(dataset: Dataset, name: str, seed: int = 0, kind: str = "probe") -> None:
+        """A system on disk, as probe and finetune write them."""
+        logits, unlabelled = draw_logits(dataset, 1.5, seed)
+        logits[:, 4] = np.nan
+        record = {
+            **common_record(dataset, name, "smoothed", 0),
+            "kind": kind,
+            "features": "a",
+            "complexity": seed,
+            "seconds": 0.5,
+        }
+        done = assemble(dataset, logits, unlabelled, origin(record))
+        save_run(dataset.task, name, record | decided(done), done.predictions, {"w": np.ones(2)})
+
+    return store
 
 
-def logs(values: np.ndarray) -> np.ndarray:
-    return np.log(np.clip(values, 1e-7, 1))
+def test_an_ensemble_is_kept_with_its_members(dataset, store) -> None:
+    store(dataset, "one")
+    store(dataset, "two", 1)
+    board = run_ensemble(dataset.task, "greedy")
+    assert {line.system for line in board.lines} == {"one", "two", "greedy"}
+    run = load_run(dataset.task, "greedy")
+    assert run.record["kind"] == "ensemble" and run.record["method"] == "greedy"
+    digests = {name: load_run(dataset.task, name).predictions().digest for name in ("one", "two")}
+    assert {one["system"]: one["predictions"] for one in run.record["members"]} == digests
+    assert sum(one["weight"] for one in run.record["members"]) == pytest.approx(1)
+    assert run.record["threshold"] == run.predictions().threshold
+    assert {"method", "parameters"} == set(run.record["calibration"])
+    again = run_ensemble(dataset.task, "mean")
+    assert {one["system"] for one in load_run(dataset.task, "mean").record["members"]} == {
+        "one",
+        "two",
+    }
+    assert again.selection is not None
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("k", "repeats"), [(2, 2), (3, 2), (2, 1)])
-def test_shapes_and_weights(three, method, k, repeats) -> None:
-    members = three(k=k, repeats=repeats)
-    found = combine(members, method)
-    assert found.logits.shape == (repeats, 90, k)
-    assert found.unlabelled.shape == (7, k)
-    assert np.isfinite(found.logits).all() and np.isfinite(found.unlabelled).all()
-    assert found.weights.shape == (repeats, 5, 3)
-    assert (found.weights >= 0).all() and (found.final >= 0).all()
-    assert (found.decision is None) == (method != "vote")
-    if method in ("mean", "greedy", "rank", "vote"):
-        np.testing.assert_allclose(found.weights.sum(-1), 1)
-        assert found.final.sum() == pytest.approx(1)
+def test_a_vote_has_no_cut_and_keeps_its_tie_rule(dataset, store) -> None:
+    store(dataset, "one")
+    store(dataset, "two", 1)
+    run_ensemble(dataset.task, "vote", ties="positive")
+    record = load_run(dataset.task, "vote").record
+    assert record["threshold"] is None and record["ties"] == "positive"
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_labels_of_a_fold_do_not_reach_it(three, method) -> None:
-    members = three()
-    before = combine(members, method)
-    own = members[0].fold[0] == 2
-    turned = np.where(own, 1 - members[0].labels, members[0].labels)
-    after = combine([replace(one, labels=turned) for one in members], method)
-    np.testing.assert_allclose(after.weights[0, 2], before.weights[0, 2], atol=1e-12)
-    np.testing.assert_allclose(after.logits[0, own], before.logits[0, own], atol=1e-12)
-    if method in ("greedy", "stack"):
-        assert not np.allclose(after.weights[0, 1], before.weights[0, 1])
-        assert not np.allclose(after.final, before.final)
+def test_an_ensemble_never_replaces_a_probe(dataset, store, fault_of) -> None:
+    store(dataset, "one")
+    store(dataset, "two", 1)
+    store(dataset, "three", 2)
+    task = dataset.task
+    for names, taken in ((("one", "two"), "one"), (("one", "two"), "three")):
+        fault_of(lambda n=names, t=taken: run_ensemble(task, "mean", n, name=t), "another system")
+    run_ensemble(task, "mean")
+    fault_of(lambda: run_ensemble(task, "mean", ("mean", "one")), "'mean' is another system")
+    assert load_run(task, "one").record["kind"] == "probe"
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_row_that_one_cannot_read_has_no_logits(three, method) -> None:
-    first, *rest = three()
-    found = combine([unread(first, 4), *rest], method)
-    assert np.isnan(found.logits[:, 4]).all() and np.isnan(found.unlabelled[4]).all()
-    assert np.isfinite(np.delete(found.logits, 4, 1)).all()
-    labels = first.labels.copy()
-    labels[4] = 1 - labels[4]
-    again = [replace(one, labels=labels) for one in (unread(first, 4), *rest)]
-    assert np.array_equal(combine(again, method).weights, found.weights)
+def test_a_damaged_ensemble_may_be_made_anew(dataset, store) -> None:
+    store(dataset, "one")
+    store(dataset, "two", 1)
+    members = load_systems(dataset)
+    keep_ensemble(dataset, members, "mean")
+    (runs_folder(dataset.task) / "mean" / "run.json").write_text("{}")
+    keep_ensemble(dataset, members, "mean")
+    assert load_run(dataset.task, "mean").record["kind"] == "ensemble"
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_no_rows_to_predict(three, method) -> None:
-    assert combine(three(m=0), method).unlabelled.shape == (0, 2)
+def test_the_list_names_what_is_damaged_or_out_of_date(dataset, store, monkeypatch) -> None:
+    for seed, name in enumerate(("bad", "good", "old")):
+        store(dataset, name, seed)
+    file = runs_folder(dataset.task) / "bad" / "run.json"
+    file.write_text(file.read_text() + " ")
+    old = load_run(dataset.task, "old")
+    changed = {**old.record["snapshot"], "labels": "other", "folds": "other"}
+    save_run(dataset.task, "old", {**old.record, "snapshot": changed}, old.predictions())
+    bad, good, stale = overview(dataset.task)
+    assert "run that system again" in bad.state
+    assert (good.state, good.kind, good.features) == ("ok", "probe", "a")
+    assert good.threshold == load_run(dataset.task, "good").predictions().threshold
+    assert stale.state == "out of date: labels, folds"
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_systems_from_other_folds_are_refused(three, fault_of, method) -> None:
-    first, second, _ = three()
-    moved = (second.fold + 1) % 5
-    fault_of(lambda: combine([first, replace(second, fold=moved)], method), "different folds")
-    fault_of(lambda: combine([first], method), "needs two systems")
+def test_systems_out_of_date_are_left_out_or_refused(dataset, store, fault_of) -> None:
+    fault_of(lambda: load_systems(dataset), "no systems", "archiveprobe probe")
+    store(dataset, "one")
+    store(dataset, "two", 1)
+    changed = replace(dataset, labels=1 - dataset.labels)
+    fault_of(lambda: load_systems(changed), "one, two: out of date (labels, changed since)")
+    fault_of(lambda: load_systems(changed, ["one"]), "one: out of date (labels, changed since)")
+    store(changed, "three", 2)
+    assert [one.system for one in load_systems(changed)] == ["three"]
+    fault_of(lambda: load_systems(dataset, ["tow"]), "'two'")
 
 
-def test_an_unknown_method_is_named(three, fault_of) -> None:
-    fault_of(lambda: combine(three(), "men"), "'men'", "'mean'", "greedy")
+def test_a_cut_is_shown_as_it_is_stored(dataset, store) -> None:
+    store(dataset, "one")
+    before = load_run(dataset.task, "one").predictions()
+    report = report_threshold(dataset.task, "one")
+    assert report.threshold.value == before.threshold and report.threshold.method == "smoothed"
+    assert report.threshold.low < before.threshold < report.threshold.high
+    assert report.interval[0] < report.macro_f1 < report.interval[1]
+    assert load_run(dataset.task, "one").predictions().digest == before.digest
+    record = report.record()
+    best = max(record["curve"], key=lambda step: step["macro_f1"])
+    assert best["macro_f1"] >= report.optimistic - 0.05
+    shown = [line for line in report.lines() if line[""]]
+    assert [line["threshold"] for line in shown] == [f"{before.threshold:.3f}"]
 
 
-def test_only_shared_repeats_count(three) -> None:
-    first, *rest = three()
-    short = replace(first, fold=first.fold[:1], oof=first.oof[:1], decision=first.decision[:1])
-    found = combine([short, *rest], "mean")
-    assert np.array_equal(found.logits, combine([first, *rest], "mean").logits[:1])
+@pytest.mark.parametrize("method", THRESHOLD_RULES)
+def test_a_cut_is_found_anew_and_kept(dataset, store, draw_logits, method) -> None:
+    store(dataset, "one")
+    report = report_threshold(dataset.task, "one", method=method)
+    run = load_run(dataset.task, "one")
+    one = run.predictions()
+    logits, unlabelled = draw_logits(dataset)
+    logits[:, 4] = np.nan
+    anew = assemble(dataset, logits, unlabelled, {}, method=method).predictions
+    np.testing.assert_allclose(one.thresholds, anew.thresholds, atol=1e-9)
+    np.testing.assert_allclose(one.threshold, anew.threshold, atol=1e-9)
+    assert np.array_equal(one.decision, anew.decision)
+    assert one.threshold == run.record["threshold"] == report.threshold.value
+    assert run.record["threshold_rule"] == one.origin["threshold_rule"] == method
+    assert run.arrays()["w"].tolist() == [1, 1]
 
 
-def test_the_mean_is_that_of_the_logits(three) -> None:
-    members = three()
-    found = combine(members, "mean")
-    np.testing.assert_allclose(found.logits, np.mean([logs(one.oof) for one in members], 0))
-    np.testing.assert_allclose(found.unlabelled, np.mean([logs(one.test) for one in members], 0))
+def test_a_system_without_its_calibrations_is_cut_on_its_probabilities(dataset, store) -> None:
+    store(dataset, "one")
+    run = load_run(dataset.task, "one")
+    one = run.predictions()
+    bare = {name: value for name, value in one.origin.items() if name != "calibration"}
+    save_run(dataset.task, "one", run.record, replace(one, origin=bare))
+    report_threshold(dataset.task, "one", method="exact")
+    expected = nested(one.labels, one.oof[..., 1], one.fold, one.groups, 1, "exact").thresholds
+    assert np.array_equal(load_run(dataset.task, "one").predictions().thresholds, expected)
 
 
-def test_the_mean_of_probabilities_by_hand(three) -> None:
-    members = three()
-    found = combine(members, "probability")
-    np.testing.assert_allclose(np.exp(found.logits), np.mean([one.oof for one in members], 0))
-    np.testing.assert_allclose(np.exp(found.unlabelled), np.mean([one.test for one in members], 0))
-    # .9 and .9 against .001: for by probabilities, against by logits.
-    sure = np.array([[0.1, 0.9], [0.1, 0.9], [0.999, 0.001]])
-    told = [
-        replace(one, test=np.tile(p, (len(one.test), 1)))
-        for one, p in zip(members, sure, strict=True)
-    ]
-    answers = {name: combine(told, name).unlabelled.argmax(1) for name in ("probability", "mean")}
-    assert answers["probability"].all() and not answers["mean"].any()
+@pytest.mark.parametrize("wrong", [[], [[1.0]], "none", [[[1.0, 0.0]] * 5] * 7])
+def test_foreign_calibrations_are_told_in_one_line(dataset, store, fault_of, wrong) -> None:
+    store(dataset, "one")
+    run = load_run(dataset.task, "one")
+    one = run.predictions()
+    hurt = replace(one, origin={**one.origin, "calibration": wrong})
+    save_run(dataset.task, "one", run.record, hurt)
+    fault_of(lambda: report_threshold(dataset.task, "one"), "damaged", "run that system again")
 
 
-def test_ranks_ignore_the_scale_of_a_member(three) -> None:
-    first, *rest = three()
-    bent = replace(first, oof=np.stack([1 - first.oof[..., 1] ** 3, first.oof[..., 1] ** 3], -1))
-    before, after = combine([first, *rest], "rank"), combine([bent, *rest], "rank")
-    np.testing.assert_allclose(after.logits, before.logits, atol=1e-9)
-
-
-def test_a_rank_is_a_place_among_rows_outside_the_fold(three) -> None:
-    members = three()
-    members[1] = replace(members[1], oof=members[0].oof)
-    found = combine(members[:2], "rank")
-    fold, p = members[0].fold[0], members[0].oof[0, :, 1]
-    row = int(np.flatnonzero(fold == 3)[0])
-    below = (p[fold != 3] < p[row]).mean()
-    assert np.exp(found.logits[0, row, 1]) == pytest.approx(below, abs=0.02)
-
-
-def test_the_majority_wins_each_at_its_own_cut(three) -> None:
-    members = three()
-    found = combine(members, "vote")
-    votes = sum(one.decision for one in members)
-    assert np.array_equal(found.decision, votes >= 2)
-    assert np.array_equal(found.answer, sum(own_answers(one) for one in members) >= 2)
-    for one in members:
-        assert np.array_equal(own_answers(one), one.test[:, 1] > one.threshold)
-    order = np.argsort(found.logits[..., 1], axis=None)
-    assert (np.diff(votes.ravel()[order]) >= 0).all()
-
-
-def test_a_tie_goes_by_the_mean_logit(three) -> None:
-    first, second, _ = three()
-    found = combine([first, second], "vote")
-    mean = combine([first, second], "mean").logits.argmax(-1)
-    tied = first.decision != second.decision
-    assert tied.any()
-    assert np.array_equal(found.decision[tied], mean[tied])
-    assert np.array_equal(found.decision[~tied], first.decision[~tied])
-
-
-def test_the_tie_rule_is_a_setting(three, fault_of) -> None:
-    pair = three()[:2]
-    tied = pair[0].decision != pair[1].decision
-    settled = pair[0].decision[~tied]
-    for ties, answer in (("positive", 1), ("other", 0)):
-        found = combine(pair, "vote", ties)
-        assert (found.decision[tied] == answer).all()
-        assert np.array_equal(found.decision[~tied], settled)
-    turned = [replace(one, origin={**one.origin, "positive": 0}) for one in pair]
-    assert (combine(turned, "vote", "positive").decision[tied] == 0).all()
-    fault_of(lambda: combine(pair, "vote", "posit"), "tie rule", "'positive'")
-
-
-def test_several_classes_vote_for_the_likeliest(three) -> None:
-    members = three(k=4)
-    found = combine(members, "vote")
-    votes = np.stack([one.decision for one in members])
-    counts = np.stack([(votes == label).sum(0) for label in range(4)], -1)
-    clear = counts.max(-1) >= 2
-    assert clear.any()
-    assert np.array_equal(found.decision[clear], counts.argmax(-1)[clear])
-
-
-@pytest.mark.parametrize("learn", [greedy_weights, stack_weights])
-def test_a_useless_member_counts_less(learn) -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 400)
-    margin = np.stack([4 * (labels - 0.5), np.zeros(400)]) + rng.standard_normal((2, 400))
-    margin[0] *= 1.5
-    given = -np.logaddexp(0, np.stack([margin, -margin], -1))
-    if learn is greedy_weights:
-        given = np.exp(given)
-    good, useless = learn(given, labels)
-    assert good > 2 * useless >= 0
-
-
-def test_greedy_starts_with_the_best_and_has_a_seed(three) -> None:
-    members = three()
-    probabilities = np.stack([one.oof[0] for one in members])
-    labels = members[0].labels
-    found = greedy_weights(probabilities, labels)
-    assert found[2] == found.max()
-    assert np.array_equal(found, greedy_weights(probabilities, labels))
-
-
-def test_stacking_finds_the_penalised_optimum() -> None:
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, 3, 200)
-    logits = (
-        rng.standard_normal((2, 200, 3)) + np.array([2.0, 0.5])[:, None, None] * np.eye(3)[labels]
+@pytest.mark.filterwarnings("error")
+def test_a_cut_fixed_by_hand_decides_every_row(dataset, store) -> None:
+    store(dataset, "one")
+    report = report_threshold(dataset.task, "one", fixed=0.3)
+    one = load_run(dataset.task, "one").predictions()
+    assert (
+        report.threshold.method == BY_HAND
+        and one.threshold == 0.3
+        and (one.thresholds == 0.3).all()
     )
-    found = stack_weights(logits, labels)
+    expected = decide(one.oof[..., 1], 0.3)
+    assert np.array_equal(one.decision, np.where(expected < 0, dataset.unreadable, expected))
+    again = report_threshold(dataset.task, "one")
+    assert (again.threshold.value, again.threshold.low) == (0.3, 0.3)
 
-    def loss(weights: np.ndarray) -> float:
-        total = np.tensordot(weights, logits, 1)
-        own = total[np.arange(200), labels]
-        return float((np.log(np.exp(total).sum(1)) - own).sum() + 2 * ((weights - 0.5) ** 2).sum())
 
-    for step in np.vstack([np.eye(2), -np.eye(2)]) * 1e-3:
-        assert loss(found) < loss(found + step)
+def test_cuts_that_cannot_be(dataset, store, fault_of, monkeypatch) -> None:
+    store(dataset, "one")
+    store(dataset, "two", 1)
+    for value in (0.0, 1.0, float("nan")):
+        fault_of(lambda v=value: report_threshold(dataset.task, "one", fixed=v), "between 0 and 1")
+    run_ensemble(dataset.task, "vote")
+    fault_of(lambda: report_threshold(dataset.task, "vote"), "vote has no threshold", "one, two")
+    fault_of(lambda: report_threshold(dataset.task, "tree"), "no system 'tree'")
+    assert systems(dataset.task) == ["one", "two", "vote"]

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from archiveprobe.evaluate.leaderboard import SELECTED, leaderboard, nested_figure
-from archiveprobe.evaluate.metrics import figures
+from archiveprobe.evaluate.intervals import intervals
+from archiveprobe.evaluate.leaderboard import SELECTION, leaderboard, nested_score
+from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.significance import intervals
 
 
 def deciding(one: Predictions, share: float, seed: int, **origin) -> Predictions:
@@ -25,16 +25,15 @@ def rows(draw_dataset, draw_system) -> Predictions:
     return draw_system(draw_dataset(n=200, repeats=3))
 
 
-def test_a_line_has_the_nested_figure_and_its_interval(rows) -> None:
+def test_a_line_has_the_nested_score_and_its_interval(rows) -> None:
     one = deciding(rows, 0.2, 1, system="one", features="a+b", seconds=3.21, optimistic=0.9)
     board = leaderboard([one], seconds=1.5)
     (line,) = board.lines
-    whole = figures(one.labels, one.decision, None, 2)
-    interval = intervals(one.labels, one.decision, None, one.groups, 2, fold=one.fold)["macro_f1"]
-    assert line.macro_f1 == pytest.approx(whole.macro_f1)
-    assert line.accuracy == pytest.approx(whole.accuracy)
+    interval = intervals(one.labels, one.decision, one.groups, 2, fold=one.fold)["macro_f1"]
+    assert line.macro_f1 == pytest.approx(macro_f1(one.labels, one.decision, 2))
+    assert line.accuracy == pytest.approx((one.labels == one.decision).mean())
     assert (line.low, line.high) == interval
-    assert nested_figure(one, one.decision) == (line.macro_f1, *interval)
+    assert nested_score(one, one.decision) == (line.macro_f1, *interval)
     assert (line.system, line.features, line.seconds, line.optimistic) == ("one", "a+b", 3.21, 0.9)
     assert line.threshold == one.threshold
     assert board.best == "one" and board.warnings == []
@@ -45,9 +44,10 @@ def test_lines_are_sorted_and_one_tells_what_picking_is_worth(rows) -> None:
     board = leaderboard(systems, seconds=0.0)
     found = [line.macro_f1 for line in board.lines]
     assert found == sorted(found, reverse=True)
-    assert {line.system for line in board.lines} == {"s0.3", "s0.02", "s0.15", SELECTED}
+    assert {line.system for line in board.lines} == {"s0.3", "s0.02", "s0.15"}
     assert board.best == "s0.02"
-    (selected,) = [line for line in board.lines if line.system == SELECTED]
+    selected = board.selection
+    assert selected is not None and selected.system == SELECTION
     # One system wins in every resample, so picking costs nothing.
     assert selected.macro_f1 == pytest.approx(max(found), abs=0.002)
     assert selected.low < selected.macro_f1 <= selected.high
@@ -57,7 +57,7 @@ def test_lines_are_sorted_and_one_tells_what_picking_is_worth(rows) -> None:
 
 def test_its_record_is_json(rows) -> None:
     record = leaderboard([rows, replace(rows, threshold=float("nan"))], seconds=1.0).record()
-    assert set(record) == {"leaderboard", "best", "warnings", "seconds"}
+    assert set(record) == {"leaderboard", "model_selection", "best", "warnings", "seconds"}
     promised = {"system", "features", "macro_f1", "low", "high", "accuracy", "threshold", "seconds"}
     assert promised <= set(record["leaderboard"][0])
     assert {line["threshold"] for line in record["leaderboard"]} == {rows.threshold, None}
@@ -89,8 +89,7 @@ def test_of_equally_simple_ones_the_better_is_recommended(rows) -> None:
 
 
 def selected_of(systems: list[Predictions], **options):
-    board = leaderboard(systems, seconds=0.0, **options)
-    return next(line for line in board.lines if line.system == SELECTED)
+    return leaderboard(systems, seconds=0.0, **options).selection
 
 
 def test_picking_the_luckiest_of_coins_is_worth_a_coin(draw_dataset, draw_system) -> None:
@@ -171,7 +170,7 @@ def test_a_system_of_one_repeat_moves_nobody_elses_comparison(draw_dataset, draw
     dataset = draw_dataset(n=200)
     systems = [draw_system(dataset, f"s{seed}", 2.0 + seed / 10, seed) for seed in range(3)]
     before = leaderboard(systems, seconds=0.0, caution=5.0)
-    (selected,) = [line for line in before.lines if line.system == SELECTED]
+    selected = before.selection
     poor = draw_system(dataset, "poor", 0.1, 9)
     origin = {**poor.origin, "complexity": 999.0}
     short = replace(
@@ -185,8 +184,7 @@ def test_a_system_of_one_repeat_moves_nobody_elses_comparison(draw_dataset, draw
     for given in ([*systems, short], [short, *systems]):
         after = leaderboard(given, seconds=0.0, caution=5.0)
         assert (after.best, after.warnings) == (before.best, before.warnings)
-        named = {line.system: line.macro_f1 for line in after.lines}
-        assert named[SELECTED] == pytest.approx(selected.macro_f1, abs=1e-9)
+        assert after.selection.macro_f1 == pytest.approx(selected.macro_f1, abs=1e-9)
 
 
 def test_systems_from_other_folds_are_refused(rows, fault_of) -> None:

@@ -24,7 +24,7 @@ def test_two_classes_are_calibrated_and_cut(draw_dataset, draw_logits, method, r
     final = calibration.fit(logits, dataset.labels)
     assert done.calibration == final
     np.testing.assert_allclose(found.test, final.apply(unlabelled))
-    p = held.seen(logits)[..., 1]
+    p = held.of_every_fold(logits)[..., 1]
     nested = thresholding.nested(dataset.labels, p, dataset.fold, dataset.groups, 1, method)
     assert np.array_equal(found.thresholds, nested.thresholds)
     assert np.array_equal(found.decision, nested.decision)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from archiveprobe.evaluate.significance import grouped_weights
+from archiveprobe.evaluate.intervals import grouped_weights
 from archiveprobe.evaluate.thresholding import (
     THRESHOLD_RULES,
     curve,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from archiveprobe.task.config import Task
-from archiveprobe.task.pictures import UNSAFE_IN_IDS
+from archiveprobe.task.find_images import UNSAFE_IN_IDS
 
 # A valid value for every key of task.toml, as TOML writes it; `own` and `destroyed` are the user's.
 VALID = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ONE = Path(__file__).with_name("fuzz_one.py")
 NAMES = (
-    "task table corrections starter manifest folds picture commits failures fingerprint shard lock "
+    "task table corrections starter manifest folds image commits failures fingerprint shard lock "
     "safetensors torch"
 ).split()
 

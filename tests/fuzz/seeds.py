@@ -18,8 +18,8 @@ from archiveprobe.cache.store import Writer
 from archiveprobe.embed.backbones import resolve
 from archiveprobe.embed.fingerprint import request
 from archiveprobe.task.config import load_task
+from archiveprobe.task.decoding import Observation, digest
 from archiveprobe.task.folds import ensure_folds, folds_file
-from archiveprobe.task.images import Observation, digest
 from archiveprobe.task.manifest import Entry, manifest_file, write_manifest
 from archiveprobe.task.rows import read_rows
 from archiveprobe.task.snapshot import CacheInUse, Snapshot, snapshot_file, update_snapshot
@@ -189,7 +189,7 @@ def corrections() -> bytes:
 
 
 def build_house(folder: Path, settings: str = HOUSE) -> None:
-    """Lay the task, its table and its photographs into `folder`."""
+    """Lay the task, its table and its images into `folder`."""
     for path, content in PHOTOGRAPHS.items():
         file = folder / "images" / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -258,7 +258,7 @@ def weights(suffix: str) -> list[bytes]:
 
 @cache
 def pictures() -> list[bytes]:
-    """One small picture in every format, some with EXIF, transparency or several frames."""
+    """One small image in every format, some with EXIF, transparency or several frames."""
     coarse = np.random.default_rng(3).integers(0, 256, (4, 6, 3), np.uint8)
     picture = Image.fromarray(coarse).resize((40, 33))
     exif = Image.Exif()

@@ -11,7 +11,7 @@ import task_targets
 from pydantic import BaseModel
 
 from archiveprobe.task.config import Task
-from archiveprobe.task.images import FLAGS, REJECTIONS
+from archiveprobe.task.decoding import FLAGS, REJECTIONS
 
 Run = Callable[[bytes, Path], None]
 
@@ -74,7 +74,7 @@ TARGETS: dict[str, Target] = {
     ),
     "snapshot": Target(task_targets.snapshot, lambda: [seeds.snapshot()], _JSON),
     "folds": Target(task_targets.folds, lambda: [seeds.products()["folds.csv"]], _CSV),
-    "picture": Target(task_targets.picture, seeds.pictures, _PICTURES),
+    "image": Target(task_targets.picture, seeds.pictures, _PICTURES),
     "commits": Target(cache_targets.commits, _cache_file("commits.jsonl"), _JSON),
     "failures": Target(cache_targets.failures, _cache_file("failures.jsonl"), _JSON),
     "fingerprint": Target(

@@ -1,4 +1,4 @@
-"""What a user hands over: task.toml, tables, photographs, and the products beside them."""
+"""What a user hands over: task.toml, tables, images, and the products beside them."""
 
 import codecs
 import hashlib
@@ -18,9 +18,7 @@ from archiveprobe.cache.spec import canonical
 from archiveprobe.embed.backbones import resolve
 from archiveprobe.embed.fingerprint import request
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.duplicates import contradictions, near_duplicate_groups
-from archiveprobe.task.folds import ensure_folds, folds_file
-from archiveprobe.task.images import (
+from archiveprobe.task.decoding import (
     FLAGS,
     PIXEL_LIMIT,
     REJECTIONS,
@@ -29,10 +27,12 @@ from archiveprobe.task.images import (
     decode,
     digest,
 )
+from archiveprobe.task.duplicates import contradictions, near_duplicate_groups
+from archiveprobe.task.folds import ensure_folds, folds_file
+from archiveprobe.task.init import write_task
 from archiveprobe.task.manifest import manifest_file, read_manifest, scan, write_manifest
 from archiveprobe.task.rows import SPLITS, Row, locate, read_rows
 from archiveprobe.task.snapshot import read_snapshot, snapshot_file, update_snapshot
-from archiveprobe.task.starter import start
 from archiveprobe.task.table import read_table
 from archiveprobe.task.texts import texts
 
@@ -194,13 +194,13 @@ def starter(data: bytes, folder: Path) -> None:
     shutil.copy(folder / "images" / "a.png", folder / "a.png")
     (folder / "task.toml").unlink()
     (folder / "labels.csv").write_bytes(data)
-    task = load_task(start(folder))
+    task = load_task(write_task(folder))
     with told():
         read_rows(task)
 
 
 def picture(data: bytes, folder: Path) -> None:
-    """A photograph: upright RGB and its observation, or a rejection; never an exception."""
+    """An image: upright RGB and its observation, or a rejection; never an exception."""
     seen = decode(data)
     observed = seen if isinstance(seen, Observation) else seen.observation
     assert observed.bytes == len(data)

@@ -14,10 +14,10 @@ from snapshots import write_snapshot
 
 from archiveprobe.cache.spec import folder_name
 from archiveprobe.cache.store import Writer
-from archiveprobe.evaluate.keep import run_ensemble
+from archiveprobe.evaluate.ensemble import run_ensemble
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import Task, load_task
-from archiveprobe.task.images import Observation
+from archiveprobe.task.decoding import Observation
 from archiveprobe.task.manifest import Entry, write_manifest
 
 TWO, THREE = ("intact", "destroyed"), ("intact", "damaged", "destroyed")
@@ -48,7 +48,7 @@ class Plan:
 
 
 class Archive:
-    """A task whose pictures are words: their embeddings are drawn around a mean per class."""
+    """A task whose images are words: their embeddings are drawn around a mean per class."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder, self.plan = folder, plan
@@ -72,7 +72,7 @@ class Archive:
         return self.truth[self.plan.known :]
 
     def content(self, at: int) -> bytes:
-        return f"picture {at} of {self.plan.seed}".encode()
+        return f"image {at} of {self.plan.seed}".encode()
 
     def _write_table(self) -> None:
         plan, shown = self.plan, [*self.truth[: self.plan.known], *[""] * self.plan.test]
@@ -180,7 +180,7 @@ def fitted(draw: Callable[..., Archive]) -> Callable[..., Archive]:
 
 @pytest.fixture
 def archive(fitted: Callable[..., Archive], tmp_path: Path) -> Archive:
-    """A copy of a fitted archive of two labels, two test pictures broken: free to be changed."""
+    """A copy of a fitted archive of two labels, two test images broken: free to be changed."""
     source = fitted(broken=(3, 75, 80))
     shutil.copytree(source.folder, tmp_path / "archive")
     copy = object.__new__(Archive)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from archiveprobe.evaluate.runs import load_run
-from archiveprobe.predict.pictures import predict
+from archiveprobe.evaluate.system_store import load_run
+from archiveprobe.predict.images import predict
 from archiveprobe.predict.score import score
 from archiveprobe.predict.submission import submit
 

@@ -11,7 +11,7 @@ from snapshots import write_snapshot
 import archiveprobe.predict.submission
 import archiveprobe.predict.tables
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.runs import load_run, systems
+from archiveprobe.evaluate.system_store import load_run, systems
 from archiveprobe.predict.submission import submit
 from archiveprobe.predict.systems import load_system
 from archiveprobe.task.manifest import Entry, read_manifest, write_manifest
@@ -37,8 +37,8 @@ def test_rows_in_the_order_of_the_table(archive, rows_of, tmp_path) -> None:
         assert [id_ for id_, _ in rows] == archive.test_ids
         assert dict(map(tuple, rows)) == expected(archive.task, name)
         assert (done.rows, done.unreadable, done.reasons) == (24, 2, {"truncated": 2})
-        assert "2 cannot be read and got 'intact' (2 truncated)" in done.told()
-        assert done.canary.by == "pictures"
+        assert "2 cannot be read and got 'intact' (2 truncated)" in done.summary()
+        assert done.canary.by == "images"
         assert done.canary.rows == 12
         assert not done.warnings
 
@@ -149,19 +149,19 @@ def test_rows_that_are_not_embedded(archive, fault_of, tmp_path) -> None:
     )
 
 
-def test_a_picture_that_changed_since_it_was_embedded(archive, fault_of, tmp_path) -> None:
+def test_a_image_that_changed_since_it_was_embedded(archive, fault_of, tmp_path) -> None:
     for id_ in archive.test_ids:
         (archive.folder / "images" / id_).write_bytes(b"another")
     fault_of(lambda: submit(archive.task, "mean", tmp_path / "out.csv"), "have changed", "embed")
 
 
-def test_without_the_pictures(archive, tmp_path) -> None:
+def test_without_the_images(archive, tmp_path) -> None:
     (archive.folder / "images").rename(archive.folder / "elsewhere")
     assert submit(archive.task, "mean", tmp_path / "out.csv").canary.by == "manifest"
 
 
 def swap(task, first: str, second: str, **also: str) -> None:
-    """Two rows of the manifest change their pictures."""
+    """Two rows of the manifest change their images."""
     entries = {entry.id: entry for entry in read_manifest(task)}
     pairs = {first: second, second: first, **also}
     sources = {id_: entries[pairs.get(id_, id_)] for id_ in entries}
@@ -173,11 +173,11 @@ def swap(task, first: str, second: str, **also: str) -> None:
     write_snapshot(task)
 
 
-def test_a_picture_that_was_replaced_is_answered_anew(archive, tmp_path) -> None:
+def test_a_image_that_was_replaced_is_answered_anew(archive, tmp_path) -> None:
     (archive.folder / "images").rename(archive.folder / "elsewhere")
     swap(archive.task, "072.jpg", "073.jpg")
     done = submit(archive.task, "ridge-hog", tmp_path / "out.csv")
-    assert any("2 pictures have changed" in warning for warning in done.warnings)
+    assert any("2 images have changed" in warning for warning in done.warnings)
 
 
 def test_rows_out_of_order_in_the_system_are_refused(archive, fault_of, tmp_path) -> None:
@@ -208,11 +208,11 @@ def test_rows_shuffled_on_their_way_to_the_file_are_refused(
     assert list(tmp_path.glob("*.csv")) == []
 
 
-def test_a_picture_of_the_training_rows_is_named(archive, tmp_path) -> None:
+def test_a_image_of_the_training_rows_is_named(archive, tmp_path) -> None:
     (archive.folder / "images").rename(archive.folder / "elsewhere")
     swap(archive.task, "072.jpg", "072.jpg", **{"072.jpg": "000.jpg"})
     said = submit(archive.task, "ridge-hog", tmp_path / "out.csv").warnings
-    assert any("the picture of a labelled row: '072.jpg'" in warning for warning in said)
+    assert any("the image of a labelled row: '072.jpg'" in warning for warning in said)
 
 
 def test_a_share_that_nobody_expects(archive, tmp_path) -> None:
@@ -220,7 +220,7 @@ def test_a_share_that_nobody_expects(archive, tmp_path) -> None:
     answered = expected(archive.task, "ridge-hog")
     chosen = [id_ for id_ in archive.test_ids if answered[id_] == "destroyed"]
     others = [id_ for id_ in archive.test_ids if id_ not in chosen]
-    # All pictures are now copies of those that were answered "destroyed".
+    # All images are now copies of those that were answered "destroyed".
     (archive.folder / "images").rename(archive.folder / "elsewhere")
     give = {id_: chosen[at % len(chosen)] for at, id_ in enumerate(others[: len(chosen) - 1])}
     swap(archive.task, others[0], others[0], **give)

@@ -8,16 +8,13 @@ import pytest
 from snapshots import seal_anything
 
 from archiveprobe.evaluate.choose_threshold import report_threshold
+from archiveprobe.evaluate.combine import METHODS, own_answers
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.ensemble import METHODS, own_answers
-from archiveprobe.evaluate.keep import run_ensemble
-from archiveprobe.evaluate.runs import load_run, save_run, systems
-from archiveprobe.predict.checks import memorised
-from archiveprobe.predict.system import AGREEMENT
-from archiveprobe.predict.systems import load_system
-from archiveprobe.probe.linear import LinearPath
+from archiveprobe.evaluate.ensemble import run_ensemble
+from archiveprobe.evaluate.system_store import load_run, save_run, systems
+from archiveprobe.predict.checks import is_memorized
+from archiveprobe.predict.systems import AGREEMENT, load_system
 from archiveprobe.probe.run import Options, run_probes
-from archiveprobe.probe.table import PROBES
 
 TWO, THREE = ("intact", "destroyed"), ("intact", "damaged", "destroyed")
 
@@ -55,13 +52,6 @@ def test_probes_that_are_not_linear(draw, probe) -> None:
     system = load_system(dataset, f"{probe}-hog")
     answers = system.answer(dataset.unlabelled)
     assert np.abs(answers.proba - system.stored.test).max() <= AGREEMENT
-
-
-@pytest.mark.parametrize("entry", PROBES.values(), ids=lambda entry: entry.name)
-def test_linear_probes_are_marked_as_such(entry) -> None:
-    kind = entry.kind()
-    plain = issubclass(kind, LinearPath) and kind._logits is LinearPath._logits
-    assert entry.linear == plain
 
 
 def test_the_cut_decides(archive) -> None:
@@ -225,7 +215,7 @@ def test_a_record_that_is_none(archive, fault_of, content) -> None:
     fault_of(lambda: load_system(load, "ridge-hog"), "ridge-hog", "run that system again")
 
 
-def test_a_picture_that_one_of_two_backbones_could_not_embed(draw) -> None:
+def test_a_image_that_one_of_two_backbones_could_not_embed(draw) -> None:
     archive = draw(known=45, test=9)
     archive.add_backbone("resnet18", failed=(4, 50))
     run_probes(archive.task, Options(probes=("ridge",), features=("hog+resnet18",), workers=1))
@@ -265,9 +255,9 @@ def test_a_system_that_was_trained_on_the_rows_it_is_judged_by(archive) -> None:
     dataset = load_dataset(archive.task)
     run = load_run(archive.task, "ridge-hog")
     system = load_system(dataset, "ridge-hog")
-    assert not memorised(system, dataset)
+    assert not is_memorized(system, dataset)
     one = run.predictions()
     leaked = np.broadcast_to(system.answer(dataset.labelled).proba, one.oof.shape).copy()
     cheat = type(one)(**{**one.__dict__, "oof": leaked})
     save_run(archive.task, "ridge-hog", run.record, cheat, run.arrays())
-    assert memorised(load_system(dataset, "ridge-hog"), dataset)
+    assert is_memorized(load_system(dataset, "ridge-hog"), dataset)

@@ -12,9 +12,9 @@ from shelf import LABELS, Shelf, image, killed_embed, plain
 import archiveprobe.task.manifest
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.inventory import export_task
-from archiveprobe.evaluate.overview import overview
-from archiveprobe.predict.pictures import predict
-from archiveprobe.probe.audit import run_audit
+from archiveprobe.evaluate.system_status import overview
+from archiveprobe.predict.images import predict
+from archiveprobe.probe.audit.run import run_audit
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import load_task
 
@@ -182,7 +182,7 @@ def test_without_labels_a_cache_is_exported_all_the_same(shelf: Shelf) -> None:
         shelf.export()
 
 
-def test_new_pictures_have_an_archive_of_their_own(shelf: Shelf, tmp_path: Path) -> None:
+def test_new_images_have_an_archive_of_their_own(shelf: Shelf, tmp_path: Path) -> None:
     """What is asked of a folder beside the task leaves the task's own snapshot alone."""
     shelf.embed()
     shelf.probe()

@@ -6,7 +6,7 @@ from shelf import LABELS, image
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.run import Options, embed
-from archiveprobe.evaluate.overview import overview
+from archiveprobe.evaluate.system_status import overview
 from archiveprobe.predict.submission import submit
 from archiveprobe.probe.run import Options as ProbeOptions
 from archiveprobe.probe.run import run_probes

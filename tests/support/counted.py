@@ -33,12 +33,12 @@ def draw_picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
 
 @pytest.fixture(scope="session")
 def draw() -> Callable[..., Image.Image]:
-    """A smooth picture, another one for every seed, by default 64 pixels wide and 48 high."""
+    """A smooth image, another one for every seed, by default 64 pixels wide and 48 high."""
     return draw_picture
 
 
 class Archive:
-    """A folder with a table and photographs; rows alternate between two labels."""
+    """A folder with a table and images; rows alternate between two labels."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class Archive:
         (folder / "images").mkdir(parents=True)
 
     def add(self, name: str, content: Image.Image | bytes | None) -> None:
-        """A row with its file: a picture (as PNG), bytes as they are, or None for no file."""
+        """A row with its file: an image (as PNG), bytes as they are, or None for no file."""
         self.ids.append(name)
         if isinstance(content, Image.Image):
             out = io.BytesIO()
@@ -94,7 +94,7 @@ def archive(tmp_path: Path) -> Archive:
 
 @pytest.fixture
 def mixed(archive: Archive) -> Archive:
-    """Sixteen rows: ten photographs, two copies, and four without a picture."""
+    """Sixteen rows: ten images, two copies, and four without an image."""
     archive.add_drawn(range(7))
     archive.add("portrait.png", draw_picture(7, width=40, height=60))
     archive.add("square.png", draw_picture(8, width=50, height=50))
@@ -272,7 +272,7 @@ def make_backbone() -> Callable[..., Backbone]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real photographs and weights beside the repository."""
+    """The folder of real images and weights beside the repository."""
     folder = Path(__file__).parents[2].parent / "shared"
     if not folder.is_dir():
         pytest.skip(f"no real material at {folder}")

@@ -22,8 +22,8 @@ import archiveprobe.embed.job
 import archiveprobe.embed.prepare
 from archiveprobe.cache.store import Writer
 from archiveprobe.embed.inventory import export_task
-from archiveprobe.evaluate.overview import overview
-from archiveprobe.predict.pictures import predict
+from archiveprobe.evaluate.system_status import overview
+from archiveprobe.predict.images import predict
 from archiveprobe.predict.submission import submit
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import Task, load_task

@@ -1,4 +1,4 @@
-"""Small drawn pictures, small tasks, and the check that a user's fault is told in one line."""
+"""Small drawn images, small tasks, and the check that a user's fault is told in one line."""
 
 import io
 import os
@@ -63,7 +63,7 @@ def tree(make_task: Callable[..., Task], tmp_path: Path) -> Callable[..., Task]:
 @pytest.fixture(scope="session")
 def draw() -> Callable[..., Image.Image]:
     def draw(seed: int, width: int = 120, height: int = 90) -> Image.Image:
-        """A smooth picture, another one for every seed."""
+        """A smooth image, another one for every seed."""
         coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
         return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 

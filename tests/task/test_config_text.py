@@ -97,7 +97,7 @@ def test_mutated_file(task_file, data):
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(lines) - 1))
         key, equals, _ = lines[at].partition("=")
-        change = data.draw(st.sampled_from(["value", "key", "drop", "double", "threshold"]))
+        change = data.draw(st.sampled_from(["value", "key", "drop", "double", "cut"]))
         if change == "value" and equals:
             lines[at] = f"{key}= {data.draw(st.sampled_from(VALUES))}"
         elif change == "key":

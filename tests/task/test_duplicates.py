@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from archiveprobe.task import duplicates
+from archiveprobe.task.decoding import Observation, decode, digest
 from archiveprobe.task.duplicates import NEAR_BITS, contradictions, near_duplicate_groups
-from archiveprobe.task.images import Observation, decode, digest
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
 
@@ -41,7 +41,7 @@ def test_copies_belong_together(draw, encode):
     assert groups_of(*copies) == [0, 1, 0, 0, 0, 1, 0]
 
 
-def test_distinct_pictures_stay_apart(draw, encode):
+def test_distinct_images_stay_apart(draw, encode):
     assert groups_of(*(encode(draw(seed)) for seed in range(40))) == [*range(40)]
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from archiveprobe.task.decoding import Observation, digest
 from archiveprobe.task.folds import ensure_folds, folds_file
-from archiveprobe.task.images import Observation, digest
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
 
@@ -201,7 +201,7 @@ def test_other_settings_are_refused(task, make_task, tmp_path, fault_of, old, ne
     settings[key] = f'"{value}"' if key == "group" else value
     lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
     other = make_task(tmp_path, f"[folds]\n{lines}")
-    words = (f"folds.csv was cut with {old}, but", f"task.toml now says {new}: set it back")
+    words = (f"folds.csv was written with {old}, but", f"task.toml says {new}: set it back")
     message = fault_of(lambda: ensure(other, items), *words)
     assert "no folds yet" not in message
     assert folds_file(task).read_bytes() == content

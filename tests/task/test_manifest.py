@@ -6,7 +6,7 @@ import pytest
 
 from archiveprobe.base.reading import digest_of
 from archiveprobe.task import manifest
-from archiveprobe.task.images import PASSING, REJECTIONS, Observation, digest, rejected
+from archiveprobe.task.decoding import PASSING, REJECTIONS, Observation, digest, rejected
 from archiveprobe.task.manifest import (
     Entry,
     read_manifest,

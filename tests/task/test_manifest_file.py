@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from snapshots import sealed_anew
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.task.images import FLAGS, REJECTIONS, Observation, digest
+from archiveprobe.task.decoding import FLAGS, REJECTIONS, Observation, digest
 from archiveprobe.task.manifest import Entry, manifest_file, read_manifest, write_manifest
 
 SEEN = Observation("ok", bytes=3, width=40, height=50, format="PNG", phash="00ff00ff00ff00ff")

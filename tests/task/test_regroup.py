@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from archiveprobe.task.decoding import Observation, digest
 from archiveprobe.task.folds import ensure_folds, folds_file, regroup
-from archiveprobe.task.images import Observation, digest
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
 

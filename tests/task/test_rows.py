@@ -112,9 +112,9 @@ def test_task_without_labels_needs_no_label_column(make_task, tmp_path):
 
 
 def test_no_row_at_all(rows_of, make_task, tmp_path, fault_of):
-    fault_of(lambda: rows_of(HEAD), "no photograph", "labels.csv")
+    fault_of(lambda: rows_of(HEAD), "no image", "labels.csv")
     task = make_task(tmp_path / "empty")
-    fault_of(lambda: read_rows(task), "no photograph", "images")
+    fault_of(lambda: read_rows(task), "no image", "images")
 
 
 CORRECTED = 'corrections = "fixes.csv"\n' + SPLIT

@@ -79,12 +79,12 @@ def test_hidden_files_are_skipped(tree):
 def test_strays_are_left_out_aloud(tree):
     task = tree("intact/a.jpg", "weights/orig.st", "intact/notes.txt", "task.hog", "more.txt")
     for name in ("weights/orig.st", "task.hog"):
-        (task.root / name).write_bytes(b"no picture")
+        (task.root / name).write_bytes(b"no image")
     said = []
     assert [row.id for row in read_rows(task, notify=said.append)] == ["intact/a.jpg"]
     assert said == [
-        "ignored 4 files, no pictures: .txt (2), .hog (1), .st (1)",
-        "no picture lies in weights: move it out of images.root",
+        "ignored 4 files, no images: .txt (2), .hog (1), .st (1)",
+        "no image lies in weights: move it out of images.root",
     ]
 
 
@@ -217,7 +217,7 @@ def test_locate_prefers_the_exact_name(tree):
     assert locate(task.root, "no such") == task.root / "no such"
 
 
-def test_directory_with_the_name_of_a_picture(tree):
+def test_directory_with_the_name_of_a_image(tree):
     task = tree("intact/x.jpg/inner.jpg", settings=TABLE)
     task.table.write_text("image,label\nintact/x.jpg,intact\n")
     (entry,) = scan(task, read_rows(task))

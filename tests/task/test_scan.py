@@ -5,7 +5,7 @@ import os
 import pytest
 
 from archiveprobe.task import manifest
-from archiveprobe.task.images import digest
+from archiveprobe.task.decoding import digest
 from archiveprobe.task.manifest import scan
 from archiveprobe.task.rows import Row
 

@@ -1,0 +1,88 @@
+"""Where a task stands: its rows as the table has them now, beside what `embed` left of them."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import quote_few
+from archiveprobe.evaluate.caches import committed_keys
+from archiveprobe.task.config import Task
+from archiveprobe.task.find_images import printable
+from archiveprobe.task.manifest import Entry, manifest_file, read_manifest_with_digest
+from archiveprobe.task.rows import Row, read_rows
+from archiveprobe.task.snapshot import Snapshot, read_snapshot
+
+
+@dataclass(frozen=True)
+class State:
+    """The rows of a task as its table has them now, beside what `embed` left of them."""
+
+    task: Task
+    rows: list[Row]
+    entries: list[Entry]
+    snapshot: Snapshot
+
+    def waiting(self) -> set[str]:
+        """Return ids of rows that `embed` has not looked at as they are now."""
+        return {
+            row.id
+            for row, entry in zip(self.rows, self.entries, strict=True)
+            if entry.status == "new" or entry.path != printable(row.path)
+        }
+
+    def check_complete(self) -> None:
+        """Check that no row waits for `embed`, and that the last one came to its end.
+
+        Raises:
+            InputError: it did not; the message says how many rows wait.
+        """
+        waiting = self.waiting()
+        if waiting or not self.snapshot.decoded:
+            raise InputError(_refusal(self.task, waiting, len(self.rows)))
+
+    def uncommitted(self) -> set[str]:
+        """Return ids of rows that one of the task's caches in use still lacks."""
+        keys = {
+            bytes.fromhex(entry.digest): row.id
+            for row, entry in zip(self.rows, self.entries, strict=True)
+            if entry.usable
+        }
+        lacking: set[bytes] = set()
+        for name in dict.fromkeys(self.task.embed.backbones):
+            in_use = self.snapshot.cache(self.task.asks(name))
+            # Also one that was finished: a later run may have been for other backbones only.
+            if in_use is not None and in_use.folder is not None:
+                lacking |= keys.keys() - committed_keys(self.task, in_use)
+        return {
+            row.id
+            for row, entry in zip(self.rows, self.entries, strict=True)
+            if entry.usable and bytes.fromhex(entry.digest) in lacking
+        }
+
+
+def read_state(task: Task) -> State:
+    """Read the table, the manifest and the snapshot of a task, each proved.
+
+    Raises:
+        InputError: nothing is embedded yet, or one of the files is damaged.
+    """
+    snapshot = read_snapshot(task)
+    entries, digest = read_manifest_with_digest(task)
+    # While embed works it saves the manifest now and then, and marks the snapshot before.
+    if digest != snapshot.manifest and snapshot.decoded:
+        raise InputError(
+            f"{manifest_file(task)} is not the one that the last embed left: run "
+            f"`archiveprobe embed {task.file}`"
+        )
+    rows = read_rows(task)
+    known = {entry.id: entry for entry in entries}
+    return State(task, rows, [known.get(row.id, Entry(row.id, "")) for row in rows], snapshot)
+
+
+def _refusal(task: Task, waiting: Collection[str], rows: int) -> str:
+    remedy = f"run `archiveprobe embed {task.file}`, or look at the others with --partial"
+    if not waiting:
+        return f"the last embed of {task.file} was interrupted before its end: {remedy}"
+    named = quote_few(sorted(waiting))
+    verb = "waits" if len(waiting) == 1 else "wait"
+    return f"{len(waiting)} of {rows} rows {verb} for embed ({named}): {remedy}"

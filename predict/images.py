@@ -1,0 +1,169 @@
+"""Answers for images: the rows to predict of a task, or any folder of new ones."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Progress, silent
+from archiveprobe.embed.job import Notify
+from archiveprobe.embed.run import Options
+from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
+from archiveprobe.predict.checks import changed_answers, check_sound
+from archiveprobe.predict.new_images import embed_new
+from archiveprobe.predict.submission import probability
+from archiveprobe.predict.systems import Answers, Resources, System, load_system
+from archiveprobe.predict.tables import (
+    output_files,
+    probability_columns,
+    same_cells,
+    write_answers,
+    write_spreadsheet_copy,
+)
+from archiveprobe.task.config import Task
+from archiveprobe.task.decoding import FLAGS
+from archiveprobe.task.manifest import Entry, read_manifest
+
+USABLE = FLAGS | {"ok"}
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A written file of answers: how many rows, of which status, and how many of every label.
+
+    `labels` counts readable images only.
+    """
+
+    file: Path
+    system: str
+    rows: int
+    status: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    unreadable: int = 0
+    copy: Path | None = None
+    seconds: float = 0.0
+    snapshot: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """Return the form of `--json`."""
+        return {
+            "file": str(self.file),
+            "copy": None if self.copy is None else str(self.copy),
+            "system": self.system,
+            "snapshot": self.snapshot,
+            "rows": self.rows,
+            "unreadable": self.unreadable,
+            "status": self.status,
+            "labels": self.labels,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def summary(self) -> str:
+        """Return what was written, in a sentence."""
+        lost = [f"{count} {why}" for why, count in self.status.items() if why not in USABLE]
+        without = f"; {self.unreadable} have no answer of their own ({', '.join(lost)})"
+        return f"{self.rows} rows by {self.system} in {self.file}" + (without if lost else "")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return how many images have each label, a line each, for people."""
+        return [{"label": label, "images": count} for label, count in self.labels.items()]
+
+
+def predict(
+    task: Task,
+    system: str,
+    file: Path,
+    *,
+    images: Path | None = None,
+    spreadsheet_safe: bool = False,
+    device: str | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    notify: Notify = lambda _: None,
+    progress: Progress = silent,
+) -> Predicted:
+    """Answer for the rows to predict, or for every image below the folder `images`.
+
+    New images are embedded as those that the system was trained on, into a cache of their own
+    below work/new; killed, the same command goes on. The file has a row for every image: id,
+    status, label (the `unreadable` answer where there is no image) and `p_<label>` columns.
+    `spreadsheet_safe` writes a second file, whose cells no spreadsheet takes for a formula.
+
+    Raises:
+        InputError: no such system or a stale one, no images, backbones that compute otherwise
+            here than where the system was trained, or a file that cannot be written.
+        InputError: a cache is damaged, or cannot be written.
+    """
+    started = time.monotonic()
+    target, copy = output_files(task, file, spreadsheet_safe)
+    dataset = load_dataset(task)
+    loaded = load_system(dataset, system, Resources(device, workers, progress))
+    if images is None:
+        rows, entries, answers = _of_task(dataset, loaded)
+    else:
+        how = Options(device=device, batch_size=batch_size, workers=workers)
+        rows, entries, answers = _of_folder(dataset, loaded, images, how, notify, progress)
+    status = [
+        "bad_embedding" if entry.usable and not read else entry.status
+        for entry, read in zip(entries, answers.readable, strict=True)
+    ]
+    classes = [str(name) for name in loaded.stored.classes]
+    columns = ["id", "status", "label", *probability_columns(classes)]
+    lines = [
+        [str(id_), state, classes[decision], *map(probability, p)]
+        for id_, state, decision, p in zip(
+            rows.ids, status, answers.decision, answers.proba, strict=True
+        )
+    ]
+    write_answers(target, columns, lines, check=same_cells(columns, lines))
+    write_spreadsheet_copy(copy, columns, lines)
+    read = answers.decision[answers.readable]
+    return Predicted(
+        target,
+        system,
+        len(rows),
+        dict(Counter(status).most_common()),
+        {name: int((read == at).sum()) for at, name in enumerate(classes)},
+        int((~answers.readable).sum()),
+        copy,
+        time.monotonic() - started,
+        dataset.snapshot_digest,
+    )
+
+
+def _of_task(dataset: Dataset, system: System) -> tuple[Rows, list[Entry], Answers]:
+    """Answer the rows to predict of the task itself."""
+    task, rows = dataset.task, dataset.unlabelled
+    if not len(rows):
+        raise InputError(
+            f"nothing to predict in {task.table or task.root}: every row has a label; name a "
+            "folder of images with --images"
+        )
+    answers = system.answer(rows)
+    changed_answers(system, rows.ids.tolist(), answers.proba)
+    return rows, list(rows.entries), answers
+
+
+def _of_folder(
+    dataset: Dataset,
+    system: System,
+    images: Path,
+    how: Options,
+    notify: Notify,
+    progress: Progress,
+) -> tuple[Rows, list[Entry], Answers]:
+    """Answer all images below a folder, embedded as the system's own were."""
+    check_sound(system, dataset)
+    archive = embed_new(dataset.task, images, system.source.caches, how, notify, progress)
+    entries = read_manifest(archive)
+    rows = Rows(
+        np.array([entry.id for entry in entries], np.str_),
+        [bytes.fromhex(entry.digest) if entry.usable else None for entry in entries],
+        [None] * len(entries),
+        entries,
+    )
+    return rows, entries, system.answer(rows, archive)

@@ -1,0 +1,294 @@
+"""Decoding an image, and what to do with files that are broken, hostile or odd.
+
+The policy, measured on some two thousand odd files: judge by content and never by extension; load
+exactly once, before EXIF is touched (a second load of a broken PNG silently returns a part of the
+image); always apply the EXIF orientation; lay transparency on white; scale 16-bit greyscale;
+take the first frame; refuse truncated files and anything past the pixel limit.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from archiveprobe.task.file_kind import looks_truncated, reason_for_unknown
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
+PIXEL_LIMIT = 64_000_000
+THUMBNAIL = 256
+TINY = 32
+EXTREME_ASPECT = 10
+BLANK_RANGE = 3
+MODES = frozenset("1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr LAB HSV".split())
+
+# Raised whenever a change here can alter pixels or statuses; part of every cache's fingerprint.
+POLICY: dict[str, str | int] = {
+    "version": 1,
+    "orientation": "exif",
+    "alpha": "white",
+    "grey16": "scaled",
+    "frame": 0,
+    "truncated": "reject",
+    "pixel_limit": PIXEL_LIMIT,
+}
+FLAGS = frozenset({"blank", "tiny", "extreme_aspect"})
+REJECTIONS = frozenset(
+    "missing_file not_a_file outside_root unreadable_file changed_file empty_file not_an_image "
+    "html_not_image git_lfs_pointer video_not_image heic_needs_plugin format_not_allowed "
+    "mode_not_supported too_many_bytes too_many_pixels bad_dimensions text_chunk_limit truncated "
+    "corrupt decode_timeout decoder_died".split()
+)
+# These may be gone at the next run, so they are tried again.
+PASSING = frozenset("missing_file unreadable_file changed_file decode_timeout decoder_died".split())
+# The image is innocent of it, so it must not be rejected for good.
+OUT_OF_MEMORY = "decoder_died", "memory ran out"
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG = 0x0112
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the decode saw: a status (`ok`, a flag or a rejection) and properties of the image.
+
+    Sizes are pixels after the EXIF orientation; `border` is the share of the area that a uniform
+    frame takes; the colours are means in [0, 255]; `phash` is 64 bits in hex, borders cut off.
+    """
+
+    status: str
+    detail: str = ""
+    bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    format: str = ""
+    frames: int | None = None
+    orientation: int | None = None
+    exif: int | None = None
+    border: float | None = None
+    red: float | None = None
+    green: float | None = None
+    blue: float | None = None
+    phash: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Return whether there is an image to embed."""
+        return self.status == "ok" or self.status in FLAGS
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """A decoded image (RGB, upright) with its thumbnail and what was observed."""
+
+    pixels: Image.Image
+    thumbnail: Image.Image
+    observation: Observation
+
+
+class _RejectedError(Exception):
+    def __init__(self, status: str, detail: str = "") -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def digest(content: bytes) -> str:
+    """Compute the SHA-256 of a file's bytes in hex: the key of its embedding."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def decode(content: bytes) -> DecodedImage | Observation:
+    """Decode the bytes of a file by the policy; a rejected one gives its Observation only."""
+    try:
+        with warnings.catch_warnings(), _own_switches(), _decoder_messages(content):
+            warnings.simplefilter("ignore")
+            image, seen = _load(content)
+    except _RejectedError as rejected:
+        return Observation(rejected.status, _line(str(rejected)), bytes=len(content))
+    thumbnail = image.copy()
+    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    observation = Observation(
+        _flag(image, thumbnail),
+        bytes=len(content),
+        width=image.width,
+        height=image.height,
+        **seen,
+        **_statistics(thumbnail),
+    )
+    return DecodedImage(image, thumbnail, observation)
+
+
+def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
+    if not content:
+        raise _RejectedError("empty_file")
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise _RejectedError("too_many_pixels", str(error)) from None
+    except MemoryError:
+        raise _RejectedError(*OUT_OF_MEMORY) from None
+    except (UnidentifiedImageError, Exception) as error:
+        raise _RejectedError(*reason_for_unknown(content, error, PIXEL_LIMIT)) from None
+    with image:
+        _check_size(image)
+        if image.mode not in MODES and not image.mode.startswith("I;16"):
+            raise _RejectedError("mode_not_supported", f"mode {image.mode}")
+        try:
+            turned_by_pillow = _tiff_orientation(image)
+            image.load()
+            seen = _properties(image)
+            upright = _rgb(image)
+        except MemoryError:
+            raise _RejectedError(*OUT_OF_MEMORY) from None
+        except Exception as error:
+            status = "truncated" if looks_truncated(content) else "corrupt"
+            raise _RejectedError(status, f"{type(error).__name__}: {error}") from None
+    if seen["orientation"] in _TRANSPOSE:
+        upright = upright.transpose(_TRANSPOSE[seen["orientation"]])
+    return upright, seen | turned_by_pillow
+
+
+def _check_size(image: Image.Image) -> None:
+    if min(image.size) < 1:
+        raise _RejectedError("bad_dimensions", f"{image.width} x {image.height} pixels")
+    if image.width * image.height > PIXEL_LIMIT:
+        raise _RejectedError(
+            "too_many_pixels", f"{image.width} x {image.height} pixels, limit {PIXEL_LIMIT}"
+        )
+
+
+def _properties(image: Image.Image) -> dict[str, Any]:
+    try:
+        exif = image.getexif()
+        orientation, tags = exif.get(_ORIENTATION_TAG, 1), len(exif)
+    except Exception:
+        # A broken EXIF block says nothing about the pixels, which are loaded by now.
+        orientation, tags = 1, 0
+    return {
+        "format": image.format or "",
+        "frames": int(getattr(image, "n_frames", 1)),
+        "orientation": _valid(orientation),
+        "exif": tags,
+    }
+
+
+def _tiff_orientation(image: Image.Image) -> dict[str, int]:
+    """Read the orientation of a TIFF: Pillow applies it while loading, and drops the tag."""
+    tags = getattr(image, "tag_v2", None)
+    return {} if tags is None else {"orientation": _valid(tags.get(_ORIENTATION_TAG, 1))}
+
+
+def _valid(orientation: Any) -> int:
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # A plain convert clips everything above 255, which turns the image white.
+        wide = np.asarray(image).astype(np.float32)
+        return Image.fromarray(np.rint(wide / 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        paper = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(paper, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _flag(image: Image.Image, thumbnail: Image.Image) -> str:
+    if max(image.size) > EXTREME_ASPECT * min(image.size):
+        return "extreme_aspect"
+    if min(image.size) < TINY:
+        return "tiny"
+    if _is_flat(thumbnail) and _is_flat(image):
+        return "blank"
+    return "ok"
+
+
+def _is_flat(image: Image.Image) -> bool:
+    extrema: Any = image.getextrema()
+    return all(high - low <= BLANK_RANGE for low, high in extrema)
+
+
+def _statistics(thumbnail: Image.Image) -> dict[str, Any]:
+    import imagehash
+
+    pixels = np.asarray(thumbnail)
+    inner = _inner_box(pixels)
+    left, top, right, bottom = inner
+    red, green, blue = (round(float(mean), 2) for mean in pixels.mean((0, 1)))
+    area = (right - left) * (bottom - top) / (pixels.shape[0] * pixels.shape[1])
+    return {
+        "border": round(1 - area, 4),
+        "red": red,
+        "green": green,
+        "blue": blue,
+        "phash": str(imagehash.phash(thumbnail.crop(inner))),
+    }
+
+
+def _inner_box(pixels: np.ndarray, tolerance: int = 12) -> tuple[int, int, int, int]:
+    """Find the box (left, top, right, bottom) inside a uniform frame of the corner's colour."""
+    height, width = pixels.shape[:2]
+    differs = np.abs(pixels.astype(np.int16) - pixels[0, 0].astype(np.int16)).max(2) > tolerance
+    rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
+    if not len(rows):
+        return 0, 0, width, height
+    box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    # A plain sky reaches the edges as well: a frame leaves at least a quarter to the image.
+    kept = (box[2] - box[0]) * (box[3] - box[1]) / (width * height)
+    return box if kept >= 0.25 else (0, 0, width, height)
+
+
+@contextlib.contextmanager
+def _own_switches() -> Iterator[None]:
+    """Other libraries set Pillow's switches for the whole process; the policy has its own."""
+    theirs = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, PIXEL_LIMIT
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = theirs
+
+
+@contextlib.contextmanager
+def _decoder_messages(content: bytes) -> Iterator[None]:
+    """Keep libtiff, which prints to file descriptor 2 itself, from writing over the progress."""
+    if not content.startswith(_TIFF):
+        yield
+        return
+    saved = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as sink:
+            os.dup2(sink.fileno(), 2)
+            yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _line(text: str, limit: int = 200) -> str:
+    # An address differs from run to run, and a manifest should not.
+    return " ".join(_ADDRESS.sub("", text).split())[:limit]
+
+
+def rejected(status: str, detail: str = "", size: int | None = None) -> Observation:
+    """Make an Observation for a file that gave no image."""
+    return replace(Observation(status, _line(detail)), bytes=size)

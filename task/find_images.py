@@ -1,0 +1,148 @@
+"""Which files below a folder may be images.
+
+The name decides where it says something; else the first bytes do. A broken file with the name of a
+image counts, so that its row says why; whatever else lies beside the images is left out aloud.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import first_few
+from archiveprobe.task.file_kind import HEAD, may_be_image
+
+# Images that cannot be decoded are among them: their rows say why.
+_PICTURES = frozenset(
+    "apng arw avif avifs bmp cr2 cr3 dib dng gif heic heif hif j2k jfif jp2 jpe jpeg jpg jxl mpo "
+    "nef orf png raf rw2 tif tiff webp".split()
+)
+# Companions that exports put beside the images: too many, perhaps, to open each one.
+_COMPANIONS = frozenset(
+    "csv db gz h5 hdf5 html ini ipynb json jsonl log md mov mp4 npy npz parquet pdf pt pth py "
+    "safetensors sh tar toml tsv txt xml xmp yaml yml zip".split()
+)
+_SHOWN = 5
+# A CSV that is written and read again loses a lone CR, an array of strings a NUL at the end.
+UNSAFE_IN_IDS = re.compile("\0|\r(?!\n)")
+
+
+def printable(path: str) -> str:
+    """Write a path as text: bytes that are not UTF-8, or not allowed in ids, become `\\xNN`."""
+    if not path.isascii():
+        path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return UNSAFE_IN_IDS.sub(lambda mark: f"\\x{ord(mark[0]):02x}", path)
+
+
+@dataclass
+class Found:
+    """Files below a folder: paths that may be images, and what was left out.
+
+    Paths have `/` between names; bytes that are not UTF-8 are escaped in them, as os.fsdecode does.
+    """
+
+    paths: list[str] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    barren: list[str] = field(default_factory=list)
+    linked: list[str] = field(default_factory=list)
+
+    def remarks(self) -> Iterator[str]:
+        """Yield what the user should know about what was left out, a sentence each."""
+        if self.ignored:
+            count = sum(self.ignored.values())
+            files = "1 file that is no image" if count == 1 else f"{count} files, no images"
+            kinds = [f"{name} ({n})" for name, n in _ranked(self.ignored)]
+            yield f"ignored {files}: {first_few(kinds, _SHOWN)}"
+        if self.barren:
+            yield f"no image lies in {first_few(self.barren, _SHOWN)}: move it out of images.root"
+        if self.linked:
+            yield f"links to folders are not followed: {first_few(self.linked, _SHOWN)}"
+
+
+def find_images(root: Path, own: Collection[Path] = ()) -> Found:
+    """Look at every file below `root`, but for hidden ones and those below or among `own`.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    found = Found()
+    skipped = frozenset(map(str, own))
+    rich: set[str] = set()
+    poor: set[str] = set()
+    start = str(root)
+    for folder, names in _walk(start, skipped, found.linked):
+        below = folder[len(start) :].lstrip("/")
+        for name in names:
+            path = f"{below}/{name}" if below else name
+            is_image, kind = _judge(f"{folder}/{name}", name)
+            if is_image:
+                found.paths.append(path)
+            else:
+                found.ignored[kind] += 1
+            if below:
+                (rich if is_image else poor).add(below.partition("/")[0])
+    found.barren = sorted(map(printable, poor - rich))
+    found.linked = sorted(printable(path[len(start) :].lstrip("/")) for path in found.linked)
+    return found
+
+
+def _walk(
+    start: str, skipped: frozenset[str], linked: list[str]
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield every folder with the names of its files; links to folders are noted in `linked`."""
+    for folder, subfolders, files in os.walk(start, onerror=_refuse):
+        known = [
+            name
+            for name in subfolders
+            if not name.startswith(".") and f"{folder}/{name}" not in skipped
+        ]
+        linked += [f"{folder}/{name}" for name in known if Path(folder, name).is_symlink()]
+        subfolders[:] = sorted(known)
+        yield (
+            folder,
+            [n for n in files if not n.startswith(".") and f"{folder}/{n}" not in skipped],
+        )
+
+
+def _refuse(error: OSError) -> None:
+    place = printable(str(error.filename))
+    raise InputError(f"cannot list {place}: {error.strerror}: correct its permissions")
+
+
+def has_image_extension(name: str) -> bool:
+    """Return whether a file's name ends like an image's; `a.jpg_large`, from a download, does."""
+    return _ending(name) in _PICTURES
+
+
+def _ending(name: str) -> str:
+    _, dot, ending = name.rpartition(".")
+    return re.split(r"[\W_]", ending.lower(), maxsplit=1)[0] if dot else ""
+
+
+def _judge(file: str, name: str) -> tuple[bool, str]:
+    """Return whether a file may be an image, and how to call its kind if not."""
+    ending = _ending(name)
+    if ending in _PICTURES:
+        return True, ""
+    kind = f".{ending}" if re.fullmatch("[a-z0-9]{1,12}", ending) else "others"
+    return ending not in _COMPANIONS and _opens_like_a_image(file), kind
+
+
+def _opens_like_a_image(file: str) -> bool:
+    try:
+        # A pipe must not be opened: nobody may ever write to it.
+        if not Path(file).is_file():
+            return False
+        with Path(file).open("rb", buffering=0) as stream:
+            return may_be_image(stream.read(HEAD))
+    except FileNotFoundError:
+        return False  # a link that leads nowhere
+    except OSError:
+        return True  # it cannot be told, so its row says so
+
+
+def _ranked(kinds: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(kinds.items(), key=lambda item: (-item[1], item[0]))

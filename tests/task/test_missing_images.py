@@ -1,0 +1,100 @@
+import pytest
+
+from archiveprobe.task.manifest import scan
+from archiveprobe.task.missing_images import likely_file, report_missing
+from archiveprobe.task.rows import read_rows
+
+TABLE = '[images]\ntable = "labels.csv"\n'
+
+
+@pytest.fixture
+def report(tree):
+    def report(ids, files=(), settings=""):
+        """What is said of a table of `ids` over `files` below the root."""
+        task = tree(*files, settings=TABLE + settings)
+        task.table.write_text("".join(f"{line}\n" for line in ("image,label", *ids)))
+        said = []
+        report_missing(task, scan(task, read_rows(task)), said.append)
+        return said
+
+    return report
+
+
+def test_nothing_is_missing(report):
+    assert report(["a.jpg,intact", "b.jpg,"], ["a.jpg", "b.jpg"]) == []
+
+
+def test_some_are_missing(report):
+    ids = ["a.jpg,intact", "IMG1.JPG,", "z.jpg,", "../b.jpg,", "deep,"]
+    assert report(ids, ["a.jpg", "img1.jpg", "deep/x.jpg"]) == [
+        "2 of 5 images are missing: the first is 'IMG1.JPG' (did you mean 'img1.jpg'?)",
+        "1 of 5 images lie outside images.root, below which every path must stay: "
+        "the first is '../b.jpg'",
+        "1 of 5 images are no ordinary files: the first is 'deep'",
+    ]
+
+
+def test_all_are_missing(report, fault_of):
+    words = ("not one of the 2 images in ", "labels.csv", "images/img1 ", "task.toml")
+    message = fault_of(lambda: report(["img1,", "img2,"], ["img1.jpg"]), *words)
+    assert "(did you mean 'img1.jpg'?): correct images.root" in message
+
+
+def test_the_root_is_missing(report, tree, fault_of):
+    settings = 'root = "absent"\n'
+    words = ("not one of the 1 images", "no folder ", "/absent ", "'photos/a.jpg'?")
+    tree("../photos/a.jpg")
+    fault_of(lambda: report(["a.jpg,"], settings=settings), *words, "correct images.root")
+    fault_of(lambda: report(["/abs/a.jpg,"], settings=settings), "no folder ", "photos/a.jpg")
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "../a.jpg"])
+def test_all_lie_elsewhere(report, fault_of, path):
+    fault_of(lambda: report([f"{path},"]), repr(path), "not below", "/images")
+
+
+def test_none_can_be_read(report, fault_of):
+    fault_of(lambda: report(["deep,"], ["deep/a.jpg"]), "'deep' (not_a_file)")
+
+
+def test_folders_may_hold_dead_links_only(tree):
+    task = tree()
+    (task.root / "a.jpg").symlink_to("nowhere.jpg")
+    said = []
+    report_missing(task, scan(task, read_rows(task)), said.append)
+    assert said == ["1 of 1 images are missing: the first is 'a.jpg'"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("img1", "img1.jpg"),
+        ("IMG1.JPG", "img1.jpg"),
+        ("img1.png", "img1.jpg"),
+        ("img1.", "img1.jpg"),
+        ("photos/img1.jpg", "img1.jpg"),
+        ("inner.png", "deep/inner.png"),
+        ("deep/inner", "deep/inner.png"),
+        ("DEEP/INNER", "deep/inner.png"),
+        ("other/INNER", "deep/inner.png"),
+        ("caf\u00e9", "cafe\u0301.jpg"),
+        ("v1.2", "v1.2.jpg"),
+        ("notes", None),
+        ("img2", None),
+        ("img", None),
+        ("", None),
+        (".", None),
+        ("/", None),
+        ("../x", None),
+    ],
+)
+def test_likely_file(tree, path, found):
+    files = ("img1.jpg", "deep/inner.png", "notes.txt", "cafe\u0301.jpg", "v1.2.jpg", ".hidden.jpg")
+    assert likely_file(tree(*files).root, path) == found
+
+
+def test_the_likeliest_file(tree):
+    root = tree("a/img1.jpg", "b/IMG1.JPG", "img1.png", "img1.txt").root
+    assert likely_file(root, "b/img1.jpg") == "b/IMG1.JPG"
+    assert likely_file(root, "img1.jpg") == "img1.png"
+    assert likely_file(root, "c/img1.jpg") == "a/img1.jpg"
