@@ -7,10 +7,8 @@ declared, the import works.
 """
 
 import importlib
-import os
 import sys
 import warnings
-from types import ModuleType
 from typing import Any
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -47,27 +45,3 @@ def make_torchvision_importable() -> None:
             library.define(f"{operator}{_SCHEMA}")  # type: ignore[no-untyped-call]
         _libraries.append(library)
         importlib.import_module("torchvision")
-
-
-# For finetune/, until it imports the libraries itself.
-def torch() -> ModuleType:
-    """Return torch."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return importlib.import_module("torch")
-
-
-def timm() -> ModuleType:
-    """Return timm."""
-    make_torchvision_importable()
-    return importlib.import_module("timm")
-
-
-def timm_part(name: str) -> Any:
-    """Return a part of timm that `import timm` may leave out."""
-    return importlib.import_module(f"{timm().__name__}.{name}")
-
-
-def open_clip() -> ModuleType:
-    """Return open_clip."""
-    make_torchvision_importable()
-    return importlib.import_module("open_clip")
