@@ -20,6 +20,15 @@ def usable_cores() -> int:
     return max(1, min([named or 1, *map(ceil, _quotas())]))
 
 
+def let_waiting_threads_sleep() -> None:
+    """Have OpenMP's threads sleep while they wait, unless the environment says otherwise.
+
+    Those that spin take twenty times as long as soon as another process has a core. OpenMP reads
+    its environment when torch is imported, so this comes before.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def _quotas() -> Iterator[float]:
     """Yield the quotas, in cores, of the control groups that this process is in and those above.
 

@@ -9,7 +9,7 @@ the larger of the two, on a CPU, where both share the cores, their sum. The thre
 turn and every repeat gives a ratio; the figure is their median. Takes about ten minutes on two
 cores.
 
-Where there is no GPU a stand-in shows whether decoding and computing overlap: an encoder that
+Where there is no GPU a stand-in shows whether decoding and computing overlap: a backbone that
 sleeps a quarter as long as decoding takes, and uses no core meanwhile.
 """
 
@@ -31,15 +31,11 @@ import archiveprobe.embed.job
 import archiveprobe.embed.plan
 import archiveprobe.embed.prepare
 from archiveprobe.embed.backbones import resolve
-from archiveprobe.embed.batches import Batches
-from archiveprobe.embed.decoding import prepared
-from archiveprobe.embed.encoder import Encoder
-from archiveprobe.embed.encoders import make_encoder
-from archiveprobe.embed.job import Job, Settings
-from archiveprobe.embed.lane import Lane
-from archiveprobe.embed.plan import Options
-from archiveprobe.embed.prepare import Order, Prepared
-from archiveprobe.embed.preprocess import geometry_of
+from archiveprobe.embed.decoding import prepare_images
+from archiveprobe.embed.forward import Batch, ForwardThreads
+from archiveprobe.embed.job import Job, Options, crops_per_pass
+from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
+from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.run import embed as run_embed
 from archiveprobe.embed.views import view_set
 from archiveprobe.task.config import Task, load_task
@@ -99,43 +95,42 @@ def measured(folder: Path, network: str, how: Options, repeats: int) -> Iterator
     task = load_task(write_task(folder, [network], "center"))
     assert how.device is not None
     precision = "bf16" if how.device == "cpu" else "fp16"
-    encoder = make_encoder(resolve(network, task), how.device).at(precision)
-    size = Settings(device=how.device, batch_size=how.batch_size).batch
+    loaded = load_backbone(resolve(network, task), how.device).at(precision)
+    size = crops_per_pass(how.device, how.batch_size)
     for number in range(repeats + 1):
-        items, decode = decode_alone(task, encoder)
-        forward = forward_alone(encoder, items, size, how.device)
+        items, decode = decode_alone(task, loaded)
+        forward = forward_alone(loaded, items, size, how.device)
         seconds = embed_alone(task, precision, how)
         # The first round warms up: libraries, the device's kernels, the page cache.
         if number:
             yield Times(seconds, decode, forward)
 
 
-def decode_alone(task: Task, encoder: Encoder) -> tuple[list[Prepared], float]:
-    """Return the images as the encoder takes them, and the seconds on all cores."""
+def decode_alone(task: Task, loaded: LoadedBackbone) -> tuple[list[PreparedImage], float]:
+    """Return the images as the backbone takes them, and the seconds on all cores."""
     files = sorted(task.root.iterdir())
     pairs = [(file.name, digest(file.read_bytes())) for file in files]
-    order = Order(task.root, {geometry_of(encoder.preprocess): view_set("center")})
-    return timed(lambda: list(prepared(pairs, order, workers=cores())))
+    preparation = Preparation(task.root, {geometry_of(loaded): view_set("center")})
+    return timed(lambda: list(prepare_images(pairs, preparation, workers=cores())))
 
 
-def forward_alone(encoder: Encoder, items: Iterable[Prepared], size: int, device: str) -> float:
+def forward_alone(
+    loaded: LoadedBackbone, items: Iterable[PreparedImage], size: int, device: str
+) -> float:
     """Seconds of the forward passes on pixels in memory, in the pipeline's batches and threads."""
-    queue, full, lane = Batches(size, lambda _: None), [], Lane(device)
+    batches, threads = [Batch(size, lambda _: None)], ForwardThreads(device)
     for item in items:
         [rendered] = item.views.values()
-        queue.push(bytes.fromhex(item.digest), rendered)
-        if queue.full:
-            full.append(queue.take())
-
-    def compute(batch: Batches) -> int:
-        return len(list(batch.drain(encoder.encode)))
+        if batches[-1].full:
+            batches.append(Batch(size, lambda _: None))
+        batches[-1].add(bytes.fromhex(item.digest), rendered)
 
     def forward() -> int:
-        passes = [lane.submit(compute, batch) for batch in [*full, queue.take()]]
-        return sum(done.result() for done in passes)
+        passes = [threads.submit(batch.embed, loaded.embed) for batch in batches]
+        return sum(len(done.result()) for done in passes)
 
     _, seconds = timed(forward)
-    lane.rest()
+    threads.restore()
     return seconds
 
 
@@ -171,18 +166,18 @@ def described(what: str, found: list[Times], on_gpu: bool) -> Iterator[Figure]:
 
 
 class Sleeper:
-    """An encoder that takes its time on no core, as a GPU does."""
+    """A backbone that takes its time on no core, as a GPU does."""
 
     random_weights = True
     precision = "fp32"
     weights_digest = "0" * 64
 
-    def __init__(self, real: Encoder, seconds_per_crop: float) -> None:
+    def __init__(self, real: LoadedBackbone, seconds_per_crop: float) -> None:
         self.name = real.name
         self.preprocess = real.preprocess
         self._seconds = seconds_per_crop
 
-    def encode(self, crops: np.ndarray, _: np.ndarray) -> np.ndarray:
+    def embed(self, crops: np.ndarray, _: np.ndarray) -> np.ndarray:
         """Wait, and give something that can be stored."""
         time.sleep(self._seconds * len(crops))
         return np.ones((len(crops), 512), np.float32)
@@ -191,7 +186,7 @@ class Sleeper:
         """Return the same."""
         return self
 
-    def candidates(self) -> tuple[str, ...]:
+    def faster_precisions(self) -> tuple[str, ...]:
         """None."""
         return ()
 
@@ -199,8 +194,8 @@ class Sleeper:
 def overlap_figure(folder: Path, form: str, how: Options, repeats: int) -> Figure:
     """Embed over decoding alone, where the forward passes take a quarter as long and no core."""
     task = load_task(write_task(folder / form, ["tiny"], "center"))
-    real = make_encoder(resolve("tiny", task), "cpu")
-    batch = how.batch_size or Settings(device="cuda").batch
+    real = load_backbone(resolve("tiny", task), "cpu")
+    batch = crops_per_pass("cuda", how.batch_size)
     ratios = []
     for _ in range(repeats):
         items, decode = decode_alone(task, real)
@@ -215,14 +210,16 @@ def overlap_figure(folder: Path, form: str, how: Options, repeats: int) -> Figur
 def asleep(task: Task, sleeper: Sleeper, how: Options) -> float:
     """Seconds of the whole stage with the sleeper, one batch at a time as on a GPU."""
     with (
-        mock.patch.object(archiveprobe.embed.job, "make_encoder", lambda *_: sleeper),
-        mock.patch.object(archiveprobe.embed.plan, "Lane", lambda _: Lane("cuda")),
+        mock.patch.object(archiveprobe.embed.job, "load_backbone", lambda *_: sleeper),
+        mock.patch.object(
+            archiveprobe.embed.plan, "ForwardThreads", lambda _: ForwardThreads("cuda")
+        ),
     ):
         return embed_alone(task, "fp32", how)
 
 
 def decodes_figure(folder: Path, networks: list[str]) -> Figure:
-    """Return how often an image is decoded for two backbones with six views each."""
+    """How often a image is decoded for two backbones with six views each."""
     place = folder / "counted"
     draw_images(place / "images", "JPEG", _COUNTED, width=270, height=338)
     task = load_task(write_task(place, networks, "crops6"))

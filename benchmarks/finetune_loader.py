@@ -35,9 +35,9 @@ from common import Figure, arguments, at_most, cores, load, report, timed
 from drawn import draw_images
 from PIL import Image
 
-from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import BACKBONES, RANDOM, Backbone
 from archiveprobe.embed.device import default_device
+from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.embed.preprocess import Geometry, Preprocess
 from archiveprobe.embed.views import RESAMPLING, view_set
 from archiveprobe.finetune.augment import Augmentation, rand_augment
@@ -109,7 +109,7 @@ class Peers:
 @cache
 def peers_transform(settings: Augment, preprocess: Preprocess) -> Any:
     """Return the recipe's augmentation in torchvision's and timm's own classes."""
-    libraries.make_torchvision_importable()
+    make_torchvision_importable()
     from torchvision import transforms as t
 
     size = preprocess.geometry.size
@@ -126,8 +126,9 @@ def peers_transform(settings: Augment, preprocess: Preprocess) -> Any:
         steps.append(rand_augment(settings.rand_augment, size, preprocess.mean, RESAMPLING[name]))
     steps += [t.ToTensor(), t.Normalize(preprocess.mean, preprocess.std)]
     if settings.erasing:
-        part = libraries.timm_part("data.random_erasing")
-        steps.append(part.RandomErasing(settings.erasing, mode="pixel", device="cpu"))
+        from timm.data.random_erasing import RandomErasing
+
+        steps.append(RandomErasing(settings.erasing, mode="pixel", device="cpu"))
     return t.Compose(steps)
 
 
@@ -193,7 +194,9 @@ def peers_loader(album: Album, recipe: Recipe, preprocess: Preprocess) -> Any:
     dataset = Peers([album.images / name for name, _ in album.files], recipe.augment, preprocess)
     workers = cores()
     kept = {"persistent_workers": True, "multiprocessing_context": "spawn"} if workers else {}
-    return libraries.torch().utils.data.DataLoader(
+    from torch.utils.data import DataLoader
+
+    return DataLoader(
         dataset, recipe.optimizer.batch_size, shuffle=True, num_workers=workers, **kept
     )
 
@@ -219,7 +222,8 @@ def drawing_figures(
 
 def training(album: Album, recipe: Recipe, device: str, count: int, repeats: int) -> list[Figure]:
     """Epochs of training, `count` rows each, over the same steps on resident tensors."""
-    torch = libraries.torch()
+    import torch
+
     network = fresh(recipe)
     files = [album.files[row % len(album.files)] for row in range(count)]
     processes = list(dict.fromkeys((0, cores()) if device == "cpu" else (cores(),)))

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from common import Figure, arguments, at_least, at_most, load, report, timed
 
-from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import BACKBONES, RANDOM, Backbone
 from archiveprobe.finetune.loader import Draw
 from archiveprobe.finetune.losses import make_loss, soft_targets
@@ -39,7 +38,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--views", type=int, default=4)
     options = parser.parse_args(words)
     before = load()
-    torch = libraries.torch()
+    import torch
+
     recipe = load_recipe("nu-clip-last-block")
     network = fresh(recipe)
     side = network.preprocess.geometry.size
@@ -60,7 +60,8 @@ def fresh(recipe: Recipe) -> Network:
 
 def in_batches(network: Network, pixels: Any) -> Any:
     """Return the tokens (n, tokens, width) of all images."""
-    torch = libraries.torch()
+    import torch
+
     return torch.cat([tokens_of(network, part) for part in pixels.split(16)])
 
 
@@ -68,7 +69,8 @@ def speed(
     recipe: Recipe, pixels: Any, tokens: Any, labels: Any, repeats: int, views: int
 ) -> list[Figure]:
     """Seconds of both epochs, and how often one goes into the other."""
-    torch = libraries.torch()
+    import torch
+
     stored = tokens.half().numpy()[:, None]
     rows = TokenRows(stored, np.repeat(stored, views, 1), seed=0)
     whole, other = fresh(recipe), fresh(recipe)
@@ -104,7 +106,8 @@ def stepper(
     network: Network, recipe: Recipe, batch: Batch, labels: Any
 ) -> Callable[[np.ndarray], float]:
     """Return a function that takes one step on some rows and gives their loss."""
-    torch = libraries.torch()
+    import torch
+
     optimizer = make_optimizer(network.body, network.head, recipe.optimizer)
     loss_of = make_loss(recipe.loss, labels.numpy(), 2, 1)
     network.train()
@@ -137,7 +140,8 @@ def apart(recipe: Recipe, pixels: Any, tokens: Any, labels: Any) -> list[Figure]
 
 def losses(network: Network, recipe: Recipe, inputs: Any, labels: Any) -> list[float]:
     """Return the losses of the first steps, in small batches."""
-    torch = libraries.torch()
+    import torch
+
     step = stepper(network, recipe, lambda at: inputs[at], labels)
     found = []
     for number in range(STEPS):

@@ -17,12 +17,11 @@ from common import Figure, arguments, at_least, cores, load, report, run, timed
 from drawn import draw_images, write_task
 from PIL import Image
 
-from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import Backbone
-from archiveprobe.embed.encoders import make_encoder
-from archiveprobe.embed.job import Settings
-from archiveprobe.embed.lane import Lane
-from archiveprobe.embed.preprocess import geometry_of
+from archiveprobe.embed.forward import ForwardThreads
+from archiveprobe.embed.job import crops_per_pass
+from archiveprobe.embed.libraries import make_torchvision_importable
+from archiveprobe.embed.networks import geometry_of, load_backbone
 
 LIMIT = 3.0
 _BATCH = 64
@@ -31,7 +30,10 @@ MODEL = "ViT-B-32-quickgelu"
 
 def peers_run(folder: str, device: str, out: str) -> None:
     """Embed every file of a folder into one array, as scripts of papers do."""
-    torch, open_clip = libraries.torch(), libraries.open_clip()
+    make_torchvision_importable()
+    import open_clip
+    import torch
+
     model, _, transform = open_clip.create_model_and_transforms(MODEL, device=device)
     model.eval()
 
@@ -72,22 +74,24 @@ def main(words: list[str] | None = None) -> None:
 
 def decoded(count: int, device: str, repeats: int) -> list[Figure]:
     """Both on images of the network's size that lie decoded in memory."""
-    torch = libraries.torch()
-    exact = make_encoder(Backbone("clip", "open_clip", MODEL, weights="random"), device)
-    fast = exact.at(exact.candidates()[0]) if exact.candidates() else exact
-    _, _, transform = libraries.open_clip().create_model_and_transforms(MODEL)
+    import open_clip
+    import torch
+
+    exact = load_backbone(Backbone("clip", "open_clip", MODEL, weights="random"), device)
+    fast = exact.at(exact.faster_precisions()[0]) if exact.faster_precisions() else exact
+    _, _, transform = open_clip.create_model_and_transforms(MODEL)
     model = exact._module  # type: ignore[attr-defined]
-    side = geometry_of(exact.preprocess).size
+    side = geometry_of(exact).size
     crops = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    size, none = Settings(device=device).batch, np.zeros(count, bool)
-    lane = Lane(device)
+    size, none = crops_per_pass(device, None), np.zeros(count, bool)
+    threads = ForwardThreads(device)
 
     def ours() -> None:
         parts = [slice(start, start + size) for start in range(0, count, size)]
-        passes = [lane.submit(fast.encode, crops[part], none[part]) for part in parts]
+        passes = [threads.submit(fast.embed, crops[part], none[part]) for part in parts]
         for done in passes:
             done.result()
-        lane.rest()
+        threads.restore()
 
     def theirs() -> None:
         with torch.no_grad():

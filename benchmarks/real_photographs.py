@@ -152,9 +152,11 @@ def macro_f1(matrix: np.ndarray, truth: np.ndarray) -> float:
 
 def worst_cosine(model_name: str, ids: np.ndarray, stored: np.ndarray) -> float:
     """Return the worst agreement with timm, torchvision, fp32, one image and one view at a time."""
-    from archiveprobe.embed import libraries
+    from archiveprobe.embed.libraries import make_torchvision_importable
 
-    timm, torch = libraries.timm(), libraries.torch()
+    make_torchvision_importable()
+    import timm
+    import torch
     from PIL import Image
     from safetensors.torch import load_file
     from torchvision.transforms import functional

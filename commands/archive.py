@@ -47,9 +47,9 @@ def demo(folder: Path) -> None:
 @json_option
 def weights(task: Path, as_json: bool) -> None:
     """Download and check the weights, for machines without a network."""
-    from archiveprobe.embed.dryrun import check_weights
+    from archiveprobe.embed.weights import fetch_all
 
-    lines = [asdict(line) for line in check_weights(load(task))]
+    lines = [asdict(line) for line in fetch_all(load(task))]
     print_result({"weights": lines}, lines, as_json)
 
 
@@ -91,7 +91,7 @@ def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, 
 
 
 def _show_estimate(task: Path, options: Any, as_json: bool) -> None:
-    from archiveprobe.embed.dryrun import dry_run
+    from archiveprobe.embed.dry_run import dry_run
 
     estimate = asdict(dry_run(load(task), options))
     if not as_json:

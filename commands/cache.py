@@ -29,9 +29,9 @@ def cache() -> None:
 @json_option
 def show(task: Path, as_json: bool) -> None:
     """List the caches."""
-    from archiveprobe.embed.inventory import show as find
+    from archiveprobe.embed.inventory import list_caches
 
-    lines = [asdict(line) for line in find(load(task))]
+    lines = [asdict(line) for line in list_caches(load(task))]
     print_result({"caches": lines}, lines, as_json)
 
 
@@ -50,16 +50,16 @@ def show(task: Path, as_json: bool) -> None:
 @json_option
 def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: bool) -> None:
     """Check the caches; exit status 1 when something is wrong."""
-    from archiveprobe.embed.inventory import verify_all
+    from archiveprobe.embed.inventory import verify_caches
 
     if adopt and not recompute:
         raise click.UsageError("--adopt needs --recompute N")
     loaded = load(task)
-    verdict = verify_all(loaded, deep=deep)
+    verdict = verify_caches(loaded, deep=deep)
     if recompute and verdict.ok:
-        from archiveprobe.embed.recompute import recomputed_verdict
+        from archiveprobe.embed.recompute import verify_recomputed
 
-        verdict = recomputed_verdict(loaded, verdict, recompute, adopt=adopt, notify=say)
+        verdict = verify_recomputed(loaded, verdict, recompute, adopt=adopt, notify=say)
     if as_json:
         click.echo(json.dumps(asdict(verdict)))
     else:
@@ -104,9 +104,9 @@ def export(
 def prune(task: Path, yes: bool, as_json: bool) -> None:
     """List, or with --yes remove, caches that the task no longer asks for, and leftovers."""
     from archiveprobe.cache.prune import prune as remove
-    from archiveprobe.embed.inventory import unused
+    from archiveprobe.embed.inventory import unused_caches
 
-    items = unused(load(task))
+    items = unused_caches(load(task))
     if yes:
         remove(items)
     lines = [{"path": str(item.path), "bytes": item.bytes, "reason": item.reason} for item in items]

@@ -41,9 +41,9 @@ def backbones(as_json: bool) -> None:
 @json_option
 def views(as_json: bool) -> None:
     """List view sets."""
-    from archiveprobe.embed.views import DESCRIPTIONS
+    from archiveprobe.embed.views import VIEW_SETS
 
-    lines = [{"views": name, "what": what} for name, what in DESCRIPTIONS.items()]
+    lines = [{"views": name, "what": entry.description} for name, entry in VIEW_SETS.items()]
     print_result({"views": lines}, lines, as_json)
 
 

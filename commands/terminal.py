@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from archiveprobe.base.cores import let_waiting_threads_sleep
 from archiveprobe.base.errors import InputError
 from archiveprobe.commands.limits import heed_memory_limit
 from archiveprobe.commands.stopping import end_at_once, stoppable
@@ -29,6 +30,7 @@ def task_argument(command: Function) -> Function:
 
 def _ready_to_import(_: click.Context, __: click.Parameter, task: Path) -> Path:
     heed_memory_limit()
+    let_waiting_threads_sleep()
     return task
 
 

@@ -1,1 +1,1 @@
-"""Backbones look at every image once; what they see goes to the cache."""
+"""Run every backbone over every image once, into the caches."""

@@ -1,8 +1,8 @@
-"""The training augmentation of the CLIP system paper (Hegazy and Ragab, 2026), as seeded draws.
+"""Seeded draws of a training augmentation: crop, flip, rotation, colour jitter.
 
-Random resized crop with scale 0.8 to 1, horizontal flip with probability 0.5, rotation within 10
-degrees, colour jitter of 0.2 in brightness, contrast and saturation and 0.1 in hue; ranges and
-distributions as torchvision's transforms have them.
+Ranges and distributions as in torchvision's RandomResizedCrop, RandomHorizontalFlip, RandomRotation
+and ColorJitter. Not those classes themselves: they draw from torch's generator, which decoder
+processes would have to import (seconds, and 300 MB each), and cached views would change with it.
 """
 
 import hashlib
@@ -13,16 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance
 
-SCALE = (0.8, 1.0)
-RATIO = (3 / 4, 4 / 3)
-FLIP = 0.5
-DEGREES = 10.0
-JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1}
+_ENHANCERS = {
+    "brightness": ImageEnhance.Brightness,
+    "contrast": ImageEnhance.Contrast,
+    "saturation": ImageEnhance.Color,
+}
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """How far draws go: shares of the area, width over height, probability, degrees, jitter."""
+    """How far draws go.
+
+    `scale` is the share of the image's area, `ratio` width over height, `flip` a probability,
+    `degrees` the largest rotation to either side, and `jitter` the largest change of brightness,
+    contrast and saturation (as a share) and of hue (as a share of the circle).
+    """
 
     scale: tuple[float, float]
     ratio: tuple[float, float]
@@ -31,28 +36,37 @@ class Ranges:
     jitter: Mapping[str, float]
 
 
-def augmented(
-    image: Image.Image, size: int, resampling: Image.Resampling, seed: str
+CLIP_PAPER = Ranges(
+    scale=(0.8, 1.0),
+    ratio=(3 / 4, 4 / 3),
+    flip=0.5,
+    degrees=10.0,
+    jitter={"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1},
+)
+"""The training augmentation of the CLIP system paper (Hegazy and Ragab, 2026)."""
+
+
+def seeded_view(
+    image: Image.Image,
+    size: int,
+    resampling: Image.Resampling,
+    seed: str,
+    ranges: Ranges = CLIP_PAPER,
 ) -> Image.Image:
-    """One draw, (size, size) pixels; equal images and seeds give equal pixels."""
+    """Draw a view of (size, size) pixels; equal images and seeds give equal pixels."""
     word = hashlib.sha256(seed.encode()).digest()
     rng = np.random.default_rng(int.from_bytes(word[:16], "little"))
-    return drawn(image, size, resampling, rng, paper())
+    return random_view(image, size, resampling, rng, ranges)
 
 
-def paper() -> Ranges:
-    """The ranges of the paper."""
-    return Ranges(SCALE, RATIO, FLIP, DEGREES, JITTER)
-
-
-def drawn(
+def random_view(
     image: Image.Image,
     size: int,
     resampling: Image.Resampling,
     rng: np.random.Generator,
     ranges: Ranges,
 ) -> Image.Image:
-    """One draw within the ranges, (size, size) pixels: crop, flip, rotation, jitter."""
+    """Draw a view of (size, size) pixels within the ranges: crop, flip, rotation, jitter."""
     box = _crop_box(image.size, rng, ranges)
     view = image.resize((size, size), resampling, box=box)
     if rng.random() < ranges.flip:
@@ -65,6 +79,11 @@ def drawn(
 def _crop_box(
     size: tuple[int, int], rng: np.random.Generator, ranges: Ranges
 ) -> tuple[int, int, int, int]:
+    """Draw a box as RandomResizedCrop does: ten tries, then the largest central one that fits.
+
+    With area A = w h and ratio r = w / h, the sides are w = sqrt(A r) and h = sqrt(A / r); r is
+    drawn on the scale of its logarithm, so that 3:4 is as likely as 4:3.
+    """
     width, height = size
     shortest, longest = ranges.ratio
     for _ in range(10):
@@ -84,19 +103,13 @@ def _crop_box(
 def _jittered(
     view: Image.Image, rng: np.random.Generator, jitter: Mapping[str, float]
 ) -> Image.Image:
-    enhancers = {
-        "brightness": ImageEnhance.Brightness,
-        "contrast": ImageEnhance.Contrast,
-        "saturation": ImageEnhance.Color,
-    }
+    """Change the colours in a random order, as ColorJitter does."""
     for name in rng.permutation(list(jitter)):
         amount = jitter[name]
-        if not amount:
-            continue
-        if name == "hue":
+        if amount and name == "hue":
             view = _hue_shifted(view, rng.uniform(-amount, amount))
-        else:
-            view = enhancers[name](view).enhance(rng.uniform(1 - amount, 1 + amount))
+        elif amount:
+            view = _ENHANCERS[name](view).enhance(rng.uniform(1 - amount, 1 + amount))
     return view
 
 

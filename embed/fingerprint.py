@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
-from archiveprobe.embed.encoder import Encoder
 from archiveprobe.embed.hog import VERSION
+from archiveprobe.embed.networks import LoadedBackbone
 from archiveprobe.embed.views import View
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import POLICY
 
 # Raised whenever views are rendered, or rows stored, in another way than before.
 FORMAT = 1
+_TORCH_PACKAGES = ("torch", "timm", "open_clip_torch", "pillow")
 _PACKAGES = {
     "descriptor": ("scikit-image", "pillow"),
-    "timm": ("torch", "timm", "open_clip_torch", "pillow"),
-    "open_clip": ("torch", "timm", "open_clip_torch", "pillow"),
+    "timm": _TORCH_PACKAGES,
+    "open_clip": _TORCH_PACKAGES,
 }
 
 
 def request(task: Task, backbone: Backbone) -> dict[str, Any]:
-    """Everything that decides the fingerprint as far as it is known before weights are loaded."""
+    """Return what decides the fingerprint, as far as it is known before weights are loaded."""
     return {
         "asked": task.asks(backbone.name, backbone.tower),
         "source": {
@@ -39,18 +40,18 @@ def request(task: Task, backbone: Backbone) -> dict[str, Any]:
 
 
 def fingerprint(
-    backbone: Backbone, encoder: Encoder, views: Sequence[View], precision: str
+    backbone: Backbone, loaded: LoadedBackbone, views: Sequence[View], precision: str
 ) -> dict[str, Any]:
-    """Everything that the numbers in a cache depend on."""
+    """Return everything that the numbers in a cache depend on."""
     return {
         "format": FORMAT,
         "backbone": backbone.cache,
         "library": backbone.library,
         "model": backbone.model,
         "arguments": dict(backbone.arguments),
-        "weights": encoder.weights_digest,
-        "random_weights": encoder.random_weights,
-        "preprocess": encoder.preprocess.record(),
+        "weights": loaded.weights_digest,
+        "random_weights": loaded.random_weights,
+        "preprocess": loaded.preprocess.record(),
         "decode": POLICY,
         "views": [view.name for view in views],
         "layers": backbone.layers,
@@ -61,7 +62,7 @@ def fingerprint(
 
 
 def versions(backbone: Backbone) -> dict[str, str]:
-    """Major and minor version of the libraries that the numbers pass through."""
+    """Return major and minor version of the libraries that the numbers pass through."""
     return {
         package: ".".join(version(package).split(".")[:2])
         for package in _PACKAGES[backbone.library]

@@ -9,6 +9,7 @@ import hashlib
 
 import numpy as np
 
+from archiveprobe.embed.networks import LoadedBackbone
 from archiveprobe.embed.preprocess import Geometry, Preprocess
 
 SIZE = 128
@@ -18,31 +19,17 @@ _BINS = 8
 _GRID = 2
 
 
-class HogEncoder:
-    """The descriptor as an encoder; embeddings are (n, 1860): 1764 gradients, 96 colours."""
-
-    precision = "fp32"
-    random_weights = False
-    preprocess = Preprocess(Geometry(SIZE, SIZE), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+class Hog(LoadedBackbone):
+    """The descriptor as a backbone; embeddings (n, 1860) are 1764 gradients, 96 colours."""
 
     def __init__(self, name: str = "hog") -> None:
-        self.name = name
-        self.weights_digest = hashlib.sha256(f"hog {VERSION}".encode()).hexdigest()
+        digest = hashlib.sha256(f"hog {VERSION}".encode()).hexdigest()
+        super().__init__(name, digest, Preprocess(Geometry(SIZE, SIZE), (0.0,) * 3, (1.0,) * 3))
 
-    def encode(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-        """See Encoder."""
+    def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+        """See LoadedBackbone."""
         mirrored = np.where(mirror[:, None, None, None], crops[:, :, ::-1], crops)
         return np.stack([describe(crop) for crop in mirrored])
-
-    def at(self, precision: str) -> "HogEncoder":
-        """See Encoder; a descriptor computes at fp32 only."""
-        if precision != "fp32":
-            raise ValueError(f"hog computes at fp32, not {precision}")
-        return self
-
-    def candidates(self) -> tuple[str, ...]:
-        """See Encoder."""
-        return ()
 
 
 def describe(crop: np.ndarray) -> np.ndarray:
@@ -62,7 +49,10 @@ def describe(crop: np.ndarray) -> np.ndarray:
 
 
 def _colour_histograms(hsv: np.ndarray) -> np.ndarray:
-    """Square roots of the shares of pixels per bin: 2 x 2 fields, 3 channels, 8 bins."""
+    """Return square roots of the shares of pixels per bin: 2 x 2 fields, 3 channels, 8 bins.
+
+    With roots, the Euclidean distance between two histograms is Hellinger's.
+    """
     side = hsv.shape[0] // _GRID
     bins = np.minimum((hsv * _BINS).astype(np.int64), _BINS - 1)
     fields = bins.reshape(_GRID, side, _GRID, side, 3).transpose(0, 2, 4, 1, 3)

@@ -1,23 +1,20 @@
-"""Which numbers become the embedding: pooled, unprojected, the last blocks', or tokens."""
+"""Which numbers of a network become the embedding: one entry of LAYERS each."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import nearest
 
-LAYERS = {
-    "pooled": "what the network gives: (width,)",
-    "unprojected": "of a CLIP tower, before the projection to the space shared with text: (width,)",
-    "last4": "class token and mean patch of the last four blocks, before the final norm: "
-    "(4, 2, width); (4, 1, width) where there is no class token",
-    "tokens": "what the last block is given, for tuning it from the cache: (tokens, width)",
-}
-_LAST = 4
+if TYPE_CHECKING:
+    import torch
 
-Read = Callable[[Any, Any], Any]
+# A function of the network and its input.
+Read = Callable[[Any, Any], "torch.Tensor"]
+_LAST = 4
 
 
 def check_layers(name: str) -> None:
@@ -31,8 +28,8 @@ def check_layers(name: str) -> None:
         raise InputError(f"unknown layers {name!r}{nearest(name, LAYERS)}: use one of {known}")
 
 
-def reader(module: Any, layers: str, described: str) -> Read:
-    """How to read `layers` of a network: a function of the network and its input pixels.
+def reader(network: Any, layers: str, described: str) -> Read:
+    """Return how to read `layers` of a network: a function of the network and its input pixels.
 
     Changes the network where that is the way to get there: "unprojected" takes the projection away,
     the layers within leave hooks behind. Several threads may call it at the same time.
@@ -40,45 +37,94 @@ def reader(module: Any, layers: str, described: str) -> Read:
     Raises:
         InputError: the network has no projection, or no blocks.
     """
-    if layers == "pooled":
-        return pooled
-    if layers == "unprojected":
-        _drop_projection(module, described)
-        return pooled
-    watch = _Watch()
-    if layers == "tokens":
-        block = _blocks(module, described, 1)[-1]
-        block.register_forward_pre_hook(lambda _, given: watch.note(given[0]))
-        return lambda network, pixels: _input_of_last_block(network, pixels, watch)
-    for block in list(_blocks(module, described, _LAST))[-_LAST:]:
-        block.register_forward_hook(lambda _, __, output: watch.note(output))
-    return lambda network, pixels: _last_blocks(network, pixels, watch)
+    return LAYERS[layers].reader(network, described)
 
 
-def pooled(module: Any, pixels: Any) -> Any:
-    """What the network itself gives."""
-    return module(pixels)
+def pooled(network: Any, pixels: Any) -> Any:
+    """Return what the network itself gives."""
+    return network(pixels)
 
 
-def _drop_projection(module: Any, described: str) -> None:
-    trunk = getattr(module, "trunk", None)
-    if getattr(module, "proj", None) is not None:
-        module.proj = None
-    elif trunk is not None and "proj" in dict(module.head.named_children()):
-        del module.head.proj
+def _read_unprojected(network: Any, described: str) -> Read:
+    trunk = getattr(network, "trunk", None)
+    if getattr(network, "proj", None) is not None:
+        network.proj = None
+    elif trunk is not None and "proj" in dict(network.head.named_children()):
+        del network.head.proj
     elif trunk is not None and trunk.num_classes > 0:
         # Here the trunk's own classifier is the projection.
         trunk.reset_classifier(0)
     else:
         raise InputError(f'{described} has no projection: use layers = "pooled"')
+    return pooled
 
 
-def _blocks(module: Any, described: str, least: int) -> Any:
-    """The transformer blocks, at least so many, of an open_clip tower or of a timm network."""
-    network = getattr(module, "trunk", module)
-    transformer = getattr(network, "transformer", None)
-    blocks = getattr(transformer, "resblocks", None) or getattr(network, "blocks", None)
-    has_tokens = transformer is not None or hasattr(network, "num_prefix_tokens")
+def _read_last_blocks(network: Any, described: str) -> Read:
+    recorder = _Recorder()
+    for block in list(_blocks(network, described, _LAST))[-_LAST:]:
+        block.register_forward_hook(lambda _, __, output: recorder.record(output))
+    trunk, is_clip = _trunk(network)
+    prefix = 1 if is_clip else trunk.num_prefix_tokens
+    has_class = is_clip or getattr(trunk, "cls_token", None) is not None
+
+    def read(network: Any, pixels: Any) -> Any:
+        """Return (n, 4, 1 or 2, width): class token (where there is one) and mean patch."""
+        import torch
+
+        blocks = []
+        for tokens in recorder.run(network, pixels):
+            means = tokens[:, prefix:].float().mean(1)
+            parts = [tokens[:, 0].float(), means] if has_class else [means]
+            blocks.append(torch.stack(parts, 1))
+        return torch.stack(blocks, 1)
+
+    return read
+
+
+def _read_tokens(network: Any, described: str) -> Read:
+    recorder = _Recorder()
+    block = _blocks(network, described, 1)[-1]
+    block.register_forward_pre_hook(lambda _, inputs: recorder.record(inputs[0]))
+    return lambda network, pixels: recorder.run(network, pixels)[0]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What a name stands for, and how to make a function that reads it (see `reader`)."""
+
+    description: str
+    reader: Callable[[Any, str], Read]
+
+
+LAYERS = {
+    "pooled": Layers("what the network gives: (width,)", lambda *_: pooled),
+    "unprojected": Layers(
+        "of a CLIP tower, before the projection to the space shared with text: (width,)",
+        _read_unprojected,
+    ),
+    "last4": Layers(
+        "class token and mean patch of the last four blocks, before the final norm: "
+        "(4, 2, width); (4, 1, width) where there is no class token",
+        _read_last_blocks,
+    ),
+    "tokens": Layers(
+        "the input of the last block, for tuning it from the cache: (tokens, width)", _read_tokens
+    ),
+}
+
+
+def _trunk(network: Any) -> tuple[Any, bool]:
+    """Return the network below open_clip's wrapper of timm, and whether it is open_clip's own."""
+    trunk = getattr(network, "trunk", network)
+    return trunk, getattr(trunk, "transformer", None) is not None
+
+
+def _blocks(network: Any, described: str, least: int) -> Any:
+    """Return the transformer blocks, at least so many, of an open_clip tower or a timm network."""
+    trunk, is_clip = _trunk(network)
+    blocks = getattr(trunk.transformer if is_clip else None, "resblocks", None)
+    blocks = blocks or getattr(trunk, "blocks", None)
+    has_tokens = is_clip or hasattr(trunk, "num_prefix_tokens")
     if blocks is None or len(blocks) < least or not has_tokens:
         more = "s" if least > 1 else ""
         raise InputError(
@@ -87,59 +133,31 @@ def _blocks(module: Any, described: str, least: int) -> Any:
     return blocks
 
 
-class _Watch(threading.local):
-    """What hooks have seen of the pass that this thread is in; nothing outside of one.
+class _Recorder(threading.local):
+    """The tensors that hooks see in the forward pass of this thread; nothing outside of one.
 
     A hook for each pass, taken away afterwards, would see other threads' passes too.
     """
 
-    _seen: list[Any] | None = None
+    _tensors: list[Any] | None = None
 
-    def note(self, tensor: Any) -> None:
-        if self._seen is not None:
-            self._seen.append(tensor)
+    def record(self, tensor: Any) -> None:
+        if self._tensors is not None:
+            self._tensors.append(tensor)
+
+    def run(self, network: Any, pixels: Any) -> list[Any]:
+        """Run the network; return the recorded tensors (n, tokens, width) in order."""
+        with self._recording() as tensors:
+            network(pixels)
+        trunk, is_clip = _trunk(network)
+        if is_clip and not trunk.transformer.batch_first:
+            return [tensor.transpose(0, 1) for tensor in tensors]
+        return tensors
 
     @contextmanager
-    def over(self) -> Iterator[list[Any]]:
-        """The tensors that are seen within the block, in order."""
-        seen = self._seen = []
+    def _recording(self) -> Iterator[list[Any]]:
+        tensors = self._tensors = []
         try:
-            yield seen
+            yield tensors
         finally:
-            self._seen = None
-
-
-def _last_blocks(module: Any, pixels: Any, watch: _Watch) -> Any:
-    with watch.over() as outputs:
-        module(pixels)
-    network = getattr(module, "trunk", module)
-    transformer = getattr(network, "transformer", None)
-    if transformer is not None and not transformer.batch_first:
-        outputs = [output.transpose(0, 1) for output in outputs]
-    prefix = 1 if transformer is not None else network.num_prefix_tokens
-    has_class = transformer is not None or getattr(network, "cls_token", None) is not None
-    return _summary(outputs, prefix, has_class)
-
-
-def _input_of_last_block(module: Any, pixels: Any, watch: _Watch) -> Any:
-    """(n, tokens, width), class token first where there is one."""
-    with watch.over() as inputs:
-        module(pixels)
-    transformer = getattr(getattr(module, "trunk", module), "transformer", None)
-    if transformer is not None and not transformer.batch_first:
-        return inputs[0].transpose(0, 1)
-    return inputs[0]
-
-
-def _summary(outputs: list[Any], prefix: int, has_class: bool) -> Any:
-    """(n, 4, 1 or 2, width) from four (n, tokens, width)."""
-    means = [output[:, prefix:].float().mean(1) for output in outputs]
-    parts = [[output[:, 0].float()] for output in outputs] if has_class else [[] for _ in outputs]
-    stacked = [_stack([*part, mean]) for part, mean in zip(parts, means, strict=True)]
-    return _stack(stacked)
-
-
-def _stack(tensors: list[Any]) -> Any:
-    from archiveprobe.embed import libraries
-
-    return libraries.torch().stack(tensors, 1)
+            self._tensors = None

@@ -1,8 +1,7 @@
-"""Building the networks: from a library's registry, with weights loaded strictly."""
+"""Build the networks from their library's registry, with weights loaded strictly."""
 
 import contextlib
 import hashlib
-import importlib
 import io
 import logging
 import sys
@@ -10,18 +9,27 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import is_out_of_memory
-from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import RANDOM, Backbone
-from archiveprobe.embed.preprocess import Geometry, Preprocess, from_override
+from archiveprobe.embed.libraries import make_torchvision_importable
+from archiveprobe.embed.preprocess import Geometry, Preprocess, from_task
 from archiveprobe.embed.views import RESAMPLING
-from archiveprobe.embed.weights import declared, fetch
+from archiveprobe.embed.weights import fetch, registry_config
+
+if TYPE_CHECKING:
+    import torch
 
 _SEED = 0
 _SHOWN = 3
+_OPEN_CLIP_CROPS = {"shortest": "center", "longest": "border", "squash": "squash"}
+# timm's "random" is for training; its own evaluation falls back on bilinear.
+_INTERPOLATIONS = {name: name for name in RESAMPLING} | {"random": "bilinear"}
+
+State = Mapping[str, "torch.Tensor"]
+Network = TypeVar("Network")
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ class Model:
     tensors.
     """
 
+    # timm's and open_clip's networks have methods and parts of their own.
     module: Any
     preprocess: Preprocess
     digest: str
@@ -45,18 +54,22 @@ def load_model(backbone: Backbone, *, untrained: bool = False) -> Model:
     Raises:
         InputError: unknown model or weights, weights that are missing, unsafe or do not fit.
     """
-    config = declared(backbone)
+    config = registry_config(backbone)
     module = seeded(backbone, lambda: _build(backbone, config))
     if backbone.weights != RANDOM and not untrained:
         _load_weights(module, backbone, fetch(backbone), config)
     module.eval().requires_grad_(False)
-    preprocess = _preprocess(backbone, module, config)
-    return Model(module, preprocess, tensor_digest(module.state_dict()))
+    return Model(module, _preprocess(backbone, module, config), tensor_digest(module.state_dict()))
 
 
 def _build(backbone: Backbone, config: Mapping[str, Any]) -> Any:
     if backbone.library == "timm":
-        return _build_timm(backbone)
+        make_torchvision_importable()
+        import timm
+
+        full = f"{backbone.model}.{backbone.tag}" if backbone.tag else backbone.model
+        arguments: dict[str, Any] = dict(backbone.arguments)
+        return timm.create_model(full, pretrained=False, num_classes=0, **arguments)
     tower = build_clip(backbone, config).visual
     if getattr(tower, "output_tokens", False):
         # CoCa's gives its captioner the tokens too.
@@ -64,13 +77,30 @@ def _build(backbone: Backbone, config: Mapping[str, Any]) -> Any:
     return tower
 
 
-def seeded(backbone: Backbone, build: Callable[[], Any]) -> Any:
-    """What `build` makes, with the same random weights every time.
+def build_clip(backbone: Backbone, config: Mapping[str, Any]) -> Any:
+    """Build both towers of an open_clip model, untrained; `config` is the registry's."""
+    make_torchvision_importable()
+    import open_clip
+
+    # The activation belongs to the weights: OpenAI's and DFN's give wrong embeddings, without any
+    # error, in a model that was built with the ordinary GELU.
+    return open_clip.create_model(
+        backbone.model,
+        load_weights=False,
+        pretrained_text=False,
+        force_quick_gelu=bool(config.get("quick_gelu", False)),
+        **backbone.arguments,
+    )
+
+
+def seeded(backbone: Backbone, build: Callable[[], Network]) -> Network:
+    """Return what `build` makes, with the same random weights every time.
 
     Raises:
         InputError: the library refuses.
     """
-    torch = libraries.torch()
+    import torch
+
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(_SEED)
         try:
@@ -83,26 +113,6 @@ def seeded(backbone: Backbone, build: Callable[[], Any]) -> Any:
                 f"cannot build backbone {backbone.name!r} ({backbone.described}): {reason}: "
                 "correct its arguments in task.toml"
             ) from error
-
-
-def _build_timm(backbone: Backbone) -> Any:
-    full = f"{backbone.model}.{backbone.tag}" if backbone.tag else backbone.model
-    return libraries.timm().create_model(
-        full, pretrained=False, num_classes=0, **dict(backbone.arguments)
-    )
-
-
-def build_clip(backbone: Backbone, config: Mapping[str, Any]) -> Any:
-    """Both towers of an open_clip model, untrained; `config` is what the registry declares."""
-    # The activation belongs to the weights: OpenAI's and DFN's give wrong embeddings, without any
-    # error, in a model that was built with the ordinary GELU.
-    return libraries.open_clip().create_model(
-        backbone.model,
-        load_weights=False,
-        pretrained_text=False,
-        force_quick_gelu=bool(config.get("quick_gelu", False)),
-        **dict(backbone.arguments),
-    )
 
 
 @contextlib.contextmanager
@@ -121,7 +131,10 @@ def quiet() -> Iterator[None]:
 def _load_weights(module: Any, backbone: Backbone, file: Path, config: Mapping[str, Any]) -> None:
     state = read_state(file)
     if backbone.library == "open_clip":
-        state = _visual_part(state)
+        prefix = "visual."
+        visual = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        # A file may also hold the image tower alone.
+        state = visual or state
     else:
         state = _without_classifier(state, config)
     problem = misfit(module, state)
@@ -136,13 +149,14 @@ def _load_weights(module: Any, backbone: Backbone, file: Path, config: Mapping[s
     module.load_state_dict(state, strict=True)
 
 
-def read_state(file: Path) -> dict[str, Any]:
+def read_state(file: Path) -> dict[str, "torch.Tensor"]:
     """Read the tensors of a .safetensors file, or of a torch file that holds nothing but tensors.
 
     Raises:
         InputError: unreadable, damaged, or a pickle that would run code.
     """
-    torch = libraries.torch()
+    import torch
+
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -171,37 +185,32 @@ def read_state(file: Path) -> dict[str, Any]:
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
-def _visual_part(state: Mapping[str, Any]) -> dict[str, Any]:
-    visual = {
-        name.removeprefix("visual."): tensor
-        for name, tensor in state.items()
-        if name.startswith("visual.")
-    }
-    return visual or dict(state)
-
-
-def _without_classifier(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def _without_classifier(
+    state: dict[str, "torch.Tensor"], config: Mapping[str, Any]
+) -> dict[str, "torch.Tensor"]:
     classifier = config.get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     dropped = {f"{name}.{part}" for name in names for part in ("weight", "bias")}
     return {name: tensor for name, tensor in state.items() if name not in dropped}
 
 
-def _renamed_by_timm(module: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """Tensors under timm's names, where its model file knows how the original ones are called."""
+def _renamed_by_timm(
+    module: "torch.nn.Module", state: dict[str, "torch.Tensor"]
+) -> dict[str, "torch.Tensor"]:
+    """Return tensors under timm's names, where its model file knows what others call them."""
     rename = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     if rename is None:
         return state
     try:
         with quiet(), contextlib.redirect_stdout(io.StringIO()):
-            renamed: dict[str, Any] = rename(state, module)
+            renamed: dict[str, torch.Tensor] = rename(state, module)
     except Exception:
         return state
     return renamed
 
 
-def misfit(module: Any, state: Mapping[str, Any]) -> str:
-    """The first tensors that are missing, unknown or of another shape; empty when all fit."""
+def misfit(module: "torch.nn.Module", state: State) -> str:
+    """Name the first tensors that are missing, unknown or of another shape; "" when all fit."""
     own = module.state_dict()
     missing = [f"{name} is missing" for name in own if name not in state]
     unknown = [f"{name} is unknown" for name in state if name not in own]
@@ -215,9 +224,10 @@ def misfit(module: Any, state: Mapping[str, Any]) -> str:
     return ", ".join(faults[:_SHOWN]) + more
 
 
-def tensor_digest(state: Mapping[str, Any]) -> str:
-    """SHA-256 over tensors sorted by name: name, type, shape and bytes of each."""
-    torch = libraries.torch()
+def tensor_digest(state: State) -> str:
+    """Return the SHA-256 over tensors sorted by name: name, type, shape and bytes of each."""
+    import torch
+
     total = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -227,44 +237,34 @@ def tensor_digest(state: Mapping[str, Any]) -> str:
 
 
 def _preprocess(backbone: Backbone, module: Any, config: Mapping[str, Any]) -> Preprocess:
+    """Return the task's own preprocessing, else the one that the weights were trained with."""
     if backbone.preprocess is not None:
-        return from_override(backbone.preprocess)
+        return from_task(backbone.preprocess)
     if backbone.library == "timm":
-        return _preprocess_timm(backbone, module)
-    return _preprocess_clip(backbone, module, config)
+        from timm.data.config import resolve_model_data_config
 
+        # The size that the arguments build a model for goes before the weights'.
+        size_asked = {"img_size": backbone.arguments.get("img_size")}
+        data: dict[str, Any] = resolve_model_data_config(  # type: ignore[no-untyped-call]
+            module, args=size_asked
+        )
+        size = _square(backbone, data["input_size"][1:])
+        resize, crop = int(size / data["crop_pct"]), data["crop_mode"] or "center"
+        red, green, blue = (round(255 * value) for value in data["mean"])
+    else:
+        from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-def _preprocess_timm(backbone: Backbone, module: Any) -> Preprocess:
-    # The size that a model was built for, where the arguments say so, goes before the weights'.
-    size_asked = {"img_size": backbone.arguments.get("img_size")}
-    data = libraries.timm().data.resolve_model_data_config(module, args=size_asked)
-    size = _square(backbone, data["input_size"][1:])
-    mean, std = _channels(data["mean"]), _channels(data["std"])
-    red, green, blue = (round(255 * value) for value in mean)
-    geometry = Geometry(
-        size=size,
-        resize=int(size / data["crop_pct"]),
-        crop=data["crop_mode"] or "center",
-        interpolation=_interpolation(backbone, data["interpolation"]),
-        fill=(red, green, blue),
-    )
-    return Preprocess(geometry, mean, std)
-
-
-def _preprocess_clip(backbone: Backbone, module: Any, config: Mapping[str, Any]) -> Preprocess:
-    transform = importlib.import_module(libraries.open_clip().__name__ + ".transform")
-    data = transform.merge_preprocess_dict(transform.PreprocessCfg(), dict(config))
-    size = module.image_size
-    side = _square(backbone, size if isinstance(size, tuple | list) else (size, size))
-    crop = {"shortest": "center", "longest": "border", "squash": "squash"}[data["resize_mode"]]
-    fill = int(data["fill_color"])
-    geometry = Geometry(
-        size=side,
-        resize=side,
-        crop=crop,
-        interpolation=_interpolation(backbone, data["interpolation"]),
-        fill=(fill, fill, fill),
-    )
+        data = merge_preprocess_dict(PreprocessCfg(), dict(config))
+        sides = module.image_size
+        size = resize = _square(backbone, sides if isinstance(sides, tuple | list) else [sides] * 2)
+        crop = _OPEN_CLIP_CROPS[data["resize_mode"]]
+        red = green = blue = int(data["fill_color"])
+    interpolation = data["interpolation"]
+    if interpolation not in _INTERPOLATIONS:
+        raise InputError(
+            f"backbone {backbone.name!r} wants unknown interpolation {interpolation!r}"
+        )
+    geometry = Geometry(size, resize, crop, _INTERPOLATIONS[interpolation], (red, green, blue))
     return Preprocess(geometry, _channels(data["mean"]), _channels(data["std"]))
 
 
@@ -273,18 +273,10 @@ def _channels(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _square(backbone: Backbone, size: Any) -> int:
-    height, width = (int(side) for side in size)
+def _square(backbone: Backbone, sides: Any) -> int:
+    height, width = (int(side) for side in sides)
     if height != width:
         raise InputError(
             f"backbone {backbone.name!r} wants {height} x {width} pixels: only square inputs work"
         )
     return height
-
-
-def _interpolation(backbone: Backbone, name: str) -> str:
-    # timm's "random" is for training; its own evaluation falls back on bilinear.
-    known = {name: name for name in RESAMPLING} | {"random": "bilinear"}
-    if name not in known:
-        raise InputError(f"backbone {backbone.name!r} wants unknown interpolation {name!r}")
-    return known[name]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.backbones import Backbone, resolve, text_tower
 from archiveprobe.embed.device import check_device, default_device
-from archiveprobe.embed.job import Job, Notify, Settings
-from archiveprobe.embed.lane import Lane
+from archiveprobe.embed.forward import ForwardThreads
+from archiveprobe.embed.job import Job, Notify, Options
 from archiveprobe.embed.layers import check_layers
 from archiveprobe.embed.precision import check_precision
 from archiveprobe.embed.views import view_set
@@ -16,19 +16,6 @@ from archiveprobe.task.missing_images import report_missing
 from archiveprobe.task.rows import Row, read_rows
 from archiveprobe.task.snapshot import own_snapshot
 from archiveprobe.task.texts import texts
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line may override; None leaves the choice to task.toml or the machine."""
-
-    backbones: tuple[str, ...] | None = None
-    views: str | None = None
-    precision: str = "auto"
-    device: str | None = None
-    batch_size: int | None = None
-    workers: int | None = None
-    rehash: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,21 +35,17 @@ class Plan:
 
     @property
     def keys(self) -> list[str]:
-        """Digests of the images that have or may have an embedding, each once, in order."""
-        open_ = (e for e in self.entries if e.digest and (e.usable or e.observed is None))
-        return list(dict.fromkeys(entry.digest for entry in open_))
-
-    @property
-    def unseen(self) -> bool:
-        """Whether there are images that nobody has decoded yet."""
-        return any(entry.observed is None for entry in self.entries)
+        """Return digests of the images that have or may have an embedding, each once, in order."""
+        candidates = (e for e in self.entries if e.digest and (e.usable or e.observed is None))
+        return list(dict.fromkeys(entry.digest for entry in candidates))
 
     @property
     def undecoded(self) -> list[str]:
-        """Digests of the images that lack an observation or a thumbnail."""
-        thumbnails = _existing_thumbnails(self.task)
-        seen = {entry.digest for entry in self.entries if entry.observed}
-        return [key for key in self.keys if key not in seen or key not in thumbnails]
+        """Return digests of the images that lack an observation or a thumbnail."""
+        folder = self.task.work / "thumbs"
+        thumbnails = {file.stem for file in folder.glob("??/*.jpg")} if folder.is_dir() else set()
+        decoded = {entry.digest for entry in self.entries if entry.observed}
+        return [key for key in self.keys if key not in decoded or key not in thumbnails]
 
 
 def plan(
@@ -73,11 +56,8 @@ def plan(
     Raises:
         InputError: a fault in task.toml, the table or the options.
     """
-    overrides = {
-        key: value
-        for key, value in (("backbones", options.backbones), ("views", options.views))
-        if value is not None
-    }
+    asked = {"backbones": options.backbones, "views": options.views}
+    overrides = {key: value for key, value in asked.items() if value is not None}
     task = task.model_copy(update={"embed": task.embed.model_copy(update=overrides)})
     check_layers(task.embed.layers)
     view_set(task.embed.views)
@@ -85,19 +65,18 @@ def plan(
     device = options.device or default_device()
     check_device(device)
     check_precision(options.precision, device)
-    lane = Lane(device)
+    threads = ForwardThreads(device)
     rows = read_rows(task, notify=notify)
     before = own_snapshot(task)
     with progress("reading", len(rows)) as advance:
         entries = scan(task, rows, rehash=options.rehash, on_hashed=advance, notify=notify)
     report_missing(task, entries, notify)
-    settings = Settings(options.precision, device, options.batch_size, options.rehash)
-    wordings = texts(task, rows)
-    towers = [text_tower(backbone) for backbone in backbones] if wordings else []
+    text_of = texts(task, rows)
+    towers = [text_tower(backbone) for backbone in backbones] if text_of else []
 
     def job(backbone: Backbone) -> Job:
         in_use = before.cache(task.asks(backbone.name, backbone.tower))
-        return Job(task, backbone, settings, notify, lane, in_use)
+        return Job(task, backbone, options, device, notify, threads, in_use)
 
     return Plan(
         task,
@@ -105,11 +84,6 @@ def plan(
         entries,
         [job(backbone) for backbone in backbones],
         device,
-        wordings,
+        text_of,
         [job(tower) for tower in towers if tower],
     )
-
-
-def _existing_thumbnails(task: Task) -> set[str]:
-    folder = task.work / "thumbs"
-    return {file.stem for file in folder.glob("??/*.jpg")} if folder.is_dir() else set()

@@ -4,25 +4,31 @@ Runs in decoder processes, so it imports neither torch nor a model library.
 """
 
 import contextlib
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
+from archiveprobe.base.files import temporary_beside
 from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import Rendered, View, render
-from archiveprobe.task.decoding import OUT_OF_MEMORY, Observation, decode, digest, rejected
+from archiveprobe.task.decoding import (
+    OUT_OF_MEMORY,
+    DecodedImage,
+    Observation,
+    decode,
+    digest,
+    rejected,
+)
 from archiveprobe.task.rows import locate
 
 _CHANGED = "it changed while it was read: run again"
 
 
 @dataclass(frozen=True)
-class Order:
+class Preparation:
     """What to make of every image: which views at which geometry, and where thumbnails go."""
 
     root: Path
@@ -31,8 +37,8 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """An image ready for the backbones: empty `views` where it was rejected."""
+class PreparedImage:
+    """An image ready for the backbones; no `views` where it was rejected."""
 
     digest: str
     observation: Observation
@@ -40,47 +46,48 @@ class Prepared:
 
 
 def thumbnail_file(folder: Path, digest: str) -> Path:
-    """Where the thumbnail of an image lies."""
+    """Return where the thumbnail of an image lies."""
     return folder / digest[:2] / f"{digest}.jpg"
 
 
-def prepare(path: str, expected: str, order: Order) -> Prepared:
-    """Read and decode the image at `path` below the root and render its views.
+def read_image(root: Path, path: str, expected: str) -> DecodedImage | Observation:
+    """Read and decode the image at `path` below the root; why not, where that is impossible.
 
     A file whose bytes no longer have the `expected` digest is rejected as `changed_file`.
     """
     try:
-        return _prepare(path, expected, order)
-    except MemoryError:
-        return Prepared(expected, rejected(*OUT_OF_MEMORY))
-
-
-def _prepare(path: str, expected: str, order: Order) -> Prepared:
-    try:
-        content = read_ordinary(locate(order.root, path), IMAGE_BYTES)
+        content = read_ordinary(locate(root, path), IMAGE_BYTES)
     except TooManyBytesError as error:
         # It was hashed, so it was smaller then.
-        return Prepared(expected, rejected("changed_file", _CHANGED, error.size))
+        return rejected("changed_file", _CHANGED, error.size)
     except OSError as error:
-        return Prepared(expected, rejected("unreadable_file", str(error)))
+        return rejected("unreadable_file", str(error))
     if digest(content) != expected:
-        return Prepared(expected, rejected("changed_file", _CHANGED, len(content)))
-    image = decode(content)
-    if isinstance(image, Observation):
-        return Prepared(expected, image)
-    if order.thumbnails is not None:
-        _write_thumbnail(thumbnail_file(order.thumbnails, expected), image.thumbnail)
-    views = {
-        geometry: render(image.pixels, geometry, wanted, seed=expected)
-        for geometry, wanted in order.views.items()
-    }
-    return Prepared(expected, image.observation, views)
+        return rejected("changed_file", _CHANGED, len(content))
+    return decode(content)
+
+
+def prepare(path: str, expected: str, preparation: Preparation) -> PreparedImage:
+    """Read the image at `path` below the root, write its thumbnail and render its views."""
+    try:
+        image = read_image(preparation.root, path, expected)
+        if isinstance(image, Observation):
+            return PreparedImage(expected, image)
+        if preparation.thumbnails is not None:
+            _write_thumbnail(thumbnail_file(preparation.thumbnails, expected), image.thumbnail)
+        views = {
+            geometry: render(image.pixels, geometry, wanted, seed=expected)
+            for geometry, wanted in preparation.views.items()
+        }
+    except MemoryError:
+        return PreparedImage(expected, rejected(*OUT_OF_MEMORY))
+    return PreparedImage(expected, image.observation, views)
 
 
 def _write_thumbnail(file: Path, thumbnail: Image.Image) -> None:
     # A thumbnail can be made again, so it need not be durable; but it is never half a file.
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = temporary_beside(file)
     try:
         thumbnail.save(temporary, "JPEG", quality=85)
         temporary.replace(file)

@@ -1,24 +1,16 @@
-"""How a backbone wants its pixels: a frozen record that travels with the weights."""
+"""How a backbone wants its pixels, or its texts: frozen records that travel with the weights."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from archiveprobe.task.config import Preprocess as Override
-
-
-class Input(Protocol):
-    """How the input of a network is made."""
-
-    def record(self) -> dict[str, Any]:
-        """All of it spelled out, as fingerprints keep it."""
-        ...
+from archiveprobe.task.config import Preprocess as TaskPreprocess
 
 
 @dataclass(frozen=True)
 class Geometry:
     """The pixel part of a preprocessing; backbones with equal geometry share their crops.
 
-    `size` is the side of the square input in pixels. Before its centre is cut out, `crop` brings
+    `size` is the side of the square input in pixels. Before its centre is cropped, `crop` brings
     the shorter side ("center"), both sides ("squash") or the longer side ("border", padded with
     `fill`) to `resize` pixels.
     """
@@ -39,18 +31,26 @@ class Preprocess:
     std: tuple[float, float, float]
 
     def record(self) -> dict[str, Any]:
-        """The preprocessing spelled out, as fingerprints keep it."""
+        """Return the preprocessing spelled out, as fingerprints keep it."""
         return {**asdict(self.geometry), "mean": self.mean, "std": self.std}
 
 
-def geometry_of(given: Input) -> Geometry:
-    """The pixel geometry of an encoder that looks at images."""
-    assert isinstance(given, Preprocess)
-    return given.geometry
+@dataclass(frozen=True)
+class Tokens:
+    """How a text becomes tokens, and what a similarity to it is multiplied by (and added to)."""
+
+    tokenizer: str
+    length: int
+    scale: float
+    bias: float
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it spelled out, as fingerprints keep it."""
+        return asdict(self)
 
 
-def from_override(override: Override) -> Preprocess:
-    """The preprocessing that a task.toml spells out."""
-    resize = override.size if override.resize is None else override.resize
-    geometry = Geometry(override.size, resize, override.crop, override.interpolation)
-    return Preprocess(geometry, override.mean, override.std)
+def from_task(settings: TaskPreprocess) -> Preprocess:
+    """Return the preprocessing that a task.toml spells out."""
+    resize = settings.size if settings.resize is None else settings.resize
+    geometry = Geometry(settings.size, resize, settings.crop, settings.interpolation)
+    return Preprocess(geometry, settings.mean, settings.std)

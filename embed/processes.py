@@ -1,4 +1,4 @@
-"""Processes that leave it to the one that started them when to end, and that end with it."""
+"""Signals that stop a run, kept from child processes; and children that end with their parent."""
 
 import contextlib
 import ctypes
@@ -35,8 +35,8 @@ def interrupt_later() -> Iterator[None]:
 def stops_later() -> Iterator[None]:
     """Put signals that stop a run off to the end of the block; processes begun in it never see one.
 
-    They reach the whole group: whichever process is still importing its libraries would print a
-    traceback, and one that is at work would be missed by a parent that still commits. Blocked they
+    Signals reach the whole group: a process that still imports its libraries would print a
+    traceback, and the parent, which still commits, would miss one that is at work. Blocked they
     stay so in a new process; a handler would come too late. A block that ends processes needs it
     too: what interrupts a finaliser is lost.
 

@@ -1,21 +1,23 @@
 """The embed stage: every image once, through every backbone and view, into the caches."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
-from archiveprobe.embed.decoding import default_workers, prepared
-from archiveprobe.embed.job import Job, Notify
-from archiveprobe.embed.plan import Options, Plan, plan
-from archiveprobe.embed.prepare import Order, Prepared
-from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.record import Record
-from archiveprobe.embed.summary import Summary, record_of, summarise
-from archiveprobe.embed.texts import embed_texts
-from archiveprobe.embed.views import View
+from archiveprobe.embed.decoding import default_workers, prepare_images
+from archiveprobe.embed.job import Job, Notify, Options
+from archiveprobe.embed.networks import geometry_of
+from archiveprobe.embed.plan import Plan, plan
+from archiveprobe.embed.prepare import Preparation, PreparedImage
+from archiveprobe.embed.run_record import RunRecord
+from archiveprobe.embed.text_tower import TextNetwork
+from archiveprobe.embed.views import render_tokens
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import PASSING
 from archiveprobe.task.duplicates import contradictions
@@ -25,6 +27,7 @@ from archiveprobe.task.manifest import Entry, paths_by_digest
 __all__ = ["Options", "Plan", "Summary", "embed", "plan", "record_of"]
 
 _STALE_SECONDS = 3600.0
+_TEXTS_AT_ONCE = 1024
 
 
 def embed(
@@ -33,7 +36,7 @@ def embed(
     *,
     notify: Notify = lambda _: None,
     progress: Progress = silent,
-) -> Summary:
+) -> "Summary":
     """Bring the caches of a task up to date, and its manifest, thumbnails and folds.
 
     Rows that a cache holds already are left alone. Killed at any moment, the next run goes on.
@@ -49,32 +52,38 @@ def embed(
             notify(f"{job.backbone.name}: RANDOM WEIGHTS, for trials only")
     _drop_leftovers(task.work)
     # First, since what they may lack shows at once: a second tower, a tokenizer.
-    embed_texts(work.text_jobs, work.texts, notify, progress)
+    for job in work.text_jobs:
+        if job.missing(work.texts):
+            with job:
+                _embed_texts(job, work.texts, notify, progress)
     with ExitStack() as stack:
-        record = stack.enter_context(Record(work))
-        loading = [stack.enter_context(job) for job in work.jobs if job.missing(work.keys)]
-        for job in loading:
+        record = stack.enter_context(RunRecord(work))
+        jobs = [stack.enter_context(job) for job in work.jobs if job.missing(work.keys)]
+        for job in jobs:
             job.load()
             _reject_known(work.entries, job)
-        wanted = {job.backbone.name: set(job.missing(work.keys)) for job in loading}
+        wanted = {job.backbone.name: set(job.missing(work.keys)) for job in jobs}
         todo = set(work.undecoded).union(*wanted.values())
         if todo:
-            workers = default_workers() if options.workers is None else options.workers
             record.save()
-            order = _order(work, loading)
             paths = paths_by_digest(work.rows, work.entries)
             files = [(path, digest) for digest, path in paths.items() if digest in todo]
+            workers = default_workers() if options.workers is None else options.workers
+            workers = min(workers, len(files))
+            views = {geometry_of(job.loaded): job.views for job in jobs}
+            preparation = Preparation(task.root, views, task.work / "thumbs")
             with progress("embedding", len(files)) as advance:
-                workers = min(workers, len(files))
-                for item in prepared(files, order, workers=workers, notify=notify):
-                    _hand_out(item, loading, wanted)
-                    record.add(item)
+                for image in prepare_images(files, preparation, workers=workers, notify=notify):
+                    _hand_out(image, jobs, wanted)
+                    record.add(image)
                     advance()
-        for job in loading:
+        for job in jobs:
             job.finish()
-    _warn_of_contradictions(work, notify)
-    record.finish(_cut_folds(work, record.entries, notify))
-    return summarise(work, record.entries, time.monotonic() - started)
+    pairs = contradictions(work.rows, work.entries)
+    if pairs:
+        notify(f"equal files with different labels: {len(pairs)}, the first {pairs[0]}")
+    record.finish(_make_folds(work, record.entries, notify))
+    return _summarise(work, record.entries, time.monotonic() - started)
 
 
 def _drop_leftovers(work: Path) -> None:
@@ -86,9 +95,24 @@ def _drop_leftovers(work: Path) -> None:
                     file.unlink()
 
 
-def _order(work: Plan, loading: Sequence[Job]) -> Order:
-    views: dict[Geometry, tuple[View, ...]] = {job.geometry: job.views for job in loading}
-    return Order(work.task.root, views, work.task.work / "thumbs")
+def _embed_texts(job: Job, texts: Mapping[str, str], notify: Notify, progress: Progress) -> None:
+    """Embed the texts that a text tower's cache lacks; they lie under their keys (hexadecimal)."""
+    job.load()
+    network = job.loaded
+    assert isinstance(network, TextNetwork)
+    keys, too_long = job.missing(texts), 0
+    with progress("embedding texts", len(keys)) as advance:
+        for start in range(0, len(keys), _TEXTS_AT_ONCE):
+            part = keys[start : start + _TEXTS_AT_ONCE]
+            words = [texts[key] for key in part]
+            too_long += network.too_long(words)
+            for key, tokens in zip(part, network.tokens(words), strict=True):
+                job.push(key, render_tokens(tokens))
+                advance()
+        job.finish()
+    if too_long:
+        length = network.length
+        notify(f"{job.backbone.cache}: {too_long} texts are longer than {length} tokens: cut there")
 
 
 def _reject_known(entries: Iterable[Entry], job: Job) -> None:
@@ -99,24 +123,18 @@ def _reject_known(entries: Iterable[Entry], job: Job) -> None:
             job.reject(entry.digest, seen.status, seen.detail)
 
 
-def _hand_out(item: Prepared, jobs: Sequence[Job], wanted: dict[str, set[str]]) -> None:
-    status = item.observation.status
+def _hand_out(image: PreparedImage, jobs: Sequence[Job], wanted: dict[str, set[str]]) -> None:
+    status = image.observation.status
     for job in jobs:
-        if item.digest not in wanted[job.backbone.name]:
+        if image.digest not in wanted[job.backbone.name]:
             continue
-        if item.views:
-            job.push(item.digest, item.views[job.geometry])
+        if image.views:
+            job.push(image.digest, image.views[geometry_of(job.loaded)])
         elif status not in PASSING:
-            job.reject(item.digest, status, item.observation.detail)
+            job.reject(image.digest, status, image.observation.detail)
 
 
-def _warn_of_contradictions(work: Plan, notify: Notify) -> None:
-    pairs = contradictions(work.rows, work.entries)
-    if pairs:
-        notify(f"equal files with different labels: {len(pairs)}, the first {pairs[0]}")
-
-
-def _cut_folds(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
+def _make_folds(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
     if not any(row.label is not None for row in work.rows):
         why = "" if work.task.labels else f": labels is empty in {work.task.file}"
         notify(f"no folds: no labelled rows{why}")
@@ -132,3 +150,81 @@ def _cut_folds(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | 
             f"run `archiveprobe audit {work.task.file} --apply`, which cuts the folds anew"
         )
     return table
+
+
+@dataclass(frozen=True)
+class CacheSummary:
+    """A backbone's cache after a run; `rows` counts this task's distinct images (texts)."""
+
+    backbone: str
+    path: str
+    rows: int
+    views: int
+    width: int | None
+    random_weights: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of every image: images = embedded + reused + duplicates + failed."""
+
+    images: int
+    embedded: int
+    reused: int
+    duplicates: int
+    failed: int
+    seconds: float
+    caches: list[CacheSummary]
+    texts: list[CacheSummary] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+def record_of(summary: Summary) -> dict[str, Any]:
+    """Return the summary in the form that `embed --json` promises; `texts` only where any are."""
+    record = asdict(summary)
+    del record["reasons"]
+    if not summary.texts:
+        del record["texts"]
+    return record
+
+
+def _summarise(work: Plan, entries: list[Entry], seconds: float) -> Summary:
+    """Count every entry once over all backbones, as entries stand after the run."""
+    failed = {key.hex() for job in work.jobs for key in job.failed}
+    embedded = {key.hex() for job in work.jobs for key in job.embedded}
+    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    seen = set()
+    for entry in entries:
+        if not entry.usable or entry.digest in failed:
+            counts["failed"] += 1
+            reasons[entry.status if not entry.usable else "bad_embedding"] += 1
+        elif entry.digest in seen:
+            counts["duplicates"] += 1
+        else:
+            counts["embedded" if entry.digest in embedded else "reused"] += 1
+        seen.add(entry.digest)
+    keys = {bytes.fromhex(entry.digest) for entry in entries if entry.digest}
+    text_keys = set(map(bytes.fromhex, work.texts))
+    return Summary(
+        images=len(entries),
+        embedded=counts["embedded"],
+        reused=counts["reused"],
+        duplicates=counts["duplicates"],
+        failed=counts["failed"],
+        seconds=round(seconds, 3),
+        caches=[_cache_summary(work.task, job, keys) for job in work.jobs],
+        texts=[_cache_summary(work.task, job, text_keys) for job in work.text_jobs],
+        reasons=dict(reasons.most_common()),
+    )
+
+
+def _cache_summary(task: Task, job: Job, keys: set[bytes]) -> CacheSummary:
+    return CacheSummary(
+        backbone=job.backbone.cache,
+        path=job.folder.relative_to(task.folder).as_posix() if job.folder else "",
+        rows=len(keys & job.done),
+        views=len(job.views),
+        width=job.width,
+        random_weights=job.random_weights,
+    )

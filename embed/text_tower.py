@@ -2,57 +2,40 @@
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import RANDOM, Backbone
-from archiveprobe.embed.encoder import Network
-from archiveprobe.embed.models import build_clip, misfit, quiet, read_state, seeded, tensor_digest
-from archiveprobe.embed.weights import declared, fetch, hub_reachable
+from archiveprobe.embed.libraries import make_torchvision_importable
+from archiveprobe.embed.models import (
+    build_clip,
+    misfit,
+    quiet,
+    read_state,
+    seeded,
+    tensor_digest,
+)
+from archiveprobe.embed.networks import Network
+from archiveprobe.embed.preprocess import Tokens
+from archiveprobe.embed.weights import fetch, hub_reachable, registry_config
 
-_VISUAL = "visual."
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """How a text becomes tokens, and what a similarity to it is multiplied by (and added to)."""
-
-    tokenizer: str
-    length: int
-    scale: float
-    bias: float
-
-    def record(self) -> dict[str, Any]:
-        """All of it spelled out, as fingerprints keep it."""
-        return asdict(self)
+if TYPE_CHECKING:
+    import torch
 
 
-@dataclass(frozen=True)
-class TextTower:
-    """The text half of a CLIP: `module` has `encode_text`, (n, length) tokens to (n, width).
-
-    `digest` is the SHA-256 over its own tensors.
-    """
-
-    module: Any
-    tokenizer: Any
-    tokens: Tokens
-    digest: str
-
-
-def load_text_tower(backbone: Backbone, *, untrained: bool = False) -> TextTower:
-    """Build the text tower of a CLIP with its weights, in `eval` mode on the CPU.
+def load_text_network(
+    backbone: Backbone, device: str = "cpu", *, untrained: bool = False
+) -> "TextNetwork":
+    """Load the text tower of a CLIP; its digest is the SHA-256 over its own tensors.
 
     Raises:
         InputError: as `load_model`, and where the weights hold no text tower or the tokenizer is
             not at hand.
     """
-    config = declared(backbone)
+    config = registry_config(backbone)
     tokenizer, name = load_tokenizer(backbone)
     module = seeded(backbone, lambda: build_clip(backbone, config))
     del module.visual
@@ -66,12 +49,12 @@ def load_text_tower(backbone: Backbone, *, untrained: bool = False) -> TextTower
         scale=float(module.logit_scale.exp()),
         bias=0.0 if bias is None else float(bias),
     )
-    return TextTower(module, tokenizer, tokens, tensor_digest(module.state_dict()))
+    return TextNetwork(backbone, module, tokens, tokenizer, device)
 
 
-def _load_weights(module: Any, backbone: Backbone, file: Path) -> None:
+def _load_weights(module: "torch.nn.Module", backbone: Backbone, file: Path) -> None:
     state = {
-        name: tensor for name, tensor in read_state(file).items() if not name.startswith(_VISUAL)
+        name: tensor for name, tensor in read_state(file).items() if not name.startswith("visual.")
     }
     problem = misfit(module, state)
     if problem:
@@ -83,12 +66,14 @@ def _load_weights(module: Any, backbone: Backbone, file: Path) -> None:
 
 
 def load_tokenizer(backbone: Backbone) -> tuple[Any, str]:
-    """The tokenizer of a CLIP, and its name. OpenAI's comes with open_clip, others with the hub.
+    """Return the tokenizer of a CLIP and its name: open_clip's own, or one from the hub.
 
     Raises:
         InputError: it is not at hand, or the optional package that it needs is not installed.
     """
-    open_clip = libraries.open_clip()
+    make_torchvision_importable()
+    import open_clip
+
     config: Mapping[str, Any] = open_clip.get_model_config(backbone.model) or {}
     name = config.get("text_cfg", {}).get("hf_tokenizer_name")
     if not name:
@@ -110,29 +95,36 @@ def load_tokenizer(backbone: Backbone) -> tuple[Any, str]:
         ) from None
 
 
-class TextEncoder(Network):
-    """A text tower as an encoder; what others call crops are tokens (n, length) int64 here."""
+class TextNetwork(Network):
+    """A loaded text tower; its crops are tokens (n, length) int64."""
 
-    def __init__(self, name: str, tower: TextTower, device: str, *, random: bool = False) -> None:
-        super().__init__(name, tower.module, tower.digest, device, random=random, read=_encode_text)
-        self.preprocess = tower.tokens
-        self._tokenizer = tower.tokenizer
+    def __init__(
+        self, backbone: Backbone, module: Any, tokens: Tokens, tokenizer: Any, device: str
+    ) -> None:
+        digest, random = tensor_digest(module.state_dict()), backbone.weights == RANDOM
+        super().__init__(
+            backbone.name, module, digest, tokens, device, random=random, read=_encode_text
+        )
+        self.length = tokens.length
+        self._tokenizer = tokenizer
 
     def tokens(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts as tokens (n, length) int64; those that are too long lose their end."""
+        """Return texts as tokens (n, length) int64; those that are too long lose their end."""
         result: np.ndarray = self._tokenizer(list(texts)).numpy()
         return result
 
     def too_long(self, texts: Sequence[str]) -> int:
-        """How many of the texts lose their end."""
-        longer = self._tokenizer(list(texts), 2 * self.preprocess.length).numpy()
+        """Count the texts that lose their end."""
+        longer = self._tokenizer(list(texts), 2 * self.length).numpy()
         padding = longer[:, -1:]
-        return int((longer[:, self.preprocess.length :] != padding).any(1).sum())
+        return int((longer[:, self.length :] != padding).any(1).sum())
 
-    def _input(self, crops: np.ndarray, mirror: np.ndarray) -> Any:  # noqa: ARG002
-        return self._torch.from_numpy(crops).to(self._device)
+    def _input(self, crops: np.ndarray, mirror: np.ndarray) -> "torch.Tensor":  # noqa: ARG002
+        import torch
+
+        return torch.from_numpy(crops).to(self._device)
 
 
-def _encode_text(module: Any, tokens: Any) -> Any:
+def _encode_text(module: Any, tokens: "torch.Tensor") -> Any:
     # CoCa's would normalise by default.
     return module.encode_text(tokens, normalize=False)

@@ -1,7 +1,7 @@
 """Test-time-augmentation views: named, deterministic, rendered as uint8 pixels.
 
 Resampling follows torchvision on PIL images to the pixel: the same rounding of the longer side, the
-same offset of the centre crop.
+same offset of the centre crop. Decoder processes render views, so nothing here imports torch.
 """
 
 import re
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed.augment import augmented
+from archiveprobe.embed.augment import seeded_view
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.task.config import nearest
 
@@ -30,50 +30,58 @@ _MOST_DRAWS = 64
 
 @dataclass(frozen=True)
 class View:
-    """One deterministic look at an image: a named crop or draw, mirrored or not."""
+    """One deterministic view of an image: a named crop or draw, mirrored or not."""
 
     crop: str
     mirror: bool = False
 
     @property
     def name(self) -> str:
-        """The name as fingerprints keep it."""
+        """Return the name as fingerprints keep it."""
         return f"{self.crop}-mirrored" if self.mirror else self.crop
 
 
+@dataclass(frozen=True)
+class ViewSet:
+    """The views of a name, and a sentence about them for `list views`."""
+
+    views: tuple[View, ...]
+    description: str
+
+
 _CROPS3 = tuple(View(f"crop-{place}") for place in ("first", "middle", "last"))
-VIEW_SETS: dict[str, tuple[View, ...]] = {
-    "center": (View("center"),),
-    "squash": (View("squash"),),
-    "flip": (View("center"), View("center", mirror=True)),
-    "crops3": _CROPS3,
-    "crops6": _CROPS3 + tuple(View(view.crop, mirror=True) for view in _CROPS3),
+_DRAWS = "augmentK"
+VIEW_SETS = {
+    "center": ViewSet((View("center"),), "the preprocessing of the weights"),
+    "squash": ViewSet((View("squash"),), "the whole image, both sides resized to the input"),
+    "flip": ViewSet((View("center"), View("center", mirror=True)), "center and its mirror image"),
+    "crops3": ViewSet(
+        _CROPS3, "shorter side resized to the input; left or top, centre, right or bottom"
+    ),
+    "crops6": ViewSet(
+        _CROPS3 + tuple(View(view.crop, mirror=True) for view in _CROPS3),
+        "crops3 and their mirror images",
+    ),
+    # K is a number in the name that a task asks for.
+    _DRAWS: ViewSet(
+        (), "K seeded draws of crop 0.8 to 1, flip, rotation by 10 degrees and colour jitter"
+    ),
 }
-DESCRIPTIONS = {
-    "center": "the preprocessing of the weights",
-    "squash": "the whole image, both sides resized to the input",
-    "flip": "center and its mirror image",
-    "crops3": "shorter side resized to the input; left or top, centre, right or bottom",
-    "crops6": "crops3 and their mirror images",
-    "augmentK": "K seeded draws of crop 0.8 to 1, flip, rotation by 10 degrees and colour jitter",
-}
-
-
 TEXT = (View("text"),)
 
 
 def view_set(name: str) -> tuple[View, ...]:
-    """The views of a named set.
+    """Return the views of a named set.
 
     Raises:
         InputError: no such set; the message names the nearest.
     """
-    if name in VIEW_SETS:
-        return VIEW_SETS[name]
+    if name in VIEW_SETS and name != _DRAWS:
+        return VIEW_SETS[name].views
     draws = re.fullmatch(r"augment([1-9][0-9]?)", name)
     if draws and int(draws[1]) <= _MOST_DRAWS:
         return tuple(View(f"augment-{draw}") for draw in range(int(draws[1])))
-    known = ", ".join([*VIEW_SETS, f"augmentK (K from 1 to {_MOST_DRAWS})"])
+    known = f"{', '.join(VIEW_SETS)} (K from 1 to {_MOST_DRAWS})"
     raise InputError(f"unknown views {name!r}{nearest(name, VIEW_SETS)}: use one of {known}")
 
 
@@ -89,50 +97,55 @@ class Rendered:
     crop: tuple[int, ...]
     mirror: tuple[bool, ...]
 
+    @property
+    def distinct(self) -> tuple[tuple[int, bool], ...]:
+        """Return every (crop, mirrored) once: what a network has to compute."""
+        return tuple(dict.fromkeys(zip(self.crop, self.mirror, strict=True)))
+
+
+def render_tokens(tokens: np.ndarray) -> Rendered:
+    """Return the tokens (length,) of one text in the form of an image with a single view."""
+    return Rendered(tokens[None], (0,), (False,))
+
 
 def render(image: Image.Image, geometry: Geometry, views: Sequence[View], *, seed: str) -> Rendered:
     """Render the views of an RGB image; `seed` (the file's digest) fixes the random draws."""
     names = list(dict.fromkeys(view.crop for view in views))
-    pixels = dict(zip(names, _crops(image, geometry, names, seed), strict=True))
-    place: dict[bytes, int] = {}
+    number: dict[bytes, int] = {}
     distinct: list[np.ndarray] = []
-    symmetric: list[bool] = []
-    where = {}
-    for name, crop in pixels.items():
-        key = crop.tobytes()
-        if key not in place:
-            place[key] = len(distinct)
+    crop_of: dict[str, int] = {}
+    for name, crop in zip(names, _crops(image, geometry, names, seed), strict=True):
+        crop_of[name] = number.setdefault(crop.tobytes(), len(distinct))
+        if crop_of[name] == len(distinct):
             distinct.append(crop)
-            symmetric.append(bool(np.array_equal(crop, crop[:, ::-1])))
-        where[name] = place[key]
-    indices = tuple(where[view.crop] for view in views)
+    symmetric = [np.array_equal(crop, crop[:, ::-1]) for crop in distinct]
+    crops = tuple(crop_of[view.crop] for view in views)
     mirror = tuple(
-        view.mirror and not symmetric[at] for view, at in zip(views, indices, strict=True)
+        view.mirror and not symmetric[crop] for view, crop in zip(views, crops, strict=True)
     )
-    return Rendered(np.stack(distinct), indices, mirror)
+    return Rendered(np.stack(distinct), crops, mirror)
 
 
 def _crops(
     image: Image.Image, geometry: Geometry, names: Sequence[str], seed: str
 ) -> list[np.ndarray]:
+    # Crops along the longer side share one resize.
     along = [name for name in names if name.startswith("crop-")]
-    strip = dict(zip(along, _along_longer_side(image, geometry, along), strict=True))
-    return [
-        np.asarray(strip[name] if name in strip else _single(image, geometry, name, seed))
-        for name in names
-    ]
+    shared = dict(zip(along, _along_longer_side(image, geometry, along), strict=True))
+    return [np.asarray(shared.get(name) or _crop(image, geometry, name, seed)) for name in names]
 
 
-def _single(image: Image.Image, geometry: Geometry, name: str, seed: str) -> Image.Image:
+def _crop(image: Image.Image, geometry: Geometry, name: str, seed: str) -> Image.Image:
     if name == "center":
         return center(image, geometry)
+    size, resampling = geometry.size, RESAMPLING[geometry.interpolation]
     if name == "squash":
-        return image.resize((geometry.size, geometry.size), RESAMPLING[geometry.interpolation])
-    return augmented(image, geometry.size, RESAMPLING[geometry.interpolation], f"{seed}/{name}")
+        return image.resize((size, size), resampling)
+    return seeded_view(image, size, resampling, f"{seed}/{name}")
 
 
 def center(image: Image.Image, geometry: Geometry) -> Image.Image:
-    """The view that the weights' own preprocessing gives."""
+    """Return the view that the weights' own preprocessing gives."""
     resampling = RESAMPLING[geometry.interpolation]
     if geometry.crop == "border":
         return _padded(image, geometry, resampling)
@@ -167,30 +180,29 @@ def _cut(
     size: int,
     resampling: Image.Resampling,
 ) -> list[Image.Image]:
-    """Square crops, at corners given in the coordinates of the image resized to `target`."""
+    """Return square crops, at corners in the coordinates of the image resized to `target`."""
+    if not corners:
+        return []
     if max(target) <= _LONGEST * size:
         whole = image.resize(target, resampling)
         return [whole.crop((x, y, x + size, y + size)) for x, y in corners]
     across, down = image.width / target[0], image.height / target[1]
-    return [
-        image.resize(
-            (size, size),
-            resampling,
-            box=(
-                x * across,
-                y * down,
-                min((x + size) * across, image.width),
-                min((y + size) * down, image.height),
-            ),
+    boxes = [
+        (
+            x * across,
+            y * down,
+            min((x + size) * across, image.width),
+            min((y + size) * down, image.height),
         )
         for x, y in corners
     ]
+    return [image.resize((size, size), resampling, box=box) for box in boxes]
 
 
 def _padded(image: Image.Image, geometry: Geometry, resampling: Image.Resampling) -> Image.Image:
     size, longest = geometry.size, max(image.size)
     width, height = (max(1, round(side * geometry.resize / longest)) for side in image.size)
-    paper = Image.new("RGB", (size, size), geometry.fill)
+    square = Image.new("RGB", (size, size), geometry.fill)
     inner = image.resize((width, height), resampling)
-    paper.paste(inner, ((size - width) // 2, (size - height) // 2))
-    return paper
+    square.paste(inner, ((size - width) // 2, (size - height) // 2))
+    return square

@@ -9,9 +9,9 @@ from typing import Any
 from urllib.parse import urlparse
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed import libraries
-from archiveprobe.embed.backbones import PRETRAINED, Backbone
-from archiveprobe.task.config import nearest
+from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, task_backbones
+from archiveprobe.embed.libraries import make_torchvision_importable
+from archiveprobe.task.config import Task, nearest
 
 _CONNECT_SECONDS = 3.0
 _TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -30,128 +30,123 @@ class Source:
     files: tuple[str, ...]
 
 
-def declared(backbone: Backbone) -> Mapping[str, Any]:
-    """What the library's registry says of model and weights; empty without a tag.
+def registry_config(backbone: Backbone) -> Mapping[str, Any]:
+    """Return what the library's registry says of model and weights; empty without a tag.
 
     Raises:
         InputError: the registry knows no such model or weights; the message names the nearest.
     """
-    return _declared_timm(backbone) if backbone.library == "timm" else _declared_clip(backbone)
+    make_torchvision_importable()
+    if backbone.library == "timm":
+        import timm
 
+        _check_known(backbone, timm.is_model(backbone.model), timm.list_models())
+        tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone.model}.*")]
+        _check_tag(backbone, backbone.tag is None or backbone.tag in tags, tags)
+        full = f"{backbone.model}.{backbone.tag}" if backbone.tag else backbone.model
+        config = timm.get_pretrained_cfg(full)
+        return dict(vars(config)) if config else {}
+    import open_clip
 
-def _declared_timm(backbone: Backbone) -> Mapping[str, Any]:
-    timm = libraries.timm()
-    full = f"{backbone.model}.{backbone.tag}" if backbone.tag else backbone.model
-    if not timm.is_model(backbone.model):
-        hint = nearest(backbone.model, timm.list_models())
-        raise InputError(f"timm knows no model {backbone.model!r}{hint}: correct its name")
-    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone.model}.*")]
-    if backbone.tag and backbone.tag not in tags:
-        raise InputError(
-            f"timm knows no weights {backbone.tag!r} for {backbone.model}"
-            f"{nearest(backbone.tag, tags)}: it has {', '.join(tags) or 'none'}"
-        )
-    config = timm.get_pretrained_cfg(full)
-    record: dict[str, Any] = config.to_dict() if config else {}
+    models = open_clip.list_models()
+    _check_known(backbone, backbone.model in models, models)
+    if backbone.tag is None:
+        return {}
+    record: dict[str, Any] = open_clip.get_pretrained_cfg(backbone.model, backbone.tag)
+    _check_tag(backbone, bool(record), open_clip.list_pretrained_tags_by_model(backbone.model))
     return record
 
 
-def _declared_clip(backbone: Backbone) -> Mapping[str, Any]:
-    open_clip = libraries.open_clip()
-    models = open_clip.list_models()
-    if backbone.model not in models:
-        hint = nearest(backbone.model, models)
-        raise InputError(f"open_clip knows no model {backbone.model!r}{hint}: correct its name")
-    if backbone.tag is None:
-        return {}
-    config: dict[str, Any] = open_clip.get_pretrained_cfg(backbone.model, backbone.tag)
-    if not config:
-        tags = open_clip.list_pretrained_tags_by_model(backbone.model)
+def _check_known(backbone: Backbone, known: bool, models: list[str]) -> None:
+    if not known:
         raise InputError(
-            f"open_clip knows no weights {backbone.tag!r} for {backbone.model}"
-            f"{nearest(backbone.tag, tags)}: it has {', '.join(tags) or 'none'}"
+            f"{backbone.library} knows no model {backbone.model!r}"
+            f"{nearest(backbone.model, models)}: correct its name"
         )
-    return config
+
+
+def _check_tag(backbone: Backbone, known: bool, tags: list[str]) -> None:
+    if not known:
+        raise InputError(
+            f"{backbone.library} knows no weights {backbone.tag!r} for {backbone.model}"
+            f"{nearest(str(backbone.tag), tags)}: it has {', '.join(tags) or 'none'}"
+        )
 
 
 def source(backbone: Backbone) -> Source:
-    """Where the pretrained weights of a backbone lie on the hub.
+    """Return where the pretrained weights of a backbone lie on the hub.
 
     Raises:
         InputError: the registry names no place for them.
     """
-    config = declared(backbone)
+    config = registry_config(backbone)
     if backbone.library == "timm":
-        repository = config.get("hf_hub_id") or ""
-        named = config.get("hf_hub_filename")
-        files: tuple[str, ...] = (named,) if named else _TIMM_FILES
+        repository, file = config.get("hf_hub_id") or "", config.get("hf_hub_filename")
+        usual: tuple[str, ...] = _TIMM_FILES
     else:
-        repository, _, named = (config.get("hf_hub") or "").rpartition("/")
-        files = (named,) if named else _OPEN_CLIP_FILES
+        repository, _, file = (config.get("hf_hub") or "").rpartition("/")
+        usual = _OPEN_CLIP_FILES
     if not repository:
         raise InputError(
             f"{backbone.described} has no pretrained weights on the hub: choose other weights, or "
             f"give a file in [backbone.NAME] of task.toml"
         )
-    return Source(repository, files)
+    return Source(repository, (file,) if file else usual)
 
 
 def locate(backbone: Backbone) -> Path | None:
-    """The weights file if it is on this machine; never asks the network.
+    """Return the weights file if it is on this machine; never ask the network.
 
     Raises:
         InputError: a file that task.toml names is missing.
     """
     if backbone.weights != PRETRAINED:
-        return _own_file(backbone)
+        file = Path(backbone.weights)
+        if not file.is_file():
+            raise InputError(
+                f"no weights file {file} for backbone {backbone.name!r}: correct `weights` in "
+                "task.toml"
+            )
+        return file
     from huggingface_hub import try_to_load_from_cache
 
-    place = source(backbone)
-    for name in place.files:
-        found = try_to_load_from_cache(place.repository, name)
-        if isinstance(found, str):
-            return Path(found)
+    hub = source(backbone)
+    for name in hub.files:
+        path = try_to_load_from_cache(hub.repository, name)
+        if isinstance(path, str):
+            return Path(path)
     return None
 
 
-def _own_file(backbone: Backbone) -> Path:
-    file = Path(backbone.weights)
-    if not file.is_file():
-        raise InputError(
-            f"no weights file {file} for backbone {backbone.name!r}: correct `weights` in task.toml"
-        )
-    return file
-
-
 def fetch(backbone: Backbone) -> Path:
-    """The weights file, downloaded if need be.
+    """Return the weights file, downloaded if need be.
 
     Raises:
         InputError: neither cached nor reachable; says so at once instead of retrying for minutes.
     """
-    found = locate(backbone)
-    if found is not None:
-        return found
+    file = locate(backbone)
+    if file is not None:
+        return file
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    place = source(backbone)
+    hub = source(backbone)
     if not hub_reachable():
-        raise InputError(_missing(backbone, place, f"{_hub_address()[0]} cannot be reached"))
-    for name in place.files:
+        raise InputError(_missing(backbone, hub, f"{_hub_address()[0]} cannot be reached"))
+    for name in hub.files:
         try:
-            return Path(hf_hub_download(place.repository, name))
+            return Path(hf_hub_download(hub.repository, name))
         except Exception as error:
             absent = isinstance(error, EntryNotFoundError)
             if absent and not isinstance(error, LocalEntryNotFoundError):
                 continue
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(_missing(backbone, place, reason)) from None
-    raise InputError(_missing(backbone, place, "the repository holds no weights file"))
+            raise InputError(_missing(backbone, hub, reason)) from None
+    raise InputError(_missing(backbone, hub, "the repository holds no weights file"))
 
 
 def _hub_address() -> tuple[str, int]:
-    """The host to try: the hub's endpoint, or the proxy that leads there."""
+    """Return the host to try: the hub's endpoint, or the proxy that leads there."""
     from huggingface_hub.constants import ENDPOINT
 
     proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
@@ -160,7 +155,7 @@ def _hub_address() -> tuple[str, int]:
 
 
 def hub_reachable() -> bool:
-    """Whether the hub answers; a few seconds at most, and never where it is switched off."""
+    """Return whether the hub answers, within seconds; never ask where it is switched off."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     if HF_HUB_OFFLINE:
@@ -172,12 +167,50 @@ def hub_reachable() -> bool:
     return True
 
 
-def _missing(backbone: Backbone, place: Source, reason: str) -> str:
+def _missing(backbone: Backbone, hub: Source, reason: str) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return (
-        f"no weights for backbone {backbone.name!r}: {backbone.described} ({place.repository}) is "
+        f"no weights for backbone {backbone.name!r}: {backbone.described} ({hub.repository}) is "
         f"not in {HF_HUB_CACHE}, and {reason}: run `archiveprobe weights TASK` on a machine with a "
         'network and copy that folder, or set weights = "FILE" (or "random", for a trial) under '
         f"[backbone.NAME] in task.toml"
     )
+
+
+@dataclass(frozen=True)
+class WeightsLine:
+    """A backbone's weights and the file they lie in."""
+
+    backbone: str
+    weights: str
+    file: str
+
+
+def fetch_all(task: Task) -> list[WeightsLine]:
+    """Fetch the weights of every backbone of the task and say where they lie.
+
+    Raises:
+        InputError: some are neither here nor reachable.
+    """
+    lines, faults = [], []
+    for backbone in task_backbones(task):
+        try:
+            lines.append(_weights_line(backbone))
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        here = ", ".join(line.backbone for line in lines) or "none"
+        more = f" ({len(faults) - 1} more are missing; here: {here})"
+        raise InputError(faults[0] + (more if len(faults) > 1 or lines else ""))
+    return lines
+
+
+def _weights_line(backbone: Backbone) -> WeightsLine:
+    needed = backbone.library != "descriptor" and backbone.weights != RANDOM
+    file = str(fetch(backbone)) if needed else "none needed"
+    if backbone.tower == "text":
+        from archiveprobe.embed.text_tower import load_tokenizer
+
+        load_tokenizer(backbone)
+    return WeightsLine(backbone.cache, backbone.described, file)

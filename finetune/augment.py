@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from archiveprobe.embed.augment import Ranges, drawn
+from archiveprobe.embed.augment import Ranges, random_view
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.embed.preprocess import Preprocess
 from archiveprobe.embed.views import RESAMPLING
@@ -77,7 +77,7 @@ class Augmentation:
         ranges = Ranges(
             settings.crop_scale, settings.crop_ratio, settings.flip, settings.rotation, jitter
         )
-        view = drawn(Image.fromarray(image), size, self.resampling, rng, ranges)
+        view = random_view(Image.fromarray(image), size, self.resampling, rng, ranges)
         if settings.rand_augment is not None:
             policy = rand_augment(
                 settings.rand_augment, size, self.preprocess.mean, self.resampling

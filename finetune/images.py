@@ -8,7 +8,6 @@ it, also when that is killed.
 
 import contextlib
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,14 +20,13 @@ import numpy as np
 from PIL import Image
 
 from archiveprobe.base.files import explained
-from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
-from archiveprobe.embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
+from archiveprobe.embed.decoder_pool import DecoderError, DecoderPool
+from archiveprobe.embed.prepare import read_image
 from archiveprobe.embed.preprocess import Geometry, Preprocess
 from archiveprobe.embed.views import RESAMPLING, Rendered, View, render
 from archiveprobe.finetune.augment import Augmentation, normalise
 from archiveprobe.finetune.loader import Draw
-from archiveprobe.task.decoding import OUT_OF_MEMORY, Observation, decode, digest, rejected
-from archiveprobe.task.rows import locate
+from archiveprobe.task.decoding import OUT_OF_MEMORY, Observation, rejected
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +36,6 @@ MEMORY_LIMIT = 1 << 30
 _SECONDS_PER_IMAGE = 60.0
 _SPARE = 2
 _AHEAD_PER_WORKER = 8
-_CHANGED = "changed since it was embedded: run embed again"
 
 
 @dataclass(frozen=True)
@@ -217,19 +214,12 @@ def blank_image(side: int) -> Image.Image:
 def decode_file(path: str, key: str, root: Path, spec: PixelSpec) -> DecodedImage:
     """Read and decode one file; runs in decoder processes."""
     try:
-        content = read_ordinary(locate(root, path), IMAGE_BYTES)
-        if digest(content) != key:
-            return DecodedImage(rejected("changed_file", _CHANGED).status)
-        image = decode(content)
+        image = read_image(root, path, key)
         if isinstance(image, Observation):
             return DecodedImage(image.status)
         return _rendered(image.pixels, spec, image.observation.status, key)
     except MemoryError:
         return DecodedImage(rejected(*OUT_OF_MEMORY).status)
-    except TooManyBytesError:
-        return DecodedImage(rejected("changed_file", _CHANGED).status)
-    except OSError as error:
-        return DecodedImage(rejected("unreadable_file", str(error)).status)
 
 
 def _rendered(image: Image.Image, spec: PixelSpec, status: str, seed: str) -> DecodedImage:
@@ -248,26 +238,13 @@ def _decode_all(
         for key, path in paths.items():
             yield key, decode_file(path, key, root, spec)
         return
-    with Decoders(
-        partial(decode_file, root=root, spec=spec), workers, seconds=_SECONDS_PER_IMAGE
-    ) as decoders:
-
-        def result(key: str, call: Any) -> tuple[str, DecodedImage]:
+    work = partial(decode_file, root=root, spec=spec)
+    with DecoderPool(work, workers, seconds=_SECONDS_PER_IMAGE) as pool:
+        calls = ((path, key) for key, path in paths.items())
+        for (_, key), result in pool.map(calls, _AHEAD_PER_WORKER * workers):
             # A process that hangs or dies costs its image only.
-            try:
-                return key, decoders.result(call)
-            except DecoderTimeoutError:
-                return key, DecodedImage("decode_timeout")
-            except DecoderDiedError:
-                return key, DecodedImage("decoder_died")
-
-        waiting: deque[tuple[str, Any]] = deque()
-        for key, path in paths.items():
-            waiting.append((key, decoders.ask(path, key)))
-            if len(waiting) >= _AHEAD_PER_WORKER * workers:
-                yield result(*waiting.popleft())
-        while waiting:
-            yield result(*waiting.popleft())
+            failed = isinstance(result, DecoderError)
+            yield key, DecodedImage(result.status) if failed else result
 
 
 class _PixelWriter:

@@ -14,7 +14,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import differences
-from archiveprobe.embed import augment
+from archiveprobe.embed.augment import CLIP_PAPER
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.layers import reader
 from archiveprobe.embed.libraries import make_torchvision_importable
@@ -136,11 +136,11 @@ def check_recipe(recipe: Recipe) -> bool:
     """
     settings = recipe.augment
     cached: dict[str, Any] = {
-        "crop_scale": augment.SCALE,
-        "crop_ratio": augment.RATIO,
-        "flip": augment.FLIP,
-        "rotation": augment.DEGREES,
-        "jitter": tuple(augment.JITTER.values()),
+        "crop_scale": CLIP_PAPER.scale,
+        "crop_ratio": CLIP_PAPER.ratio,
+        "flip": CLIP_PAPER.flip,
+        "rotation": CLIP_PAPER.degrees,
+        "jitter": tuple(CLIP_PAPER.jitter.values()),
     }
     plain = settings.model_copy(
         update={"crop_scale": (1.0, 1.0), "flip": 0.0, "rotation": 0.0, "jitter": (0.0,) * 4}
@@ -153,8 +153,8 @@ def check_recipe(recipe: Recipe) -> bool:
             return True
     raise InputError(
         f"recipe {recipe.name} augments in another way than the cache, which draws crop_scale "
-        f"{list(augment.SCALE)}, flip {augment.FLIP}, rotation {augment.DEGREES:g} and jitter "
-        f"{list(cached['jitter'])}: set these under [augment], or leave out --from-cache"
+        f"{list(CLIP_PAPER.scale)}, flip {CLIP_PAPER.flip}, rotation {CLIP_PAPER.degrees:g} and "
+        f"jitter {list(cached['jitter'])}: set these under [augment], or leave out --from-cache"
     )
 
 

@@ -5,7 +5,11 @@ from typing import Any
 
 import pytest
 
+from archiveprobe.base.cores import let_waiting_threads_sleep
 from archiveprobe.base.errors import InputError
+
+# Before a test file imports torch: tests share their cores.
+let_waiting_threads_sleep()
 
 
 @pytest.fixture(scope="session")

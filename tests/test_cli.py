@@ -240,7 +240,7 @@ def test_an_interrupt_leaves_a_resumable_state(
     run("init", archive)
     import archiveprobe.embed.run as stage
 
-    real, seen = stage.prepared, []
+    real, seen = stage.prepare_images, []
 
     def stopped(*args: object, **named: object) -> Iterator[object]:
         for item in real(*args, **named):
@@ -249,11 +249,11 @@ def test_an_interrupt_leaves_a_resumable_state(
                 raise KeyboardInterrupt
             yield item
 
-    monkeypatch.setattr(stage, "prepared", stopped)
+    monkeypatch.setattr(stage, "prepare_images", stopped)
     result = run("embed", archive, "--workers", "0", "--batch-size", "6")
     assert result.exit_code == 130
     assert "goes on from there" in result.stderr
-    monkeypatch.setattr(stage, "prepared", real)
+    monkeypatch.setattr(stage, "prepare_images", real)
     rest = json.loads(run("embed", archive, "--workers", "0", "--json").stdout)
     assert rest["embedded"] + rest["reused"] == 12
     assert rest["reused"] >= 3

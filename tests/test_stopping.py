@@ -48,7 +48,7 @@ import os, signal, sys, time
 from archiveprobe import cli
 import archiveprobe.embed.run as stage
 
-real = stage.prepared
+real = stage.prepare_images
 
 def stopped(*given, **named):
     for number, item in enumerate(real(*given, **named)):
@@ -56,7 +56,7 @@ def stopped(*given, **named):
         if number == 4:
             {stop}
 
-stage.prepared = stopped
+stage.prepare_images = stopped
 sys.argv[1:] = ["embed", sys.argv[1], "--workers", "1", "--batch-size", "6"]
 cli.main()
 """

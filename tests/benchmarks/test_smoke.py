@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from counted import register_clip
 
 from archiveprobe.cli import main as command
-from archiveprobe.embed import libraries
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -73,7 +73,7 @@ def test_peer_loop(start, figures_of, monkeypatch, tmp_path) -> None:
     peers, drawn = start("peer_loop"), start("drawn")
     config = tmp_path / "peer-smoke.json"
     config.write_text(json.dumps(TINY_CLIP))
-    libraries.open_clip().add_model_config(config)
+    register_clip(config)
     monkeypatch.setattr(peers, "MODEL", config.stem)
     monkeypatch.setitem(drawn.NETWORKS, "clip", drawn.NETWORKS["tiny"])
 
@@ -164,7 +164,7 @@ def test_finetune_tokens(start, figures_of, monkeypatch, tmp_path) -> None:
     benchmark = start("finetune_tokens")
     config = tmp_path / "tokens-smoke.json"
     config.write_text(json.dumps(TINY_CLIP))
-    libraries.open_clip().add_model_config(config)
+    register_clip(config)
     tiny = benchmark.Backbone("clip-vit-b32", "open_clip", config.stem)
     monkeypatch.setattr(benchmark, "BACKBONES", {tiny.name: tiny})
     figures = figures_of(benchmark, "--images", "32", "--repeats", "1", "--views", "2")
@@ -179,7 +179,7 @@ def test_finetune_loader(start, figures_of, monkeypatch) -> None:
     benchmark, drawn = start("finetune_loader"), start("drawn")
 
     def small(*words: Any) -> None:
-        drawn.draw_photographs(*words, width=54, height=68)
+        drawn.draw_images(*words, width=54, height=68)
 
     monkeypatch.setattr(benchmark, "draw_images", small)
     monkeypatch.setattr(benchmark, "SIDES", dict.fromkeys(benchmark.SIDES, 32))

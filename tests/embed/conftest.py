@@ -11,3 +11,8 @@ from counted import (  # noqa: F401
     tree,
     wordy_clip,
 )
+
+from archiveprobe.embed.libraries import make_torchvision_importable
+
+# Before a test file imports timm or open_clip.
+make_torchvision_importable()

@@ -1,12 +1,17 @@
-"""The table of backbones, walked; and the other names that a task may use."""
+"""The table of backbones, walked against the libraries; and the other names a task may use."""
 
 import dataclasses
 
+import open_clip
 import pytest
+import torch
 
-from archiveprobe.embed.backbones import BACKBONES, RANDOM, resolve
+from archiveprobe.embed.backbones import BACKBONES, RANDOM, Backbone, resolve
+from archiveprobe.embed.models import _build, _preprocess, quiet
+from archiveprobe.embed.weights import registry_config, source
 
 ROWS = list(BACKBONES.values())
+NETWORKS = [row for row in ROWS if row.library != "descriptor"]
 LICENCES = {"Apache-2.0", "MIT", "Apple-AMLR", "CC-BY-NC-4.0"}
 
 
@@ -51,6 +56,35 @@ def test_a_row_of_the_table_keeps_its_contract(row, task) -> None:
         assert resolve(row.name, task) == row
     with pytest.raises(dataclasses.FrozenInstanceError):
         row.name = "other"
+
+
+@pytest.mark.parametrize("row", NETWORKS, ids=lambda row: row.name)
+def test_a_row_of_the_table_says_what_the_library_says(row: Backbone) -> None:
+    config = registry_config(row)
+    assert source(row).repository
+    if config.get("license"):
+        assert row.licence.lower() == config["license"]
+    if row.library == "open_clip":
+        # Building the large ones takes up to 16 s each, even without memory.
+        network = open_clip.get_model_config(row.model)
+        size = network["vision_cfg"]["image_size"]
+        assert (network["embed_dim"], size) == (row.width, row.size)
+        # An activation that the weights lack; the reverse is put right by force.
+        assert bool(network.get("quick_gelu")) == bool(config.get("quick_gelu"))
+    else:
+        with quiet(), torch.device("meta"):
+            module = _build(row, config)
+        assert module.num_features == row.width
+        assert _preprocess(row, module, config).geometry.size == row.size
+
+
+def test_a_network_of_the_table_gives_the_width_of_its_row() -> None:
+    row = BACKBONES["clip-vit-b32"]
+    # A meta context breaks open_clip's own construction; its device argument works.
+    with quiet(), torch.inference_mode():
+        clip = open_clip.create_model(row.model, load_weights=False, device="meta")
+        pooled = clip.eval().visual(torch.zeros(1, 3, row.size, row.size, device="meta"))
+    assert tuple(pooled.shape) == (1, row.width)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from archiveprobe.embed import decoding
-from archiveprobe.embed.decoding import default_workers, prepared
-from archiveprobe.embed.prepare import Order
+from archiveprobe.embed.decoding import default_workers, prepare_images
+from archiveprobe.embed.prepare import Preparation
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import view_set
 from archiveprobe.task.decoding import digest
@@ -30,13 +30,13 @@ def photographs(archive) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def order(archive) -> Order:
-    return Order(archive.folder / "images", {GEOMETRY: view_set("crops6")})
+def order(archive) -> Preparation:
+    return Preparation(archive.folder / "images", {GEOMETRY: view_set("crops6")})
 
 
 def test_processes_give_what_this_one_gives_in_the_same_order(photographs, order) -> None:
-    here = list(prepared(photographs, order, workers=0))
-    there = list(prepared(photographs, order, workers=2))
+    here = list(prepare_images(photographs, order, workers=0))
+    there = list(prepare_images(photographs, order, workers=2))
     assert [item.digest for item in here] == [key for _, key in photographs]
     for one, two in zip(here, there, strict=True):
         assert (one.digest, one.observation) == (two.digest, two.observation)
@@ -84,14 +84,14 @@ def deadly(tmp_path, monkeypatch):
     ("name", "status", "detail"),
     [
         ("Deadly", "decoder_died", "exit status 3"),
-        ("Endless", "decode_timeout", "over 2 s of processor time"),
+        ("Endless", "decode_timeout", "over 1 s of processor time"),
     ],
 )
 def test_a_decoder_that_dies_or_hangs_costs_one_photograph(
     photographs, order, deadly, name, status, detail
 ) -> None:
     files = [*photographs[:2], (getattr(deadly, name)(), "0" * 64), *photographs[4:7]]
-    items = list(prepared(files, order, workers=1, seconds=2))
+    items = list(prepare_images(files, order, workers=1, seconds=1))
     assert [item.digest for item in items] == [key for _, key in files]
     said = [item.observation.status for item in items]
     assert said == ["ok", "ok", status, "ok", "ok", "ok"]
@@ -104,7 +104,7 @@ def test_a_decoder_that_was_killed_from_outside_costs_nothing(
 ) -> None:
     path, key = photographs[2]
     files = [*photographs[:2], (deadly.DeadlyOnce(path, str(tmp_path / "died")), key)]
-    items = list(prepared(files, order, workers=1))
+    items = list(prepare_images(files, order, workers=1))
     assert [item.observation.status for item in items] == ["ok"] * 3
     assert (tmp_path / "died").exists()
 
@@ -119,7 +119,7 @@ def test_only_a_bounded_number_is_prepared_ahead(photographs, order, monkeypatch
             yield photograph
 
     given = 0
-    for _ in prepared(files(), order, workers=1):
+    for _ in prepare_images(files(), order, workers=1):
         given += 1
         assert len(taken) - given <= 2
     assert given == len(photographs)
@@ -127,7 +127,7 @@ def test_only_a_bounded_number_is_prepared_ahead(photographs, order, monkeypatch
 
 def test_a_consumer_that_stops_leaves_no_process_behind(photographs, order) -> None:
     before = children()
-    items = prepared(photographs, order, workers=1)
+    items = prepare_images(photographs, order, workers=1)
     next(items)
     assert children() - before
     items.close()
@@ -145,7 +145,7 @@ def children() -> set[str]:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_nothing_to_do_starts_no_process(order) -> None:
     before = children()
-    assert list(prepared([], order, workers=0)) == []
+    assert list(prepare_images([], order, workers=0)) == []
     assert children() == before
 
 
@@ -157,7 +157,7 @@ def test_every_core_decodes() -> None:
 def test_processes_that_die_while_idle_cost_nothing(photographs, order, monkeypatch) -> None:
     monkeypatch.setattr(decoding, "_AHEAD_PER_WORKER", 2)
     before = decoders()
-    items = prepared(photographs, order, workers=2)
+    items = prepare_images(photographs, order, workers=2)
     first = next(items)
     deadline = time.monotonic() + 60
     while busy(decoders() - before) and time.monotonic() < deadline:

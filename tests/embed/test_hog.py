@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from archiveprobe.embed.backbones import BACKBONES
-from archiveprobe.embed.encoders import make_encoder
-from archiveprobe.embed.hog import SIZE, HogEncoder, describe
+from archiveprobe.embed.hog import SIZE, Hog, describe
+from archiveprobe.embed.networks import load_backbone
 
 
 @pytest.fixture
@@ -15,8 +15,8 @@ def crops(draw) -> np.ndarray:
 
 def test_the_table_tells_its_width_and_size(crops) -> None:
     row = BACKBONES["hog"]
-    encoder = make_encoder(row)
-    embeddings = encoder.encode(crops, np.zeros(3, bool))
+    encoder = load_backbone(row)
+    embeddings = encoder.embed(crops, np.zeros(3, bool))
     assert embeddings.shape == (3, row.width)
     assert embeddings.dtype == np.float32
     assert encoder.preprocess.geometry.size == row.size
@@ -24,8 +24,8 @@ def test_the_table_tells_its_width_and_size(crops) -> None:
 
 
 def test_a_mirrored_crop_is_the_mirror_image(crops) -> None:
-    encoder = HogEncoder()
-    both = encoder.encode(crops, np.array([True, False, True]))
+    encoder = Hog()
+    both = encoder.embed(crops, np.array([True, False, True]))
     np.testing.assert_array_equal(both[0], describe(crops[0, :, ::-1]))
     np.testing.assert_array_equal(both[1], describe(crops[1]))
     assert not np.array_equal(both[0], describe(crops[0]))
@@ -55,8 +55,4 @@ def test_a_blank_crop_has_an_embedding_that_can_be_stored() -> None:
 
 
 def test_it_computes_at_one_precision() -> None:
-    encoder = HogEncoder()
-    assert encoder.candidates() == ()
-    assert encoder.at("fp32") is encoder
-    with pytest.raises(ValueError, match="bf16"):
-        encoder.at("bf16")
+    assert Hog().faster_precisions() == ()

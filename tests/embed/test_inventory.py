@@ -8,7 +8,7 @@ from snapshots import current_cache
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.prune import prune
 from archiveprobe.cache.store import Reader
-from archiveprobe.embed.inventory import export_task, show, unused, verify_all
+from archiveprobe.embed.inventory import export_task, list_caches, unused_caches, verify_caches
 from archiveprobe.task.config import load_task
 from archiveprobe.task.manifest import read_manifest
 
@@ -24,16 +24,16 @@ def folder_of(task, backbone):
 def test_without_a_cache_the_way_to_one_is_told(archive, fault_of) -> None:
     archive.add_drawn([0])
     task = archive.task()
-    for action in (show, verify_all):
+    for action in (list_caches, verify_caches):
         fault_of(lambda action=action: action(task), "no cache", "archiveprobe embed")
-    assert unused(task) == []
+    assert unused_caches(task) == []
 
 
 def test_every_cache_is_shown(mixed, bench) -> None:
     bench.run(mixed.task(views="flip"))
     bench.run(mixed.task(["own"], settings=OWN))
     task = mixed.task(["own"], settings=OWN)
-    lines = {line.cache.rpartition("-")[0]: line for line in show(task)}
+    lines = {line.cache.rpartition("-")[0]: line for line in list_caches(task)}
     assert set(lines) == {"own", "resnet18"}
     own, other = lines["own"], lines["resnet18"]
     assert (own.rows, own.views, own.shape, own.failures) == (10, 1, [48], 2)
@@ -48,12 +48,12 @@ def test_what_no_task_asks_for_can_go(mixed, bench) -> None:
     old = folder_of(mixed.task(views="flip"), "resnet18")
     task = mixed.task()
     bench.run(task)
-    [item] = unused(task)
+    [item] = unused_caches(task)
     assert item.path == old
     prune([item])
     assert not old.exists()
     assert bench.run(task).reused == 10
-    assert unused(task) == []
+    assert unused_caches(task) == []
 
 
 def test_the_cache_in_use_is_the_one_whose_request_is_todays(archive, bench) -> None:
@@ -69,15 +69,15 @@ def test_the_cache_in_use_is_the_one_whose_request_is_todays(archive, bench) -> 
     bench.run(task)
     second = folder_of(task, "own")
     assert second != first
-    assert [line.in_use for line in show(task)].count(True) == 1
-    assert [item.path for item in unused(task)] == [first]
+    assert [line.in_use for line in list_caches(task)].count(True) == 1
+    assert [item.path for item in unused_caches(task)] == [first]
 
 
 def test_verifying_counts_over_all_caches(mixed, bench) -> None:
     task = mixed.task(["resnet18", "resnet50"])
     bench.run(task)
     for deep in (False, True):
-        verdict = verify_all(task, deep=deep)
+        verdict = verify_caches(task, deep=deep)
         assert (verdict.ok, verdict.shards, verdict.rows, verdict.bad) == (True, 2, 20, [])
 
 
@@ -89,12 +89,12 @@ def test_a_damaged_shard_is_named_and_computed_again(mixed, bench) -> None:
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    assert verify_all(task).ok
-    verdict = verify_all(task, deep=True)
+    assert verify_caches(task).ok
+    verdict = verify_caches(task, deep=True)
     assert not verdict.ok
     assert verdict.bad == [f"{folder.name}: {shard.name}: its SHA-256 is not the log's"]
     assert bench.run(task).embedded == 10
-    assert verify_all(task, deep=True).ok
+    assert verify_caches(task, deep=True).ok
 
 
 def test_an_export_is_in_the_order_of_the_table(mixed, bench, tmp_path) -> None:
@@ -224,7 +224,7 @@ def test_a_second_task_file_is_kept_out_of_the_work_folder(mixed, bench, fault_o
     second.write_text(task.file.read_text())
     words = ("work belongs to task.toml, not to flip.toml", "a folder of its own")
     fault_of(lambda: bench.run(load_task(second)), *words)
-    fault_of(lambda: show(load_task(second)), *words)
+    fault_of(lambda: list_caches(load_task(second)), *words)
     assert (task.work / "manifest.csv").read_bytes() == manifest
     # A task file that was renamed takes its work along.
     task.file.unlink()
@@ -235,8 +235,8 @@ def test_caches_that_the_task_asked_for_before_are_not_in_use(mixed, bench) -> N
     bench.run(mixed.task(views="flip"))
     task = mixed.task()
     bench.run(task)
-    assert sorted(line.in_use for line in show(task)) == [False, True]
-    assert [item.reason for item in unused(task)] == ["the task does not ask for it"]
+    assert sorted(line.in_use for line in list_caches(task)) == [False, True]
+    assert [item.reason for item in unused_caches(task)] == ["the task does not ask for it"]
 
 
 def test_an_export_says_which_photographs_changed(mixed, bench, draw, tmp_path) -> None:

@@ -7,24 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
+import timm
+import torch
 from safetensors.torch import save_file
 
-from archiveprobe.embed import libraries, models, weights
-from archiveprobe.embed.backbones import BACKBONES
-from archiveprobe.embed.encoders import make_encoder
+from archiveprobe.embed import models, weights
 from archiveprobe.embed.models import Model, load_model, read_state, tensor_digest
+from archiveprobe.embed.networks import load_backbone
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.task.config import Preprocess as Override
 
-torch = libraries.torch()
 TIMM = ("test_resnet", "test_vit", "test_convnext2")
 
 
 def foreign(model: str, **arguments: Any) -> Any:
     """A timm model of the library's own making, with other random weights than ours."""
     torch.manual_seed(123)
-    return libraries.timm().create_model(model, pretrained=False, **arguments).eval()
+    return timm.create_model(model, pretrained=False, **arguments).eval()
 
 
 def run(module: Any, side: int) -> np.ndarray:
@@ -96,7 +97,7 @@ def test_tensors_in_a_wrapper_and_behind_a_prefix_are_found(
 @pytest.fixture(scope="module")
 def clip(tiny_clip) -> Any:
     torch.manual_seed(321)
-    return libraries.open_clip().create_model(tiny_clip, load_weights=False).eval()
+    return open_clip.create_model(tiny_clip, load_weights=False).eval()
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pt"])
@@ -206,22 +207,11 @@ def test_quick_gelu_belongs_to_the_weights(
     make_backbone, tiny_clip, clip, saved, monkeypatch, quick, wanted
 ) -> None:
     config = {"quick_gelu": quick, "mean": (0.1, 0.2, 0.3), "std": (1, 2, 3)}
-    monkeypatch.setattr(models, "declared", lambda _: config)
+    monkeypatch.setattr(models, "registry_config", lambda _: config)
     file = saved(contiguous(clip))
     model = load_model(make_backbone(tiny_clip, file, library="open_clip", tag="openai"))
     assert activations(model.module) == {wanted}
     assert (model.preprocess.mean, model.preprocess.std) == ((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
-
-
-@pytest.mark.parametrize(
-    "backbone",
-    [row for row in BACKBONES.values() if row.library == "open_clip"],
-    ids=lambda row: row.name,
-)
-def test_no_backbone_of_the_table_has_an_activation_that_its_weights_lack(backbone) -> None:
-    # The reverse, weights with QuickGELU in a model without, is put right by force.
-    network = libraries.open_clip().get_model_config(backbone.model)
-    assert not network.get("quick_gelu") or weights.declared(backbone).get("quick_gelu")
 
 
 def hub(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
@@ -248,7 +238,7 @@ def test_open_clip_preprocessing_is_equal_for_a_tag_and_a_local_file(
     config = {"hf_hub": "somebody/tiny/", "resize_mode": "squash", "interpolation": "bilinear"}
     config |= {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     for module in (models, weights):
-        monkeypatch.setattr(module, "declared", lambda _: config)
+        monkeypatch.setattr(module, "registry_config", lambda _: config)
     tag = make_backbone(tiny_clip, "pretrained", library="open_clip", tag="webli")
     from_hub, from_file = load_model(tag), load_model(replace(tag, weights=str(file)))
     assert from_hub.preprocess == from_file.preprocess
@@ -304,7 +294,7 @@ def test_untrained_needs_no_file(make_backbone) -> None:
 
 
 def test_only_square_inputs_work(make_backbone, fault_of, monkeypatch) -> None:
-    data = libraries.timm().data
+    data = timm.data.config
     config = data.resolve_data_config({"input_size": (3, 80, 160)})
     monkeypatch.setattr(data, "resolve_model_data_config", lambda *_, **__: config)
     fault_of(lambda: load_model(make_backbone("test_resnet")), "80 x 160", "square")
@@ -322,32 +312,32 @@ def tiny_coca(tmp_path_factory) -> str:
         '"multimodal_cfg": {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 2, '
         '"layers": 1}, "custom_text": true}'
     )
-    libraries.open_clip().add_model_config(file)
+    open_clip.add_model_config(file)
     return file.stem
 
 
 def test_a_coca_gives_what_its_own_encode_image_gives(make_backbone, tiny_coca, saved) -> None:
-    source = libraries.open_clip().create_model(tiny_coca, load_weights=False).eval()
+    source = open_clip.create_model(tiny_coca, load_weights=False).eval()
     file = saved(contiguous(source))
     backbone = make_backbone(tiny_coca, file, library="open_clip")
     pixels = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         expected = source.encode_image(pixels, normalize=False)
         assert torch.equal(load_model(backbone).module(pixels), expected)
-    encoder: Any = make_encoder(backbone)
+    encoder: Any = load_backbone(backbone)
     crops, mirror = np.zeros((3, 32, 32, 3), np.uint8), np.zeros(3, bool)
-    assert encoder.encode(crops, mirror).shape == (3, 16)
+    assert encoder.embed(crops, mirror).shape == (3, 16)
     for layers, shape in (("last4", (3, 4, 2, 32)), ("unprojected", (3, 16))):
-        encoder = make_encoder(replace(backbone, layers=layers))
-        assert encoder.encode(crops, mirror).shape[:1] == shape[:1]
+        encoder = load_backbone(replace(backbone, layers=layers))
+        assert encoder.embed(crops, mirror).shape[:1] == shape[:1]
 
 
 def test_a_cocas_texts_are_what_its_own_encode_text_gives(make_backbone, tiny_coca, saved) -> None:
-    source = libraries.open_clip().create_model(tiny_coca, load_weights=False).eval()
+    source = open_clip.create_model(tiny_coca, load_weights=False).eval()
     file = saved(contiguous(source))
     backbone = make_backbone(tiny_coca, file, library="open_clip", tower="text")
-    encoder: Any = make_encoder(backbone)
+    encoder: Any = load_backbone(backbone)
     tokens = encoder.tokens(["rubble", "an intact street"])
     with torch.inference_mode():
         expected = source.encode_text(torch.from_numpy(tokens), normalize=False).numpy()
-    np.testing.assert_array_equal(encoder.encode(tokens, np.zeros(2, bool)), expected)
+    np.testing.assert_array_equal(encoder.embed(tokens, np.zeros(2, bool)), expected)

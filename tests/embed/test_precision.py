@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from archiveprobe.embed.precision import AGREEMENT, check_precision, choose, cosines
+from archiveprobe.embed.precision import AGREEMENT, check_precision, choose_precision, cosines
 
 CROPS, MIRROR = np.zeros((4, 2, 2, 3), np.uint8), np.zeros(4, bool)
 
@@ -14,7 +14,7 @@ class Leaning:
     def __init__(self, cosine: float, precision: str = "fp32", faster=("bf16",)) -> None:
         self.cosine, self.precision, self.faster = cosine, precision, faster
 
-    def encode(self, crops: np.ndarray, _: np.ndarray) -> np.ndarray:
+    def embed(self, crops: np.ndarray, _: np.ndarray) -> np.ndarray:
         rows = np.tile(np.array([1.0, 0.0], np.float32), (len(crops), 1))
         if self.precision != "fp32":
             rows[-1] = self.cosine, np.sqrt(1 - self.cosine**2)
@@ -23,7 +23,7 @@ class Leaning:
     def at(self, precision: str) -> "Leaning":
         return Leaning(self.cosine, precision, self.faster)
 
-    def candidates(self) -> tuple[str, ...]:
+    def faster_precisions(self) -> tuple[str, ...]:
         return self.faster
 
 
@@ -31,23 +31,23 @@ class Leaning:
     ("cosine", "taken"), [(1.0, "bf16"), (0.9996, "bf16"), (0.9994, "fp32"), (-1.0, "fp32")]
 )
 def test_one_row_that_disagrees_is_enough(cosine, taken) -> None:
-    encoder, why = choose(Leaning(cosine), CROPS, MIRROR, "cpu")
+    encoder, why = choose_precision(Leaning(cosine), CROPS, MIRROR, "cpu")
     assert encoder.precision == taken
     assert why.startswith(taken)
     assert f"worst cosine to fp32 {cosine:.5f} over 4 crops" in why
 
 
 def test_a_row_that_is_nowhere_disagrees() -> None:
-    assert choose(Leaning(np.nan), CROPS, MIRROR, "cpu")[0].precision == "fp32"
+    assert choose_precision(Leaning(np.nan), CROPS, MIRROR, "cpu")[0].precision == "fp32"
 
 
 def test_without_a_faster_one_it_is_fp32() -> None:
-    encoder, why = choose(Leaning(1, faster=()), CROPS, MIRROR, "cpu")
+    encoder, why = choose_precision(Leaning(1, faster=()), CROPS, MIRROR, "cpu")
     assert (encoder.precision, why) == ("fp32", "fp32")
 
 
 def test_a_gpu_takes_its_own_without_a_trial() -> None:
-    encoder, why = choose(Leaning(0.0, faster=("fp16",)), CROPS, MIRROR, "cuda:1")
+    encoder, why = choose_precision(Leaning(0.0, faster=("fp16",)), CROPS, MIRROR, "cuda:1")
     assert (encoder.precision, why) == ("fp16", "fp16 on the GPU")
 
 

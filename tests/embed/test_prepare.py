@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from archiveprobe.embed import prepare as module
-from archiveprobe.embed.prepare import Order, prepare, thumbnail_file
+from archiveprobe.embed.prepare import Preparation, prepare, thumbnail_file
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import render, view_set
 from archiveprobe.task.decoding import digest
@@ -16,13 +16,13 @@ SMALL, LARGE = Geometry(16, 16), Geometry(24, 28, interpolation="bilinear")
 
 
 @pytest.fixture
-def order(tmp_path) -> Order:
+def order(tmp_path) -> Preparation:
     (tmp_path / "images").mkdir()
     views = {SMALL: view_set("flip"), LARGE: view_set("crops6")}
-    return Order(tmp_path / "images", views, tmp_path / "thumbs")
+    return Preparation(tmp_path / "images", views, tmp_path / "thumbs")
 
 
-def put(order: Order, name: str, content: bytes) -> str:
+def put(order: Preparation, name: str, content: bytes) -> str:
     (order.root / name).write_bytes(content)
     return digest(content)
 
@@ -50,7 +50,7 @@ def test_views_at_every_geometry_from_one_decode(order, draw, monkeypatch) -> No
 
 def test_draws_follow_the_digest(order, draw) -> None:
     key = put(order, "a.png", png(draw(1)))
-    item = prepare("a.png", key, Order(order.root, {SMALL: view_set("augment2")}))
+    item = prepare("a.png", key, Preparation(order.root, {SMALL: view_set("augment2")}))
     wanted = render(draw(1), SMALL, view_set("augment2"), seed=key)
     np.testing.assert_array_equal(item.views[SMALL].crops, wanted.crops)
 
@@ -70,7 +70,7 @@ def test_a_thumbnail_is_a_small_whole_jpeg(order, draw, size) -> None:
 
 def test_without_a_place_no_thumbnail_is_written(order, draw) -> None:
     key = put(order, "a.png", png(draw(1)))
-    assert prepare("a.png", key, Order(order.root, order.views)).views
+    assert prepare("a.png", key, Preparation(order.root, order.views)).views
     assert not order.thumbnails.exists()
 
 

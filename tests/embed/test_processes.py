@@ -30,9 +30,8 @@ if __name__ == "__main__":
 
 def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     (tmp_path / "orphan.py").write_text(ORPHAN)
-    here = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     command = [sys.executable, tmp_path / "orphan.py"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=here) as parent:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         children = [int(parent.stdout.readline()) for _ in range(2)]
         parent.kill()

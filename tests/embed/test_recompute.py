@@ -11,13 +11,13 @@ import archiveprobe.embed.fingerprint
 import archiveprobe.embed.recompute
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.cache.store import Reader, Writer
-from archiveprobe.embed.inventory import verify_all
-from archiveprobe.embed.recompute import recompute, recomputed_verdict
+from archiveprobe.embed.inventory import verify_caches
+from archiveprobe.embed.recompute import recompute, verify_recomputed
 
 
 @pytest.fixture
 def again(bench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(archiveprobe.embed.recompute, "make_encoder", bench.encoder)
+    monkeypatch.setattr(archiveprobe.embed.recompute, "load_backbone", bench.encoder)
     return bench
 
 
@@ -56,9 +56,9 @@ def test_a_row_that_is_wrong_is_found(archive, again) -> None:
     with Writer.open(record.folder, record.fingerprint, record.request) as writer:
         for key, other in zip(keys, [*keys[1:], keys[0]], strict=True):
             writer.add(key, stored[other])
-    verdict = verify_all(task, deep=True)
+    verdict = verify_caches(task, deep=True)
     assert verdict.ok
-    checked = recomputed_verdict(task, verdict, 3)
+    checked = verify_recomputed(task, verdict, 3)
     assert not checked.ok
     assert record.folder.name in checked.bad[0]
 
@@ -73,7 +73,7 @@ def test_a_cache_is_carried_over_an_upgrade_and_nothing_is_embedded(
     [kept] = recompute(task, 5)
     assert kept.adopted is None
     assert kept.changed == [f"versions.pillow was {_pillow(task)}, is 99.9"]
-    verdict = recomputed_verdict(task, verify_all(task), 5, adopt=True, notify=said.append)
+    verdict = verify_recomputed(task, verify_caches(task), 5, adopt=True, notify=said.append)
     assert verdict.ok
     assert any("carried over" in line for line in said)
     assert again.run(task).embedded == 0
@@ -110,7 +110,7 @@ def test_without_photographs_there_is_nothing_to_compare(archive, again, fault_o
     again.run(task)
     for name in archive.ids:
         archive.file(name).unlink()
-    fault_of(lambda: recompute(task, 3), "nothing", "where the photographs lie")
+    fault_of(lambda: recompute(task, 3), "nothing", "where the images are")
 
 
 def test_without_a_cache_the_way_to_one_is_told(archive, fault_of) -> None:

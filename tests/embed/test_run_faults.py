@@ -14,18 +14,10 @@ from archiveprobe.base.lock import Lock
 from archiveprobe.cache.store import Reader
 from archiveprobe.cache.verify import repair, verify
 from archiveprobe.embed import decoding
-from archiveprobe.embed.inventory import verify_all
-from archiveprobe.embed.prepare import Order, Prepared
+from archiveprobe.embed.inventory import verify_caches
+from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.task.decoding import rejected
 from archiveprobe.task.manifest import manifest_file, read_manifest
-
-OWN = """
-[backbone.own]
-library = "timm"
-name = "resnet18"
-weights = "{weights}"
-"""
-OVERRIDE = 'preprocess = {{ size = {size}, mean = [0, 0, 0], std = [1, 1, 1], crop = "{crop}" }}\n'
 
 
 def reader(task: Any, backbone: str = "resnet18") -> Reader:
@@ -78,9 +70,9 @@ def test_a_passing_fault_is_tried_again(archive, bench, monkeypatch) -> None:
     task = archive.task()
     real = decoding.prepare
 
-    def flaky(path: str, digest: str, order: Order) -> Prepared:
+    def flaky(path: str, digest: str, order: Preparation) -> PreparedImage:
         if path == "002.png":
-            return Prepared(digest, rejected("decode_timeout", "over 60 s"))
+            return PreparedImage(digest, rejected("decode_timeout", "over 60 s"))
         return real(path, digest, order)
 
     with monkeypatch.context() as patch:
@@ -148,7 +140,7 @@ def test_a_truncated_shard_is_set_aside_and_its_rows_computed_again(sharded, ben
 def test_a_missing_shard_is_computed_again(sharded, bench) -> None:
     sorted((reader(sharded).folder / "shards").iterdir())[0].unlink()
     assert counts(bench.run(sharded)) == (6, 1, 5, 0, 0)
-    assert verify_all(sharded, deep=True).ok
+    assert verify_caches(sharded, deep=True).ok
 
 
 def test_a_flipped_bit_is_found_and_its_rows_computed_again(sharded, bench) -> None:

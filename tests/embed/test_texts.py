@@ -6,25 +6,27 @@ from typing import Any
 
 import h5py
 import numpy as np
+import open_clip
 import pytest
+import torch
 from safetensors.torch import save_file
 from snapshots import current_cache
 
 from archiveprobe.cache.prune import prune
 from archiveprobe.cache.spec import find_caches
 from archiveprobe.cache.store import Reader
-from archiveprobe.embed import libraries, text_tower
-from archiveprobe.embed.backbones import BACKBONES, Backbone
-from archiveprobe.embed.dryrun import check_weights, dry_run
-from archiveprobe.embed.inventory import export_task, show, towers, unused, verify_all
+from archiveprobe.embed import text_tower
+from archiveprobe.embed.backbones import BACKBONES, Backbone, task_backbones
+from archiveprobe.embed.dry_run import dry_run
+from archiveprobe.embed.inventory import export_task, list_caches, unused_caches, verify_caches
 from archiveprobe.embed.recompute import recompute
 from archiveprobe.embed.run import Options, embed
-from archiveprobe.embed.text_tower import TextEncoder, load_text_tower
+from archiveprobe.embed.text_tower import TextNetwork, load_text_network
+from archiveprobe.embed.weights import fetch_all
 from archiveprobe.task.config import Task
 from archiveprobe.task.rows import read_rows
 from archiveprobe.task.texts import text_key, texts
 
-torch = libraries.torch()
 CPU = Options(workers=0, device="cpu", precision="fp32")
 PROMPTS = ["a destroyed building", "rubble after an airstrike", "an intact street"]
 CAPTIONS = ["غزة اليوم", "غزة اليوم", "", "  ", "a quiet street", PROMPTS[0]]
@@ -58,7 +60,7 @@ def wordy(archive, wordy_clip):
 @pytest.fixture
 def whole_clip(wordy_clip) -> Any:
     torch.manual_seed(77)
-    return libraries.open_clip().create_model(wordy_clip, load_weights=False).eval()
+    return open_clip.create_model(wordy_clip, load_weights=False).eval()
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def weights(whole_clip, tmp_path) -> Path:
 
 
 def text_reader(task: Task) -> Reader:
-    record = current_cache(task, towers(task)[1])
+    record = current_cache(task, task_backbones(task)[1])
     assert record is not None
     return Reader(record.folder)
 
@@ -91,7 +93,7 @@ def test_the_cache_holds_what_the_library_computes(wordy, weights, whole_clip, w
     words = list(texts(task, read_rows(task)).values())
     present, rows = text_reader(task).read([text_key(text) for text in words])
     assert present.all()
-    tokens = libraries.open_clip().get_tokenizer(wordy_clip)(words)
+    tokens = open_clip.get_tokenizer(wordy_clip)(words)
     with torch.inference_mode():
         wanted = whole_clip.encode_text(tokens).numpy()
     np.testing.assert_allclose(rows[:, 0], wanted, rtol=1e-3, atol=1e-4)
@@ -103,13 +105,13 @@ def test_the_cache_holds_what_the_library_computes(wordy, weights, whole_clip, w
 
 def test_a_text_is_embedded_once(wordy, monkeypatch) -> None:
     task, seen = wordy(), []
-    real = TextEncoder.encode
+    real = TextNetwork.embed
 
-    def counted(self: TextEncoder, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    def counted(self: TextNetwork, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
         seen.append(len(crops))
         return real(self, crops, mirror)
 
-    monkeypatch.setattr(TextEncoder, "encode", counted)
+    monkeypatch.setattr(TextNetwork, "embed", counted)
     embed(task, CPU)
     assert sum(seen) == 5
     embed(task, CPU)
@@ -134,12 +136,12 @@ def test_photographs_and_other_views_leave_the_text_cache_alone(wordy) -> None:
 def test_show_verify_prune_and_export_know_it(wordy, tmp_path) -> None:
     task = wordy()
     embed(task, CPU)
-    assert {line.cache.rpartition("-")[0]: line.in_use for line in show(task)} == {
+    assert {line.cache.rpartition("-")[0]: line.in_use for line in list_caches(task)} == {
         "words": True,
         "words-text": True,
     }
-    assert unused(task) == []
-    assert verify_all(task, deep=True).rows == 6 + 5
+    assert unused_caches(task) == []
+    assert verify_caches(task, deep=True).rows == 6 + 5
     export_task(task, tmp_path / "all.h5")
     with h5py.File(tmp_path / "all.h5") as file:
         assert [text.decode() for text in file["text"][:2]] == ["غزة اليوم", "غزة اليوم"]
@@ -147,15 +149,15 @@ def test_show_verify_prune_and_export_know_it(wordy, tmp_path) -> None:
         update={"prompts": {}, "images": task.images.model_copy(update={"text": None})}
     )
     (task.folder / "task.toml").unlink()
-    assert [item.path.name.rpartition("-")[0] for item in unused(silent)] == ["words-text"]
-    prune(unused(silent))
+    assert [item.path.name.rpartition("-")[0] for item in unused_caches(silent)] == ["words-text"]
+    prune(unused_caches(silent))
     assert current_cache(silent, "words") is not None
 
 
 def test_texts_are_computed_again(wordy) -> None:
     task = wordy()
     embed(task, CPU)
-    assert [(one.rows, one.agrees) for one in recompute(task, 4, device="cpu")] == [
+    assert [(one.rows, one.agrees) for one in recompute(task, 4)] == [
         (4, True),
         (4, True),
     ]
@@ -213,7 +215,7 @@ def test_a_tokenizer_out_of_reach_says_how_to_get_it(monkeypatch, fault_of) -> N
 
     monkeypatch.setattr(text_tower.importlib.util, "find_spec", lambda _: True)
     monkeypatch.setattr(text_tower, "hub_reachable", lambda: False)
-    monkeypatch.setattr(libraries.open_clip(), "get_tokenizer", refuse)
+    monkeypatch.setattr(open_clip, "get_tokenizer", refuse)
     siglip = BACKBONES["siglip2-so400m-384"]
     fault_of(lambda: text_tower.load_tokenizer(siglip), "tokenizer", "archiveprobe weights")
     assert asked == [{"local_files_only": True}]
@@ -226,14 +228,14 @@ def test_backbones_without_a_text_tower_have_no_texts(archive, bench) -> None:
 
 
 def test_weights_are_checked_for_both_towers(wordy, weights) -> None:
-    assert [line.backbone for line in check_weights(wordy(weights))] == ["words", "words-text"]
+    assert [line.backbone for line in fetch_all(wordy(weights))] == ["words", "words-text"]
 
 
 @pytest.mark.parametrize(
     "name", [row.name for row in BACKBONES.values() if row.library == "open_clip"]
 )
 def test_every_clip_of_the_table_has_a_known_tokenizer(name) -> None:
-    config = libraries.open_clip().get_model_config(BACKBONES[name].model)["text_cfg"]
+    config = open_clip.get_model_config(BACKBONES[name].model)["text_cfg"]
     bundled = "hf_tokenizer_name" not in config
     assert bundled or name == "siglip2-so400m-384"
     if bundled:
@@ -243,10 +245,10 @@ def test_every_clip_of_the_table_has_a_known_tokenizer(name) -> None:
 
 def test_bf16_is_taken_only_where_it_agrees(wordy_clip) -> None:
     backbone = Backbone("words", "open_clip", wordy_clip, weights="random", tower="text")
-    encoder = TextEncoder("words", load_text_tower(backbone), "cpu", random=True)
+    encoder = load_text_network(backbone)
     tokens = encoder.tokens(PROMPTS)
     none = np.zeros(len(tokens), bool)
-    fp32, bf16 = encoder.encode(tokens, none), encoder.at("bf16").encode(tokens, none)
+    fp32, bf16 = encoder.embed(tokens, none), encoder.at("bf16").embed(tokens, none)
     assert fp32.shape == (3, 16)
     assert not np.array_equal(fp32, bf16)
     np.testing.assert_allclose(fp32, bf16, atol=0.05)

@@ -9,7 +9,7 @@ import pytest
 
 from archiveprobe.embed import weights
 from archiveprobe.embed.backbones import BACKBONES, Backbone
-from archiveprobe.embed.weights import Source, declared, fetch, locate, source
+from archiveprobe.embed.weights import Source, fetch, locate, registry_config, source
 
 CLIP, NANO = BACKBONES["clip-vit-b32"], BACKBONES["convnextv2-nano-384"]
 HUB = [row for row in BACKBONES.values() if row.library != "descriptor"]
@@ -55,11 +55,11 @@ def test_the_registry_declares_every_row_of_the_table(backbone) -> None:
 def test_unknown_models_and_weights_are_named_with_the_nearest(
     fault_of, library, model, tag, words
 ) -> None:
-    fault_of(lambda: declared(Backbone("own", library, model, tag)), *words)
+    fault_of(lambda: registry_config(Backbone("own", library, model, tag)), *words)
 
 
 def test_without_a_tag_there_is_nothing_declared_for_open_clip() -> None:
-    assert declared(Backbone("own", "open_clip", "ViT-B-32")) == {}
+    assert registry_config(Backbone("own", "open_clip", "ViT-B-32")) == {}
 
 
 @pytest.mark.parametrize("backbone", [CLIP, NANO], ids=lambda row: row.name)
@@ -181,7 +181,7 @@ def test_a_file_of_ones_own_is_its_own_place(tmp_path, no_network) -> None:
 
 def test_a_declared_file_name_is_the_only_one_tried(monkeypatch) -> None:
     config = {"hf_hub": "apple/DFN/open_clip.bin"}
-    monkeypatch.setattr(weights, "declared", lambda _: config)
+    monkeypatch.setattr(weights, "registry_config", lambda _: config)
     assert source(CLIP) == Source("apple/DFN", ("open_clip.bin",))
 
 

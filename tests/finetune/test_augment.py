@@ -76,12 +76,12 @@ def test_every_occurrence_in_an_epoch_is_another_draw_and_the_first_is_what_it_w
     assert torch.equal(made(image, 3, 5, 2), drawn[2])
     # The words that seeded draws before occurrences were counted.
     plain = Augmentation(Augment(rotation=10.0, jitter=(0.2, 0.2, 0.2, 0.1)), PREPROCESS, seed=7)
-    before = paper.drawn(
+    before = paper.random_view(
         Image.fromarray(image),
         32,
         Image.Resampling.BILINEAR,
         seeded("augment", 7, 3, 5),
-        paper.paper(),
+        paper.CLIP_PAPER,
     )
     np.testing.assert_array_equal(plain.pixels(image, 3, 5), np.asarray(before))
 
@@ -103,12 +103,12 @@ def test_the_clip_papers_draws_are_those_of_the_cached_views(image, monkeypatch)
     for row in range(5):
         word = np.random.default_rng(row)
         monkeypatch.setattr(augment, "seeded", lambda *_, word=word: word)
-        view = paper.drawn(
+        view = paper.random_view(
             Image.fromarray(image),
             32,
             Image.Resampling.BILINEAR,
             np.random.default_rng(row),
-            paper.paper(),
+            paper.CLIP_PAPER,
         )
         np.testing.assert_array_equal(made.pixels(image, 0, row), np.asarray(view))
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.embed import prepare
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.views import render, view_set
 from archiveprobe.finetune import images as module
@@ -66,13 +67,13 @@ def test_rows_in_are_rows_out(root, tmp_path, limit, workers) -> None:
 
 def test_every_image_is_decoded_once_however_often_it_is_used(root, tmp_path, monkeypatch):
     calls: Counter[str] = Counter()
-    real = module.decode
+    real = prepare.decode
 
     def counted(content: bytes):
         calls[digest(content)] += 1
         return real(content)
 
-    monkeypatch.setattr(module, "decode", counted)
+    monkeypatch.setattr(prepare, "decode", counted)
     rows = rows_of(root, "wide.png", "copy.png", "high.png", "broken.png", "wide.png")
     with load_pixels(root, rows, SPEC, tmp_path, workers=0) as pixels:
         for _ in range(3):

@@ -28,7 +28,7 @@ from archiveprobe.cache.spec import (
 )
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.cache.verify import verify
-from archiveprobe.embed.inventory import export_task, show
+from archiveprobe.embed.inventory import export_task, list_caches
 from archiveprobe.embed.models import misfit, read_state, tensor_digest
 from archiveprobe.task.config import load_task
 
@@ -135,7 +135,7 @@ def _look_for(folder: Path) -> None:
         write_snapshot(task)
         current_cache(task, "hog")
     with told():
-        show(task)
+        list_caches(task)
     with told():
         export_task(task, folder / "all.h5", overwrite=True, partial=True)
     with told():

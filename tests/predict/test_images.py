@@ -167,7 +167,7 @@ def test_a_second_run_embeds_nothing(real, tmp_path, monkeypatch) -> None:
     new.mkdir()
     (new / "a.png").write_bytes(picture(61))
     answers_for(real, new, tmp_path / "p.csv")
-    monkeypatch.setattr("archiveprobe.embed.job.make_encoder", None)
+    monkeypatch.setattr("archiveprobe.embed.job.load_backbone", None)
     answers_for(real, new, tmp_path / "q.csv", "lda-hog")
     assert (tmp_path / "q.csv").is_file()
 

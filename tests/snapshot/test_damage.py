@@ -188,7 +188,7 @@ def test_a_system_restored_from_older_days(probed: Shelf, tmp_path: Path) -> Non
 
 
 def test_a_damaged_cache_is_mended_as_its_message_says(probed: Shelf) -> None:
-    from archiveprobe.embed.inventory import verify_all
+    from archiveprobe.embed.inventory import verify_caches
 
     before = probed.export()["eye"]
     for file in sorted((probed.work / "cache").rglob("*")):
@@ -203,7 +203,7 @@ def test_a_damaged_cache_is_mended_as_its_message_says(probed: Shelf) -> None:
                 break
             except InputError as error:
                 if "cache verify" in str(error):
-                    verify_all(probed.task, deep=True)
+                    verify_caches(probed.task, deep=True)
                 probed.embed()
         else:
             raise AssertionError(f"{file.name} is not mended")

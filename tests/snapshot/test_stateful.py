@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from shelf import LABELS, Shelf, drifted, image, killed_embed, near, weighed_bench
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed.inventory import verify_all
+from archiveprobe.embed.inventory import verify_caches
 from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.ensemble import run_ensemble
 from archiveprobe.probe.audit.run import run_audit
@@ -203,7 +203,7 @@ class Trial(RuleBasedStateMachine):
             assert "restore it from a copy, or delete it" in message
             (self.shelf.work / "folds.csv").unlink()
         elif "cache verify" in message:
-            verify_all(self.shelf.task, deep=True)
+            verify_caches(self.shelf.task, deep=True)
         elif "move the folder" in message and self.tried == message:
             folder = message.partition("move the folder ")[2].partition(" away")[0]
             shutil.rmtree(folder)

@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import archiveprobe.embed.forward
 import archiveprobe.embed.job
-import archiveprobe.embed.lane
 import archiveprobe.embed.prepare
-from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import Backbone
-from archiveprobe.embed.preprocess import Geometry, Preprocess, from_override
+from archiveprobe.embed.libraries import make_torchvision_importable
+from archiveprobe.embed.preprocess import Geometry, Preprocess, from_task
 from archiveprobe.embed.run import Options, Summary
 from archiveprobe.embed.run import embed as run_embed
 from archiveprobe.task.config import Task, load_task
 
-libraries.torch().set_num_threads(1)
+torch.set_num_threads(1)
 
 
 def draw_picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
@@ -129,7 +130,7 @@ class CountingEncoder:
         self.most: float = np.inf
         self.fault: Exception = MemoryError()
 
-    def encode(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
         self.before()
         if len(crops) > self.most:
             raise self.fault
@@ -149,7 +150,7 @@ class CountingEncoder:
         other.precision = precision
         return other
 
-    def candidates(self) -> tuple[str, ...]:
+    def faster_precisions(self) -> tuple[str, ...]:
         return self.faster
 
 
@@ -171,7 +172,7 @@ class Bench:
         zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         preprocess = Preprocess(GEOMETRIES.get(backbone.name, Geometry(32, 32)), zero, one)
         if backbone.preprocess is not None:
-            preprocess = from_override(backbone.preprocess)
+            preprocess = from_task(backbone.preprocess)
         file = Path(backbone.weights)
         weights = file.read_text() if file.is_file() else backbone.described
         encoder = self.kind(backbone.name, preprocess, weights)
@@ -205,9 +206,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
         return real(content)
 
     monkeypatch.setattr(archiveprobe.embed.prepare, "decode", counted)
-    monkeypatch.setattr(archiveprobe.embed.job, "make_encoder", bench.encoder)
+    monkeypatch.setattr(archiveprobe.embed.job, "load_backbone", bench.encoder)
     # One batch after the other, so that the order of calls is known; a test may ask for more cores.
-    monkeypatch.setattr(archiveprobe.embed.lane, "usable_cores", lambda: 1)
+    monkeypatch.setattr(archiveprobe.embed.forward, "usable_cores", lambda: 1)
     return bench
 
 
@@ -225,6 +226,14 @@ def tree() -> Callable[[Path], Mapping[str, Any]]:
     return tree
 
 
+def register_clip(file: Path) -> None:
+    """Make open_clip know the model whose configuration lies in `file`, by the file's name."""
+    make_torchvision_importable()
+    import open_clip
+
+    open_clip.add_model_config(file)
+
+
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of an open_clip model of 32 pixels and 16 numbers, registered for this session."""
@@ -234,7 +243,7 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
         '"head_width": 16, "patch_size": 8}, "text_cfg": {"context_length": 8, "vocab_size": 64, '
         '"width": 32, "heads": 2, "layers": 1}}'
     )
-    libraries.open_clip().add_model_config(file)
+    register_clip(file)
     return file.stem
 
 
@@ -247,7 +256,7 @@ def wordy_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
         '"head_width": 16, "patch_size": 8}, "text_cfg": {"context_length": 8, '
         '"vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}'
     )
-    libraries.open_clip().add_model_config(file)
+    register_clip(file)
     return file.stem
 
 

@@ -86,8 +86,8 @@ def _png(drawn: Image.Image) -> bytes:
 class WeighedEncoder(CountingEncoder):
     """Its embeddings depend on its weights: twelve mixtures of what the counting encoder gives."""
 
-    def encode(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-        seen = super().encode(crops, mirror)
+    def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+        seen = super().embed(crops, mirror)
         rng = np.random.default_rng(int(self.weights_digest[:12], 16))
         return (seen / 256) @ rng.normal(size=(seen.shape[1], 12)) + 4
 
@@ -108,7 +108,7 @@ def weighed_bench() -> Iterator[WeighedBench]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(archiveprobe.embed.prepare, "decode", counted)
-        patch.setattr(archiveprobe.embed.job, "make_encoder", bench.encoder)
+        patch.setattr(archiveprobe.embed.job, "load_backbone", bench.encoder)
         yield bench
 
 

@@ -12,7 +12,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.embed.job import Job
 from archiveprobe.embed.plan import Plan
-from archiveprobe.embed.prepare import Prepared
+from archiveprobe.embed.prepare import PreparedImage
 from archiveprobe.evaluate.dataset import make_dataset
 from archiveprobe.task.decoding import Observation
 from archiveprobe.task.folds import FoldTable
@@ -22,8 +22,8 @@ from archiveprobe.task.snapshot import CacheInUse, Snapshot, update_snapshot
 _SAVE_SECONDS = 60.0
 
 
-class Record:
-    """The manifest and the snapshot of a run in the making."""
+class RunRecord:
+    """The manifest and the snapshot of a run; a context manager that saves them after a fault."""
 
     def __init__(self, work: Plan) -> None:
         self._work = work
@@ -31,7 +31,7 @@ class Record:
         self._observed: dict[str, Observation] = {}
         self._saved = time.monotonic()
         self._pause = _SAVE_SECONDS
-        self._chosen = self._folders()
+        self._folders_saved = self._folders()
 
     def __enter__(self) -> Self:
         return self
@@ -42,20 +42,21 @@ class Record:
 
     @property
     def entries(self) -> list[Entry]:
-        """Every row with what was observed of its image so far."""
+        """Return every row with what was observed of its image so far."""
         return with_observations(self._work.entries, self._observed)
 
-    def add(self, item: Prepared) -> None:
+    def add(self, image: PreparedImage) -> None:
         """Take over what was observed of an image."""
-        self._observed[item.digest] = item.observation
-        # Which cache is written is told at once: whoever looks at half a run needs to know.
-        if time.monotonic() - self._saved > self._pause or self._folders() != self._chosen:
+        self._observed[image.digest] = image.observation
+        # Which cache is written is recorded at once: whoever reads half a run needs to know.
+        late = time.monotonic() - self._saved > self._pause
+        if late or self._folders() != self._folders_saved:
             self.save()
 
     def save(self) -> None:
         """Write both, as those of a run that is not finished."""
         started = time.monotonic()
-        self._chosen = self._folders()
+        self._folders_saved = self._folders()
         self._write(finished=False, parts={})
         self._saved = time.monotonic()
         # A million rows take ten seconds to write: that may cost a twentieth of a run.
@@ -77,7 +78,7 @@ class Record:
             # Inside the lock, so that the two belong together even where several runs write them.
             manifest = write_manifest(self._work.task, entries)
             caches = [self._cache_in_use(job, keys, finished) for job in self._jobs]
-            kept = [one for one in before.caches if not self._is_past(one, caches)]
+            kept = [old for old in before.caches if not self._is_replaced(old, caches)]
             after = Snapshot(before.task, manifest, decoded, parts, tuple(kept))
             return after.with_caches(caches)
 
@@ -88,29 +89,29 @@ class Record:
         if job.folder is None:
             return CacheInUse(asked, finished=finished)
         wanted = self._work.texts if job.backbone.tower == "text" else keys
-        whole = finished or not job.missing(wanted)
-        return CacheInUse(asked, job.folder.name, CacheRecord.read(job.folder).digest, whole)
+        complete = finished or not job.missing(wanted)
+        return CacheInUse(asked, job.folder.name, CacheRecord.read(job.folder).digest, complete)
 
-    def _is_past(self, old: CacheInUse, new: Iterable[CacheInUse]) -> bool:
-        """Whether a cache of other views or layers was made with weights that are now replaced."""
+    def _is_replaced(self, old: CacheInUse, caches: Iterable[CacheInUse]) -> bool:
+        """Return whether a cache of other views or layers is of weights that are now replaced."""
         weights = self._weights(old)
         return any(
-            weights != self._weights(one)
-            for one in new
-            if one.folder is not None
-            and one.asked["backbone"] == old.asked["backbone"]
-            and (one.asked["views"] == "text") == (old.asked["views"] == "text")
+            weights != self._weights(new)
+            for new in caches
+            if new.folder is not None
+            and new.asked["backbone"] == old.asked["backbone"]
+            and (new.asked["views"] == "text") == (old.asked["views"] == "text")
         )
 
-    def _weights(self, one: CacheInUse) -> object:
+    def _weights(self, cache: CacheInUse) -> object:
         try:
-            folder = self._work.task.work / "cache" / str(one.folder)
+            folder = self._work.task.work / "cache" / str(cache.folder)
             return CacheRecord.read(folder).fingerprint["weights"]
         except (InputError, KeyError):
             return None
 
     def _parts(self, folds: FoldTable | None) -> dict[str, str]:
-        """Digests of what the rows are now; none where there is nothing to learn from."""
+        """Return digests of what the rows are now; none where there is nothing to learn from."""
         if folds is None:
             return {}
         work = self._work

@@ -6,9 +6,10 @@ from dataclasses import asdict
 
 import pytest
 
-from archiveprobe.embed import dryrun
-from archiveprobe.embed.dryrun import Estimate, JobEstimate, check_weights, dry_run
+from archiveprobe.embed import dry_run as module
+from archiveprobe.embed.dry_run import Estimate, JobEstimate, dry_run
 from archiveprobe.embed.run import Options, embed
+from archiveprobe.embed.weights import fetch_all
 
 CPU = Options(workers=0, device="cpu")
 OWN = '[backbone.own]\nlibrary = "timm"\nname = "test_resnet"\nweights = "{}"\n'
@@ -17,8 +18,8 @@ OWN = '[backbone.own]\nlibrary = "timm"\nname = "test_resnet"\nweights = "{}"\n'
 @pytest.fixture
 def counted(bench, monkeypatch):
     """The counting encoders in the dry run too."""
-    monkeypatch.setattr(dryrun, "make_encoder", bench.encoder)
-    monkeypatch.setattr(dryrun, "locate", lambda _: None)
+    monkeypatch.setattr(module, "load_backbone", bench.encoder)
+    monkeypatch.setattr(module, "locate", lambda _: None)
     return bench
 
 
@@ -110,9 +111,11 @@ def test_the_estimate_can_be_printed(archive, counted) -> None:
 
 def test_checking_weights_says_where_each_lies(archive, monkeypatch, tmp_path) -> None:
     archive.add_drawn([0])
-    monkeypatch.setattr(dryrun, "fetch", lambda backbone: tmp_path / backbone.name)
+    monkeypatch.setattr(
+        "archiveprobe.embed.weights.fetch", lambda backbone: tmp_path / backbone.name
+    )
     names = ["hog", "clip-vit-b32", "own"]
-    lines = check_weights(archive.task(names, settings=OWN.format("random")))
+    lines = fetch_all(archive.task(names, settings=OWN.format("random")))
     assert [(line.backbone, line.file) for line in lines] == [
         ("hog", "none needed"),
         ("clip-vit-b32", str(tmp_path / "clip-vit-b32")),

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from archiveprobe.embed import slots
-from archiveprobe.embed.decoding import prepared
-from archiveprobe.embed.prepare import Order, Prepared, prepare
+from archiveprobe.embed import shared_memory as slots
+from archiveprobe.embed.decoding import prepare_images
+from archiveprobe.embed.prepare import Preparation, PreparedImage, prepare
 from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.slots import Parcel, PrepareInto, Slots, shared_slots, slot_bytes
+from archiveprobe.embed.shared_memory import Parcel, PrepareInto, Slots, shared_slots, slot_bytes
 from archiveprobe.embed.views import view_set
 from archiveprobe.task.decoding import digest
 
@@ -27,12 +27,12 @@ def photographs(archive) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def order(archive) -> Order:
+def order(archive) -> Preparation:
     views = {SMALL: view_set("crops6"), LARGE: view_set("center")}
-    return Order(archive.folder / "images", views)
+    return Preparation(archive.folder / "images", views)
 
 
-def assert_same(one: Prepared, two: Prepared) -> None:
+def assert_same(one: PreparedImage, two: PreparedImage) -> None:
     assert (one.digest, one.observation) == (two.digest, two.observation)
     assert list(one.views) == list(two.views)
     for geometry, rendered in one.views.items():
@@ -47,20 +47,20 @@ def test_a_slot_holds_the_distinct_crops_of_every_geometry(order) -> None:
 
 def test_what_comes_out_is_what_went_in(photographs, order) -> None:
     with shared_slots(2, slot_bytes(order)) as places:
-        prepare_into = PrepareInto(order, places.memory)
+        prepare_into = PrepareInto(order, places.descriptor)
         for path, key in photographs:
             slot = places.take()
             assert slot is not None
             parcel = prepare_into(path, key, slot)
             assert isinstance(parcel, Parcel)
-            assert all(not view.crops.size for view in parcel.item.views.values())
+            assert all(not view.crops.size for view in parcel.image.views.values())
             assert_same(places.unpack(parcel, slot), prepare(path, key, order))
             places.give_back(slot)
 
 
 def test_what_was_taken_out_stays_when_the_slot_is_used_again(photographs, order) -> None:
     with shared_slots(1, slot_bytes(order)) as places:
-        prepare_into = PrepareInto(order, places.memory)
+        prepare_into = PrepareInto(order, places.descriptor)
         slot = places.take()
         first = places.unpack(prepare_into(*photographs[0], slot), slot)
         prepare_into(*photographs[1], slot)
@@ -79,8 +79,8 @@ def test_slots_are_as_many_as_asked_for_and_come_back() -> None:
 def test_photographs_that_do_not_fit_go_through_the_pipe(photographs, order) -> None:
     with shared_slots(1, 100) as places:
         slot = places.take()
-        item = PrepareInto(order, places.memory)(*photographs[0], slot)
-        assert isinstance(item, Prepared)
+        item = PrepareInto(order, places.descriptor)(*photographs[0], slot)
+        assert isinstance(item, PreparedImage)
         assert_same(places.unpack(item, slot), prepare(*photographs[0], order))
 
 
@@ -98,7 +98,7 @@ def test_without_room_every_photograph_still_comes(
     with monkeypatch.context() as patch:
         patch.setattr(getattr(slots, owner), name, refuse)
         said: list[str] = []
-        items = list(prepared(photographs, order, workers=1, notify=said.append))
+        items = list(prepare_images(photographs, order, workers=1, notify=said.append))
         assert descriptors() == before
     [line] = said
     assert "No space left" in line
@@ -119,7 +119,7 @@ def test_where_there_is_no_such_memory_a_file_without_a_name_serves(
     monkeypatch.setattr(slots.tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     said: list[str] = []
-    for item in prepared(photographs[:2], order, workers=1, notify=said.append):
+    for item in prepare_images(photographs[:2], order, workers=1, notify=said.append):
         assert item.observation.usable
         assert not list((tmp_path / "temporary").iterdir())
     assert said == []
@@ -129,9 +129,11 @@ def test_where_there_is_no_such_memory_a_file_without_a_name_serves(
 def unpacked(monkeypatch) -> list[object]:
     """What came out of decoder processes."""
     seen: list[object] = []
-    real: Callable[..., Prepared] = Slots.unpack
+    real: Callable[..., PreparedImage] = Slots.unpack
 
-    def unpack(self: Slots, parcel: Prepared | Parcel, slot: slots.Slot | None) -> Prepared:
+    def unpack(
+        self: Slots, parcel: PreparedImage | Parcel, slot: slots.Slot | None
+    ) -> PreparedImage:
         seen.append(parcel)
         return real(self, parcel, slot)
 
@@ -143,7 +145,7 @@ def unpacked(monkeypatch) -> list[object]:
 def test_decoder_processes_use_them_and_nothing_has_a_name(photographs, order, unpacked) -> None:
     before = descriptors()
     items = []
-    for item in prepared(photographs, order, workers=2):
+    for item in prepare_images(photographs, order, workers=2):
         items.append(item)
         # Whatever has a name would stay when the whole group is killed.
         maps = Path("/proc/self/maps").read_text()
@@ -152,7 +154,7 @@ def test_decoder_processes_use_them_and_nothing_has_a_name(photographs, order, u
     assert [type(parcel) for parcel in unpacked] == [Parcel] * len(photographs)
     for item, photograph in zip(items, photographs, strict=True):
         assert_same(item, prepare(*photograph, order))
-    stopped = prepared(photographs, order, workers=1)
+    stopped = prepare_images(photographs, order, workers=1)
     next(stopped)
     stopped.close()
     assert descriptors() == before

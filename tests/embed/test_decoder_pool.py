@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed import decoder_process
-from archiveprobe.embed import decoders as module
-from archiveprobe.embed.decoders import DecoderDiedError, Decoders, DecoderTimeoutError
+from archiveprobe.embed import decoder_pool as module
+from archiveprobe.embed.decoder_pool import DecoderDiedError, DecoderPool, DecoderTimeoutError
 
 WORK = """
 import os, signal, time
@@ -74,58 +73,62 @@ def work(tmp_path, monkeypatch) -> Callable[..., Any]:
 
 
 def test_results_and_exceptions_come_back(work) -> None:
-    with Decoders(work, 2, seconds=30) as decoders:
-        calls = [decoders.ask("double", number) for number in range(30)]
-        failed, odd = decoders.ask("fail", "gone"), decoders.ask("odd")
-        large = decoders.ask("large")
-        assert [decoders.result(call) for call in reversed(calls)] == list(range(58, -1, -2))
+    with DecoderPool(work, 2, seconds=30) as decoders:
+        calls = [decoders.submit("double", number) for number in range(30)]
+        failed, odd = decoders.submit("fail", "gone"), decoders.submit("odd")
+        large = decoders.submit("large")
+        assert [call.result() for call in reversed(calls)] == list(range(58, -1, -2))
         with pytest.raises(FileNotFoundError, match="gone"):
-            decoders.result(failed)
+            failed.result()
         with pytest.raises(RuntimeError, match="cannot be handed over"):
-            decoders.result(odd)
-        assert len(decoders.result(large)) == 5_000_000
+            odd.result()
+        assert len(large.result()) == 5_000_000
 
 
 def test_a_call_that_computes_without_end_costs_itself(work) -> None:
-    with Decoders(work, 1, seconds=0.5) as decoders:
-        calls = [decoders.ask("double", 1), decoders.ask("spin"), decoders.ask("double", 2)]
-        assert decoders.result(calls[0]) == 2
+    with DecoderPool(work, 1, seconds=0.5) as decoders:
+        calls = [
+            decoders.submit("double", 1),
+            decoders.submit("spin"),
+            decoders.submit("double", 2),
+        ]
+        assert calls[0].result() == 2
         with pytest.raises(DecoderTimeoutError, match=r"over 0.5 s of processor time"):
-            decoders.result(calls[1])
-        assert decoders.result(calls[2]) == 4
+            calls[1].result()
+        assert calls[2].result() == 4
 
 
 def test_time_in_which_nothing_is_computed_does_not_count(work) -> None:
     # As when the machine was suspended, or others took the processor.
-    with Decoders(work, 1, seconds=0.5) as decoders:
-        assert decoders.result(decoders.ask("sleep", 1.2)) == "awake"
+    with DecoderPool(work, 1, seconds=0.5) as decoders:
+        assert decoders.submit("sleep", 1.2).result() == "awake"
 
 
 def test_a_clock_that_jumps_ends_no_call(work, monkeypatch) -> None:
     real = time.monotonic
     hours = iter(range(10**6))
-    with Decoders(work, 1, seconds=30) as decoders:
-        decoders.result(decoders.ask("double", 1))
+    with DecoderPool(work, 1, seconds=30) as decoders:
+        decoders.submit("double", 1).result()
         monkeypatch.setattr(module.time, "monotonic", lambda: real() + 3600 * next(hours))
         monkeypatch.setattr(module, "_STEP_SECONDS", 0.05)
-        assert decoders.result(decoders.ask("sleep", 0.5)) == "awake"
+        assert decoders.submit("sleep", 0.5).result() == "awake"
 
 
 def test_a_call_that_waits_without_end_costs_itself(work, monkeypatch) -> None:
     monkeypatch.setattr(module, "_STEP_SECONDS", 0.1)
-    with Decoders(work, 1, seconds=30) as decoders:
-        decoders.result(decoders.ask("double", 1))
+    with DecoderPool(work, 1, seconds=30) as decoders:
+        decoders.submit("double", 1).result()
         monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.5)
         with pytest.raises(DecoderTimeoutError, match=r"no answer in 0.5 s"):
-            decoders.result(decoders.ask("sleep", 3600))
+            decoders.submit("sleep", 3600).result()
         monkeypatch.setattr(module, "PATIENCE_SECONDS", 600)
-        assert decoders.result(decoders.ask("double", 2)) == 4
+        assert decoders.submit("double", 2).result() == 4
 
 
 def test_a_process_that_was_killed_from_outside_costs_nothing(work, tmp_path) -> None:
-    with Decoders(work, 1, seconds=30) as decoders:
-        calls = [decoders.ask("die_once", tmp_path / "died"), decoders.ask("double", 2)]
-        assert [decoders.result(call) for call in calls] == ["again", 4]
+    with DecoderPool(work, 1, seconds=30) as decoders:
+        calls = [decoders.submit("die_once", tmp_path / "died"), decoders.submit("double", 2)]
+        assert [call.result() for call in calls] == ["again", 4]
 
 
 @pytest.mark.parametrize(
@@ -137,16 +140,16 @@ def test_a_process_that_was_killed_from_outside_costs_nothing(work, tmp_path) ->
     ],
 )
 def test_a_call_that_always_kills_its_process_costs_itself(work, call, fate) -> None:
-    with Decoders(work, 1, seconds=30) as decoders:
-        calls = [decoders.ask(*call), decoders.ask("double", 2)]
+    with DecoderPool(work, 1, seconds=30) as decoders:
+        calls = [decoders.submit(*call), decoders.submit("double", 2)]
         with pytest.raises(DecoderDiedError, match=fate):
-            decoders.result(calls[0])
-        assert decoders.result(calls[1]) == 4
+            calls[0].result()
+        assert calls[1].result() == 4
 
 
 def test_decoders_leave_signals_to_their_parent(work) -> None:
-    with Decoders(work, 1, seconds=30) as decoders:
-        assert decoders.result(decoders.ask("ignored")) == [True, True, True]
+    with DecoderPool(work, 1, seconds=30) as decoders:
+        assert decoders.submit("ignored").result() == [True, True, True]
 
 
 def unable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> Callable[..., Any]:
@@ -173,14 +176,14 @@ def unable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> Cal
 def test_processes_that_cannot_start_end_the_run_in_one_line(
     tmp_path, monkeypatch, capfd, program, reason
 ) -> None:
-    monkeypatch.setattr(decoder_process, "START_SECONDS", 0.7)
+    monkeypatch.setattr(module, "START_SECONDS", 0.7)
     work = unable(tmp_path, monkeypatch, program)
-    with Decoders(work, 2, seconds=30) as decoders:
-        calls = [decoders.ask() for _ in range(5)]
+    with DecoderPool(work, 2, seconds=30) as decoders:
+        calls = [decoders.submit() for _ in range(5)]
         with pytest.raises(
             InputError, match=r"no decoder process can start.*--workers 0"
         ) as caught:
-            decoders.result(calls[0])
+            calls[0].result()
         assert reason in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
@@ -189,22 +192,22 @@ def test_without_room_for_a_process_the_run_ends_in_one_line(work, monkeypatch) 
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(decoder_process.subprocess, "Popen", refuse)
+    monkeypatch.setattr(module.subprocess, "Popen", refuse)
     with (
-        Decoders(work, 1, seconds=30) as decoders,
+        DecoderPool(work, 1, seconds=30) as decoders,
         pytest.raises(InputError, match=r"temporarily unavailable.*--workers 0"),
     ):
-        decoders.result(decoders.ask("double", 1))
+        decoders.submit("double", 1).result()
 
 
 PARENT = """
 import sys
-from archiveprobe.embed.decoders import Decoders
+from archiveprobe.embed.decoder_pool import DecoderPool
 from orphan_work import work
-with Decoders(work, 2, seconds=1e6) as decoders:
-    calls = [decoders.ask() for _ in range(4)]
+with DecoderPool(work, 2, seconds=1e6) as decoders:
+    calls = [decoders.submit() for _ in range(4)]
     open("asked", "w").close()
-    decoders.result(calls[0])
+    calls[0].result()
 """
 # Without a thread's chance to run: one call in C, for hours.
 IMPORTS = """
@@ -222,12 +225,16 @@ def work():
 """
 
 
+def with_folder(folder: Path) -> str:
+    return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does it")
 @pytest.mark.parametrize("program", [IMPORTS, SPINS], ids=["importing", "decoding"])
 def test_processes_end_with_a_killed_parent(tmp_path, program) -> None:
     (tmp_path / "orphan_work.py").write_text(program)
     (tmp_path / "parent.py").write_text(PARENT)
-    here = {**os.environ, "PYTHONPATH": f"{Path.cwd()}:{tmp_path}", "OMP_NUM_THREADS": "2"}
+    here = {**os.environ, "PYTHONPATH": with_folder(tmp_path), "OMP_NUM_THREADS": "2"}
     command = [sys.executable, tmp_path / "parent.py"]
     with subprocess.Popen(command, env=here, cwd=tmp_path) as parent:
         wait_until(lambda: len(list(tmp_path.glob("started-*"))) == 2)
@@ -252,9 +259,9 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 def test_leaving_early_ends_what_is_at_work(work) -> None:
     before = set(children())
-    with Decoders(work, 2, seconds=30) as decoders:
-        decoders.result(decoders.ask("double", 1))
-        decoders.ask("sleep", 3600)
+    with DecoderPool(work, 2, seconds=30) as decoders:
+        decoders.submit("double", 1).result()
+        decoders.submit("sleep", 3600)
         wait_until(lambda: bool(set(children()) - before))
     assert not set(children()) - before
 
@@ -268,13 +275,13 @@ def children() -> list[str]:
 
 
 def test_a_group_that_is_told_to_end_leaves_the_decoders_to_the_parent(work) -> None:
-    with Decoders(work, 1, seconds=30) as decoders:
-        decoders.result(decoders.ask("double", 1))
+    with DecoderPool(work, 1, seconds=30) as decoders:
+        decoders.submit("double", 1).result()
         [pid] = decoders_running()
-        call = decoders.ask("sleep", 1.0)
+        call = decoders.submit("sleep", 1.0)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(pid, number)
-        assert decoders.result(call) == "awake"
+        assert call.result() == "awake"
         assert decoders_running() == [pid]
 
 

@@ -1,0 +1,193 @@
+"""Loaded backbones turn crops into embeddings: a torch network, or a descriptor without weights."""
+
+import copy
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import keep_freed_memory, memory_for
+from archiveprobe.embed.backbones import RANDOM, Backbone
+from archiveprobe.embed.layers import Read, pooled, reader
+from archiveprobe.embed.models import Model, load_model
+from archiveprobe.embed.preprocess import Geometry, Preprocess, Tokens
+
+if TYPE_CHECKING:
+    import torch
+
+# A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
+_CONVOLUTIONAL = 3
+
+
+class LoadedBackbone:
+    """A backbone that is ready to compute, at one precision: what the pipeline needs of it.
+
+    `preprocess` says how its input is made, as fingerprints keep it.
+    """
+
+    precision = "fp32"
+
+    def __init__(
+        self, name: str, digest: str, preprocess: Preprocess | Tokens, *, random: bool = False
+    ) -> None:
+        self.name = name
+        self.weights_digest = digest
+        self.preprocess = preprocess
+        self.random_weights = random
+
+    def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+        """Embed crops (n, size, size, 3) uint8, mirrored where `mirror` (n,) is true.
+
+        Returns:
+            (n, *shape) float32, unnormalised.
+        """
+        raise NotImplementedError
+
+    def at(self, precision: str) -> Self:
+        """Return the same backbone computing at "fp32", "bf16" or "fp16"."""
+        other = copy.copy(self)
+        other.precision = precision
+        return other
+
+    def faster_precisions(self) -> tuple[str, ...]:
+        """Return the precisions to try here instead of fp32, best first."""
+        return ()
+
+
+def load_backbone(
+    backbone: Backbone, device: str = "cpu", *, untrained: bool = False
+) -> LoadedBackbone:
+    """Build a backbone with its weights on a device ("cpu", "cuda", "cuda:1").
+
+    Raises:
+        InputError: its weights are missing or do not fit, it has no such layers, or memory runs
+            out.
+    """
+    remedy = "free memory, choose a smaller backbone, or embed one at a time with --backbone"
+    with memory_for(f"loading {backbone.described} on {device}", remedy):
+        return _load(backbone, device, untrained)
+
+
+def _load(backbone: Backbone, device: str, untrained: bool) -> LoadedBackbone:
+    if backbone.library == "descriptor":
+        from archiveprobe.embed.hog import Hog
+
+        if backbone.layers != "pooled":
+            raise InputError(f'{backbone.name} has no layers: use layers = "pooled"')
+        return Hog(backbone.name)
+    if device == "cpu":
+        keep_freed_memory()
+    if backbone.tower == "text":
+        from archiveprobe.embed.text_tower import load_text_network
+
+        return load_text_network(backbone, device, untrained=untrained)
+    model = load_model(backbone, untrained=untrained)
+    read = reader(model.module, backbone.layers, backbone.described)
+    return ImageNetwork(backbone.name, model, device, random=backbone.weights == RANDOM, read=read)
+
+
+def geometry_of(network: LoadedBackbone) -> Geometry:
+    """Return the pixel geometry of a loaded backbone for images."""
+    assert isinstance(network.preprocess, Preprocess)
+    return network.preprocess.geometry
+
+
+class Network(LoadedBackbone):
+    """A torch network in inference mode on a device.
+
+    `read` calls the network: a function of it and of its input.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: Any,
+        digest: str,
+        preprocess: Preprocess | Tokens,
+        device: str,
+        *,
+        random: bool = False,
+        read: Read = pooled,
+    ) -> None:
+        import torch
+
+        super().__init__(name, digest, preprocess, random=random)
+        self._read = read
+        self._device = torch.device(device)
+        self._module = module.eval().to(self._device)
+
+    def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+        """See LoadedBackbone."""
+        import torch
+
+        # A cache made at fp16 on a GPU is continued at fp32 on a CPU, which agrees with it.
+        autocast = self.precision == "fp16" and self._device.type == "cuda"
+        with torch.inference_mode():
+            inputs = self._input(crops, mirror)
+            with torch.autocast("cuda", torch.float16, enabled=autocast):
+                embeddings = self._read(self._module, inputs)
+            if not torch.is_tensor(embeddings):
+                raise InputError(
+                    f"{self.name} gives {type(embeddings).__name__}, not one tensor: choose "
+                    "another backbone"
+                )
+            result: np.ndarray = embeddings.float().cpu().numpy()
+        return result
+
+    def _input(self, crops: np.ndarray, mirror: np.ndarray) -> "torch.Tensor":
+        """Return the network's input, on its device."""
+        raise NotImplementedError
+
+    def at(self, precision: str) -> Self:
+        """See LoadedBackbone."""
+        import torch
+
+        other = super().at(precision)
+        if precision == "bf16":
+            other._module = copy.deepcopy(self._module).to(torch.bfloat16)
+        return other
+
+    def faster_precisions(self) -> tuple[str, ...]:
+        """See LoadedBackbone."""
+        import torch
+
+        if self._device.type == "cuda":
+            return ("fp16",)
+        # Where the processor does not multiply bf16 itself, it is slower than fp32.
+        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return ("bf16",) if any(getattr(torch.cpu, name, bool)() for name in names) else ()
+
+
+class ImageNetwork(Network):
+    """A network for images; pixels are normalised on its device."""
+
+    def __init__(
+        self, name: str, model: Model, device: str, *, random: bool = False, read: Read = pooled
+    ) -> None:
+        import torch
+
+        super().__init__(
+            name, model.module, model.digest, model.preprocess, device, random=random, read=read
+        )
+        convolutions = sum(isinstance(part, torch.nn.Conv2d) for part in self._module.modules())
+        self._format = torch.contiguous_format
+        if convolutions >= _CONVOLUTIONAL:
+            self._format = torch.channels_last
+            self._module = self._module.to(memory_format=self._format)
+        self._mean, self._std = (
+            torch.tensor(values, device=self._device).view(1, 3, 1, 1)
+            for values in (model.preprocess.mean, model.preprocess.std)
+        )
+
+    def _input(self, crops: np.ndarray, mirror: np.ndarray) -> "torch.Tensor":
+        import torch
+
+        pixels = torch.from_numpy(crops).to(self._device, non_blocking=True)
+        pixels = pixels.permute(0, 3, 1, 2).float().div_(255)
+        if mirror.any():
+            flipped = torch.from_numpy(mirror).to(self._device)
+            pixels = torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+        pixels = pixels.sub_(self._mean).div_(self._std)
+        if self.precision == "bf16":
+            pixels = pixels.to(torch.bfloat16)
+        return pixels.contiguous(memory_format=self._format)
