@@ -57,8 +57,8 @@ class LogisticPath(LinearPath):
 
     def _fit_path(self, x: np.ndarray, y: np.ndarray) -> None:
         spectrum = decompose(x)
-        # In double precision: at the strongest penalties a step lowers the loss by less than single
-        # precision can tell, and the fit would stop where it began.
+        # In double precision: single precision ends the strongest penalties before their intercept
+        # is found, because a step lowers the loss by less than it can tell.
         rotated = spectrum.rotated
         columns = 1 if self.n_classes_ == 2 else self.n_classes_
         weights = np.zeros((rotated.shape[1], len(self.Cs), columns))
