@@ -112,7 +112,9 @@ def _embed_texts(job: Job, texts: Mapping[str, str], notify: Notify, progress: P
         job.finish()
     if too_long:
         length = network.length
-        notify(f"{job.backbone.cache}: {too_long} texts are longer than {length} tokens: cut there")
+        notify(
+            f"{job.backbone.cache}: {too_long} texts are longer than {length} tokens and truncated"
+        )
 
 
 def _reject_known(entries: Iterable[Entry], job: Job) -> None:
@@ -147,7 +149,7 @@ def _make_folds(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable |
     if table.spanning:
         notify(
             f"{table.spanning} near-duplicate groups span several folds, which flatters figures: "
-            f"run `archiveprobe audit {work.task.file} --apply`, which cuts the folds anew"
+            f"run `archiveprobe audit {work.task.file} --apply`, which assigns them again"
         )
     return table
 

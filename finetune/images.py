@@ -74,9 +74,9 @@ def stored_side(size: int, crop_scale: float) -> int:
     A crop is resized from what is kept, so an image that was shrunk is resampled twice. Each time
     what lies just below the new limit of frequencies is dampened, and if both limits are the same
     the crop is blurred: cosines of MobileNetV2 embeddings to crops from the whole image (60
-    photographs of 1000 x 667 pixels, crops of 0.8 to 1) are .9951 in the median and .9846 at worst,
+    images of 1000 x 667 pixels, crops of 0.8 to 1) are .9951 in the median and .9846 at worst,
     with twice the side .9997 and .9989, with three times 1.0000 and .9998. Twice it is: a
-    photograph of 1080 x 1350 takes 0.9 MB for the CLIP recipe instead of 4.4 MB.
+    image of 1080 x 1350 takes 0.9 MB for the CLIP recipe instead of 4.4 MB.
     """
     return math.ceil(_SPARE * size / math.sqrt(crop_scale))
 

@@ -1,6 +1,6 @@
 """Which rows are trained on, which choose the epoch, and which are only predicted.
 
-No label of a predicted row is looked at here: what chooses the epoch of a fold is cut from the rows
+No label of a predicted row is looked at here: what chooses the epoch of a fold is taken from the rows
 of the other folds alone.
 """
 

@@ -18,7 +18,7 @@ few-shot evaluator:
 
 Why not an SVD: on 1,280 x 2,432 rows, one thread, LAPACK's gesdd takes three times as long as
 the product and eigh together. Squaring halves the digits of small singular values, which does no
-harm here: those below 1e-5 of the largest are cut, and any penalty worth trying drowns them.
+harm here: those below 1e-5 of the largest are dropped, and any penalty worth trying drowns them.
 """
 
 import threading

@@ -14,7 +14,7 @@ _KNOWN_STARTS = {
     b"\x01\xda": "SGI",
     b"BLP": "Blizzard texture",
 }
-_PHOTOGRAPHS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 _BITMAP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 # Bytes that `may_be_image` wants to see.
 HEAD = 64
@@ -28,7 +28,7 @@ def may_be_image(head: bytes) -> bool:
     if head[4:8] == b"ftyp":
         return _boxed(head)[0] != "video_not_image"
     return (
-        head.startswith((*_PHOTOGRAPHS, b"II+\x00", b"MM\x00+"))
+        head.startswith((*_IMAGES, b"II+\x00", b"MM\x00+"))
         or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
         or _other_kind(head) == ("format_not_allowed", "JPEG 2000")
     )
@@ -46,7 +46,7 @@ def reason_for_unknown(content: bytes, error: Exception, pixel_limit: int) -> tu
         return "text_chunk_limit", detail
     if content[4:8] == b"ftyp":
         return _boxed(content)
-    if content.startswith(_PHOTOGRAPHS) or content[8:12] == b"WEBP":
+    if content.startswith(_IMAGES) or content[8:12] == b"WEBP":
         return ("truncated", detail) if looks_truncated(content) else ("corrupt", detail)
     return _other_kind(content)
 

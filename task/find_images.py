@@ -16,7 +16,7 @@ from archiveprobe.base.wording import first_few
 from archiveprobe.task.file_kind import HEAD, may_be_image
 
 # Images that cannot be decoded are among them: their rows say why.
-_PICTURES = frozenset(
+_IMAGES = frozenset(
     "apng arw avif avifs bmp cr2 cr3 dib dng gif heic heif hif j2k jfif jp2 jpe jpeg jpg jxl mpo "
     "nef orf png raf rw2 tif tiff webp".split()
 )
@@ -105,7 +105,7 @@ def _refuse(error: OSError) -> None:
 
 def has_image_extension(name: str) -> bool:
     """Return whether a file's name ends like an image's; `a.jpg_large`, from a download, does."""
-    return _ending(name) in _PICTURES
+    return _ending(name) in _IMAGES
 
 
 def _ending(name: str) -> str:
@@ -116,7 +116,7 @@ def _ending(name: str) -> str:
 def _judge(file: str, name: str) -> tuple[bool, str]:
     """Return whether a file may be an image, and how to call its kind if not."""
     ending = _ending(name)
-    if ending in _PICTURES:
+    if ending in _IMAGES:
         return True, ""
     kind = f".{ending}" if re.fullmatch("[a-z0-9]{1,12}", ending) else "others"
     return ending not in _COMPANIONS and _opens_like_a_image(file), kind

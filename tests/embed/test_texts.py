@@ -179,7 +179,7 @@ def test_texts_that_are_cut_are_counted_aloud(wordy) -> None:
     exact, longer = "one two three four five six", "one two three four five six seven"
     embed(wordy(captions=[exact, longer, longer + " " * 9, "x " * 40]), CPU, notify=said.append)
     assert [line for line in said if "tokens" in line] == [
-        "words-text: 3 texts are longer than 8 tokens: cut there"
+        "words-text: 3 texts are longer than 8 tokens and truncated"
     ]
 
 
