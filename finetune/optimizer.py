@@ -33,7 +33,7 @@ SCHEDULES: Mapping[str, Callable[..., Any]] = MappingProxyType(
     }
 )
 """Name in a recipe -> timm's schedule for (timm.scheduler, optimizer, steps after the warm-up, the
-lowest rate)."""
+lowest rate). The cosine at step t of T is lowest + (highest - lowest) (1 + cos(pi t / T)) / 2."""
 # Some files store GRN with four dimensions, where a rule on shapes would let it decay.
 _ALWAYS_ONE_DIMENSIONAL = ("*.grn.*", "grn.*")
 _CLIP_BLOCK = re.compile(r"(?:.*\.)?transformer\.resblocks\.(\d+)\.")

@@ -13,7 +13,7 @@ from snapshots import current_cache
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.models import load_model
-from archiveprobe.embed.run import Options
+from archiveprobe.embed.run import Options, embed
 from archiveprobe.embed.views import render, view_set
 from archiveprobe.finetune.loader import Draw
 from archiveprobe.finetune.model import Network
@@ -22,7 +22,6 @@ from archiveprobe.finetune.recipe import Optimizer, changed, load_recipe
 from archiveprobe.finetune.tokens import (
     TokenRows,
     check_recipe,
-    embed_tokens,
     load_tokens,
     token_network,
     token_task,
@@ -161,7 +160,7 @@ def task(tmp_path_factory: pytest.TempPathFactory, tiny_clip) -> Task:
     )
     task = load_task(folder)
     for views in ("flip", "augment3"):
-        embed_tokens(task, "own", views, OPTIONS)
+        embed(token_task(task, "own", views), OPTIONS)
     return task
 
 
