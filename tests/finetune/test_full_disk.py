@@ -60,6 +60,7 @@ print(json.dumps(report))
 """
 
 
+@pytest.mark.proves("disk")
 def test_one_line_and_with_room_again_the_run_ends_as_any(
     tmp_path: Path, embedded: Path, tuned: Path
 ) -> None:

@@ -162,6 +162,7 @@ def result_of(sequence: Sequence) -> tuple[list[dict], list[dict]]:
     return [json.loads(part.read_text()) for part in parts], board
 
 
+@pytest.mark.proves("state")
 @pytest.mark.parametrize("seed", range(2))
 def test_whatever_happened_in_between_the_system_is_that_of_one_go(
     seed: int, tmp_path: Path, run: Command, finetune: Command

@@ -232,6 +232,7 @@ def test_draws_depend_on_seed_epoch_and_row_only() -> None:
     assert any(other != others[0] for other in others[1:])
 
 
+@pytest.mark.proves("training")
 def test_a_row_that_comes_again_in_an_epoch_goes_through_all_draws_first() -> None:
     rows = numbered()
     seen = [drawn(rows, [4], 3, occurrence)[0] for occurrence in range(5)]
@@ -262,6 +263,7 @@ def test_tokens_that_are_not_there_are_one_line(task, tiny_clip, network_of) -> 
         load_tokens(task, tiny_clip, network, [*keys_of(task), b"\0" * 32], views="flip")
 
 
+@pytest.mark.proves("numbers")
 def test_tokens_of_another_network_are_refused(task, tiny_clip, network_of, tmp_path: Path) -> None:
     network = network_of(tiny_clip, **LAST)
     other = replace(network, digest=load_model(replace(tiny_clip)).digest[::-1])

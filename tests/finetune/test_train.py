@@ -108,6 +108,7 @@ def killed_after(epochs: int) -> Callable[[Epoch], None]:
     return on_epoch
 
 
+@pytest.mark.proves("killed")
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_killed_and_resumed_equals_uninterrupted(
     tmp_path: Path, epochs: int, noise, network_for
@@ -160,6 +161,7 @@ def test_nobody_elses_draws_move(noise, network_for) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.proves("training")
 def test_a_loss_that_is_no_number_stops_with_step_and_images(
     tmp_path: Path, noise, network_for
 ) -> None:
@@ -176,6 +178,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_images(
     assert all(bool(each.isfinite().all()) for each in kept["weights"].values())
 
 
+@pytest.mark.proves("training")
 def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path, noise, network_for) -> None:
     recipe = recipe_of(
         optimizer={"head_lr": 1e37, "lr": 1e37, "batch_size": 16, "weight_decay": 1e3},
@@ -209,6 +212,7 @@ def test_half_precision_learns_about_the_same_and_keeps_whole_weights(noise, net
     assert all(tensor.dtype != torch.bfloat16 for tensor in half.state.values())
 
 
+@pytest.mark.proves("memory")
 def test_out_of_memory_names_the_setting_to_lower(noise, network_for) -> None:
     recipe = recipe_of()
     network = network_for(recipe)
