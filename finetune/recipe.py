@@ -162,7 +162,7 @@ class Schedule(Section):
     `warmup` is in epochs and rises in every step from `warmup_start` times the rate; a cosine then
     falls in every step to `min_lr` for the head, and to the same share of its own rate for
     everything else. `monitor` is what improves or does not: after `patience` epochs without a
-    better one training ends. With `restore_best` the best epoch is kept, else the last.
+    better one training ends. The best epoch is kept; the last one where nothing is monitored.
     """
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 20
@@ -172,7 +172,6 @@ class Schedule(Section):
     min_lr: NotNegative = 0.0
     monitor: Literal["macro-f1", "training-loss", "none"] = "macro-f1"
     patience: Annotated[int, Field(ge=1)] | None = None
-    restore_best: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> "Schedule":
@@ -310,10 +309,6 @@ class Recipe(Section):
         if self.interpolate.alphas and self.model.unfreeze == "none":
             raise ValueError("interpolate.alphas: a frozen backbone has nothing to interpolate")
         return self
-
-    def differs(self) -> dict[str, Any]:
-        """Return what differs from the defaults, nested as in a recipe file."""
-        return self.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def token_network(network: Network) -> Network:
         )
     through = _from_tokens(network.body, network.described)
     module = assemble(network.body, network.head, network.trained, through)
-    return replace(network, module=module, inputs=LAYERS)
+    return replace(network, module=module)
 
 
 def _from_tokens(body: Any, described: str) -> Callable[[Any, Any], Any]:
