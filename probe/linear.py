@@ -57,7 +57,10 @@ class LogisticPath(LinearPath):
 
     def _fit_path(self, x: np.ndarray, y: np.ndarray) -> None:
         spectrum = decompose(x)
-        rotated = spectrum.rotated
+        # A step reads the rows twice and does little else, so single precision saves a third of
+        # the time. Standardised, rotated rows lose nothing by it: probabilities differ from those
+        # of the optimum by as much as in double precision at the same tolerance.
+        rotated = spectrum.rotated.astype(np.float32)
         columns = 1 if self.n_classes_ == 2 else self.n_classes_
         weights = np.zeros((rotated.shape[1], len(self.Cs), columns))
         intercept = np.zeros((len(self.Cs), columns))
@@ -74,7 +77,7 @@ class RidgePath(LinearPath):
     """Least squares on class indicators (-1 and 1) at every penalty in `alphas`.
 
     Also known as the least-squares support vector machine (Suykens and Vandewalle, 1999), and as
-    scikit-learn's RidgeClassifier, which solves every penalty anew: 49 of them take about twenty
+    scikit-learn's RidgeClassifier, which solves every penalty anew: 49 of them take about ten
     times as long as one decomposition.
     """
 

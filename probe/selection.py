@@ -1,7 +1,7 @@
 """Weighing the candidates of a path by their held-out logits: the good ones count alike."""
 
 import numpy as np
-from scipy.special import logsumexp, softmax
+from scipy.special import softmax
 
 _STEPS = 12
 _CLOSE = 1e-7
@@ -43,15 +43,27 @@ def fit_slopes(logits: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarra
     true = np.take_along_axis(centred, y[None, :, None], 2)[..., 0]
     slope = np.ones(len(logits))
     for _ in range(_STEPS):
-        p = softmax(slope[:, None, None] * centred, axis=-1)
-        mean = (p * centred).sum(2)
+        mean, variance = _moments(slope, centred)
         first = (mean - true).mean(1) + _PRIOR * slope
-        second = ((p * centred**2).sum(2) - mean**2).mean(1) + _PRIOR
+        second = variance.mean(1) + _PRIOR
         # Never so far that the second-order model means nothing, and never below zero.
         step = np.clip(first / second, -1.5, 0.7 * slope)
         before, slope = slope, np.clip(slope - step, 1e-3, _LARGEST_SLOPE)
         if (np.abs(slope - before) <= _CLOSE * before).all():
             break
     scaled = slope[:, None, None] * centred
-    losses = logsumexp(scaled, axis=2) - slope[:, None] * true
+    losses = np.logaddexp.reduce(scaled, axis=2) - slope[:, None] * true
     return slope / size, np.asarray(losses)
+
+
+def _moments(slope: np.ndarray, centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and variance (c, n) of a row's centred logits under their own softmax."""
+    if centred.shape[2] == 2:
+        # Two centred logits are -a and a, and their probabilities differ by tanh(slope a), which
+        # takes a quarter of the time of scipy's softmax.
+        a = centred[..., 1]
+        mean = a * np.tanh(slope[:, None] * a)
+        return mean, a**2 - mean**2
+    p = softmax(slope[:, None, None] * centred, axis=-1)
+    mean = (p * centred).sum(2)
+    return mean, (p * centred**2).sum(2) - mean**2

@@ -16,7 +16,7 @@ few-shot evaluator:
     n <  d: the n x n Gram matrix ZZ' = U diag(s^2) U',  and V = Z' U / s, never formed: V b is
             Z' (U (b / s)), two products with as many columns as there are models.
 
-Why not an SVD: on 1,280 x 2,432 rows, one thread, LAPACK's gesdd takes about five times as long as
+Why not an SVD: on 1,280 x 2,432 rows, one thread, LAPACK's gesdd takes three times as long as
 the product and eigh together. Squaring halves the digits of small singular values, which does no
 harm here: those below 1e-5 of the largest are cut, and any penalty worth trying drowns them.
 """

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.probe.audit.data import NAMED, AuditData, Finding, csv_table, line, shorten
 from archiveprobe.task.duplicates import near_duplicate_groups
@@ -71,7 +72,13 @@ class Duplicates:
 
 
 def audit_duplicates(data: AuditData) -> Finding:
-    """Report near-duplicates, and assign the folds anew along them where that is asked for."""
+    """Report near-duplicates, and assign the folds anew along them where that is asked for.
+
+    Raises:
+        InputError: the folds cannot be assigned anew.
+    """
+    if data.apply:
+        _check_regroupable(data.dataset)
     duplicates = find_duplicates(data, data.unit_embeddings(np.arange(len(data))))
     groups = duplicates.groups
     regrouped = data.apply and _regroup(data, duplicates.number)
@@ -98,6 +105,20 @@ def audit_duplicates(data: AuditData) -> Finding:
         },
         files={"duplicates.csv": _table(groups)},
     )
+
+
+def _check_regroupable(dataset: Dataset) -> None:
+    task = dataset.task
+    if dataset.partial is not None:
+        raise InputError(
+            "folds are assigned anew along all images only: run `archiveprobe embed "
+            f"{task.file}` first"
+        )
+    if task.folds.group == "none":
+        raise InputError(
+            f'folds.group is "none" in {task.file}, so no group is kept together: set it to '
+            f'"near-duplicates", delete {task.work / "folds.csv"}, and run audit --apply again'
+        )
 
 
 def _regroup(data: AuditData, number: np.ndarray) -> bool:

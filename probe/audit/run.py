@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
 from archiveprobe.base.progress import Progress, silent
-from archiveprobe.evaluate.dataset import Dataset, load_dataset
+from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_status import OUT_OF_DATE, overview
 from archiveprobe.probe.audit.data import Finding, Notify, audit_data, shorten
 from archiveprobe.probe.audit.table import AUDITS
@@ -75,13 +74,11 @@ def run_audit(
         InputError: a cache is damaged.
     """
     dataset = load_dataset(task, partial=partial)
-    if apply:
-        _check_regroupable(dataset)
     data = audit_data(dataset, apply=apply, notify=notify)
     findings = {}
     with progress("auditing", len(AUDITS)) as advance:
-        for audit in AUDITS:
-            findings[audit.key] = audit.run(data)
+        for key, audit in AUDITS.items():
+            findings[key] = audit(data)
             advance()
     warnings = [] if dataset.partial is None else [f"{dataset.partial}, the others wait for embed"]
     warnings += [warning for finding in findings.values() for warning in finding.warnings]
@@ -105,17 +102,3 @@ def run_audit(
     for file in report.files:
         write_whole(file, contents[file.name])
     return report
-
-
-def _check_regroupable(dataset: Dataset) -> None:
-    task = dataset.task
-    if dataset.partial is not None:
-        raise InputError(
-            "folds are assigned anew along all images only: run `archiveprobe embed "
-            f"{task.file}` first"
-        )
-    if task.folds.group == "none":
-        raise InputError(
-            f'folds.group is "none" in {task.file}, so no group is kept together: set it to '
-            f'"near-duplicates", delete {task.work / "folds.csv"}, and run audit --apply again'
-        )

@@ -40,7 +40,7 @@ def faulty(archive, draw, copy_of, tmp_path):
 def test_every_planted_fault_is_said(faulty):
     report = run_audit(faulty)
     record = report.record()
-    assert list(record)[: len(KEYS)] == KEYS
+    assert set(KEYS) <= set(record)
     assert record["duplicates"] == 22
     assert "p009.jpg" in {row["id"] for row in record["suspects"]}
     assert record["suspect_labels"] == len(record["suspects"]) < 8
@@ -93,11 +93,10 @@ def sound(archive, draw, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("audit", AUDITS, ids=lambda audit: audit.key)
+@pytest.mark.parametrize("key", AUDITS)
 @pytest.mark.parametrize("name", ["ordinary", "three labels", "tiny", "never observed"])
-def test_every_audit_of_the_table_returns_a_finding(audit, name, sound):
-    finding = audit.run(sound[name])
-    assert audit.key in KEYS and audit.what
+def test_every_audit_of_the_table_returns_a_finding(key, name, sound):
+    finding = AUDITS[key](sound[name])
     json.dumps([finding.value, finding.details], allow_nan=False)
     assert finding.lines
     for row in finding.lines:
