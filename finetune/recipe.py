@@ -26,7 +26,7 @@ from archiveprobe.embed.views import view_set
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 from archiveprobe.finetune.losses import LOSSES
 from archiveprobe.finetune.optimizer import OPTIMIZERS, SCHEDULES
-from archiveprobe.task.config import nearest
+from archiveprobe.task.config import explain, nearest
 
 FOLDER = Path(__file__).parent / "recipes"
 RECIPES: Mapping[str, Path] = MappingProxyType(
@@ -388,22 +388,4 @@ def _checked(name: str, content: dict[str, Any], where: str) -> Recipe:
     except ValidationError as error:
         # A misspelt key is the reason of a missing one.
         faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        raise InputError(_explain(faults[0], where)) from None
-
-
-def _explain(fault: Mapping[str, Any], where: str) -> str:
-    path = [str(part) for part in fault["loc"]]
-    key = ".".join(path)
-    if fault["type"] == "extra_forbidden":
-        section: Any = Recipe
-        for part in path[:-1]:
-            section = section.model_fields[part].annotation
-        hint = nearest(path[-1], [name for name in section.model_fields if name != "name"])
-        return f"unknown key {key!r} in {where}{hint}: correct or remove it"
-    if fault["type"] == "missing":
-        return f"missing key {key!r} in {where}: add it"
-    if fault["type"] == "value_error":
-        inside = f"{key}: " if key else ""
-        return f"{inside}{fault['ctx']['error']} in {where}: correct it"
-    expected = fault["msg"].lower().replace("tuple", "list")
-    return f"wrong value for {key!r} in {where}: {expected}, not {fault['input']!r:.60}: correct it"
+        raise InputError(explain(faults[0], where, Recipe, hidden="name")) from None

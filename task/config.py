@@ -214,7 +214,7 @@ def _checked(file: Path, content: Mapping[str, Any]) -> Task:
     try:
         return Task(file=file, **content)
     except ValidationError as error:
-        raise InputError(_explain(error.errors()[0], file)) from None
+        raise InputError(explain(error.errors()[0], file, Task, hidden="file")) from None
 
 
 def _parse(file: Path) -> dict[str, Any]:
@@ -234,11 +234,14 @@ def _parse(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} is not valid TOML: {error}: mend that line") from None
 
 
-def _explain(fault: Mapping[str, Any], file: Path) -> str:
+def explain(
+    fault: Mapping[str, Any], file: Path | str, section: type[BaseModel], *, hidden: str
+) -> str:
+    """Say in one line what pydantic found in a file; `hidden` is a key that no file may have."""
     place = [str(part) for part in fault["loc"]]
     key = ".".join(place) or "task"
     if fault["type"] == "extra_forbidden":
-        hint = nearest(place[-1], _keys_beside(place))
+        hint = nearest(place[-1], _keys_beside(place, section, hidden))
         return f"unknown key {key!r} in {file}{hint}: correct or remove it"
     if fault["type"] == "missing" and isinstance(fault["loc"][-1], str):
         return f"missing key {key!r} in {file}: add it"
@@ -258,9 +261,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _keys_beside(place: list[str]) -> list[str]:
+def _keys_beside(place: list[str], section: type[BaseModel], hidden: str) -> list[str]:
     """Return the valid keys of the section that holds the unknown key at `place`."""
-    annotation: Any = Task
+    annotation: Any = section
     for part in place[:-1]:
         annotation = _model_in(annotation)
         if annotation is None:
@@ -272,7 +275,7 @@ def _keys_beside(place: list[str]) -> list[str]:
     model = _model_in(annotation)
     if model is None or get_origin(model) is dict:
         return []
-    return [key for key in model.model_fields if key != "file"]
+    return [key for key in model.model_fields if key != hidden]
 
 
 def _model_in(annotation: Any) -> Any:
