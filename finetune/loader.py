@@ -219,7 +219,7 @@ def _end_with_parent(_: int) -> None:
 def _fits_into_shared_memory(batch_bytes: int, workers: int, notify: Notify) -> bool:
     """Say whether shared memory takes all batches that are drawn ahead.
 
-    A container of Docker's has 64 MB of it, and a batch of photographs takes 19. A process that
+    A container of Docker's has 64 MB of it, and a batch of images takes 19. A process that
     finds no room there loses its batch without telling anybody.
     """
     needed, free = batch_bytes * (workers * _AHEAD_PER_WORKER + 2), free_shared_memory()

@@ -76,7 +76,6 @@ MOMENTS = [
     (files, "write_whole", 2, False),
     (files, "write_whole", 3, True),
     (trained_parts, "write_whole", 1, True),
-    (trained_parts, "write_whole", 4, False),
     (trained_parts, "write_whole", 6, True),
     (recipe_run, "save_part", 3, True),
 ]

@@ -20,7 +20,7 @@ from archiveprobe.task.config import load_task
 from archiveprobe.task.snapshot import update_snapshot
 
 Command = Callable[..., Result]
-ROWS, FOLDS, STEPS = 18, 3, 12
+ROWS, FOLDS, STEPS = 18, 3, 9
 TASK = """
 name = "noise"
 labels = ["no", "yes"]
