@@ -388,4 +388,12 @@ def _checked(name: str, content: dict[str, Any], where: str) -> Recipe:
     except ValidationError as error:
         # A misspelt key is the reason of a missing one.
         faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        raise InputError(explain(faults[0], where, Recipe, hidden="name")) from None
+        raise InputError(explain(faults[0], where, _keys_beside)) from None
+
+
+def _keys_beside(place: list[str]) -> list[str]:
+    """Return the valid keys of the section that holds the unknown key at `place`."""
+    section: Any = Recipe
+    for part in place[:-1]:
+        section = section.model_fields[part].annotation
+    return [name for name in section.model_fields if name != "name"]
