@@ -179,7 +179,7 @@ def test_finetune_loader(start, figures_of, monkeypatch) -> None:
     benchmark, drawn = start("finetune_loader"), start("drawn")
 
     def small(*words: Any) -> None:
-        drawn.draw_photographs(*words, width=54, height=68)
+        drawn.draw_images(*words, width=54, height=68)
 
     monkeypatch.setattr(benchmark, "draw_images", small)
     monkeypatch.setattr(benchmark, "SIDES", dict.fromkeys(benchmark.SIDES, 32))
