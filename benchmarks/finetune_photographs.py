@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from common import Figure, arguments, load, report, run
-from real_images import PHOTOGRAPHS, write_task
+from real_photographs import PHOTOGRAPHS, write_task
 
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.intervals import compare

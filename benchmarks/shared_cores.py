@@ -29,7 +29,7 @@ import numpy as np
 from common import COMMAND, ROOT, Figure, arguments, at_most, load, report
 from drawn import draw_images
 from drawn import write_task as write_drawn_task
-from real_images import PHOTOGRAPHS, write_task
+from real_photographs import PHOTOGRAPHS, write_task
 
 from archiveprobe.base.cores import usable_cores
 

@@ -144,7 +144,9 @@ def mixup_share(alpha: float, seed: int, epoch: int, step: int) -> float:
 def mix(pixels: "torch.Tensor", share: float) -> "torch.Tensor":
     """Mix every image of a batch (n, ...) with its partner from the other end of the batch.
 
-    timm's class draws from numpy's global generator and refuses odd batches.
+    With share s, image i becomes s x_i + (1 - s) x_(n-1-i), and `losses.soft_targets` mixes the
+    targets by the same share (Zhang et al., 2018). timm's class draws from numpy's global generator
+    and refuses odd batches.
     """
     return pixels if share == 1 else pixels * share + pixels.flip(0) * (1 - share)
 

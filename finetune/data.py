@@ -11,6 +11,7 @@ from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.run import Options as EmbedOptions
+from archiveprobe.embed.run import embed
 from archiveprobe.embed.views import render, view_set
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.finetune.augment import Augmentation, normalise
@@ -28,9 +29,9 @@ from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.tokens import (
     check_cache,
     check_recipe,
-    embed_tokens,
     load_tokens,
     token_network,
+    token_task,
     tokens_of,
 )
 from archiveprobe.probe.features import Choice, find_reader, load_features
@@ -134,9 +135,8 @@ def token_rows(
     options = EmbedOptions(device=device, workers=workers, precision="fp32")
     for views in dict.fromkeys((recipe.predict.views, draws)):
         if views is not None:
-            embed_tokens(
-                dataset.task, backbone.name, views, options, notify=notify, progress=progress
-            )
+            task = token_task(dataset.task, backbone.name, views)
+            embed(task, options, notify=notify, progress=progress)
     rows = load_tokens(
         dataset.task,
         backbone,

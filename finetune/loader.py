@@ -92,6 +92,7 @@ class BatchSampler:
                 raise InputError(
                     "the rows to learn from have one class only: use fewer folds, or label more"
                 )
+            # Drawn with 1 / (rows of its class), so every class has the same total.
             weights = 1.0 / counts[labels]
             self._probabilities = weights / weights.sum()
 
@@ -221,10 +222,7 @@ def _fits_into_shared_memory(batch_bytes: int, workers: int, notify: Notify) -> 
     A container of Docker's has 64 MB of it, and a batch of images takes 19. A process that
     finds no room there loses its batch without telling anybody.
     """
-    if sys.platform != "linux":
-        return True
-    needed = batch_bytes * (workers * _AHEAD_PER_WORKER + 2)
-    free = free_shared_memory()
+    needed, free = batch_bytes * (workers * _AHEAD_PER_WORKER + 2), free_shared_memory()
     if needed > free:
         notify(
             f"{SHARED_MEMORY} has {free >> 20} MB free and training images drawn ahead take "
@@ -236,9 +234,10 @@ def _fits_into_shared_memory(batch_bytes: int, workers: int, notify: Notify) -> 
 
 def free_shared_memory() -> int:
     """Return the bytes that shared memory takes; 0 where it is not there or read-only."""
+    if sys.platform != "linux":
+        return sys.maxsize
     try:
-        writable = os.access(SHARED_MEMORY, os.W_OK)
-        return shutil.disk_usage(SHARED_MEMORY).free if writable else 0
+        return os.access(SHARED_MEMORY, os.W_OK) * shutil.disk_usage(SHARED_MEMORY).free
     except OSError:
         return 0
 

@@ -30,9 +30,9 @@ class Network:
     """A torch module from input (n, ...) to logits (n, K), and what is known of it.
 
     `module` has the parts `body` (the backbone) and `head`, and may be copied (for a running
-    average). `inputs` says what it takes: "pixels", (n, 3, size, size) floats as `preprocess` has
-    them, or "tokens". `trained` names the parts that training may change. `digest` is the SHA-256
-    over the backbone's tensors as they were loaded.
+    average). It takes pixels, (n, 3, size, size) floats as `preprocess` has them, or tokens.
+    `trained` names the parts that training may change. `digest` is the SHA-256 over the backbone's
+    tensors as they were loaded.
     """
 
     module: Any
@@ -41,7 +41,6 @@ class Network:
     digest: str
     described: str
     classes: int
-    inputs: str = "pixels"
 
     @property
     def body(self) -> Any:

@@ -6,9 +6,9 @@ backbone and layers. Rates follow from the step alone, so a resumed run needs no
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from archiveprobe.base.errors import InputError
@@ -33,7 +33,7 @@ SCHEDULES: Mapping[str, Callable[..., Any]] = MappingProxyType(
     }
 )
 """Name in a recipe -> timm's schedule for (timm.scheduler, optimizer, steps after the warm-up, the
-lowest rate)."""
+lowest rate). The cosine at step t of T is lowest + (highest - lowest) (1 + cos(pi t / T)) / 2."""
 # Some files store GRN with four dimensions, where a rule on shapes would let it decay.
 _ALWAYS_ONE_DIMENSIONAL = ("*.grn.*", "grn.*")
 _CLIP_BLOCK = re.compile(r"(?:.*\.)?transformer\.resblocks\.(\d+)\.")
@@ -80,7 +80,12 @@ def parameter_groups(
         }
         if not layers:
             return list(optim.param_groups_weight_decay(module, **rules))
-        layered: Any = _Layered(module, layer_of(module))
+        layer = layer_of(module)
+        # timm numbers the layers of its own networks only; open_clip's towers get theirs from here.
+        layered: Any = SimpleNamespace(
+            named_parameters=module.named_parameters,
+            group_matcher=lambda coarse: layer,  # noqa: ARG005
+        )
         return list(
             optim.param_groups_layer_decay(layered, layer_decay=settings.layer_decay, **rules)
         )
@@ -106,23 +111,6 @@ def _without_decay(module: Any, settings: "Optimizer") -> tuple[str, ...]:
         if network is not None and hasattr(network, "no_weight_decay"):
             own += [prefix + name for name in network.no_weight_decay()]
     return (*sorted(own), *_ALWAYS_ONE_DIMENSIONAL)
-
-
-@dataclass(frozen=True)
-class _Layered:
-    """A module as timm's layer decay sees it: parameters, and the layer of each.
-
-    timm numbers the layers of its own networks only; open_clip's towers get theirs from here.
-    """
-
-    module: "nn.Module"
-    layer: Callable[[str], float]
-
-    def named_parameters(self) -> Iterator[tuple[str, Any]]:
-        return self.module.named_parameters()
-
-    def group_matcher(self, coarse: bool) -> Callable[[str], float]:  # noqa: ARG002
-        return self.layer
 
 
 def layer_of(body: Any) -> Callable[[str], float]:

@@ -26,7 +26,7 @@ from archiveprobe.embed.views import view_set
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 from archiveprobe.finetune.losses import LOSSES
 from archiveprobe.finetune.optimizer import OPTIMIZERS, SCHEDULES
-from archiveprobe.task.config import nearest
+from archiveprobe.task.config import explain, nearest
 
 FOLDER = Path(__file__).parent / "recipes"
 RECIPES: Mapping[str, Path] = MappingProxyType(
@@ -162,7 +162,7 @@ class Schedule(Section):
     `warmup` is in epochs and rises in every step from `warmup_start` times the rate; a cosine then
     falls in every step to `min_lr` for the head, and to the same share of its own rate for
     everything else. `monitor` is what improves or does not: after `patience` epochs without a
-    better one training ends. With `restore_best` the best epoch is kept, else the last.
+    better one training ends. The best epoch is kept; the last one where nothing is monitored.
     """
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 20
@@ -172,7 +172,6 @@ class Schedule(Section):
     min_lr: NotNegative = 0.0
     monitor: Literal["macro-f1", "training-loss", "none"] = "macro-f1"
     patience: Annotated[int, Field(ge=1)] | None = None
-    restore_best: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> "Schedule":
@@ -311,10 +310,6 @@ class Recipe(Section):
             raise ValueError("interpolate.alphas: a frozen backbone has nothing to interpolate")
         return self
 
-    def differs(self) -> dict[str, Any]:
-        """Return what differs from the defaults, nested as in a recipe file."""
-        return self.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
-
 
 @dataclass(frozen=True)
 class Head:
@@ -393,22 +388,12 @@ def _checked(name: str, content: dict[str, Any], where: str) -> Recipe:
     except ValidationError as error:
         # A misspelt key is the reason of a missing one.
         faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        raise InputError(_explain(faults[0], where)) from None
+        raise InputError(explain(faults[0], where, _keys_beside)) from None
 
 
-def _explain(fault: Mapping[str, Any], where: str) -> str:
-    path = [str(part) for part in fault["loc"]]
-    key = ".".join(path)
-    if fault["type"] == "extra_forbidden":
-        section: Any = Recipe
-        for part in path[:-1]:
-            section = section.model_fields[part].annotation
-        hint = nearest(path[-1], [name for name in section.model_fields if name != "name"])
-        return f"unknown key {key!r} in {where}{hint}: correct or remove it"
-    if fault["type"] == "missing":
-        return f"missing key {key!r} in {where}: add it"
-    if fault["type"] == "value_error":
-        inside = f"{key}: " if key else ""
-        return f"{inside}{fault['ctx']['error']} in {where}: correct it"
-    expected = fault["msg"].lower().replace("tuple", "list")
-    return f"wrong value for {key!r} in {where}: {expected}, not {fault['input']!r:.60}: correct it"
+def _keys_beside(place: list[str]) -> list[str]:
+    """Return the valid keys of the section that holds the unknown key at `place`."""
+    section: Any = Recipe
+    for part in place[:-1]:
+        section = section.model_fields[part].annotation
+    return [name for name in section.model_fields if name != "name"]

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed.augment import CLIP_PAPER
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.layers import reader
 from archiveprobe.embed.libraries import make_torchvision_importable
-from archiveprobe.embed.run import Options, embed
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.finetune.augment import seeded
-from archiveprobe.finetune.loader import Draw, Notify
+from archiveprobe.finetune.loader import Draw
 from archiveprobe.finetune.model import Network, assemble
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.task.config import Task
@@ -48,7 +46,7 @@ def token_network(network: Network) -> Network:
         )
     through = _from_tokens(network.body, network.described)
     module = assemble(network.body, network.head, network.trained, through)
-    return replace(network, module=module, inputs=LAYERS)
+    return replace(network, module=module)
 
 
 def _from_tokens(body: Any, described: str) -> Callable[[Any, Any], Any]:
@@ -109,23 +107,6 @@ def token_task(task: Task, backbone: str, views: str) -> Task:
     """Return the task as `embed` must see it to cache a backbone's tokens for a set of views."""
     update = {"backbones": (backbone,), "views": views, "layers": LAYERS}
     return task.model_copy(update={"embed": task.embed.model_copy(update=update)})
-
-
-def embed_tokens(
-    task: Task,
-    backbone: str,
-    views: str,
-    options: Options,
-    *,
-    notify: Notify = lambda _: None,
-    progress: Progress = silent,
-) -> None:
-    """Cache the tokens of a backbone for a set of views; what is there already is left alone.
-
-    Raises:
-        InputError: the backbone is no transformer, or the cache cannot be written.
-    """
-    embed(token_task(task, backbone, views), options, notify=notify, progress=progress)
 
 
 def check_recipe(recipe: Recipe) -> bool:

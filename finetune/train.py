@@ -125,14 +125,13 @@ def train(
                 if checkpoints is not None:
                     checkpoints.save(epoch.epoch, trainer.state_dict())
                 on_epoch(epoch)
-    best = trainer.best if recipe.schedule.restore_best else None
-    kept = trainer.state() if best is None else best
+    kept = trainer.state() if trainer.best is None else trainer.best
     network.load_state(kept)
     alpha = None
     if recipe.interpolate.alphas:
         alpha, mixture = trainer.interpolate(initial, kept)
         network.load_state(mixture)
-    kept_epoch = len(trainer.history) if best is None else trainer.best_epoch
+    kept_epoch = trainer.best_epoch or len(trainer.history)
     state = network.eval().state(whole=False)
     return Trained(state, kept_epoch, trainer.history, alpha, trainer.seconds)
 

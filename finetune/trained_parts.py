@@ -104,7 +104,7 @@ class TrainedPart:
     def check_origin(self, origin: Mapping[str, Any], other: str) -> None:
         """Check that the part started from the same network as the `other`.
 
-        A fold that began at another fold's weights would have learnt its own rows.
+        A fold that began at another fold's weights would have been trained on its own rows.
 
         Raises:
             InputError: it did not; what differs is named.

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -211,7 +211,7 @@ def load_task(file: Path) -> Task:
         try:
             return Task(file=file, **content)
         except ValidationError as error:
-            raise InputError(_explain(error.errors()[0], file)) from None
+            raise InputError(explain(error.errors()[0], file, _keys_beside)) from None
     except RecursionError:
         raise InputError(f"{file} is nested too deeply: it is no task.toml") from None
 
@@ -233,11 +233,17 @@ def _parse(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} is not valid TOML: {error}: mend that line") from None
 
 
-def _explain(fault: Mapping[str, Any], file: Path) -> str:
+def explain(
+    fault: Mapping[str, Any], file: Path | str, keys_beside: Callable[[list[str]], list[str]]
+) -> str:
+    """Say in one line what pydantic found in a file; recipes use it too.
+
+    `keys_beside` gives the valid keys of the section that holds the key at a place.
+    """
     place = [str(part) for part in fault["loc"]]
     key = ".".join(place) or "task"
     if fault["type"] == "extra_forbidden":
-        hint = nearest(place[-1], _keys_beside(place))
+        hint = nearest(place[-1], keys_beside(place))
         return f"unknown key {key!r} in {file}{hint}: correct or remove it"
     if fault["type"] == "missing" and isinstance(fault["loc"][-1], str):
         return f"missing key {key!r} in {file}: add it"

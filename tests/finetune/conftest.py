@@ -101,10 +101,14 @@ def network_of() -> Callable[..., Network]:
 
 @dataclass
 class Noise:
-    """Rows of random images, which no augmentation touches; `drawn` are the inputs asked for."""
+    """Rows of random images, which no augmentation touches; `drawn` are the inputs asked for.
+
+    The row and epoch of `broken` are no numbers.
+    """
 
     pixels: Any
     drawn: list[Draw] = field(default_factory=list)
+    broken: tuple[int, int] | None = None
 
     @property
     def readable(self) -> np.ndarray:
@@ -112,7 +116,8 @@ class Noise:
 
     def __getitem__(self, draw: Draw) -> Any:
         self.drawn.append(draw)
-        return self.pixels[draw.row]
+        broken = (draw.row, draw.epoch) == self.broken
+        return self.pixels[draw.row] * (float("nan") if broken else 1.0)
 
     def look(self, rows: Any, view: int) -> Any:
         batch = self.pixels[np.asarray(rows)]
@@ -128,6 +133,7 @@ def noise() -> Callable[..., TrainingData]:
         held_out: int = 0,
         positive: int = 1,
         labels: Any = None,
+        broken: tuple[int, int] | None = None,
     ) -> TrainingData:
         """n rows of noise; the last ones are held out, those before validate, the others train."""
         rows = np.arange(n)
@@ -135,7 +141,9 @@ def noise() -> Callable[..., TrainingData]:
         drawn = torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(1))
         ids = np.array([f"image-{row}" for row in rows])
         y = rows // 2 % 2 if labels is None else np.asarray(labels)
-        return TrainingData(Noise(drawn), y, ids, 2, positive, Part("fold-0", *parts))
+        return TrainingData(
+            Noise(drawn, broken=broken), y, ids, 2, positive, Part("fold-0", *parts)
+        )
 
     return noise
 

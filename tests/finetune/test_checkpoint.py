@@ -117,6 +117,7 @@ def calls_of_a_run(folder: Path, monkeypatch) -> int:
     return 10**6 - counting.left
 
 
+@pytest.mark.proves("killed")
 def test_killed_at_any_call_and_resumed_equals_uninterrupted(
     tmp_path, monkeypatch, uninterrupted
 ) -> None:
@@ -133,6 +134,7 @@ def test_killed_at_any_call_and_resumed_equals_uninterrupted(
         assert len(list(folder.iterdir())) == 1
 
 
+@pytest.mark.proves("disk")
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
 def test_a_disk_that_fails_leaves_the_old_state_whole(tmp_path, monkeypatch, code) -> None:
     kept = Checkpoints(tmp_path / "states", SETTINGS)
@@ -166,6 +168,7 @@ def test_only_the_last_state_is_kept_and_clearing_leaves_nothing(tmp_path) -> No
     kept.clear()
 
 
+@pytest.mark.proves("damage")
 def test_every_flipped_byte_is_found(tmp_path) -> None:
     kept = Checkpoints(tmp_path / "states", SETTINGS)
     kept.save(1, {"a": torch.arange(3.0)})
@@ -183,6 +186,7 @@ def test_every_flipped_byte_is_found(tmp_path) -> None:
         kept.load()
 
 
+@pytest.mark.proves("training")
 def test_changed_settings_are_refused_by_name(tmp_path) -> None:
     Checkpoints(tmp_path, SETTINGS).save(1, {"a": 1})
     other = {"recipe": {"optimizer": {"batch_size": 16, "rates": (1e-2, 1e-3)}}, "seed": 3}

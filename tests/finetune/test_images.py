@@ -101,6 +101,7 @@ def test_a_file_that_changed_since_has_no_pixels(root, tmp_path) -> None:
         assert not pixels.readable.any()
 
 
+@pytest.mark.proves("disk")
 def test_a_full_disk_is_one_line_and_leaves_nothing(root, tmp_path, monkeypatch) -> None:
     class Full(SpooledTemporaryFile):
         def write(self, _) -> int:

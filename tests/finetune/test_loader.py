@@ -132,6 +132,7 @@ def equal_batches(one: Any, other: Any) -> int:
     return count
 
 
+@pytest.mark.proves("memory")
 @pytest.mark.parametrize(
     ("pipes", "stop", "what"),
     [(False, "SIGKILL", "ended"), (True, "SIGSTOP", "give nothing any more")],
@@ -168,6 +169,7 @@ def test_processes_draw_what_this_one_draws_and_are_never_waited_for_without_lim
     assert [signal.getsignal(each) for each in signals] == handlers
 
 
+@pytest.mark.proves("training")
 def test_a_row_that_comes_again_in_an_epoch_is_drawn_anew(rows) -> None:
     drawn = [rows[Draw(3, epoch, occurrence)] for epoch in (0, 1) for occurrence in range(4)]
     same = [a for at, a in enumerate(drawn) for b in drawn[:at] if torch.equal(a, b)]
@@ -184,6 +186,7 @@ def test_each_kind_of_draw_is_among_those_compared(rows, left_out) -> None:
     assert not all(torch.equal(rows[draw], other[draw]) for draw in draws)
 
 
+@pytest.mark.proves("memory")
 def test_where_no_process_can_be_started_this_one_draws_aloud(
     rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +238,7 @@ with load_pixels(root, files, spec, root, workers=0, memory_limit=0) as pixels:
 """
 
 
+@pytest.mark.proves("memory")
 def test_a_real_small_shared_memory_never_lets_a_run_wait(tmp_path: Path) -> None:
     inside = ["unshare", "--map-root-user", "--mount"]
     trial = [*inside, "mount", "-t", "tmpfs", "tmpfs", tmp_path]

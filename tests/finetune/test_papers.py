@@ -168,7 +168,7 @@ def test_steps_are_taken_at_the_convnext_papers_rates(watched, small, network_fo
     recipe = small("kvochur-convnextv2-nano", optimizer__batch_size=4)
     network = network_for(recipe)
     seen = watched(network)
-    train(network, noise(10, validation=2), recipe)
+    train(network, noise(9, validation=1), recipe)
     assert len(seen.rates) == 100
     # Two steps an epoch; 25: 1e-6 + 1.99e-4 (1 + cos 80 degrees) / 2. The last step is the 100th.
     last = 1e-6 + 1.99e-4 * (1 + np.cos(np.pi * 89 / 90)) / 2

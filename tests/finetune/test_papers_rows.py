@@ -27,6 +27,7 @@ LOOKING = {
 }
 
 
+@pytest.mark.proves("leaks")
 @pytest.mark.parametrize("changes", LOOKING.values(), ids=LOOKING)
 def test_reported_labels_reach_nothing_that_looks_at_labels(
     changes: dict[str, Any], small, network_for, noise
@@ -73,6 +74,7 @@ views = "center"
 """
 
 
+@pytest.mark.proves("leaks")
 def test_reported_labels_reach_neither_the_probe_that_starts_a_head_nor_the_mixture(
     small, tmp_path: Path
 ) -> None:
@@ -106,6 +108,7 @@ def test_reported_labels_reach_neither_the_probe_that_starts_a_head_nor_the_mixt
     assert np.array_equal(plain.logits, moved.logits, equal_nan=True)
 
 
+@pytest.mark.proves("leaks")
 def test_rows_that_select_are_scored_and_never_learnt(small, network_for, noise) -> None:
     recipe = small("demo-tiny", schedule__epochs=3)
     # Learnt rows are all but two of one class, selecting rows are half and half.
@@ -191,6 +194,7 @@ def test_recipes_overfit_16_images(
         assert (network(data.inputs.pixels).argmax(1).numpy() == data.labels).all()
 
 
+@pytest.mark.proves("numbers")
 @pytest.mark.parametrize(
     ("layers", "size", "told", "remedy"),
     [

@@ -63,6 +63,7 @@ def part_of(folder: Path, labels: Callable[[Any], np.ndarray], name: str = "fold
         return running.part(name)
 
 
+@pytest.mark.proves("leaks")
 def test_labels_of_the_reported_fold_change_nothing(archive: Path, tmp_path: Path) -> None:
     other = tmp_path / "planted"
     shutil.copytree(archive, other)
@@ -119,6 +120,7 @@ def test_a_stored_system_answers_images_as_it_did(tuned: Path) -> None:
     np.testing.assert_allclose(proba, stored.test, atol=1e-6)
 
 
+@pytest.mark.proves("damage")
 def test_changed_weights_of_a_system_are_refused(tuned: Path, tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     shutil.copytree(tuned, folder)
@@ -193,6 +195,7 @@ def test_a_recipes_own_threshold_is_applied_as_it_is_and_recorded_as_fixed(
     assert {line.split(",")[1] for line in lines} == {"across"}
 
 
+@pytest.mark.proves("training")
 def test_a_threshold_among_three_labels_is_refused_before_any_training(
     archive: Path, finetune: Command
 ) -> None:
@@ -269,6 +272,7 @@ def test_a_fault_is_one_line(
     assert not list((archive / "work").glob("finetune/*"))
 
 
+@pytest.mark.proves("training")
 def test_changed_settings_are_named(tuned: Path, tmp_path: Path, finetune: Command) -> None:
     folder = tmp_path / "archive"
     shutil.copytree(tuned, folder)

@@ -76,12 +76,12 @@ MOMENTS = [
     (files, "write_whole", 2, False),
     (files, "write_whole", 3, True),
     (trained_parts, "write_whole", 1, True),
-    (trained_parts, "write_whole", 4, False),
     (trained_parts, "write_whole", 6, True),
     (recipe_run, "save_part", 3, True),
 ]
 
 
+@pytest.mark.proves("killed")
 @pytest.mark.parametrize(("place", "name", "call", "after"), MOMENTS)
 def test_a_run_that_ended_anywhere_ends_as_one_left_alone(
     place: Any,
@@ -110,6 +110,7 @@ def test_a_run_that_ended_anywhere_ends_as_one_left_alone(
     assert left_over(folder) == []
 
 
+@pytest.mark.proves("killed")
 def test_a_killed_process_leaves_what_the_next_goes_on_from(
     archive: Path, tuned: Path, finetune: Command
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_killed_process_leaves_what_the_next_goes_on_from(
     assert left_over(archive) == []
 
 
+@pytest.mark.proves("writers")
 def test_a_second_run_of_the_system_is_refused_naming_the_first(
     archive: Path, finetune: Command
 ) -> None:
@@ -140,6 +142,7 @@ def test_a_second_run_of_the_system_is_refused_naming_the_first(
     assert finetune(archive, "--fold", "0").exit_code == 0
 
 
+@pytest.mark.proves("hostile")
 @pytest.mark.parametrize(
     "name",
     [
@@ -165,6 +168,7 @@ def test_a_name_that_is_no_systems_is_refused_before_anything_is_trained(
     assert not (archive / "work/finetune").exists() and not list(archive.glob("work/fold-*"))
 
 
+@pytest.mark.proves("writers")
 def test_neither_probe_nor_fine_tuned_system_is_written_over_by_the_other(
     tuned: Path, tmp_path: Path, finetune: Command, run: Command
 ) -> None:
@@ -183,6 +187,7 @@ def test_neither_probe_nor_fine_tuned_system_is_written_over_by_the_other(
     assert "is a system of the kind 'finetune'" in told
 
 
+@pytest.mark.proves("images")
 @pytest.mark.parametrize("how", ["gone", "changed"])
 @pytest.mark.parametrize("unreadable", ["skip", "blank"])
 def test_images_that_are_not_what_was_embedded(
@@ -199,6 +204,7 @@ def test_images_that_are_not_what_was_embedded(
     assert left_over(archive) == []
 
 
+@pytest.mark.proves("images")
 def test_a_decoder_that_dies_costs_its_image_aloud(
     archive: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +219,7 @@ def test_a_decoder_that_dies_costs_its_image_aloud(
     assert "1 images (3) could be read before and give no pixels now (decoder_died)" in done.stderr
 
 
+@pytest.mark.proves("memory")
 def test_out_of_memory_tells_what_happens_next(
     archive: Path, tuned: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from archiveprobe.task.config import load_task
 from archiveprobe.task.snapshot import update_snapshot
 
 Command = Callable[..., Result]
-ROWS, FOLDS, STEPS = 18, 3, 12
+ROWS, FOLDS, STEPS = 18, 3, 9
 TASK = """
 name = "noise"
 labels = ["no", "yes"]
@@ -162,6 +162,7 @@ def result_of(sequence: Sequence) -> tuple[list[dict], list[dict]]:
     return [json.loads(part.read_text()) for part in parts], board
 
 
+@pytest.mark.proves("state")
 @pytest.mark.parametrize("seed", range(2))
 def test_whatever_happened_in_between_the_system_is_that_of_one_go(
     seed: int, tmp_path: Path, run: Command, finetune: Command

@@ -67,6 +67,7 @@ def parts(folder: Path) -> list[dict]:
     return [json.loads(file.read_text()) for file in files]
 
 
+@pytest.mark.proves("state")
 def test_a_fold_answered_anew_teaches_the_next_fold_nothing(
     noise: Path, tmp_path: Path, run: Command, finetune: Command
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_fold_answered_anew_teaches_the_next_fold_nothing(
     assert len({one["made_of"]["start"] for one in ways[0]}) == 1
 
 
+@pytest.mark.proves("training")
 @pytest.mark.parametrize("field", ["start", "weights"])
 def test_parts_of_other_starting_weights_are_refused_before_any_training(
     field: str, noise: Path, finetune: Command
@@ -106,6 +108,7 @@ def test_parts_of_other_starting_weights_are_refused_before_any_training(
     assert not (noise / "work/finetune/quick/fold-1").exists()
 
 
+@pytest.mark.proves("training")
 def test_parts_that_do_not_agree_make_no_system(
     noise: Path, run: Command, finetune: Command
 ) -> None:

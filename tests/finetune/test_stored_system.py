@@ -128,6 +128,7 @@ def test_an_ensemble_of_a_probe_and_networks_answers(
     assert float(row["p_down"]) == pytest.approx(stored.test[0][1], abs=1e-5)
 
 
+@pytest.mark.proves("answers")
 def test_a_submission_of_foreign_answers_is_refused(
     own: Path, run: Command, tmp_path: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_without_the_images_what_is_remembered_is_submitted(
     assert json.loads(done.stdout)["canary"]["by"] == "manifest"
 
 
+@pytest.mark.proves("state")
 def test_other_rows_to_predict_are_answered_without_training(
     own: Path, run: Command, finetune: Command, tmp_path: Path
 ) -> None:
@@ -212,6 +214,7 @@ def test_a_vote_stays_a_vote_in_a_vote(
     assert run("submit", own, "--system", "votes", "-o", file).exit_code == 0
 
 
+@pytest.mark.proves("state")
 def test_prune_keeps_what_systems_look_through(own: Path, run: Command, finetune: Command) -> None:
     recipe = own / "block.toml"
     recipe.write_text('[model]\nbackbone = "tiny"\nunfreeze = "last-block"\n[augment]\n'

@@ -13,7 +13,7 @@ from snapshots import current_cache
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.models import load_model
-from archiveprobe.embed.run import Options
+from archiveprobe.embed.run import Options, embed
 from archiveprobe.embed.views import render, view_set
 from archiveprobe.finetune.loader import Draw
 from archiveprobe.finetune.model import Network
@@ -22,7 +22,6 @@ from archiveprobe.finetune.recipe import Optimizer, changed, load_recipe
 from archiveprobe.finetune.tokens import (
     TokenRows,
     check_recipe,
-    embed_tokens,
     load_tokens,
     token_network,
     token_task,
@@ -77,7 +76,6 @@ def test_losses_are_those_of_training_end_to_end(tiny_clip, tiny, network_of, na
 def test_the_logits_agree_without_any_training(tiny_clip, network_of) -> None:
     network = network_of(tiny_clip, classes=3, unfreeze="last-block")
     short = token_network(network)
-    assert (short.inputs, network.inputs) == ("tokens", "pixels")
     given = pixels(5)
     assert tokens_of(network, given).shape == (5, 17, 32)
     with torch.no_grad():
@@ -161,7 +159,7 @@ def task(tmp_path_factory: pytest.TempPathFactory, tiny_clip) -> Task:
     )
     task = load_task(folder)
     for views in ("flip", "augment3"):
-        embed_tokens(task, "own", views, OPTIONS)
+        embed(token_task(task, "own", views), OPTIONS)
     return task
 
 
@@ -233,6 +231,7 @@ def test_draws_depend_on_seed_epoch_and_row_only() -> None:
     assert any(other != others[0] for other in others[1:])
 
 
+@pytest.mark.proves("training")
 def test_a_row_that_comes_again_in_an_epoch_goes_through_all_draws_first() -> None:
     rows = numbered()
     seen = [drawn(rows, [4], 3, occurrence)[0] for occurrence in range(5)]
@@ -263,6 +262,7 @@ def test_tokens_that_are_not_there_are_one_line(task, tiny_clip, network_of) -> 
         load_tokens(task, tiny_clip, network, [*keys_of(task), b"\0" * 32], views="flip")
 
 
+@pytest.mark.proves("numbers")
 def test_tokens_of_another_network_are_refused(task, tiny_clip, network_of, tmp_path: Path) -> None:
     network = network_of(tiny_clip, **LAST)
     other = replace(network, digest=load_model(replace(tiny_clip)).digest[::-1])

@@ -1,7 +1,7 @@
 """The loop, on networks of toy size: what it learns, what it leaves alone, where it stops."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,12 @@ from archiveprobe.embed.views import view_set
 from archiveprobe.finetune.augment import Augmentation
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
-from archiveprobe.finetune.inference import logits_of, vote
-from archiveprobe.finetune.loader import Draw
-from archiveprobe.finetune.model import Network, build_network
+from archiveprobe.finetune.inference import vote
 from archiveprobe.finetune.recipe import Recipe
-from archiveprobe.finetune.split import Part
 from archiveprobe.finetune.train import (
     Epoch,
     Stop,
     Trained,
-    TrainingData,
     choose_mixture,
     mixture_of,
     train,
@@ -50,51 +46,6 @@ def recipe_of(**sections: Any) -> Recipe:
     return Recipe(name="small", **given)
 
 
-def network_for(recipe: Recipe, backbone: Backbone = CONVNEXT) -> Network:
-    return build_network(recipe.model, backbone, 2, seed=recipe.seed)
-
-
-@dataclass
-class Noise:
-    """Rows of random images (n, 3, side, side), which no augmentation touches."""
-
-    pixels: Any
-    drawn: list[Draw] = field(default_factory=list)
-
-    @property
-    def readable(self) -> np.ndarray:
-        return np.ones(len(self.pixels), bool)
-
-    def __getitem__(self, draw: Draw) -> Any:
-        self.drawn.append(draw)
-        return self.pixels[draw.row]
-
-    def look(self, rows: Any, view: int) -> Any:
-        return self.pixels[np.asarray(rows)].flip(-1) if view else self.pixels[np.asarray(rows)]
-
-
-class Broken(Noise):
-    """Row 5 is no number in the second epoch."""
-
-    def __getitem__(self, draw: Draw) -> Any:
-        broken = (draw.row, draw.epoch) == (5, 1)
-        return super().__getitem__(draw) * (float("nan") if broken else 1.0)
-
-
-def noise(n: int = 16, side: int = 32) -> Noise:
-    return Noise(torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(1)))
-
-
-def data_of(source: Any, select: int = 0) -> TrainingData:
-    """A data on all rows, of which the last `select` choose the epoch; classes by turns."""
-    n = len(source.readable)
-    rows, none = np.arange(n), np.arange(0)
-    held = rows[n - select :] if select else none
-    part = Part("split", rows[: n - select], held, none)
-    ids = np.array([f"image-{row}" for row in rows])
-    return TrainingData(source, rows // 2 % 2, ids, 2, 1, part)
-
-
 def same(one: Trained, other: Trained) -> None:
     assert one.history == other.history
     assert (one.epoch, one.alpha) == (other.epoch, other.alpha)
@@ -103,19 +54,9 @@ def same(one: Trained, other: Trained) -> None:
         assert torch.equal(one.state[name], other.state[name]), name
 
 
-def test_a_recipe_overfits_16_images() -> None:
-    recipe = recipe_of(
-        optimizer={"lr": 3e-3, "head_lr": 3e-3, "batch_size": 16},
-        schedule={"epochs": 60, "monitor": "none", "kind": "constant"},
-    )
-    network, data = network_for(recipe), data_of(noise())
-    done = train(network, data, recipe)
-    assert done.history[-1].loss < 0.05 < done.history[0].loss
-    logits = logits_of(network, data.inputs, np.arange(16), [0])[:, 0]
-    assert (logits.argmax(1) == data.labels).all()
-
-
-def test_frozen_weights_are_bit_equal_after_training(tiny_clip: Backbone) -> None:
+def test_frozen_weights_are_bit_equal_after_training(
+    tiny_clip: Backbone, noise, network_for
+) -> None:
     recipe = recipe_of(
         model={"unfreeze": "last-block", "size": None},
         ema={"decay": 0.9},
@@ -123,7 +64,7 @@ def test_frozen_weights_are_bit_equal_after_training(tiny_clip: Backbone) -> Non
     )
     network = network_for(recipe, tiny_clip)
     before = network.state()
-    done = train(network, data_of(noise()), recipe)
+    done = train(network, noise(), recipe)
     after = network.state()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and changed <= set(done.state)
@@ -167,8 +108,11 @@ def killed_after(epochs: int) -> Callable[[Epoch], None]:
     return on_epoch
 
 
+@pytest.mark.proves("killed")
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, epochs: int) -> None:
+def test_killed_and_resumed_equals_uninterrupted(
+    tmp_path: Path, epochs: int, noise, network_for
+) -> None:
     recipe = everything()
     rng = np.random.default_rng(0)
     files = []
@@ -183,7 +127,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, epochs: int) ->
         with load_pixels(tmp_path, files, spec, tmp_path, workers=0) as pixels:
             draw = Augmentation(recipe.augment, network.preprocess, 0)
             source = ImageRows(pixels, network.preprocess, draw)
-            data = data_of(source, select=6)
+            data = replace(noise(20, validation=6), inputs=source)
             return train(network, data, recipe, checkpoints=checkpoints, on_epoch=on_epoch)
 
     whole = attempt(None)
@@ -195,35 +139,37 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, epochs: int) ->
     same(attempt(checkpoints), whole)
 
 
-def test_stochastic_depth_skips_blocks_in_training_only() -> None:
+def test_stochastic_depth_skips_blocks_in_training_only(noise, network_for) -> None:
     found = {}
     for share in (0.0, 0.9):
         recipe = recipe_of(model={"drop_path": share}, schedule={"monitor": "training-loss"})
-        network, source = network_for(recipe), noise()
+        network, data = network_for(recipe), noise()
         with torch.no_grad():
-            before = network(source.pixels)
-        found[share] = before, network.digest, train(network, data_of(source), recipe)
+            before = network(data.inputs.pixels)
+        found[share] = before, network.digest, train(network, data, recipe)
     (still, digest_still, plain), (skipping, digest_skipping, skipped) = found.values()
     assert digest_still == digest_skipping and torch.equal(still, skipping)
     assert plain.history != skipped.history
 
 
-def test_nobody_elses_draws_move() -> None:
+def test_nobody_elses_draws_move(noise, network_for) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
     recipe = recipe_of(schedule={"epochs": 1})
-    train(network_for(recipe), data_of(noise(), 4), recipe)
+    train(network_for(recipe), noise(validation=4), recipe)
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_loss_that_is_no_number_stops_with_step_and_images(tmp_path: Path) -> None:
-    source = Broken(noise().pixels)
+@pytest.mark.proves("training")
+def test_a_loss_that_is_no_number_stops_with_step_and_images(
+    tmp_path: Path, noise, network_for
+) -> None:
 
     recipe = recipe_of(schedule={"monitor": "training-loss"})
     checkpoints = Checkpoints(tmp_path / "state", {})
     with pytest.raises(InputError) as error:
-        train(network_for(recipe), data_of(source), recipe, checkpoints=checkpoints)
+        train(network_for(recipe), noise(broken=(5, 1)), recipe, checkpoints=checkpoints)
     message = str(error.value)
     assert "image-5" in message and "(epoch 2) is nan" in message
     assert "step 3" in message or "step 4" in message
@@ -232,43 +178,42 @@ def test_a_loss_that_is_no_number_stops_with_step_and_images(tmp_path: Path) -> 
     assert all(bool(each.isfinite().all()) for each in kept["weights"].values())
 
 
-def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path) -> None:
+@pytest.mark.proves("training")
+def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path, noise, network_for) -> None:
     recipe = recipe_of(
         optimizer={"head_lr": 1e37, "lr": 1e37, "batch_size": 16, "weight_decay": 1e3},
         schedule={"monitor": "training-loss", "kind": "constant"},
     )
     checkpoints = Checkpoints(tmp_path / "state", {})
     with pytest.raises(InputError, match="weights are no numbers after step 1"):
-        train(network_for(recipe), data_of(noise()), recipe, checkpoints=checkpoints)
+        train(network_for(recipe), noise(), recipe, checkpoints=checkpoints)
     assert checkpoints.load() is None
 
 
 def test_losses_that_are_looked_at_together_name_the_step_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise, network_for
 ) -> None:
     # As on a GPU: the whole epoch is learnt before anybody looks.
     recipe = recipe_of(schedule={"monitor": "training-loss"})
-    source = noise(32)
-    alone = train(network_for(recipe), data_of(source), recipe)
+    alone = train(network_for(recipe), noise(32), recipe)
     monkeypatch.setattr(loop, "_LOSSES_AT_ONCE", {"cpu": 3})
-    same(train(network_for(recipe), data_of(source), recipe), alone)
-    broken = data_of(Broken(source.pixels))
+    same(train(network_for(recipe), noise(32), recipe), alone)
     with pytest.raises(InputError, match=r"the loss of step [5-8] \(epoch 2\) is nan.*image-5\b"):
-        train(network_for(recipe), broken, recipe)
+        train(network_for(recipe), noise(32, broken=(5, 1)), recipe)
 
 
-def test_half_precision_learns_about_the_same_and_keeps_whole_weights() -> None:
+def test_half_precision_learns_about_the_same_and_keeps_whole_weights(noise, network_for) -> None:
     recipe = recipe_of(schedule={"monitor": "training-loss"})
-    source = noise()
-    whole = train(network_for(recipe), data_of(source), recipe)
-    half = train(network_for(recipe), data_of(source), recipe, precision="bf16")
+    whole = train(network_for(recipe), noise(), recipe)
+    half = train(network_for(recipe), noise(), recipe, precision="bf16")
     assert half.history != whole.history
     for one, other in zip(half.history, whole.history, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=0.05)
     assert all(tensor.dtype != torch.bfloat16 for tensor in half.state.values())
 
 
-def test_out_of_memory_names_the_setting_to_lower() -> None:
+@pytest.mark.proves("memory")
+def test_out_of_memory_names_the_setting_to_lower(noise, network_for) -> None:
     recipe = recipe_of()
     network = network_for(recipe)
 
@@ -277,7 +222,7 @@ def test_out_of_memory_names_the_setting_to_lower() -> None:
 
     network.module.forward = forward
     with pytest.raises(InputError, match=r"batches of 8 on cpu: .* lower optimizer\.batch"):
-        train(network, data_of(noise(), 4), recipe)
+        train(network, noise(validation=4), recipe)
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
@@ -286,44 +231,50 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     monkeypatch.setattr(loop, "macro_f1", lambda *_: next(left))
 
 
-def test_the_best_epoch_is_kept_and_patience_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, noise, network_for
+) -> None:
     scripted(monkeypatch, [0.5, 0.7, 0.7, 0.6, 0.9])
     recipe = recipe_of(schedule={"epochs": 9, "patience": 2})
-    done = train(network_for(recipe), data_of(noise(), 4), recipe)
+    done = train(network_for(recipe), noise(validation=4), recipe)
     assert [each.macro_f1 for each in done.history] == [0.5, 0.7, 0.7, 0.6]
     assert done.epoch == 2
-    same_run = train(network_for(recipe), data_of(noise()), recipe, stop=Stop(2))
+    same_run = train(network_for(recipe), noise(), recipe, stop=Stop(2))
     assert len(same_run.history) == same_run.epoch == 2
 
 
-def test_the_kept_weights_are_those_of_the_best_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kept_weights_are_those_of_the_best_epoch(
+    monkeypatch: pytest.MonkeyPatch, noise, network_for
+) -> None:
     recipe = recipe_of(schedule={"epochs": 4, "kind": "constant"})
-    short = train(network_for(recipe), replace(data_of(noise(), 4)), recipe, stop=Stop(2))
+    short = train(network_for(recipe), noise(validation=4), recipe, stop=Stop(2))
     scripted(monkeypatch, [0.5, 0.7, 0.7, 0.6])
     network = network_for(recipe)
-    done = train(network, data_of(noise(), 4), recipe)
+    done = train(network, noise(validation=4), recipe)
     for name, tensor in short.state.items():
         assert torch.equal(done.state[name], tensor)
         assert torch.equal(network.state()[name], tensor)
 
 
-def test_a_final_fit_goes_along_the_schedule_of_the_folds() -> None:
+def test_a_final_fit_goes_along_the_schedule_of_the_folds(noise, network_for) -> None:
     recipe = recipe_of(schedule={"epochs": 6, "warmup": 1.0, "monitor": "none"})
-    whole = train(network_for(recipe), data_of(noise()), recipe)
-    final = train(network_for(recipe), data_of(noise()), recipe, stop=Stop(3))
+    whole = train(network_for(recipe), noise(), recipe)
+    final = train(network_for(recipe), noise(), recipe, stop=Stop(3))
     assert final.history == whole.history[:3]
 
 
-def test_mixtures_are_chosen_on_the_rows_that_select(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixtures_are_chosen_on_the_rows_that_select(
+    monkeypatch: pytest.MonkeyPatch, noise, network_for
+) -> None:
     recipe = recipe_of(
         schedule={"epochs": 1, "monitor": "none"}, interpolate={"alphas": (0.0, 0.5, 1.0)}
     )
     scripted(monkeypatch, [0.1, 0.2, 0.9, 0.3])
     network = network_for(recipe)
     first = network.state(whole=False)
-    done = train(network, data_of(noise(), 4), recipe)
+    done = train(network, noise(validation=4), recipe)
     assert done.alpha == 0.5
-    final = train(network_for(recipe), data_of(noise()), recipe, stop=Stop(1, alpha=0.0))
+    final = train(network_for(recipe), noise(), recipe, stop=Stop(1, alpha=0.0))
     assert all(torch.equal(final.state[name], first[name]) for name in first)
 
 
