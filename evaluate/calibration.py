@@ -167,7 +167,7 @@ def _fit_temperature(logits: np.ndarray, labels: np.ndarray, copies: int) -> np.
     spread = 1 / (n / copies + k)
     target = spread + (1 - k * spread) * np.eye(k)[:, labels]
     # Never zero: the order of a row's classes must survive.
-    return np.maximum(_newton(logits.T[:, :, None], target, np.zeros(1)), 1e-3)
+    return np.asarray(np.maximum(_newton(logits.T[:, :, None], target, np.zeros(1)), 1e-3))
 
 
 def _newton(x: np.ndarray, target: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -266,9 +266,7 @@ _RANKS = Space(_places, _logs)
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "mean": Method("mean of the members' logits", _equal_weights, _LOGITS),
-        "probability": Method(
-            "mean of the members' probabilities", _equal_weights, _PROBABILITIES
-        ),
+        "probability": Method("mean of the members' probabilities", _equal_weights, _PROBABILITIES),
         "rank": Method("mean of the members' ranks", _equal_weights, _RANKS),
         "vote": Method(
             "majority of the members' decisions, each at its own threshold", _equal_weights, None

@@ -167,7 +167,7 @@ def _smoothed(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:
     centre = optima.mean()
     # The best threshold converges at the rate n^(1/3) (Kim and Pollard, "Cube Root Asymptotics",
     # 1990): with fewer draws than rows it spreads wider by the cube root of their ratio.
-    narrower = np.cbrt(weights.sum(1).mean() / len(p))
+    narrower = (weights.sum(1).mean() / len(p)) ** (1 / 3)
     spread = (np.quantile(optima, [0.025, 0.975]) - centre) * narrower
     value, low, high = expit(centre + np.array([0, min(0, spread[0]), max(0, spread[1])]))
     return Threshold(value, low, high, float(score_at(y01, p, value)), "smoothed")
