@@ -8,7 +8,7 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.evaluate.caches import asked_of
-from archiveprobe.evaluate.dataset import Dataset, differing_parts, survey_dataset
+from archiveprobe.evaluate.dataset import PARTS, Dataset, survey_dataset
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run, systems
 from archiveprobe.task.config import Task
@@ -67,7 +67,8 @@ def out_of_date(run: Run, dataset: Dataset) -> list[str]:
         return ["the task"]
     if not isinstance(then, Mapping):
         return ["the version of archiveprobe"]
-    changed = differing_parts(then, dataset) + _other_caches(record, dataset)
+    changed = [name for name in PARTS if then.get(name) != dataset.parts[name]]
+    changed += _other_caches(record, dataset)
     if "partial" in then and dataset.partial is None and "rows" not in changed:
         # Rows to predict were left out; its figures say so, and so do those of its ensembles.
         changed.insert(0, "rows")
