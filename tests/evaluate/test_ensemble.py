@@ -84,10 +84,11 @@ def test_an_ensemble_never_replaces_a_probe(dataset, store, fault_of) -> None:
     store(dataset, "two", 1)
     store(dataset, "three", 2)
     task = dataset.task
-    for names, taken in ((("one", "two"), "one"), (("one", "two"), "three")):
-        fault_of(lambda n=names, t=taken: run_ensemble(task, "mean", n, name=t), "another system")
+    pair = ("one", "two")
+    fault_of(lambda: run_ensemble(task, "mean", pair, name="one"), "'one' is one of the members")
+    fault_of(lambda: run_ensemble(task, "mean", pair, name="three"), "'probe'", "another name")
     run_ensemble(task, "mean")
-    fault_of(lambda: run_ensemble(task, "mean", ("mean", "one")), "'mean' is another system")
+    fault_of(lambda: run_ensemble(task, "mean", ("mean", "one")), "'mean' is one of the members")
     assert load_run(task, "one").record["kind"] == "probe"
 
 
