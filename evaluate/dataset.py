@@ -1,7 +1,7 @@
 """The rows of a task as every system sees them: labels, groups, folds and the keys of images.
 
 A dataset is loaded once by a command and pins one snapshot: nothing under work/ is read a second
-time for it, and `snapshot_digest` names the state that all its figures are about.
+time for it, and `snapshot_digest` names the state that all its results are about.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 An interval promises this: in 95 of 100 archives drawn from the same source it holds the mean
 score that the fold models, each at its own threshold, would have on endless new rows of that
 source; where rows come in groups, on rows of new groups. The model that is refitted on all rows has
-learnt from a quarter more of them and is mostly a little better: the interval holds its score in
+seen a quarter more of them and is mostly a little better: the interval holds its score in
 about 90 to 97 of 100, less at chance. Nothing is said of images from elsewhere, and with fewer than
 20 groups nothing is promised. benchmarks/interval_truth.py counts.
 

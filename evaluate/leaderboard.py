@@ -36,7 +36,7 @@ class Line:
     groups: int
 
     def record(self) -> dict[str, Any]:
-        """Return the form of `--json`, null where a figure is undefined."""
+        """Return the form of `--json`, null where a number is undefined."""
         return {
             name: None if isinstance(value, float) and not np.isfinite(value) else value
             for name, value in asdict(self).items()

@@ -86,7 +86,7 @@ def candidates_of(systems: Sequence[Predictions], caution: float) -> Candidates:
 class ExpectedScore:
     """What a pick is worth: `share` (S,) of resamples that pick each system, and their score.
 
-    `outside` is the score on groups that did not pick, `leak` what their labels had told to the
+    `outside` is the score on groups that did not pick, `leak` what their labels had given to the
     models that did, `shift` how far the mean score of models lies above that of pooled decisions.
     """
 
@@ -103,21 +103,21 @@ def expected_score(candidates: Candidates) -> ExpectedScore:
     Tsamardinos, Greasidou and Borboudakis, "Bootstrapping the out-of-sample predictions for
     efficient and accurate cross-validation" (2018). Three things would still flatter it:
 
-    - The models that were scored inside have learnt from the groups outside, so a system that is
+    - The models that were scored inside were trained on the groups outside, so a system that is
       lucky inside is lucky outside. With v the variance of a score that comes of held-out rows and
       m the part of training rows (evaluate/variance.py), a resample has the variance 2 v + m, as
       every group weighs in by the square of its count, whose mean is 2, and its covariance with the
       groups outside is m. Of its excess e the share m / (2 v + m) is seen outside too. The gap is
       what is left, e 2 v / (2 v + m), so the leak is gap m / 2 v.
     - The threshold, calibration and penalties of a system are picks as well, made by rows whose
-      models have learnt from the fold. Their luck is about one standard error sqrt(v), of which
+      models were trained on the fold. Their luck is about one standard error sqrt(v), of which
       the share u = m / (v + m) is seen in the fold, and the better a system, the better they are
       determined: sqrt(v) u^2 is what 200 archives at chance, of 100 and 200 rows, have shown
       (.0085 and .0079), and next to nothing where systems are good.
     - Pooled decisions flatter models that differ (`fold_shift`). It is noise where they do not, so
       only its flattery is taken off.
 
-    With one repeat neither can be told, and the score is that of BBC-CV alone.
+    With one repeat neither can be estimated, and the score is that of BBC-CV alone.
     """
     systems = candidates.systems
     picked, inside, outside = candidates.resample()

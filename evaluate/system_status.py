@@ -96,7 +96,7 @@ def _has_other_start(record: Mapping[str, Any], dataset: Dataset) -> bool:
         same = cache.asked.get("backbone") == record.get("features")
         if not same or cache.asked.get("views") == "text" or cache.folder is None:
             continue
-        # What cannot be read says nothing of the weights; whoever needs that cache is told.
+        # What cannot be read says nothing of the weights; whoever needs that cache gets the error.
         with suppress(InputError):
             now = CacheRecord.read(dataset.task.work / "cache" / cache.folder).fingerprint
             if now.get("weights") != began:

@@ -139,18 +139,6 @@ def _best(thresholds: np.ndarray, scores: np.ndarray, method: str) -> Threshold:
     return Threshold(nearest, tied[0], tied[-1], scores.max(), method)
 
 
-def _exact(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:  # noqa: ARG001
-    return _best(*scan(y01, p), "exact")
-
-
-def _grid(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:  # noqa: ARG001
-    return _best(_GRID, score_at(y01, p, _GRID), "grid")
-
-
-def _half(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:  # noqa: ARG001
-    return Threshold(0.5, 0.5, 0.5, float(score_at(y01, p, 0.5)), "half")
-
-
 def _smoothed(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:
     """Average the best thresholds of the resamples as logits, so that Platt scaling commutes."""
     inside = np.clip(p, _EPSILON, 1 - _EPSILON)
@@ -159,7 +147,7 @@ def _smoothed(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:
     positives, total = counts[2:]
     both = (positives > 0) & (positives < total)
     if not both.any():
-        return _exact(y01, p, weights)
+        return _best(*scan(y01, p), "exact")
     # argmax takes the first of equals, so the order makes ties go to the threshold nearest 0.5.
     near_half = np.argsort(np.abs(thresholds), kind="stable")
     best = _macro_f1(*counts)[near_half].argmax(0)
@@ -175,9 +163,9 @@ def _smoothed(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:
 
 THRESHOLD_RULES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Threshold]] = {
     "smoothed": _smoothed,
-    "exact": _exact,
-    "grid": _grid,
-    "half": _half,
+    "exact": lambda y01, p, _: _best(*scan(y01, p), "exact"),
+    "grid": lambda y01, p, _: _best(_GRID, score_at(y01, p, _GRID), "grid"),
+    "half": lambda y01, p, _: Threshold(0.5, 0.5, 0.5, float(score_at(y01, p, 0.5)), "half"),
 }
 """Name -> finder, given y01 (n,), p (n,) and resampling weights (B, n). "grid" is the CLIP paper's:
 0.3 to 0.7 in steps of 0.01. Ties go to the threshold nearest 0.5."""
