@@ -5,7 +5,7 @@ PYTHON ?= python3
 RUN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embed probe finetune test check bench fuzz
+.PHONY: help setup demo embed probe finetune test reliability check bench fuzz
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,10 @@ finetune: setup $(filter demo-archive/task.toml,$(TASK)) ## train a recipe in th
 	$(RUN)/archiveprobe finetune $(TASK) --recipe $(RECIPE) --fold all
 
 test: setup ## run the tests; those marked real where ../shared is present
-	$(RUN)/python -m pytest
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n logical --dist worksteal
+
+reliability: setup ## write RELIABILITY.md from the promises and the marks on the tests
+	$(RUN)/python tests/support/promises.py
 
 check: setup ## lint, format and types
 	$(RUN)/ruff check .

@@ -26,7 +26,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     ctx.exit()
 
 
-@click.group(cls=Commands, **example("demo demo"))
+@click.group(cls=Commands, **example("demo my/demo"))
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
 def main() -> None:
     """Classify the images of an archive from a few labelled examples.

@@ -12,7 +12,6 @@ import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import explained
@@ -60,15 +59,17 @@ class Lock:
         # Unlocked by hand, because forked workers share the descriptor and may outlive us.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
-        with contextlib.suppress(OSError):
             os.close(descriptor)
 
     def _claim(self, descriptor: int) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            place = f"{self._what} {self._path.parent}"
-            raise InputError(_held(place, _read_holder(descriptor))) from None
+            raise InputError(
+                f"another process writes to {self._what} {self._path.parent}: "
+                f"{_describe_holder(descriptor)}; wait until it ends or stop it, then run the same "
+                "command again"
+            ) from None
         # A prune may have removed the folder between our open and our flock.
         if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(descriptor)):
             raise InputError(f"{self._what} {self._path.parent} was just removed; run it again")
@@ -120,17 +121,12 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def _read_holder(descriptor: int) -> dict[str, Any]:
+def _describe_holder(descriptor: int) -> str:
+    """Say who holds a lock, by the note in its file, whatever bytes stand there."""
     try:
         holder = json.loads(os.pread(descriptor, _HOLDER_BYTES, 0))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return holder if isinstance(holder, dict) else {}
-
-
-def _held(place: str, holder: dict[str, Any]) -> str:
-    pid, host, since = (" ".join(str(holder.get(k, "?")).split()) for k in ("pid", "host", "since"))
-    return (
-        f"another process writes to {place}: pid {pid} on host {host} since {since}; "
-        "wait until it ends or stop it, then run the same command again"
-    )
+        known = [str(holder.get(key, "?")) for key in ("pid", "host", "since")]
+    except (OSError, ValueError, RecursionError, AttributeError):
+        known = ["?"] * 3
+    pid, host, since = (" ".join(word.split()) for word in known)
+    return f"pid {pid} on host {host} since {since}"

@@ -7,7 +7,6 @@ arena for all (see LOG.md).
 """
 
 import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,8 +33,6 @@ _OUT_OF_MEMORY = (
 
 def keep_freed_memory() -> bool:
     """Tell the C library's allocator to reuse large buffers; False where it is not glibc."""
-    if not sys.platform.startswith("linux"):
-        return False
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):

@@ -9,8 +9,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from archiveprobe.base.errors import InputError
 
 # More than 64 million pixels of four bytes, the largest image that is decoded.
 IMAGE_BYTES = 256 * 1024 * 1024
@@ -41,6 +42,19 @@ def read_ordinary(file: Path | str, limit: int) -> bytes:
     return b"".join(_chunks(file, limit, limit))
 
 
+def read_product(file: Path, limit: int, remedy: str) -> bytes | None:
+    """Read what a run has written itself; None where there is no file.
+
+    Raises InputError, which ends with `remedy`: what the user can do about this file.
+    """
+    try:
+        return read_ordinary(file, limit)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"cannot read {file} ({error.strerror or error}): {remedy}") from None
+
+
 def digest_of(file: Path | str, limit: int) -> str:
     """Hash an ordinary file (SHA-256, hex) in a bounded amount of memory.
 
@@ -55,8 +69,15 @@ def digest_of(file: Path | str, limit: int) -> str:
 
 
 def _chunks(file: Path | str, limit: int, at_once: int) -> Iterator[bytes]:
-    with _opened(file) as (descriptor, size):
-        done = 0
+    # Without O_NONBLOCK a pipe waits here for a writer.
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(descriptor)
+        if stat.S_ISDIR(facts.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file", str(file))
+        size, done = facts.st_size, 0
         # The size alone does not do: a file may grow while it is read.
         while max(size, done) <= limit:
             left = size - done
@@ -66,19 +87,5 @@ def _chunks(file: Path | str, limit: int, at_once: int) -> Iterator[bytes]:
             done += len(chunk)
             yield chunk
         raise TooManyBytesError(max(size, done), limit, file)
-
-
-@contextmanager
-def _opened(file: Path | str) -> Iterator[tuple[int, int]]:
-    """Open an ordinary file: its descriptor, and its size."""
-    # Without O_NONBLOCK a pipe waits here for a writer.
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        facts = os.fstat(descriptor)
-        if stat.S_ISDIR(facts.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(errno.EINVAL, "it is no ordinary file", str(file))
-        yield descriptor, facts.st_size
     finally:
         os.close(descriptor)

@@ -8,13 +8,12 @@ ordinary JSON object whose first key is `sha256`.
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
-from archiveprobe.base.reading import read_ordinary
+from archiveprobe.base.reading import read_product
 
 LARGEST = 1 << 30
 _REMEDY = "move it away, and run the command that writes it again"
@@ -31,18 +30,11 @@ def seal(record: Mapping[str, Any]) -> bytes:
     """Write a record, which is not empty and has no key `sha256`, as a sealed JSON object."""
     if not record or "sha256" in record:
         raise ValueError("a sealed record has keys of its own, and leaves `sha256` to the seal")
-    # Without its opening brace, which stands before the digest.
-    rest = _json(record)[2:]
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    # Names that are not UTF-8 hold halves of characters: Python's escape of one is JSON's as well.
+    # The opening brace and its line end stand before the digest.
+    rest = f"{text[2:]}\n".encode("utf-8", "backslashreplace")
     return _first_line(rest) + rest
-
-
-def _json(record: Mapping[str, Any]) -> bytes:
-    for plain in (False, True):
-        text = json.dumps(record, indent=2, ensure_ascii=plain, allow_nan=False)
-        # Names that are not UTF-8 hold halves of characters, which can only be written escaped.
-        with suppress(UnicodeEncodeError):
-            return f"{text}\n".encode()
-    raise AssertionError("plain ASCII can always be encoded")
 
 
 def unseal(sealed: bytes) -> dict[str, Any]:
@@ -77,11 +69,8 @@ def read_sealed(
     Raises:
         InputError: its digest does not match, it is no ordinary file, or it cannot be read.
     """
+    content = read_product(path, largest, remedy)
     try:
-        return unseal(read_ordinary(path, largest))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror or error}): {remedy}") from None
+        return None if content is None else unseal(content)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): {remedy}") from None

@@ -53,7 +53,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def share_figures(images: int, network: str, device: str) -> list[Figure]:
-    """The writer's share of an embed run; building the network is not counted as run time."""
+    """Measure the writer's share of an embed run; building the network is not counted."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw_images(folder / "images", "JPEG", images)
@@ -76,14 +76,14 @@ def share_figures(images: int, network: str, device: str) -> list[Figure]:
 
 @contextmanager
 def writing_timed() -> Iterator[list[float]]:
-    """The seconds inside the writer's methods, those that call each other counted once."""
+    """Return the seconds inside the writer's methods, those that call each other counted once."""
     with _methods_timed(Writer, ("add", "fail", "commit", "close")) as total:
         yield total
 
 
 @contextmanager
 def loading_timed() -> Iterator[list[float]]:
-    """The seconds that networks take to be built."""
+    """Return the seconds that networks take to be built."""
     with _methods_timed(Job, ("load",)) as total:
         yield total
 
@@ -113,7 +113,7 @@ def _methods_timed(owner: type, names: tuple[str, ...]) -> Iterator[list[float]]
 
 
 def rate_figures(name: str, shape: tuple[int, ...], size: int) -> list[Figure]:
-    """Writing and reading `size` bytes of rows of one shape."""
+    """Measure writing and reading `size` bytes of rows of one shape."""
     rows = np.random.default_rng(0).standard_normal((_DISTINCT, *shape)).astype(np.float32)
     row_bytes = 2 * rows[0].size
     keys = [hashlib.sha256(b"%d" % at).digest() for at in range(max(1, size // row_bytes))]
@@ -155,7 +155,7 @@ class Seconds(NamedTuple):
 
 
 def fastest(action: Callable[[], Any], times: int) -> Seconds:
-    """The fastest of some runs, after one that warms up."""
+    """Return the fastest of some runs, after one that warms up."""
     action()
     found = []
     for _ in range(times):

@@ -31,22 +31,22 @@ class Figure:
 
 
 def at_most(name: str, value: float, limit: float, unit: str = "") -> Figure:
-    """A figure that should not exceed `limit`."""
+    """Return a figure that should not exceed `limit`."""
     return Figure(name, value, unit, f"<= {limit:g}", value <= limit)
 
 
 def at_least(name: str, value: float, limit: float, unit: str = "") -> Figure:
-    """A figure that should not fall below `limit`."""
+    """Return a figure that should not fall below `limit`."""
     return Figure(name, value, unit, f">= {limit:g}", value >= limit)
 
 
 def exactly(name: str, value: Any, wanted: Any, unit: str = "") -> Figure:
-    """A figure that should be `wanted`."""
+    """Return a figure that should be `wanted`."""
     return Figure(name, value, unit, f"{wanted}", value == wanted)
 
 
 def arguments(description: str | None, name: str) -> argparse.ArgumentParser:
-    """A parser that knows where the benchmark `name` leaves its figures."""
+    """Return a parser that knows where the benchmark `name` leaves its figures."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -66,24 +66,24 @@ def report(file: Path, figures: Sequence[Figure], load_before: float) -> None:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the cores that this process may use."""
     return usable_cores()
 
 
 def load() -> float:
-    """Processes that wanted a core in the last minute, on average."""
+    """Return how many processes wanted a core in the last minute, on average."""
     return round(os.getloadavg()[0], 2)
 
 
 def timed(action: Callable[[], Result]) -> tuple[Result, float]:
-    """A result and the seconds it took."""
+    """Return a result and the seconds it took."""
     started = time.perf_counter()
     result = action()
     return result, time.perf_counter() - started
 
 
 def run(*words: str | Path, program: Sequence[str] = ("-c", COMMAND)) -> tuple[Any, float]:
-    """The JSON on a command's stdout (None where there is none), and its wall time in seconds.
+    """Run a command: the JSON on its stdout (None where there is none), its wall seconds.
 
     The time includes the start of the process. Ends the benchmark when the command fails.
     """

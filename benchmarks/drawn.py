@@ -23,7 +23,7 @@ LONG_NAMES = {"clip": "CLIP ViT-B/32", "convnext": "ConvNeXt-V2 Nano 384", "tiny
 def draw_images(
     folder: Path, form: str, count: int, *, width: int = 1080, height: int = 1350
 ) -> None:
-    """Files of smooth colour with grain, so that they compress as images do."""
+    """Return files of smooth colour with grain, so that they compress as images do."""
     folder.mkdir(parents=True)
     for number in range(count):
         rng = np.random.default_rng(number)
@@ -36,7 +36,7 @@ def draw_images(
 
 
 def small_image(seed: int, side: int = 64) -> bytes:
-    """A JPEG of a few hundred bytes, another image for every seed."""
+    """Draw a JPEG of a few hundred bytes, another image for every seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     out = io.BytesIO()
     large = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
@@ -45,7 +45,7 @@ def small_image(seed: int, side: int = 64) -> bytes:
 
 
 def write_task(folder: Path, networks: list[str], views: str, images: str = "") -> Path:
-    """A task.toml over `folder`/images; `images` are further lines under [images]."""
+    """Return a task.toml over `folder`/images; `images` are further lines under [images]."""
     quoted = ", ".join(f'"{name}"' for name in networks)
     lines = ['name = "benchmark"', 'labels = ["intact", "destroyed"]', "[images]", images]
     lines += ["[embed]", f"backbones = [{quoted}]", f'views = "{views}"']

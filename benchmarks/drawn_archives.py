@@ -53,14 +53,14 @@ class Source:
     systems: int = 0
 
     def views(self) -> dict[str, slice]:
-        """The columns that each line sees."""
+        """Return the columns that each line sees."""
         if not self.systems:
             return VIEWS
         starts = range(0, OWN_WIDTH * self.systems, OWN_WIDTH)
         return {f"ridge {at}": slice(start, start + OWN_WIDTH) for at, start in enumerate(starts)}
 
     def archive(self, seed: int) -> Drawn:
-        """The rows of one archive; draws again while a label has next to no rows."""
+        """Return the rows of one archive; draws again while a label has next to no rows."""
         rng = np.random.default_rng([seed, 1])
         while True:
             drawn = self._rows(rng, self._members(rng))
@@ -80,7 +80,7 @@ class Source:
         return np.exp(self.uneven * rng.standard_normal(count))
 
     def _members(self, rng: np.random.Generator) -> np.ndarray:
-        """The group (n,) of every row; without groups near-duplicates share that of the first."""
+        """Group every row (n,); without groups near-duplicates share that of the first."""
         if not self.groups:
             rows = np.arange(self.rows)
             for row in np.flatnonzero(rng.random(self.rows) < self.copies)[1:]:

@@ -58,7 +58,7 @@ class Times(NamedTuple):
     forward: float
 
     def ratio(self, on_gpu: bool) -> float:
-        """The stage over its limit."""
+        """Return the stage over its limit."""
         return self.embed / (
             max(self.decode, self.forward) if on_gpu else self.decode + self.forward
         )
@@ -95,7 +95,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def measured(folder: Path, network: str, how: Options, repeats: int) -> Iterator[Times]:
-    """Decoding alone, forward passes alone and embed, in turn."""
+    """Time decoding alone, forward passes alone and embed, in turn."""
     task = load_task(write_task(folder, [network], "center"))
     assert how.device is not None
     precision = "bf16" if how.device == "cpu" else "fp16"
@@ -111,7 +111,7 @@ def measured(folder: Path, network: str, how: Options, repeats: int) -> Iterator
 
 
 def decode_alone(task: Task, encoder: Encoder) -> tuple[list[Prepared], float]:
-    """The images as the encoder takes them, and the seconds on all cores."""
+    """Return the images as the encoder takes them, and the seconds on all cores."""
     files = sorted(task.root.iterdir())
     pairs = [(file.name, digest(file.read_bytes())) for file in files]
     order = Order(task.root, {geometry_of(encoder.preprocess): view_set("center")})
@@ -149,7 +149,7 @@ def embed_alone(task: Task, precision: str, how: Options) -> float:
 
 @contextmanager
 def timed_loads() -> Iterator[list[float]]:
-    """The seconds that networks take to be built inside the block."""
+    """Return the seconds that networks take to be built inside the block."""
     loads: list[float] = []
     real = Job.load
 
@@ -161,7 +161,7 @@ def timed_loads() -> Iterator[list[float]]:
 
 
 def described(what: str, found: list[Times], on_gpu: bool) -> Iterator[Figure]:
-    """The ratio to the limit, and images per second of the three."""
+    """Return the ratio to the limit, and images per second of the three."""
     ratio = float(np.median([times.ratio(on_gpu) for times in found]))
     limit = "max(decode, forward)" if on_gpu else "(decode + forward)"
     yield at_most(f"embed / {limit}, {what}", round(ratio, 2), LIMIT)
@@ -188,7 +188,7 @@ class Sleeper:
         return np.ones((len(crops), 512), np.float32)
 
     def at(self, _: str) -> "Sleeper":
-        """The same."""
+        """Return the same."""
         return self
 
     def candidates(self) -> tuple[str, ...]:
@@ -222,7 +222,7 @@ def asleep(task: Task, sleeper: Sleeper, how: Options) -> float:
 
 
 def decodes_figure(folder: Path, networks: list[str]) -> Figure:
-    """How often an image is decoded for two backbones with six views each."""
+    """Return how often an image is decoded for two backbones with six views each."""
     place = folder / "counted"
     draw_images(place / "images", "JPEG", _COUNTED, width=270, height=338)
     task = load_task(write_task(place, networks, "crops6"))

@@ -34,7 +34,7 @@ TASK = 'name = "drawn"\nlabels = ["intact", "destroyed"]\npositive = "destroyed"
 
 
 def draw(folder: Path, n: int) -> Dataset:
-    """Rows at prevalence .353 in 5 x 5 folds, a fifth of them copies of others."""
+    """Return rows at prevalence .353 in 5 x 5 folds, a fifth of them copies of others."""
     (folder / "images").mkdir()
     (folder / "task.toml").write_text(TASK, "utf-8")
     task = load_task(folder / "task.toml")
@@ -57,7 +57,7 @@ def draw(folder: Path, n: int) -> Dataset:
 
 
 def logits_of(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (R, n, 2) and (m, 2) of a middling system."""
+    """Return logits (R, n, 2) and (m, 2) of a middling system."""
     rng = np.random.default_rng(seed)
     shape = (len(dataset.fold), len(dataset))
     margin = 3 * (dataset.labels - 0.4) + rng.standard_normal(shape[1])
@@ -67,13 +67,13 @@ def logits_of(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def milliseconds(action: Callable[[], Any]) -> float:
-    """The median time of an action that has run once before."""
+    """Return the median time of an action that has run once before."""
     action()
     return round(median(timed(action)[1] for _ in range(RUNS)) * 1e3, 2)
 
 
 def measure(dataset: Dataset, systems: int) -> list[Figure]:
-    """All figures, with targets where the rows are those of the shared task."""
+    """Return all figures, with targets where the rows are those of the shared task."""
     n, y, groups, fold = len(dataset), dataset.labels, dataset.groups, dataset.fold
     logits, unlabelled = logits_of(dataset, 0)
     one = assemble(dataset, logits, unlabelled, {"system": "one"}).predictions

@@ -23,9 +23,10 @@ under a minute on two idle cores, and several times that on busy ones.
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,19 @@ from archiveprobe.embed.device import default_device
 from archiveprobe.embed.preprocess import Geometry, Preprocess
 from archiveprobe.embed.views import RESAMPLING, view_set
 from archiveprobe.finetune.augment import Augmentation, rand_augment
-from archiveprobe.finetune.lesson import Lesson
-from archiveprobe.finetune.loader import Loader, PictureRows
+from archiveprobe.finetune.images import (
+    MEMORY_LIMIT,
+    ImageRows,
+    Pixels,
+    PixelSpec,
+    load_pixels,
+    stored_side,
+)
+from archiveprobe.finetune.loader import Batch, BatchSampler, Draw, training_batches
 from archiveprobe.finetune.model import Network, build_network
-from archiveprobe.finetune.pixels import MEMORY_LIMIT, Pixels, Wanted, load_pixels, side_kept
-from archiveprobe.finetune.recipe import Recipe, load_recipe
-from archiveprobe.finetune.settings import Augment, Model
+from archiveprobe.finetune.recipe import Augment, Model, Recipe, load_recipe
 from archiveprobe.finetune.split import Part
-from archiveprobe.finetune.training import Training
+from archiveprobe.finetune.train import Trainer, TrainingData
 from archiveprobe.task.decoding import digest
 
 LIMIT = 1.2
@@ -72,12 +78,12 @@ class Album:
         """Where the files lie."""
         return self.folder / "images"
 
-    def pixels(self, wanted: Wanted, files: Sequence[tuple[str, str]]) -> Pixels:
+    def pixels(self, spec: PixelSpec, files: Sequence[tuple[str, str]]) -> Pixels:
         """Files decoded as a run with a loader process per core decodes them."""
         return load_pixels(
             self.images,
             files,
-            wanted,
+            spec,
             self.folder / "work",
             workers=cores(),
             memory_limit=0 if cores() else MEMORY_LIMIT,
@@ -102,7 +108,7 @@ class Peers:
 
 @cache
 def peers_transform(settings: Augment, preprocess: Preprocess) -> Any:
-    """The recipe's augmentation in torchvision's and timm's own classes."""
+    """Return the recipe's augmentation in torchvision's and timm's own classes."""
     libraries.make_torchvision_importable()
     from torchvision import transforms as t
 
@@ -123,32 +129,6 @@ def peers_transform(settings: Augment, preprocess: Preprocess) -> Any:
         part = libraries.timm_part("data.random_erasing")
         steps.append(part.RandomErasing(settings.erasing, mode="pixel", device="cpu"))
     return t.Compose(steps)
-
-
-class Resident:
-    """Batches of tensors that lie on the device: row r is the image r modulo their number."""
-
-    def __init__(self, tensors: Any) -> None:
-        self.tensors = tensors
-
-    def epoch(self, batches: Batches, *_: Any) -> Iterator[tuple[np.ndarray, Any]]:
-        """As finetune.loader.Loader."""
-        for rows in batches:
-            yield rows, self.tensors[rows % len(self.tensors)]
-
-
-class Switched:
-    """Batches of whichever loader is measured at the moment; drawn ahead unless it is the last."""
-
-    def __init__(self, first: Any) -> None:
-        self.now = first
-        self.last = True
-
-    def epoch(
-        self, batches: Batches, epoch: int, following: Batches
-    ) -> Iterator[tuple[np.ndarray, Any]]:
-        """As finetune.loader.Loader."""
-        yield from self.now.epoch(batches, epoch, () if self.last else following)
 
 
 def main(words: list[str] | None = None) -> None:
@@ -182,20 +162,19 @@ def drawing(album: Album, recipe: Recipe, repeats: int) -> list[Figure]:
     """Epochs without a network: drawn from pixels decoded once, and decoded anew."""
     size = SIDES[recipe.name]
     preprocess = Preprocess(Geometry(size, size), MEAN, STD)
-    wanted = wanted_of(recipe, preprocess)
-    few, start = timed(lambda: album.pixels(wanted, album.files[:1]))
-    few.close()
-    pixels, decode = timed(lambda: album.pixels(wanted, album.files))
+    spec = spec_of(recipe, preprocess)
+    few, start = timed(lambda: album.pixels(spec, album.files[:1]))
+    with few:
+        pass
+    pixels, decode = timed(lambda: album.pixels(spec, album.files))
     peers = peers_loader(album, recipe, preprocess)
-    rows = np.array_split(
-        np.arange(len(album.files)), max(1, len(album.files) // recipe.optimiser.batch)
-    )
     pairs = []
     with pixels:
-        source = PictureRows(pixels, Augmentation(recipe.augment, preprocess, 0), preprocess)
-        with Loader(source, workers=cores()) as loader:
+        source = ImageRows(pixels, preprocess, Augmentation(recipe.augment, preprocess, 0))
+        sampler = sampler_of(recipe, len(album.files), repeats + 1)
+        with closing(training_batches(source, sampler, workers=cores())) as batches:
             for number in range(repeats + 1):
-                mine = timed(lambda at=number: [0 for _ in loader.epoch(rows, at)])[1]
+                mine = timed(lambda: [0 for _ in islice(batches, sampler.steps)])[1]
                 pair = mine, timed(lambda: [0 for _ in peers])[1]
                 # The first round starts the processes.
                 if number:
@@ -203,20 +182,26 @@ def drawing(album: Album, recipe: Recipe, repeats: int) -> list[Figure]:
     return drawing_figures(recipe.name, len(album.files), pairs, start, decode)
 
 
+def sampler_of(recipe: Recipe, count: int, epochs: int) -> BatchSampler:
+    """Return batches of all rows in every epoch."""
+    rows, size = np.arange(count), recipe.optimizer.batch_size
+    return BatchSampler(rows, rows % 2, batch_size=size, seed=0, epochs=range(epochs))
+
+
 def peers_loader(album: Album, recipe: Recipe, preprocess: Preprocess) -> Any:
-    """What goes through the files of an album in every epoch."""
+    """Return what goes through the files of an album in every epoch."""
     dataset = Peers([album.images / name for name, _ in album.files], recipe.augment, preprocess)
     workers = cores()
     kept = {"persistent_workers": True, "multiprocessing_context": "spawn"} if workers else {}
     return libraries.torch().utils.data.DataLoader(
-        dataset, recipe.optimiser.batch, shuffle=True, num_workers=workers, **kept
+        dataset, recipe.optimizer.batch_size, shuffle=True, num_workers=workers, **kept
     )
 
 
 def drawing_figures(
     name: str, count: int, pairs: list[tuple[float, float]], start: float, decode: float
 ) -> list[Figure]:
-    """How many times as fast, and when the first decoding has paid."""
+    """Return how many times as fast, and when the first decoding has paid."""
     mine, peers = (float(np.median(column)) for column in zip(*pairs, strict=True))
     ratio = float(np.median([theirs / ours for ours, theirs in pairs]))
     once = max(0.0, decode - start) / max(1, count - 1)
@@ -234,48 +219,56 @@ def drawing_figures(
 
 def training(album: Album, recipe: Recipe, device: str, count: int, repeats: int) -> list[Figure]:
     """Epochs of training, `count` rows each, over the same steps on resident tensors."""
+    torch = libraries.torch()
     network = fresh(recipe)
     files = [album.files[row % len(album.files)] for row in range(count)]
     processes = list(dict.fromkeys((0, cores()) if device == "cpu" else (cores(),)))
-    with ExitStack() as held:
-        pixels = held.enter_context(album.pixels(wanted_of(recipe, network.preprocess), files))
+    epochs = 1 if device == "cpu" else EPOCHS
+    sampler = sampler_of(recipe, count, (repeats + 1) * epochs)
+    with ExitStack() as stack:
+        pixels = stack.enter_context(album.pixels(spec_of(recipe, network.preprocess), files))
         draw = Augmentation(recipe.augment, network.preprocess, recipe.seed)
-        source = PictureRows(pixels, draw, network.preprocess)
-        tensors = source.learn(range(min(count, len(album.files))), 0).to(device)
-        pin = device != "cpu"
-        loaders = [held.enter_context(Loader(source, workers=n, pin=pin)) for n in processes]
-        streams: list[Any] = [Resident(tensors), *loaders]
-        switched = Switched(streams[0])
-        run = learner(network, source, recipe, device, count, switched)
-        epochs = 1 if device == "cpu" else EPOCHS
+        source = ImageRows(pixels, network.preprocess, draw)
+        tensors = torch.stack(
+            [source[Draw(row, 0, 0)] for row in range(min(count, len(album.files)))]
+        )
+        streams: list[Iterator[Batch]] = [resident(sampler, tensors.to(device))]
+        for workers in processes:
+            batches = training_batches(source, sampler, workers=workers, pin=device != "cpu")
+            streams.append(stack.enter_context(closing(batches)))
+        trainer = trainer_of(network, source, recipe, device, count)
         times = []
-        for first in range(0, (repeats + 1) * epochs, epochs):
-            lap = []
-            for switched.now in streams:
-                lap.append(timed(lambda at=first: learn(run, switched, at, epochs))[1] / epochs)
+        for number in range(repeats + 1):
+            lap = [
+                timed(lambda at=each: train(trainer, at, epochs))[1] / epochs for each in streams
+            ]
             # The first round warms up.
-            if first:
+            if number:
                 times.append(lap)
     name = recipe.name if device != "cpu" else f"a small network, {device}"
     return training_figures(name, count, processes, np.array(times), bounded=device != "cpu")
 
 
-def learn(run: Training, switched: Switched, first: int, epochs: int) -> None:
-    """Epochs in a row, at the end of which nothing is left drawn for those after."""
-    for epoch in range(first, first + epochs):
-        switched.last = epoch == first + epochs - 1
-        run.epoch(epoch)
+def resident(sampler: BatchSampler, tensors: Any) -> Iterator[Batch]:
+    """Yield batches of tensors that lie on the device: row r is the image r modulo their number."""
+    for draws in sampler:
+        yield draws, tensors[[draw.row % len(tensors) for draw in draws]]
 
 
-def learner(
-    network: Network, source: Any, recipe: Recipe, device: str, count: int, stream: Any
-) -> Training:
-    """A network in training on all rows, with nothing to choose an epoch by."""
+def train(trainer: Trainer, batches: Iterator[Batch], epochs: int) -> None:
+    """Train epochs in a row, always the same ones of the schedule."""
+    trainer.history.clear()
+    for _ in range(epochs):
+        trainer.train_epoch(batches)
+
+
+def trainer_of(network: Network, source: Any, recipe: Recipe, device: str, count: int) -> Trainer:
+    """Return a network in training on all rows, with nothing to choose an epoch by."""
     none = np.zeros(0, np.int64)
     part = Part("benchmark", np.arange(count), none, none)
     labels = np.arange(count) % 2
-    lesson = Lesson(source, labels, np.arange(count).astype(str), 2, 1, part)
-    return Training(network.to(device), lesson, recipe, None, device, stream)
+    data = TrainingData(source, labels, np.arange(count).astype(str), 2, 1, part)
+    return Trainer(network.to(device), data, recipe, None, device)
 
 
 def training_figures(
@@ -293,15 +286,15 @@ def training_figures(
         yield Figure(what, round(float(speed), 1), "images/s")
 
 
-def wanted_of(recipe: Recipe, preprocess: Preprocess) -> Wanted:
-    """What a run keeps of every image."""
+def spec_of(recipe: Recipe, preprocess: Preprocess) -> PixelSpec:
+    """Return what a run keeps of every image."""
     geometry = preprocess.geometry
-    side = side_kept(geometry.size, recipe.augment.crop_scale[0])
-    return Wanted(side, geometry, view_set(recipe.predict.views))
+    side = stored_side(geometry.size, recipe.augment.crop_scale[0])
+    return PixelSpec(side, geometry, view_set(recipe.predict.views))
 
 
 def fresh(recipe: Recipe) -> Network:
-    """The recipe's network, with random weights."""
+    """Return the recipe's network, with random weights."""
     name = recipe.model.backbone
     backbone = BACKBONES.get(name) or Backbone(name, "timm", name.removeprefix("timm:"))
     return build_network(recipe.model, replace(backbone, weights=RANDOM), 2, seed=recipe.seed)

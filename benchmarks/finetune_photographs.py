@@ -96,13 +96,13 @@ def measured(task: Path, recipe: Path) -> Iterator[Figure]:
 
 
 def rows_outside_a_fold(task: Path) -> int:
-    """How many rows a fold learns, about."""
+    """Return how many rows a fold learns, about."""
     dataset = load_dataset(load_task(task))
     return round(len(dataset) * (1 - 1 / dataset.folds))
 
 
 def against(systems: Sequence[Predictions], name: str, other: str) -> Figure:
-    """How much better one system is than another on the first repeat, by a paired bootstrap."""
+    """Compare two systems on the first repeat, by a paired bootstrap."""
     one, two = (next(each for each in systems if each.system == word) for word in (name, other))
     decisions = one.decision[0], two.decision[0]
     found = compare(one.labels, *decisions, one.groups, len(one.classes))

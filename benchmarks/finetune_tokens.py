@@ -19,9 +19,10 @@ from common import Figure, arguments, at_least, at_most, load, report, timed
 
 from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import BACKBONES, RANDOM, Backbone
-from archiveprobe.finetune.losses import criterion, soft_targets
+from archiveprobe.finetune.loader import Draw
+from archiveprobe.finetune.losses import make_loss, soft_targets
 from archiveprobe.finetune.model import Network, build_network
-from archiveprobe.finetune.optimiser import make_optimiser
+from archiveprobe.finetune.optimizer import make_optimizer
 from archiveprobe.finetune.recipe import Recipe, load_recipe
 from archiveprobe.finetune.tokens import TokenRows, token_network, tokens_of
 
@@ -52,13 +53,13 @@ def main(words: list[str] | None = None) -> None:
 
 
 def fresh(recipe: Recipe) -> Network:
-    """The recipe's network, the same every time."""
+    """Return the recipe's network, the same every time."""
     backbone: Backbone = replace(BACKBONES[recipe.model.backbone], weights=RANDOM)
     return build_network(recipe.model, backbone, 2, seed=recipe.seed)
 
 
 def in_batches(network: Network, pixels: Any) -> Any:
-    """The tokens (n, tokens, width) of all images."""
+    """Return the tokens (n, tokens, width) of all images."""
     torch = libraries.torch()
     return torch.cat([tokens_of(network, part) for part in pixels.split(16)])
 
@@ -67,12 +68,18 @@ def speed(
     recipe: Recipe, pixels: Any, tokens: Any, labels: Any, repeats: int, views: int
 ) -> list[Figure]:
     """Seconds of both epochs, and how often one goes into the other."""
+    torch = libraries.torch()
     stored = tokens.half().numpy()[:, None]
     rows = TokenRows(stored, np.repeat(stored, views, 1), seed=0)
     whole, other = fresh(recipe), fresh(recipe)
-    size = recipe.optimiser.batch
+    size = recipe.optimizer.batch_size
     first = stepper(whole, recipe, lambda at: pixels[at], labels)
-    second = stepper(token_network(other), recipe, lambda at: rows.learn(at, 0), labels)
+    second = stepper(
+        token_network(other),
+        recipe,
+        lambda at: torch.stack([rows[Draw(int(row), 0, 0)] for row in at]),
+        labels,
+    )
     batches = np.array_split(np.arange(len(pixels)), max(1, len(pixels) // size))
     pairs = []
     for number in range(repeats + 1):
@@ -96,26 +103,25 @@ def speed(
 def stepper(
     network: Network, recipe: Recipe, batch: Batch, labels: Any
 ) -> Callable[[np.ndarray], float]:
-    """A function that takes one step on some rows and gives their loss."""
+    """Return a function that takes one step on some rows and gives their loss."""
     torch = libraries.torch()
-    optimiser = make_optimiser(network.body, network.head, recipe.optimiser)
-    loss_of = criterion(recipe.loss, labels.numpy(), 2, 1)
-    learnt = [each for part in network.parameters().values() for each in part]
+    optimizer = make_optimizer(network.body, network.head, recipe.optimizer)
+    loss_of = make_loss(recipe.loss, labels.numpy(), 2, 1)
     network.train()
 
     def step(rows: np.ndarray) -> float:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = loss_of(network(batch(rows)), soft_targets(labels[rows], 2, 0.0))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learnt, recipe.optimiser.gradient_norm)
-        optimiser.step()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.optimizer.clip_grad_norm)
+        optimizer.step()
         return float(loss.detach())
 
     return step
 
 
 def apart(recipe: Recipe, pixels: Any, tokens: Any, labels: Any) -> list[Figure]:
-    """The largest difference of the losses over the first steps, in fp32 and as stored."""
+    """Return the largest difference of the losses over the first steps, in fp32 and as stored."""
     expected = losses(fresh(recipe), recipe, pixels, labels)
     worst = {}
     for name, given in (("fp32", tokens), ("float16", tokens.half().float())):
@@ -130,7 +136,7 @@ def apart(recipe: Recipe, pixels: Any, tokens: Any, labels: Any) -> list[Figure]
 
 
 def losses(network: Network, recipe: Recipe, inputs: Any, labels: Any) -> list[float]:
-    """The losses of the first steps, in small batches."""
+    """Return the losses of the first steps, in small batches."""
     torch = libraries.torch()
     step = stepper(network, recipe, lambda at: inputs[at], labels)
     found = []

@@ -39,9 +39,9 @@ from archiveprobe.evaluate.metrics import from_confusion  # noqa: E402
 from archiveprobe.evaluate.predictions import Predictions  # noqa: E402
 from archiveprobe.evaluate.system import Assembled, assemble  # noqa: E402
 from archiveprobe.probe.base import Probe  # noqa: E402
-from archiveprobe.probe.crossval import Held, cross_validate  # noqa: E402
+from archiveprobe.probe.crossval import ProbeResult, cross_validate  # noqa: E402
 from archiveprobe.probe.features import Choice, Features  # noqa: E402
-from archiveprobe.probe.table import make_probe  # noqa: E402
+from archiveprobe.probe.table import PROBES as TABLE  # noqa: E402
 from archiveprobe.task.balanced_folds import balanced_folds  # noqa: E402
 from archiveprobe.task.config import Task, load_task  # noqa: E402
 
@@ -58,7 +58,7 @@ TASK = 'name = "drawn"\nlabels = ["intact", "destroyed"]\npositive = "destroyed"
 
 
 def dataset_of(task: Task, drawn: Drawn, seed: int) -> Dataset:
-    """A drawn archive as a dataset with folds."""
+    """Return a drawn archive as a dataset with folds."""
     n, y = len(drawn.y), drawn.y
     groups = np.unique(drawn.groups, return_inverse=True)[1]
     cut = balanced_folds(y, groups, [None] * n, folds=FOLDS, repeats=REPEATS, seed=seed)
@@ -75,11 +75,11 @@ class Linear:
     made: list[Probe] = field(default_factory=list)
 
     def make(self) -> Probe:
-        """The next probe; the first is fitted on all rows, the others on the parts in order."""
-        self.made.append(make_probe(self.name, **PROBES[self.name]))
+        """Give the next probe; the first is fitted on all rows, the others on parts in order."""
+        self.made.append(TABLE[self.name].make(**PROBES[self.name]))
         return self.made[-1]
 
-    def margins(self, held: Held, x: np.ndarray) -> np.ndarray:
+    def margins(self, held: ProbeResult, x: np.ndarray) -> np.ndarray:
         """Margins (1 + R * folds, N) of rows, candidates averaged as `held` says."""
         weights = np.concatenate([held.final[None], held.weights.reshape(-1, len(held.final))])
         both = list(zip(self.made, weights, strict=True))
@@ -106,7 +106,7 @@ class Scored:
 
 
 def calibrated(done: Assembled, logits: np.ndarray, margins: np.ndarray) -> np.ndarray:
-    """Probabilities (1 + R * folds, N) of margins, each by the calibration of its own model."""
+    """Calibrate margins to probabilities (1 + R * folds, N), each by its own model."""
     rows = done.predictions
     held = calibration.cross_fitted(logits, rows.labels, rows.fold).parameters.reshape(-1, 2)
     parameters = [done.calibration.parameters, *held.tolist()]
@@ -116,7 +116,7 @@ def calibrated(done: Assembled, logits: np.ndarray, margins: np.ndarray) -> np.n
 
 
 def true_scores(p: np.ndarray, thresholds: np.ndarray, fresh: Drawn) -> np.ndarray:
-    """Macro-F1 (M,) of deciding p (M, N) > thresholds (M,) on new rows."""
+    """Return Macro-F1 (M,) of deciding p (M, N) > thresholds (M,) on new rows."""
     above = (p > thresholds[:, None]).astype(np.float64)
     parts = [fresh.weight * (fresh.y == label) for label in (0, 1)]
     cells = np.stack([np.stack([(1 - above) @ part, above @ part], -1) for part in parts], -2)
@@ -124,7 +124,7 @@ def true_scores(p: np.ndarray, thresholds: np.ndarray, fresh: Drawn) -> np.ndarr
 
 
 def score(done: Assembled, p: np.ndarray, fresh: Drawn) -> Scored:
-    """An assembled system with the truth about its models."""
+    """Return an assembled system with the truth about its models."""
     rows = done.predictions
     return Scored(
         rows, p, true_scores(p, np.append(rows.threshold, rows.thresholds.ravel()), fresh)
@@ -143,7 +143,7 @@ def probe_line(dataset: Dataset, drawn: Drawn, fresh: Drawn, line: str, view: sl
 
 
 def ensemble_line(dataset: Dataset, members: list[Scored], fresh: Drawn) -> Scored:
-    """The mean of all lines."""
+    """Return the mean of all lines."""
     combined = combine([one.predictions for one in members], MEAN)
     done = assemble(dataset, combined.logits, combined.unlabelled, {"system": MEAN})
     inside = [np.clip(one.p, 1e-7, 1 - 1e-7) for one in members]
@@ -193,7 +193,7 @@ def trials(folder: Path, name: str, seed: int) -> list[Trial]:
 
 
 def difference(dataset: Dataset, one: Scored, other: Scored) -> Trial:
-    """The paired comparison of two lines."""
+    """Return the paired comparison of two lines."""
     decisions = one.predictions.decision, other.predictions.decision
     found = compare(dataset.labels, *decisions, dataset.groups, 2, fold=dataset.fold)
     truth = [a - b for a, b in zip(one.truth, other.truth, strict=True)]
@@ -201,7 +201,7 @@ def difference(dataset: Dataset, one: Scored, other: Scored) -> Trial:
 
 
 def other_rule(one: Scored, fresh: Drawn, method: str) -> Trial:
-    """The line of a system with its thresholds found in another way."""
+    """Return the line of a system with its thresholds found in another way."""
     rows = one.predictions
     p = rows.oof[..., 1]
     found = thresholding.nested(rows.labels, p, rows.fold, rows.groups, 1, method)
@@ -213,7 +213,7 @@ def other_rule(one: Scored, fresh: Drawn, method: str) -> Trial:
 
 
 def summary(name: str, found: list[Trial]) -> Iterator[Figure]:
-    """The rows of the table about one line of one archive."""
+    """Return the rows of the table about one line of one archive."""
     low, high, truth, refitted, figure, optimistic = (
         np.array([getattr(each, part) for each in found])
         for part in ("low", "high", "truth", "refitted", "figure", "optimistic")
@@ -238,7 +238,7 @@ def summary(name: str, found: list[Trial]) -> Iterator[Figure]:
 
 
 def simulate(name: str, tasks: int, workers: int) -> dict[str, list[Trial]]:
-    """The trials of every line over many archives of one source."""
+    """Return the trials of every line over many archives of one source."""
     with TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "images").mkdir()

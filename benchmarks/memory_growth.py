@@ -56,7 +56,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def draw(folder: Path, count: int, labelled: int, backbone: str) -> Path:
-    """An archive of `count` distinct small images, the first `labelled` with a label."""
+    """Return an archive of `count` distinct small images, the first `labelled` with a label."""
     images = folder / "images"
     images.mkdir()
     lines = ["image,label"]
@@ -89,7 +89,7 @@ def watched(task: Path) -> Peak:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """The children of a process, and theirs; those that end meanwhile are left out."""
+    """Return the children of a process, and theirs; those that end meanwhile are left out."""
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             found = [int(word) for word in listed.read_text().split()]
@@ -101,7 +101,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def peak_of(status: str) -> float:
-    """The peak resident size in a status file, in MB; 0 for a process that has gone."""
+    """Return the peak resident size in a status file, in MB; 0 for a process that has gone."""
     try:
         lines = Path(status).read_text().splitlines()
     except OSError:
@@ -111,7 +111,7 @@ def peak_of(status: str) -> float:
 
 
 def figures(runs: dict[int, list[Peak]]) -> Iterator[Figure]:
-    """The growth from the smallest to the largest archive, and every run by itself."""
+    """Return the growth from the smallest to the largest archive, and every run by itself."""
     small, *_, large = sorted(runs)
     for at, which in enumerate(("first run", "run with nothing to do")):
         low, high = runs[small][at], runs[large][at]
@@ -125,7 +125,7 @@ def figures(runs: dict[int, list[Peak]]) -> Iterator[Figure]:
 
 
 def growth(name: str, size: float) -> Figure:
-    """A growth in MB, held to the target."""
+    """Return a growth in MB, held to the target."""
     return at_most(name, round(size, 1), LIMIT_MB, "MB")
 
 

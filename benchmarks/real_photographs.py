@@ -65,7 +65,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def write_task(folder: Path, images: int | None, size: int = 224) -> Path:
-    """A task.toml over the shared images, with the two shared networks at a size in pixels."""
+    """Write a task.toml over the shared images, with the two shared networks at a size."""
     lines = (PHOTOGRAPHS / "labels.csv").read_text().splitlines()
     kept = None if images is None else images + 1
     (folder / "labels.csv").write_text("\n".join(lines[:kept]) + "\n")
@@ -82,7 +82,7 @@ def write_task(folder: Path, images: int | None, size: int = 224) -> Path:
 
 
 def embed_figures(task: Path) -> list[Figure]:
-    """The whole embed run, and the run after it, which has nothing to do."""
+    """Return the whole embed run, and the run after it, which has nothing to do."""
     first, seconds = run("embed", task, "--json")
     again, idle = run("embed", task, "--json")
     views = sum(cache["rows"] * cache["views"] for cache in first["caches"])
@@ -99,7 +99,7 @@ def embed_figures(task: Path) -> list[Figure]:
 
 
 def start_figures(task: Path) -> list[Figure]:
-    """How long a user waits for the things that need no work."""
+    """Return how long a user waits for the things that need no work."""
     times = [run("--help")[1] for _ in range(5)]
     _, verify = run("cache", "verify", task, "--deep", "--json")
     median = round(float(np.median(times)), 2)
@@ -110,7 +110,7 @@ def start_figures(task: Path) -> list[Figure]:
 
 
 def quality_figures(task: Path) -> Iterator[Figure]:
-    """What the exported embeddings are worth, and whether they agree with a plain loop."""
+    """Return what the exported embeddings are worth, and whether they agree with a plain loop."""
     file = task.parent / "all.h5"
     _, seconds = run("cache", "export", task, "-o", file)
     yield Figure("cache export", round(seconds, 2), "s")
@@ -134,7 +134,7 @@ def quality_figures(task: Path) -> Iterator[Figure]:
 
 
 def macro_f1(matrix: np.ndarray, truth: np.ndarray) -> float:
-    """Macro-F1 at the cut 0.5 over 5 folds repeated three times, scaled columns, C = 0.01."""
+    """Score macro-F1 at 0.5 over 5 folds repeated three times, scaled columns, C = 0.01."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -151,7 +151,7 @@ def macro_f1(matrix: np.ndarray, truth: np.ndarray) -> float:
 
 
 def worst_cosine(model_name: str, ids: np.ndarray, stored: np.ndarray) -> float:
-    """The worst agreement with timm, torchvision, fp32, one image and one view at a time."""
+    """Return the worst agreement with timm, torchvision, fp32, one image and one view at a time."""
     from archiveprobe.embed import libraries
 
     timm, torch = libraries.timm(), libraries.torch()

@@ -65,7 +65,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def tasks(folder: Path, images: int, network: str) -> Iterator[tuple[str, Path]]:
-    """(name, task.toml) of what is embedded."""
+    """Return (name, task.toml) of what is embedded."""
     if PHOTOGRAPHS.is_dir():
         (folder / "real").mkdir()
         yield "two MobileNets", write_task(folder / "real", images)
@@ -106,7 +106,7 @@ def embed(task: Path, loops: int) -> Run:
 
 @contextmanager
 def busy_loops(count: int) -> Iterator[list[float]]:
-    """Processes that never rest; the processor time of each, once they have ended."""
+    """Start processes that never rest; yield the processor time of each, once they have ended."""
     spent: list[float] = []
     loops = [subprocess.Popen(LOOP, start_new_session=True) for _ in range(count)]
     try:
@@ -130,7 +130,7 @@ def busy_seconds() -> float:
 
 
 def described(what: str, rounds: Sequence[dict[int, Run]], busy: Sequence[int]) -> Iterator[Figure]:
-    """The figures of one task."""
+    """Return the figures of one task."""
     usable = usable_cores()
     yield Figure(f"{what}, alone", median([runs[0].wall for runs in rounds]), "s")
     yield Figure(f"{what}, processor time alone", median([runs[0].cpu for runs in rounds]), "s")
@@ -147,7 +147,7 @@ def described(what: str, rounds: Sequence[dict[int, Run]], busy: Sequence[int]) 
 
 
 def median(values: Sequence[float]) -> float:
-    """The median, rounded for a table."""
+    """Return the median, rounded for a table."""
     return round(float(np.median(values)), 2)
 
 

@@ -36,7 +36,7 @@ _BACKBONE = "hog"
 
 
 def draw_task(folder: Path, labelled: int, rows: int, width: int, views: int) -> Task:
-    """A task whose images are words, and a cache of embeddings drawn for them."""
+    """Return a task whose images are words, and a cache of embeddings drawn for them."""
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.arange(labelled + rows) % 3 == 0)
     names = np.where(labels, "destroyed", "intact")
@@ -65,7 +65,7 @@ def draw_task(folder: Path, labelled: int, rows: int, width: int, views: int) ->
 
 
 def measure(task: Task, system: str, rows: int, repeats: int) -> list[Figure]:
-    """The median of several processes that submit one system."""
+    """Return the median of several processes that submit one system."""
     out = task.folder / "answers.csv"
     done = [run(task.file, system, out, program=("-c", _SUBMIT)) for _ in range(repeats)]
     seconds = [took for _, took in done]

@@ -1,9 +1,10 @@
 """One ordinary HDF5 file for notebooks, in the order of the table."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -14,6 +15,9 @@ from archiveprobe.cache import shard, spec
 from archiveprobe.cache.reader import Reader
 
 _BLOCK_BYTES = 128 * 2**20
+_DTYPE = np.dtype(np.float16)
+# HDF5's own bytes: for the file, or for a dataset, whose last chunk is whole; and for a string.
+_SPARE_BYTES, _STRING_BYTES = 2 << 20, 64
 
 
 def export(
@@ -34,19 +38,19 @@ def export(
     empty, the disk is full.
     """
     _check(path, columns, keys, readers, overwrite)
-    with files.explained(f"write {path}"), files.Staged(path) as staged:
+    texts = {name: list(map(_storable, values)) for name, values in columns.items()}
+    with files.explained(f"write {path}"), files.replacing(path) as temporary:
         try:
-            with h5py.File(staged, "w", libver=shard.LIBVER) as file:
-                for name, values in columns.items():
-                    _write_column(file, name, values)
+            with h5py.File(temporary, "w", libver=shard.LIBVER, locking=False) as file:
+                _reserve(temporary, texts, len(keys), readers)
+                for name, values in texts.items():
+                    dataset = file.create_dataset(name, (len(values),), h5py.string_dtype("utf-8"))
+                    if values:
+                        dataset[...] = np.array(values, object)
                 for name, reader in readers.items():
-                    for _ in _write_embeddings(file, name, reader, keys, block_bytes):
-                        staged.raise_failure()
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            # HDF5 stumbles over a disk that is full before it can say that it was.
-            staged.raise_failure()
+                    _write_embeddings(file, name, reader, keys, block_bytes)
+        except (RuntimeError, ValueError, KeyError) as error:
             raise InputError(f"cannot write {path}: {error}") from error
-        staged.finish()
 
 
 def _check(
@@ -75,42 +79,42 @@ def _check(
             raise InputError(f"the cache {reader.folder} has no rows yet; run embed")
 
 
-def _write_column(file: h5py.File, name: str, values: Sequence[str]) -> None:
-    dataset = file.create_dataset(name, (len(values),), h5py.string_dtype("utf-8"))
-    if values:
-        dataset[...] = np.array([_storable(value) for value in values], object)
-
-
 def _storable(text: str) -> bytes:
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace")
 
 
+def _reserve(
+    file: Path, texts: Mapping[str, Sequence[bytes]], rows: int, readers: Mapping[str, Reader]
+) -> None:
+    """Take the room on disk before it is written to. Raises OSError where the disk is too full.
+
+    HDF5 crashes the process when a write fails for want of room. What was taken too much is given
+    back when HDF5 closes the file.
+    """
+    size = _SPARE_BYTES
+    size += sum(len(text) + _STRING_BYTES for column in texts.values() for text in column)
+    for reader in readers.values():
+        size += rows * math.prod(reader.row_shape or ()) * _DTYPE.itemsize + _SPARE_BYTES
+    if hasattr(os, "posix_fallocate"):  # All but macOS.
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, size)
+
+
 def _write_embeddings(
-    file: h5py.File,
-    name: str,
-    reader: Reader,
-    keys: Sequence[bytes | None],
-    block_bytes: int,
-) -> Iterator[None]:
-    """Write block by block, and pause after each."""
+    file: h5py.File, name: str, reader: Reader, keys: Sequence[bytes | None], block_bytes: int
+) -> None:
     shape = reader.row_shape or ()
-    dtype = np.dtype(np.float16)
     where = f"embeddings/{spec.slug(name)}"
     if keys:
-        dataset = shard.write_checksummed(file, where, (len(keys), *shape), dtype)
+        dataset = shard.create_dataset(file, where, (len(keys), *shape), _DTYPE)
     else:
-        dataset = file.create_dataset(where, (0, *shape), dtype)
+        dataset = file.create_dataset(where, (0, *shape), _DTYPE)
     dataset.attrs["backbone"] = name
     dataset.attrs["fingerprint"] = reader.record.digest
     dataset.attrs["random_weights"] = bool(reader.fingerprint.get("random_weights"))
-    dataset.attrs["views"] = _views(reader.fingerprint)
-    step = max(1, block_bytes // max(1, int(np.prod(shape)) * dtype.itemsize))
+    dataset.attrs["views"] = json.dumps(reader.fingerprint.get("views"))
+    step = max(1, block_bytes // max(1, math.prod(shape) * _DTYPE.itemsize))
     if dataset.chunks and step > dataset.chunks[0]:
         step -= step % dataset.chunks[0]  # Whole chunks, so that each is written once.
     for start in range(0, len(keys), step):
         dataset[start : start + step] = reader.read(keys[start : start + step])[1]
-        yield
-
-
-def _views(fingerprint: Mapping[str, Any]) -> str:
-    return json.dumps(fingerprint.get("views"))

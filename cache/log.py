@@ -7,7 +7,7 @@ does not prove itself.
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,13 @@ from archiveprobe.base import files
 COMMITS = "commits.jsonl"
 FAILURES = "failures.jsonl"
 _SHARD_NAME = re.compile(r"([0-9]{6,9})-([0-9a-f]{8})\.h5", re.ASCII)
-_LINE = re.compile(rb"([0-9a-f]{8}) (\{.*\})")
+# A true CRC proves that a line is whole, not that we wrote it: the name may lead nowhere else, the
+# counts are positive, and the digest begins as the name says.
+_COMMIT = re.compile(
+    rb'([0-9a-f]{8}) (\{"file":"([0-9]{6,9}-([0-9a-f]{8})\.h5)","rows":([1-9][0-9]{0,17}),'
+    rb'"bytes":([1-9][0-9]{0,17}),"sha256":"(\4[0-9a-f]{56})"\})'
+)
 _DETAIL_CHARACTERS = 500
-_FAILURE_FIELDS = ("image", "status", "detail")
 
 
 class Commit(NamedTuple):
@@ -40,13 +44,11 @@ class Failure(NamedTuple):
 class Log(NamedTuple):
     """What a commit log holds.
 
-    `entries` are the lines that proved themselves, in order, one per file; `good_length` is the
-    length in bytes of the good lines before the first bad one; `bad_lines` counts from 1 and
-    leaves out a torn last line, which `damaged` alone reports.
+    `entries` are the lines that proved themselves, in order, one per file; `damaged` says whether
+    anything else stands there; `bad_lines` counts from 1 and leaves out a torn last line.
     """
 
     entries: list[Commit]
-    good_length: int
     damaged: bool
     bad_lines: list[int]
 
@@ -70,12 +72,15 @@ def format_commit(commit: Commit) -> bytes:
 
 def read_log(path: Path) -> Log:
     """Read a commit log; a missing one is empty. Raises InputError only when it cannot be read."""
+    return parse_log(_read(path))
+
+
+def _read(path: Path) -> bytes:
     with files.explained(f"read {path}"):
         try:
-            data = path.read_bytes()
+            return path.read_bytes()
         except FileNotFoundError:
-            data = b""
-    return parse_log(data)
+            return b""
 
 
 def parse_log(data: bytes) -> Log:
@@ -85,51 +90,23 @@ def parse_log(data: bytes) -> Log:
     """
     entries: dict[str, Commit] = {}
     bad_lines: list[int] = []
-    good_length = 0
     *lines, rest = data.split(b"\n")
     for number, line in enumerate(lines, start=1):
-        commit = _parse_commit(line)
-        if commit is None or entries.setdefault(commit.file, commit) != commit:
-            bad_lines.append(number)
-        elif not bad_lines:
-            good_length += len(line) + 1
-    return Log(list(entries.values()), good_length, bool(rest or bad_lines), bad_lines)
-
-
-def _parse_commit(line: bytes) -> Commit | None:
-    match = _LINE.fullmatch(line)
-    if not match or int(match[1], 16) != zlib.crc32(match[2]):
-        return None
-    # A true CRC proves that the line is whole, not that we wrote it.
-    fields = _json_object(match[2])
-    return Commit(**fields) if fields is not None and _is_sound(fields) else None
-
-
-def _is_sound(fields: dict[str, Any]) -> bool:
-    if fields.keys() != set(Commit._fields):
-        return False
-    file, rows, size, sha256 = (fields[name] for name in Commit._fields)
-    name = _SHARD_NAME.fullmatch(file) if isinstance(file, str) else None
-    if name is None or not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
-        return False
-    counts = type(rows) is int and type(size) is int
-    return counts and 0 < rows <= size and sha256.startswith(name[2])
-
-
-def _json_object(data: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+        match = _COMMIT.fullmatch(line)
+        if match and int(match[1], 16) == zlib.crc32(match[2]):
+            commit = Commit(match[3].decode(), int(match[5]), int(match[6]), match[7].decode())
+            if commit.rows <= commit.bytes and entries.setdefault(commit.file, commit) == commit:
+                continue
+        bad_lines.append(number)
+    return Log(list(entries.values()), bool(rest or bad_lines), bad_lines)
 
 
 def format_failures(failures: Mapping[bytes, Failure]) -> bytes:
     """Return the lines of `failures`, each with its newline and a CRC of what it says."""
     lines = []
-    for key, failure in failures.items():
-        values = [key.hex(), failure.status, failure.detail[:_DETAIL_CHARACTERS]]
-        fields = dict(zip(_FAILURE_FIELDS, values, strict=True))
+    for key, (status, detail) in failures.items():
+        values = [key.hex(), status, detail[:_DETAIL_CHARACTERS]]
+        fields = {"image": values[0], "status": values[1], "detail": values[2]}
         lines.append(json.dumps({**fields, "crc32": _failure_crc(values)}).encode() + b"\n")
     return b"".join(lines)
 
@@ -143,21 +120,16 @@ def read_failures(path: Path) -> dict[bytes, Failure]:
 
     Raises InputError only when the file cannot be read.
     """
-    with files.explained(f"read {path}"):
+    failures = {}
+    for line in _read(path).split(b"\n"):
         try:
-            lines = path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            lines = []
-    return dict(_parse_failures(lines))
-
-
-def _parse_failures(lines: Iterable[bytes]) -> Iterable[tuple[bytes, Failure]]:
-    for line in lines:
-        fields = _json_object(line) or {}
-        values = [fields.get(name) for name in _FAILURE_FIELDS]
-        if not all(isinstance(text, str) for text in values):
+            fields = json.loads(line)
+            values = [fields["image"], fields["status"], fields["detail"]]
+            image, status, detail = values
+            whole = fields.get("crc32") in (None, _failure_crc(values))
+            texts = isinstance(status, str) and isinstance(detail, str)
+            if whole and texts and re.fullmatch("[0-9a-f]{64}", image):
+                failures[bytes.fromhex(image)] = Failure(status, detail)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
-        image, status, detail = map(str, values)
-        whole = "crc32" not in fields or fields["crc32"] == _failure_crc(values)
-        if whole and re.fullmatch(r"[0-9a-f]{64}", image):
-            yield bytes.fromhex(image), Failure(status, detail)
+    return failures

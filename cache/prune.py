@@ -30,17 +30,24 @@ def prunable(root: Path, keep: Iterable[str]) -> list[Prunable]:
     Changes nothing. Raises InputError when `root` cannot be read.
     """
     kept = set(keep)
-    found: list[Prunable] = []
+    items: list[Prunable] = []
     with files.explained(f"read {root}"):
         for folder in sorted(root.iterdir()) if root.is_dir() else []:
             if not _is_cache(folder) or lock.is_locked(folder):
                 continue
-            if folder.name in kept:
-                found += _leftovers(folder)
-            else:
-                size = sum(path.lstat().st_size for path in _own_files(folder))
-                found.append(Prunable(folder, size, "the task does not ask for it", folder))
-    return found
+            sizes = {path: path.lstat().st_size for path in _own_files(folder)}
+            if folder.name not in kept:
+                reason = "the task does not ask for it"
+                items.append(Prunable(folder, sum(sizes.values()), reason, folder))
+                continue
+            for path, size in sizes.items():
+                if path.parent.name == SET_ASIDE:
+                    reason = "a damaged shard that was set aside"
+                    items.append(Prunable(path, size, reason, folder))
+                elif path.name.startswith(files.TEMPORARY):
+                    reason = "left behind by a run that was killed"
+                    items.append(Prunable(path, size, reason, folder))
+    return items
 
 
 def prune(items: Iterable[Prunable]) -> int:
@@ -71,17 +78,6 @@ def _is_cache(folder: Path) -> bool:
     return named and plain and record.is_file()
 
 
-def _leftovers(folder: Path) -> Iterator[Prunable]:
-    for path in _own_files(folder):
-        if path.parent.name == SET_ASIDE:
-            reason = "a damaged shard that was set aside"
-        elif path.name.startswith(files.TEMPORARY):
-            reason = "left behind by a run that was killed"
-        else:
-            continue
-        yield Prunable(path, path.lstat().st_size, reason, folder)
-
-
 def _own_files(folder: Path) -> Iterator[Path]:
     # The record comes last: what a killed prune leaves still looks like a cache to the next.
     for name in (SHARDS, SET_ASIDE):
@@ -95,18 +91,16 @@ def _own_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_own(path: Path) -> bool:
-    if path.is_dir():
-        return False
     base = path.name[: path.name.find(".h5") + 3]
-    return path.name.startswith(files.TEMPORARY) or log.shard_sequence(base) is not None
+    own = path.name.startswith(files.TEMPORARY) or log.shard_sequence(base) is not None
+    return own and not path.is_dir()
 
 
 def _remove_folders(folder: Path) -> None:
     for name in (SHARDS, SET_ASIDE):
         if (folder / name).is_dir() and not (folder / name).is_symlink():
             files.remove_folder(folder / name)
-    if any(path.name != lock.NAME for path in folder.iterdir()):
-        return
-    files.remove(folder / lock.NAME)
-    if files.remove_folder(folder):
-        files.fsync_folder(folder.parent)
+    if all(path.name == lock.NAME for path in folder.iterdir()):
+        files.remove(folder / lock.NAME)
+        if files.remove_folder(folder):
+            files.fsync(folder.parent)

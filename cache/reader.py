@@ -26,17 +26,23 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record = CacheRecord.read(folder)
-        entries = log.read_log(folder / log.COMMITS)
-        if entries.bad_lines:
+        written = log.read_log(folder / log.COMMITS)
+        if written.bad_lines:
             raise InputError(
-                f"{folder / log.COMMITS}: line {entries.bad_lines[0]} is damaged; "
+                f"{folder / log.COMMITS}: line {written.bad_lines[0]} is damaged; "
                 "run `archiveprobe embed TASK`, which mends it"
             )
-        self.commits = entries.entries
-        lost = [commit for commit in self.commits if not self._is_there(commit)]
-        if lost:
-            raise InputError(_lost(folder, lost))
-        self._proved: set[str] = set()
+        self.commits = written.entries
+        missing = []
+        for commit in self.commits:
+            size = shard.size_of(self._path(commit))
+            if size is None:
+                missing.append(commit)
+            elif size != commit.bytes:
+                reason = f"{size} bytes instead of {commit.bytes}"
+                raise ShardError(str(self._path(commit)), reason, EMBED_AGAIN)
+        if missing:
+            raise InputError(_describe_lost(folder, missing))
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
@@ -50,7 +56,7 @@ class Reader:
 
     @property
     def rows(self) -> int:
-        """Committed rows."""
+        """Count the committed rows."""
         return sum(commit.rows for commit in self.commits)
 
     @property
@@ -73,38 +79,29 @@ class Reader:
         """Read the rows of `keys`, in that order, repeats allowed; None is never there.
 
         Returns present (n,) and embeddings (n, views, *shape) float16, NaN where not present.
-        Every chunk of a shard is read once, and before the first one the whole shard is compared
-        with the log's SHA-256, once for this object. Raises InputError naming a shard
-        that is damaged, and for a cache without any row, whose row shape nobody knows.
+        Every shard that holds one of the rows is read whole, once, and compared with the log's
+        SHA-256 first: its numbers come from the very bytes that were compared. Raises InputError
+        naming a shard that is damaged, and for a cache without any row, whose row shape nobody
+        knows.
         """
         if self.row_shape is None:
             raise InputError(f"the cache {self.folder} has no rows yet; run embed")
-        found = (-1 if key is None else self._index.get(key, -1) for key in keys)
-        where = np.fromiter(found, np.intp, len(keys))
-        present = where >= 0
+        numbers = (-1 if key is None else self._index.get(key, -1) for key in keys)
+        where = np.fromiter(numbers, np.intp, len(keys))
         out = np.empty((len(keys), *self.row_shape), np.float16)
-        out[~present] = np.nan
-        # Stable, so that rows in table order stay runs that are read straight into place.
-        order = np.argsort(where, kind="stable")[np.count_nonzero(~present) :]
-        owner = np.searchsorted(self._starts, where[order], side="right") - 1
-        for number in np.unique(owner):
-            targets = order[owner == number]
+        out[where < 0] = np.nan
+        ends = np.cumsum([commit.rows for commit in self.commits], dtype=np.intp)
+        # The shard of every key: the first that ends behind its row; -1 for those in none.
+        owner = np.where(where < 0, -1, np.searchsorted(ends, where, side="right"))
+        for number in np.unique(owner[owner >= 0]):
             commit = self.commits[number]
-            self._prove(commit)
-            with shard.open_checked(self._path(commit), self.row_shape, commit.rows) as file:
-                rows = where[targets] - self._starts[number]
-                shard.gather(file["embeddings"], rows, out, targets)
-        return present, out
-
-    def _prove(self, commit: Commit) -> None:
-        if commit.file not in self._proved:
-            shard.prove(self._path(commit), commit.sha256)
-            self._proved.add(commit.file)
-
-    @cached_property
-    def _starts(self) -> NDArray[np.intp]:
-        counts = [commit.rows for commit in self.commits]
-        return np.cumsum([0, *counts], dtype=np.intp)[:-1]
+            targets = np.flatnonzero(owner == number)
+            path = self._path(commit)
+            data = shard.read_proved(path, commit.sha256)
+            with shard.open_checked(data, self.row_shape, commit.rows, path) as file:
+                start = ends[number] - commit.rows
+                out[targets] = file["embeddings"][...][where[targets] - start]
+        return where >= 0, out
 
     @cached_property
     def _index(self) -> dict[bytes, int]:
@@ -119,20 +116,8 @@ class Reader:
     def _path(self, commit: Commit) -> Path:
         return self.folder / SHARDS / commit.file
 
-    def _is_there(self, commit: Commit) -> bool:
-        path = self._path(commit)
-        try:
-            size = path.lstat().st_size
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}; check the disk") from error
-        if size != commit.bytes:
-            raise ShardError(str(path), f"{size} bytes instead of {commit.bytes}", EMBED_AGAIN)
-        return True
 
-
-def _lost(folder: Path, commits: Sequence[Commit]) -> str:
+def _describe_lost(folder: Path, commits: Sequence[Commit]) -> str:
     rows = sum(commit.rows for commit in commits)
     what = "1 row" if rows == 1 else f"{rows} rows"
     first = commits[0].file

@@ -23,22 +23,12 @@ SET_ASIDE = "set-aside"
 
 @dataclass
 class State:
-    """What a cache holds after repair.
-
-    `notes` are sentences for a person, one for every repair.
-    """
+    """What a cache holds after repair; `notes` are sentences for a person, one for every repair."""
 
     commits: list[Commit] = field(default_factory=list)
     keys: set[bytes] = field(default_factory=set)
     next_sequence: int = 0
     notes: list[str] = field(default_factory=list)
-
-    def take(self, commit: Commit, keys: list[bytes]) -> None:
-        """Count the rows of a shard as done. Raises ShardError when a key is there already."""
-        if len(set(keys)) != len(keys) or not self.keys.isdisjoint(keys):
-            raise ShardError(commit.file, "a key occurs twice")
-        self.keys.update(keys)
-        self.commits.append(commit)
 
 
 def resume(folder: Path, row_shape: tuple[int, ...] | None) -> State:
@@ -49,26 +39,29 @@ def resume(folder: Path, row_shape: tuple[int, ...] | None) -> State:
     state = State()
     with files.explained(f"resume the cache {folder}"):
         files.make_folder(folder / SHARDS)
+        # What a killed writer had not come to sync is counted as done from here on.
+        for name in (log.COMMITS, log.FAILURES):
+            with contextlib.suppress(FileNotFoundError):
+                files.fsync(folder / name)
         for place in (folder, folder / SHARDS):
             files.drop_temporaries(place)
-        _catch_up(folder)
+            files.fsync(place)
         written = log.read_log(folder / log.COMMITS)
         for commit in written.entries:
-            _keep(folder, commit, row_shape, state)
+            _take(folder, commit.file, commit, row_shape, state)
         kept = len(state.commits)
         for path in _orphans(folder, {commit.file for commit in written.entries}):
-            _adopt(folder, path, row_shape, state)
-        _settle_log(folder, written, kept, state)
+            _take(folder, path.name, None, row_shape, state)
+        if written.damaged or kept != len(written.entries):
+            lines = b"".join(map(log.format_commit, state.commits))
+            files.write_whole(folder / log.COMMITS, lines)
+        else:
+            for commit in state.commits[kept:]:
+                files.append_durable(folder / log.COMMITS, log.format_commit(commit))
+        if written.damaged:
+            state.notes.append(f"{log.COMMITS} had damaged lines, which were removed")
         state.next_sequence = _next_sequence(folder)
     return state
-
-
-def _catch_up(folder: Path) -> None:
-    """Make durable what a killed writer had not come to: it is counted as done from here on."""
-    for name in (log.COMMITS, log.FAILURES):
-        files.fsync_file(folder / name)
-    for place in (folder, folder / SHARDS):
-        files.fsync_folder(place)
 
 
 def set_aside(folder: Path, name: str) -> None:
@@ -82,18 +75,34 @@ def set_aside(folder: Path, name: str) -> None:
     files.move_durable(folder / SHARDS / name, target)
 
 
-def _keep(folder: Path, commit: Commit, row_shape: tuple[int, ...] | None, state: State) -> None:
-    path = folder / SHARDS / commit.file
-    if not path.is_symlink() and not path.exists():
-        state.notes.append(f"{commit.file} is missing: {commit.rows} rows to compute again")
-        return
+def _take(
+    folder: Path, name: str, logged: Commit | None, row_shape: tuple[int, ...] | None, state: State
+) -> None:
+    """Count the rows of a shard as done, or set it aside; one that no line names is read fully."""
+    path = folder / SHARDS / name
     try:
-        if path.lstat().st_size != commit.bytes:
+        size = shard.size_of(path)
+        if logged and size is None:
+            state.notes.append(f"{name} is missing: {logged.rows} rows to compute again")
+            return
+        if row_shape is None:
+            raise ShardError(str(path), "the fingerprint file declares no row shape")
+        if logged is None:
+            commit, keys = _verified(path, row_shape)
+        elif size == logged.bytes:
+            commit, keys = logged, shard.read_keys(path, row_shape, logged.rows)
+        else:
             raise ShardError(str(path), "wrong size")
-        state.take(commit, shard.read_keys(path, _known(path, row_shape), commit.rows))
+        if len(set(keys)) != len(keys) or not state.keys.isdisjoint(keys):
+            raise ShardError(str(path), "a key occurs twice")
     except ShardError as error:
-        set_aside(folder, commit.file)
-        state.notes.append(f"{commit.file} set aside ({error.reason})")
+        set_aside(folder, name)
+        state.notes.append(f"{name} set aside ({error.reason})")
+        return
+    state.keys.update(keys)
+    state.commits.append(commit)
+    if logged is None:
+        state.notes.append(f"{name} adopted: {commit.rows} rows were not in the log")
 
 
 def _orphans(folder: Path, logged: set[str]) -> list[Path]:
@@ -104,45 +113,19 @@ def _orphans(folder: Path, logged: set[str]) -> list[Path]:
     return sorted(names)
 
 
-def _adopt(folder: Path, path: Path, row_shape: tuple[int, ...] | None, state: State) -> None:
-    try:
-        commit, keys = _verified(path, _known(path, row_shape))
-        state.take(commit, keys)
-        state.notes.append(f"{path.name} adopted: {commit.rows} rows were not in the log")
-    except ShardError as error:
-        set_aside(folder, path.name)
-        state.notes.append(f"{path.name} set aside ({error.reason})")
-
-
-def _known(path: Path, row_shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    if row_shape is None:
-        raise ShardError(str(path), "the fingerprint file declares no row shape")
-    return row_shape
-
-
-def _verified(path: Path, row_shape: tuple[int, ...]) -> tuple[Commit, list[bytes]]:
-    with shard.open_checked(path, row_shape):
-        pass  # Its form comes before its bytes, and a fault of the disk is none of the shard.
+def _verified(path: Path, row_shape: tuple[int, ...] | None) -> tuple[Commit, list[bytes]]:
+    """Read all of a shard; return its line for the log, and its keys. Raises ShardError."""
+    if shard.size_of(path) is None:
+        raise ShardError(str(path), "missing")
     data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
-    rows = shard.read(data, row_shape)
+    rows = shard.read(data, row_shape, where=path)
     if f"-{sha256[:8]}.h5" not in path.name:
         raise ShardError(str(path), "its name does not match its content")
     if (reason := shard.fault(rows)) is not None:
         raise ShardError(str(path), reason)
-    commit = Commit(path.name, len(rows.key), len(data), sha256)
-    return commit, [key.tobytes() for key in rows.key]
-
-
-def _settle_log(folder: Path, written: log.Log, kept: int, state: State) -> None:
-    path = folder / log.COMMITS
-    if written.damaged or kept != len(written.entries):
-        files.write_whole(path, b"".join(map(log.format_commit, state.commits)))
-        if written.damaged:
-            state.notes.append(f"{log.COMMITS} had damaged lines, which were removed")
-        return
-    for commit in state.commits[kept:]:
-        files.append_durable(path, log.format_commit(commit))
+    keys = [key.tobytes() for key in rows.key]
+    return Commit(path.name, len(keys), len(data), sha256), keys
 
 
 def _next_sequence(folder: Path) -> int:
@@ -193,11 +176,11 @@ def _stored_record(wanted: spec.CacheRecord) -> tuple[spec.CacheRecord | None, l
     folder = wanted.folder
     path = folder / spec.FILE
     with files.explained(f"read {path}"):
-        there, shards = path.exists(), _orphans(folder, set())
-    if not there and not shards:
+        exists, shards = path.exists(), _orphans(folder, set())
+    if not exists and not shards:
         return None, []
     try:
-        if there:
+        if exists:
             return spec.CacheRecord.read(folder), []
         raise spec.DamagedRecordError(path, "it is missing")
     except spec.DamagedRecordError as error:
@@ -213,9 +196,9 @@ def _declared_row_shape(shards: list[Path]) -> tuple[int, ...] | None:
     """Return what the first whole shard says of its rows."""
     for path in shards:
         with contextlib.suppress(ShardError):
-            row_shape = shard.declared_row_shape(path)
-            _verified(path, row_shape)
-            return row_shape
+            _verified(path, None)
+            with shard.open_checked(path, None) as file:
+                return tuple(file["embeddings"].shape[1:])
     return None
 
 

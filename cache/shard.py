@@ -24,12 +24,9 @@ from archiveprobe.base.errors import InputError
 KEY_BYTES = 32
 LIBVER = ("v110", "v110")  # The oldest form in which metadata is under checksums too.
 _CHUNK_BYTES = 1 << 20
-_BLOCK_CHUNKS = 4
-_FORMAT = "archiveprobe shard"
 _VERSION = 1
 
 Embeddings = NDArray[np.float16]
-
 
 EMBED_AGAIN = "run `archiveprobe embed TASK`, which computes its rows again"
 _VERIFY_FIRST = (
@@ -70,16 +67,10 @@ def build(
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=LIBVER) as file:
         file.attrs.create("version", _VERSION, dtype="<u4")
-        file.attrs.create("format", np.bytes_(_FORMAT))
-        parts: dict[str, Any] = {
-            "key": keys,
-            "embeddings": embeddings,
-            "norm": norm,
-            "view_ok": view_ok,
-        }
-        for name, rows in parts.items():
-            first = rows[0]
-            dataset = write_checksummed(file, name, (len(rows), *first.shape), first.dtype)
+        file.attrs.create("format", np.bytes_("archiveprobe shard"))
+        parts: tuple[Any, ...] = (keys, embeddings, norm, view_ok)
+        for name, rows in zip(Shard._fields, parts, strict=True):
+            dataset = create_dataset(file, name, (len(rows), *rows[0].shape), rows[0].dtype)
             # Chunk by chunk, so that rows need not lie in memory a second time.
             step = dataset.chunks[0]
             for start in range(0, len(rows), step):
@@ -87,7 +78,7 @@ def build(
     return buffer.getvalue()
 
 
-def write_checksummed(
+def create_dataset(
     file: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> h5py.Dataset:
     """Create a dataset in the form all our files use: chunks of about 1 MiB, Fletcher-32,
@@ -109,15 +100,21 @@ def _chunk_rows(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 
 @contextlib.contextmanager
 def open_checked(
-    source: Path | bytes, row_shape: tuple[int, ...], rows: int | None = None, name: str = "shard"
+    source: Path | bytes,
+    row_shape: tuple[int, ...] | None,
+    rows: int | None = None,
+    where: Path | str = "shard",
 ) -> Iterator[h5py.File]:
     """Open an HDF5 file whose structure is that of a shard of rows of `row_shape`.
 
-    `rows` is what the log declares; None takes what the file says, within its size. Whatever
-    HDF5 raises inside the block leaves as ShardError; InputError when the file may not be read.
+    `rows` is what the log declares. None in place of either takes what the file says, within its
+    size. Whatever HDF5 raises inside the block leaves as ShardError, naming `where` (or the path);
+    InputError when the file may not be read.
     """
-    where = str(source) if isinstance(source, Path) else name
-    size = _readable_size(source) if isinstance(source, Path) else len(source)
+    if isinstance(source, Path):
+        where, size = source, _readable_size(source)
+    else:
+        size = len(source)
     handle = source if isinstance(source, Path) else io.BytesIO(source)
     try:
         # Shards never change, so HDF5's own locking would only get in a reader's way.
@@ -127,22 +124,33 @@ def open_checked(
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ShardError(where, f"damaged or not a shard ({reason})") from error
+        raise ShardError(str(where), f"damaged or not a shard ({reason})") from error
 
 
-def _readable_size(path: Path) -> int:
+def size_of(path: Path) -> int | None:
+    """Return the bytes of a shard file, None where it is missing.
+
+    Raises ShardError where it is no plain file (a link, for example), InputError where the disk
+    does not say.
+    """
     try:
         status = path.lstat()
     except FileNotFoundError:
-        raise ShardError(str(path), "missing", EMBED_AGAIN) from None
+        return None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; check the disk") from error
     if not stat.S_ISREG(status.st_mode):
         raise ShardError(str(path), "not a plain file")
+    return status.st_size
+
+
+def _readable_size(path: Path) -> int:
+    size = size_of(path)
+    if size is None:
+        raise ShardError(str(path), "missing", EMBED_AGAIN)
     # A file that this user may not read is no damaged one, and must not be set aside.
     with files.explained(f"read {path}"), path.open("rb"):
-        pass
-    return status.st_size
+        return size
 
 
 def _check_members(file: h5py.File) -> None:
@@ -171,9 +179,12 @@ def _check_storage(dataset: h5py.Dataset) -> None:
         raise ValueError(f"{dataset.name} has other filters than a checksum")
 
 
-def _check_shapes(file: h5py.File, row_shape: tuple[int, ...], rows: int | None, size: int) -> None:
-    shape = file["embeddings"].shape
-    n = rows if rows is not None else (shape[0] if shape else 0)
+def _check_shapes(
+    file: h5py.File, row_shape: tuple[int, ...] | None, rows: int | None, size: int
+) -> None:
+    n, *own_shape = file["embeddings"].shape or (0,)
+    n = n if rows is None else rows
+    row_shape = tuple(own_shape) if row_shape is None else row_shape
     views = row_shape[:1]
     wanted: dict[str, tuple[tuple[int, ...], Any]] = {
         "key": ((n, KEY_BYTES), np.uint8),
@@ -196,40 +207,33 @@ def _check_shapes(file: h5py.File, row_shape: tuple[int, ...], rows: int | None,
             raise ValueError(f"{name} has foreign chunks")
 
 
-def declared_row_shape(path: Path) -> tuple[int, ...]:
-    """Return the row shape (views, *shape) that a shard declares. Raises ShardError."""
-    _readable_size(path)
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            _check_members(file)
-            shape: tuple[int, ...] = file["embeddings"].shape
-            return shape[1:]
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise ShardError(str(path), "damaged or not a shard") from error
-
-
-def prove(path: Path, sha256: str) -> None:
-    """Check the bytes of a shard file against the log's digest.
+def read_proved(path: Path, sha256: str) -> bytes:
+    """Read the bytes of a shard file that have the log's digest.
 
     HDF5's checksums tell neither chunks that changed places nor 0xFFFF from 0. Raises ShardError.
     """
     _readable_size(path)
-    with files.explained(f"read {path}"), path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != sha256:
+    with files.explained(f"read {path}"):
+        data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise ShardError(str(path), "its SHA-256 is not the log's")
+    return data
 
 
 def read_keys(path: Path, row_shape: tuple[int, ...], rows: int | None = None) -> list[bytes]:
     """Read the row keys of a shard, in order. Raises ShardError."""
     with open_checked(path, row_shape, rows) as file:
-        keys = np.ascontiguousarray(file["key"][...])
-    return [key.tobytes() for key in keys]
+        return [key.tobytes() for key in file["key"][...]]
 
 
-def read(source: Path | bytes, row_shape: tuple[int, ...], rows: int | None = None) -> Shard:
+def read(
+    source: Path | bytes,
+    row_shape: tuple[int, ...] | None,
+    rows: int | None = None,
+    where: Path | str = "shard",
+) -> Shard:
     """Read all of a shard, every checksum checked. Raises ShardError."""
-    with open_checked(source, row_shape, rows) as file:
+    with open_checked(source, row_shape, rows, where) as file:
         return Shard(**{name: file[name][...] for name in Shard._fields})
 
 
@@ -253,31 +257,6 @@ def fault(shard: Shard) -> str | None:
 
 
 def row_norms(embeddings: NDArray[Any]) -> NDArray[np.float32]:
-    """L2 norms over all axes behind the first two: (n, views, *shape) -> (n, views) float32."""
-    flat = embeddings.reshape(*embeddings.shape[:2], -1)
-    norms = np.empty(flat.shape[:2], np.float32)
-    for i, row in enumerate(flat):  # Row by row, so that the float64 copy stays small.
-        exact = row.astype(np.float64)
-        norms[i] = np.sqrt(np.vecdot(exact, exact))
-    return norms
-
-
-def gather(
-    dataset: h5py.Dataset, rows: NDArray[np.intp], out: Embeddings, targets: NDArray[np.intp]
-) -> None:
-    """Copy `dataset[rows]` to `out[targets]`; `rows` ascend and may repeat, both have length m.
-
-    Runs that are contiguous on both sides are read straight into place; others in blocks of a
-    few chunks, so that every chunk is read once and memory stays bounded.
-    """
-    if len(rows) == 0:
-        return
-    if (np.diff(rows) == 1).all() and (np.diff(targets) == 1).all():
-        source = np.s_[int(rows[0]) : int(rows[-1]) + 1]
-        dataset.read_direct(out, source, np.s_[int(targets[0]) : int(targets[-1]) + 1])
-        return
-    block_rows = dataset.chunks[0] * _BLOCK_CHUNKS
-    borders = np.flatnonzero(np.diff(rows // block_rows)) + 1
-    for some, places in zip(np.split(rows, borders), np.split(targets, borders), strict=True):
-        block = dataset[int(some[0]) : int(some[-1]) + 1]
-        out[places] = block[some - some[0]]
+    """Compute L2 norms over all axes behind the first two: (n, views, *shape) -> (n, views)."""
+    exact = embeddings.reshape(*embeddings.shape[:2], -1).astype(np.float64)
+    return np.asarray(np.sqrt(np.vecdot(exact, exact)), np.float32)

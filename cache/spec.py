@@ -6,13 +6,12 @@ import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.lock import Lock
 
 FILE = "fingerprint.json"
 _DIGEST_CHARACTERS = 16
@@ -21,12 +20,7 @@ _MOST_AXES = 16
 _MOST_NUMBERS = 2**28  # In one row; half a gigabyte.
 
 
-class _Absent:
-    def __repr__(self) -> str:
-        return "(absent)"
-
-
-ABSENT = _Absent()
+ABSENT = "(absent)"
 """Stands in `differences` for a field that one side does not have."""
 
 
@@ -62,7 +56,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
 
     A field that one side lacks is `ABSENT` there. Lists are leaves; tuples equal lists.
     """
-    return list(_differences("", _plain(old), _plain(new)))
+    return list(_differences("", json.loads(_text(old)), json.loads(_text(new))))
 
 
 def _differences(prefix: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[Any]:
@@ -75,14 +69,11 @@ def _differences(prefix: str, old: dict[str, Any], new: dict[str, Any]) -> Itera
 
 
 def _text(value: Any) -> str:
-    """JSON that any string fits into, also one with bytes of a file name that are not UTF-8."""
-    return json.dumps(value, sort_keys=True)
+    """Write JSON that any string fits into, also one with bytes of a name that is not UTF-8.
 
-
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy as JSON gives it back, so that what was read compares with what was built."""
-    plain: dict[str, Any] = json.loads(json.dumps(record, sort_keys=True, allow_nan=False))
-    return plain
+    Raises ValueError for what could not be compared later, such as 1e999.
+    """
+    return json.dumps(value, sort_keys=True, allow_nan=False)
 
 
 class DamagedRecordError(InputError):
@@ -125,8 +116,7 @@ class CacheRecord:
         with files.explained(f"read {path}"):
             data = path.read_bytes()
         try:
-            content = json.loads(data, parse_constant=_refuse_constant)
-            return cls._from_content(folder, content)
+            return cls._from_content(folder, json.loads(data))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = str(error) if type(error) is ValueError else "it is not in the cache's form"
             raise DamagedRecordError(path, reason) from error
@@ -138,11 +128,11 @@ class CacheRecord:
             raise TypeError("fingerprint and request are objects")
         if content["sha256"] != fingerprint_digest(fingerprint):
             raise ValueError("its SHA-256 does not match the fingerprint")
-        row_shape = content.get("row_shape")
-        crc32 = _crc32(fingerprint, request, row_shape)
+        shape = content.get("row_shape")
+        crc32 = _crc32(fingerprint, request, shape)
         if content.get("crc32", crc32) != crc32:
             raise ValueError("its CRC does not match the request and the row shape")
-        return cls(folder, fingerprint, request, _row_shape(row_shape))
+        return cls(folder, fingerprint, request, shape and checked_row_shape(shape))
 
     def write(self) -> None:
         """Put the record on disk, atomically and durably. Raises InputError; needs the lock."""
@@ -159,13 +149,7 @@ class CacheRecord:
 
 
 def _crc32(*parts: Any) -> str:
-    # Through `_plain`, so that what was read gives the same bytes as what was built; it also
-    # refuses what could not be compared later, such as 1e999.
-    return f"{zlib.crc32(_text(_plain({'parts': parts})).encode()):08x}"
-
-
-def _row_shape(value: Any) -> tuple[int, ...] | None:
-    return None if value is None else checked_row_shape(value)
+    return f"{zlib.crc32(_text({'parts': parts}).encode()):08x}"
 
 
 def checked_row_shape(value: Iterable[Any]) -> tuple[int, ...]:
@@ -175,17 +159,6 @@ def checked_row_shape(value: Iterable[Any]) -> tuple[int, ...]:
     if not right or not 1 <= len(shape) <= _MOST_AXES or math.prod(shape) > _MOST_NUMBERS:
         raise ValueError(f"the row shape {shape!r} is not (views, ...)")
     return shape
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it holds {name}")
-
-
-def update_request(folder: Path, request: Mapping[str, Any]) -> None:
-    """Replace the stored request, nothing else. Takes the lock. Raises InputError."""
-    with Lock(folder):
-        record = CacheRecord.read(folder)
-        replace(record, request=request).write()
 
 
 def find_caches(root: Path, backbone: str) -> list[CacheRecord]:
@@ -214,14 +187,11 @@ def match_request(
 
     `ignore` names top-level keys that need not agree. Needs no heavy library.
     """
-    wanted = _without(request, ignore)
+    skipped = tuple(ignore)
     return [
         record
         for record in find_caches(root, backbone)
-        if not differences(wanted, _without(record.request, ignore))
+        if not any(
+            path.split(".")[0] not in skipped for path, _, _ in differences(request, record.request)
+        )
     ]
-
-
-def _without(request: Mapping[str, Any], ignore: Iterable[str]) -> dict[str, Any]:
-    skipped = set(ignore)
-    return {key: value for key, value in request.items() if key not in skipped}

@@ -2,11 +2,12 @@
 
 import contextlib
 import hashlib
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,6 @@ __all__ = ["COMMIT_BYTES", "COMMIT_SECONDS", "Failure", "Reader", "Writer"]
 COMMIT_SECONDS = 60.0
 # A commit needs this much once more, for the shard that it builds.
 COMMIT_BYTES = 8 * 2**20
-_INFINITY = 0x7C00
-
-
-class _Row(NamedTuple):
-    key: bytes
-    embedding: NDArray[np.float16]
-    norm: NDArray[np.float32]
 
 
 class Writer:
@@ -65,7 +59,7 @@ class Writer:
         self._row_shape = record.row_shape
         self._sequence = state.next_sequence
         self._limits = (commit_seconds, commit_bytes)
-        self._rows: list[_Row] = []
+        self._rows: dict[bytes, tuple[NDArray[np.float16], NDArray[np.float32]]] = {}
         self._new_failures: dict[bytes, Failure] = {}
         self._since: float | None = None
 
@@ -130,7 +124,7 @@ class Writer:
         if status is not None:
             self.fail(key, status, f"the embedding is {status.replace('_', '-')} as float16")
             return status
-        self._rows.append(_Row(key, stored, shard.row_norms(exact[None])[0]))
+        self._rows[key] = stored, shard.row_norms(exact[None])[0]
         self.keys.add(key)
         self.failures.pop(key, None)
         self._new_failures.pop(key, None)
@@ -185,20 +179,20 @@ class Writer:
         seconds, most_bytes = self._limits
         now = time.monotonic()
         self._since = now if self._since is None else self._since
-        queued = len(self._rows) * self._rows[0].embedding.nbytes if self._rows else 0
+        queued = len(self._rows) * math.prod(self._row_shape or ()) * np.dtype(np.float16).itemsize
         # A clock that went back must not put the commit off.
         if not 0 <= now - self._since < seconds or queued > most_bytes:
             self.commit()
 
     def _commit_rows(self) -> None:
-        self._declare_row_shape()
-        norms = np.stack([row.norm for row in self._rows])
-        data = shard.build(
-            np.frombuffer(b"".join(row.key for row in self._rows), np.uint8).reshape(-1, 32),
-            [row.embedding for row in self._rows],
-            norms,
-            np.ones(norms.shape, np.bool_),
-        )
+        # Declared before the first shard, which never lies there without its form.
+        if self._record.row_shape != self._row_shape:
+            self._record = replace(self._record, row_shape=self._row_shape)
+            self._record.write()
+        keys = np.frombuffer(b"".join(self._rows), np.uint8).reshape(-1, shard.KEY_BYTES)
+        embeddings, norms = zip(*self._rows.values(), strict=True)
+        norm = np.stack(norms)
+        data = shard.build(keys, embeddings, norm, np.ones(norm.shape, np.bool_))
         sha256 = hashlib.sha256(data).hexdigest()
         name = log.shard_name(self._sequence, sha256)
         path = self.folder / SHARDS / name
@@ -213,12 +207,6 @@ class Writer:
             raise
         self._rows.clear()
         self._sequence += 1
-
-    def _declare_row_shape(self) -> None:
-        # Before the first shard, so that a shard never lies there without its declared form.
-        if self._record.row_shape != self._row_shape:
-            self._record = replace(self._record, row_shape=self._row_shape)
-            self._record.write()
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if self._row_shape is None:
@@ -238,8 +226,6 @@ def _check_key(key: bytes) -> None:
 
 
 def _unusable(stored: NDArray[np.float16]) -> str | None:
-    # Without the sign, the bits of float16 are ordered as its values, then infinity, then NaN.
-    largest = (stored.reshape(len(stored), -1).view(np.uint16) & 0x7FFF).max(axis=1)
-    if largest.max() >= _INFINITY:
+    if not np.isfinite(stored).all():
         return "non_finite"
-    return None if largest.all() else "zero"
+    return None if stored.reshape(len(stored), -1).any(axis=1).all() else "zero"

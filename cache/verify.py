@@ -1,7 +1,5 @@
 """Check a cache without trusting it: sizes and the log's CRC, or down to the last number."""
 
-import hashlib
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,27 +38,24 @@ def verify(folder: Path, deep: bool) -> Report:
     every checksum, finite and non-zero rows, norms, no key twice. A damaged cache is reported,
     never raised.
     """
-    report = Report()
     try:
         record = CacheRecord.read(folder)
         written = log.read_log(folder / log.COMMITS)
     except InputError as error:
-        report.bad.append(str(error))
-        return report
-    report.shards = len(written.entries)
-    report.rows = sum(commit.rows for commit in written.entries)
+        return Report(bad=[str(error)])
+    report = Report(len(written.entries), sum(commit.rows for commit in written.entries))
     report.bad += [f"{log.COMMITS}: line {number} is damaged" for number in written.bad_lines]
-    keys: Counter[bytes] = Counter()
+    seen: set[bytes] = set()
     for commit in written.entries:
         try:
-            _check_size(folder / SHARDS / commit.file, commit)
+            _check_size(folder, commit)
             if deep:
-                keys.update(_check_content(folder / SHARDS / commit.file, commit, record, keys))
+                _check_content(folder / SHARDS / commit.file, commit, record, seen)
+        except ShardError as error:
+            report.bad.append(f"{commit.file}: {error.reason}")
+            report.bad_shards.append(commit.file)
         except InputError as error:
-            reason = error.reason if isinstance(error, ShardError) else str(error)
-            report.bad.append(f"{commit.file}: {reason}")
-            if isinstance(error, ShardError):
-                report.bad_shards.append(commit.file)
+            report.bad.append(f"{commit.file}: {error}")
     return report
 
 
@@ -79,33 +74,25 @@ def repair(folder: Path, report: Report) -> list[str]:
     return moved
 
 
-def _check_size(path: Path, commit: Commit) -> None:
-    try:
-        size = path.lstat().st_size
-    except FileNotFoundError:
-        aside = (path.parents[1] / SET_ASIDE / path.name).exists()
+def _check_size(folder: Path, commit: Commit) -> None:
+    size = shard.size_of(folder / SHARDS / commit.file)
+    if size is None:
+        aside = (folder / SET_ASIDE / commit.file).exists()
         reason = f"set aside before; embed computes its {commit.rows} rows again"
-        raise ShardError(str(path), reason if aside else "missing") from None
-    except OSError as error:
-        raise InputError(f"cannot read: {error.strerror}") from error
+        raise ShardError(commit.file, reason if aside else "missing")
     if size != commit.bytes:
-        raise ShardError(str(path), f"{size} bytes instead of {commit.bytes}")
+        raise ShardError(commit.file, f"{size} bytes instead of {commit.bytes}")
 
 
-def _check_content(
-    path: Path, commit: Commit, record: CacheRecord, seen: Counter[bytes]
-) -> list[bytes]:
+def _check_content(path: Path, commit: Commit, record: CacheRecord, seen: set[bytes]) -> None:
     if record.row_shape is None:
         raise InputError("the fingerprint file declares no row shape")
-    with files.explained(f"read {path}"):
-        data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != commit.sha256:
-        raise ShardError(str(path), "its SHA-256 is not the log's")
-    rows = shard.read(data, record.row_shape, commit.rows)
+    data = shard.read_proved(path, commit.sha256)
+    rows = shard.read(data, record.row_shape, commit.rows, path)
+    keys = {key.tobytes() for key in rows.key}
     reason = shard.fault(rows)
-    keys = [key.tobytes() for key in rows.key]
-    if reason is None and any(key in seen for key in keys):
+    if reason is None and not seen.isdisjoint(keys):
         reason = "a key is in another shard too"
     if reason is not None:
         raise ShardError(str(path), reason)
-    return keys
+    seen |= keys

@@ -18,19 +18,19 @@ from archiveprobe.commands.terminal import (
 
 
 def _system(function: Function) -> Function:
-    return click.option(
-        "--system", required=True, help="Whose answers; `list systems` shows them."
-    )(function)
+    return click.option("--system", required=True, help="System to use; see `list systems`.")(
+        function
+    )
 
 
 def _output(what: str) -> Callable[[Function], Function]:
     return click.option(
-        "-o", "file", required=True, type=click.Path(path_type=Path), help=f"The {what}."
+        "-o", "file", required=True, type=click.Path(path_type=Path), help=f"Output: {what}."
     )
 
 
 _spreadsheet_safe = click.option(
-    "--spreadsheet-safe", is_flag=True, help="Also a copy in which no cell is a formula."
+    "--spreadsheet-safe", is_flag=True, help="Write a second file in which no cell is a formula."
 )
 
 
@@ -38,9 +38,7 @@ _spreadsheet_safe = click.option(
 @task_argument
 @_system
 @_output("CSV file: id, status, label and the probability of every label")
-@click.option(
-    "--images", type=click.Path(path_type=Path), help="A folder of new images, in any state."
-)
+@click.option("--images", type=click.Path(path_type=Path), help="Folder of new images.")
 @_spreadsheet_safe
 @click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
@@ -49,7 +47,7 @@ _spreadsheet_safe = click.option(
 def predict(
     task: Path, system: str, file: Path, images: Path | None, as_json: bool, **how: Any
 ) -> None:
-    """Answer for the rows to predict, or for new images: every one gets a row and a status."""
+    """Predict the unlabelled rows, or new images: a row and a status for each."""
     from archiveprobe.base.progress import bar
     from archiveprobe.predict.images import predict as answer
 
@@ -64,11 +62,11 @@ def predict(
     "submit my/task.toml --answers notebook.csv -o submission.csv",
 )
 @task_argument
-@click.option("--system", help="Whose answers; `list systems` shows them.")
+@click.option("--system", help="System to use; see `list systems`.")
 @click.option(
     "--answers",
     type=click.Path(path_type=Path),
-    help="Or a table of answers, as `finetune` without folds writes: id, label.",
+    help="Table of answers instead of a system: id, label.",
 )
 @_output("file, in the form of the template or of submission.columns")
 @_spreadsheet_safe
@@ -107,7 +105,7 @@ def submit(
 @task_argument
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--truth", type=click.Path(path_type=Path), help="A table of labels, where the task has none."
+    "--truth", type=click.Path(path_type=Path), help="Table of labels, where the task has none."
 )
 @json_option
 def score(task: Path, file: Path, truth: Path | None, as_json: bool) -> None:

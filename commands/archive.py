@@ -25,10 +25,10 @@ def init(folder: Path) -> None:
 
     file = write_task(folder, notify=say)
     click.echo(str(file))
-    say(f"look it over, then: {NAME} embed {file}")
+    say(f"check it, then: {NAME} embed {file}")
 
 
-@command("demo demo")
+@command("demo my/demo")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def demo(folder: Path) -> None:
     """Draw the built-in archive, with its task.toml, into a new folder."""
@@ -46,7 +46,7 @@ def demo(folder: Path) -> None:
 @task_argument
 @json_option
 def weights(task: Path, as_json: bool) -> None:
-    """Fetch and check the weights ahead, for nodes without a network."""
+    """Download and check the weights, for machines without a network."""
     from archiveprobe.embed.dryrun import check_weights
 
     lines = [asdict(line) for line in check_weights(load(task))]
@@ -55,14 +55,19 @@ def weights(task: Path, as_json: bool) -> None:
 
 @command("embed my/task.toml", "embed my/task.toml --backbone hog --views center")
 @task_argument
-@click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
-@click.option("--views", help="Instead of the task's, for example crops6.")
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    help="Backbone to run instead of the task's; repeatable.",
+)
+@click.option("--views", help="View set instead of the task's, for example crops6.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto")
 @click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
 @click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")
-@click.option("--rehash", is_flag=True, help="Read every file again, whatever its date says.")
-@click.option("--dry-run", is_flag=True, help="Say what is to do, and do nothing.")
+@click.option("--rehash", is_flag=True, help="Read every file again, whatever its date.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @json_option
 def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, **how: Any) -> None:
     """Run the backbones over the images once, into the cache."""

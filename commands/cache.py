@@ -37,9 +37,16 @@ def show(task: Path, as_json: bool) -> None:
 
 @cache.command(**example("cache verify my/task.toml --deep"))
 @task_argument
-@click.option("--deep", is_flag=True, help="Digests, checksums and every number as well.")
-@click.option("--recompute", type=click.IntRange(1), metavar="N", help="Embed N rows again.")
-@click.option("--adopt", is_flag=True, help="With --recompute: carry over a library upgrade.")
+@click.option("--deep", is_flag=True, help="Check digests, checksums and every number as well.")
+@click.option(
+    "--recompute",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Embed N random rows again, and compare.",
+)
+@click.option(
+    "--adopt", is_flag=True, help="With --recompute: keep the rows after a library upgrade."
+)
 @json_option
 def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: bool) -> None:
     """Check the caches; exit status 1 when something is wrong."""
@@ -66,8 +73,15 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
 
 @cache.command(**example("cache export my/task.toml -o all.h5"))
 @task_argument
-@click.option("--backbone", "backbones", multiple=True, help="Instead of the task's; repeatable.")
-@click.option("-o", "file", required=True, type=click.Path(path_type=Path), help="The HDF5 file.")
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    help="Backbone to export instead of the task's; repeatable.",
+)
+@click.option(
+    "-o", "file", required=True, type=click.Path(path_type=Path), help="Output: HDF5 file."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @partial_option
 def export(

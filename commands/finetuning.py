@@ -22,27 +22,31 @@ from archiveprobe.commands.terminal import (
     "finetune my/task.toml --recipe demo-tiny --full",
 )
 @task_argument
-@click.option("--recipe", required=True, help="A name of `list recipes`, or a .toml file.")
+@click.option(
+    "--recipe", required=True, help="Recipe to train: see `list recipes`, or a .toml file."
+)
 @click.option(
     "--fold",
     metavar="K|all",
-    help="Predict this fold, or every one, by a network that has not learnt it.",
+    help="Predict this fold, or all, by networks not trained on it.",
 )
-@click.option("--full", is_flag=True, help="Learn all labelled rows, as long as the folds did.")
-@click.option("--from-cache", is_flag=True, help="Tune the last block from cached tokens.")
+@click.option(
+    "--full", is_flag=True, help="Train on all labelled rows, for the folds' median epoch."
+)
+@click.option("--from-cache", is_flag=True, help="Train the last block on cached tokens.")
 @click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),
     default="fp32",
     show_default=True,
-    help="bf16: faster on most GPUs, and not what the papers did.",
+    help="bf16 is faster on most GPUs; the papers used fp32.",
 )
-@click.option("--tensorboard", is_flag=True, help="Learning curves as events, epoch by epoch.")
+@click.option("--tensorboard", is_flag=True, help="Write learning curves for TensorBoard.")
 @click.option("--workers", type=click.IntRange(0), help="Processes for images; 0: none.")
 @json_option
 def finetune(task: Path, as_json: bool, **how: Any) -> None:
-    """Train a recipe. Without --fold or --full: train split learns, validation selects."""
+    """Train a recipe; by default on the split train, selecting on validation."""
     from archiveprobe.base.progress import bar
     from archiveprobe.finetune.run import Options, run_finetune
 

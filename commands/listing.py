@@ -53,10 +53,7 @@ def probes(as_json: bool) -> None:
     """List probes."""
     from archiveprobe.probe.table import PROBES
 
-    lines = [
-        {"probe": row.name, "tried by default": row.default, "what": row.what}
-        for row in PROBES.values()
-    ]
+    lines = [{"probe": row.name, "what": row.what} for row in PROBES.values()]
     print_result({"probes": lines}, lines, as_json)
 
 
@@ -88,7 +85,7 @@ def metrics(as_json: bool) -> None:
     """List metrics, and how each is defined."""
     from archiveprobe.evaluate.metrics import METRICS
 
-    lines = [{"metric": name, "what": what} for name, what in METRICS.items()]
+    lines = [{"metric": name, "what": metric.what} for name, metric in METRICS.items()]
     print_result({"metrics": lines}, lines, as_json)
 
 

@@ -34,12 +34,14 @@ _rule = click.option(
     "probe my/task.toml --probe ridge --features clip-vit-b32+convnextv2-nano-384:rows",
 )
 @task_argument
-@click.option("--probe", "probes", multiple=True, help="Instead of the default ones; repeatable.")
+@click.option(
+    "--probe", "probes", multiple=True, help="Probe to try instead of the default ones; repeatable."
+)
 @click.option(
     "--features",
     multiple=True,
     metavar="B[+B...][:mean|rows|logits]",
-    help="Backbones, and how their views are used; repeatable.",
+    help="Backbones, and how their views are combined; repeatable.",
 )
 @_rule
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
@@ -72,8 +74,10 @@ def probe(
     default="greedy",
     show_default=True,
 )
-@click.option("--system", "systems", multiple=True, help="Instead of all; repeatable.")
-@click.option("--name", help="What to call it; default: like its method.")
+@click.option(
+    "--system", "systems", multiple=True, help="Member, instead of all systems; repeatable."
+)
+@click.option("--name", help="Name of the ensemble; default: its method.")
 @click.option(
     "--ties",
     type=TableChoice("evaluate.combine:TIES"),
@@ -96,7 +100,7 @@ def ensemble(
 ) -> None:
     """Combine stored systems into one, and compare it with them."""
     from archiveprobe.evaluate.ensemble import run_ensemble
-    from archiveprobe.probe.run import beware
+    from archiveprobe.probe.run import data_warnings
 
     board = run_ensemble(
         load(task),
@@ -105,7 +109,7 @@ def ensemble(
         threshold_rule=threshold_rule,
         name=name,
         ties=ties,
-        beware=beware,
+        beware=data_warnings,
         partial=partial,
     )
     show_board(board, task, as_json)
@@ -185,13 +189,13 @@ def threshold(
 
 @command("audit my/task.toml", "audit my/task.toml --apply")
 @task_argument
-@click.option("--apply", is_flag=True, help="Threshold the folds anew, near-duplicates together.")
+@click.option("--apply", is_flag=True, help="Assign the folds anew, near-duplicates together.")
 @partial_option
 @json_option
 def audit(task: Path, apply: bool, partial: bool, as_json: bool) -> None:
     """Look for near-duplicates, suspect labels, shortcuts and a shift to the rows to predict."""
     from archiveprobe.base.progress import bar
-    from archiveprobe.probe.audit import run_audit
+    from archiveprobe.probe.audit.run import run_audit
 
     found = run_audit(load(task), apply=apply, partial=partial, notify=say, progress=bar)
     print_result(found.record(), found.lines(), as_json)

@@ -138,6 +138,7 @@ def print_result(record: Any, lines: Iterable[dict[str, Any]], as_json: bool) ->
     if as_json:
         click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
         return
+    # Not a table of rich: where stdout is a pipe it cuts columns to 80 characters.
     cells = [{key: _cell(value) for key, value in line.items()} for line in lines]
     if not cells:
         return

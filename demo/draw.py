@@ -46,7 +46,7 @@ class Scene:
         self.pen = ImageDraw.Draw(self.image)
         light = np.array(LIGHTS)[rng.choice(len(LIGHTS), p=[light[0] for light in LIGHTS])]
         self.sky_top, self.sky_low = light[1:4] + rng.normal(0, 12), light[4:7] + rng.normal(0, 12)
-        self.haze, self.exposure, self.saturation = light[7:] * rng.uniform(0.7, 1.25, 3)
+        self.haze, self.exposure, self.saturation = light[7:] * rng.uniform(0.85, 1.15, 3)
 
     def pick(self, colours: ArrayLike, spread: float = 12.0) -> Array:
         """Return one of the RGB colours, a little lighter or darker."""
@@ -69,12 +69,12 @@ class Scene:
         grey = pixels.mean(axis=2, keepdims=True)
         pixels = grey + (pixels - grey) * np.float32(self.saturation)
         # Contrast turns around a middle tone, so that it alone makes no image lighter.
-        pixels = 118 + (pixels - 118) * np.float32(rng.uniform(0.8, 1.2))
-        patches = Image.fromarray(rng.uniform(0.8, 1.1, (4, 5)).astype(np.float32))
+        pixels = 118 + (pixels - 118) * np.float32(rng.uniform(0.9, 1.15))
+        patches = Image.fromarray(rng.uniform(0.9, 1.05, (4, 5)).astype(np.float32))
         light = np.asarray(patches.resize(pixels.shape[1::-1], Image.Resampling.BICUBIC))
-        warm = rng.normal(0, 0.07)
+        warm = rng.normal(0, 0.04)
         tint = np.array([1 + warm, 1, 1 - warm], np.float32) * np.float32(self.exposure)
-        noise = rng.standard_normal(light.shape, np.float32) * np.float32(rng.uniform(1, 7))
+        noise = rng.standard_normal(light.shape, np.float32) * np.float32(rng.uniform(1, 5))
         pixels = pixels * light[..., None] * tint + noise[..., None]
         return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
@@ -191,7 +191,7 @@ def draw_ground(scene: Scene, horizon: float) -> None:
     ramp = np.linspace(0, 1, area[1])[:, None, None]
     sky = np.clip(scene.sky_top + (scene.sky_low - scene.sky_top) * ramp, 0, 255).astype(np.uint8)
     scene.image.paste(Image.fromarray(np.repeat(sky, area[0], axis=1)))
-    clouds = np.clip((rng.random((6, 8)) - rng.uniform(0.4, 1)) * 500, 0, 220).astype(np.uint8)
+    clouds = np.clip((rng.random((6, 8)) - rng.uniform(0.4, 1)) * 400, 0, 150).astype(np.uint8)
     mask = Image.fromarray(clouds).resize(area, Image.Resampling.BICUBIC)
     scene.image.paste((225, 225, 225), (0, 0, *area), mask)
     ground = (0, scene.height, scene.width, scene.height - horizon)
@@ -255,9 +255,9 @@ def draw_near_heap(scene: Scene, severity: float) -> None:
 # What is drawn, its weight among intact places, its weight among destroyed ones. Goods and
 # building sites deceive (heaps and open rooms without damage), and so does damage far away.
 KINDS: tuple[tuple[Callable[[Scene, float], None], int, int], ...] = (
-    (draw_street, 52, 60),
-    (draw_close_wall, 18, 16),
-    (draw_near_heap, 19, 14),
-    (lambda scene, severity: draw_close_wall(scene, severity, bare=True), 11, 0),
-    (lambda scene, severity: draw_street(scene, 0.0, far=severity), 0, 10),
+    (draw_street, 54, 58),
+    (draw_close_wall, 19, 17),
+    (draw_near_heap, 17, 17),
+    (lambda scene, severity: draw_close_wall(scene, severity, bare=True), 10, 0),
+    (lambda scene, severity: draw_street(scene, 0.0, far=severity), 0, 8),
 )

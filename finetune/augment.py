@@ -2,155 +2,169 @@
 
 Every draw depends on seed, epoch, row and how often the row came before in that epoch: on no worker
 and no earlier draw, so that a resumed run draws what the first would have.
+
+Crop, flip, rotation and colour jitter are those of embed/augment.py and not torchvision's v2:
+torchvision draws from torch's generator in another order, so the views that `embed` caches as
+`augmentK`, and the pixels of every run before, would become others.
 """
 
 import contextlib
+import hashlib
 import random
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from archiveprobe.embed import libraries
 from archiveprobe.embed.augment import Ranges, drawn
+from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.embed.preprocess import Preprocess
 from archiveprobe.embed.views import RESAMPLING
-from archiveprobe.finetune.schedule import generator
-from archiveprobe.finetune.settings import Augment
+from archiveprobe.finetune.recipe import Augment
+
+if TYPE_CHECKING:
+    import torch
 
 _PIXEL = 255
 _JITTERED = ("brightness", "contrast", "saturation", "hue")
-# timm draws from the global generators of Python, numpy and torch; threads would share them.
-_GLOBAL_DRAWS = threading.Lock()
+
+
+def seeded(*words: str | int) -> np.random.Generator:
+    """Make a random generator that depends on these words only; other words give another."""
+    digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """A recipe's augmentation for one network; small and picklable, so that processes can have it.
 
-    Threads may share it, but RandAugment and erasing then run one at a time.
+    RandAugment and erasing borrow the global generators while they draw, so threads must not.
     """
 
     settings: Augment
     preprocess: Preprocess
     seed: int
 
-    def __call__(self, image: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
-        """An image (height, width, 3) uint8, as a normalised float tensor (3, size, size).
+    def __call__(
+        self, image: np.ndarray, epoch: int, row: int, occurrence: int = 0
+    ) -> "torch.Tensor":
+        """Draw from an image (height, width, 3) uint8 a normalised float tensor (3, size, size).
 
         `occurrence` counts from 0 how often the row came before in this epoch: a sampler that
         balances classes repeats rows, and equal draws of a row would teach nothing new.
         """
-        tensor = normalised(self.pixels(image, epoch, row, occurrence), self.preprocess)
+        tensor = normalise(self.pixels(image, epoch, row, occurrence), self.preprocess)
         if self.settings.erasing:
-            erase = libraries.timm_part("data.random_erasing").RandomErasing(
+            make_torchvision_importable()
+            from timm.data.random_erasing import RandomErasing
+
+            erase = RandomErasing(  # type: ignore[no-untyped-call]
                 self.settings.erasing, mode="pixel", device="cpu"
             )
-            with _seeded(generator("erasing", *self._words(epoch, row, occurrence))):
+            with _global_generators(seeded("erasing", *self._words(epoch, row, occurrence))):
                 tensor = erase(tensor)
         return tensor
 
-    def pixels(
-        self, image: np.ndarray, epoch: int, row: int | str, occurrence: int = 0
-    ) -> np.ndarray:
-        """The same before normalisation and erasing: (size, size, 3) uint8."""
-        rng = generator("augment", *self._words(epoch, row, occurrence))
-        geometry = self.preprocess.geometry
-        view = drawn(Image.fromarray(image), geometry.size, self.resampling, rng, self._ranges())
-        if self.settings.rand_augment is not None:
+    def pixels(self, image: np.ndarray, epoch: int, row: int, occurrence: int = 0) -> np.ndarray:
+        """Draw the same before normalisation and erasing: (size, size, 3) uint8."""
+        settings, size = self.settings, self.preprocess.geometry.size
+        rng = seeded("augment", *self._words(epoch, row, occurrence))
+        jitter = dict(zip(_JITTERED, settings.jitter, strict=True))
+        ranges = Ranges(
+            settings.crop_scale, settings.crop_ratio, settings.flip, settings.rotation, jitter
+        )
+        view = drawn(Image.fromarray(image), size, self.resampling, rng, ranges)
+        if settings.rand_augment is not None:
             policy = rand_augment(
-                self.settings.rand_augment, geometry.size, self.preprocess.mean, self.resampling
+                settings.rand_augment, size, self.preprocess.mean, self.resampling
             )
-            with _seeded(rng):
+            with _global_generators(rng):
                 view = policy(view)
         return np.array(view)
 
-    def _words(self, epoch: int, row: int | str, occurrence: int) -> tuple[int | str, ...]:
-        words = (self.seed, epoch, row)
-        return (*words, occurrence) if occurrence else words
-
     @property
     def resampling(self) -> Image.Resampling:
-        """How crops are resized."""
-        asked = self.settings.interpolation
-        own = self.preprocess.geometry.interpolation
-        return RESAMPLING[own if asked == "weights" else asked]
+        """Return how crops are resized."""
+        name = self.settings.interpolation
+        return RESAMPLING[self.preprocess.geometry.interpolation if name == "weights" else name]
 
-    def _ranges(self) -> Ranges:
-        settings = self.settings
-        jitter = dict(zip(_JITTERED, settings.jitter, strict=True))
-        return Ranges(
-            settings.crop_scale, settings.crop_ratio, settings.flip, settings.rotation, jitter
-        )
+    def _words(self, epoch: int, row: int, occurrence: int) -> tuple[int, ...]:
+        return (self.seed, epoch, row, occurrence)[: 4 if occurrence else 3]
 
 
 @cache
 def rand_augment(
     policy: str, size: int, mean: tuple[float, float, float], resampling: Image.Resampling
 ) -> Any:
-    """timm's RandAugment of that notation; what it moves away shows the mean colour."""
-    hparams = {
-        "translate_const": int(size * 0.45),
-        "img_mean": tuple(round(_PIXEL * value) for value in mean),
-        "interpolation": resampling,
-    }
-    made = libraries.timm_part("data.auto_augment").rand_augment_transform(policy, hparams)
-    for operation in made.ops:
+    """Make timm's RandAugment of that notation; what it moves away shows the mean colour."""
+    make_torchvision_importable()
+    from timm.data.auto_augment import rand_augment_transform
+
+    transform: Any = rand_augment_transform(
+        policy,
+        {
+            "translate_const": int(size * 0.45),
+            "img_mean": tuple(round(_PIXEL * value) for value in mean),
+            "interpolation": resampling,
+        },
+    )
+    for operation in transform.ops:
         if operation.name.startswith("Posterize"):
-            operation.aug_fn = _posterized
-    return made
+            operation.aug_fn = _posterize
+    return transform
 
 
-def _posterized(view: Image.Image, bits: int, **_: Any) -> Image.Image:
-    """At the highest magnitude timm asks for 0 bits, a black image, and Pillow 13 refuses."""
+def _posterize(view: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """Keep at least one bit: at the highest magnitude timm asks for 0, which Pillow 13 refuses."""
     return ImageOps.posterize(view, max(1, bits)) if bits < 8 else view
 
 
-def normalised(pixels: np.ndarray, preprocess: Preprocess) -> Any:
-    """uint8 pixels (..., height, width, 3) as a float tensor (..., 3, height, width)."""
-    torch = libraries.torch()
-    given = (preprocess.mean, preprocess.std)
-    mean, std = (torch.tensor(values)[:, None, None] for values in given)
+def normalise(pixels: np.ndarray, preprocess: Preprocess) -> "torch.Tensor":
+    """Turn uint8 pixels (..., height, width, 3) into a float tensor (..., 3, height, width)."""
+    import torch
+
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
+    )
     # Channels first before any arithmetic: three times as fast, and the same to the bit.
     planes = torch.from_numpy(pixels).movedim(-1, -3)
     tensor = planes.to(torch.float32, memory_format=torch.contiguous_format)
     return tensor.div_(_PIXEL).sub_(mean).div_(std)
 
 
-def mixed_share(alpha: float, seed: int, epoch: int, step: int) -> float:
-    """What share of itself every row of a batch keeps in MixUp; 1 where alpha is 0."""
-    return float(generator("mixup", seed, epoch, step).beta(alpha, alpha)) if alpha else 1.0
+def mixup_share(alpha: float, seed: int, epoch: int, step: int) -> float:
+    """Draw the share of itself that every row of a batch keeps in MixUp; 1 where alpha is 0."""
+    return float(seeded("mixup", seed, epoch, step).beta(alpha, alpha)) if alpha else 1.0
 
 
-def mix(pixels: Any, share: float) -> Any:
-    """Every image of a batch (n, ...) mixed with its partner from the other end of the batch.
+def mix(pixels: "torch.Tensor", share: float) -> "torch.Tensor":
+    """Mix every image of a batch (n, ...) with its partner from the other end of the batch.
 
-    timm's class draws from numpy's global generator and refuses odd batches; its targets are used
-    (`losses.soft_targets`).
+    timm's class draws from numpy's global generator and refuses odd batches.
     """
     return pixels if share == 1 else pixels * share + pixels.flip(0) * (1 - share)
 
 
 @contextlib.contextmanager
-def _seeded(rng: np.random.Generator) -> Iterator[None]:
-    """Global generators that start from `rng` and are put back afterwards.
+def _global_generators(rng: np.random.Generator) -> Iterator[None]:
+    """Start the global generators, which timm draws from, from `rng`; put them back afterwards.
 
     Of torch only the CPU's: torch.manual_seed would restart the GPU's, and with it all dropout.
     """
-    torch_cpu = libraries.torch().default_generator
+    import torch
+
     seeds = [int(word) for word in rng.integers(0, 2**32, 3)]
-    with _GLOBAL_DRAWS:
-        before = random.getstate(), np.random.get_state(), torch_cpu.get_state()  # noqa: NPY002
-        random.seed(seeds[0])
-        np.random.seed(seeds[1])  # noqa: NPY002
-        torch_cpu.manual_seed(seeds[2])
-        try:
-            yield
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])  # noqa: NPY002
-            torch_cpu.set_state(before[2])
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
+    random.seed(seeds[0])
+    np.random.seed(seeds[1])  # noqa: NPY002
+    torch.default_generator.manual_seed(seeds[2])
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.default_generator.set_state(states[2])

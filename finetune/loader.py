@@ -1,279 +1,300 @@
-"""Batches of images: drawn anew to learn from, rendered views to predict from.
+"""Training batches: which rows in which order, and the processes that draw them ahead.
 
-Processes draw ahead of the network, one thread each. What they draw depends on seed, epoch, row and
-how often the row came before in the epoch, and nothing here touches a global generator, so any
-number of them gives the same batches.
+What is drawn depends on seed, epoch, row and how often the row came before in the epoch, and
+nothing here touches a global generator, so any number of processes gives the same batches. One
+DataLoader runs through all epochs: while an epoch is rated its processes draw for the next one.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed import libraries
-from archiveprobe.embed.job import Notify
-from archiveprobe.embed.preprocess import Preprocess
-from archiveprobe.embed.processes import interrupt_later
-from archiveprobe.finetune.augment import normalised
-from archiveprobe.finetune.handover import (
-    LATE,
-    SHARED,
-    as_array,
-    as_tensor,
-    begin,
-    bytes_in_flight,
-    check_semaphores,
-    free_bytes,
-    limited,
-    quiet_start,
-    seconds_to_wait,
-)
-from archiveprobe.finetune.pixels import Pixels
-from archiveprobe.finetune.schedule import occurrences
+from archiveprobe.embed.processes import end_with_parent, interrupt_later
+from archiveprobe.finetune.augment import seeded
 
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    import torch
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+# A hundred times what a batch takes, and the start of a process.
+SECONDS, SECONDS_PER_ROW = 300.0, 2.0
 _AHEAD_PER_WORKER = 3
-Ints = Sequence[int] | np.ndarray
-Order = tuple[np.ndarray, int, np.ndarray]
-"""The rows of a batch, the epoch that they are drawn for, and how often each came before in it."""
+Notify = Callable[[str], None]
 
 
-class Draw(Protocol):
-    """finetune.augment.Augmentation, or anything like it that can be pickled."""
+class Draw(NamedTuple):
+    """One training input: a row, the epoch, and how often the row came before in that epoch."""
 
-    def __call__(self, image: np.ndarray, epoch: int, row: int | str, occurrence: int = 0) -> Any:
-        """A float tensor (3, size, size) of an image (height, width, 3) uint8."""
-        ...
-
-
-class Source(Protocol):
-    """Rows that can be learnt: `PictureRows`, or finetune.tokens.TokenRows."""
-
-    def learn(self, rows: Ints, epoch: int, occurrence: Ints | None = None) -> Any:
-        """A float tensor (b, ...) of rows as they are drawn in an epoch.
-
-        `occurrence` (b,) says how often each row came before in that epoch; None: never.
-        """
-        ...
+    row: int
+    epoch: int
+    occurrence: int
 
 
-@dataclass(frozen=True)
-class PictureRows:
-    """n rows of decoded images, with the same methods as finetune.tokens.TokenRows."""
+Batch = tuple[list[Draw], "torch.Tensor"]
 
-    pixels: Pixels
-    draw: Draw
-    preprocess: Preprocess
+
+class InputRows(Protocol):
+    """Rows that a network is trained on and answers: `images.ImageRows` or `tokens.TokenRows`."""
 
     @property
     def readable(self) -> np.ndarray:
-        """(n,) whether a row has pixels."""
-        return self.pixels.readable
+        """(n,) whether a row has an input."""
+        ...
 
-    def learn(self, rows: Ints, epoch: int, occurrence: Ints | None = None) -> Any:
-        """A batch (b, 3, size, size) float32 of rows, drawn for that epoch; see Source."""
-        counts = np.zeros(len(rows), int) if occurrence is None else occurrence
-        drawn = [
-            self.draw(self.pixels.image(int(row)), epoch, int(row), int(count))
-            for row, count in zip(rows, counts, strict=True)
-        ]
-        return libraries.torch().stack(drawn)
+    def __getitem__(self, draw: Draw) -> "torch.Tensor":
+        """Return a training input, a float tensor."""
+        ...
 
-    def look(self, rows: Ints, view: int) -> Any:
-        """A batch (b, 3, size, size) float32 of rows through a view."""
-        views = np.stack([self.pixels.view(int(row), view) for row in rows])
-        return normalised(views, self.preprocess)
+    def look(self, rows: np.ndarray, view: int) -> "torch.Tensor":
+        """Return a batch of rows through a view, without anything random."""
+        ...
 
 
-class Loader:
-    """Batches of a source, in `workers` processes ahead of whoever asks (0: in this one).
+class BatchSampler:
+    """The batches of a run, for torch's DataLoader; iterating gives those of `epochs`.
 
-    Without processes nothing is drawn ahead: RandAugment borrows the global generators for a
-    moment, which in a thread would reach the dropout of the step beside it. Processes start with
-    the first epoch; where they cannot, this one draws, and `notify` hears why.
+    `rows` (n,) are the rows to train on and `labels` (n,) their classes. With "shuffle" every row
+    comes once an epoch; "balanced" draws n of them with replacement, every class equally often on
+    average.
+
+    Raises:
+        InputError: "balanced", and there is only one class.
     """
 
     def __init__(
         self,
-        source: Source,
+        rows: np.ndarray,
+        labels: np.ndarray,
         *,
-        workers: int,
-        pin: bool = False,
-        notify: Notify = lambda _: None,
+        sampler: str = "shuffle",
+        batch_size: int,
+        seed: int,
+        epochs: range = range(1),
     ) -> None:
-        self._source, self._workers, self._pin, self._notify = source, workers, pin, notify
-        self._orders = _Orders()
-        self._loader: Any = None
-        self._drawn: Any = None
-        self._begun: Any = None
+        self._rows, self._size, self._seed, self.epochs = rows, batch_size, seed, epochs
+        self._probabilities: np.ndarray | None = None
+        if sampler == "balanced":
+            counts = np.bincount(labels)
+            if np.count_nonzero(counts) < 2:
+                raise InputError(
+                    "the rows to learn from have one class only: use fewer folds, or label more"
+                )
+            weights = 1.0 / counts[labels]
+            self._probabilities = weights / weights.sum()
 
-    def epoch(
-        self, batches: Sequence[np.ndarray], epoch: int, following: Sequence[np.ndarray] = ()
-    ) -> Iterator[tuple[np.ndarray, Any]]:
-        """The rows and the float tensor of every batch, in order.
-
-        `following` are the batches of the next epoch: processes go on with them while the last of
-        these are learnt and the epoch is rated, so that the next one need not wait.
-
-        Raises:
-            InputError: a process ended, as when memory runs out, or gives nothing any more.
-        """
-        asked = _orders(batches, epoch)
-        # Kept again at the end only: after an epoch that was broken off nothing is in its place.
-        drawn, self._drawn = self._drawn, None
-        begun = drawn is not None and self._orders.begin_with(asked)
-        if not begun:
-            self._orders.left = asked.copy()
-        self._orders.left += _orders(following, epoch + 1)
-        if not begun:
-            drawn = self._begin(batches, epoch)
-        if drawn is None:
-            for order in asked:
-                yield order[0], self._source.learn(*order)
-            return
-        seconds = seconds_to_wait(batches)
-        for rows in batches:
-            batch = as_tensor(_next(drawn, seconds), pin=self._pin)
-            self._orders.drop_first()
-            yield rows, batch
-        self._drawn = drawn
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for epoch in self.epochs:
+            yield from self.epoch(epoch)
 
     @property
-    def ahead(self) -> int:
-        """How many batches the processes have begun that were not given out yet."""
-        return self._orders.handed
+    def steps(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self._starts())
 
-    def close(self) -> None:
-        """End the processes."""
-        # By name, since a traceback may hold the iterator longer than the pixels are there.
-        with interrupt_later():
-            if self._begun is not None:
-                self._begun._shutdown_workers()
-            self._drawn = self._begun = self._loader = None
+    def epoch(self, epoch: int) -> Iterator[list[Draw]]:
+        """Yield the batches of one epoch, which depend on seed and epoch only."""
+        rng, n = seeded("order", self._seed, epoch), len(self._rows)
+        if self._probabilities is None:
+            places = rng.permutation(n)
+        else:
+            places = rng.choice(n, n, p=self._probabilities)
+        rows = self._rows[places]
+        starts = self._starts()
+        came: dict[int, int] = {}
+        for start, end in zip(starts, [*starts[1:], n], strict=True):
+            batch = []
+            for row in rows[start:end].tolist():
+                batch.append(Draw(row, epoch, came.get(row, 0)))
+                came[row] = came.get(row, 0) + 1
+            yield batch
 
-    def __enter__(self) -> Self:
-        return self
+    def _starts(self) -> list[int]:
+        """Return where batches start. BatchNorm needs two rows: a last one joins those before."""
+        n = len(self._rows)
+        starts = list(range(0, n, self._size))
+        if len(starts) > 1 and n - starts[-1] == 1 and self._size > 1:
+            starts.pop()
+        return starts
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
-    def _begin(self, batches: Sequence[np.ndarray], epoch: int) -> Any:
-        """Let processes draw what is ordered; None where this one has to."""
-        if not self._workers or not len(batches):
-            return None
-        try:
-            if self._loader is None:
-                check_semaphores()
-                self._loader = self._made(batches, epoch)
-            with interrupt_later(), quiet_start():
-                self._begun = iter(self._loader)
-        except OSError as error:
-            self._workers, self._loader = 0, None
-            self._notify(
-                f"no processes can be started to draw training images ({error.strerror or error}"
-                f"; {SHARED}): this one draws them"
-            )
-            return None
-        return self._begun
+def training_batches(
+    rows: InputRows,
+    sampler: BatchSampler,
+    *,
+    workers: int = 0,
+    pin: bool = False,
+    notify: Notify = lambda _: None,
+) -> Generator[Batch]:
+    """Yield every batch of a sampler with its float tensor, drawn by `workers` processes ahead.
 
-    def _made(self, batches: Sequence[np.ndarray], epoch: int) -> Any:
-        torch = libraries.torch()
-        row = self._source.learn(batches[0][:1], epoch)
-        size = max(map(len, batches)) * row.nbytes
-        wanted = bytes_in_flight(size, self._workers, _AHEAD_PER_WORKER)
-        free = free_bytes()
-        shared = free is None or wanted <= free
-        if free is not None and not shared:
-            self._notify(
-                f"{SHARED} has {free >> 20} MB free and training images drawn ahead take "
-                f"{wanted >> 20}: they go through pipes, which costs time on a fast GPU; a "
-                "container gets more by docker run --shm-size"
-            )
-        return torch.utils.data.DataLoader(
-            _Drawn(self._source),
-            batch_size=None,
-            sampler=self._orders,
-            num_workers=self._workers,
+    With 0, or where no process can be started, which `notify` hears, this process draws. Close the
+    generator to end the processes.
+
+    Raises:
+        InputError: a process ended, as when memory runs out, or gives nothing any more.
+    """
+    import torch
+
+    started = _start_processes(rows, sampler, workers, pin, notify) if workers else None
+    if started is None:
+        for draws in sampler:
+            yield draws, torch.stack([rows[draw] for draw in draws])
+        return
+    batches, processes, seconds = started
+    try:
+        for draws in sampler:
+            with _watch(processes, seconds):
+                inputs = next(batches)
+            yield draws, _as_tensor(inputs, pin)
+    finally:
+        # Killed, since one that is stuck would not end by itself, and no signal but this reaches
+        # those that were started under `interrupt_later`.
+        for process in processes:
+            process.kill()
+
+
+def _start_processes(
+    rows: Any, sampler: BatchSampler, workers: int, pin: bool, notify: Notify
+) -> tuple[Iterator[Any], list["BaseProcess"], float] | None:
+    """Start processes that draw; None where none can be started."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    first = next(iter(sampler), None)
+    if first is None:
+        return None
+    seconds = SECONDS + SECONDS_PER_ROW * len(first)
+    shared = _fits_into_shared_memory(rows[first[0]].nbytes * len(first), workers, notify)
+    before = set(multiprocessing.active_children())
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        loader = DataLoader(
+            rows,
+            batch_sampler=sampler,
+            num_workers=workers,
             prefetch_factor=_AHEAD_PER_WORKER,
-            persistent_workers=True,
-            pin_memory=self._pin,
+            pin_memory=pin,
             # Spawned: a fork takes along locks that the parent's threads hold.
             multiprocessing_context="spawn",
-            worker_init_fn=begin,
-            timeout=seconds_to_wait(batches),
-            collate_fn=None if shared else as_array,
-            # Of its own, so that starting an epoch does not move the global one.
+            worker_init_fn=_end_with_parent,
+            timeout=seconds,
+            collate_fn=None if shared else _stack_as_array,
+            # Of its own, so that starting does not move the global one.
             generator=torch.Generator(),
         )
+        with interrupt_later():
+            batches = iter(loader)
+    except OSError as error:
+        notify(
+            f"no processes can be started to draw training images ({error.strerror or error}; "
+            f"{SHARED_MEMORY}): this one draws them"
+        )
+        return None
+    finally:
+        # torch's handler would raise wherever the main thread happens to be, as in the middle of a
+        # step or a checkpoint. `_watch` looks after the processes when a batch is needed.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+    return batches, list(set(multiprocessing.active_children()) - before), seconds
 
 
-class _Orders:
-    """What is asked for and not given out yet; `handed` of it is with the processes.
+def _end_with_parent(_: int) -> None:
+    end_with_parent()
 
-    DataLoader takes the next order whenever a batch is given out, also after there was none once.
+
+def _fits_into_shared_memory(batch_bytes: int, workers: int, notify: Notify) -> bool:
+    """Say whether shared memory takes all batches that are drawn ahead.
+
+    A container of Docker's has 64 MB of it, and a batch of photographs takes 19. A process that
+    finds no room there loses its batch without telling anybody.
     """
-
-    def __init__(self) -> None:
-        self.left: list[Order] = []
-        self.handed = 0
-
-    def __iter__(self) -> Self:
-        self.handed = 0
-        return self
-
-    def __next__(self) -> Order:
-        if self.handed == len(self.left):
-            raise StopIteration
-        self.handed += 1
-        return self.left[self.handed - 1]
-
-    def begin_with(self, asked: Sequence[Order]) -> bool:
-        """Whether the next batches to come are these, and at least one is being drawn."""
-        pairs = zip(self.left, asked, strict=False)
-        # How often a row came before follows from the rows.
-        same = all(a[1] == b[1] and np.array_equal(a[0], b[0]) for a, b in pairs)
-        return self.handed > 0 and len(self.left) >= len(asked) and same
-
-    def drop_first(self) -> None:
-        """The first order's batch is given out."""
-        del self.left[0]
-        self.handed -= 1
+    if sys.platform != "linux":
+        return True
+    needed = batch_bytes * (workers * _AHEAD_PER_WORKER + 2)
+    free = free_shared_memory()
+    if needed > free:
+        notify(
+            f"{SHARED_MEMORY} has {free >> 20} MB free and training images drawn ahead take "
+            f"{needed >> 20}: they go through pipes, which costs time on a fast GPU; a container "
+            "gets more by docker run --shm-size"
+        )
+    return needed <= free
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """A source as DataLoader wants it; its processes have one thread each by themselves."""
-
-    source: Source
-
-    def __getitem__(self, asked: Order) -> Any:
-        return self.source.learn(*asked)
-
-
-def _orders(batches: Sequence[np.ndarray], epoch: int) -> list[Order]:
-    """All batches of an epoch as they are asked for."""
-    if not len(batches):
-        return []
-    ends = np.cumsum([len(rows) for rows in batches])[:-1]
-    counts = np.split(occurrences(np.concatenate(batches)), ends)
-    return [(rows, epoch, count) for rows, count in zip(batches, counts, strict=True)]
-
-
-def _next(drawn: Any, seconds: float) -> Any:
+def free_shared_memory() -> int:
+    """Return the bytes that shared memory takes; 0 where it is not there or read-only."""
     try:
-        with limited(seconds):
-            return next(drawn)
-    except (RuntimeError, MemoryError, ConnectionError, EOFError) as error:
-        late = str(error).startswith(LATE)
-        ours = not isinstance(error, RuntimeError) or str(error).startswith("DataLoader worker")
-        if not late and not ours:
+        writable = os.access(SHARED_MEMORY, os.W_OK)
+        return shutil.disk_usage(SHARED_MEMORY).free if writable else 0
+    except OSError:
+        return 0
+
+
+@contextmanager
+def _watch(processes: Sequence["BaseProcess"], seconds: float) -> Iterator[None]:
+    """Wait for a batch, but not longer than `seconds`, nor for a process that has ended.
+
+    The alarm interrupts whatever the main thread waits in: a message that a killed process left
+    half-written has no limit of its own, nor has the answer of one that is stuck. In other threads
+    DataLoader's own timeout serves.
+    """
+    deadline = time.monotonic() + seconds
+
+    def check(*_: object) -> None:
+        if not all(process.is_alive() for process in processes):
+            raise _LostError("ended")
+        if time.monotonic() > deadline:
+            raise _LostError("give nothing any more")
+
+    main = threading.current_thread() is threading.main_thread()
+    if main:
+        handler = signal.signal(signal.SIGALRM, check)
+        timer = signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
+    try:
+        yield
+    except (_LostError, RuntimeError, MemoryError, ConnectionError, EOFError) as error:
+        known = str(error).startswith("DataLoader") or "shared memory" in str(error)
+        if type(error) is RuntimeError and not known:
             raise
-        # One that is stuck would not end by itself either.
-        for process in drawn._workers:
-            process.kill()
-        what = "give nothing any more" if late else "ended"
+        what = str(error) if isinstance(error, _LostError) else "ended"
         raise InputError(
-            f"processes that draw training images {what}, as when memory runs out, or {SHARED}: "
-            "use fewer --workers, or 0, which draws in this process"
+            f"processes that draw training images {what}, as when memory runs out, or "
+            f"{SHARED_MEMORY}: use fewer --workers, or 0, which draws in this process"
         ) from None
+    finally:
+        if main:
+            signal.setitimer(signal.ITIMER_REAL, *timer)
+            signal.signal(signal.SIGALRM, handler)
+
+
+class _LostError(Exception):
+    """Processes that draw have ended, or give nothing any more."""
+
+
+def _stack_as_array(tensors: Sequence["torch.Tensor"]) -> np.ndarray:
+    """Collate a batch so that it goes through a pipe instead of shared memory."""
+    import torch
+
+    return np.asarray(torch.stack(list(tensors)).numpy())
+
+
+def _as_tensor(inputs: Any, pin: bool) -> "torch.Tensor":
+    import torch
+
+    if isinstance(inputs, np.ndarray):
+        tensor = torch.from_numpy(inputs)
+        return tensor.pin_memory() if pin else tensor
+    return torch.as_tensor(inputs)

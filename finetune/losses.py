@@ -1,90 +1,106 @@
-"""Losses over soft targets, so that smoothing, MixUp and class weights go together."""
+"""Losses over soft targets, so that label smoothing, MixUp and class weights go together."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed import libraries
-from archiveprobe.finetune.settings import Loss
 
+if TYPE_CHECKING:
+    import torch
+
+    from archiveprobe.finetune.recipe import Loss
+
+Criterion = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""(logits (n, K), targets (n, K)) -> the mean loss."""
 # Below it 1 - p counts as zero: a fractional gamma has no derivative there.
 _TINY = 1e-12
 
 
-@dataclass(frozen=True)
-class Criterion:
-    """A loss. `weights` (classes,) weigh the classes, on the device of the logits.
+def cross_entropy(
+    logits: "torch.Tensor", targets: "torch.Tensor", weights: "torch.Tensor", gamma: float
+) -> "torch.Tensor":
+    """Return the weighted mean of -sum_k w_k t_k log p_k; `gamma` is not used.
 
-    Cross-entropy divides by the weights of the targets in the batch, which is what torch does where
-    they are not smoothed; focal loss by its rows, as its authors do.
+    The sum is divided by the weights of the targets in the batch. torch divides so for class
+    indices, but for soft targets by the number of rows, so its own function does not serve.
     """
-
-    kind: str
-    gamma: float
-    weights: Any
-
-    def __call__(self, logits: Any, targets: Any) -> Any:
-        """The mean loss of logits (n, classes) against soft targets (n, classes)."""
-        total = self.rows(logits, targets).sum()
-        if self.kind == "focal":
-            return total / len(targets)
-        return total / (targets * self.weights).sum()
-
-    def rows(self, logits: Any, targets: Any) -> Any:
-        """The loss of every row (n,), before it is divided by anything."""
-        # Half precision would round probabilities near one up to it.
-        log_p = logits.float().log_softmax(-1)
-        loss = -(targets * self.weights * log_p)
-        if self.kind == "focal":
-            loss = loss * (-log_p.expm1()).clamp_min(_TINY) ** self.gamma
-        return loss.sum(-1)
+    del gamma
+    log_p = logits.float().log_softmax(-1)
+    return -(targets * weights * log_p).sum(-1).sum() / (targets * weights).sum()
 
 
-def criterion(
-    loss: Loss, y: np.ndarray, classes: int, positive: int, device: Any = "cpu"
+def focal_loss(
+    logits: "torch.Tensor", targets: "torch.Tensor", weights: "torch.Tensor", gamma: float
+) -> "torch.Tensor":
+    """Return the mean of -sum_k w_k t_k (1 - p_k)^gamma log p_k (Lin et al., 2017).
+
+    As its authors do, the sum is divided by the number of rows. 1 - p is taken as -expm1(log p):
+    near p = 1 the plain difference has no correct digit left.
+    """
+    # Half precision would round probabilities near one up to it.
+    log_p = logits.float().log_softmax(-1)
+    focus = (-log_p.expm1()).clamp_min(_TINY) ** gamma
+    return (-(targets * weights * log_p) * focus).sum(-1).sum() / len(targets)
+
+
+LOSSES: Mapping[str, Callable[..., "torch.Tensor"]] = MappingProxyType(
+    {"cross-entropy": cross_entropy, "focal": focal_loss}
+)
+"""Name in a recipe -> function of (logits, targets, class weights, gamma)."""
+
+
+def make_loss(
+    loss: "Loss", y: np.ndarray, classes: int, positive: int, device: str = "cpu"
 ) -> Criterion:
-    """The loss of a recipe for training rows of class indices y (n,).
+    """Make the loss of a recipe for training rows of class indices y (n,).
 
     Raises:
         InputError: a class to be balanced has no row.
     """
-    weights = libraries.torch().tensor(
-        class_weights(loss, y, classes, positive), dtype=libraries.torch().float32, device=device
+    import torch
+
+    weights = torch.tensor(
+        class_weights(loss, y, classes, positive), dtype=torch.float32, device=device
     )
-    return Criterion(loss.kind, loss.gamma, weights)
+    return partial(LOSSES[loss.kind], weights=weights, gamma=loss.gamma)
 
 
-def class_weights(loss: Loss, y: np.ndarray, classes: int, positive: int) -> np.ndarray:
-    """The weights (classes,) of a recipe: alpha and 1 - alpha, balanced, or all one.
+def class_weights(loss: "Loss", y: np.ndarray, classes: int, positive: int) -> np.ndarray:
+    """Return the weights (K,) of a recipe: alpha and 1 - alpha, balanced, or all one.
 
     Raises:
-        InputError: as `criterion`.
+        InputError: as `make_loss`.
     """
     if loss.alpha is not None:
         weights = np.full(classes, 1 - loss.alpha)
         weights[positive] = loss.alpha
         return weights
-    if loss.class_weights == "balanced":
-        return len(y) / (classes * _counts(y, classes))
-    return np.ones(classes)
-
-
-def soft_targets(y: Any, classes: int, smoothing: float, mixed: float = 1.0) -> Any:
-    """Targets (n, classes) of class indices y (n,), smoothed towards 1 / classes.
-
-    With `mixed` below one each row gets that share of its own target and the rest of that of its
-    partner from the other end of the batch, as `augment.mix` does with the pixels.
-    """
-    return libraries.timm_part("data.mixup").mixup_target(y, classes, mixed, smoothing)
-
-
-def _counts(y: np.ndarray, classes: int) -> np.ndarray:
+    if loss.class_weights == "none":
+        return np.ones(classes)
     counts = np.bincount(y, minlength=classes)
     if not counts.all():
         raise InputError(
             f"class {int(counts.argmin())} has no row to learn from, so classes cannot be "
             'balanced: use fewer folds, or class_weights = "none" and sampler = "shuffle"'
         )
-    return counts
+    return len(y) / (classes * counts)
+
+
+def soft_targets(
+    y: "torch.Tensor", classes: int, label_smoothing: float, mixed: float = 1.0
+) -> "torch.Tensor":
+    """Return targets (n, K) of class indices y (n,), smoothed towards 1 / K.
+
+    With `mixed` below one each row keeps that share of its own target and takes the rest from its
+    partner at the other end of the batch, as `augment.mix` does with the pixels.
+    """
+    import torch
+
+    rest = label_smoothing / classes
+    targets = torch.full((len(y), classes), rest, device=y.device)
+    targets.scatter_(1, y.view(-1, 1), 1.0 - label_smoothing + rest)
+    return targets if mixed == 1 else targets * mixed + targets.flip(0) * (1 - mixed)

@@ -1,38 +1,38 @@
-"""The network that is tuned: a backbone and a head, of which a recipe frees a part."""
+"""The network that is fine-tuned: a backbone and a head, of which a recipe frees a part."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.files import write_whole
-from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import RANDOM, Backbone, resolve
-from archiveprobe.embed.models import Model as Trunk
-from archiveprobe.embed.models import load_model, misfit, quiet, read_state
+from archiveprobe.embed.models import Model as LoadedBackbone
+from archiveprobe.embed.models import load_model, misfit, quiet
 from archiveprobe.embed.preprocess import Preprocess
-from archiveprobe.finetune.blocks import last_block
-from archiveprobe.finetune.heads import make_head
-from archiveprobe.finetune.settings import Model
+from archiveprobe.finetune.recipe import Model
 from archiveprobe.task.config import Task
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 # A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
 _CONVOLUTIONAL = 3
 _DROP_PATH = "drop_path_rate"
+# Where open_clip's towers and timm's networks keep their blocks, or stages of blocks.
+_BLOCKS = ("transformer.resblocks", "blocks", "stages", "layers", "layer4")
 
 
 @dataclass(frozen=True)
 class Network:
     """A torch module from input (n, ...) to logits (n, K), and what is known of it.
 
-    `module` has the parts `body` and `head`, and may be copied (for a running average). `inputs`
-    says what it takes: "pixels", (n, 3, size, size) floats as `preprocess` has them, or "tokens".
-    `trained` names the parts that training may change; in train mode the rest stays as in eval
-    mode, so that the statistics of frozen BatchNorms do not move. `digest` is the SHA-256 over the
-    backbone's tensors as they were loaded.
+    `module` has the parts `body` (the backbone) and `head`, and may be copied (for a running
+    average). `inputs` says what it takes: "pixels", (n, 3, size, size) floats as `preprocess` has
+    them, or "tokens". `trained` names the parts that training may change. `digest` is the SHA-256
+    over the backbone's tensors as they were loaded.
     """
 
     module: Any
@@ -40,21 +40,23 @@ class Network:
     trained: tuple[str, ...]
     digest: str
     described: str
+    classes: int
     inputs: str = "pixels"
 
     @property
     def body(self) -> Any:
-        """The backbone."""
+        """Return the backbone."""
         return self.module.body
 
     @property
     def head(self) -> Any:
-        """What comes behind the embedding."""
+        """Return what comes behind the embedding."""
         return self.module.head
 
-    def __call__(self, inputs: Any) -> Any:
-        """Logits (n, K) of a batch."""
-        return self.module(inputs)
+    def __call__(self, inputs: "torch.Tensor") -> "torch.Tensor":
+        """Return logits (n, K) of a batch."""
+        logits: torch.Tensor = self.module(inputs)
+        return logits
 
     def train(self) -> Self:
         """Let dropout and BatchNorm of the trained parts work as in training."""
@@ -71,22 +73,19 @@ class Network:
         self.module.to(device)
         return self
 
-    def parameters(self) -> dict[str, list[Any]]:
-        """What is trained, of the "body" and of the "head"; the optimiser knows the layers."""
-        parts = {"body": self.body, "head": self.head}
-        return {
-            name: [each for each in part.parameters() if each.requires_grad]
-            for name, part in parts.items()
-        }
+    def parameters(self) -> list["torch.nn.Parameter"]:
+        """Return the parameters that are trained."""
+        return [each for each in self.module.parameters() if each.requires_grad]
 
-    def state(self, *, whole: bool = True) -> dict[str, Any]:
-        """Copies of all tensors on the CPU, or of those that training may change."""
-        torch = libraries.torch()
-        copies = {
+    def state(self, *, whole: bool = True) -> dict[str, "torch.Tensor"]:
+        """Return copies of all tensors on the CPU, or of those that training may change."""
+        import torch
+
+        return {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in self.module.state_dict().items()
+            if whole or self._is_trained(name)
         }
-        return copies if whole else {name: copies[name] for name in copies if self._tuned(name)}
 
     def load_state(self, state: Mapping[str, Any], source: str = "this state") -> None:
         """Take over what `state` gave, whole or not; frozen tensors it lacks stay as they are.
@@ -95,7 +94,7 @@ class Network:
             InputError: tensors are missing, unknown or of another shape; the first few are named.
         """
         own = self.module.state_dict()
-        frozen = {name: own[name] for name in own if not self._tuned(name)}
+        frozen = {name: own[name] for name in own if not self._is_trained(name)}
         given = dict(state) if state.keys() & frozen.keys() else {**frozen, **state}
         problem = misfit(self.module, given)
         if problem:
@@ -105,35 +104,12 @@ class Network:
             )
         self.module.load_state_dict(given, strict=True)
 
-    def save(self, file: Path, *, whole: bool = True) -> None:
-        """Write the state as safetensors, in one step.
-
-        Raises:
-            InputError: the disk is full or read-only; an old file is then untouched.
-        """
-        from safetensors.torch import save
-
-        try:
-            write_whole(file, save(self.state(whole=whole)))
-        except OSError as error:
-            raise InputError(
-                f"cannot write {file}: {error.strerror or error}: make room, and run again"
-            ) from None
-
-    def load(self, file: Path) -> None:
-        """Take over the state in a file.
-
-        Raises:
-            InputError: the file cannot be read, is damaged, or does not fit.
-        """
-        self.load_state(read_state(file), str(file))
-
-    def _tuned(self, name: str) -> bool:
+    def _is_trained(self, name: str) -> bool:
         return name.startswith(tuple(f"{part}." for part in self.trained))
 
 
 def backbone_of(settings: Model, task: Task) -> Backbone:
-    """The backbone that a recipe asks for, seen from a task, which may have its own.
+    """Return the backbone that a recipe asks for, seen from a task, which may have its own.
 
     Raises:
         InputError: no such backbone, or one without anything to train.
@@ -163,12 +139,17 @@ def build_network(
     loaded = _load(backbone, settings.drop_path, untrained=untrained)
     preprocess = _at_size(loaded, settings.size, backbone)
     head = make_head(_width(loaded.module, preprocess, backbone), classes, settings, seed=seed)
-    module = assemble(loaded.module, head, _parts(settings, loaded.module, backbone))
-    return Network(module, preprocess, module.trained, loaded.digest, backbone.described)
+    trained: tuple[str, ...] = ("head",)
+    if settings.unfreeze == "all":
+        trained = ("head", "body")
+    elif settings.unfreeze == "last-block":
+        trained = ("head", f"body.{last_block(loaded.module, backbone.described)}")
+    module = assemble(loaded.module, head, trained)
+    return Network(module, preprocess, trained, loaded.digest, backbone.described, classes)
 
 
-def _load(backbone: Backbone, drop_path: float, *, untrained: bool) -> Trunk:
-    """The backbone; with stochastic depth, which has no weights and draws in training only."""
+def _load(backbone: Backbone, drop_path: float, *, untrained: bool) -> LoadedBackbone:
+    """Load the backbone; with stochastic depth, which has no weights, by timm's argument."""
     if not drop_path:
         return load_model(backbone, untrained=untrained)
     none = f"{backbone.described} knows no stochastic depth: leave out model.drop_path"
@@ -181,52 +162,52 @@ def _load(backbone: Backbone, drop_path: float, *, untrained: bool) -> Trunk:
         raise InputError(none) if _DROP_PATH in str(error) else error from None
 
 
-def _parts(settings: Model, body: Any, backbone: Backbone) -> tuple[str, ...]:
-    if settings.unfreeze == "none":
-        return ("head",)
-    if settings.unfreeze == "all":
-        return ("head", "body")
-    return ("head", f"body.{last_block(body, backbone.described)}")
-
-
-def assemble(body: Any, head: Any, trained: tuple[str, ...], through: Any = None) -> Any:
-    """A module of a body and a head, of which the named parts are trained.
+def assemble(
+    body: "nn.Module",
+    head: "nn.Module",
+    trained: tuple[str, ...],
+    through: Callable[[Any, Any], Any] | None = None,
+) -> "nn.Module":
+    """Make a module of a body and a head, of which the named parts are trained.
 
     The embedding is what `through` gives of the body and the input; without it, the body's answer.
+    In train mode the frozen parts stay in eval mode, so that the statistics of frozen BatchNorms do
+    not move.
     """
     # Here, because torch is loaded where it is used.
+    import torch
     from torch import nn
 
-    class Tuned(nn.Module):
+    class Classifier(nn.Module):
         """Inputs to logits; frozen parts are in eval mode always."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.body, self.head, self.trained = body, head, trained
+            self.body, self.head = body, head
 
-        def forward(self, inputs: Any) -> Any:
+        def forward(self, inputs: torch.Tensor) -> Any:
             embedding = through(self.body, inputs) if through else self.body(inputs)
             return self.head(embedding)
 
         def train(self, mode: bool = True) -> Self:
             super().train(False)
-            for name in self.trained:
+            for name in trained:
                 self.get_submodule(name).train(mode)
             self.training = mode
             return self
 
-    module: Any = Tuned()
+    module: nn.Module = Classifier()
     convolutions = sum(isinstance(part, nn.Conv2d) for part in body.modules())
     if convolutions >= _CONVOLUTIONAL:
-        module = module.to(memory_format=libraries.torch().channels_last)
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.requires_grad_(False)
     for name in trained:
         module.get_submodule(name).requires_grad_(True)
     return module.eval()
 
 
-def _at_size(loaded: Trunk, size: int | None, backbone: Backbone) -> Preprocess:
-    """The preprocessing at the side asked for; a backbone of fixed size is told of it."""
+def _at_size(loaded: LoadedBackbone, size: int | None, backbone: Backbone) -> Preprocess:
+    """Return the preprocessing at the side asked for, and set a backbone of fixed size to it."""
     geometry = loaded.preprocess.geometry
     if size is None or size == geometry.size:
         return loaded.preprocess
@@ -241,39 +222,125 @@ def _at_size(loaded: Trunk, size: int | None, backbone: Backbone) -> Preprocess:
 
 
 def _width(body: Any, preprocess: Preprocess, backbone: Backbone) -> int:
-    """The length of the embedding, by trying; this also shows that the size is possible."""
-    torch = libraries.torch()
+    """Return the length of the embedding, by trying; this also shows that the size is possible."""
+    import torch
+
     side = preprocess.geometry.size
     try:
         with torch.no_grad(), quiet():
-            given = body(torch.zeros(1, 3, side, side))
+            embedding = body(torch.zeros(1, 3, side, side))
     except (AssertionError, ValueError, RuntimeError) as error:
         raise _wrong_size(backbone, side, error) from None
-    if given.ndim != 2:
+    if embedding.ndim != 2:
         raise InputError(
-            f"{backbone.described} gives {tuple(given.shape[1:])} instead of one embedding: use "
-            "another backbone"
+            f"{backbone.described} gives {tuple(embedding.shape[1:])} instead of one embedding: "
+            "use another backbone"
         )
-    return int(given.shape[1])
+    return int(embedding.shape[1])
 
 
 def _wrong_size(backbone: Backbone, size: int, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:120]
     return InputError(
-        f"{backbone.described} takes no images of {size} pixels ({reason}): correct model.size "
-        "in the recipe"
+        f"{backbone.described} takes no images of {size} pixels ({reason}): correct model.size in "
+        "the recipe"
     )
 
 
-def arrays_of(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A state as C-contiguous arrays, as systems on disk keep it."""
-    return {
-        name: np.ascontiguousarray(tensor.numpy()).reshape(tensor.shape)
-        for name, tensor in state.items()
-    }
+def last_block(body: Any, described: str) -> str:
+    """Return the name of the last residual block inside a backbone.
+
+    Not what open_clip calls the last group: its `lock_image_tower(unlocked_groups=1)` frees the
+    projection behind the block.
+
+    Raises:
+        InputError: the backbone has no such block.
+    """
+    prefix = "trunk." if hasattr(body, "trunk") else ""
+    network = body.trunk if prefix else body
+    for place in _BLOCKS:
+        name = _last_inside(network, place)
+        if name is not None:
+            return f"{prefix}{name}"
+    raise InputError(
+        f'{described} has no last residual block: set unfreeze = "all", or use another backbone'
+    )
 
 
-def state_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """A state from what `arrays_of` gave."""
-    torch = libraries.torch()
-    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+def _last_inside(network: Any, place: str) -> str | None:
+    """Return the last block below `place`, through stages; None where it is not residual."""
+    from torch import nn
+
+    block = network
+    for part in place.split("."):
+        block = getattr(block, part, None)
+    name = place
+    while block is not None:
+        if hasattr(block, "blocks"):
+            block, name = block.blocks, f"{name}.blocks"
+        # Exactly: a block may itself be a kind of Sequential.
+        elif type(block) not in (nn.Sequential, nn.ModuleList):
+            # MobileNets end in a block that is no longer residual: it changes the width.
+            return name if getattr(block, "has_skip", True) else None
+        elif len(block) == 0:
+            return None
+        else:
+            block, name = block[len(block) - 1], f"{name}.{len(block) - 1}"
+    return None
+
+
+def make_head(width: int, classes: int, settings: Model, *, seed: int = 0) -> "nn.Sequential":
+    """Make a head from embeddings (n, width) to logits (n, classes), with torch's own random start.
+
+    Equal seeds give equal heads, and the global generator does not move. For the CLIP paper,
+    `hidden` 256 and `dropouts` 0.5 and 0.3, it is eq. (1): h = Dropout(0.5)(ReLU(W1 f + b1)), y =
+    Dropout(0.3)(W2 h + b2), the second one on the logits.
+    """
+    import torch
+    from torch import nn
+
+    widths = (width, *settings.hidden, classes)
+    dropouts = settings.dropouts or (0.0,) * (len(widths) - 1)
+    layers: list[nn.Module] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for number, dropout in enumerate(dropouts):
+            layers.append(nn.Linear(widths[number], widths[number + 1]))
+            if number < len(settings.hidden):
+                layers.append(nn.ReLU())
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers)
+
+
+def start_head(head: "nn.Sequential", arrays: Mapping[str, np.ndarray]) -> None:
+    """Copy a linear probe into a linear head (LP-FT); `arrays` is what the fitted probe gives.
+
+    The probe's candidates (C) count as it weighs them: coef (C, d, K), intercept (C, K), weights
+    (C,). They are for the embedding as it is stored: standardisation is folded in.
+
+    Raises:
+        InputError: the probe is not linear, the head has hidden layers, or the shapes differ.
+    """
+    import torch
+
+    if not {"weights", "coef", "intercept"} <= set(arrays):
+        raise InputError(
+            'the head can start from a linear probe only: use "logistic" or "ridge", or set '
+            'head_init = "random"'
+        )
+    coef = np.tensordot(arrays["weights"], arrays["coef"], 1).T
+    intercept = np.tensordot(arrays["weights"], arrays["intercept"], 1)
+    layers = [part for part in head if isinstance(part, torch.nn.Linear)]
+    if len(layers) != 1:
+        raise InputError('head_init = "probe": the probe is linear, so leave out hidden')
+    expected = tuple(layers[0].weight.shape)
+    if coef.shape != expected or intercept.shape != expected[:1]:
+        raise InputError(
+            f"the probe's weights are {coef.shape}, the head's {expected}: probe the same backbone "
+            "alone, on pooled embeddings, with the task's labels"
+        )
+    with torch.no_grad():
+        # In Fortran order, as scikit-learn has them, some readers would scramble them.
+        layers[0].weight.copy_(torch.from_numpy(np.ascontiguousarray(coef)))
+        layers[0].bias.copy_(torch.from_numpy(np.ascontiguousarray(intercept)))

@@ -13,19 +13,16 @@ from scipy.special import softmax
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
-from archiveprobe.embed.views import View, view_set
+from archiveprobe.embed.views import view_set
 from archiveprobe.evaluate.choose_threshold import BY_HAND
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.ensemble import common_record, decided, origin
 from archiveprobe.evaluate.metrics import macro_f1
-from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system import assemble
 from archiveprobe.evaluate.system_store import save_run
-from archiveprobe.evaluate.thresholding import decide
-from archiveprobe.finetune.outcome import Outcome
+from archiveprobe.finetune.inference import average, decisions, vote
 from archiveprobe.finetune.recipe import Recipe
-from archiveprobe.finetune.start import check_agreement
-from archiveprobe.finetune.verdict import averaged, voted
+from archiveprobe.finetune.trained_parts import TrainedPart, check_agreement
 
 KIND = "finetune"
 _COMPLEXITY = 500
@@ -33,8 +30,9 @@ _COMPLEXITY = 500
 
 @dataclass(frozen=True)
 class Line:
-    """A trained part: the epoch that was kept of those trained, its mean loss, and macro-F1 without
-    a threshold (but a fixed one) on the rows that were predicted but not learnt, `rows` of them.
+    """The figures of a trained part: the epoch that was kept of those trained, its mean loss, and
+    macro-F1 without a threshold (but a fixed one) on the `rows` rows that were predicted but not
+    trained on.
     """
 
     part: str
@@ -46,52 +44,24 @@ class Line:
     seconds: float
 
     def record(self) -> dict[str, Any]:
-        """The form of `--json`."""
+        """Return the form of `--json`."""
         return {**asdict(self), "seconds": round(self.seconds, 2)}
 
 
-def line_of(dataset: Dataset, recipe: Recipe, views: Sequence[View], one: Outcome) -> Line:
-    """The figures of a part; of a fold, on its reported rows only."""
-    logits = one.logits[: len(dataset)]
+def line_of(dataset: Dataset, recipe: Recipe, part: TrainedPart) -> Line:
+    """Return the figures of a part; of a fold, on its reported rows only."""
+    record = part.record
+    logits = part.logits[: len(dataset)]
     known = np.isfinite(logits).all((1, 2))
-    if one.part.startswith("fold-"):
-        known &= dataset.fold[0] == int(one.part.removeprefix("fold-"))
+    if part.name.startswith("fold-"):
+        known &= dataset.fold[0] == int(part.name.removeprefix("fold-"))
     score = None
     if known.any():
-        decision = decisions(recipe, views, logits[known], dataset.positive)
+        decision = decisions(recipe.predict, logits[known], dataset.positive)
         score = macro_f1(dataset.labels[known], decision, len(dataset.classes))
-    loss = one.history[one.epoch - 1].loss
-    rows = int(known.sum())
-    return Line(one.part, one.epoch, len(one.history), loss, score, rows, one.seconds)
-
-
-def decisions(
-    recipe: Recipe, views: Sequence[View], logits: np.ndarray, positive: int
-) -> np.ndarray:
-    """The class (n,) of logits (n, V, K) of views, without a threshold but a fixed one.
-
-    NaN gets any class.
-    """
-    if recipe.predict.combine == "vote":
-        return voted(logits, views, positive)
-    mean = np.nan_to_num(averaged(logits, 1))
-    if recipe.predict.threshold is None:
-        return np.asarray(mean.argmax(-1))
-    return decide(softmax(mean, -1)[:, positive], recipe.predict.threshold, positive)
-
-
-def check_threshold(dataset: Dataset, recipe: Recipe) -> None:
-    """Check, before anything is trained, that a fixed threshold has two labels to decide between.
-
-    Raises:
-        InputError: the task has more.
-    """
-    if recipe.predict.threshold is not None and len(dataset.classes) > 2:
-        raise InputError(
-            f"predict.threshold of recipe {recipe.name} decides between two labels, and "
-            f"{dataset.task.file} has {len(dataset.classes)}: leave it out in a copy of the recipe "
-            "under another name"
-        )
+    loss = record.history[record.epoch - 1].loss
+    epochs, rows = len(record.history), int(known.sum())
+    return Line(part.name, record.epoch, epochs, loss, score, rows, record.seconds)
 
 
 def keep_system(
@@ -100,9 +70,9 @@ def keep_system(
     system: str,
     features: str,
     how: Mapping[str, Any],
-    folds: Sequence[Outcome],
-    networks: Sequence[Outcome],
-) -> Predictions:
+    folds: Sequence[TrainedPart],
+    networks: Sequence[TrainedPart],
+) -> None:
     """Put the folds together into a system with one repeat of out-of-fold predictions, and save it.
 
     The rows to predict are answered by the mean of `networks`: the final one, or those of the
@@ -115,12 +85,13 @@ def keep_system(
     fixed = recipe.predict.threshold
     method = recipe.predict.threshold_rule if fixed is None else BY_HAND
     views = view_set(recipe.predict.views)
+    several, voted = len(views) > 1, recipe.predict.combine == "vote"
     n = len(dataset)
-    held = np.full(folds[0].logits[:n].shape, np.nan)
-    for fold, one in enumerate(folds):
-        inside = dataset.fold[0] == fold
-        held[inside] = one.logits[:n][inside]
-    unlabelled = averaged(np.stack([one.logits[n:] for one in networks]), 0)
+    oof = np.full(folds[0].logits[:n].shape, np.nan)
+    for fold, part in enumerate(folds):
+        rows = dataset.fold[0] == fold
+        oof[rows] = part.logits[:n][rows]
+    unlabelled = average(np.stack([part.logits[n:] for part in networks]), 0)
     record = {
         **common_record(dataset, system, method, recipe.seed),
         "kind": KIND,
@@ -128,68 +99,63 @@ def keep_system(
         "features": features,
         "networks": [
             {
-                "part": one.part,
-                "file": one.weights.relative_to(dataset.task.work).as_posix(),
-                "sha256": one.digest,
-                "epoch": one.epoch,
+                "part": part.name,
+                "file": part.weights.relative_to(dataset.task.work).as_posix(),
+                "sha256": part.digest,
+                "epoch": part.record.epoch,
             }
-            for one in networks
+            for part in networks
         ],
-        "made_of": dict(networks[0].made_of),
+        "made_of": dict(networks[0].record.made_of),
         "to_predict": dataset.unlabelled.digest,
         **how,
         "complexity": _COMPLEXITY + len(networks),
-        "seconds": sum({one.folder: one.seconds for one in (*folds, *networks)}.values()),
+        "seconds": sum({p.folder: p.record.seconds for p in (*folds, *networks)}.values()),
     }
     record["versions"] |= {name: version(name) for name in ("torch", "timm")}
-    vote = recipe.predict.combine == "vote"
-    several = len(views) > 1
     # As they come from the networks: what is remembered of images that need no second look.
-    answers = {"logits": averaged(unlabelled, 1)}
-    if vote:
-        answers["answer"] = voted(unlabelled, views, dataset.positive)
+    arrays = {"logits": average(unlabelled, 1)}
+    if voted:
+        arrays["answer"] = vote(unlabelled, views, dataset.positive)
     done = assemble(
         dataset,
-        averaged(held, 1)[None],
-        answers["logits"],
+        average(oof, 1)[None],
+        arrays["logits"],
         origin(record),
         method=method,
-        decision=voted(held, views, dataset.positive)[None] if vote else None,
-        answer=answers.get("answer"),
-        views=held[None] if several else None,
+        decision=vote(oof, views, dataset.positive)[None] if voted else None,
+        answer=arrays.get("answer"),
+        views=oof[None] if several else None,
         unlabelled_views=unlabelled if several else None,
         calibrated=recipe.predict.calibrate,
         fixed=fixed,
     )
     record |= decided(done)
-    save_run(dataset.task, system, record, done.predictions, answers)
-    return done.predictions
+    save_run(dataset.task, system, record, done.predictions, arrays)
 
 
-def write_answers(
-    dataset: Dataset, recipe: Recipe, views: Sequence[View], one: Outcome
-) -> Path | None:
-    """A part's answers for the rows to predict: id, label and p_<label> columns.
+def write_answers(dataset: Dataset, recipe: Recipe, part: TrainedPart) -> Path | None:
+    """Write a part's answers for the rows to predict: id, label and p_<label> columns.
 
     They are decided without a threshold but a fixed one. None where there are no such rows.
 
     Raises:
         InputError: the file cannot be written.
     """
-    logits = one.logits[len(dataset) :]
+    logits = part.logits[len(dataset) :]
     if not len(logits):
         return None
     known = np.isfinite(logits).all((1, 2))
-    decided_ = decisions(recipe, views, logits, dataset.positive)
-    labels = np.where(known, decided_, dataset.unreadable)
-    proba = softmax(averaged(logits, 1), -1)
+    decision = decisions(recipe.predict, logits, dataset.positive)
+    labels = np.where(known, decision, dataset.unreadable)
+    proba = softmax(average(logits, 1), -1)
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(["id", "label", *(f"p_{name}" for name in dataset.classes)])
     for id_, label, p, readable in zip(dataset.unlabelled.ids, labels, proba, known, strict=True):
         numbers = [f"{value:.6f}" if readable else "" for value in p]
         table.writerow([id_, dataset.classes[label], *numbers])
-    file = one.folder / "answers.csv"
+    file = part.folder / "answers.csv"
     try:
         write_whole(file, out.getvalue().encode("utf-8", "surrogateescape"))
     except OSError as error:

@@ -1,39 +1,31 @@
-"""The fine-tuning stage: parts trained, put together into a system, written down and compared."""
+"""The finetune command: parts trained, put together into a system, written down and compared."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archiveprobe.base import files
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import NAME, Lock
 from archiveprobe.base.progress import Progress, silent
-from archiveprobe.embed.device import check_device, default_device
-from archiveprobe.embed.job import Notify
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.device import check_device
+from archiveprobe.evaluate.combine import METHODS
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
+from archiveprobe.evaluate.leaderboard import SELECTION, Leaderboard, leaderboard
 from archiveprobe.evaluate.system_status import load_systems
-from archiveprobe.finetune.alone import alone, check_system
-from archiveprobe.finetune.material import How
-from archiveprobe.finetune.recipe import load_recipe
-from archiveprobe.finetune.report import Line, check_threshold, keep_system, line_of, write_answers
+from archiveprobe.evaluate.system_store import check_name
+from archiveprobe.finetune.loader import Notify
+from archiveprobe.finetune.recipe import FROM_CACHE, load_recipe
+from archiveprobe.finetune.recipe_run import FULL, MERGED, SPLIT, Options, RecipeRun
+from archiveprobe.finetune.report import KIND, Line, keep_system, line_of, write_answers
 from archiveprobe.finetune.split import folds_asked
-from archiveprobe.finetune.stage import FULL, MERGED, SPLIT, Stage
-from archiveprobe.probe.run import beware
+from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task
 
-
-@dataclass(frozen=True)
-class Options:
-    """What to train; `fold` is a number or "all", `full` the final fit on all labelled rows."""
-
-    recipe: str
-    fold: str | None = None
-    full: bool = False
-    from_cache: bool = False
-    device: str | None = None
-    workers: int | None = None
-    precision: str = "fp32"
-    tensorboard: bool = False
+__all__ = ["Finetuned", "Options", "run_finetune"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ class Finetuned:
     seconds: float
 
     def record(self) -> dict[str, Any]:
-        """The form of `--json`."""
+        """Return the form of `--json`."""
         return {
             "system": self.system,
             "parts": [line.record() for line in self.parts],
@@ -72,63 +64,98 @@ def run_finetune(
 
     Raises:
         InputError: an unknown recipe or fold, a network that cannot be built, too few rows,
-            settings that have changed, or training that fails; a recipe with a system's name.
-        InputError: the disk takes no more, or another process trains this system.
+            settings that have changed, training that fails, a recipe with a system's name, a full
+            disk, or another process that trains this system.
     """
     started = time.monotonic()
     dataset = load_dataset(task)
     recipe = load_recipe(options.recipe)
-    device = options.device or default_device()
-    check_device(device)
-    how = How(device, options.workers, options.from_cache, options.precision, options.tensorboard)
-    stage = Stage(dataset, recipe, how, notify=notify, progress=progress)
-    check_system(task, recipe.name, stage.system)
-    check_threshold(dataset, recipe)
-    with alone(stage.folder):
-        return _finetuned(stage, options, how, started, notify)
+    run = RecipeRun(dataset, recipe, options, notify=notify, progress=progress)
+    check_device(run.device)
+    _check_system(run)
+    with run_lock(run.folder), run:
+        done = [run.part(name) for name in _parts_asked(run, options)]
+        folds, networks = run.finished_folds(), run.answering()
+        lines = [line_of(dataset, recipe, part) for part in done]
+        last = done[-1]
+        board, answers, notes = None, None, []
+        if len(folds) == dataset.folds and last.name != SPLIT:
+            how = {**run.computing, "from_cache": options.from_cache}
+            keep_system(dataset, recipe, run.system, run.backbone.name, how, folds, networks)
+            warnings, caution = data_warnings(dataset, notify)
+            seconds = time.monotonic() - started
+            board = leaderboard(
+                load_systems(dataset), seconds=seconds, warnings=warnings, caution=caution
+            )
+        elif last.name in (SPLIT, MERGED):
+            answers = write_answers(dataset, recipe, last)
+        if answers is not None:
+            words = f"archiveprobe submit {task.file} --answers {answers} -o submission.csv"
+            notes.append(f"in the template's form: {words}")
+        if last.name == SPLIT:
+            notes.append(
+                "the validation rows chose the epoch, so their figure is optimistic; run --fold "
+                "all for out-of-fold predictions, a threshold, and a line on the leaderboard"
+            )
+        elif board is None and last.name == MERGED:
+            notes.append(
+                "every labelled row is trained on, so there is no figure: run --fold all for one"
+            )
+        elif board is None:
+            notes.append("no system yet: --fold all trains the folds that are missing")
+    return Finetuned(run.system, lines, board, answers, notes, time.monotonic() - started)
 
 
-def _finetuned(
-    stage: Stage, options: Options, how: How, started: float, notify: Notify
-) -> Finetuned:
-    dataset, recipe = stage.dataset, stage.recipe
-    with stage:
-        done = [stage.outcome(name) for name in _asked(stage, options)]
-        folds, networks = stage.finished_folds(), stage.answering()
-    views = view_set(recipe.predict.views)
-    lines = [line_of(dataset, recipe, views, one) for one in done]
-    board, answers, notes = None, None, []
-    if len(folds) == dataset.folds and done[-1].part != SPLIT:
-        made = {**how.computing, "from_cache": how.from_cache}
-        keep_system(dataset, recipe, stage.system, stage.described, made, folds, networks)
-        warnings, caution = beware(dataset, notify)
-        seconds = time.monotonic() - started
-        board = leaderboard(
-            load_systems(dataset), seconds=seconds, warnings=warnings, caution=caution
-        )
-    elif done[-1].part in (SPLIT, MERGED):
-        answers = write_answers(dataset, recipe, views, done[-1])
-    if answers is not None:
-        words = f"archiveprobe submit {dataset.task.file} --answers {answers} -o submission.csv"
-        notes.append(f"in the template's form: {words}")
-    if done[-1].part == SPLIT:
-        notes.append(
-            "the validation rows chose the epoch, so their figure flatters; run --fold all for "
-            "out-of-fold predictions, a threshold, and a line on the leaderboard"
-        )
-    elif done[-1].part == MERGED and board is None:
-        notes.append("every labelled row is learnt, so there is no figure: run --fold all for one")
-    elif board is None:
-        notes.append("no system yet: --fold all trains the folds that are missing")
-    return Finetuned(stage.system, lines, board, answers, notes, time.monotonic() - started)
-
-
-def _asked(stage: Stage, options: Options) -> list[str]:
-    """The names of the parts to train, in this order."""
+def _parts_asked(run: RecipeRun, options: Options) -> list[str]:
+    """Return the names of the parts to train, in this order."""
     names: list[str] = []
     if options.fold is not None:
-        names += [f"fold-{fold}" for fold in folds_asked(options.fold, stage.dataset)]
+        names += [f"fold-{fold}" for fold in folds_asked(options.fold, run.dataset)]
     if options.full:
-        stage.check_folds(names)
+        run.check_folds(names)
         names.append(FULL)
-    return names or [MERGED if stage.recipe.rows.merged else SPLIT]
+    return names or [MERGED if run.recipe.rows.merged else SPLIT]
+
+
+def _check_system(run: RecipeRun) -> None:
+    """Check what would fail after hours: the system's name, and a threshold among many labels.
+
+    Raises:
+        InputError: the name is no plain folder name, another system's, or one that means something
+            else; a fixed threshold has more than two labels to decide between.
+    """
+    task, recipe = run.dataset.task, run.recipe
+    if recipe.name.endswith(FROM_CACHE) or run.system in (SELECTION, *METHODS):
+        raise InputError(
+            f"a recipe cannot be called {recipe.name!r}, which has another meaning: rename its file"
+        )
+    check_name(task, run.system, KIND)
+    labels = len(run.dataset.classes)
+    if recipe.predict.threshold is not None and labels > 2:
+        raise InputError(
+            f"predict.threshold of recipe {recipe.name} decides between two labels, and "
+            f"{task.file} has {labels}: leave it out in a copy of the recipe under another name"
+        )
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Let one process train a system in its folder, without what killed ones left there.
+
+    Raises:
+        InputError: another process trains it, which is named; or the folder cannot be written.
+    """
+    with files.explained(f"write to {folder}"):
+        files.make_folder(folder)
+    with Lock(folder, "the run"):
+        with files.explained(f"tidy {folder}"):
+            for temporary in sorted(folder.rglob(f"{files.TEMPORARY}*")):
+                files.remove(temporary)
+        try:
+            yield
+        finally:
+            # Where nothing was trained the folder goes. Whoever opened the lock meanwhile sees it.
+            with suppress(OSError):
+                if [path.name for path in folder.iterdir()] == [NAME]:
+                    files.remove(folder / NAME)
+                    files.remove_folder(folder)

@@ -1,12 +1,12 @@
-"""Tuning the last block from the cache: what the blocks below give is computed once and kept.
+"""Training the last block from the cache: what the blocks below give is computed once and kept.
 
 They are frozen, so the input of the last block never changes: it is cached like any embedding, for
-the views to predict and for K drawn augmentations (`layers = "tokens"`).
+the views to predict and for K augmented views (`layers = "tokens"`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,28 +14,29 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import differences
-from archiveprobe.embed import augment, libraries
+from archiveprobe.embed import augment
 from archiveprobe.embed.backbones import Backbone
-from archiveprobe.embed.job import Notify
 from archiveprobe.embed.layers import reader
+from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.embed.run import Options, embed
 from archiveprobe.evaluate.caches import open_in_use
-from archiveprobe.finetune.blocks import from_tokens
+from archiveprobe.finetune.augment import seeded
+from archiveprobe.finetune.loader import Draw, Notify
 from archiveprobe.finetune.model import Network, assemble
 from archiveprobe.finetune.recipe import Recipe
-from archiveprobe.finetune.schedule import generator
-from archiveprobe.finetune.settings import Augment
 from archiveprobe.task.config import Task
 from archiveprobe.task.snapshot import read_snapshot
 
+if TYPE_CHECKING:
+    import torch
+
 LAYERS = "tokens"
-_PLAIN = {"scale": (1.0, 1.0), "flip": 0.0, "degrees": 0.0, "jitter": (0.0, 0.0, 0.0, 0.0)}
 
 
 def token_network(network: Network) -> Network:
-    """The same network, weights shared, from the input of its last block: (n, tokens, width).
+    """Return the same network, weights shared, from the input of its last block on.
 
-    What one of the two learns the other knows, and their states are the same.
+    What one of the two learns the other has too, and their states are the same.
 
     Raises:
         InputError: more than the last block is trained, or its end is not known.
@@ -45,23 +46,69 @@ def token_network(network: Network) -> Network:
             'the cache serves frozen blocks only: set unfreeze = "last-block", or leave out '
             "--from-cache"
         )
-    through = from_tokens(network.body, network.described)
+    through = _from_tokens(network.body, network.described)
     module = assemble(network.body, network.head, network.trained, through)
     return replace(network, module=module, inputs=LAYERS)
 
 
-def tokens_of(network: Network, pixels: Any) -> Any:
-    """What the last block is given for pixels (n, 3, size, size): (n, tokens, width)."""
-    torch = libraries.torch()
+def _from_tokens(body: Any, described: str) -> Callable[[Any, Any], Any]:
+    """Return how a backbone goes on from the input of its last block.
+
+    Raises:
+        InputError: it is no transformer whose end is known here.
+    """
+    blocks = getattr(getattr(body, "transformer", None), "resblocks", None)
+    # Whether the class token alone leaves the last block, which is of open_clip's common kind.
+    if (
+        blocks is not None
+        and type(blocks[-1]).__name__ == "ResidualAttentionBlock"
+        and blocks[-1].attn.batch_first
+        and body.attn_pool is None
+        and body.pool_type == "tok"
+    ):
+        return _end_of_clip
+    make_torchvision_importable()
+    from timm.models.vision_transformer import VisionTransformer
+
+    if isinstance(getattr(body, "trunk", body), VisionTransformer):
+        return _end_of_timm
+    raise InputError(
+        f"the last block of {described} cannot be tuned from cached tokens: leave out --from-cache"
+    )
+
+
+def _end_of_clip(body: Any, tokens: "torch.Tensor") -> Any:
+    # Only the class token leaves the block, so its query alone is needed, and it alone goes through
+    # the MLP. Keys and values come from all tokens, so the output is the same.
+    block = body.transformer.resblocks[-1]
+    normed = block.ln_1(tokens)
+    attended = block.attention(q_x=normed[:, :1], k_x=normed, v_x=normed)
+    first = tokens[:, :1] + block.ls_1(attended)
+    first = first + block.ls_2(block.mlp(block.ln_2(first)))
+    pooled = body.ln_post(first[:, 0])
+    return pooled if body.proj is None else pooled @ body.proj
+
+
+def _end_of_timm(body: Any, tokens: "torch.Tensor") -> Any:
+    network = getattr(body, "trunk", body)
+    pooled = network.forward_head(network.norm(network.blocks[-1](tokens)))
+    return pooled if network is body else body.head(pooled)
+
+
+def tokens_of(network: Network, pixels: "torch.Tensor") -> "torch.Tensor":
+    """Return what the last block is given for pixels (n, 3, size, size): (n, tokens, width)."""
+    import torch
+
     read = reader(network.body, LAYERS, network.described)
     with torch.no_grad():
-        return read(network.body, pixels).clone()
+        tokens: torch.Tensor = read(network.body, pixels).clone()
+    return tokens
 
 
 def token_task(task: Task, backbone: str, views: str) -> Task:
-    """The task as `embed` must see it to cache the tokens of a backbone for a set of views."""
-    wanted = {"backbones": (backbone,), "views": views, "layers": LAYERS}
-    return task.model_copy(update={"embed": task.embed.model_copy(update=wanted)})
+    """Return the task as `embed` must see it to cache a backbone's tokens for a set of views."""
+    update = {"backbones": (backbone,), "views": views, "layers": LAYERS}
+    return task.model_copy(update={"embed": task.embed.model_copy(update=update)})
 
 
 def embed_tokens(
@@ -76,56 +123,45 @@ def embed_tokens(
     """Cache the tokens of a backbone for a set of views; what is there already is left alone.
 
     Raises:
-        InputError: the backbone is no transformer, or a fault in what the user gave.
-        InputError: the cache cannot be written.
+        InputError: the backbone is no transformer, or the cache cannot be written.
     """
     embed(token_task(task, backbone, views), options, notify=notify, progress=progress)
 
 
 def check_recipe(recipe: Recipe) -> bool:
-    """Whether a recipe, trained from the cache, draws among augmented views; else it looks at one.
+    """Say whether a recipe, trained from the cache, draws among augmented views; else it has one.
 
     Raises:
-        InputError: it augments in another way than the cache's draws do.
+        InputError: it augments in another way than the cached views.
     """
-    given = recipe.augment
-    if given.rand_augment or given.erasing or given.mixup or given.interpolation != "weights":
-        raise _other_draws(recipe)
-    ranges = {
-        "scale": given.crop_scale,
-        "flip": given.flip,
-        "degrees": given.rotation,
-        "jitter": given.jitter,
-    }
-    if ranges == _PLAIN:
-        return False
-    if ranges != _cached_ranges() or given.crop_ratio != augment.RATIO:
-        raise _other_draws(recipe)
-    return True
-
-
-def _cached_ranges() -> dict[str, Any]:
-    return {
-        "scale": augment.SCALE,
+    settings = recipe.augment
+    cached: dict[str, Any] = {
+        "crop_scale": augment.SCALE,
+        "crop_ratio": augment.RATIO,
         "flip": augment.FLIP,
-        "degrees": augment.DEGREES,
+        "rotation": augment.DEGREES,
         "jitter": tuple(augment.JITTER.values()),
     }
-
-
-def _other_draws(recipe: Recipe) -> InputError:
-    own = Augment(rotation=augment.DEGREES, jitter=_cached_ranges()["jitter"])
-    return InputError(
+    plain = settings.model_copy(
+        update={"crop_scale": (1.0, 1.0), "flip": 0.0, "rotation": 0.0, "jitter": (0.0,) * 4}
+    )
+    other = settings.rand_augment or settings.erasing or settings.mixup
+    if not other and settings.interpolation == "weights":
+        if settings == plain:
+            return False
+        if settings == settings.model_copy(update=cached):
+            return True
+    raise InputError(
         f"recipe {recipe.name} augments in another way than the cache, which draws crop_scale "
-        f"{list(own.crop_scale)}, flip {own.flip}, rotation {own.rotation:g} and jitter "
-        f"{list(own.jitter)}: set these under [augment], or leave out --from-cache"
+        f"{list(augment.SCALE)}, flip {augment.FLIP}, rotation {augment.DEGREES:g} and jitter "
+        f"{list(cached['jitter'])}: set these under [augment], or leave out --from-cache"
     )
 
 
 @dataclass(frozen=True)
 class TokenRows:
     """The cached tokens of n rows, float16: `views` (n, V, tokens, width) to predict from, and
-    `draws` (n, K, tokens, width) to learn from, None without augmentation. Unreadable rows are NaN.
+    `draws` (n, K, tokens, width) to train on, None without augmentation. Unreadable rows are NaN.
     """
 
     views: np.ndarray
@@ -137,30 +173,24 @@ class TokenRows:
         """(n,) whether a row has tokens."""
         return np.asarray(np.isfinite(self.views[:, 0, 0]).all(1))
 
-    def learn(
-        self,
-        rows: Sequence[int] | np.ndarray,
-        epoch: int,
-        occurrence: Sequence[int] | np.ndarray | None = None,
-    ) -> Any:
-        """A batch (b, tokens, width) float32 of rows, each through one of its draws.
+    def __getitem__(self, draw: Draw) -> "torch.Tensor":
+        """Return the tokens (tokens, width) float32 of a row through one of its augmented views.
 
-        Which one depends on seed, epoch and row; a row that came before in the epoch, `occurrence`
-        (b,) times, goes on to the next draw. Without draws it is the first view.
+        Which one depends on seed, epoch and row; a row that came before in the epoch goes on to the
+        next. Without augmentation it is the first view.
         """
         if self.draws is None:
-            return self.look(rows, 0)
+            return _float32(self.views[draw.row, 0])
         count = self.draws.shape[1]
-        first = [int(generator("tokens", self.seed, epoch, int(at)).integers(count)) for at in rows]
-        chosen = (np.array(first, int) + (0 if occurrence is None else occurrence)) % count
-        return _float32(self.draws[np.asarray(rows), chosen])
+        first = int(seeded("tokens", self.seed, draw.epoch, draw.row).integers(count))
+        return _float32(self.draws[draw.row, (first + draw.occurrence) % count])
 
-    def look(self, rows: Sequence[int] | np.ndarray, view: int) -> Any:
-        """A batch (b, tokens, width) float32 of rows through a view."""
+    def look(self, rows: np.ndarray, view: int) -> "torch.Tensor":
+        """Return a batch (b, tokens, width) float32 of rows through a view."""
         return _float32(self.views[np.asarray(rows), view])
 
-    def filled(self, tokens: np.ndarray) -> "TokenRows":
-        """The same with the tokens (tokens, width) of a blank image for unreadable rows."""
+    def fill_unreadable(self, tokens: np.ndarray) -> "TokenRows":
+        """Return the same with the tokens (tokens, width) of a blank image for unreadable rows."""
         missing = ~self.readable
         views, draws = self.views.copy(), None if self.draws is None else self.draws.copy()
         views[missing] = tokens
@@ -169,8 +199,26 @@ class TokenRows:
         return replace(self, views=views, draws=draws)
 
 
-def _float32(tokens: np.ndarray) -> Any:
-    return libraries.torch().from_numpy(tokens.astype(np.float32))
+def _float32(tokens: np.ndarray) -> "torch.Tensor":
+    import torch
+
+    return torch.from_numpy(tokens.astype(np.float32))
+
+
+def check_cache(cache: Reader, network: Network, layers: str, remedy: str) -> None:
+    """Check that a cache holds what a network gives: other inputs would mislead without any error.
+
+    Raises:
+        InputError: its weights, preprocessing or layers are others.
+    """
+    now = {"weights": network.digest, "preprocess": network.preprocess.record(), "layers": layers}
+    changed = differences({name: cache.fingerprint[name] for name in now}, now)
+    if changed:
+        fields = ", ".join(f"{name} {a!s:.12} there and {b!s:.12} here" for name, a, b in changed)
+        raise InputError(
+            f"the cache {cache.folder.name} holds other embeddings than the recipe's network gives "
+            f"({fields}): {remedy}"
+        )
 
 
 def load_tokens(
@@ -188,41 +236,22 @@ def load_tokens(
     A row takes tokens x width x 2 bytes for every view and draw: 77 kB for ViT-B/32.
 
     Raises:
-        InputError: not embedded yet, or with other weights or preprocessing than the network's.
-        InputError: a cache is damaged.
+        InputError: not embedded yet, with other weights or preprocessing than the network's, or a
+            cache is damaged.
     """
-    read = [
-        None if name is None else _read(task, backbone, network, keys, name)
-        for name in (views, draws)
-    ]
-    assert read[0] is not None
-    return TokenRows(read[0], read[1], seed)
 
+    def read(name: str) -> np.ndarray:
+        asked = token_task(task, backbone.name, name)
+        # Read again, since the tokens were embedded after the dataset was loaded.
+        cache = open_in_use(asked, read_snapshot(asked), backbone.name, keys=keys)
+        check_cache(cache, network, LAYERS, "embed them again, or leave out --from-cache")
+        present, tokens = cache.read(keys)
+        absent = [key for key, known in zip(keys, present, strict=True) if key and not known]
+        waiting = sum(key not in cache.failures for key in absent)
+        if waiting:
+            raise InputError(
+                f"{waiting} rows are not in the cache {cache.folder.name} yet: embed them first"
+            )
+        return tokens
 
-def _read(
-    task: Task, backbone: Backbone, network: Network, keys: Sequence[bytes | None], views: str
-) -> np.ndarray:
-    asked = token_task(task, backbone.name, views)
-    # Read again, since the tokens were embedded after the dataset was loaded.
-    cache = open_in_use(asked, read_snapshot(asked), backbone.name, keys=keys)
-    _check_origin(cache, network)
-    present, found = cache.read(keys)
-    lacking = [key for key, there in zip(keys, present, strict=True) if key and not there]
-    new = sum(key not in cache.failures for key in lacking)
-    if new:
-        raise InputError(
-            f"{new} rows are not in the cache {cache.folder.name} yet: embed them first"
-        )
-    return found
-
-
-def _check_origin(cache: Reader, network: Network) -> None:
-    """Tokens of other weights or pixels would teach the block something else, without any error."""
-    stored = cache.fingerprint
-    same = not differences(stored["preprocess"], network.preprocess.record())
-    if stored["weights"] != network.digest or not same:
-        what = "preprocessing" if stored["weights"] == network.digest else "weights"
-        raise InputError(
-            f"the tokens in {cache.folder} come from other {what} than the recipe's network: "
-            "embed them again, or leave out --from-cache"
-        )
+    return TokenRows(read(views), None if draws is None else read(draws), seed)

@@ -1,115 +1,402 @@
-"""The loop: rows to learn from become a trained state, epoch by epoch, resumable after each."""
+"""The training loop: rows become a trained state, epoch by epoch, resumable after each."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
-from archiveprobe.embed import libraries
-from archiveprobe.embed.job import Notify
-from archiveprobe.finetune.checkpoint import Checkpoints
-from archiveprobe.finetune.interpolate import choose_mixture
-from archiveprobe.finetune.lesson import Course, Ends, Epoch, Lesson, Trained
-from archiveprobe.finetune.loader import Loader
+import numpy as np
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import memory_for
+from archiveprobe.embed.views import view_set
+from archiveprobe.evaluate.metrics import macro_f1
+from archiveprobe.finetune import inference
+from archiveprobe.finetune.augment import mix, mixup_share, seeded
+from archiveprobe.finetune.checkpoint import Checkpoints, random_states, set_random_states
+from archiveprobe.finetune.loader import Batch, BatchSampler, InputRows, Notify, training_batches
+from archiveprobe.finetune.losses import make_loss, soft_targets
 from archiveprobe.finetune.model import Network
+from archiveprobe.finetune.optimizer import make_average, make_learning_rates, make_optimizer
 from archiveprobe.finetune.recipe import Recipe
-from archiveprobe.finetune.schedule import generator
-from archiveprobe.finetune.training import Training
+from archiveprobe.finetune.split import Part
 
-__all__ = ["Ends", "Epoch", "Lesson", "Trained", "train"]
-Told = Callable[[Epoch], None]
+if TYPE_CHECKING:
+    import torch
+
+_SHOWN_IDS = 8
+# To look at every loss at once would let a GPU wait for the host in every step.
+_LOSSES_AT_ONCE = {"cpu": 1, "cuda": 32}
+State = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The inputs, classes (n,) and ids (n,) of the labelled rows, and the part of them to train on.
+
+    Labels of rows in `part.held_out` are not looked at.
+    """
+
+    inputs: InputRows
+    labels: np.ndarray
+    ids: np.ndarray
+    classes: int
+    positive: int
+    part: Part
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a final fit stops and how much of the tuning it keeps, as found on the folds before."""
+
+    epochs: int
+    alpha: float | None = None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch, counted from 1: the mean loss of its rows, macro-F1 on the validation rows (None
+    without), the head's last learning rate.
+    """
+
+    epoch: int
+    loss: float
+    macro_f1: float | None
+    lr: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: the state of what was trained, the epoch it comes from (from 1), all
+    epochs, the share of tuned weights if mixtures were tried, and the seconds.
+    """
+
+    state: State
+    epoch: int
+    history: list[Epoch]
+    alpha: float | None
+    seconds: float
 
 
 def train(
     network: Network,
-    lesson: Lesson,
+    data: TrainingData,
     recipe: Recipe,
     *,
-    ends: Ends | None = None,
+    stop: Stop | None = None,
     device: str = "cpu",
     precision: str = "fp32",
     workers: int = 0,
     checkpoints: Checkpoints | None = None,
-    told: Told = lambda _: None,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
     notify: Notify = lambda _: None,
 ) -> Trained:
     """Train a network, which holds the kept state afterwards, in eval mode.
 
-    With `checkpoints` every epoch leaves a state, and a run goes on from the last one. `told` hears
-    of every epoch, of those before too. With `precision` "bf16" networks learn under autocast;
-    their weights, and all that is rated or answered, stay in fp32.
+    With `checkpoints` every epoch leaves a state, and a run goes on from the last one. `on_epoch`
+    is called for every epoch, for those before too. With `precision` "bf16" networks train under
+    autocast; their weights, and all that is rated or answered, stay in fp32.
 
     Raises:
-        InputError: a loss that is no number (step and images are named), too little memory, or
-            checkpoints of other settings.
-        InputError: a checkpoint cannot be written.
+        InputError: a loss that is no number (step and images are named), too little memory,
+            checkpoints of other settings or that cannot be written.
     """
-    torch = libraries.torch()
-    devices = [torch.device(device)] if device != "cpu" else []
-    first = network.state(whole=False) if recipe.interpolate.tuned else {}
-    with (
-        torch.random.fork_rng(devices=devices),
-        Loader(lesson.source, workers=workers, pin=device != "cpu", notify=notify) as loader,
-    ):
-        torch.manual_seed(int(generator("train", recipe.seed).integers(2**62)))
-        run = Training(network.to(device), lesson, recipe, ends, device, loader, precision)
-        course, kept = _go(run, checkpoints, told, notify)
-    network.load_state(kept)
-    tuned = _mixed(run, first, kept) if recipe.interpolate.tuned else None
-    history = [Epoch(**each) for each in course.history]
-    state = network.eval().state(whole=False)
-    return Trained(state, course.best or len(history), history, tuned, course.seconds)
+    import torch
 
-
-def _go(
-    run: Training, checkpoints: Checkpoints | None, told: Told, notify: Notify
-) -> tuple[Course, Mapping[str, Any]]:
-    """All epochs that are left; the course, and the state to keep."""
-    course, best = _resumed(run, checkpoints)
-    if course.history:
-        notify(f"{run.lesson.part.name}: goes on after epoch {len(course.history)}")
-    for each in course.history:
-        told(Epoch(**each))
-    while not run.over(course):
-        started = time.monotonic()
-        done = run.epoch(len(course.history))
-        course.history.append(asdict(done))
-        score = run.rated(done)
-        better = score is not None and (course.score is None or score > course.score)
-        state = None
-        if better:
-            course.best, course.score = done.epoch, score
-            best = state = run.state()
-        course.seconds += time.monotonic() - started
+    initial = network.state(whole=False) if recipe.interpolate.alphas else {}
+    # Dropout and stochastic depth draw from the global generators, which others use as well.
+    with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
+        torch.manual_seed(int(seeded("train", recipe.seed).integers(2**62)))
+        trainer = Trainer(network.to(device), data, recipe, stop, device, precision)
         if checkpoints is not None:
-            checkpoints.save(done.epoch, run.captured(course), state)
-        told(done)
-    if best is not None and run.recipe.schedule.restore_best:
-        return course, best
-    course.best = 0
-    return course, run.state()
+            trainer.resume(checkpoints.load())
+        if trainer.history:
+            notify(f"{data.part.name}: goes on after epoch {len(trainer.history)}")
+        for epoch in trainer.history:
+            on_epoch(epoch)
+        batches = training_batches(
+            data.inputs, trainer.sampler(), workers=workers, pin=device != "cpu", notify=notify
+        )
+        with closing(batches):
+            while not trainer.is_over():
+                epoch = trainer.train_epoch(batches)
+                if checkpoints is not None:
+                    checkpoints.save(epoch.epoch, trainer.state_dict())
+                on_epoch(epoch)
+    best = trainer.best if recipe.schedule.restore_best else None
+    kept = trainer.state() if best is None else best
+    network.load_state(kept)
+    alpha = None
+    if recipe.interpolate.alphas:
+        alpha, mixture = trainer.interpolate(initial, kept)
+        network.load_state(mixture)
+    kept_epoch = len(trainer.history) if best is None else trainer.best_epoch
+    state = network.eval().state(whole=False)
+    return Trained(state, kept_epoch, trainer.history, alpha, trainer.seconds)
 
 
-def _resumed(
-    run: Training, checkpoints: Checkpoints | None
-) -> tuple[Course, Mapping[str, Any] | None]:
-    state = checkpoints.load() if checkpoints is not None else None
-    if checkpoints is None or state is None:
-        return Course(), None
-    return Course(**run.restored(state)["course"]), checkpoints.best()
+class Trainer:
+    """A network in training, with all that changes along the way.
+
+    `best` is the state of the best epoch by what the recipe monitors, None without one yet.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: TrainingData,
+        recipe: Recipe,
+        stop: Stop | None = None,
+        device: str = "cpu",
+        precision: str = "fp32",
+    ) -> None:
+        import torch
+
+        self.network, self.data, self.recipe, self.stop = network, data, recipe, stop
+        self.history: list[Epoch] = []
+        self.best: State | None = None
+        self.best_epoch = 0
+        self._best_score: float | None = None
+        self.seconds = 0.0
+        self._device, self._precision = device, precision
+        self._losses_at_once = _LOSSES_AT_ONCE[device.partition(":")[0]]
+        self._y = torch.from_numpy(data.labels.astype(np.int64))
+        self.epochs = recipe.schedule.epochs if stop is None else stop.epochs
+        self._steps = self.sampler().steps
+        self._optimizer = make_optimizer(network.body, network.head, recipe.optimizer)
+        self._rates = make_learning_rates(self._optimizer, recipe.schedule, self._steps)
+        self._average = make_average(
+            network.module, recipe.ema, recipe.schedule.epochs * self._steps
+        )
+        trained_labels = data.labels[data.part.train]
+        self._loss = make_loss(recipe.loss, trained_labels, data.classes, data.positive, device)
+
+    def sampler(self) -> BatchSampler:
+        """Return the batches of all epochs that are left."""
+        return BatchSampler(
+            self.data.part.train,
+            self.data.labels[self.data.part.train],
+            sampler=self.recipe.rows.sampler,
+            batch_size=self.recipe.optimizer.batch_size,
+            seed=self.recipe.seed,
+            epochs=range(len(self.history), self.epochs),
+        )
+
+    def is_over(self) -> bool:
+        """Say whether there is no further epoch."""
+        done, patience = len(self.history), self.recipe.schedule.patience
+        impatient = self.stop is None and patience is not None
+        return done >= self.epochs or (impatient and done - self.best_epoch >= (patience or 0))
+
+    def train_epoch(self, batches: Iterator[Batch]) -> Epoch:
+        """Train on the batches of one epoch, rate it, and keep its state if it is the best."""
+        import torch
+
+        started, number = time.monotonic(), len(self.history)
+        self.network.train()
+        trained: list[list[int]] = []
+        losses: list[float] = []
+        waiting: list[torch.Tensor] = []
+        lr = 0.0
+        for step, (draws, inputs) in enumerate(islice(batches, self._steps)):
+            lr = self._rates.set(number * self._steps + step)
+            trained.append([draw.row for draw in draws])
+            with memory_for(
+                f"with batches of {self.recipe.optimizer.batch_size} on {self._device}",
+                self._memory_remedy(number),
+            ):
+                waiting.append(self.train_step(trained[-1], inputs, number, step))
+            if len(waiting) == self._losses_at_once or step + 1 == self._steps:
+                losses += self._check_losses(waiting, trained, number)
+                waiting.clear()
+        if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
+            what = f"the weights are no numbers after step {(number + 1) * self._steps}"
+            raise self._diverged(what, trained[-1])
+        score = None
+        if self.stop is None and len(self.data.part.validation):
+            with memory_for(
+                f"rating epoch {number + 1} on {self._device}", self._memory_remedy(number)
+            ):
+                score = self.validate(self._averaged())
+        sizes = [len(rows) for rows in trained]
+        mean = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
+        epoch = Epoch(number + 1, mean, score, lr)
+        self.history.append(epoch)
+        self._keep_best(epoch)
+        self.seconds += time.monotonic() - started
+        return epoch
+
+    def train_step(
+        self, rows: list[int], inputs: "torch.Tensor", epoch: int, step: int
+    ) -> "torch.Tensor":
+        """Take one step on a batch of rows; return its loss, which stays on the device."""
+        import torch
+
+        recipe = self.recipe
+        share = mixup_share(recipe.augment.mixup, recipe.seed, epoch, step)
+        inputs = mix(inputs.to(self._device, non_blocking=True), share)
+        y = self._y[rows].to(self._device)
+        targets = soft_targets(y, self.data.classes, recipe.loss.label_smoothing, share)
+        self._optimizer.zero_grad()
+        device_type, half = self._device.partition(":")[0], self._precision == "bf16"
+        with torch.autocast(device_type, torch.bfloat16, enabled=half):
+            logits = self.network(inputs)
+        loss = self._loss(logits.float(), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.optimizer.clip_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(
+                self.network.parameters(), recipe.optimizer.clip_grad_norm
+            )
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update(self.network.module)
+        return loss.detach()
+
+    def validate(self, network: Network) -> float:
+        """Return macro-F1 of a network on the validation rows, through the centre view alone."""
+        rows = self.data.part.validation
+        centre = inference.centre_of(view_set(self.recipe.predict.views))
+        logits = inference.logits_of(
+            network.eval(), self.data.inputs, rows, [centre], device=self._device
+        )
+        decision = np.nan_to_num(logits[:, 0]).argmax(-1)
+        return macro_f1(self.data.labels[rows], decision, self.data.classes)
+
+    def interpolate(self, initial: State, tuned: State) -> tuple[float, State]:
+        """Return the best mixture of initial and tuned weights, after its share of the latter.
+
+        A final fit takes the share that was chosen on the folds before: it holds no row out.
+        """
+        if self.stop is not None:
+            alpha = 1.0 if self.stop.alpha is None else self.stop.alpha
+            return alpha, mixture_of(initial, tuned, alpha)
+
+        def score(state: State) -> float:
+            self.network.load_state(state)
+            return self.validate(self.network)
+
+        return choose_mixture(initial, tuned, self.recipe.interpolate.alphas, score)
+
+    def state(self) -> State:
+        """Return the weights that would predict: the average's where there is one."""
+        return self._averaged().state(whole=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of a checkpoint, of the trained tensors only.
+
+        Learning rates and batches follow from the number of epochs, so nothing is kept of them.
+        """
+        return {
+            "weights": self.network.state(whole=False),
+            "average": None if self._average is None else self._averaged().state(whole=False),
+            "optimizer": self._optimizer.state_dict(),
+            "random": random_states(),
+            "history": [asdict(epoch) for epoch in self.history],
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "best_score": self._best_score,
+            "seconds": self.seconds,
+        }
+
+    def resume(self, state: State | None) -> None:
+        """Go on from what `state_dict` gave; None: from the start."""
+        if state is None:
+            return
+        self.network.load_state(state["weights"], "the checkpoint")
+        if self._average is not None:
+            self._averaged().load_state(state["average"], "the checkpoint")
+        self._optimizer.load_state_dict(state["optimizer"])
+        set_random_states(state["random"])
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self._best_score, self.seconds = state["best_score"], state["seconds"]
+
+    def _averaged(self) -> Network:
+        """Return the network that predicts: with the average's weights where there is one."""
+        if self._average is None:
+            return self.network
+        return replace(self.network, module=self._average.module)
+
+    def _keep_best(self, epoch: Epoch) -> None:
+        monitor = self.recipe.schedule.monitor
+        if self.stop is not None or monitor == "none":
+            return
+        score = epoch.macro_f1 if monitor == "macro-f1" else -epoch.loss
+        if score is not None and (self._best_score is None or score > self._best_score):
+            self.best, self.best_epoch, self._best_score = self.state(), epoch.epoch, score
+
+    def _check_losses(
+        self, waiting: list["torch.Tensor"], trained: list[list[int]], epoch: int
+    ) -> list[float]:
+        """Return the losses of the last steps, fetched from the device together."""
+        import torch
+
+        values: list[float] = torch.stack(waiting).tolist()
+        for at, loss in enumerate(values, len(trained) - len(values)):
+            if not np.isfinite(loss):
+                step = epoch * self._steps + at + 1
+                raise self._diverged(
+                    f"the loss of step {step} (epoch {epoch + 1}) is {loss}", trained[at]
+                )
+        return values
+
+    def _memory_remedy(self, epoch: int) -> str:
+        onwards = f"goes on after epoch {epoch}" if epoch else "starts with the first epoch"
+        return (
+            f"free some and run the same command again, which {onwards}; or lower "
+            "optimizer.batch_size or model.size in a copy of the recipe under another name, which "
+            "is trained from the start"
+        )
+
+    def _diverged(self, what: str, rows: list[int]) -> InputError:
+        ids = [str(id_) for id_ in self.data.ids[rows]]
+        more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
+        return InputError(
+            f"{self.data.part.name}: {what}, with the images {', '.join(ids[:_SHOWN_IDS])}{more}: "
+            "lower the learning rates, or set optimizer.clip_grad_norm, in a copy of the recipe "
+            "under another name; the state of the epoch before is kept"
+        )
 
 
-def _mixed(run: Training, first: Mapping[str, Any], tuned: Mapping[str, Any]) -> float:
-    """Leave the network with a mixture of first and tuned weights; the share of tuned ones."""
-    shares = run.recipe.interpolate.tuned
-    if run.ends is not None:
-        shares = (1.0 if run.ends.tuned is None else run.ends.tuned,)
+def mixture_of(initial: State, tuned: State, alpha: float) -> dict[str, Any]:
+    """Return the state (1 - alpha) x initial + alpha x tuned (WiSE-FT, Wortsman et al., 2022).
 
-    def score(state: Mapping[str, Any]) -> float:
-        run.network.load_state(state)
-        # Shares of a final fit were chosen on folds before, and nothing is held out to rate them.
-        return run.selected(run.network) if run.ends is None else 0.0
+    Tensors of whole numbers are the tuned ones; at 0 and at 1 the states come back bit by bit.
+    """
+    mixed = {}
+    for name, end in tuned.items():
+        start = initial[name]
+        if alpha in (0.0, 1.0) or not end.is_floating_point():
+            mixed[name] = (start if alpha == 0.0 else end).clone()
+        else:
+            mixed[name] = start.lerp(end, alpha)
+    return mixed
 
-    chosen = choose_mixture(first, tuned, shares, score)
-    run.network.load_state(chosen.state)
-    return chosen.tuned
+
+def choose_mixture(
+    initial: State, tuned: State, alphas: tuple[float, ...], score: Callable[[State], float]
+) -> tuple[float, State]:
+    """Return the share of tuned weights with the highest score, and the mixture.
+
+    `score` rates a state on rows that neither trained the network nor are reported. Equal scores go
+    to the smallest share, and a state that cannot be rated (NaN) never wins. Where head and body
+    are mixed alike, the head's first weights must be able to answer: a linear probe's, not random
+    ones.
+
+    Raises:
+        InputError: no share could be rated.
+    """
+    best: tuple[float, float, State] | None = None
+    for alpha in sorted(set(alphas)):
+        state = mixture_of(initial, tuned, alpha)
+        rated = float(score(state))
+        if not np.isnan(rated) and (best is None or rated > best[0]):
+            best = rated, alpha, state
+    if best is None:
+        raise InputError(
+            "no mixture of pretrained and tuned weights could be scored: leave out "
+            "interpolate.alphas, or hold out rows of every class"
+        )
+    return best[1:]

@@ -156,5 +156,5 @@ def _refuse(record: CacheRecord, changed: list[tuple[str, Any, Any]]) -> None:
 
 
 def _without_folds(notify: Notify) -> Notify:
-    """New images have no labels, and nobody expects folds of them."""
+    """Leave out the message on folds: new images have no labels."""
     return lambda text: None if text.startswith("no folds: ") else notify(text)

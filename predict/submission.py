@@ -30,7 +30,7 @@ from archiveprobe.predict.tables import (
     write_answers,
     write_spreadsheet_copy,
 )
-from archiveprobe.probe.audit_shift import shift
+from archiveprobe.probe.audit.shift import find_shift
 from archiveprobe.task.config import Task
 
 
@@ -243,7 +243,7 @@ def _warnings(
 def _shift_warning(dataset: Dataset) -> list[str]:
     """Return the audit's warning of a shift, stored by `probe` or measured now."""
     try:
-        warning = shift(dataset).warning
+        warning = find_shift(dataset).warning
     except InputError:
         # Other backbones of the task than the system's own are no reason to refuse its answers.
         return []

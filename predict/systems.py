@@ -25,7 +25,7 @@ from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_status import check_up_to_date
 from archiveprobe.evaluate.system_store import Run, load_run
 from archiveprobe.evaluate.thresholding import decide
-from archiveprobe.finetune.answer import TunedSystem, load_tuned
+from archiveprobe.finetune.inference import TunedSystem, load_tuned
 from archiveprobe.finetune.recipe import FROM_CACHE
 from archiveprobe.probe.crossval import combine_views
 from archiveprobe.probe.features import Choice, parse_choice, read_matrix

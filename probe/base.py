@@ -1,143 +1,119 @@
-"""What a probe is: a classifier that fits a path of candidates and averages the good ones."""
+"""What a probe is: a scikit-learn classifier that fits a path of candidates and averages the good.
+
+A probe implements `candidates`, `_fit_path` and `_path_logits`, names its fitted arrays in
+`fitted`, and is one entry of the table in probe/table.py.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.utils.validation import (
-    check_array,
-    check_consistent_length,
-    check_is_fitted,
-    check_X_y,
-)
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from archiveprobe.probe.selection import average_good
 
 _INNER_FOLDS = 4
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A scikit-learn classifier whose fit gives one model per candidate hyper-parameter.
+    """A classifier whose fit gives one model per candidate hyper-parameter.
 
     The candidates share one decomposition or one run of training wherever the method allows it, so
-    a whole path costs little more than a single model. `weights` (c,) says how much each of them
-    counts; without it they are weighed inside `fit`, on grouped inner folds of the rows given.
-    Logits are averaged, never labels.
-
-    A probe implements `_fit_path` and `_logits`, and names its fitted arrays in `_fitted`.
+    a whole path costs little more than a single model. `weights_` (c,) multiply the candidates'
+    logits before they are added up; zero leaves a candidate out. Settings are dataclass fields,
+    which scikit-learn reads as parameters.
     """
 
     name: ClassVar[str]
-    _fitted: ClassVar[tuple[str, ...]]
-    """Attributes that hold the fitted model: numpy arrays, each ending in an underscore."""
+    fitted: ClassVar[tuple[str, ...]]
+    """Attributes that hold the fitted model, numpy arrays; the first is (d,) or (_, d, ...)."""
 
-    weights: Sequence[float] | None
     seed: int = 0
 
-    def _fit_path(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
+    def candidates(self) -> list[dict[str, Any]]:
+        """Return the hyper-parameters of every candidate, in the order of the path."""
+        raise NotImplementedError
+
+    def _fit_path(self, x: np.ndarray, y: np.ndarray) -> None:
         """Fit every candidate on x (n, d) float64 and y (n,) in 0..K-1; K is n_classes_."""
         raise NotImplementedError
 
-    def _logits(self, x: np.ndarray) -> np.ndarray:
-        """(c, n, K) float64 of every candidate; softmax over the last axis gives probabilities."""
-        raise NotImplementedError
-
-    def candidates(self) -> list[dict[str, Any]]:
-        """The hyper-parameters of every candidate, in the order of the path."""
+    def _path_logits(self, x: np.ndarray) -> np.ndarray:
+        """Return logits (c, n, K) float64 of every candidate for x (n, d)."""
         raise NotImplementedError
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:  # noqa: N803
-        """Fit the path on X (n, d) and y (n,); rows of one group stay together inside.
+        """Fit the path on X (n, d) and y (n,), and weigh the candidates on inner folds of the rows.
+
+        Rows of one group stay together in the inner folds.
 
         Raises:
             ValueError: NaN or infinite numbers, or a single class.
         """
-        x, encoded, members = self._checked(X, y, groups)
-        weights: Sequence[float] | np.ndarray | None = self.weights
-        if weights is None and len(self.candidates()) > 1:
-            weights = self._weigh(x, encoded, members)
-        self._fit_path(x, encoded, members)
-        self.weights_ = _as_weights(weights, len(self.candidates()))
+        x, encoded = self._validated(X, y)
+        weights = self._inner_weights(x, encoded, groups) if len(self.candidates()) > 1 else None
+        self.fit_path(X, y)
+        if weights is not None:
+            self.weights_ = weights
         return self
 
-    def fit_path(self, X: Any, y: Any, groups: Any = None) -> Self:  # noqa: N803
-        """As `fit`, without weighing the candidates: for callers that weigh them themselves."""
-        x, encoded, members = self._checked(X, y, groups)
-        self._fit_path(x, encoded, members)
-        self.weights_ = _as_weights(self.weights, len(self.candidates()))
+    def fit_path(self, X: Any, y: Any) -> Self:  # noqa: N803
+        """Fit the path; all candidates count alike, for callers that weigh them themselves."""
+        self._fit_path(*self._validated(X, y))
+        count = len(self.candidates())
+        self.weights_ = np.full(count, 1 / count)
         return self
 
-    def _checked(self, x: Any, y: Any, groups: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        x, y = check_X_y(x, y, dtype=np.float64, ensure_all_finite=False)
-        self._check_finite(x)
+    def _validated(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        x, y = validate_data(self, x, y, dtype=np.float64)
         self.classes_, encoded = np.unique(y, return_inverse=True)
         self.n_classes_ = len(self.classes_)
-        self.n_features_in_ = x.shape[1]
         if self.n_classes_ < 2:
             raise ValueError(f"{self.name} needs two classes, but all rows are {y.tolist()[0]!r}")
-        check_consistent_length(x, groups)
-        members = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
-        return x, encoded, members
+        return x, encoded
 
-    def _check_finite(self, x: np.ndarray) -> None:
-        bad = np.flatnonzero(~np.isfinite(x).all(1))
-        if len(bad):
-            raise ValueError(
-                f"{self.name}: X has NaN or infinity in {len(bad)} of {len(x)} rows, first in row "
-                f"{bad[0]}: leave such rows out"
-            )
-
-    def _weigh(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
-        """Candidate weights from inner grouped folds, fewer where a class has few groups."""
-        smallest = min(len(np.unique(groups[y == label])) for label in np.unique(y))
-        count = min(_INNER_FOLDS, smallest)
+    def _inner_weights(self, x: np.ndarray, y: np.ndarray, groups: Any) -> np.ndarray | None:
+        """Weigh candidates on inner grouped folds, fewer where a class has few groups."""
+        members = np.arange(len(y)) if groups is None else np.asarray(groups)
+        count = min(_INNER_FOLDS, *(len(np.unique(members[y == label])) for label in set(y)))
         if count < 2:
-            return np.ones(len(self.candidates()))
-        held = np.full((len(self.candidates()), len(y), self.n_classes_), np.nan)
-        splits = StratifiedGroupKFold(count, shuffle=True, random_state=self.seed)
-        for train, rest in splits.split(x, y, groups):
+            return None
+        logits = np.full((len(self.candidates()), len(y), self.n_classes_), np.nan)
+        folds = StratifiedGroupKFold(count, shuffle=True, random_state=self.seed)
+        for train, rest in folds.split(x, y, members):
             if len(np.unique(y[train])) == self.n_classes_:
-                self._fit_path(x[train], y[train], groups[train])
-                held[:, rest] = self._logits(x[rest])
-        return average_good(held, y)
+                self._fit_path(x[train], y[train])
+                logits[:, rest] = self._path_logits(x[rest])
+        return average_good(logits, y)
 
     def path_logits(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Logits (c, n, K) of every candidate for X (n, d)."""
+        """Return logits (c, n, K) of every candidate for X (n, d)."""
         check_is_fitted(self)
-        return self._logits(self._rows(X))
+        return self._path_logits(validate_data(self, X, dtype=np.float64, reset=False))
 
     def decision_logits(self, X: Any) -> np.ndarray:  # noqa: N803
-        """The weighted mean of the candidates' logits, (n, K)."""
-        result: np.ndarray = np.tensordot(self.weights_, self.path_logits(X), 1)
-        return result
+        """Return the weighted sum of the candidates' logits, (n, K)."""
+        return np.asarray(np.tensordot(self.weights_, self.path_logits(X), 1))
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Probabilities (n, K), columns in the order of `classes_`; rows sum to one."""
-        return softmax(self.decision_logits(X))
+        """Return probabilities (n, K), columns in the order of `classes_`."""
+        return np.asarray(softmax(self.decision_logits(X), -1))
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
-        """The likeliest class of every row."""
-        result: np.ndarray = self.classes_[self.decision_logits(X).argmax(1)]
-        return result
-
-    def _rows(self, x: Any) -> np.ndarray:
-        rows: np.ndarray = check_array(x, dtype=np.float64, ensure_all_finite=False)
-        self._check_finite(rows)
-        if rows.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {rows.shape[1]} features, but {self.name} was fitted on "
-                f"{self.n_features_in_}"
-            )
-        return rows
+        """Return the likeliest class of every row."""
+        return np.asarray(self.classes_[self.decision_logits(X).argmax(1)])
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The fitted model as arrays, for safetensors; the settings are `get_params()`."""
+        """Return the fitted model as arrays, for safetensors; the settings are `get_params()`."""
         check_is_fitted(self)
         return {
             name.rstrip("_"): np.ascontiguousarray(getattr(self, name))
-            for name in ("weights_", *self._fitted)
+            for name in ("weights_", *self.fitted)
         }
 
     def with_arrays(self, arrays: Mapping[str, np.ndarray], classes: Sequence[Any]) -> Self:
@@ -148,34 +124,29 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         self.classes_ = np.asarray(classes)
         self.n_classes_ = len(self.classes_)
-        for name in ("weights_", *self._fitted):
+        for name in ("weights_", *self.fitted):
             setattr(self, name, np.asarray(arrays[name.rstrip("_")]))
-        self.n_features_in_ = self._width()
+        first = getattr(self, self.fitted[0])
+        self.n_features_in_ = int(first.shape[min(1, first.ndim - 1)])
         return self
-
-    def _width(self) -> int:
-        """The number of columns that the fitted arrays expect."""
-        raise NotImplementedError
-
-
-def _as_weights(weights: Sequence[float] | np.ndarray | None, count: int) -> np.ndarray:
-    given = np.ones(count) if weights is None else np.asarray(weights, np.float64)
-    if given.shape != (count,) or (given < 0).any() or given.sum() == 0:
-        raise ValueError(f"weights must be {count} numbers, none negative, not all zero")
-    result: np.ndarray = given / given.sum()
-    return result
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis."""
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    result: np.ndarray = shifted / shifted.sum(-1, keepdims=True)
-    return result
 
 
 def standardiser(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale (d,) of the columns; constant columns have scale one, so that they vanish."""
+    """Return mean and scale (d,) of the columns; constant columns have scale one, so they vanish.
+
+    As scikit-learn's StandardScaler, whose two arrays a stored probe would have to keep as well.
+    """
     mean, scale = x.mean(0), x.std(0)
     # A column that is constant up to rounding must not be blown up to noise.
     scale[scale <= 1e-9 * np.maximum(1, np.abs(mean))] = 1.0
     return mean, scale
+
+
+def both_logits(margins: np.ndarray) -> np.ndarray:
+    """Return logits (..., K); one margin (..., 1), for two classes, becomes two of half its size.
+
+    The softmax of (-m/2, m/2) is the logistic function of m.
+    """
+    if margins.shape[-1] > 1:
+        return margins
+    return np.concatenate([-margins / 2, margins / 2], -1)

@@ -1,4 +1,4 @@
-"""Cross-validation of a probe: one set of folds for all, no choice scored on a row's own fold.
+"""Cross-validation of probes: one set of folds for all, no choice scored on a row's own fold.
 
 A probe fits a path of candidates on each training part. Which of them count for the rows of a fold
 is decided by the held-out logits of the other folds of that repeat, as are calibration and
@@ -7,19 +7,20 @@ the choice a little, as in every cross-validation without an inner loop, which w
 as much; benchmarks/interval_truth.py measures what is left of it in the figures.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import thread_time
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset
-from archiveprobe.probe.base import Probe, softmax
+from archiveprobe.probe.base import Probe
 from archiveprobe.probe.features import Features
 from archiveprobe.probe.selection import average_good
 
@@ -27,12 +28,13 @@ Make = Callable[[], Probe]
 
 
 @dataclass(frozen=True)
-class Held:
-    """Logits of a probe: out of fold (R, n, K), by the final model (m, K), and per view.
+class ProbeResult:
+    """Logits of a probe: out of fold (R, n, K), and of the rows to predict by the final model.
 
-    `views` (R, n, V, K) and `unlabelled_views` (m, V, K) are None where there is one view only.
-    Rows without an embedding are NaN. `model` is fitted on all rows; `weights` (R, folds, c) and
-    `final` (c,) say how much each candidate counts; `seconds` of one processor were spent.
+    `unlabelled` is (m, K). `views` (R, n, V, K) and `unlabelled_views` (m, V, K) are None where
+    there is one view only. Rows without an embedding are NaN. `model` is fitted on all rows;
+    `weights` (R, folds, c) and `final` (c,) multiply the candidates' logits; `seconds` of one
+    processor were spent.
     """
 
     logits: np.ndarray
@@ -45,6 +47,17 @@ class Held:
     seconds: float
 
 
+class _Fitted(NamedTuple):
+    """A probe fitted on one part, its logits (c, rows, V, K) for the part's other rows, the time.
+
+    The model of a fold is dropped once it has answered.
+    """
+
+    model: Probe | None
+    logits: np.ndarray
+    seconds: float
+
+
 def cross_validate(
     makes: Mapping[str, Make],
     features: Features,
@@ -52,7 +65,7 @@ def cross_validate(
     *,
     workers: int | None = None,
     advance: Callable[[], None] = lambda: None,
-) -> dict[str, Held]:
+) -> dict[str, ProbeResult]:
     """Fit probes on every training part of the folds and on all rows; `advance` per part and probe.
 
     Parts run in threads, one BLAS thread each: the work lies in matrix products, which release
@@ -62,177 +75,123 @@ def cross_validate(
     Raises:
         InputError: a training part lacks a class.
     """
-    problem = _problem(features, dataset)
-    parts = [(repeat, fold) for repeat in range(len(dataset.fold)) for fold in range(dataset.folds)]
-    _check_parts(problem, parts, dataset)
+    rows = np.flatnonzero(features.readable)
+    x, y = features.labelled[rows], dataset.labels[rows]
+    fold = dataset.fold[:, rows]
+    parts = [(repeat, number) for repeat in range(len(fold)) for number in range(dataset.folds)]
+    for repeat, number in parts:
+        _check_classes(y[fold[repeat] != number], dataset, repeat, number)
+    to_predict = features.unlabelled[features.predictable]
 
-    def run(part: tuple[int, int] | None) -> dict[str, Any]:
-        results: dict[str, Any] = {}
+    def fit_part(part: tuple[int, int] | None) -> dict[str, _Fitted]:
+        """Fit outside a fold and answer it; None: fit on all rows, answer the rows to predict."""
+        train = np.ones(len(y), bool) if part is None else fold[part[0]] != part[1]
+        views = x.shape[1]
+        # Read-only and in double precision, as it is used: probes know its decomposition again.
+        given = x[train].reshape(-1, x.shape[2]).astype(np.float64)
+        given.flags.writeable = False
+        labels = np.repeat(y[train], views)
+        asked = to_predict if part is None else x[~train]
+        results = {}
         for name, make in makes.items():
             started = thread_time()
-            done = _held(make, problem, *part) if part else _fit_all(make, problem, features)
-            results[name] = done, thread_time() - started
+            model = make().fit_path(given, labels)
+            logits = _path_logits(model, asked)
+            seconds = thread_time() - started
+            results[name] = _Fitted(model if part is None else None, logits, seconds)
             advance()
         return results
 
     with threadpool_limits(1), ThreadPoolExecutor(workers or usable_cores()) as pool:
-        everything, *held = pool.map(run, [None, *parts])
-    return {
-        name: _collect(problem, features, parts, [part[name] for part in held], everything[name])
-        for name in makes
-    }
+        whole, *held_out = pool.map(fit_part, [None, *parts])
+    results = {}
+    for name in makes:
+        path = None
+        for (repeat, number), fitted in zip(parts, held_out, strict=True):
+            logits = fitted[name].logits
+            if path is None:
+                # Float32 bounds the memory of long paths.
+                c, _, views, k = logits.shape
+                path = np.full((c, *fold.shape, views, k), np.nan, np.float32)
+            path[:, repeat, fold[repeat] == number] = logits
+        assert path is not None
+        seconds = sum(part[name].seconds for part in (whole, *held_out))
+        results[name] = _result(features, dataset, rows, path, whole[name], seconds)
+    return results
 
 
-def _problem(features: Features, dataset: Dataset) -> "_Problem":
-    readable = np.flatnonzero(features.readable)
-    return _Problem(
-        features.labelled[readable],
-        dataset.labels[readable],
-        dataset.groups[readable],
-        dataset.fold[:, readable],
-        features.choice.views,
-        readable,
-        dataset.folds,
-    )
-
-
-def _collect(
-    problem: "_Problem",
-    features: Features,
-    parts: list[tuple[int, int]],
-    held: list[tuple[np.ndarray, float]],
-    everything: tuple[tuple[Probe, np.ndarray], float],
-) -> Held:
-    path = _assemble(problem, parts, (logits for logits, _ in held))
-    (model, unlabelled), seconds = everything
-    weights = _weights(problem, path)
-    final = average_good(combine_views(path, problem.views).mean(1), problem.labels)
-    averaged = _averaged(problem, path, weights)
-    rows = np.full((path.shape[1], len(features.labelled), *averaged.shape[2:]), np.nan)
-    rows[:, problem.places] = averaged
-    after = np.tensordot(final, unlabelled, 1)
-    model.weights_ = final
-    several = rows.shape[2] > 1
-    return Held(
-        logits=combine_views(rows, problem.views),
-        unlabelled=combine_views(after, problem.views),
-        views=rows if several else None,
-        unlabelled_views=after if several else None,
-        weights=weights,
-        final=final,
-        model=model,
-        seconds=seconds + sum(took for _, took in held),
-    )
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """Readable labelled rows: x (n, V, d), their labels, groups, folds (R, n), and places.
-
-    There are `folds` folds in a repeat, whether or not a row of each is readable.
-    """
-
-    x: np.ndarray
-    labels: np.ndarray
-    groups: np.ndarray
-    fold: np.ndarray
-    views: str
-    places: np.ndarray
-    folds: int
-
-    def fit(self, make: Make, rows: np.ndarray) -> Probe:
-        """A probe fitted on all views of some rows."""
-        count = self.x.shape[1]
-        return make().fit_path(
-            self.x[rows].reshape(-1, self.x.shape[2]),
-            np.repeat(self.labels[rows], count),
-            np.repeat(self.groups[rows], count),
-        )
-
-
-def _check_parts(problem: _Problem, parts: list[tuple[int, int]], dataset: Dataset) -> None:
-    for repeat, fold in parts:
-        outside = problem.fold[repeat] != fold
-        present = np.bincount(problem.labels[outside], minlength=len(dataset.classes))
-        for label, count in zip(dataset.classes, present, strict=True):
-            if not count:
-                raise InputError(
-                    f"no readable row of {label!r} lies outside fold {fold} of repeat {repeat}: "
-                    "label more of them, or lower folds.count"
-                )
-
-
-def _held(make: Make, problem: _Problem, repeat: int, fold: int) -> np.ndarray:
-    """The logits (c, rows, V, K) of a fold by the probe that was fitted without it."""
-    outside = problem.fold[repeat] != fold
-    model = problem.fit(make, outside)
-    if outside.all():
-        # Every image of the fold may be unreadable.
-        shape = (len(model.candidates()), 0, problem.x.shape[1], model.n_classes_)
-        return np.empty(shape)
-    return _path_logits(model, problem.x[~outside])
+def _check_classes(labels: np.ndarray, dataset: Dataset, repeat: int, number: int) -> None:
+    present = np.bincount(labels, minlength=len(dataset.classes))
+    for label, count in zip(dataset.classes, present, strict=True):
+        if not count:
+            raise InputError(
+                f"no readable row of {label!r} lies outside fold {number} of repeat {repeat}: "
+                "label more of them, or lower folds.count"
+            )
 
 
 def _path_logits(model: Probe, x: np.ndarray) -> np.ndarray:
+    """Return the logits (c, n, V, K) of every candidate for rows (n, V, d), which may be none."""
     n, views, width = x.shape
+    if not n:
+        return np.empty((len(model.candidates()), 0, views, model.n_classes_))
     logits = model.path_logits(x.reshape(-1, width))
     return logits.reshape(len(logits), n, views, -1)
 
 
-def _fit_all(make: Make, problem: _Problem, features: Features) -> tuple[Probe, np.ndarray]:
-    """The probe fitted on all rows, and its logits (c, m, V, K) for the rows to predict."""
-    model = problem.fit(make, np.ones(len(problem.labels), bool))
-    there = features.predictable
-    count = len(model.candidates())
-    shape = (count, len(there), problem.x.shape[1], model.n_classes_)
-    logits = np.full(shape, np.nan)
-    if there.any():
-        logits[:, there] = _path_logits(model, features.unlabelled[there])
-    return model, logits
+def _result(
+    features: Features,
+    dataset: Dataset,
+    rows: np.ndarray,
+    path: np.ndarray,
+    whole: _Fitted,
+    seconds: float,
+) -> ProbeResult:
+    """Weigh the candidates by held-out logits (c, R, n, V, K) of the readable `rows`."""
+    how, labels = features.choice.views, dataset.labels[rows]
+    weights = fold_weights(combine_views(path, how), labels, dataset.fold[:, rows], dataset.folds)
+    logits = np.full((len(dataset.fold), len(dataset), *path.shape[3:]), np.nan)
+    for repeat, number in np.ndindex(weights.shape[:2]):
+        inside = dataset.fold[repeat, rows] == number
+        weighted = np.tensordot(weights[repeat, number], path[:, repeat, inside], 1)
+        logits[repeat, rows[inside]] = weighted
+    final = average_good(combine_views(path, how).mean(1), labels)
+    unlabelled = np.full((len(features.unlabelled), *path.shape[3:]), np.nan)
+    unlabelled[features.predictable] = np.tensordot(final, whole.logits, 1)
+    assert whole.model is not None
+    whole.model.weights_ = final
+    several = path.shape[3] > 1
+    return ProbeResult(
+        logits=combine_views(logits, how),
+        unlabelled=combine_views(unlabelled, how),
+        views=logits if several else None,
+        unlabelled_views=unlabelled if several else None,
+        weights=weights,
+        final=final,
+        model=whole.model,
+        seconds=seconds,
+    )
 
 
-def _assemble(
-    problem: _Problem, parts: Iterable[tuple[int, int]], held: Iterable[np.ndarray]
-) -> np.ndarray:
-    """The path's held-out logits (c, R, n, V, K), float32 to bound the memory of long paths."""
-    path = None
-    for (repeat, fold), logits in zip(parts, held, strict=True):
-        if path is None:
-            c, _, views, k = logits.shape
-            path = np.full((c, *problem.fold.shape, views, k), np.nan, np.float32)
-        path[:, repeat, problem.fold[repeat] == fold] = logits
-    assert path is not None
-    return path
+def fold_weights(path: np.ndarray, labels: np.ndarray, fold: np.ndarray, folds: int) -> np.ndarray:
+    """Return candidate weights (R, folds, c), each by the rows outside that fold of that repeat.
 
-
-def _weights(problem: _Problem, path: np.ndarray) -> np.ndarray:
-    """For every repeat and fold, the candidates' weights by the rows of the other folds."""
-    combined = combine_views(path, problem.views)
-    folds = problem.folds
-    weights = np.zeros((len(problem.fold), folds, len(path)))
-    for repeat, fold_of in enumerate(problem.fold):
-        for fold in range(folds):
-            outside = fold_of != fold
-            weights[repeat, fold] = average_good(
-                combined[:, repeat, outside], problem.labels[outside]
-            )
+    `path` (c, R, n, K) holds out-of-fold logits, `fold` (R, n) the fold of every row.
+    """
+    weights = np.zeros((len(fold), folds, len(path)))
+    for repeat, number in np.ndindex(weights.shape[:2]):
+        outside = fold[repeat] != number
+        weights[repeat, number] = average_good(path[:, repeat, outside], labels[outside])
     return weights
 
 
-def _averaged(problem: _Problem, path: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The candidates' weighted mean (R, n, V, K)."""
-    held = np.zeros(path.shape[1:])
-    for repeat, fold_of in enumerate(problem.fold):
-        for fold in range(weights.shape[1]):
-            inside = fold_of == fold
-            held[repeat, inside] = np.tensordot(weights[repeat, fold], path[:, repeat, inside], 1)
-    return held
-
-
 def combine_views(logits: np.ndarray, views: str) -> np.ndarray:
-    """Logits (..., V, K) over an image's views: their mean, or the log of mean probabilities."""
+    """Combine logits (..., V, K) over an image's views: their mean, or that of probabilities.
+
+    The log of mean probabilities is a logit again.
+    """
     if logits.shape[-2] == 1:
         return np.asarray(logits[..., 0, :], np.float64)
     if views == "rows":
-        return np.asarray(np.log(np.maximum(softmax(logits).mean(-2), 1e-12)))
+        return np.asarray(np.log(np.maximum(softmax(logits, -1).mean(-2), 1e-12)))
     return np.asarray(logits.mean(-2, dtype=np.float64))

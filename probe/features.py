@@ -63,12 +63,12 @@ class Features:
 
     @property
     def readable(self) -> np.ndarray:
-        """(n,) whether a labelled row has an embedding."""
+        """Say of every labelled row (n,) whether it has an embedding."""
         return np.asarray(np.isfinite(self.labelled[:, 0]).all(1))
 
     @property
     def predictable(self) -> np.ndarray:
-        """(m,) whether a row to predict has an embedding."""
+        """Say of every row to predict (m,) whether it has an embedding."""
         return np.asarray(np.isfinite(self.unlabelled[:, 0]).all(1))
 
 
@@ -96,7 +96,7 @@ def load_features(dataset: Dataset, choice: Choice) -> Features:
 
 
 def read_matrix(reader: Reader, rows: Rows, name: str, views: str, task: Task) -> np.ndarray:
-    """Embeddings (n, V, d) float32 of one backbone for some rows, NaN where there is none.
+    """Read embeddings (n, V, d) float32 of one backbone for some rows, NaN where there is none.
 
     Raises:
         InputError: rows are not embedded yet.
@@ -104,16 +104,16 @@ def read_matrix(reader: Reader, rows: Rows, name: str, views: str, task: Task) -
     """
     of_text = name.endswith(_TEXT)
     keys = rows.captions if of_text else rows.keys
-    present, found = reader.read(keys)
-    lacking = [key for key, there in zip(keys, present, strict=True) if key and not there]
-    new = sum(key not in reader.failures for key in lacking)
-    if new:
+    present, embeddings = reader.read(keys)
+    missing = [key for key, known in zip(keys, present, strict=True) if key and not known]
+    waiting = sum(key not in reader.failures for key in missing)
+    if waiting:
         raise InputError(
-            f"{new} rows are not in the cache {reader.folder.name} yet: run "
+            f"{waiting} rows are not in the cache {reader.folder.name} yet: run "
             f"`archiveprobe embed {task.file}`"
         )
     # Not -1: there may be no row at all.
-    flat = found.reshape(*found.shape[:2], prod(found.shape[2:]))
+    flat = embeddings.reshape(*embeddings.shape[:2], prod(embeddings.shape[2:]))
     averaged = views == "mean"
     result = flat.mean(1, dtype=np.float32)[:, None] if averaged else flat.astype(np.float32)
     if of_text:
@@ -123,7 +123,7 @@ def read_matrix(reader: Reader, rows: Rows, name: str, views: str, task: Task) -
 
 
 def find_reader(dataset: Dataset, name: str) -> Reader:
-    """The cache that a backbone, or its text tower ("clip-vit-b32-text"), has in use.
+    """Open the cache that a backbone, or its text tower ("clip-vit-b32-text"), has in use.
 
     Raises:
         InputError: there is none, or embedding through it was not finished.
@@ -150,12 +150,15 @@ class Prompts:
 
 
 def load_prompts(dataset: Dataset, backbone: str) -> Prompts | None:
-    """The prompts of a task as a CLIP sees them; None where the task or the backbone has none.
+    """Read the prompts of a task as a CLIP sees them; None where the task or the backbone has none.
 
     Raises:
         InputError: some prompts are not embedded yet.
     """
     task = dataset.task
+    # Reading a matrix for a stored linear probe must not load scikit-learn.
+    from sklearn.preprocessing import normalize
+
     in_use = dataset.snapshot.cache(task.asks(backbone, "text"))
     if in_use is None or set(task.prompts) != set(task.labels):
         return None
@@ -167,12 +170,8 @@ def load_prompts(dataset: Dataset, backbone: str) -> Prompts | None:
             raise InputError(
                 f"prompts of {label!r} are not embedded yet: run `archiveprobe embed {task.file}`"
             )
-        unit = _unit(rows[:, 0].astype(np.float64))
-        vectors.append(_unit(unit.mean(0)))
+        mean = normalize(rows[:, 0].astype(np.float64)).mean(0)
+        vectors.append(normalize(mean[None])[0])
     tokens = reader.fingerprint["preprocess"]
     scale, bias = float(tokens["scale"]), float(tokens["bias"])
     return Prompts(np.stack(vectors), scale, bias, {text_cache(backbone): reader.record.digest})
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))

@@ -1,6 +1,7 @@
 """Linear discriminant analysis at every shrinkage, from one decomposition."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,46 +15,37 @@ _LEAST = 1e-6
 DEFAULT_SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, LEDOIT_WOLF)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DiscriminantPath(LinearPath):
     """Linear discriminant on standardised columns, at every shrinkage in `shrinkages`.
 
-    The covariance within classes is S (1 - s) + s tr(S) / d I, as in scikit-learn's
-    LinearDiscriminantAnalysis(solver="lsqr", shrinkage=s); "ledoit-wolf" stands for the amount of
-    Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004.
+    The covariance within classes is (1 - s) S + s tr(S) / d I, as in scikit-learn's
+    LinearDiscriminantAnalysis(solver="lsqr", shrinkage=s), which solves a d x d system for every
+    s; "ledoit-wolf" stands for the amount of Ledoit and Wolf, "A well-conditioned estimator for
+    large-dimensional covariance matrices", 2004.
     """
 
-    name = "lda"
-    _fitted: ClassVar[tuple[str, ...]] = ("coef_", "intercept_", "amounts_")
-    amounts_: np.ndarray
-
-    def __init__(
-        self,
-        shrinkages: Sequence[float | str] = DEFAULT_SHRINKAGES,
-        weights: Sequence[float] | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.shrinkages = shrinkages
-        self.weights = weights
-        self.seed = seed
+    name: ClassVar[str] = "lda"
+    shrinkages: Sequence[float | str] = DEFAULT_SHRINKAGES
 
     def candidates(self) -> list[dict[str, Any]]:
-        """One per shrinkage."""
+        """Return one per shrinkage."""
         return [{"shrinkage": amount} for amount in self.shrinkages]
 
-    def _fit_path(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:  # noqa: ARG002
+    def _fit_path(self, x: np.ndarray, y: np.ndarray) -> None:
         spectrum = decompose(x)
-        share = np.bincount(y, minlength=self.n_classes_) / len(y)
         rotated = spectrum.rotated
-        means = _class_means(rotated, y, self.n_classes_)
+        share = np.bincount(y) / len(y)
+        means = np.stack([rotated[y == label].mean(0) for label in range(self.n_classes_)])
         within = rotated - means[y]
-        total = (within**2).sum() / len(y)
-        self.amounts_ = np.array([_amount(s, within, x.shape[1]) for s in self.shrinkages])
-        whole = (spectrum.root**2).sum() / len(y)
-        floor = np.maximum(self.amounts_ * total, _LEAST * whole) / x.shape[1]
+        amounts = np.array([_amount(s, within, x.shape[1]) for s in self.shrinkages])
+        # Traces of the covariances, within classes and of all rows.
+        trace, whole = (within**2).sum() / len(y), (spectrum.root**2).sum() / len(y)
+        ridges = np.maximum(amounts * trace, _LEAST * whole) / x.shape[1]
         weights = np.stack(
             [
-                _solve(spectrum, means, share, amount, least)
-                for amount, least in zip(self.amounts_, floor, strict=True)
+                _solve(spectrum, means, share, amount, ridge)
+                for amount, ridge in zip(amounts, ridges, strict=True)
             ],
             1,
         )
@@ -61,28 +53,30 @@ class DiscriminantPath(LinearPath):
         self._keep(spectrum, weights, intercept)
 
 
-def _class_means(rows: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
-    """(K, r)."""
-    return np.stack([rows[y == label].mean(0) for label in range(classes)])
-
-
 def _solve(
-    spectrum: Spectrum, means: np.ndarray, share: np.ndarray, amount: float, floor: float
+    spectrum: Spectrum, means: np.ndarray, share: np.ndarray, amount: float, ridge: float
 ) -> np.ndarray:
-    """The inverse of the shrunk covariance within classes times the means (K, r), as (r, K).
+    """Return W^-1 M' (r, K): the shrunk covariance within classes, inverted, times the means.
 
-    The covariance within is the whole one, diagonal here, less that of the class means, which has
-    as many dimensions as there are classes: the Woodbury identity (Golub and Van Loan, "Matrix
-    Computations", 2013, 2.1.4) saves a second decomposition.
+    Classes with means M (K, r) and shares P = diag(p) have the covariance within
+    S = T - M' P M, where T = diag(root^2) / n is that of all rows, whose mean is zero. Shrunk by a:
+
+        W = D - (1 - a) M' P M   with   D = (1 - a) T + ridge I,   diagonal.
+
+    M' P M has rank K at most, so the Woodbury identity (Golub and Van Loan, "Matrix Computations",
+    2013, 2.1.4) inverts a K x K matrix instead of an r x r one, and no second decomposition is
+    needed: with B = D^-1 M',
+
+        W^-1 M' = B (I - (1 - a) P M B)^-1.
     """
-    diagonal = (1 - amount) * spectrum.root**2 / len(spectrum.u) + floor
-    solved: np.ndarray = (means / diagonal).T
-    between = np.eye(len(means)) - (1 - amount) * share[:, None] * (means @ solved)
-    return np.asarray(solved @ np.linalg.inv(between))
+    diagonal = (1 - amount) * spectrum.root**2 / len(spectrum.u) + ridge
+    solved = (means / diagonal).T
+    small = np.eye(len(means)) - (1 - amount) * share[:, None] * (means @ solved)
+    return np.asarray(solved @ np.linalg.inv(small))
 
 
 def _amount(shrinkage: float | str, within: np.ndarray, width: int) -> float:
-    """The shrinkage as a number; Ledoit and Wolf's from rows (n, r) that vary in `width` columns.
+    """Return the shrinkage as a number; Ledoit and Wolf's from rows (n, r) within classes.
 
     Raises:
         ValueError: it is neither above 0 and at most 1, nor "ledoit-wolf".
@@ -95,6 +89,11 @@ def _amount(shrinkage: float | str, within: np.ndarray, width: int) -> float:
 
 
 def _ledoit_wolf(within: np.ndarray, width: int) -> float:
+    """Return Ledoit and Wolf's amount for centred rows (n, r) that stand for `width` columns.
+
+    scikit-learn's ledoit_wolf_shrinkage forms products of d columns and divides by their number;
+    here there are r <= d rotated ones, and only sums over the spectrum, the same in both bases.
+    """
     n = len(within)
     squared = (within**2).sum(1)
     # Rows and columns have the same Gram matrix up to zeros: the smaller one is enough.

@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -12,23 +11,18 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Progress, silent
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.ensemble import common_record, decided, keep_ensemble, origin
 from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system import assemble
 from archiveprobe.evaluate.system_store import save_run
-from archiveprobe.probe.audit_shift import shift
+from archiveprobe.probe.audit.shift import find_shift
 from archiveprobe.probe.base import Probe
-from archiveprobe.probe.crossval import Held, cross_validate
-from archiveprobe.probe.features import (
-    Choice,
-    Features,
-    load_features,
-    load_prompts,
-    parse_choice,
-)
-from archiveprobe.probe.table import PROBES, PROMPTS, ProbeEntry
+from archiveprobe.probe.crossval import ProbeResult, cross_validate
+from archiveprobe.probe.features import Choice, Features, load_features, load_prompts, parse_choice
+from archiveprobe.probe.table import PROBES, ProbeEntry
 from archiveprobe.task.config import Task, nearest
 
 ENSEMBLE = "greedy"
@@ -39,7 +33,7 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What to try; None leaves the choice to the task: every default probe on all backbones."""
+    """What to try; None leaves the choice to the task: every probe on all backbones."""
 
     probes: tuple[str, ...] | None = None
     features: tuple[str, ...] | None = None
@@ -49,12 +43,20 @@ class Options:
     partial: bool = False
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """The probes to fit on one choice of features."""
+
+    features: Features
+    makes: Mapping[str, Callable[[], Probe]]
+
+
 def run_probes(
     task: Task,
     options: Options,
     *,
     notify: Notify = lambda _: None,
-    progress: Callable[[str, int], Any] | None = None,
+    progress: Progress = silent,
 ) -> Leaderboard:
     """Cross-validate probes on the task's cache, write every system, and rank them.
 
@@ -67,127 +69,103 @@ def run_probes(
     plans = _plans(dataset, options, notify)
     systems: list[Predictions] = []
     total = sum(len(plan.makes) for plan in plans) * (1 + dataset.fold.shape[0] * dataset.folds)
-    with _progress(progress, total) as advance:
+    with progress("fitting", total) as advance:
         for plan in plans:
-            held = cross_validate(
+            results = cross_validate(
                 plan.makes, plan.features, dataset, workers=options.workers, advance=advance
             )
-            for name, one in held.items():
-                systems.append(_keep_probe(dataset, plan, name, one, options))
+            for name, result in results.items():
+                systems.append(_keep_probe(dataset, plan.features, name, result, options))
     if len(systems) > 1:
         systems.append(keep_ensemble(dataset, systems, ENSEMBLE, options.threshold_rule))
-    warnings, caution = beware(dataset, notify)
+    warnings, caution = data_warnings(dataset, notify)
     seconds = time.monotonic() - started
     return leaderboard(systems, seconds=seconds, warnings=warnings, caution=caution)
 
 
-def beware(dataset: Dataset, notify: Notify = lambda _: None) -> tuple[list[str], float]:
-    """What to say of the rows to predict, and how wary to be in picking a system for them."""
-    moved = shift(dataset, notify=notify)
-    said = [moved.warning] if moved.warning else []
-    return [*_unfit(dataset), *said, *_rare(dataset)], moved.caution
+def data_warnings(dataset: Dataset, notify: Notify = lambda _: None) -> tuple[list[str], float]:
+    """Return what a leaderboard must say of the data, and how careful to be in picking a system.
 
-
-def _unfit(dataset: Dataset) -> list[str]:
-    """What in the rows themselves flatters figures, or leaves them incomplete."""
-    said = [] if dataset.partial is None else [f"{dataset.partial}, the others wait for embed"]
+    The second is the number of standard errors within which the simpler of two is recommended.
+    """
+    warnings = []
+    if dataset.partial is not None:
+        warnings.append(f"{dataset.partial}, the others wait for embed")
     if dataset.spanning:
-        said.append(
+        warnings.append(
             f"{dataset.spanning} near-duplicate groups span several folds, which flatters figures: "
-            f"run `archiveprobe audit {dataset.task.file} --apply`, which cuts the folds anew"
+            f"run `archiveprobe audit {dataset.task.file} --apply`, which assigns the folds anew"
         )
-    return said
-
-
-def _rare(dataset: Dataset) -> list[str]:
+    shift = find_shift(dataset, notify=notify)
+    if shift.warning is not None:
+        warnings.append(shift.warning)
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
-    return [
+    warnings += [
         f"{label!r} has {count} labelled rows only, fewer than there are folds: its figures mean "
         "little, label more"
         for label, count in zip(dataset.classes, counts, strict=True)
         if count < dataset.folds
     ]
-
-
-def _progress(progress: Callable[[str, int], Any] | None, total: int) -> Any:
-    return nullcontext(lambda: None) if progress is None else progress("fitting", total)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """The probes to fit on one choice of features."""
-
-    features: Features
-    makes: Mapping[str, Callable[[], Probe]]
+    return warnings, shift.caution
 
 
 def _plans(dataset: Dataset, options: Options, notify: Notify) -> list[_Plan]:
     task = dataset.task
     entries = _entries(options.probes)
     texts = options.features or (f"{'+'.join(dict.fromkeys(task.embed.backbones))}:mean",)
-    choices = [parse_choice(text) for text in dict.fromkeys(texts)]
     plans = []
-    for choice in choices:
+    for choice in [parse_choice(text) for text in dict.fromkeys(texts)]:
         features = load_features(dataset, choice)
         makes = {
             entry.name: partial(entry.make, seed=options.seed)
             for entry in entries
-            if PROMPTS not in entry.needs and _fits(entry, dataset, options, notify)
+            if not entry.prompts and _fits(entry, features, options, notify)
         }
         if makes:
             plans.append(_Plan(features, makes))
-    prompted = [entry for entry in entries if PROMPTS in entry.needs]
-    plans += _prompted_plans(dataset, prompted, options)
+    plans += _prompted_plans(dataset, [entry for entry in entries if entry.prompts], options)
     if not plans:
         raise InputError(f"no probe to try on {task.file}: name one with --probe")
     return plans
 
 
 def _entries(names: Sequence[str] | None) -> list[ProbeEntry]:
-    if names is None:
-        return [entry for entry in PROBES.values() if entry.default]
-    for name in names:
+    for name in names or ():
         if name not in PROBES:
             known = ", ".join(PROBES)
             raise InputError(f"unknown probe {name!r}{nearest(name, PROBES)}: use one of {known}")
-    return [PROBES[name] for name in dict.fromkeys(names)]
+    return [PROBES[name] for name in dict.fromkeys(PROBES if names is None else names)]
 
 
-def _fits(entry: ProbeEntry, dataset: Dataset, options: Options, notify: Notify) -> bool:
-    if options.probes is not None or entry.most_rows is None or len(dataset) <= entry.most_rows:
+def _fits(entry: ProbeEntry, features: Features, options: Options, notify: Notify) -> bool:
+    """Say whether a probe can learn from so many rows; one that is named is tried in any case."""
+    rows = features.labelled.shape[0] * features.labelled.shape[1]
+    if options.probes is not None or entry.most_rows is None or rows <= entry.most_rows:
         return True
-    notify(f"{entry.name}: left out, {len(dataset)} rows are more than its {entry.most_rows}")
+    notify(f"{entry.name}: left out, {rows} rows are more than its {entry.most_rows}")
     return False
 
 
 def _prompted_plans(
     dataset: Dataset, entries: Sequence[ProbeEntry], options: Options
 ) -> list[_Plan]:
-    """Probes that need prompts, on every backbone with a text tower, each alone."""
+    """Plan the probes that need prompts, on every single backbone with a text tower."""
+    if not entries:
+        return []
     plans = []
-    named = [parse_choice(text) for text in options.features or ()]
-    alone = [choice.backbones[0] for choice in named if len(choice.backbones) == 1]
-    for backbone in alone or dict.fromkeys(dataset.task.embed.backbones):
-        prompts = load_prompts(dataset, backbone) if entries else None
+    choices = [parse_choice(text).backbones for text in options.features or ()]
+    single = [names[0] for names in choices if len(names) == 1]
+    for backbone in single or dict.fromkeys(dataset.task.embed.backbones):
+        prompts = load_prompts(dataset, backbone)
         if prompts is None:
             continue
         features = load_features(dataset, Choice((backbone,)))
-        plans.append(
-            _Plan(
-                replace(features, sources=features.sources | prompts.sources),
-                {
-                    entry.name: partial(
-                        entry.make,
-                        prompts=prompts.vectors,
-                        scale=prompts.scale,
-                        bias=prompts.bias,
-                        seed=options.seed,
-                    )
-                    for entry in entries
-                },
-            )
-        )
-    if entries and not plans and options.probes is not None:
+        settings = {"prompts": prompts.vectors, "scale": prompts.scale, "bias": prompts.bias}
+        makes = {
+            entry.name: partial(entry.make, seed=options.seed, **settings) for entry in entries
+        }
+        plans.append(_Plan(replace(features, sources=features.sources | prompts.sources), makes))
+    if not plans and options.probes is not None:
         names = ", ".join(entry.name for entry in entries)
         raise InputError(
             f"{names}: no backbone has prompts for every label: write [prompts] in "
@@ -196,10 +174,8 @@ def _prompted_plans(
     return plans
 
 
-def system_name(kind: str, choice: Choice | None = None) -> str:
-    """The name of a system: its folder's, so plain characters, and not too long."""
-    if choice is None:
-        return kind
+def system_name(kind: str, choice: Choice) -> str:
+    """Name a system: its folder's name, so plain characters, and not too long."""
     text = str(choice).removesuffix(":mean").replace(":", "@")
     plain = re.sub(r"[^A-Za-z0-9._+=,@-]", "-", text)
     if plain != text or len(plain) > _LONGEST_NAME:
@@ -209,47 +185,41 @@ def system_name(kind: str, choice: Choice | None = None) -> str:
 
 
 def _keep_probe(
-    dataset: Dataset, plan: _Plan, name: str, held: Held, options: Options
+    dataset: Dataset, features: Features, name: str, result: ProbeResult, options: Options
 ) -> Predictions:
     """Assemble a cross-validated probe into a system and write it down."""
-    choice = plan.features.choice
+    choice, model = features.choice, result.model
     system = system_name(name, choice)
-    complexity = PROBES[name].complexity + _PER_BACKBONE * (len(choice.backbones) - 1)
+    settings = model.get_params()
+    # They are part of the fitted arrays.
+    settings.pop("prompts", None)
     record = {
         **common_record(dataset, system, options.threshold_rule, options.seed),
         "kind": "probe",
         "probe": name,
-        "settings": _settings(held.model),
+        "settings": {key: _plain(value) for key, value in settings.items()},
         "features": str(choice),
-        "sources": plan.features.sources,
+        "sources": features.sources,
         "candidates": [
             {**candidate, "weight": float(weight)}
-            for candidate, weight in zip(held.model.candidates(), held.final, strict=True)
+            for candidate, weight in zip(model.candidates(), result.final, strict=True)
             if weight
         ],
-        "complexity": complexity,
-        "seconds": held.seconds,
+        "complexity": list(PROBES).index(name) + _PER_BACKBONE * (len(choice.backbones) - 1),
+        "seconds": result.seconds,
     }
     done = assemble(
         dataset,
-        held.logits,
-        held.unlabelled,
+        result.logits,
+        result.unlabelled,
         origin(record),
         method=options.threshold_rule,
-        views=held.views,
-        unlabelled_views=held.unlabelled_views,
+        views=result.views,
+        unlabelled_views=result.unlabelled_views,
     )
     record |= decided(done)
-    save_run(dataset.task, system, record, done.predictions, held.model.arrays())
+    save_run(dataset.task, system, record, done.predictions, model.arrays())
     return done.predictions
-
-
-def _settings(model: Probe) -> dict[str, Any]:
-    settings = model.get_params()
-    # These are part of the fitted arrays.
-    for name in ("prompts", "weights"):
-        settings.pop(name, None)
-    return {name: _plain(value) for name, value in settings.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -53,6 +53,10 @@ def _deal(
         gain = counts[group]
         if not gain.any():
             continue
+        # What the group adds to the sum over classes of weight * count^2, for every fold:
+        # (have + gain)^2 - have^2 = (2 * have + gain) * gain. The sum is least where the counts of
+        # each class are equal; weight = 1 / class size lets a rare class count as much as a
+        # frequent one. Ties go to the fold with fewest rows, then by the draw.
         cost = ((2 * have + gain) * gain * weight).sum(1)
         best = np.lexsort((tie, have.sum(1), cost.round(9)))[0]
         placed[group] = best

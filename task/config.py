@@ -2,10 +2,9 @@
 
 import difflib
 import tomllib
-import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -174,18 +173,22 @@ class Task(_Section):
             raise ValueError("labels: every label once")
         if any(label != label.strip() or not label for label in self.labels):
             raise ValueError("labels: no empty label, no spaces around one")
-        self._known("positive", () if self.positive is None else (self.positive,))
-        self._known("prompts", self.prompts)
-        unreadable = self.submission.unreadable
-        self._known("submission.unreadable", () if unreadable is None else (unreadable,))
+        named = [("positive", self.positive), *(("prompts", label) for label in self.prompts)]
+        for key, label in [*named, ("submission.unreadable", self.submission.unreadable)]:
+            if label is not None and label not in self.labels:
+                hint = nearest(label, self.labels)
+                raise ValueError(f"{key}: {label!r} is not one of labels{hint}")
         return self
 
-    def _known(self, key: str, values: Iterable[str]) -> None:
-        for value in values:
-            if value not in self.labels:
-                raise ValueError(
-                    f"{key}: {value!r} is not one of labels{nearest(value, self.labels)}"
-                )
+
+_SECTIONS: dict[str, type[_Section]] = {
+    "images": Images,
+    "folds": Folds,
+    "embed": Embed,
+    "backbone": OwnBackbone,
+    "preprocess": Preprocess,
+    "submission": Submission,
+}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -205,16 +208,12 @@ def load_task(file: Path) -> Task:
         content = _parse(file)
         if "file" in content:
             raise InputError(f"unknown key 'file' in {file}: remove it")
-        return _checked(file, content)
+        try:
+            return Task(file=file, **content)
+        except ValidationError as error:
+            raise InputError(_explain(error.errors()[0], file)) from None
     except RecursionError:
         raise InputError(f"{file} is nested too deeply: it is no task.toml") from None
-
-
-def _checked(file: Path, content: Mapping[str, Any]) -> Task:
-    try:
-        return Task(file=file, **content)
-    except ValidationError as error:
-        raise InputError(_explain(error.errors()[0], file)) from None
 
 
 def _parse(file: Path) -> dict[str, Any]:
@@ -260,25 +259,5 @@ def _shown(value: Any) -> str:
 
 def _keys_beside(place: list[str]) -> list[str]:
     """Return the valid keys of the section that holds the unknown key at `place`."""
-    annotation: Any = Task
-    for part in place[:-1]:
-        annotation = _model_in(annotation)
-        if annotation is None:
-            return []
-        if get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
-        elif part in annotation.model_fields:
-            annotation = annotation.model_fields[part].annotation
-    model = _model_in(annotation)
-    if model is None or get_origin(model) is dict:
-        return []
-    return [key for key in model.model_fields if key != "file"]
-
-
-def _model_in(annotation: Any) -> Any:
-    if get_origin(annotation) in (Union, types.UnionType):
-        annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
-    if get_origin(annotation) is dict:
-        return annotation
-    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return annotation if is_model else None
+    section = next((_SECTIONS[part] for part in reversed(place[:-1]) if part in _SECTIONS), Task)
+    return [key for key in section.model_fields if key != "file"]

@@ -14,11 +14,11 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from archiveprobe.task.file_kind import looks_truncated, reason_for_unknown
 
@@ -121,8 +121,8 @@ def decode(content: bytes) -> DecodedImage | Observation:
         with warnings.catch_warnings(), _own_switches(), _decoder_messages(content):
             warnings.simplefilter("ignore")
             image, seen = _load(content)
-    except _RejectedError as rejected:
-        return Observation(rejected.status, _line(str(rejected)), bytes=len(content))
+    except _RejectedError as rejection:
+        return Observation(rejection.status, _line(str(rejection)), len(content))
     thumbnail = image.copy()
     thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     observation = Observation(
@@ -152,7 +152,9 @@ def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
         if image.mode not in MODES and not image.mode.startswith("I;16"):
             raise _RejectedError("mode_not_supported", f"mode {image.mode}")
         try:
-            turned_by_pillow = _tiff_orientation(image)
+            # Pillow applies a TIFF's orientation while loading, and drops the tag.
+            tags = getattr(image, "tag_v2", None)
+            turned = {} if tags is None else {"orientation": _valid(tags.get(_ORIENTATION_TAG, 1))}
             image.load()
             seen = _properties(image)
             upright = _rgb(image)
@@ -163,16 +165,15 @@ def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
             raise _RejectedError(status, f"{type(error).__name__}: {error}") from None
     if seen["orientation"] in _TRANSPOSE:
         upright = upright.transpose(_TRANSPOSE[seen["orientation"]])
-    return upright, seen | turned_by_pillow
+    return upright, seen | turned
 
 
 def _check_size(image: Image.Image) -> None:
+    size = f"{image.width} x {image.height} pixels"
     if min(image.size) < 1:
-        raise _RejectedError("bad_dimensions", f"{image.width} x {image.height} pixels")
+        raise _RejectedError("bad_dimensions", size)
     if image.width * image.height > PIXEL_LIMIT:
-        raise _RejectedError(
-            "too_many_pixels", f"{image.width} x {image.height} pixels, limit {PIXEL_LIMIT}"
-        )
+        raise _RejectedError("too_many_pixels", f"{size}, limit {PIXEL_LIMIT}")
 
 
 def _properties(image: Image.Image) -> dict[str, Any]:
@@ -188,12 +189,6 @@ def _properties(image: Image.Image) -> dict[str, Any]:
         "orientation": _valid(orientation),
         "exif": tags,
     }
-
-
-def _tiff_orientation(image: Image.Image) -> dict[str, int]:
-    """Read the orientation of a TIFF: Pillow applies it while loading, and drops the tag."""
-    tags = getattr(image, "tag_v2", None)
-    return {} if tags is None else {"orientation": _valid(tags.get(_ORIENTATION_TAG, 1))}
 
 
 def _valid(orientation: Any) -> int:
@@ -230,13 +225,10 @@ def _is_flat(image: Image.Image) -> bool:
 def _statistics(thumbnail: Image.Image) -> dict[str, Any]:
     import imagehash
 
-    pixels = np.asarray(thumbnail)
-    inner = _inner_box(pixels)
-    left, top, right, bottom = inner
-    red, green, blue = (round(float(mean), 2) for mean in pixels.mean((0, 1)))
-    area = (right - left) * (bottom - top) / (pixels.shape[0] * pixels.shape[1])
+    inner = _inner_box(thumbnail)
+    red, green, blue = (round(float(mean), 2) for mean in np.asarray(thumbnail).mean((0, 1)))
     return {
-        "border": round(1 - area, 4),
+        "border": round(1 - _area(inner) / _area((0, 0, *thumbnail.size)), 4),
         "red": red,
         "green": green,
         "blue": blue,
@@ -244,17 +236,18 @@ def _statistics(thumbnail: Image.Image) -> dict[str, Any]:
     }
 
 
-def _inner_box(pixels: np.ndarray, tolerance: int = 12) -> tuple[int, int, int, int]:
+def _inner_box(image: Image.Image, tolerance: int = 12) -> tuple[int, int, int, int]:
     """Find the box (left, top, right, bottom) inside a uniform frame of the corner's colour."""
-    height, width = pixels.shape[:2]
-    differs = np.abs(pixels.astype(np.int16) - pixels[0, 0].astype(np.int16)).max(2) > tolerance
-    rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
-    if not len(rows):
-        return 0, 0, width, height
-    box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    corner: Any = image.getpixel((0, 0))
+    differs = ImageChops.difference(image, Image.new("RGB", image.size, corner))
+    box = differs.point(lambda value: 255 * (value > tolerance)).getbbox()
+    whole = (0, 0, *image.size)
     # A plain sky reaches the edges as well: a frame leaves at least a quarter to the image.
-    kept = (box[2] - box[0]) * (box[3] - box[1]) / (width * height)
-    return box if kept >= 0.25 else (0, 0, width, height)
+    return box if box and _area(box) >= 0.25 * _area(whole) else whole
+
+
+def _area(box: tuple[int, int, int, int]) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 @contextlib.contextmanager
@@ -291,4 +284,4 @@ def _line(text: str, limit: int = 200) -> str:
 
 def rejected(status: str, detail: str = "", size: int | None = None) -> Observation:
     """Make an Observation for a file that gave no image."""
-    return replace(Observation(status, _line(detail)), bytes=size)
+    return Observation(status, _line(detail), size)

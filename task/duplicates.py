@@ -1,6 +1,7 @@
 """Groups of images that are copies of each other, exact or nearly so."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -18,7 +19,7 @@ _PAIRS = 1 << 20
 
 
 def near_duplicate_groups(entries: Sequence[Entry], *, bits: int = NEAR_BITS) -> np.ndarray:
-    """Number the groups of equal and near-duplicate images.
+    """Assign numbers to the groups of equal and near-duplicate images.
 
     Two images belong together when their bytes are equal or their perceptual hashes (taken
     inside any uniform border) differ in at most `bits` bits; groups are the connected components.
@@ -28,9 +29,19 @@ def near_duplicate_groups(entries: Sequence[Entry], *, bits: int = NEAR_BITS) ->
         (n,) int64, group numbers from 0 in the order of their first member.
     """
     count = len(entries)
-    left, right = _near_pairs(entries, bits)
-    equal = _equal_pairs(entries)
-    heads, tails = np.concatenate([left, equal[0]]), np.concatenate([right, equal[1]])
+    digests = {at: entry.digest for at, entry in enumerate(entries) if entry.digest}
+    hashes = {
+        at: int(entry.observed.phash, 16)
+        for at, entry in enumerate(entries)
+        if entry.observed and entry.observed.phash and entry.status not in ("blank", "tiny")
+    }
+    known = np.array(list(hashes.values()), np.uint64)
+    pairs = [
+        _pairs_of_equal([*digests], np.array(list(digests.values()), np.bytes_)),
+        _pairs_of_equal([*hashes], known),
+        *_near_pairs([*hashes], known, bits),
+    ]
+    heads, tails = map(np.concatenate, zip(*pairs, strict=True))
     links = coo_array((np.ones(len(heads), bool), (heads, tails)), shape=(count, count))
     _, component = connected_components(links, directed=False)
     _, first, number = np.unique(component, return_index=True, return_inverse=True)
@@ -50,35 +61,22 @@ def contradictions(rows: Sequence[Row], entries: Sequence[Entry]) -> list[tuple[
     return list(found.values())
 
 
-def _equal_pairs(entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray]:
-    first: dict[str, int] = {}
-    pairs = [
-        (first.setdefault(entry.digest, at), at) for at, entry in enumerate(entries) if entry.digest
-    ]
-    table = np.array(pairs, np.int64).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
+def _pairs_of_equal(places: Sequence[int], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Link every place with the first of an equal value: n members make n pairs, not n * n."""
+    _, first, which = np.unique(values, return_index=True, return_inverse=True)
+    numbers = np.array(places, np.int64)
+    return numbers[first[which]], numbers
 
 
-def _near_pairs(entries: Sequence[Entry], bits: int) -> tuple[np.ndarray, np.ndarray]:
-    hashes = [
-        int(entry.observed.phash, 16)
-        if entry.observed and entry.observed.phash and entry.status not in ("blank", "tiny")
-        else None
-        for entry in entries
-    ]
-    places = np.array([at for at, value in enumerate(hashes) if value is not None], np.int64)
-    known = np.array([value for value in hashes if value is not None], np.uint64)
-    # Equal hashes join the first of their kind: a re-post seen n times makes n pairs, not n * n.
-    values, first, which = np.unique(known, return_index=True, return_inverse=True)
-    firsts = places[first]
-    heads, tails = [firsts[which]], [places]
+def _near_pairs(places: Sequence[int], hashes: np.ndarray, bits: int) -> Iterator[Any]:
+    """Yield pairs of places with unlike hashes, the first of each kind, within `bits` bits."""
+    values, first = np.unique(hashes, return_index=True)
+    numbers = np.array(places, np.int64)[first]
     start = 0
     while start < len(values):
         later = values[start:]
         block = later[: max(1, _PAIRS // len(later))]
         row, column = np.nonzero(np.bitwise_count(block[:, None] ^ later) <= bits)
         once = row < column
-        heads.append(firsts[start + row[once]])
-        tails.append(firsts[start + column[once]])
+        yield numbers[start + row[once]], numbers[start + column[once]]
         start += len(block)
-    return np.concatenate(heads), np.concatenate(tails)

@@ -31,7 +31,7 @@ UNSAFE_IN_IDS = re.compile("\0|\r(?!\n)")
 
 
 def printable(path: str) -> str:
-    """The path as text: bytes that are not UTF-8, and those that no id may hold, become `\\xNN`."""
+    """Write a path as text: bytes that are not UTF-8, or not allowed in ids, become `\\xNN`."""
     if not path.isascii():
         path = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return UNSAFE_IN_IDS.sub(lambda mark: f"\\x{ord(mark[0]):02x}", path)
@@ -54,7 +54,8 @@ class Found:
         if self.ignored:
             count = sum(self.ignored.values())
             files = "1 file that is no image" if count == 1 else f"{count} files, no images"
-            kinds = [f"{name} ({n})" for name, n in _ranked(self.ignored)]
+            ranked = sorted(self.ignored.items(), key=lambda item: (-item[1], item[0]))
+            kinds = [f"{name} ({n})" for name, n in ranked]
             yield f"ignored {files}: {first_few(kinds, _SHOWN)}"
         if self.barren:
             yield f"no image lies in {first_few(self.barren, _SHOWN)}: move it out of images.root"
@@ -73,38 +74,28 @@ def find_images(root: Path, own: Collection[Path] = ()) -> Found:
     rich: set[str] = set()
     poor: set[str] = set()
     start = str(root)
-    for folder, names in _walk(start, skipped, found.linked):
+    for folder, subfolders, files in os.walk(start, onerror=_refuse):
         below = folder[len(start) :].lstrip("/")
-        for name in names:
-            path = f"{below}/{name}" if below else name
+        subfolders[:] = sorted(_not_skipped(folder, subfolders, skipped))
+        links = [name for name in subfolders if Path(folder, name).is_symlink()]
+        found.linked += [printable(f"{below}/{name}".lstrip("/")) for name in links]
+        for name in _not_skipped(folder, files, skipped):
             is_image, kind = _judge(f"{folder}/{name}", name)
             if is_image:
-                found.paths.append(path)
+                found.paths.append(f"{below}/{name}" if below else name)
             else:
                 found.ignored[kind] += 1
             if below:
                 (rich if is_image else poor).add(below.partition("/")[0])
     found.barren = sorted(map(printable, poor - rich))
-    found.linked = sorted(printable(path[len(start) :].lstrip("/")) for path in found.linked)
+    found.linked.sort()
     return found
 
 
-def _walk(
-    start: str, skipped: frozenset[str], linked: list[str]
-) -> Iterator[tuple[str, list[str]]]:
-    """Yield every folder with the names of its files; links to folders are noted in `linked`."""
-    for folder, subfolders, files in os.walk(start, onerror=_refuse):
-        known = [
-            name
-            for name in subfolders
-            if not name.startswith(".") and f"{folder}/{name}" not in skipped
-        ]
-        linked += [f"{folder}/{name}" for name in known if Path(folder, name).is_symlink()]
-        subfolders[:] = sorted(known)
-        yield (
-            folder,
-            [n for n in files if not n.startswith(".") and f"{folder}/{n}" not in skipped],
-        )
+def _not_skipped(folder: str, names: list[str], skipped: frozenset[str]) -> list[str]:
+    return [
+        name for name in names if not name.startswith(".") and f"{folder}/{name}" not in skipped
+    ]
 
 
 def _refuse(error: OSError) -> None:
@@ -142,7 +133,3 @@ def _opens_like_a_image(file: str) -> bool:
         return False  # a link that leads nowhere
     except OSError:
         return True  # it cannot be told, so its row says so
-
-
-def _ranked(kinds: Counter[str]) -> list[tuple[str, int]]:
-    return sorted(kinds.items(), key=lambda item: (-item[1], item[0]))

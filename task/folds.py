@@ -17,19 +17,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.cluster.hierarchy import DisjointSet
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
-from archiveprobe.base.reading import PRODUCT_BYTES, read_ordinary
+from archiveprobe.base.reading import PRODUCT_BYTES, read_product
 from archiveprobe.task.balanced_folds import balanced_folds
 from archiveprobe.task.config import Task
 from archiveprobe.task.duplicates import near_duplicate_groups
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
-from archiveprobe.task.table import long_cells
+from archiveprobe.task.table import long_cells, text_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +73,8 @@ def ensure_folds(
     old = _read(task)
     if old and all(_is_settled(task, old.get(row.id), entry) for row, entry in labelled):
         return FoldTable(old, _spanning(old, labelled))
-    _check_enough(task, [row for row, _ in labelled])
     groups = _group_names(task, labelled)
-    _check_groups(task, set(groups))
+    _check_enough(task, labelled, set(groups))
     table = _extend(task, labelled, groups, old)
     if write:
         _write(task, table)
@@ -124,7 +121,7 @@ def regroup(
     same = len(set(zip(before, names, strict=True))) == len(set(before)) == len(set(names))
     if same and not known.spanning:
         return False
-    _check_groups(task, set(names))
+    _check_enough(task, labelled, set(names))
     new = _extend(task, labelled, names, {}).placed
     home = {old[id_].group: row for id_, row in new.items()}
     for row in old.values():
@@ -135,48 +132,45 @@ def regroup(
 
 
 def _join_groups(names: Sequence[str], groups: Sequence[int]) -> list[int]:
-    """Number the groups of rows that share a name or a group, directly or over others."""
-    count = len(names)
-    by_name = np.unique(np.array(names), return_inverse=True)[1] + count
-    by_group = np.unique(np.array(groups), return_inverse=True)[1] + 2 * count
-    heads, tails = np.tile(np.arange(count), 2), np.concatenate([by_name, by_group])
-    links = coo_array((np.ones(2 * count, bool), (heads, tails)), shape=(3 * count, 3 * count))
-    joined: list[int] = connected_components(links, directed=False)[1][:count].tolist()
-    return joined
+    """Join the groups of rows that share a name or a group, directly or over others."""
+    joined = DisjointSet(range(len(names)))
+    first: dict[str | int, int] = {}
+    for at, shared in enumerate(zip(names, groups, strict=True)):
+        for key in shared:
+            joined.merge(at, first.setdefault(key, at))
+    return [joined[at] for at in range(len(names))]
 
 
-def _check_enough(task: Task, rows: Sequence[Row]) -> None:
-    labels = {row.label for row in rows}
+def _check_enough(task: Task, labelled: Sequence[tuple[Row, Entry]], groups: set[str]) -> None:
+    labels = {row.label for row, _ in labelled}
+    count = task.folds.count
     if len(labels) < 2:
         only = f"only {next(iter(labels))!r}" if labels else "none"
-        raise InputError(
-            f"no folds yet: {task.file}: folds need labelled rows of two classes, found {only}: "
-            "label more"
+        fault = f"folds need labelled rows of two classes, found {only}: label more"
+    elif len(labelled) < count:
+        fault = (
+            f"{len(labelled)} labelled rows do not fill {count} folds: label more, or lower "
+            "folds.count"
         )
-    if len(rows) < task.folds.count:
-        raise InputError(
-            f"no folds yet: {task.file}: {len(rows)} labelled rows do not fill {task.folds.count} "
-            "folds: label more, or lower folds.count"
+    elif len(groups) < count:
+        fault = (
+            f"{len(groups)} groups do not fill {count} folds: lower folds.count, or set "
+            'folds.group = "none"'
         )
-
-
-def _check_groups(task: Task, groups: set[str]) -> None:
-    if len(groups) < task.folds.count:
-        raise InputError(
-            f"no folds yet: {task.file}: {len(groups)} groups do not fill {task.folds.count} "
-            'folds: lower folds.count, or set folds.group = "none"'
-        )
+    else:
+        return
+    raise InputError(f"no folds yet: {task.file}: {fault}")
 
 
 def _group_names(task: Task, labelled: Sequence[tuple[Row, Entry]]) -> list[str]:
     ids = [row.id for row, _ in labelled]
     if task.folds.group == "none":
         return ids
-    if task.folds.group == "near-duplicates":
-        numbers = near_duplicate_groups([entry for _, entry in labelled])
-        first: dict[int, str] = {}
-        return [first.setdefault(int(n), name) for n, name in zip(numbers, ids, strict=True)]
-    return [row.group or row.id for row, _ in labelled]
+    if task.folds.group != "near-duplicates":
+        return [row.group or row.id for row, _ in labelled]
+    numbers = near_duplicate_groups([entry for _, entry in labelled])
+    first: dict[int, str] = {}
+    return [first.setdefault(int(n), name) for n, name in zip(numbers, ids, strict=True)]
 
 
 def _extend(
@@ -263,14 +257,10 @@ def _columns(task: Task) -> list[str]:
 
 def _read(task: Task) -> dict[str, FoldAssignment]:
     file = folds_file(task)
-    try:
-        content = read_ordinary(file, PRODUCT_BYTES)
-    except FileNotFoundError:
+    content = read_product(file, PRODUCT_BYTES, _REMEDY)
+    if content is None:
         return {}
-    except OSError as error:
-        raise InputError(f"cannot read {file} ({error.strerror}): {_REMEDY}") from None
-    # StringIO would take four bytes for every character of a file that is nearly all ASCII.
-    reader = csv.DictReader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""), strict=True)
+    reader = csv.DictReader(text_stream(content), strict=True)
     placed: dict[str, FoldAssignment] = {}
     checks = set()
     try:

@@ -32,13 +32,13 @@ from archiveprobe.base.reading import (
     PRODUCT_BYTES,
     TooManyBytesError,
     digest_of,
-    read_ordinary,
+    read_product,
 )
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.rows import Row, locate
-from archiveprobe.task.table import long_cells
+from archiveprobe.task.table import long_cells, text_stream
 
 # A file written in the same clock tick as it was hashed may change again unseen.
 _SETTLED_NS = 2_000_000_000
@@ -106,35 +106,25 @@ def read_manifest_with_digest(task: Task, *, decoder: str | None = None) -> tupl
         InputError: the file is not as it was written.
     """
     file = manifest_file(task)
-    try:
-        content = read_ordinary(file, PRODUCT_BYTES)
-    except FileNotFoundError:
+    content = read_product(file, PRODUCT_BYTES, _REMEDY)
+    if content is None:
         return [], ""
-    except OSError as error:
-        raise InputError(f"cannot read {file} ({error.strerror}): {_REMEDY}") from None
-    seal, content = _unsealed(file, content)
-    # StringIO would take four bytes for every character of a file that is nearly all ASCII.
-    text = io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogateescape", newline="")
-    reader = csv.reader(text, strict=True)
+    header, end, rows = content.partition(b"\r\n")
+    columns, _, seal = header.rpartition(b",")
+    content = columns + end + rows
+    digest = sha256(content).hexdigest()
+    if seal != f"{_SEAL}{digest}".encode():
+        raise InputError(f"{file} is damaged or was edited: {_REMEDY}")
+    reader = csv.reader(text_stream(content, errors="surrogateescape"), strict=True)
     try:
         with long_cells():
             if next(reader, None) != _COLUMNS:
                 raise ValueError("not its header")
-            return [_parse(cells, decoder) for cells in reader if cells], seal
+            return [_parse(cells, decoder) for cells in reader if cells], digest
     except (csv.Error, ValueError) as error:
         raise InputError(
             f"{file} line {reader.line_num} cannot be read ({error}): {_REMEDY}"
         ) from None
-
-
-def _unsealed(file: Path, content: bytes) -> tuple[str, bytes]:
-    header, end, rows = content.partition(b"\r\n")
-    columns, comma, seal = header.rpartition(b",")
-    plain = columns + end + rows
-    digest_now = sha256(plain).hexdigest()
-    if not comma or seal != f"{_SEAL}{digest_now}".encode():
-        raise InputError(f"{file} is damaged or was edited: {_REMEDY}")
-    return digest_now, plain
 
 
 def write_manifest(task: Task, entries: Iterable[Entry]) -> str:
@@ -154,24 +144,21 @@ def write_manifest(task: Task, entries: Iterable[Entry]) -> str:
     return seal
 
 
-def _whole(text: str) -> int | None:
-    return int(text) if text else None
-
-
-def _real(text: str) -> float | None:
+def _number(text: str) -> float | None:
     value = float(text) if text else None
     if value is not None and not math.isfinite(value):
         raise ValueError(f"{text!r} measures nothing")
     return value
 
 
-_READ = [_whole if name in _WHOLE else _real if name in _REAL else str for name in _COLUMNS]
+_READ = {name: lambda text: int(text) if text else None for name in _WHOLE}
+_READ_CELL = [_READ.get(name, _number if name in _REAL else str) for name in _COLUMNS]
 
 
 def _parse(cells: list[str], wanted: str | None) -> Entry:
     if len(cells) != len(_COLUMNS):
         raise ValueError("cells too many or too few")
-    values: list[Any] = [read(text) for read, text in zip(_READ, cells, strict=True)]
+    values: list[Any] = [read(text) for read, text in zip(_READ_CELL, cells, strict=True)]
     id_, path, key, *seen, mtime_ns, inode, decoder = values
     status = sys.intern(seen[0])
     if status and status != "ok" and status not in FLAGS and status not in REJECTIONS:
@@ -233,10 +220,9 @@ def scan(
 def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry]) -> None:
     """Refuse where every known image is gone at once: then the folder is not here."""
     before = [entry for entry in entries if entry.path in known and known[entry.path].digest]
-    if not before or all(entry.status == "missing_file" for entry in entries):
-        # Where nothing at all is there, `report_missing` says where the images seem to lie.
-        return
-    if all(entry.status == "missing_file" for entry in before):
+    # Where nothing at all is there, `report_missing` says where the images seem to lie.
+    gone = [all(entry.status == "missing_file" for entry in some) for some in (before, entries)]
+    if before and gone == [True, False]:
         raise InputError(
             f"not one of the {len(before)} images that embed has seen is there, the first is "
             f"{task.root / before[0].path}: bring them back, or correct images.root in "
@@ -245,37 +231,39 @@ def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry
 
 
 def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) -> Entry:
+    def without(status: str, detail: str = "", size: int | None = None) -> Entry:
+        return Entry(row.id, path, "", rejected(status, detail, size))
+
     path = printable(row.path)
     try:
         located = _below(root, row.path, folders)
         if located is None:
-            return Entry(row.id, path, "", rejected("outside_root", "it must lie below the root"))
+            return without("outside_root", "it must lie below the root")
         file, facts = located
         if not stat.S_ISREG(facts.st_mode):
-            return Entry(row.id, path, "", rejected("not_a_file", "it is no ordinary file"))
-        if hint and hint.digest and hint.observed and _unchanged(hint, facts):
+            return without("not_a_file", "it is no ordinary file")
+        times = facts.st_mtime_ns, facts.st_ino
+        if hint and _is_unchanged(hint, facts):
             lasting = None if hint.status in PASSING else hint.observed
-            return Entry(row.id, path, hint.digest, lasting, hint.mtime_ns, hint.inode)
+            return Entry(row.id, path, hint.digest, lasting, *times)
         content_digest = digest_of(file, IMAGE_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        return Entry(row.id, path, "", rejected("missing_file"))
+        return without("missing_file")
     except TooManyBytesError as error:
-        return Entry(row.id, path, "", rejected("too_many_bytes", str(error.strerror), error.size))
+        return without("too_many_bytes", str(error.strerror), error.size)
     except RuntimeError:
-        return Entry(row.id, path, "", rejected("unreadable_file", "links in a loop"))
+        return without("unreadable_file", "links in a loop")
     except (OSError, ValueError) as error:
         # ValueError: names that no file can have. The path in an OSError is not for a manifest.
-        reason = getattr(error, "strerror", None) or str(error)
-        return Entry(row.id, path, "", rejected("unreadable_file", reason))
+        return without("unreadable_file", getattr(error, "strerror", None) or str(error))
     if time.time_ns() - facts.st_mtime_ns <= _SETTLED_NS:
         return Entry(row.id, path, content_digest)
-    return Entry(row.id, path, content_digest, None, facts.st_mtime_ns, facts.st_ino)
+    return Entry(row.id, path, content_digest, None, *times)
 
 
-def _unchanged(hint: Entry, facts: os.stat_result) -> bool:
-    assert hint.observed is not None
-    recorded = (hint.observed.bytes, hint.mtime_ns, hint.inode)
-    return recorded == (facts.st_size, facts.st_mtime_ns, facts.st_ino)
+def _is_unchanged(hint: Entry, facts: os.stat_result) -> bool:
+    size = hint.observed.bytes if hint.digest and hint.observed else None
+    return (size, hint.mtime_ns, hint.inode) == (facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
 
 def _below(root: Path, path: str, folders: dict[str, bool]) -> tuple[str, os.stat_result] | None:

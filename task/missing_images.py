@@ -3,8 +3,8 @@
 import os
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import Task
@@ -61,48 +61,31 @@ def likely_file(root: Path, path: str) -> str | None:
 
     It differs in case, in its ending or the lack of one, or lies in another folder.
     """
-    files = islice(_files(root, path), _LOOKED_AT)
     # A dead link bears the very name.
-    ranked = ((_unlikeness(path, file), file) for file in files if file != path)
-    best = min(((rank, file) for rank, file in ranked if rank), default=None)
+    files = (file for file in islice(_files(root), _LOOKED_AT) if file != path)
+    ranked = ((_unlikeness(path, file), file) for file in files)
+    best = min((rank_and_file for rank_and_file in ranked if rank_and_file[0]), default=None)
     return best[1] if best else None
+
+
+def _files(root: Path) -> Iterator[str]:
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(n for n in subfolders if not n.startswith(".") and n != "work")
+        below = Path(folder).relative_to(root)
+        yield from ((below / name).as_posix() for name in sorted(files))
 
 
 def _unlikeness(wanted: str, file: str) -> int:
     """Rank from 1 (another case) to 4 (another folder and another ending); 0 where nothing fits."""
-    left, right = _plain(wanted), _plain(file)
-    if left == right:
-        return 1
-    left_name, right_name = left.rpartition("/")[2], right.rpartition("/")[2]
-    if left_name == right_name:
-        return 3
-    if not has_image_extension(right_name):
-        return 0
-    if _stem(right) in (left, _stem(left)):
-        return 2
-    return 4 if _stem(right_name) in (left_name, _stem(left_name)) else 0
-
-
-def _plain(path: str) -> str:
-    return unicodedata.normalize("NFC", path).casefold()
-
-
-def _stem(path: str) -> str:
-    folder, slash, name = path.rpartition("/")
-    return folder + slash + (name.rpartition(".")[0] or name)
-
-
-def _files(root: Path, path: str) -> Iterator[str]:
-    """Yield paths of files below `root`: those in the folder of `path` first, then all."""
-    folder = path.rpartition("/")[0]
-    is_below = not ("\0" in folder or folder.startswith("/") or ".." in folder.split("/"))
-    beside = islice(_walk(root, root / folder), 1) if is_below else ()
-    return chain.from_iterable(chain(beside, _walk(root, root)))
-
-
-def _walk(root: Path, start: Path) -> Iterator[list[str]]:
-    """Yield the files of `start`, then those of every folder below it, as paths below `root`."""
-    for folder, subfolders, files in os.walk(start):
-        subfolders[:] = sorted(n for n in subfolders if not n.startswith(".") and n != "work")
-        below = Path(folder).relative_to(root)
-        yield [(below / name).as_posix() for name in sorted(files)]
+    left, right = (
+        PurePosixPath(unicodedata.normalize("NFC", path.rstrip(".")).casefold())
+        for path in (wanted, file)
+    )
+    is_image = has_image_extension(right.name)
+    fits = (
+        left == right,
+        is_image and right.parent / right.stem in (left, left.parent / left.stem),
+        left.name == right.name,
+        is_image and right.stem in (left.name, left.stem),
+    )
+    return fits.index(True) + 1 if any(fits) else 0

@@ -43,7 +43,13 @@ def read_rows(
     Raises:
         InputError: a missing column, a repeated id, an unknown label or split, or no row at all.
     """
-    _refuse_loop(task)
+    try:
+        task.root.resolve()
+    except (RuntimeError, OSError):
+        raise InputError(
+            f"images.root {task.root} is a link that leads back to itself: correct the link, or "
+            f"images.root in {task.file}"
+        ) from None
     rows = _from_table(task, test_labels) if task.table else _from_folders(task, notify)
     if not rows:
         where = task.table or task.root
@@ -52,16 +58,6 @@ def read_rows(
     if test_labels:
         return rows
     return [replace(row, label=None) if row.split == "test" else row for row in rows]
-
-
-def _refuse_loop(task: Task) -> None:
-    try:
-        task.root.resolve()
-    except (RuntimeError, OSError):
-        raise InputError(
-            f"images.root {task.root} is a link that leads back to itself: correct the link, or "
-            f"images.root in {task.file}"
-        ) from None
 
 
 def locate(root: Path, path: str) -> Path:
@@ -126,33 +122,27 @@ def refuse_repeated(table: Table, column: str) -> None:
     """
     first: dict[str, int] = {}
     for line, cells in zip(table.lines, table.rows, strict=True):
-        value = cells[column]
+        value, where = cells[column], f"{table.file} line {line}"
         if not value.strip():
-            raise InputError(f"{table.file} line {line}: the id is empty: give every row an id")
-        where = f"{table.file} line {line}"
-        _refuse_unsafe(_short(value, where), where)
+            raise InputError(f"{where}: the id is empty: give every row an id")
+        _check_short(value, where)
+        if UNSAFE_IN_IDS.search(value):
+            raise InputError(
+                f"{where}: the id {value!r} holds a NUL or a lone carriage return, which no "
+                "CSV gives back: take it out"
+            )
         if value in first:
             raise InputError(
-                f"{table.file} line {line}: id {value!r} stands on line {first[value]} already: "
-                "keep one of the two"
+                f"{where}: id {value!r} stands on line {first[value]} already: keep one of the two"
             )
         first[value] = line
 
 
-def _short(value: str, where: str) -> str:
+def _check_short(value: str, where: str) -> None:
     if len(value) > ID_LIMIT:
         raise InputError(
             f"{where}: an id of {len(value)} characters, limit {ID_LIMIT}: shorten it, or mend the "
             "quotes around it"
-        )
-    return value
-
-
-def _refuse_unsafe(value: str, where: str) -> None:
-    if UNSAFE_IN_IDS.search(value):
-        raise InputError(
-            f"{where}: the id {value!r} holds a NUL or a lone carriage return, which no "
-            "CSV gives back: take it out"
         )
 
 
@@ -186,11 +176,7 @@ def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
             f"folds.group names the column {task.folds.group!r}{hint} in {task.file}, but there "
             'is no table: set images.table, or group = "near-duplicates"'
         )
-    try:
-        is_there = task.root.is_dir()
-    except OSError:
-        is_there = False  # longer than any name can be, for example
-    if not is_there:
+    if not os.path.isdir(task.root):  # noqa: PTH112 - also for what is longer than any name
         raise InputError(f"no folder {task.root}: correct images.root in {task.file}")
     home = task.folder.resolve()
     own = [task.file.name, task.work.name, task.corrections, task.submission.template]
@@ -215,7 +201,8 @@ def _refuse_twins(rows: Sequence[Row]) -> None:
 
 
 def _from_path(task: Task, path: str) -> Row:
-    name = _short(printable(path), str(task.root))
+    name = printable(path)
+    _check_short(name, str(task.root))
     folders = name.split("/")[:-1]
     split = folders.pop(0) if folders and folders[0] in SPLITS else None
     named = folders[0] if folders else UNLABELLED

@@ -11,7 +11,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, TypeAdapter
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import make_folder
@@ -22,6 +24,12 @@ from archiveprobe.task.config import Task
 FORMAT = 1
 
 
+def _check_asked(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not all(isinstance(asked.get(key), str) for key in ("backbone", "views", "layers")):
+        raise ValueError("what it says of a cache is in another form")
+    return asked
+
+
 @dataclass(frozen=True)
 class CacheInUse:
     """The cache that the last `embed` used for what a task asks of a backbone.
@@ -30,7 +38,7 @@ class CacheInUse:
     that it has every image of the manifest that can have an embedding.
     """
 
-    asked: Mapping[str, Any]
+    asked: Annotated[Mapping[str, Any], AfterValidator(_check_asked)]
     folder: str | None = None
     fingerprint: str | None = None
     finished: bool = False
@@ -66,6 +74,9 @@ class Snapshot:
         return replace(self, caches=(*kept, *new))
 
 
+_SNAPSHOT = TypeAdapter(Snapshot)
+
+
 def snapshot_file(task: Task) -> Path:
     """Return where the snapshot of a task lies."""
     return task.work / "snapshot.json"
@@ -84,35 +95,20 @@ def find_snapshot(task: Task) -> Snapshot | None:
 
 
 def _parsed(task: Task) -> Snapshot | None:
-    """Raises InputError: it is damaged."""
+    """Parse the record. Raises InputError: it is damaged."""
     remedy = f"run `archiveprobe embed {task.file}`, which writes it anew"
     record = read_sealed(snapshot_file(task), remedy=remedy)
     if record is None:
         return None
     try:
-        if record["format"] != FORMAT:
-            raise ValueError(f"it has the form {record['format']!r}")
-        return Snapshot(
-            str(record["task"]),
-            str(record["manifest"]),
-            bool(record["decoded"]),
-            dict(record["parts"]),
-            tuple(_cache_in_use(cache) for cache in record["caches"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        form = record.pop("format")
+        if form != FORMAT:
+            raise ValueError(f"it has the form {form!r}")
+        return _SNAPSHOT.validate_python(record)
+    except (KeyError, ValueError, RecursionError) as error:
         raise InputError(
             f"{snapshot_file(task)} is of another version ({error}): {remedy}"
         ) from None
-
-
-def _cache_in_use(record: Mapping[str, Any]) -> CacheInUse:
-    """Raises KeyError, TypeError, ValueError."""
-    cache = CacheInUse(**record)
-    words = [cache.asked[key] for key in ("backbone", "views", "layers")]
-    words += [name for name in (cache.folder, cache.fingerprint) if name is not None]
-    if not all(isinstance(word, str) for word in words) or not isinstance(cache.finished, bool):
-        raise ValueError("what it says of a cache is in another form")
-    return cache
 
 
 def read_snapshot(task: Task) -> Snapshot:

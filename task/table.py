@@ -60,7 +60,7 @@ def read_table(file: Path) -> Table:
     content, encoding = _content(file)
     with long_cells():
         separator = max(_SEPARATORS, key=lambda mark: _columns_by(mark, content, encoding))
-        reader = csv.reader(_stream(content, encoding), strict=True, delimiter=separator)
+        reader = csv.reader(text_stream(content, encoding), strict=True, delimiter=separator)
         try:
             return _read(file, reader, _SEPARATORS[separator])
         except csv.Error as error:
@@ -78,50 +78,46 @@ def long_cells() -> Iterator[None]:
 
 
 def _columns_by(separator: str, content: bytes, encoding: str) -> int:
-    reader = csv.reader(_stream(content, encoding), delimiter=separator)
+    reader = csv.reader(text_stream(content, encoding), delimiter=separator)
     try:
         return len(next((cells for cells in reader if cells), ()))
     except csv.Error:
         return 0
 
 
-def _stream(content: bytes, encoding: str) -> io.TextIOWrapper:
-    # StringIO would take four bytes for every character of a file that is nearly all ASCII.
-    return io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
+def text_stream(
+    content: bytes, encoding: str = "utf-8", errors: str = "strict"
+) -> io.TextIOWrapper:
+    """Open bytes as text for csv.
+
+    StringIO would take four bytes for every character of a file that is nearly all ASCII.
+    """
+    return io.TextIOWrapper(io.BytesIO(content), encoding, errors, newline="")
 
 
 def _read(file: Path, reader: Any, separator: str) -> Table:
-    numbered = _numbered(reader)
-    header = next(numbered, None)
-    if header is None:
-        raise InputError(f"{file} is empty: it needs a header line with column names")
-    columns = _header(file, header[1])
+    columns: tuple[str, ...] = ()
     rows, lines = [], []
-    for line, cells in numbered:
-        if len(cells) != len(columns):
-            raise InputError(
-                f"{file} line {line}: {len(cells)} cells under {len(columns)} column names: "
-                f"quote cells that hold a {separator}"
-            )
-        rows.append(dict(zip(columns, cells, strict=True)))
-        lines.append(line)
-    return Table(file, columns, tuple(rows), tuple(lines), separator)
-
-
-def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
     line = 1
     for cells in reader:
-        if cells:
-            yield line, cells
+        if cells and not columns:
+            columns = tuple(cells)
+            if len(set(columns)) != len(columns):
+                raise InputError(f"{file}: a column name stands twice in the header: rename one")
+            if not all(column.strip() for column in columns):
+                raise InputError(f"{file}: a column has no name in the header: name it")
+        elif cells:
+            if len(cells) != len(columns):
+                raise InputError(
+                    f"{file} line {line}: {len(cells)} cells under {len(columns)} column names: "
+                    f"quote cells that hold a {separator}"
+                )
+            rows.append(dict(zip(columns, cells, strict=True)))
+            lines.append(line)
         line = reader.line_num + 1
-
-
-def _header(file: Path, cells: list[str]) -> tuple[str, ...]:
-    if len(set(cells)) != len(cells):
-        raise InputError(f"{file}: a column name stands twice in the header: rename one")
-    if not all(cell.strip() for cell in cells):
-        raise InputError(f"{file}: a column has no name in the header: name it")
-    return tuple(cells)
+    if not columns:
+        raise InputError(f"{file} is empty: it needs a header line with column names")
+    return Table(file, columns, tuple(rows), tuple(lines), separator)
 
 
 def _content(file: Path) -> tuple[bytes, str]:

@@ -195,6 +195,28 @@ def test_wrong_usage_is_clicks_own(words: list[str]) -> None:
     assert "Usage:" in result.stderr
 
 
+def test_every_table_is_listed() -> None:
+    from archiveprobe.embed.backbones import BACKBONES
+    from archiveprobe.embed.views import VIEW_SETS
+    from archiveprobe.evaluate.metrics import METRICS
+    from archiveprobe.finetune.recipe import RECIPES
+    from archiveprobe.probe.table import PROBES
+
+    tables = {
+        "backbones": BACKBONES,
+        "views": VIEW_SETS,
+        "probes": PROBES,
+        "metrics": METRICS,
+        "recipes": RECIPES,
+    }
+    for name, table in tables.items():
+        lines = json.loads(run("list", name, "--json").stdout)[name]
+        (key, *_) = lines[0]
+        assert {*table} <= {line[key] for line in lines}
+        assert all(isinstance(value, str | int | bool) for line in lines for value in line.values())
+        assert len(run("list", name).stdout.splitlines()) == len(lines) + 1
+
+
 def test_debug_shows_the_traceback() -> None:
     assert run("embed", "nowhere", "--debug").exception is not None
     assert not isinstance(run("embed", "nowhere", "--debug").exception, SystemExit)

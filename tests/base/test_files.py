@@ -1,4 +1,3 @@
-import errno
 import os
 from pathlib import Path
 
@@ -89,31 +88,6 @@ def test_folders(tmp_path):
     assert files.remove_folder(folder)
     assert files.remove_folder(folder)
     assert not folder.exists()
-
-
-def test_what_a_full_disk_did_not_take_is_still_read_back(tmp_path, monkeypatch):
-    """HDF5 reads back what it wrote, and has crashed the process when it found something else."""
-    with files.Staged(tmp_path / "out") as staged:
-        staged.write(b"abcdef")
-
-        def full(*_):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr(files, "_write_all", full)
-        assert staged.write(b"ghij") == 4
-        staged.seek(4)
-        staged.write(b"EFGH")
-        assert staged.tell() == 8
-        assert staged.seek(0, os.SEEK_END) == 10
-        staged.seek(0)
-        buffer = bytearray(b"?" * 12)
-        assert staged.readinto(buffer) == 12
-        assert bytes(buffer) == b"abcdEFGHij\0\0"
-        with pytest.raises(OSError, match="No space"):
-            staged.raise_failure()
-        with pytest.raises(OSError, match="No space"):
-            staged.finish()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupt_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ def test_interval_truth(start, figures_of, monkeypatch) -> None:
     figures = figures_of(benchmark, "--tasks", "2", "--workers", "0", *named_archives)
     assert len(named(figures, ": cover of the refitted model")) == 2 * 5
     for name in words:
-        assert 0 <= figures[f"{name}, selected: cover"]["value"] <= 1
+        assert 0 <= figures[f"{name}, model selection (nested): cover"]["value"] <= 1
         assert 0.5 < figures[f"{name}, ridge a: mean truth"]["value"] < 0.95
     rng = np.random.default_rng(0)
     source = drawn.Source(20_000, mislabelled=0.0)

@@ -46,6 +46,16 @@ def seen():
             "temporaries": temporaries, "sound": verify(folder, deep=True).ok}
 """
 FULL = """
+from archiveprobe.cache.export import export
+
+with Writer.open(Path(sys.argv[2]), {"backbone": "other"}, {}) as writer:
+    for key, row in rows.items():
+        writer.add(key, row)
+other = Reader(Path(sys.argv[2]))
+# HDF5 crashes the process when a write fails for want of room.
+exported = fault(lambda: export(disk / "all.h5", {}, list(rows), {"other": other}))
+assert "free some space" in exported, exported
+assert not list(disk.iterdir())
 said = [fault(embed)]
 full = seen()
 said.append(fault(embed))
@@ -90,7 +100,8 @@ def on_a_small_disk(tmp_path):
         pytest.skip("this system lets no test mount a file system of its own")
 
     def run(program):
-        command = [*inside, sys.executable, "-c", PROLOGUE + program, place]
+        program = [sys.executable, "-c", PROLOGUE + program, place, tmp_path / "elsewhere"]
+        command = [*inside, *program]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout), str(place / "cache" / "tiny-0123456789abcdef")

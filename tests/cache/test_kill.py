@@ -1,4 +1,4 @@
-"""SIGKILL at a hundred random moments of a writer."""
+"""SIGKILL at fifty random moments of a writer."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.cache.verify import verify
 
-KILLS, IN_A_ROW = 100, 5
+KILLS, IN_A_ROW = 50, 5
 ROWS, PER_SHARD = 18, 3
 FINGERPRINT = {"backbone": "tiny"}
 # One process with everything loaded forks a writer for every line it reads, so that a life costs

@@ -1,5 +1,7 @@
 import json
 import zlib
+from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import example, given
@@ -19,14 +21,14 @@ COMMIT = Commit("000000-aaaaaaaa.h5", 3, 100, "a" * 64)
 
 
 def line_of(**fields):
-    text = json.dumps(COMMIT._asdict() | fields).encode()
+    text = json.dumps(COMMIT._asdict() | fields, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 @given(st.lists(COMMITS, unique_by=lambda commit: commit.file))
 def test_round_trip(commits):
     data = b"".join(map(log.format_commit, commits))
-    assert log.parse_log(data) == (commits, len(data), False, [])
+    assert log.parse_log(data) == (commits, False, [])
 
 
 @given(st.binary())
@@ -49,27 +51,25 @@ def test_only_lines_with_a_true_crc_are_accepted(commits, draw):
     assert parsed.damaged
     assert set(parsed.entries) < set(commits)
     assert len(parsed.entries) >= len(commits) - 2  # a flipped newline joins two lines
-    assert b"".join(lines).startswith(data[: parsed.good_length])
 
 
 @given(st.lists(COMMITS, min_size=1, unique_by=lambda commit: commit.file), st.data())
 def test_torn_last_line_is_cut(commits, draw):
     *lines, last = [log.format_commit(commit) for commit in commits]
     torn = last[: draw.draw(st.integers(1, len(last) - 1))]
-    good = b"".join(lines)
-    assert log.parse_log(good + torn) == (commits[:-1], len(good), True, [])
+    assert log.parse_log(b"".join(lines) + torn) == (commits[:-1], True, [])
 
 
 def test_garbage_in_the_middle_costs_its_line_only():
     other = Commit("000001-bbbbbbbb.h5", 1, 9, "b" * 64)
     first, second = log.format_commit(COMMIT), log.format_commit(other)
     parsed = log.parse_log(first + b"garbage\n" + second)
-    assert parsed == ([COMMIT, other], len(first), True, [2])
+    assert parsed == ([COMMIT, other], True, [2])
 
 
 def test_a_repeated_line_counts_once():
     line = log.format_commit(COMMIT)
-    assert log.parse_log(line * 2) == ([COMMIT], 2 * len(line), False, [])
+    assert log.parse_log(line * 2) == ([COMMIT], False, [])
 
 
 def test_two_stories_about_one_file():
@@ -117,7 +117,7 @@ def test_hostile_json_with_a_true_crc(text):
 
 
 def test_missing_files_are_empty(tmp_path):
-    assert log.read_log(tmp_path / log.COMMITS) == ([], 0, False, [])
+    assert log.read_log(tmp_path / log.COMMITS) == ([], False, [])
     assert log.read_failures(tmp_path / log.FAILURES) == {}
 
 
@@ -135,4 +135,5 @@ def test_last_failure_wins_and_bad_lines_are_skipped(tmp_path):
 
 @given(st.binary())
 def test_any_bytes_as_failures(data):
-    assert dict(log._parse_failures(data.split(b"\n"))) == {}
+    with mock.patch.object(log, "_read", lambda _: data):
+        assert log.read_failures(Path("any")) == {}

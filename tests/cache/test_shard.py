@@ -1,4 +1,5 @@
 import io
+import re
 
 import h5py
 import numpy as np
@@ -133,11 +134,25 @@ def companion(file, name, data, other):
     file["more"] = h5py.ExternalLink(str(other), "/")
 
 
-HOSTILE = [
-    external_link, soft_link, group, virtual, external_storage, contiguous, no_checksum,
-    compressed, user_filter, huge, growable, unwritten, huge_chunks, wider, strings, missing,
-    companion,
-]  # fmt: skip
+HOSTILE = {
+    external_link: "link to elsewhere",
+    soft_link: "link to elsewhere",
+    group: "not a dataset",
+    virtual: "not chunked",
+    external_storage: "in another file",
+    contiguous: "not chunked",
+    no_checksum: "other filters",
+    compressed: "other filters",
+    user_filter: "other filters",
+    huge: "is (float16|uint8|float32|bool)",
+    growable: "is (float16|uint8|float32|bool)",
+    unwritten: "more bytes than the file holds",
+    huge_chunks: "",
+    wider: "is float64",
+    strings: "is ",
+    missing: "unexpected members",
+    companion: "unexpected members",
+}
 
 
 def crafted(parts, hostile, member, other):
@@ -157,43 +172,26 @@ def test_the_crafting_of_this_test_makes_good_shards(parts):
     assert np.array_equal(shard.read(data, ROW_SHAPE, N).embeddings, parts["embeddings"])
 
 
-@pytest.mark.parametrize("rows", [N, None])
-@pytest.mark.parametrize("member", ["embeddings", "key", "norm", "view_ok"])
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.__name__)
-def test_hostile_shards_are_refused_before_a_read(
-    parts, hostile, member, rows, tmp_path, monkeypatch
-):
+def test_hostile_shards_are_refused_before_a_read(parts, hostile, tmp_path, monkeypatch):
     other = tmp_path / "other.h5"
     other.write_bytes(shard.build(*parts.values()))
     path = tmp_path / "s.h5"
-    path.write_bytes(crafted(parts, hostile, member, other))
 
     def no_read(*_):
         raise AssertionError("data was read")
 
-    monkeypatch.setattr(h5py.Dataset, "__getitem__", no_read)
-    with pytest.raises(ShardError) as caught:
-        shard.read(path, ROW_SHAPE, rows)
-    assert str(path) in str(caught.value)
-    assert "archiveprobe embed TASK" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("hostile", "reason"),
-    [
-        (external_link, "link to elsewhere"),
-        (group, "not a dataset"),
-        (virtual, "not chunked"),
-        (external_storage, "in another file"),
-        (user_filter, "other filters"),
-        (huge, "not float16"),
-        (unwritten, "more bytes than the file holds"),
-    ],
-)
-def test_refusals_say_why(parts, hostile, reason, tmp_path):
-    with pytest.raises(ShardError, match=reason):
-        shard.read(crafted(parts, hostile, "embeddings", tmp_path / "other.h5"), ROW_SHAPE, N)
+    for member in parts:
+        path.write_bytes(crafted(parts, hostile, member, other))
+        for row_shape, rows in ((ROW_SHAPE, N), (ROW_SHAPE, None), (None, None)):
+            with monkeypatch.context() as patch, pytest.raises(ShardError) as caught:
+                patch.setattr(h5py.Dataset, "__getitem__", no_read)
+                shard.read(path, row_shape, rows)
+            assert str(path) in str(caught.value)
+            assert "archiveprobe embed TASK" in str(caught.value)
+            if (member, rows) == ("embeddings", N):
+                assert re.search(HOSTILE[hostile], str(caught.value))
+            assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 4096, b"\x89HDF\r\n\x1a\n" + bytes(900)])
@@ -212,7 +210,7 @@ def test_version_is_looked_at(parts):
 
 def test_every_truncation_is_refused(parts):
     data = shard.build(*parts.values())
-    for length in range(0, len(data), 97):
+    for length in range(0, len(data), 397):
         with pytest.raises(ShardError):
             shard.read(data[:length], ROW_SHAPE, N)
 
@@ -221,7 +219,7 @@ def test_a_flipped_bit_never_changes_a_number(parts):
     data = bytearray(shard.build(*parts.values()))
     rng = np.random.default_rng(1)
     refused = 0
-    for at in rng.choice(len(data), 400, replace=False):
+    for at in rng.choice(len(data), 150, replace=False):
         bit = 1 << int(rng.integers(8))
         data[at] ^= bit
         try:

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.lock import Lock
 from archiveprobe.cache import spec
 from archiveprobe.cache.spec import ABSENT, CacheRecord
 
@@ -112,18 +111,6 @@ def test_damaged_record_is_one_line(record, change):
 def test_missing_record_is_a_cache_error(tmp_path):
     with pytest.raises(InputError, match="cannot read"):
         CacheRecord.read(tmp_path)
-
-
-def test_update_request_changes_nothing_else(record):
-    spec.update_request(record.folder, {"tag": "y"})
-    updated = CacheRecord.read(record.folder)
-    assert updated.request == {"tag": "y"}
-    assert (updated.fingerprint, updated.row_shape) == (record.fingerprint, record.row_shape)
-
-
-def test_update_request_respects_a_writer(record):
-    with Lock(record.folder), pytest.raises(InputError, match="another process"):
-        spec.update_request(record.folder, {})
 
 
 def make(root, backbone, fingerprint, request):

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
-from archiveprobe.cache import log, store
+from archiveprobe.cache import log
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.cache.store import Reader, Writer
 
@@ -40,29 +40,19 @@ def test_rows_come_back_in_the_order_asked_for(folder, rows, write):
         assert np.array_equal(row, rows[key].astype(np.float16)) if there else np.isnan(row).all()
 
 
-def test_nothing_asked_for(folder, rows, write):
-    write(folder, rows)
-    present, got = Reader(folder).read([])
-    assert (present.shape, got.shape) == ((0,), (0, 2, 3))
-
-
-def test_every_way_of_gathering_gives_the_same(folder):
+def test_any_order_over_several_shards(folder):
     rng = np.random.default_rng(0)
-    rows = {rng.bytes(32): rng.standard_normal((1, 700)).astype(np.float32) for _ in range(4000)}
-    with opened(folder, commit_bytes=3 << 20) as writer:
+    rows = {rng.bytes(32): rng.standard_normal((1, 70)).astype(np.float32) for _ in range(400)}
+    with opened(folder, commit_bytes=30_000) as writer:
         for key, row in rows.items():
             assert writer.add(key, row) is None
     reader = Reader(folder)
     assert len(reader.commits) == 2
     keys, wanted = list(rows), stored(rows)
-    choices = [
-        np.arange(4000), np.arange(3999, -1, -1), rng.permutation(4000), np.arange(0, 4000, 7),
-        rng.integers(0, 4000, 5000), np.array([17]), np.arange(2000, 2500),
-    ]  # fmt: skip
-    for choice in choices:
+    for choice in (range(400), range(399, -1, -1), rng.integers(0, 400, 500), [17], []):
         present, got = reader.read([keys[i] for i in choice])
         assert present.all()
-        assert np.array_equal(got, wanted[choice])
+        assert np.array_equal(got, wanted[np.array(choice, int)])
 
 
 ROWS = st.dictionaries(
@@ -75,7 +65,7 @@ ROWS = st.dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(ROWS, st.data())
 def test_order_and_shards_change_nothing(rows, draw):
     with tempfile.TemporaryDirectory() as place:
@@ -203,16 +193,6 @@ def test_nothing_is_written_without_the_lock(folder):
     assert Reader(folder).rows == 0
 
 
-def test_commits_come_by_time(folder, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(store.time, "monotonic", lambda: now[0])
-    with opened(folder, commit_seconds=60) as writer:
-        for step, expected in ((0, 0), (59, 0), (1, 3), (59, 3), (60, 5)):
-            now[0] += step
-            writer.add(bytes([len(writer.keys)]) * 32, np.ones((1, 1)))
-            assert Reader(folder).rows == expected
-
-
 def test_commits_come_by_size(folder):
     with opened(folder, commit_bytes=24) as writer:
         for i, expected in enumerate([0, 0, 0, 4, 4]):
@@ -292,19 +272,6 @@ def test_missing_and_cut_shards_are_named(folder, rows, write, damage):
     with pytest.raises(InputError, match="archiveprobe embed TASK") as caught:
         Reader(folder)
     assert str(path) in str(caught.value)
-
-
-def test_a_checksum_error_on_reading_is_named_and_gives_no_zeros(folder, rows, write):
-    write(folder, rows)
-    path = shard_of(folder)
-    data = bytearray(path.read_bytes())
-    inside = list(rows.values())[3].astype(np.float16).tobytes()
-    data[data.index(inside)] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(InputError, match="archiveprobe embed TASK") as caught:
-        Reader(folder).read(list(rows))
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_line_inside_the_log_is_not_passed_over(folder, rows, write):

@@ -1,4 +1,4 @@
-"""Networks of toy size, and an archive of striped pictures to train them on."""
+"""Networks of toy size, and an archive of striped images to train them on."""
 
 import shutil
 from collections.abc import Callable
@@ -8,19 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from archiveprobe import cli
-from archiveprobe.embed import libraries
 from archiveprobe.embed.backbones import Backbone
-from archiveprobe.finetune.lesson import Lesson
+from archiveprobe.embed.libraries import make_torchvision_importable
+from archiveprobe.finetune.loader import Draw
 from archiveprobe.finetune.model import Network, build_network
-from archiveprobe.finetune.recipe import Recipe, changed, load_recipe
-from archiveprobe.finetune.settings import Model
+from archiveprobe.finetune.recipe import Model, Recipe, changed, load_recipe
 from archiveprobe.finetune.split import Part
+from archiveprobe.finetune.train import TrainingData
 
-libraries.torch().set_num_threads(1)
+# Before a test module imports timm or open_clip.
+make_torchvision_importable()
+torch.set_num_threads(1)
 TASK = """
 name = "stripes"
 labels = ["across", "down"]
@@ -39,6 +42,13 @@ group = "none"
 library = "timm"
 name = "test_vit"
 weights = "random"
+arguments = { img_size = 32 }
+[backbone.tiny.preprocess]
+size = 32
+resize = 32
+crop = "center"
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
 [embed]
 backbones = ["hog", "tiny"]
 views = "center"
@@ -65,7 +75,9 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     """A CLIP of 32 pixels: 17 tokens of width 32, three blocks, an embedding of 16."""
     file = tmp_path_factory.mktemp("configs") / "tiny-clip-tuned.json"
     file.write_text(CLIP)
-    libraries.open_clip().add_model_config(file)
+    import open_clip
+
+    open_clip.add_model_config(file)
     return Backbone("own", "open_clip", file.stem, weights="random")
 
 
@@ -89,38 +101,43 @@ def network_of() -> Callable[..., Network]:
 
 @dataclass
 class Noise:
-    """Rows of random pictures, which no augmentation touches; `asked` are the batches asked for."""
+    """Rows of random images, which no augmentation touches; `drawn` are the inputs asked for."""
 
     pixels: Any
-    asked: list[list[int]] = field(default_factory=list)
+    drawn: list[Draw] = field(default_factory=list)
 
     @property
     def readable(self) -> np.ndarray:
         return np.ones(len(self.pixels), bool)
 
-    def learn(self, rows: Any, epoch: int, occurrence: Any = None) -> Any:  # noqa: ARG002
-        self.asked.append(list(rows))
-        return self.pixels[np.asarray(rows)]
+    def __getitem__(self, draw: Draw) -> Any:
+        self.drawn.append(draw)
+        return self.pixels[draw.row]
 
-    def look(self, rows: Any, view: int) -> Any:  # noqa: ARG002
-        return self.pixels[np.asarray(rows)]
+    def look(self, rows: Any, view: int) -> Any:
+        batch = self.pixels[np.asarray(rows)]
+        return batch.flip(-1) if view else batch
 
 
 @pytest.fixture(scope="session")
-def noisy_lesson() -> Callable[..., Lesson]:
-    def noisy_lesson(
-        n: int = 16, *, select: int = 0, report: int = 0, positive: int = 1, labels: Any = None
-    ) -> Lesson:
-        """n rows of noise; the last ones are reported, those before choose, the others learn."""
+def noise() -> Callable[..., TrainingData]:
+    def noise(
+        n: int = 16,
+        *,
+        validation: int = 0,
+        held_out: int = 0,
+        positive: int = 1,
+        labels: Any = None,
+    ) -> TrainingData:
+        """n rows of noise; the last ones are held out, those before validate, the others train."""
         rows = np.arange(n)
-        parts = np.split(rows, [n - select - report, n - report])
-        torch = libraries.torch()
+        parts = np.split(rows, [n - validation - held_out, n - held_out])
         drawn = torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-        ids = np.array([f"picture-{row}" for row in rows])
+        ids = np.array([f"image-{row}" for row in rows])
         y = rows // 2 % 2 if labels is None else np.asarray(labels)
-        return Lesson(Noise(drawn), y, ids, 2, positive, Part("fold-0", *parts))
+        return TrainingData(Noise(drawn), y, ids, 2, positive, Part("fold-0", *parts))
 
-    return noisy_lesson
+    return noise
 
 
 @pytest.fixture(scope="session")

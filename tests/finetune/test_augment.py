@@ -1,23 +1,25 @@
 """Training pixels: what is drawn, from what, and that it hangs on seed, epoch and row only."""
 
 import random
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from archiveprobe.embed import augment as paper
-from archiveprobe.embed import libraries
 from archiveprobe.embed.preprocess import Geometry, Preprocess
 from archiveprobe.finetune import augment
-from archiveprobe.finetune.augment import Augmentation, mix, mixed_share, normalised, rand_augment
-from archiveprobe.finetune.recipe import load_recipe
-from archiveprobe.finetune.schedule import generator
-from archiveprobe.finetune.settings import Augment
+from archiveprobe.finetune.augment import (
+    Augmentation,
+    mix,
+    mixup_share,
+    normalise,
+    rand_augment,
+    seeded,
+)
+from archiveprobe.finetune.recipe import Augment, load_recipe
 
-torch = libraries.torch()
 POLICY = "rand-m9-n2-mstd0.5-inc1"
 MEAN, STD = (0.5, 0.25, 0.75), (0.25, 0.5, 0.125)
 PREPROCESS = Preprocess(Geometry(32, 36, interpolation="bilinear"), MEAN, STD)
@@ -25,7 +27,7 @@ STILL = Augment(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
@@ -34,7 +36,7 @@ def all_on() -> Augmentation:
     return Augmentation(settings, PREPROCESS, seed=7)
 
 
-def test_without_amounts_the_picture_is_resized_and_normalised() -> None:
+def test_without_amounts_the_image_is_resized_and_normalise() -> None:
     square = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     made = Augmentation(STILL, PREPROCESS, seed=0)(square, epoch=0, row=0)
     plain = np.asarray(Image.fromarray(square).resize((32, 32), Image.Resampling.BILINEAR))
@@ -47,82 +49,68 @@ def test_without_amounts_the_picture_is_resized_and_normalised() -> None:
 def test_normalisation_by_hand() -> None:
     pixels = np.array([[[255, 0, 51]]], dtype=np.uint8)
     # (1 - .5) / .25, (0 - .25) / .5, (.2 - .75) / .125.
-    np.testing.assert_allclose(normalised(pixels, PREPROCESS).ravel(), [2, -0.5, -4.4], rtol=1e-5)
-    assert normalised(np.stack([pixels, pixels]), PREPROCESS).shape == (2, 3, 1, 1)
+    np.testing.assert_allclose(normalise(pixels, PREPROCESS).ravel(), [2, -0.5, -4.4], rtol=1e-5)
+    assert normalise(np.stack([pixels, pixels]), PREPROCESS).shape == (2, 3, 1, 1)
 
 
-def test_a_draw_hangs_on_seed_epoch_and_row_only(picture) -> None:
+def test_a_draw_hangs_on_seed_epoch_and_row_only(image) -> None:
     made = all_on()
-    first = made(picture, 3, 5)
+    first = made(image, 3, 5)
     for epoch, row in ((0, 0), (3, 4), (4, 5)):
-        assert not torch.equal(made(picture, epoch, row), first)
+        assert not torch.equal(made(image, epoch, row), first)
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
     torch.manual_seed(1)
-    again = all_on()(picture, 3, 5)
+    again = all_on()(image, 3, 5)
     assert torch.equal(again, first)
     other = Augmentation(made.settings, PREPROCESS, seed=8)
-    assert not torch.equal(other(picture, 3, 5), first)
+    assert not torch.equal(other(image, 3, 5), first)
 
 
-def test_every_occurrence_in_an_epoch_is_another_draw_and_the_first_is_what_it_was(picture) -> None:
+def test_every_occurrence_in_an_epoch_is_another_draw_and_the_first_is_what_it_was(image) -> None:
     made = all_on()
-    drawn = [made(picture, 3, 5, occurrence) for occurrence in range(4)]
-    assert torch.equal(drawn[0], made(picture, 3, 5))
+    drawn = [made(image, 3, 5, occurrence) for occurrence in range(4)]
+    assert torch.equal(drawn[0], made(image, 3, 5))
     for at, one in enumerate(drawn):
         assert not any(torch.equal(one, other) for other in drawn[:at])
-    assert torch.equal(made(picture, 3, 5, 2), drawn[2])
+    assert torch.equal(made(image, 3, 5, 2), drawn[2])
     # The words that seeded draws before occurrences were counted.
     plain = Augmentation(Augment(rotation=10.0, jitter=(0.2, 0.2, 0.2, 0.1)), PREPROCESS, seed=7)
     before = paper.drawn(
-        Image.fromarray(picture),
+        Image.fromarray(image),
         32,
         Image.Resampling.BILINEAR,
-        generator("augment", 7, 3, 5),
+        seeded("augment", 7, 3, 5),
         paper.paper(),
     )
-    np.testing.assert_array_equal(plain.pixels(picture, 3, 5), np.asarray(before))
+    np.testing.assert_array_equal(plain.pixels(image, 3, 5), np.asarray(before))
 
 
-def test_threads_draw_the_same_as_one(picture, monkeypatch) -> None:
-    def slow(view: Image.Image) -> Image.Image:
-        first = random.randrange(256)
-        time.sleep(0.002)
-        return Image.new("RGB", view.size, (first, random.randrange(256), 0))
-
-    monkeypatch.setattr(augment, "rand_augment", lambda *_: slow)
-    made = all_on()
-    alone = [made(picture, 0, row) for row in range(24)]
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda row: made(picture, 0, row), range(24)))
-    assert all(map(torch.equal, alone, together))
-
-
-def test_the_global_generators_are_left_as_they_were(picture) -> None:
+def test_the_global_generators_are_left_as_they_were(image) -> None:
     def state():
         drawn = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
         return drawn[0], drawn[1][1].tolist(), drawn[2].tolist()
 
     before = state()
-    all_on()(picture, 0, 0)
+    all_on()(image, 0, 0)
     assert state() == before
 
 
-def test_the_clip_papers_draws_are_those_of_the_cached_views(picture, monkeypatch) -> None:
+def test_the_clip_papers_draws_are_those_of_the_cached_views(image, monkeypatch) -> None:
     """The recipe spells out what `augmentK` draws; the two must not drift apart."""
     settings = load_recipe("nu-clip-last-block").augment
     made = Augmentation(settings, PREPROCESS, seed=0)
     for row in range(5):
         word = np.random.default_rng(row)
-        monkeypatch.setattr(augment, "generator", lambda *_, word=word: word)
+        monkeypatch.setattr(augment, "seeded", lambda *_, word=word: word)
         view = paper.drawn(
-            Image.fromarray(picture),
+            Image.fromarray(image),
             32,
             Image.Resampling.BILINEAR,
             np.random.default_rng(row),
             paper.paper(),
         )
-        np.testing.assert_array_equal(made.pixels(picture, 0, row), np.asarray(view))
+        np.testing.assert_array_equal(made.pixels(image, 0, row), np.asarray(view))
 
 
 def test_crops_are_resized_as_the_recipe_says_or_as_the_weights_do() -> None:
@@ -186,30 +174,30 @@ def test_the_magnitudes_of_rand_augment() -> None:
     assert measured == pytest.approx(MAGNITUDES)
 
 
-def test_two_operations_each_with_probability_one_half(picture) -> None:
-    """Neither is applied to a quarter of the pictures."""
+def test_two_operations_each_with_probability_one_half(image) -> None:
+    """Neither is applied to a quarter of the images."""
     settings = STILL.model_copy(update={"rand_augment": POLICY})
     made = Augmentation(settings, PREPROCESS, seed=0)
-    square = picture[:32, :32]
+    square = image[:32, :32]
     untouched = sum(np.array_equal(made.pixels(square, 0, row), square) for row in range(400))
     # The standard error of 400 draws is 8.7; weak operations may change nothing as well.
     assert 70 < untouched < 150
 
 
-def test_the_highest_magnitude_leaves_one_bit_of_every_pixel(picture) -> None:
-    """timm asks Pillow for none, which Pillow 13 refuses: one picture in 650 would end the run."""
+def test_the_highest_magnitude_leaves_one_bit_of_every_pixel(image) -> None:
+    """timm asks Pillow for none, which Pillow 13 refuses: one image in 650 would end the run."""
     policy = rand_augment("rand-m10-n2-inc1", 32, MEAN, Image.Resampling.BICUBIC)
     (posterize,) = (op for op in policy.ops if op.name == "PosterizeIncreasing")
     posterize.prob = 1.0
-    made = np.asarray(posterize(Image.fromarray(picture)))
-    np.testing.assert_array_equal(made, picture & 0b1000_0000)
+    made = np.asarray(posterize(Image.fromarray(image)))
+    np.testing.assert_array_equal(made, image & 0b1000_0000)
 
 
-def test_erasing_puts_noise_in_a_quarter_of_the_pictures() -> None:
+def test_erasing_puts_noise_in_a_quarter_of_the_images() -> None:
     settings = STILL.model_copy(update={"erasing": 0.25})
     made = Augmentation(settings, PREPROCESS, seed=0)
     grey = np.full((32, 32, 3), 128, dtype=np.uint8)
-    plain = normalised(grey, PREPROCESS)
+    plain = normalise(grey, PREPROCESS)
     shares, noise = [], []
     for row in range(400):
         changed = (made(grey, 0, row) != plain).any(0)
@@ -234,10 +222,15 @@ def test_mixup_by_hand() -> None:
 
 def test_mixup_draws_from_its_beta_distribution() -> None:
     shares = np.array(
-        [mixed_share(0.2, 0, epoch, step) for epoch in range(20) for step in range(50)]
+        [mixup_share(0.2, 0, epoch, step) for epoch in range(20) for step in range(50)]
     )
     # Beta(a, a): mean 1/2, variance 1 / (4 (2 a + 1)).
     assert abs(shares.mean() - 0.5) < 0.05
     assert abs(shares.var() - 1 / 5.6) < 0.02
-    assert mixed_share(0.2, 0, 3, 4) == shares[3 * 50 + 4]
-    assert mixed_share(0.0, 0, 3, 4) == 1.0
+    assert mixup_share(0.2, 0, 3, 4) == shares[3 * 50 + 4]
+    assert mixup_share(0.0, 0, 3, 4) == 1.0
+
+
+def test_words_are_told_apart() -> None:
+    first = {seeded(*words).random() for words in (("a", 1, 2), ("a", 1, 2, 0), ("a", 12))}
+    assert len(first) == 3

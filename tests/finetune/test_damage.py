@@ -14,7 +14,7 @@ from click.testing import Result
 from snapshots import seal_anything
 
 from archiveprobe.base import sealed
-from archiveprobe.finetune import outcome
+from archiveprobe.finetune import trained_parts
 
 Command = Callable[..., Result]
 RECORDS = [
@@ -26,7 +26,7 @@ RECORDS = [
     {"epoch": 10**400},
     {"history": [[1]]},
     {"seconds": float("nan")},
-    {"tuned": "x"},
+    {"alpha": "x"},
     {"made_of": {}},
     {"digests": {}},
     {"more": 1},
@@ -105,9 +105,9 @@ def test_a_part_that_is_answered_anew_stays_whole_when_that_is_killed(
     """Its logits and its record are two files, and hours of training are behind them."""
     record = json.loads((part / "part.json").read_text())
     settings, shape = record["settings"], np.load(next(part.glob("logits-*.npy"))).shape
-    before = outcome.load_outcome(part, settings, shape[0], shape[1:])
+    before = trained_parts.load_part(part, settings, shape[0], shape[1:])
     assert before is not None
-    real, calls = outcome.write_whole, []
+    real, calls = trained_parts.write_whole, []
 
     def write(file: Path, content: bytes) -> None:
         calls.append(file)
@@ -117,15 +117,15 @@ def test_a_part_that_is_answered_anew_stays_whole_when_that_is_killed(
         if len(calls) == call:
             raise SystemExit
 
-    for module in (outcome, sealed):
+    for module in (trained_parts, sealed):
         monkeypatch.setattr(module, "write_whole", write)
     with pytest.raises(SystemExit):
-        outcome.renew_outcome(before, settings, before.logits + 1, "others")
-    found = outcome.load_outcome(part, settings, shape[0], shape[1:])
+        trained_parts.update_part(before, before.logits + 1, "others")
+    found = trained_parts.load_part(part, settings, shape[0], shape[1:])
     assert found is not None
     renewed = call == 2 and after
-    assert found.to_predict == ("others" if renewed else before.to_predict)
+    assert found.record.to_predict == ("others" if renewed else before.record.to_predict)
     np.testing.assert_array_equal(found.logits, before.logits + renewed)
     monkeypatch.undo()
-    outcome.renew_outcome(before, settings, before.logits + 2, "last")
+    trained_parts.update_part(before, before.logits + 2, "last")
     assert len(list(part.glob("logits*"))) == 1

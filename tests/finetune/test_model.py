@@ -6,23 +6,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed import libraries
 from archiveprobe.embed.models import load_model
-from archiveprobe.finetune.blocks import last_block
 from archiveprobe.finetune.model import (
     Network,
-    arrays_of,
     assemble,
     backbone_of,
     build_network,
-    state_of,
+    last_block,
+    make_head,
+    start_head,
 )
-from archiveprobe.finetune.settings import Model
+from archiveprobe.finetune.recipe import Model
+from archiveprobe.probe.knn import NeighbourPath
+from archiveprobe.probe.linear import LogisticPath, RidgePath
 from archiveprobe.task.config import Task
 
-torch = libraries.torch()
 LAST = {
     "test_vit": "blocks.5",
     "test_convnext2": "stages.3.blocks.0",
@@ -42,14 +44,13 @@ def trained_names(network: Network) -> set[str]:
 
 def train(network: Network, steps: int = 3, side: int = 32) -> None:
     """A few rough steps over everything that is trained."""
-    learnt = [each for part in network.parameters().values() for each in part]
-    optimiser = torch.optim.SGD(learnt, 0.1)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
     network.train()
     for step in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         logits = network(pixels(4, side, step))
         torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 0, 1])).backward()
-        optimiser.step()
+        optimizer.step()
     network.eval()
 
 
@@ -60,8 +61,10 @@ def test_the_clip_papers_network_trains_one_residual_block_and_the_head(
     width, out = 32, 16
     norms, attention, mlp = 4 * width, 4 * width * (width + 1), (8 * width + 5) * width
     head = out * 256 + 256 + 256 * 2 + 2
+    parts = {"body": network.body, "head": network.head}
     counts = {
-        name: sum(each.numel() for each in part) for name, part in network.parameters().items()
+        name: sum(each.numel() for each in part.parameters() if each.requires_grad)
+        for name, part in parts.items()
     }
     assert counts == {"body": norms + attention + mlp, "head": head}
     inside = "body.transformer.resblocks.2."
@@ -92,14 +95,14 @@ def test_the_last_block_of_timm_networks(tiny, network_of, name) -> None:
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "maxvit_rmlp_pico_rw_256"])
 def test_the_last_block_is_found_through_stages(name) -> None:
     with torch.device("meta"):
-        module = libraries.timm().create_model(name, num_classes=0)
+        module = timm.create_model(name, num_classes=0)
     assert last_block(module, name) == LAST[name]
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "vgg11"])
 def test_a_backbone_without_a_last_residual_block_is_refused(name) -> None:
     with torch.device("meta"):
-        module = libraries.timm().create_model(name, num_classes=0)
+        module = timm.create_model(name, num_classes=0)
     with pytest.raises(InputError) as caught:
         last_block(module, f"timm:{name}")
     assert str(caught.value) == (
@@ -158,46 +161,6 @@ def test_equal_seeds_give_equal_networks(tiny) -> None:
     assert not torch.equal(one["head.0.weight"], other["head.0.weight"])
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_saved_and_loaded_back_bit_by_bit(tiny, network_of, tmp_path: Path, whole) -> None:
-    network = network_of(tiny("test_convnext2"), unfreeze="last-block")
-    train(network, side=64)
-    network.save(tmp_path / "w.safetensors", whole=whole)
-    other = network_of(tiny("test_convnext2"), unfreeze="last-block")
-    other.load(tmp_path / "w.safetensors")
-    given = pixels(2, 64)
-    with torch.no_grad():
-        assert torch.equal(network(given), other(given))
-    assert all(tensor.is_contiguous() for tensor in network.state().values())
-
-
-def test_as_arrays_and_back(tiny, network_of) -> None:
-    state = network_of(tiny("test_resnet")).state()
-    arrays = arrays_of(state)
-    assert all(array.flags.c_contiguous for array in arrays.values())
-    back = state_of(arrays)
-    assert list(back) == list(state)
-    for name, tensor in state.items():
-        assert torch.equal(back[name], tensor)
-        assert back[name].shape == tensor.shape
-
-
-def test_weights_that_do_not_fit_are_refused_by_name(tiny, network_of, tmp_path: Path) -> None:
-    three = network_of(tiny("test_vit"), classes=3)
-    three.save(tmp_path / "w.safetensors")
-    two = network_of(tiny("test_vit"), classes=2)
-    before = two.state()
-    with pytest.raises(InputError, match=r"head\.0\.weight is \(3, 64\), not \(2, 64\)") as caught:
-        two.load(tmp_path / "w.safetensors")
-    assert "w.safetensors do not fit timm:test_vit" in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
-    lacking = three.state()
-    del lacking["body.cls_token"], lacking["head.0.bias"]
-    with pytest.raises(InputError, match=r"body\.cls_token is missing, head\.0\.bias is missing"):
-        three.load_state(lacking)
-    assert all(torch.equal(before[name], after) for name, after in two.state().items())
-
-
 def test_a_whole_state_that_lacks_a_frozen_tensor_is_refused(tiny, network_of) -> None:
     network = network_of(tiny("test_vit"), unfreeze="last-block")
     lacking = network.state()
@@ -212,12 +175,6 @@ def test_what_is_not_named_is_frozen_whatever_it_was_before() -> None:
     assert free == ["head.weight", "head.bias"]
 
 
-def test_a_disk_that_refuses_is_one_line(tiny, network_of, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write"):
-        network_of(tiny("test_vit")).save(tmp_path / "file" / "w.safetensors")
-
-
 def test_another_size_moves_the_whole_geometry(tiny, network_of) -> None:
     own = network_of(tiny("test_convnext2")).preprocess.geometry
     small = network_of(tiny("test_convnext2"), size=64).preprocess.geometry
@@ -228,7 +185,7 @@ def test_another_size_moves_the_whole_geometry(tiny, network_of) -> None:
 
 
 def test_a_size_that_a_backbone_cannot_take_is_refused(tiny_clip, network_of) -> None:
-    with pytest.raises(InputError, match=r"takes no pictures of 40 pixels .* correct model\.size"):
+    with pytest.raises(InputError, match=r"takes no images of 40 pixels .* correct model\.size"):
         network_of(tiny_clip, size=40)
 
 
@@ -251,7 +208,7 @@ def test_weights_from_a_file_are_those_that_are_tuned(tiny, network_of, tmp_path
     from safetensors.torch import save_file
 
     torch.manual_seed(7)
-    source = libraries.timm().create_model("test_vit")
+    source = timm.create_model("test_vit")
     save_file(source.state_dict(), tmp_path / "w.safetensors")
     network = network_of(tiny("test_vit", weights=str(tmp_path / "w.safetensors")))
     assert torch.equal(network.state()["body.cls_token"], source.cls_token)
@@ -271,3 +228,119 @@ def test_a_backbone_without_stochastic_depth_is_refused(name, tiny, tiny_clip, n
     backbone = tiny_clip if name == "clip" else tiny(name)
     with pytest.raises(InputError, match=r"knows no stochastic depth: leave out model\.drop_path"):
         network_of(backbone, drop_path=0.1)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_state_gives_the_same_logits_in_another_network(tiny, network_of, whole) -> None:
+    network = network_of(tiny("test_convnext2"), unfreeze="last-block")
+    train(network, side=64)
+    other = network_of(tiny("test_convnext2"), unfreeze="last-block")
+    other.load_state(network.state(whole=whole))
+    given = pixels(2, 64)
+    with torch.no_grad():
+        assert torch.equal(network(given), other(given))
+    assert all(tensor.is_contiguous() for tensor in network.state().values())
+
+
+def test_weights_that_do_not_fit_are_refused_by_name(tiny, network_of) -> None:
+    three, two = (network_of(tiny("test_vit"), classes=classes) for classes in (3, 2))
+    before = two.state()
+    with pytest.raises(InputError, match=r"head\.0\.weight is \(3, 64\), not \(2, 64\)") as error:
+        two.load_state(three.state(), "w.safetensors")
+    assert "w.safetensors do not fit timm:test_vit" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    lacking = three.state()
+    del lacking["body.cls_token"], lacking["head.0.bias"]
+    with pytest.raises(InputError, match=r"body\.cls_token is missing, head\.0\.bias is missing"):
+        three.load_state(lacking)
+    assert all(torch.equal(before[name], after) for name, after in two.state().items())
+
+
+PAPER = Model(backbone="own", hidden=(256,), dropouts=(0.5, 0.3))
+LINEAR = Model(backbone="own")
+
+
+def embeddings(count: int = 60, width: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of very different scales, not normalised, and labels of two classes."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(count, width)) * np.logspace(-2, 2, width) + np.arange(width)
+    return x, (x[:, 0] * 100 + rng.normal(size=count) > 0).astype(int)
+
+
+def test_the_paper_head_has_its_dropouts_after_relu_and_on_the_logits() -> None:
+    nn = torch.nn
+    head = make_head(512, 2, PAPER)
+    assert [type(part) for part in head] == [
+        nn.Linear,
+        nn.ReLU,
+        nn.Dropout,
+        nn.Linear,
+        nn.Dropout,
+    ]
+    assert [(part.in_features, part.out_features) for part in (head[0], head[3])] == [
+        (512, 256),
+        (256, 2),
+    ]
+    assert (head[2].p, head[4].p) == (0.5, 0.3)
+    assert sum(each.numel() for each in head.parameters()) == 512 * 256 + 256 + 256 * 2 + 2
+
+
+def test_the_paper_head_by_hand() -> None:
+    head = make_head(4, 2, PAPER.model_copy(update={"hidden": (3,)}))
+    given = torch.randn(5, 4)
+    inner = (given @ head[0].weight.T + head[0].bias).clamp(min=0)
+    wanted = inner @ head[3].weight.T + head[3].bias
+    assert torch.allclose(head.eval()(given), wanted, atol=1e-6)
+    torch.manual_seed(0)
+    logits = head.train()(torch.ones(4000, 4))
+    # A logit is dropped with probability 0.3, whatever was dropped before it.
+    assert float((logits == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
+
+
+def test_without_settings_a_head_is_linear() -> None:
+    head = make_head(640, 3, LINEAR)
+    assert [type(part) for part in head] == [torch.nn.Linear]
+    assert head[0].weight.shape == (3, 640)
+
+
+def test_equal_seeds_give_equal_heads_and_leave_other_draws_alone() -> None:
+    torch.manual_seed(1)
+    before = torch.rand(1)
+    torch.manual_seed(1)
+    one, two, other = (make_head(8, 2, PAPER, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(torch.rand(1), before)
+    assert torch.equal(one[0].weight, two[0].weight)
+    assert not torch.equal(one[0].weight, other[0].weight)
+
+
+@pytest.mark.parametrize("probe", [LogisticPath(), RidgePath(), LogisticPath(Cs=(0.1,))])
+def test_a_head_that_starts_from_a_probe_answers_as_the_probe(probe) -> None:
+    x, y = embeddings()
+    probe.fit(x, y)
+    head = make_head(x.shape[1], 2, LINEAR)
+    start_head(head, probe.arrays())
+    given = torch.from_numpy(x.astype(np.float32))
+    ours = head(given).softmax(1).detach().numpy()
+    np.testing.assert_allclose(ours, probe.predict_proba(x), atol=1e-4)
+    assert len(set(ours.argmax(1))) == 2
+
+
+def test_coefficients_in_fortran_order_arrive_unscrambled() -> None:
+    x, _ = embeddings()
+    coef = np.asfortranarray(np.random.default_rng(1).normal(size=(3, x.shape[1])))
+    arrays = {"weights": np.ones(1), "coef": coef.T[None], "intercept": np.arange(3.0)[None]}
+    head = make_head(x.shape[1], 3, LINEAR)
+    start_head(head, arrays)
+    ours = head(torch.from_numpy(x.astype(np.float32))).detach().numpy()
+    np.testing.assert_allclose(ours, x @ coef.T + np.arange(3), rtol=1e-4, atol=1e-3)
+
+
+def test_probes_that_a_head_cannot_start_from_are_refused() -> None:
+    x, y = embeddings()
+    with pytest.raises(InputError, match="a linear probe only"):
+        start_head(make_head(8, 2, LINEAR), NeighbourPath().fit(x, y).arrays())
+    arrays = {"weights": np.ones(1), "coef": np.zeros((1, 8, 2)), "intercept": np.zeros((1, 2))}
+    with pytest.raises(InputError, match="leave out hidden"):
+        start_head(make_head(8, 2, PAPER), arrays)
+    with pytest.raises(InputError, match=r"weights are \(2, 8\), the head's \(2, 9\)"):
+        start_head(make_head(9, 2, LINEAR), arrays)

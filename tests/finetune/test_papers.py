@@ -1,32 +1,30 @@
 """The papers' settings where they do their work: in the loop, step by step, on toy networks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
+import timm
+import torch
 
-import archiveprobe.finetune.training as loop
-from archiveprobe.embed import libraries
+import archiveprobe.finetune.train as loop
 from archiveprobe.embed.backbones import BACKBONES
 from archiveprobe.embed.views import view_set
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, decide
-from archiveprobe.finetune.augment import mix, mixed_share
-from archiveprobe.finetune.blocks import last_block
-from archiveprobe.finetune.heads import make_head
-from archiveprobe.finetune.model import Network, assemble
-from archiveprobe.finetune.optimiser import parameter_groups
+from archiveprobe.finetune.augment import mix, mixup_share
+from archiveprobe.finetune.inference import decisions
+from archiveprobe.finetune.model import Network, assemble, last_block, make_head
+from archiveprobe.finetune.optimizer import parameter_groups
 from archiveprobe.finetune.recipe import changed, load_recipe
-from archiveprobe.finetune.report import decisions
 from archiveprobe.finetune.train import train
-
-torch = libraries.torch()
 
 
 @dataclass
 class Steps:
-    """What an optimiser saw: at every step its head's rate, gradients' norm, weights afterwards."""
+    """What an optimizer saw: at every step its head's rate, gradients' norm, weights afterwards."""
 
     rates: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
@@ -36,25 +34,25 @@ class Steps:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network], Steps]:
     def watched(network: Network) -> Steps:
-        """Watch the optimiser that training makes for this network."""
-        seen, make = Steps(), loop.make_optimiser
-        learnt = [each for part in network.parameters().values() for each in part]
+        """Watch the optimizer that training makes for this network."""
+        seen, make = Steps(), loop.make_optimizer
+        learnt = network.parameters()
 
         def made(*given: Any) -> Any:
-            optimiser = make(*given)
-            take = optimiser.step
+            optimizer = make(*given)
+            take = optimizer.step
 
             def step() -> None:
-                last = optimiser.param_groups[-1]
+                last = optimizer.param_groups[-1]
                 seen.rates.append(last["lr"] / last["lr_scale"])
                 seen.norms.append(float(sum((each.grad**2).sum() for each in learnt) ** 0.5))
                 take()
                 seen.weights.append(network.state())
 
-            optimiser.step = step
-            return optimiser
+            optimizer.step = step
+            return optimizer
 
-        monkeypatch.setattr(loop, "make_optimiser", made)
+        monkeypatch.setattr(loop, "make_optimizer", made)
         return seen
 
     return watched
@@ -62,11 +60,11 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network], Steps]:
 
 def test_the_clip_papers_trainable_parameters_on_the_real_tower() -> None:
     backbone, recipe = BACKBONES["clip-vit-b32"], load_recipe("nu-clip-last-block")
-    config = libraries.open_clip().get_model_config(backbone.model)
+    config = open_clip.get_model_config(backbone.model)
     assert config["quick_gelu"]
     vision = config["vision_cfg"]
     with torch.device("meta"):
-        tower = libraries.open_clip().transformer.VisionTransformer(
+        tower = open_clip.transformer.VisionTransformer(
             vision["image_size"],
             vision["patch_size"],
             vision["width"],
@@ -88,11 +86,11 @@ def test_the_clip_papers_trainable_parameters_on_the_real_tower() -> None:
 def test_the_convnext_papers_network_is_640_wide_and_decays_matrices_only() -> None:
     backbone = BACKBONES["convnextv2-nano-384"]
     with torch.device("meta"):
-        body = libraries.timm().create_model(f"{backbone.model}.{backbone.tag}", num_classes=0)
+        body = timm.create_model(f"{backbone.model}.{backbone.tag}", num_classes=0)
         head = make_head(640, 2, load_recipe("kvochur-convnextv2-nano").model)
     assert f"{backbone.model}.{backbone.tag}" == "convnextv2_nano.fcmae_ft_in22k_in1k_384"
     assert body.num_features == 640
-    groups = parameter_groups(body, head, load_recipe("kvochur-convnextv2-nano").optimiser)
+    groups = parameter_groups(body, head, load_recipe("kvochur-convnextv2-nano").optimizer)
     decay = {id(each): group["weight_decay"] for group in groups for each in group["params"]}
     named = [*body.named_parameters(), *head.named_parameters()]
     assert len(decay) == len(named)
@@ -103,45 +101,45 @@ def test_the_convnext_papers_network_is_640_wide_and_decays_matrices_only() -> N
 
 @pytest.mark.parametrize("positive", [0, 1])
 def test_the_first_loss_of_the_clip_recipe_by_hand(
-    positive: int, small, network_for, noisy_lesson
+    positive: int, small, network_for, noise
 ) -> None:
     recipe = small("nu-clip-last-block", model__dropouts=(0.0, 0.0), schedule__epochs=1)
-    network, lesson = network_for(recipe), noisy_lesson(positive=positive)
+    network, data = network_for(recipe), noise(positive=positive)
     with torch.no_grad():
-        p = network(lesson.source.pixels).softmax(1).double().numpy()
-    own = p[np.arange(16), lesson.labels]
-    alpha = np.where(lesson.labels == positive, 0.75, 0.25)
+        p = network(data.inputs.pixels).softmax(1).double().numpy()
+    own = p[np.arange(16), data.labels]
+    alpha = np.where(data.labels == positive, 0.75, 0.25)
     by_hand = -(alpha * (1 - own) ** 2 * np.log(own)).mean()
-    done = train(network, lesson, changed(recipe, {"optimiser.batch": 16}))
+    done = train(network, data, changed(recipe, {"optimizer.batch_size": 16}))
     assert done.history[0].loss == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_the_first_loss_of_the_convnext_recipe_by_hand(small, network_for, noisy_lesson) -> None:
-    recipe = small("kvochur-convnextv2-nano", schedule__epochs=1, schedule__warm_up=0.0)
-    network, lesson = network_for(recipe), noisy_lesson(20, select=4)
+def test_the_first_loss_of_the_convnext_recipe_by_hand(small, network_for, noise) -> None:
+    recipe = small("kvochur-convnextv2-nano", schedule__epochs=1, schedule__warmup=0.0)
+    network, data = network_for(recipe), noise(20, validation=4)
     with torch.no_grad():
-        logits = network(lesson.source.pixels[:16])
+        logits = network(data.inputs.pixels[:16])
     wanted = torch.nn.functional.cross_entropy(
-        logits, torch.from_numpy(lesson.labels[:16]), label_smoothing=0.2
+        logits, torch.from_numpy(data.labels[:16]), label_smoothing=0.2
     )
-    assert train(network, lesson, recipe).history[0].loss == pytest.approx(float(wanted), rel=1e-5)
+    assert train(network, data, recipe).history[0].loss == pytest.approx(float(wanted), rel=1e-5)
 
 
-def test_mixup_mixes_pixels_and_targets_by_the_same_share(small, network_for, noisy_lesson) -> None:
-    recipe = small("thefangs-maxvit-base", schedule__epochs=1, schedule__warm_up=0.0)
-    lesson = noisy_lesson(20, select=4)
-    network = network_for(changed(recipe, {"optimiser.layer_decay": 1.0}))
-    source = lesson.source
+def test_mixup_mixes_pixels_and_targets_by_the_same_share(small, network_for, noise) -> None:
+    recipe = small("thefangs-maxvit-base", schedule__epochs=1, schedule__warmup=0.0)
+    data = noise(20, validation=4)
+    network = network_for(changed(recipe, {"optimizer.layer_decay": 1.0}))
+    source = data.inputs
     first = network.state()
-    done = train(network, lesson, recipe)
-    order = np.asarray(source.asked[0])
-    share = mixed_share(0.2, recipe.seed, 0, 0)
+    done = train(network, data, recipe)
+    order = np.array([draw.row for draw in source.drawn[:16]])
+    share = mixup_share(0.2, recipe.seed, 0, 0)
     assert 0 < share < 1
     network.load_state(first)
     with torch.no_grad():
         log_p = network(mix(source.pixels[order], share)).log_softmax(1).double()
     # Every row with its partner from the other end: label and share of both.
-    y = torch.eye(2)[lesson.labels[order]]
+    y = torch.eye(2)[data.labels[order]]
     targets = share * y + (1 - share) * y.flip(0)
     alpha = torch.tensor([0.25, 0.75])
     by_hand = -(alpha * targets * (1 - log_p.exp()) ** 2 * log_p).sum(1).mean()
@@ -149,30 +147,28 @@ def test_mixup_mixes_pixels_and_targets_by_the_same_share(small, network_for, no
 
 
 def test_gradients_are_clipped_over_head_and_block_together(
-    watched, tiny_clip, small, network_for, noisy_lesson
+    watched, tiny_clip, small, network_for, noise
 ) -> None:
     def norms(**changes: Any) -> list[float]:
-        recipe = small("nu-clip-last-block", schedule__epochs=2, optimiser__batch=8, **changes)
+        recipe = small("nu-clip-last-block", schedule__epochs=2, optimizer__batch_size=8, **changes)
         network = network_for(recipe, tiny_clip)
         seen = watched(network)
-        train(network, noisy_lesson(), recipe)
+        train(network, noise(), recipe)
         return seen.norms
 
     limit = 1e-3
-    free, cut = norms(optimiser__gradient_norm=None), norms(optimiser__gradient_norm=limit)
+    free, cut = norms(optimizer__clip_grad_norm=None), norms(optimizer__clip_grad_norm=limit)
     assert min(free) > 2 * limit
     assert cut == pytest.approx([limit] * 4, rel=1e-2)
     # A norm below the paper's limit is left alone.
-    assert norms(optimiser__gradient_norm=1.0)[0] == pytest.approx(min(free[0], 1.0), rel=1e-4)
+    assert norms(optimizer__clip_grad_norm=1.0)[0] == pytest.approx(min(free[0], 1.0), rel=1e-4)
 
 
-def test_steps_are_taken_at_the_convnext_papers_rates(
-    watched, small, network_for, noisy_lesson
-) -> None:
-    recipe = small("kvochur-convnextv2-nano", optimiser__batch=4)
+def test_steps_are_taken_at_the_convnext_papers_rates(watched, small, network_for, noise) -> None:
+    recipe = small("kvochur-convnextv2-nano", optimizer__batch_size=4)
     network = network_for(recipe)
     seen = watched(network)
-    train(network, noisy_lesson(10, select=2), recipe)
+    train(network, noise(10, validation=2), recipe)
     assert len(seen.rates) == 100
     # Two steps an epoch; 25: 1e-6 + 1.99e-4 (1 + cos 80 degrees) / 2. The last step is the 100th.
     last = 1e-6 + 1.99e-4 * (1 + np.cos(np.pi * 89 / 90)) / 2
@@ -180,18 +176,18 @@ def test_steps_are_taken_at_the_convnext_papers_rates(
     assert {step: seen.rates[step] for step in wanted} == pytest.approx(wanted, rel=1e-6)
 
 
-def test_the_clip_papers_rates_stay(watched, tiny_clip, small, network_for, noisy_lesson) -> None:
+def test_the_clip_papers_rates_stay(watched, tiny_clip, small, network_for, noise) -> None:
     recipe = small("nu-clip-last-block", schedule__epochs=3)
     network = network_for(recipe, tiny_clip)
     seen = watched(network)
-    train(network, noisy_lesson(), recipe)
+    train(network, noise(), recipe)
     assert seen.rates == pytest.approx([1e-3] * 3)
 
 
 def test_the_average_moves_in_every_step_and_is_validated_and_kept(
-    watched, monkeypatch, small, network_for, noisy_lesson
+    watched, monkeypatch, small, network_for, noise
 ) -> None:
-    recipe = small("kvochur-convnextv2-nano", schedule__epochs=6, optimiser__batch=4)
+    recipe = small("kvochur-convnextv2-nano", schedule__epochs=6, optimizer__batch_size=4)
     network = network_for(recipe, "test_resnet")
     by_hand = [{name: each.double() for name, each in network.state().items()}]
     seen, validated = watched(network), []
@@ -201,8 +197,8 @@ def test_the_average_moves_in_every_step_and_is_validated_and_kept(
         validated.append(given.state())
         return next(scores)
 
-    monkeypatch.setattr(loop.Training, "selected", scored)
-    done = train(network, noisy_lesson(10, select=2), recipe)
+    monkeypatch.setattr(loop.Trainer, "validate", scored)
+    done = train(network, noise(10, validation=2), recipe)
     for weights in seen.weights:
         last = by_hand[-1]
         by_hand.append(
@@ -235,18 +231,14 @@ def test_five_epochs_without_a_lower_training_loss_end_the_clip_recipe(
     tiny_clip,
     small,
     network_for,
-    noisy_lesson,
+    noise,
 ) -> None:
-    recipe = small("nu-clip-last-block", optimiser__batch=16)
-    network, states, real = network_for(recipe, tiny_clip), [], loop.Training.epoch
-
-    def told(run: loop.Training, at: int) -> Any:
-        done = real(run, at)
-        states.append(network.state(whole=False))
-        return replace(done, loss=losses[at])
-
-    monkeypatch.setattr(loop.Training, "epoch", told)
-    done = train(network, noisy_lesson(), recipe)
+    recipe = small("nu-clip-last-block", optimizer__batch_size=16)
+    network, states = network_for(recipe, tiny_clip), []
+    monkeypatch.setattr(loop.Trainer, "_check_losses", lambda *given: [losses[given[-1]]])
+    done = train(
+        network, noise(), recipe, on_epoch=lambda _: states.append(network.state(whole=False))
+    )
     assert (done.epoch, len(done.history)) == (epoch, trained)
     for name, tensor in states[epoch - 1].items():
         assert torch.equal(done.state[name], tensor)
@@ -254,7 +246,7 @@ def test_five_epochs_without_a_lower_training_loss_end_the_clip_recipe(
 
 
 def test_the_clip_papers_cut_is_found_in_its_range_and_must_be_exceeded() -> None:
-    find = THRESHOLD_RULES[load_recipe("nu-resnet50").predict.threshold]
+    find = THRESHOLD_RULES[load_recipe("nu-resnet50").predict.threshold_rule]
     y = np.array([False, False, False, True, True])
     # Any threshold from .505 to below .515 is faultless, and .51 the only one of the grid.
     p = np.array([0.1, 0.4, 0.505, 0.515, 0.9])
@@ -268,13 +260,12 @@ def test_the_clip_papers_cut_is_found_in_its_range_and_must_be_exceeded() -> Non
 
 def test_the_clip_papers_own_threshold_is_applied_and_must_be_exceeded() -> None:
     recipe = load_recipe("nu-clip-last-block")
-    views = view_set(recipe.predict.views)
     # Softmax of (0, x) is 1 / (1 + e^-x), which is .51 at x = .0400053.
     logits = np.zeros((4, 1, 2))
     logits[:, 0, 1] = 0.001, 0.0400, 0.0401, 3.0
-    assert decisions(recipe, views, logits, 1).tolist() == [0, 0, 1, 1]
-    assert decisions(recipe, views, logits[..., ::-1], 0).tolist() == [1, 1, 0, 0]
-    assert decisions(load_recipe("nu-resnet50"), views, logits, 1).tolist() == [1, 1, 1, 1]
+    assert decisions(recipe.predict, logits, 1).tolist() == [0, 0, 1, 1]
+    assert decisions(recipe.predict, logits[..., ::-1], 0).tolist() == [1, 1, 0, 0]
+    assert decisions(load_recipe("nu-resnet50").predict, logits, 1).tolist() == [1, 1, 1, 1]
 
 
 def test_the_convnext_papers_vote_counts_views_and_not_their_mean() -> None:
@@ -289,6 +280,6 @@ def test_the_convnext_papers_vote_counts_views_and_not_their_mean() -> None:
     # Three to three: the unmirrored centre (1) is for, its mirror (4) against, and the reverse.
     logits[2, [0, 1, 2], 1], logits[2, [3, 4, 5], 0] = 0.01, 9.0
     logits[3, [3, 4, 5], 1], logits[3, [0, 1, 2], 0] = 9.0, 0.01
-    assert decisions(recipe, views, logits, 1).tolist() == [1, 0, 1, 0]
+    assert decisions(recipe.predict, logits, 1).tolist() == [1, 0, 1, 0]
     averaged = changed(recipe, {"predict.combine": "mean"})
-    assert decisions(averaged, views, logits, 1).tolist() == [0, 1, 0, 1]
+    assert decisions(averaged.predict, logits, 1).tolist() == [0, 1, 0, 1]

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import Result
 
+from archiveprobe.base import files
 from archiveprobe.base.lock import Lock
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.finetune import checkpoint, outcome, stage
-from archiveprobe.finetune.pixels import Decoded
+from archiveprobe.finetune import images, recipe_run, trained_parts
+from archiveprobe.finetune.images import DecodedImage
 from archiveprobe.task.config import load_task
 
 Command = Callable[..., Result]
@@ -46,7 +46,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 def left_over(folder: Path) -> list[str]:
     """Files that nobody but a running process has a use for."""
-    names = (".tmp-", ".old-", "pixels-", "last-", "best-", "state")
+    names = (".tmp-", ".old-", "pixels-", "epoch-", "state")
     return [str(file) for file in (folder / "work").rglob("*") if file.name.startswith(names)]
 
 
@@ -70,19 +70,19 @@ def dying(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: int, aft
     monkeypatch.setattr(place, name, once)
 
 
+# Before or after the nth call: of the checkpoints, the files of a part, its record.
 MOMENTS = [
-    (checkpoint.disk, "write_whole", 1),
-    (checkpoint.disk, "write_whole", 3),
-    (checkpoint.disk, "write_whole", 4),
-    (outcome, "write_whole", 1),
-    (outcome, "write_whole", 4),
-    (outcome, "write_whole", 6),
-    (stage, "save_outcome", 3),
+    (files, "write_whole", 1, True),
+    (files, "write_whole", 2, False),
+    (files, "write_whole", 3, True),
+    (trained_parts, "write_whole", 1, True),
+    (trained_parts, "write_whole", 4, False),
+    (trained_parts, "write_whole", 6, True),
+    (recipe_run, "save_part", 3, True),
 ]
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("place", "name", "call"), MOMENTS)
+@pytest.mark.parametrize(("place", "name", "call", "after"), MOMENTS)
 def test_a_run_that_ended_anywhere_ends_as_one_left_alone(
     place: Any,
     name: str,
@@ -104,7 +104,6 @@ def test_a_run_that_ended_anywhere_ends_as_one_left_alone(
     parts = sorted((folder / "work/finetune/quick").glob("fold-*"))
     for part in parts:
         (part / ".tmp-killed").write_bytes(b"half")
-    (folder / "work/finetune/pixels-1-killed").write_bytes(b"half")
     done = finetune(folder, "--fold", "all")
     assert done.exit_code == 0, done.stderr
     assert results(folder) == results(tuned)
@@ -119,7 +118,7 @@ def test_a_killed_process_leaves_what_the_next_goes_on_from(
     place = archive / "work/finetune/quick"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and not list(place.glob("fold-*/state/*")):
-            time.sleep(0.001)
+            time.sleep(0.02)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     done = finetune(archive, "--fold", "all")
@@ -186,7 +185,7 @@ def test_neither_probe_nor_fine_tuned_system_is_written_over_by_the_other(
 
 @pytest.mark.parametrize("how", ["gone", "changed"])
 @pytest.mark.parametrize("unreadable", ["skip", "blank"])
-def test_pictures_that_are_not_what_was_embedded(
+def test_images_that_are_not_what_was_embedded(
     how: str, unreadable: str, archive: Path, finetune: Command
 ) -> None:
     with (archive / "quick.toml").open("a") as recipe:
@@ -195,48 +194,44 @@ def test_pictures_that_are_not_what_was_embedded(
     if how == "changed":
         shutil.copy(archive / "4.png", archive / "3.png")
     told = error_of(finetune(archive, "--fold", "0"))
-    assert "1 pictures (3) are gone or have changed" in told and "run embed again" in told
+    assert "1 images (3) are gone or have changed" in told and "run embed again" in told
     assert not list(archive.glob("work/finetune/quick/fold-*"))
     assert left_over(archive) == []
 
 
-def test_a_decoder_that_dies_costs_its_picture_aloud(
+def test_a_decoder_that_dies_costs_its_image_aloud(
     archive: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from archiveprobe.finetune import pixels
+    real = images.decode_file
 
-    real = pixels.decode_one
+    def dies(path: str, *given: Any) -> DecodedImage:
+        return DecodedImage("decoder_died") if path == "3.png" else real(path, *given)
 
-    def dies(path: str, *given: Any) -> Decoded:
-        return Decoded("decoder_died") if path == "3.png" else real(path, *given)
-
-    monkeypatch.setattr(pixels, "decode_one", dies)
+    monkeypatch.setattr(images, "decode_file", dies)
     done = finetune(archive, "--fold", "0")
     assert done.exit_code == 0, done.stderr
-    assert (
-        "1 pictures (3) could be read before and give no pixels now (decoder_died)" in done.stderr
-    )
+    assert "1 images (3) could be read before and give no pixels now (decoder_died)" in done.stderr
 
 
 def test_out_of_memory_tells_what_happens_next(
     archive: Path, tuned: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from archiveprobe.finetune.training import Training
+    from archiveprobe.finetune.train import Trainer
 
-    real = Training._step
+    real = Trainer.train_step
 
-    def full(self: Any, which: np.ndarray, inputs: Any, epoch: int, step: int) -> float:
+    def full(self: Any, rows: list[int], inputs: Any, epoch: int, step: int) -> float:
         if epoch == 1:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
-        return real(self, which, inputs, epoch, step)
+        return real(self, rows, inputs, epoch, step)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Training, "_step", full)
+        patched.setattr(Trainer, "train_step", full)
         told = error_of(finetune(archive, "--fold", "all"))
     assert "run the same command again, which goes on after epoch 1" in told
     assert "in a copy of the recipe under another name" in told
     smaller = archive / "smaller.toml"
-    smaller.write_text((archive / "quick.toml").read_text() + "[optimiser]\nbatch = 4\n")
+    smaller.write_text((archive / "quick.toml").read_text() + "[optimizer]\nbatch_size = 4\n")
     assert finetune(archive, "--fold", "0", recipe=str(smaller)).exit_code == 0
     assert finetune(archive, "--fold", "all").exit_code == 0
     assert results(archive) == results(tuned)

@@ -42,11 +42,11 @@ RECIPE = """
 backbone = "timm:test_convnext2"
 weights = "random"
 size = 32
-[optimiser]
-body_rate = 1e-2
+[optimizer]
+lr = 1e-2
 [schedule]
 epochs = 1
-watch = "none"
+monitor = "none"
 [rows]
 merged = true
 """

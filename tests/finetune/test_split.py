@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.dataset import Rows as DataRows
-from archiveprobe.finetune.settings import Rows
+from archiveprobe.finetune.recipe import Rows
 from archiveprobe.finetune.split import by_fold, by_split, folds_asked, full, median_epoch
 from archiveprobe.task.config import Task
 
@@ -42,18 +42,18 @@ def everything(dataset: Dataset) -> np.ndarray:
 @given(st.integers(0, 50), st.integers(0, FOLDS - 1), st.integers(2, 6), st.integers(0, 9))
 def test_a_fold_leaves_no_row_twice_and_no_group_on_two_sides(seed, fold, inner, own) -> None:
     dataset = dataset_of(seed)
-    part = by_fold(dataset, fold, Rows(inner=inner), everything(dataset), seed=own)
-    together = np.concatenate([part.learn, part.select, part.report])
+    part = by_fold(dataset, fold, Rows(inner_folds=inner), everything(dataset), seed=own)
+    together = np.concatenate([part.train, part.validation, part.held_out])
     assert sorted(together) == list(range(N))
-    assert set(part.report) == set(np.flatnonzero(dataset.fold[0] == fold))
-    for one, other in ((part.learn, part.select), (part.learn, part.report)):
+    assert set(part.held_out) == set(np.flatnonzero(dataset.fold[0] == fold))
+    for one, other in ((part.train, part.validation), (part.train, part.held_out)):
         assert not set(dataset.groups[one]) & set(dataset.groups[other])
-    assert not set(dataset.groups[part.select]) & set(dataset.groups[part.report])
-    outside = len(part.learn) + len(part.select)
-    assert abs(len(part.select) - outside / inner) <= 4
+    assert not set(dataset.groups[part.validation]) & set(dataset.groups[part.held_out])
+    outside = len(part.train) + len(part.validation)
+    assert abs(len(part.validation) - outside / inner) <= 4
     # Stratified: the share of the rarer class differs by no more than two groups.
-    share = dataset.labels[np.concatenate([part.learn, part.select])].mean()
-    assert abs(dataset.labels[part.select].sum() - share * len(part.select)) <= 4
+    share = dataset.labels[np.concatenate([part.train, part.validation])].mean()
+    assert abs(dataset.labels[part.validation].sum() - share * len(part.validation)) <= 4
 
 
 @pytest.mark.parametrize("fold", range(FOLDS))
@@ -64,7 +64,7 @@ def test_labels_planted_in_the_reported_fold_change_nothing(fold) -> None:
     for rows in (Rows(), Rows(merged=True)):
         before = by_fold(dataset, fold, rows, everything(dataset), seed=3)
         after = by_fold(planted, fold, rows, everything(dataset), seed=3)
-        for name in ("learn", "select", "report"):
+        for name in ("train", "validation", "held_out"):
             np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
 
 
@@ -74,31 +74,31 @@ def test_labels_outside_the_fold_do_move_the_inner_cut() -> None:
     before, after = (
         by_fold(each, 0, Rows(), everything(dataset), seed=3) for each in (dataset, planted)
     )
-    assert not np.array_equal(before.select, after.select)
+    assert not np.array_equal(before.validation, after.validation)
 
 
 def test_without_a_flag_train_learns_and_validation_selects() -> None:
     dataset = dataset_of()
     part = by_split(dataset, Rows(), everything(dataset))
-    np.testing.assert_array_equal(part.select, np.arange(0, N, 4))
-    np.testing.assert_array_equal(part.learn, np.setdiff1d(np.arange(N), part.select))
-    assert not len(part.report)
+    np.testing.assert_array_equal(part.validation, np.arange(0, N, 4))
+    np.testing.assert_array_equal(part.train, np.setdiff1d(np.arange(N), part.validation))
+    assert not len(part.held_out)
 
 
 @pytest.mark.parametrize("of", [lambda d, r: by_split(d, Rows(merged=True), r), full])
 def test_merged_and_full_learn_everything(of) -> None:
     dataset = dataset_of()
     part = of(dataset, everything(dataset))
-    np.testing.assert_array_equal(part.learn, np.arange(N))
-    assert not len(part.select)
-    assert not len(part.report)
+    np.testing.assert_array_equal(part.train, np.arange(N))
+    assert not len(part.validation)
+    assert not len(part.held_out)
 
 
 def test_a_merged_recipe_learns_all_outside_the_fold() -> None:
     dataset = dataset_of()
     part = by_fold(dataset, 2, Rows(merged=True), everything(dataset), seed=0)
-    np.testing.assert_array_equal(part.learn, np.flatnonzero(dataset.fold[0] != 2))
-    assert not len(part.select)
+    np.testing.assert_array_equal(part.train, np.flatnonzero(dataset.fold[0] != 2))
+    assert not len(part.validation)
 
 
 def test_unreadable_rows_are_reported_only() -> None:
@@ -107,9 +107,9 @@ def test_unreadable_rows_are_reported_only() -> None:
     lost = set(np.flatnonzero(~readable))
     fold = by_fold(dataset, 1, Rows(), readable, seed=0)
     for part in (fold, by_split(dataset, Rows(), readable), full(dataset, readable)):
-        assert not lost & set(part.learn)
-        assert not lost & set(part.select)
-    np.testing.assert_array_equal(fold.report, np.flatnonzero(dataset.fold[0] == 1))
+        assert not lost & set(part.train)
+        assert not lost & set(part.validation)
+    np.testing.assert_array_equal(fold.held_out, np.flatnonzero(dataset.fold[0] == 1))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_fold_without_one_class_or_with_too_few_groups_is_told() -> None:
     with pytest.raises(InputError, match="fold-0: no readable row of 'damaged' to learn"):
         by_fold(only, 0, Rows(), everything(dataset), seed=0)
     with pytest.raises(InputError, match=r"do not fill 60 inner parts: lower rows\.inner"):
-        by_fold(dataset, 0, Rows(inner=60), everything(dataset), seed=0)
+        by_fold(dataset, 0, Rows(inner_folds=60), everything(dataset), seed=0)
 
 
 @pytest.mark.parametrize(

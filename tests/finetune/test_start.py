@@ -48,7 +48,7 @@ def noise(tmp_path: Path, run: Command) -> Path:
     (folder / "task.toml").write_text(NOISE)
     (folder / "quick.toml").write_text(
         '[model]\nbackbone = "timm:test_convnext2"\nweights = "random"\nsize = 32\n'
-        '[optimiser]\nbody_rate = 1e-2\n[schedule]\nepochs = 2\nwatch = "none"\n'
+        '[optimizer]\nlr = 1e-2\n[schedule]\nepochs = 2\nmonitor = "none"\n'
         "[rows]\nmerged = true\n"
     )
     assert run("embed", folder, "--workers", "0").exit_code == 0

@@ -10,6 +10,7 @@ from archiveprobe.base.errors import InputError
 # The same examples every time; a folder is used again by all examples of a test.
 STEADY = settings(
     derandomize=True,
+    max_examples=40,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -2,14 +2,12 @@
 
 import csv
 import io
-import tomllib
 from dataclasses import replace
 
 import documents
 import pytest
-import seeds
 import task_targets
-from documents import COLUMNS, NEEDED, ODD, VALID, WRONG, toml
+from documents import NEEDED, ODD, VALID, WRONG, toml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from law import STEADY, one_line
@@ -45,37 +43,17 @@ def test_every_key_of_the_schema_is_drawn():
 
 
 @STEADY
-@given(documents.task_values())
-def test_a_good_task_file_is_read(tmp_path, values):
-    content = toml(values)
-    task_targets.assert_as_written(tomllib.loads(content.decode()), load(content, tmp_path))
-
-
-@STEADY
 @given(documents.task_values(), st.sampled_from(sorted(VALID)), st.sampled_from(WRONG))
 def test_a_value_of_the_wrong_type_names_its_key(tmp_path, values, key, wrong):
     message = fault_of(load, toml(values | {key: wrong}), tmp_path)
     assert f"'{key}" in message or message.startswith(f"{key}: ")
 
 
-@STEADY
-@given(documents.task_values(), st.sampled_from(["", "folds.", "images.", "backbone.own."]))
-def test_an_unknown_key_is_named(tmp_path, values, section):
-    key = f"{section}kye"
-    assert f"unknown key '{key}'" in fault_of(load, toml(values | {key: "1"}), tmp_path)
-
-
-@STEADY
-@given(documents.task_values(), st.sampled_from(sorted({*NEEDED} - {"labels"})))
-def test_a_missing_key_is_named(tmp_path, values, key):
-    del values[key]
-    assert f"missing key '{key}'" in fault_of(load, toml(values), tmp_path)
-
-
 @pytest.mark.parametrize("key", VALID)
 def test_odd_values_are_read_or_told(tmp_path, key):
     least = {name: VALID[name] for name in NEEDED}
-    for odd in ODD:
+    # Another third of them for every key.
+    for odd in ODD[sorted(VALID).index(key) % 3 :: 3]:
         task_targets.task_file(toml(VALID | {key: odd}), tmp_path)
         task_targets.task_file(toml(least | {key: odd}), tmp_path)
 
@@ -89,7 +67,7 @@ def test_many_odd_values_are_read_or_told(tmp_path, values, odd):
     task_targets.task_file(toml(values | odd), tmp_path)
 
 
-@settings(STEADY, max_examples=200)
+@settings(STEADY, max_examples=60)
 @given(documents.tables())
 def test_a_good_table_is_read_cell_by_cell(tmp_path, drawn):
     task = task_targets.house(tmp_path)
@@ -125,7 +103,7 @@ FAULTS = {
 def test_one_fault_in_a_table_is_told(tmp_path, fault):
     column, value, words = FAULTS[fault]
 
-    @settings(STEADY, max_examples=25)
+    @settings(STEADY, max_examples=10)
     @given(documents.tables())
     def check(drawn):
         at = drawn.lines[0].index(column)
@@ -143,26 +121,3 @@ def test_one_fault_in_a_table_is_told(tmp_path, fault):
         assert "labels.csv line " in message
 
     check()
-
-
-@STEADY
-@given(documents.tables(), st.sampled_from(COLUMNS))
-def test_a_missing_column_is_told(tmp_path, drawn, column):
-    at = drawn.lines[0].index(column)
-    lines = [[*line[:at], *line[at + 1 :]] for line in drawn.lines]
-    task = task_targets.house(tmp_path)
-    (tmp_path / "labels.csv").write_bytes(replace(drawn, lines=lines).bytes())
-    assert f"no column '{column}'" in fault_of(read_rows, task)
-
-
-@STEADY
-@given(documents.tables())
-def test_wide_text_without_its_mark_is_told(tmp_path, drawn):
-    task = task_targets.house(tmp_path)
-    content = replace(drawn, encoding="utf-8").bytes().decode().encode("utf-16-le")
-    (tmp_path / "labels.csv").write_bytes(content)
-    fault_of(read_rows, task)
-
-
-def test_the_house_has_every_kind_of_row():
-    assert {row[1] for row in seeds.ROWS} == {"intact", "NA", "destroyed", ""}

@@ -31,7 +31,7 @@ def test_valid_files_are_read(name, tmp_path, monkeypatch):
 def test_random_bytes(name, tmp_path):
     target = TARGETS[name]
 
-    @settings(STEADY, max_examples=10 if name in SLOW else 50)
+    @settings(STEADY, max_examples=5 if name in SLOW else 30)
     @given(st.binary(max_size=300))
     def check(data):
         target.run(data, tmp_path)
@@ -43,7 +43,7 @@ def test_random_bytes(name, tmp_path):
 def test_damaged_files(name, tmp_path):
     target = TARGETS[name]
 
-    @settings(STEADY, max_examples=60 if name in SLOW else 300)
+    @settings(STEADY, max_examples=25 if name in SLOW else 100)
     @given(mutated(target.seeds(), target.words))
     def check(data):
         target.run(data, tmp_path)

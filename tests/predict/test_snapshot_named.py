@@ -7,7 +7,7 @@ from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run, systems
 from archiveprobe.predict.images import predict
 from archiveprobe.predict.submission import submit
-from archiveprobe.probe.audit import run_audit
+from archiveprobe.probe.audit.run import run_audit
 
 
 def test_every_record_names_the_snapshot(archive, tmp_path: Path) -> None:

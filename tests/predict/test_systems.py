@@ -14,9 +14,7 @@ from archiveprobe.evaluate.ensemble import run_ensemble
 from archiveprobe.evaluate.system_store import load_run, save_run, systems
 from archiveprobe.predict.checks import is_memorized
 from archiveprobe.predict.systems import AGREEMENT, load_system
-from archiveprobe.probe.linear import LinearPath
 from archiveprobe.probe.run import Options, run_probes
-from archiveprobe.probe.table import PROBES
 
 TWO, THREE = ("intact", "destroyed"), ("intact", "damaged", "destroyed")
 
@@ -54,13 +52,6 @@ def test_probes_that_are_not_linear(draw, probe) -> None:
     system = load_system(dataset, f"{probe}-hog")
     answers = system.answer(dataset.unlabelled)
     assert np.abs(answers.proba - system.stored.test).max() <= AGREEMENT
-
-
-@pytest.mark.parametrize("entry", PROBES.values(), ids=lambda entry: entry.name)
-def test_linear_probes_are_marked_as_such(entry) -> None:
-    kind = entry.kind()
-    plain = issubclass(kind, LinearPath) and kind._logits is LinearPath._logits
-    assert entry.linear == plain
 
 
 def test_the_cut_decides(archive) -> None:

@@ -1,4 +1,4 @@
-"""Drawn rows that every test of a probe can learn from."""
+"""Random rows that every test of a probe can learn from."""
 
 from collections.abc import Callable
 
@@ -6,22 +6,20 @@ import numpy as np
 import pytest
 
 from archiveprobe.probe.base import Probe
-from archiveprobe.probe.table import PROBES, PROMPTS
+from archiveprobe.probe.table import PROBES
 
 # Settings that keep a test fast; what is tested does not depend on them.
 SMALL = {
     "logistic": {"Cs": (1e-4, 1e-2)},
-    "prompted": {"Cs": (1e-4, 1e-2)},
     "ridge": {"alphas": (1.0, 30.0, 1e3)},
     "lda": {"shrinkages": (0.1, 0.9)},
     "svm": {"scales": (0.25,), "Cs": (0.5, 2.0)},
     "knn": {"ks": (3, 9)},
     "lightgbm": {"trees": (20, 40), "components": 8},
-    "mlp": {"hidden": 16, "epochs": 12, "learning_rate": 0.02},
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Rows (n, d) of k classes whose centres lie apart, and their classes 0..k-1."""
 
@@ -34,13 +32,13 @@ def draw() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     return draw
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build() -> Callable[..., Probe]:
     """A small probe by its name; prompts, where it needs them, are the classes' true centres."""
 
     def build(name: str, d: int = 12, k: int = 2, **settings: object) -> Probe:
         given = {**SMALL.get(name, {}), **settings}
-        if PROMPTS in PROBES[name].needs:
+        if PROBES[name].prompts:
             centres = np.random.default_rng(99).normal(size=(k, d))
             given = {"prompts": centres, "scale": 10.0, **given}
         return PROBES[name].make(**given)

@@ -1,4 +1,4 @@
-"""From caches to matrices: rows by their pictures, backbones side by side, views as asked."""
+"""From caches to matrices: rows by their images, backbones side by side, views as asked."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ KEYS = [bytes([at]) * 32 for at in range(6)]
 
 @pytest.fixture
 def fill(tmp_path: Path) -> Callable[..., Task]:
-    """A task with a cache of each backbone named; picture 4 failed in all."""
+    """A task with a cache of each backbone named; image 4 failed in all."""
 
     def fill(shapes: dict[str, tuple[int, int]], missing: int | None = None) -> Task:
         (tmp_path / "images").mkdir(exist_ok=True)
@@ -69,28 +69,28 @@ def dataset_of(task: Task) -> Dataset:
 
 def test_rows_are_joined_by_content_and_gaps_are_nan(fill) -> None:
     dataset = dataset_of(fill({"hog": (3, 4)}))
-    found = load_features(dataset, parse_choice("hog"))
-    assert found.labelled.shape == (4, 1, 4) and found.labelled.dtype == np.float32
+    features = load_features(dataset, parse_choice("hog"))
+    assert features.labelled.shape == (4, 1, 4) and features.labelled.dtype == np.float32
     for at in range(3):
-        np.testing.assert_allclose(found.labelled[at, 0], embedding(at, (3, 4)).mean(0))
-    assert found.readable.tolist() == [True, True, True, False]
-    assert found.predictable.tolist() == [False, True, True]
-    np.testing.assert_array_equal(found.unlabelled[2], found.labelled[0])
+        np.testing.assert_allclose(features.labelled[at, 0], embedding(at, (3, 4)).mean(0))
+    assert features.readable.tolist() == [True, True, True, False]
+    assert features.predictable.tolist() == [False, True, True]
+    np.testing.assert_array_equal(features.unlabelled[2], features.labelled[0])
 
 
 @pytest.mark.parametrize("views", ["rows", "logits"])
 def test_views_are_kept_where_they_are_asked_for(views, fill) -> None:
-    found = load_features(dataset_of(fill({"hog": (3, 4)})), parse_choice(f"hog:{views}"))
-    assert found.labelled.shape == (4, 3, 4)
-    np.testing.assert_allclose(found.labelled[1], embedding(1, (3, 4)))
+    features = load_features(dataset_of(fill({"hog": (3, 4)})), parse_choice(f"hog:{views}"))
+    assert features.labelled.shape == (4, 3, 4)
+    np.testing.assert_allclose(features.labelled[1], embedding(1, (3, 4)))
 
 
 def test_backbones_stand_side_by_side(fill) -> None:
     task = fill({"hog": (3, 4), "resnet18": (2, 5)})
-    found = load_features(dataset_of(task), parse_choice("hog+resnet18"))
-    assert found.labelled.shape == (4, 1, 9)
-    np.testing.assert_allclose(found.labelled[2, 0, 4:], embedding(2, (2, 5)).mean(0))
-    assert list(found.sources) == ["hog", "resnet18"]
+    features = load_features(dataset_of(task), parse_choice("hog+resnet18"))
+    assert features.labelled.shape == (4, 1, 9)
+    np.testing.assert_allclose(features.labelled[2, 0, 4:], embedding(2, (2, 5)).mean(0))
+    assert list(features.sources) == ["hog", "resnet18"]
     with pytest.raises(InputError, match=r"have \[2, 3\] views: use hog:mean"):
         load_features(dataset_of(task), parse_choice("hog+resnet18:rows"))
 

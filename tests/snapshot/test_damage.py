@@ -10,7 +10,7 @@ import pytest
 from shelf import Shelf, image, plain
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.probe.audit import run_audit
+from archiveprobe.probe.audit.run import run_audit
 from archiveprobe.task.manifest import read_manifest
 from archiveprobe.task.snapshot import read_snapshot
 

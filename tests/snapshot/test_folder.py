@@ -14,7 +14,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.embed.inventory import export_task
 from archiveprobe.evaluate.system_status import overview
 from archiveprobe.predict.images import predict
-from archiveprobe.probe.audit import run_audit
+from archiveprobe.probe.audit.run import run_audit
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import load_task
 

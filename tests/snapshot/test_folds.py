@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from shelf import LABELS, Shelf, image, near
 
-from archiveprobe.probe.audit import run_audit
+from archiveprobe.probe.audit.run import run_audit
 from archiveprobe.task.decoding import decode
 from archiveprobe.task.duplicates import NEAR_BITS
 

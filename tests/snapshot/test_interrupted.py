@@ -9,7 +9,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cli import main
 from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.ensemble import run_ensemble
-from archiveprobe.probe.audit import run_audit
+from archiveprobe.probe.audit.run import run_audit
 
 ENDED = "run `archiveprobe embed"
 
@@ -220,7 +220,7 @@ def test_a_partial_audit_says_so_on_every_line(shelf: Shelf) -> None:
     assert all("partial: " in line["about"] for line in found.lines())
     assert found.record()["partial"].endswith(" of 37 rows")
     assert found.warnings[0].startswith("partial: ")
-    with pytest.raises(InputError, match="cut anew along all images only"):
+    with pytest.raises(InputError, match="assigned anew along all images only"):
         run_audit(shelf.task, partial=True, apply=True)
 
 

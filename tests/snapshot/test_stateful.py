@@ -24,7 +24,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.embed.inventory import verify_all
 from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.ensemble import run_ensemble
-from archiveprobe.probe.audit import run_audit
+from archiveprobe.probe.audit.run import run_audit
 from archiveprobe.task.duplicates import near_duplicate_groups
 from archiveprobe.task.manifest import read_manifest
 from archiveprobe.task.snapshot import read_snapshot

@@ -10,7 +10,7 @@ from snapshots import current_cache
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.probe.audit_rows import cached_backbones
+from archiveprobe.probe.audit.data import audit_data
 from archiveprobe.probe.features import Choice, find_reader, load_features
 
 
@@ -26,7 +26,7 @@ def used_by(shelf: Shelf) -> dict[str, Any]:
     return {
         "probe": of[load_features(dataset, Choice(("eye",))).sources["eye"]],
         "start": find_reader(dataset, "eye").fingerprint["weights"],
-        "audit": of[cached_backbones(dataset)["eye"]],
+        "audit": of[audit_data(dataset).sources["eye"]],
         "snapshot": current_cache(task, "eye").fingerprint["weights"],
     }
 

@@ -30,7 +30,7 @@ def spread(labels, folds_of_rows, folds):
 
 
 @given(problems())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_row_has_one_fold_and_groups_hold_together(problem):
     labels, groups, knobs = problem
     cut = balanced_folds(labels, groups, [None] * len(labels), **knobs)
@@ -45,7 +45,7 @@ def test_every_row_has_one_fold_and_groups_hold_together(problem):
 
 
 @given(problems(singletons=True))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_single_rows_are_dealt_evenly(problem):
     labels, groups, knobs = problem
     cut = balanced_folds(labels, groups, [None] * len(labels), **knobs)
@@ -57,7 +57,7 @@ def test_single_rows_are_dealt_evenly(problem):
 
 
 @given(problems(), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_fixed_rows_never_move(problem, data):
     labels, groups, knobs = problem
     place = st.tuples(*[st.integers(0, knobs["folds"] - 1)] * knobs["repeats"])

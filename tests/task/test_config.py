@@ -173,6 +173,46 @@ def test_values_hang_together(load, fault_of, content, words):
     fault_of(lambda: load(content), "task.toml", *words)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "name = ",
+        "name = 't'\nname = 'u'",
+        "[images\n",
+        "name = 't' # \x00",
+        "x = 2020-02-31",
+        f"x = {'9' * 5000}",
+        f"x = {'[' * 3000}",
+        f"{'a.' * 3000}b = 1",
+        f"name = 't'\n[folds]\ncount.{'a.' * 3000}b = 1",
+        "\ud800".encode("utf-8", "surrogatepass"),
+        FULL.encode("utf-16"),
+        FULL.encode("utf-16-le"),
+        b"\xff\xfe\x00",
+        b"\x89PNG\r\n\x1a\n",
+        LEAST + OWN.replace("own", '"o\\nn"') + SIZES.replace("[1, 1, 1]", "[0, 0, 0]"),
+        LEAST + '"a\\nb" = 1',
+        LEAST + 'positive = "a\\nb"',
+        LEAST + "images = '''\na\nb'''",
+    ],
+    ids=range(18),
+)
+def test_no_task_file(load, fault_of, content):
+    fault_of(lambda: load(content), "task.toml")
+
+
+def test_syntax_error_names_the_line(load, fault_of):
+    fault_of(lambda: load("name = 't'\nlabels = [\n'a' 'b']"), "line 3", "task.toml")
+
+
+def test_byte_order_mark(load):
+    assert load("﻿" + FULL) == load(FULL)
+
+
+def test_windows_line_ends(load):
+    assert load(FULL.replace("\n", "\r\n")) == load(FULL)
+
+
 def test_missing_file(tmp_path, fault_of):
     fault_of(lambda: load_task(tmp_path / "task.toml"), "task.toml", "archiveprobe init")
     fault_of(lambda: load_task(tmp_path / "no" / "such.toml"), "such.toml")

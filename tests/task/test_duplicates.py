@@ -42,7 +42,7 @@ def test_copies_belong_together(draw, encode):
 
 
 def test_distinct_images_stay_apart(draw, encode):
-    assert groups_of(*(encode(draw(seed)) for seed in range(40))) == [*range(40)]
+    assert groups_of(*(encode(draw(seed)) for seed in range(20))) == [*range(20)]
 
 
 def test_blank_and_unreadable_ones_by_equal_bytes_only(encode):
@@ -125,7 +125,7 @@ def entries(draw):
 
 
 @given(st.lists(entries(), max_size=14), st.integers(0, 12), st.integers(1, 40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_against_brute_force(rows, bits, pairs):
     with mock.patch.object(duplicates, "_PAIRS", pairs):
         groups = near_duplicate_groups(rows, bits=bits)

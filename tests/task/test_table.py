@@ -2,10 +2,7 @@ import csv
 import io
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from archiveprobe.base.errors import InputError
 from archiveprobe.task.table import read_table
 
 
@@ -152,33 +149,3 @@ def test_long_cells_and_the_limit_for_others(read):
     caption = "x" * 300_000
     assert read(f"id,caption\na,{caption}\n").rows[0]["caption"] == caption
     assert csv.field_size_limit() == before
-
-
-@pytest.fixture(scope="module")
-def table_file(tmp_path_factory):
-    return tmp_path_factory.mktemp("table") / "labels.csv"
-
-
-TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-
-
-@given(st.lists(st.tuples(TEXT, TEXT), max_size=8))
-@settings(max_examples=100, deadline=None)
-def test_round_trip(table_file, rows):
-    out = io.StringIO()
-    csv.writer(out, quoting=csv.QUOTE_ALL).writerows([("id", "text"), *rows])
-    table_file.write_bytes(out.getvalue().encode())
-    assert [(row["id"], row["text"]) for row in read_table(table_file).rows] == rows
-
-
-@given(st.one_of(st.binary(), TEXT.map(str.encode)))
-@settings(max_examples=150, deadline=None)
-def test_arbitrary_bytes(table_file, content):
-    table_file.write_bytes(content)
-    try:
-        table = read_table(table_file)
-    except InputError as error:
-        assert len(str(error).splitlines()) == 1
-    else:
-        assert all(set(row) == set(table.columns) for row in table.rows)
-        assert len(table.lines) == len(table.rows)

@@ -22,7 +22,7 @@ WIDTH, VIEWS = 24, 2
 
 
 @dataclass
-class Picture:
+class Image:
     """A row: its label (None: to predict), what decoding saw, and its embedding (WIDTH,)."""
 
     id: str
@@ -36,17 +36,17 @@ class Picture:
         return hashlib.sha256(self.content or self.id.encode()).digest()
 
 
-def drawn(
+def draw_images(
     count: int,
     labels: Sequence[str | None] = ("intact", "destroyed"),
     *,
     prefix: str = "p",
     seed: int = 0,
     apart: float = 1.2,
-) -> list[Picture]:
-    """Unrelated pictures, `labels` in turn; embeddings of the labels lie `apart`."""
+) -> list[Image]:
+    """Unrelated images, `labels` in turn; embeddings of the labels lie `apart`."""
     rng = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for at in range(count):
         label = labels[at % len(labels)]
         mean = np.zeros(WIDTH)
@@ -66,13 +66,13 @@ def drawn(
             "phash": f"{int(rng.integers(2**63)):016x}",
         }
         embedding = mean + rng.normal(size=WIDTH)
-        pictures.append(Picture(f"{prefix}{at:03}.jpg", label, embedding, seen=seen))
-    return pictures
+        images.append(Image(f"{prefix}{at:03}.jpg", label, embedding, seen=seen))
+    return images
 
 
 def build(
     folder: Path,
-    pictures: Iterable[Picture],
+    images: Iterable[Image],
     *,
     labels: Sequence[str] = ("intact", "destroyed"),
     backbones: Sequence[str] = ("hog",),
@@ -80,11 +80,11 @@ def build(
     cached: Sequence[str] | None = None,
 ) -> Task:
     """Write an archive as `embed` leaves it."""
-    pictures = list(pictures)
+    images = list(images)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "labels.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows(
-            [["image", "label"], *([one.id, one.label or ""] for one in pictures)]
+            [["image", "label"], *([image.id, image.label or ""] for image in images)]
         )
     (folder / "task.toml").write_text(
         f'name = "t"\nlabels = {json.dumps(list(labels))}\n[images]\ntable = "labels.csv"\n'
@@ -92,32 +92,32 @@ def build(
     )
     task = load_task(folder)
     entries = [
-        Entry(one.id, one.id, one.digest.hex(), Observation(**{"status": "ok", **one.seen}))
-        for one in pictures
+        Entry(image.id, image.id, image.digest.hex(), Observation(**{"status": "ok", **image.seen}))
+        for image in images
     ]
     write_manifest(task, entries)
     for number, name in enumerate(backbones if cached is None else cached):
-        fill(task, name, pictures, seed=number)
+        fill(task, name, images, seed=number)
     write_snapshot(task)
     return task
 
 
-def fill(task: Task, backbone: str, pictures: Iterable[Picture], seed: int = 0) -> None:
-    """A cache with two views, slightly different ones, of every picture that was decoded."""
+def fill(task: Task, backbone: str, images: Iterable[Image], seed: int = 0) -> None:
+    """A cache with two views, slightly different ones, of every image that was decoded."""
     rng = np.random.default_rng([seed, 99])
     fingerprint = {"backbone": backbone, "seed": seed}
     root = task.work / "cache" / folder_name(backbone, fingerprint)
     turn = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0]
     with Writer.open(root, fingerprint, {"asked": task.asks(backbone)}) as writer:
-        for one in pictures:
-            if one.seen.get("status", "ok") in ("ok", "blank"):
-                views = 5 + one.embedding @ turn + 0.05 * rng.normal(size=(VIEWS, WIDTH))
-                writer.add(one.digest, views)
+        for image in images:
+            if image.seen.get("status", "ok") in ("ok", "blank"):
+                views = 5 + image.embedding @ turn + 0.05 * rng.normal(size=(VIEWS, WIDTH))
+                writer.add(image.digest, views)
 
 
 @pytest.fixture(scope="session")
-def draw() -> Callable[..., list[Picture]]:
-    return drawn
+def draw() -> Callable[..., list[Image]]:
+    return draw_images
 
 
 @pytest.fixture(scope="session")
@@ -126,14 +126,14 @@ def archive() -> Callable[..., Task]:
 
 
 @pytest.fixture(scope="session")
-def copy_of() -> Callable[..., Picture]:
-    def copy_of(one: Picture, id_: str, label: str | None, *, bits: int = 3) -> Picture:
-        """The same picture encoded anew: its hash differs in some bits, its embedding hardly."""
+def copy_of() -> Callable[..., Image]:
+    def copy_of(image: Image, id_: str, label: str | None, *, bits: int = 3) -> Image:
+        """The same image encoded anew: its hash differs in some bits, its embedding hardly."""
         rng = np.random.default_rng([ord(letter) for letter in id_])
-        phash = int(one.seen["phash"], 16)
+        phash = int(image.seen["phash"], 16)
         for bit in rng.choice(64, bits, replace=False):
             phash ^= 1 << int(bit)
-        seen = {**one.seen, "phash": f"{phash:016x}"}
-        return Picture(id_, label, one.embedding + 0.02 * rng.normal(size=WIDTH), seen=seen)
+        seen = {**image.seen, "phash": f"{phash:016x}"}
+        return Image(id_, label, image.embedding + 0.02 * rng.normal(size=WIDTH), seen=seen)
 
     return copy_of

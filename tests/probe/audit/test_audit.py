@@ -1,16 +1,18 @@
-"""The whole audit: what it reports and writes, and folds cut anew along the duplicates."""
+"""The whole audit: what it reports and writes, and folds assigned anew along the duplicates."""
 
 import csv
 import json
 
-import numpy as np
 import pytest
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.ensemble import run_ensemble
 from archiveprobe.evaluate.system_status import overview
-from archiveprobe.probe.audit import across_folds, run_audit
+from archiveprobe.probe.audit.data import audit_data
+from archiveprobe.probe.audit.duplicates import across_folds
+from archiveprobe.probe.audit.run import run_audit
+from archiveprobe.probe.audit.table import AUDITS
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.folds import folds_file
 
@@ -20,29 +22,29 @@ KEYS = ["duplicates", "suspect_labels", "shortcuts", "shift", "warnings"]
 @pytest.fixture
 def faulty(archive, draw, copy_of, tmp_path):
     """One fault of every kind: copies, a wrong label, a leak, and rows from elsewhere."""
-    pictures = draw(150, apart=5.0)
+    images = draw(150, apart=5.0)
     strangers = draw(40, [None], prefix="t", seed=7)
-    for one in pictures:
-        one.seen["bytes"] = 30_000 if one.label == "intact" else 60_000
-    pictures[9].label = "intact"
-    for one in strangers:
-        one.embedding[12:] += 2.0
+    for image in images:
+        image.seen["bytes"] = 30_000 if image.label == "intact" else 60_000
+    images[9].label = "intact"
+    for image in strangers:
+        image.embedding[12:] += 2.0
     copies = [
-        copy_of(pictures[at], f"copy{at}.jpg", pictures[at].label, bits=32) for at in range(20, 40)
+        copy_of(images[at], f"copy{at}.jpg", images[at].label, bits=32) for at in range(20, 40)
     ]
-    copies.append(copy_of(pictures[50], "across.jpg", None))
-    copies.append(copy_of(pictures[52], "contrary.jpg", "destroyed"))
-    return archive(tmp_path, [*pictures, *copies, *strangers])
+    copies.append(copy_of(images[50], "across.jpg", None))
+    copies.append(copy_of(images[52], "contrary.jpg", "destroyed"))
+    return archive(tmp_path, [*images, *copies, *strangers])
 
 
 def test_every_planted_fault_is_said(faulty):
-    found = run_audit(faulty)
-    record = found.record()
-    assert list(record)[: len(KEYS)] == KEYS
+    report = run_audit(faulty)
+    record = report.record()
+    assert set(KEYS) <= set(record)
     assert record["duplicates"] == 22
-    assert "p009.jpg" in {one["id"] for one in record["suspects"]}
+    assert "p009.jpg" in {row["id"] for row in record["suspects"]}
     assert record["suspect_labels"] == len(record["suspects"]) < 8
-    flagged = {one["name"] for one in record["shortcuts"] if one["flagged"]}
+    flagged = {row["name"] for row in record["shortcuts"] if row["flagged"]}
     assert flagged == {"file size", "all together"}
     assert record["shift"]["auc"] > 0.95
     for words in (
@@ -53,103 +55,106 @@ def test_every_planted_fault_is_said(faulty):
         "the rows to predict differ",
     ):
         assert sum(words in warning for warning in record["warnings"]) == 1, words
-    assert not found.regrouped
-
-
-def test_it_is_written_down_and_shown(faulty):
-    found = run_audit(faulty)
+    assert not report.regrouped
+    # It is written down, and shown as a table.
     folder = faulty.work / "audit"
-    assert {file.name for file in found.files} | {"shift.json"} == {
-        file.name for file in folder.iterdir()
-    }
-    assert json.loads((folder / "audit.json").read_text()) == found.record()
+    written = {file.name for file in folder.iterdir()}
+    assert {file.name for file in report.files} | {"shift.json"} == written
+    assert json.loads((folder / "audit.json").read_text()) == json.loads(json.dumps(record))
     with (folder / "duplicates.csv").open(newline="") as stream:
         lines = list(csv.DictReader(stream))
-    assert len(lines) == sum(len(one.ids) for one in found.groups)
-    assert {line["label"] for line in lines if line["id"] == "across.jpg"} == {""}
+    assert len(lines) == sum(len(group["ids"]) for group in record["duplicate_groups"])
+    assert {row["label"] for row in lines if row["id"] == "across.jpg"} == {""}
     with (folder / "suspect_labels.csv").open(newline="") as stream:
-        assert [line["id"] for line in csv.DictReader(stream)] == [one.id for one in found.suspects]
-    table = found.lines()
-    assert {tuple(line) for line in table} == {("looked for", "found", "about")}
-    shown = {line["looked for"]: line["found"] for line in table}
+        written_ids = [row["id"] for row in csv.DictReader(stream)]
+    assert written_ids == [row["id"] for row in record["suspects"]]
+    shown = {row["looked for"]: row["found"] for row in report.lines()}
     assert shown["near-duplicate groups"] == "22"
     assert shown["- found by embeddings only"] == "20"
     assert shown["shift to the rows to predict"].startswith("AUC ")
 
 
-def test_apply_keeps_copies_in_one_fold_and_puts_systems_out_of_date(faulty):
-    run_probes(faulty, Options(probes=("ridge", "logistic"), workers=1))
+@pytest.fixture(scope="module")
+def sound(archive, draw, tmp_path_factory):
+    """Audit data of archives without faults: ordinary, of three labels, tiny, never observed."""
+    three = ("intact", "damaged", "destroyed")
+    unseen = draw(60)
+    for image in unseen:
+        image.seen = {}
+    archives = {
+        "ordinary": (draw(120, apart=6.0), {}),
+        "three labels": (draw(120, three), {"labels": three}),
+        "tiny": (draw(6), {}),
+        "never observed": (unseen, {}),
+    }
+    return {
+        name: audit_data(load_dataset(archive(tmp_path_factory.mktemp("sound"), images, **words)))
+        for name, (images, words) in archives.items()
+    }
+
+
+@pytest.mark.parametrize("key", AUDITS)
+@pytest.mark.parametrize("name", ["ordinary", "three labels", "tiny", "never observed"])
+def test_every_audit_of_the_table_returns_a_finding(key, name, sound):
+    finding = AUDITS[key](sound[name])
+    json.dumps([finding.value, finding.details], allow_nan=False)
+    assert finding.lines
+    for row in finding.lines:
+        assert tuple(row) == ("looked for", "found", "about")
+        assert all(isinstance(cell, str) for cell in row.values())
+    assert all("\n" not in warning for warning in finding.warnings)
+    assert all(isinstance(content, bytes) for content in finding.files.values())
+    if name == "ordinary":
+        assert not finding.warnings
+
+
+def test_apply_keeps_copies_in_one_fold_and_puts_systems_out_of_date(faulty, fault_of):
+    run_probes(faulty, Options(probes=("ridge", "lda"), workers=1))
     before = load_dataset(faulty)
-    number = np.array(
-        [int(id_[4:6]) if id_.startswith("copy") else -1 for id_ in before.labelled.ids]
-    )
-    found = run_audit(faulty, apply=True)
+    number = [int(id_[4:6]) for id_ in before.labelled.ids if id_.startswith("copy")]
+    report = run_audit(faulty, apply=True)
     after = load_dataset(faulty)
-    assert found.regrouped
+    assert report.regrouped
     assert across_folds(before, after.groups) > 0
     assert across_folds(after, after.groups) == 0
     at = {id_: place for place, id_ in enumerate(after.labelled.ids)}
-    for copy in number[number >= 0]:
+    for copy in number:
         assert (after.fold[:, at[f"p{copy:03}.jpg"]] == after.fold[:, at[f"copy{copy}.jpg"]]).all()
-    assert not any("across folds" in warning for warning in found.warnings)
-    stale = {one.system for one in overview(faulty) if one.state.startswith("out of date")}
-    assert set(found.stale) == stale >= {"ridge-hog", "logistic-hog"}
-    assert any("out of date" in warning and "ridge-hog" in warning for warning in found.warnings)
-
-
-def test_applied_twice_moves_nothing(faulty, fault_of):
-    run_audit(faulty, apply=True)
+    assert not any("across folds" in warning for warning in report.warnings)
+    stale = {row.system for row in overview(faulty) if row.state.startswith("out of date")}
+    assert set(report.stale) == stale >= {"ridge-hog", "lda-hog"}
+    assert any("out of date" in warning and "ridge-hog" in warning for warning in report.warnings)
+    fault_of(
+        lambda: run_ensemble(faulty, "mean", ("ridge-hog",)),
+        "out of date (folds, groups, changed since)",
+    )
+    # Applied twice, it moves nothing.
     content = folds_file(faulty).read_bytes()
-    run_probes(faulty, Options(probes=("ridge",), workers=1))
+    run_probes(faulty, Options(probes=("ridge", "lda"), workers=1))
     again = run_audit(faulty, apply=True)
     assert not again.regrouped
     assert again.stale == ()
     assert folds_file(faulty).read_bytes() == content
 
 
-def test_systems_out_of_date_are_refused_by_an_ensemble(faulty, fault_of):
-    run_probes(faulty, Options(probes=("ridge", "logistic"), workers=1))
-    run_audit(faulty, apply=True)
-    fault_of(
-        lambda: run_ensemble(faulty, "mean", ("ridge-hog",)),
-        "out of date (folds, groups, changed since)",
-    )
-
-
 def test_rows_without_groups_are_not_regrouped(archive, draw, tmp_path, fault_of):
     task = archive(tmp_path, draw(60), folds='count = 3\nrepeats = 1\ngroup = "none"\n')
-    run_audit(task)
     fault_of(lambda: run_audit(task, apply=True), 'folds.group is "none"', "near-duplicates")
-
-
-def test_nothing_to_predict_and_nothing_wrong(archive, draw, tmp_path):
-    found = run_audit(archive(tmp_path, draw(120, apart=6.0)))
-    record = found.record()
-    assert [record[key] for key in ("duplicates", "suspect_labels", "warnings")] == [0, 0, []]
-    assert record["shift"]["auc"] is None
-    assert "-" in {line["found"] for line in found.lines()}
+    assert not run_audit(task).regrouped
 
 
 def test_a_label_too_rare_for_suspects_is_said(archive, draw, tmp_path):
-    pictures = [*draw(60, ["intact"]), *draw(1, ["destroyed"], prefix="d", seed=4)]
-    found = run_audit(archive(tmp_path, pictures))
-    assert found.judge is None
-    assert any("suspect labels were not looked for" in warning for warning in found.warnings)
-
-
-def test_three_labels(archive, draw, copy_of, tmp_path):
-    labels = ("intact", "damaged", "destroyed")
-    pictures = draw(120, labels)
-    contrary = copy_of(pictures[0], "contrary.jpg", "damaged")
-    found = run_audit(archive(tmp_path, [*pictures, contrary], labels=labels))
-    assert [one.conflicting for one in found.groups] == [True]
+    images = [*draw(60, ["intact"]), *draw(1, ["destroyed"], prefix="d", seed=4)]
+    record = run_audit(archive(tmp_path, images)).record()
+    assert record["judge"] is None
+    assert any("suspect labels were not looked for" in warning for warning in record["warnings"])
 
 
 def test_a_backbone_without_a_cache_is_left_out_aloud(archive, draw, tmp_path, fault_of):
     task = archive(tmp_path / "some", draw(60), backbones=("hog", "other"), cached=("hog",))
-    said: list[str] = []
-    assert run_audit(task, notify=said.append).judge
-    assert any(line.startswith("other: left out") for line in said)
+    messages: list[str] = []
+    assert list(audit_data(load_dataset(task), notify=messages.append).sources) == ["hog"]
+    assert messages == ["other: left out, it has no cache yet"]
     bare = archive(tmp_path / "none", draw(60), cached=())
     fault_of(lambda: run_audit(bare), "no cache for backbone 'hog'", "archiveprobe embed")
 

@@ -1,0 +1,230 @@
+"""From networks and the views of images to one answer: averaging, voting, a stored system."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax, logsumexp, softmax
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.cache.spec import differences
+from archiveprobe.embed.device import check_device, default_device
+from archiveprobe.embed.views import View, view_set
+from archiveprobe.evaluate.thresholding import decide
+from archiveprobe.finetune.checkpoint import read_weights
+from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
+from archiveprobe.finetune.loader import InputRows
+from archiveprobe.finetune.model import Network, backbone_of, build_network
+from archiveprobe.finetune.recipe import Predict, Recipe
+from archiveprobe.task.config import Task
+
+_BATCH = 32
+_IMAGES_AT_ONCE = 512
+_CENTRES = ("center", "crop-middle")
+
+
+def centre_of(views: Sequence[View]) -> int:
+    """Return the place of the unmirrored centre view; the first view where there is none."""
+    for at, view in enumerate(views):
+        if view.crop in _CENTRES and not view.mirror:
+            return at
+    return 0
+
+
+def logits_of(
+    network: Network,
+    inputs: InputRows,
+    rows: np.ndarray,
+    views: Sequence[int],
+    *,
+    device: str = "cpu",
+) -> np.ndarray:
+    """Return logits (n, V, K) float64 of rows through views, by a network in eval mode.
+
+    Rows that are not readable are NaN.
+    """
+    import torch
+
+    readable = np.asarray(inputs.readable)[rows]
+    logits = np.full((len(rows), len(views), network.classes), np.nan)
+    places = np.flatnonzero(readable)
+    with torch.inference_mode():
+        for start in range(0, len(places), _BATCH):
+            batch = places[start : start + _BATCH]
+            by_view = [network(inputs.look(rows[batch], view).to(device)) for view in views]
+            logits[batch] = torch.stack(by_view, 1).double().cpu().numpy()
+    return logits
+
+
+def average(logits: np.ndarray, axis: int) -> np.ndarray:
+    """Return logits whose softmax is the mean of the probabilities along an axis.
+
+    log mean_i softmax(z_i) is such a vector: its exponentials sum to one already.
+    """
+    return np.asarray(logsumexp(log_softmax(logits, -1), axis) - np.log(logits.shape[axis]))
+
+
+def vote(logits: np.ndarray, views: Sequence[View], positive: int) -> np.ndarray:
+    """Return the class (n,) that most views of (n, V, K) vote for; if even, the centre decides.
+
+    Of two classes a view votes for the positive one when its probability is above 0.5. Should the
+    centre be for neither of three or more that are even, the likeliest of them on average wins.
+    """
+    p = np.nan_to_num(softmax(logits, -1))
+    n, _, k = p.shape
+    choice = p.argmax(-1)
+    if k == 2:
+        choice = np.where(p[..., positive] > 0.5, positive, 1 - positive)
+    votes = np.stack([(choice == label).sum(1) for label in range(k)], 1)
+    even = votes == votes.max(1, keepdims=True)
+    likeliest = np.where(even, p.mean(1), -1).argmax(1)
+    centre = choice[:, centre_of(views)]
+    return np.asarray(np.where(even[np.arange(n), centre], centre, likeliest))
+
+
+def decisions(predict: Predict, logits: np.ndarray, positive: int) -> np.ndarray:
+    """Return the class (n,) of logits (n, V, K) of views, by a vote, a fixed threshold or argmax.
+
+    NaN gets any class.
+    """
+    if predict.combine == "vote":
+        return vote(logits, view_set(predict.views), positive)
+    mean = np.nan_to_num(average(logits, 1))
+    if predict.threshold is None:
+        return np.asarray(mean.argmax(-1))
+    return decide(softmax(mean, -1)[:, positive], predict.threshold, positive)
+
+
+@dataclass(frozen=True)
+class TunedSystem:
+    """A stored fine-tuned system: one network that takes turns with several states.
+
+    `states` are (file, SHA-256) of what was trained, one per network; `made_of` says what they
+    started from. The network is built when an image is first looked at.
+    """
+
+    task: Task
+    recipe: Recipe
+    classes: int
+    positive: int
+    states: Sequence[tuple[Path, str]]
+    made_of: Mapping[str, Any]
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """Return the views that are looked at."""
+        return view_set(self.recipe.predict.views)
+
+    @cached_property
+    def network(self) -> Network:
+        """Return the network, without a state.
+
+        Raises:
+            InputError: the backbone, its weights or its preprocessing are not those it was trained
+                on.
+        """
+        backbone = backbone_of(self.recipe.model, self.task)
+        # All that is trained is in the states, so with "all" nothing else need be fetched.
+        whole = self.recipe.model.unfreeze == "all"
+        network = build_network(
+            self.recipe.model,
+            replace(backbone, weights="random") if whole else backbone,
+            self.classes,
+            seed=self.recipe.seed,
+            untrained=whole,
+        )
+        then = {"preprocess": self.made_of["preprocess"], "weights": self.made_of["weights"]}
+        now = {
+            "preprocess": network.preprocess.record(),
+            "weights": then["weights"] if whole else network.digest,
+        }
+        changed = differences(then, now)
+        if changed:
+            fields = "; ".join(f"{name} was {a!r}, is {b!r}" for name, a, b in changed[:3])
+            raise InputError(
+                f"{self.recipe.name} was trained on another {backbone.described}: {fields}: bring "
+                "that one back, or run finetune again"
+            )
+        return network
+
+    def logits(
+        self,
+        root: Path,
+        files: Sequence[tuple[str, str]],
+        work: Path,
+        *,
+        device: str | None = None,
+        workers: int = 0,
+        advance: Callable[[], None] = lambda: None,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return logits (m, K) of files, (path, digest or ""), and the answers (m,) of a vote.
+
+        Rows without an image are NaN, or a blank image's where the recipe says so. `advance` is
+        called per distinct image.
+
+        Raises:
+            InputError: the backbone or the weights are gone or have changed, there is no such
+                device, or the disk takes no more pixels.
+        """
+        device = device or default_device()
+        check_device(device)
+        network = self.network.to(device)
+        spec = PixelSpec(1, network.preprocess.geometry, self.views)
+        blank = self.recipe.rows.unreadable == "blank"
+        states = [(str(file), read_weights(file, digest)) for file, digest in self.states]
+        by_view = [np.empty((0, len(self.views), self.classes))]
+        for start in range(0, len(files), _IMAGES_AT_ONCE):
+            some = files[start : start + _IMAGES_AT_ONCE]
+            with load_pixels(
+                root, some, spec, work, workers=workers, blank=blank, advance=advance
+            ) as pixels:
+                inputs = ImageRows(pixels, network.preprocess)
+                of_networks = []
+                for file, state in states:
+                    network.load_state(state, file)
+                    of_networks.append(
+                        logits_of(
+                            network,
+                            inputs,
+                            np.arange(len(pixels)),
+                            range(len(self.views)),
+                            device=device,
+                        )
+                    )
+            by_view.append(average(np.stack(of_networks), 0))
+        logits = np.concatenate(by_view)
+        voted = self.recipe.predict.combine == "vote"
+        answer = vote(logits, self.views, self.positive) if voted else None
+        return average(logits, 1), answer
+
+
+def load_tuned(task: Task, record: Mapping[str, Any]) -> TunedSystem:
+    """Load the system that a run.json of kind "finetune" describes.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no such record, or its recipe is of another version.
+    """
+    states = [
+        (_inside(task.work, str(network["file"])), str(network["sha256"]))
+        for network in record["networks"]
+    ]
+    if not states:
+        raise ValueError("it has no networks")
+    made_of = record["made_of"]
+    return TunedSystem(
+        task,
+        Recipe(name=str(record["system"]), **record["recipe"]),
+        len(record["classes"]),
+        int(record["positive"]),
+        states,
+        {"weights": str(made_of["weights"]), "preprocess": dict(made_of["preprocess"])},
+    )
+
+
+def _inside(work: Path, file: str) -> Path:
+    if "\0" in file or ".." in Path(file).parts or Path(file).is_absolute():
+        raise ValueError(f"{file!r} is no file of a network")
+    return work / file
