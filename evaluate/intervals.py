@@ -69,7 +69,7 @@ class StandardError:
     training: float
     freedom: float
 
-    def widening(self, level: float) -> float:
+    def widening(self) -> float:
         """Compute how many times as wide as its bootstrap an interval must be.
 
         The variance of the bootstrap is about `held_out`, that of the score few * held_out +
@@ -80,7 +80,7 @@ class StandardError:
             return float("inf")
         if not self.held_out:
             return 1.0
-        quantile = (1 + level) / 2
+        quantile = (1 + LEVEL) / 2
         t = stdtrit(max(1.0, self.freedom), quantile) / ndtri(quantile)
         return float(t * np.sqrt(self.few + self.training / self.held_out))
 
@@ -96,7 +96,7 @@ def grouped_weights(
 
 
 def _members(groups: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the groups (n,) from 0, and count them."""
+    """Return the groups (n,) numbered from 0, and how many there are."""
     names, members = np.unique(groups, return_inverse=True)
     return members, len(names)
 
@@ -136,7 +136,6 @@ def intervals(
     fold: np.ndarray | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
-    level: float = LEVEL,
 ) -> dict[str, tuple[float, float] | None]:
     """Find the interval (low, high) of every metric in `names`, None where it is undefined.
 
@@ -154,10 +153,10 @@ def intervals(
     result = {}
     for name, estimate, values in every:
         error = standard_error(y, decisions, groups, n_classes, fold=fold, name=name)
-        moved = _stretched(values, estimate, error.widening(level))
+        moved = _stretched(values, estimate, error.widening())
         if fold is not None:
             moved += fold_shift(y, decisions, fold, n_classes, name)
-        result[name] = _percentiles(moved, estimate, level)
+        result[name] = _percentiles(moved, estimate)
     return result
 
 
@@ -168,17 +167,16 @@ def auc_interval(
     *,
     replicates: int = REPLICATES,
     seed: int = 0,
-    level: float = LEVEL,
 ) -> tuple[float, float] | None:
     """Find the interval of the ROC AUC of scores (n,), None where one class is missing.
 
     The influence of a row on an AUC is not at hand, so rows of a group are taken to be all alike.
     """
     few, freedom = group_correction(np.bincount(_members(groups)[0]).astype(np.float64), 1.0)
-    widening = StandardError(1.0, few, 0.0, freedom).widening(level)
+    widening = StandardError(1.0, few, 0.0, freedom).widening()
     estimate = float(auc_replicates(y01, score, np.ones((1, len(y01))))[0])
     values = _replicated(lambda w: auc_replicates(y01, score, w), groups, replicates, seed)
-    return _percentiles(_stretched(values, estimate, widening), estimate, level)
+    return _percentiles(_stretched(values, estimate, widening), estimate)
 
 
 def standard_error(
@@ -232,13 +230,13 @@ def _stretched(replicates: np.ndarray, estimate: float, factor: float) -> np.nda
 
 
 def _percentiles(
-    replicates: np.ndarray, estimate: float, level: float, least: float = 0.0
+    replicates: np.ndarray, estimate: float, least: float = 0.0
 ) -> tuple[float, float] | None:
-    """Find the central share `level` of the replicates, which lie between `least` and 1."""
+    """Find the central 95 % of the replicates, which lie between `least` and 1."""
     known = replicates[~np.isnan(replicates)]
     if np.isnan(estimate) or not len(known):
         return None
-    low, high = np.quantile(np.clip(known, least, 1.0), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(np.clip(known, least, 1.0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(min(low, estimate)), float(max(high, estimate))
 
 
@@ -271,8 +269,8 @@ def compare(
     estimate = float(difference(None)[0])
     error = standard_error(y, a, groups, n_classes, fold=fold, name=name, less=b)
     moved = _replicated(difference, groups, replicates, seed)
-    moved = _stretched(moved, estimate, error.widening(LEVEL))
-    interval = _percentiles(moved, estimate, LEVEL, -1.0) or (estimate, estimate)
+    moved = _stretched(moved, estimate, error.widening())
+    interval = _percentiles(moved, estimate, -1.0) or (estimate, estimate)
     right_a, right_b = a[0] == y, b[0] == y
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     return Comparison(
