@@ -1,1 +1,1 @@
-"""What is said about predictions: figures, intervals, ensembles, thresholds."""
+"""Judge predictions: metrics, intervals, ensembles, calibration and thresholds."""

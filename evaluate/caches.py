@@ -7,7 +7,7 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.reader import Reader
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.snapshot import CacheInUse, Snapshot
+from archiveprobe.task.snapshot import Snapshot
 from archiveprobe.task.texts import text_cache
 
 _TEXT = text_cache("")
@@ -40,10 +40,18 @@ def open_in_use(
     in_use = snapshot.cache(asked)
     if in_use is None or in_use.folder is None:
         raise InputError(_absent(task, snapshot, asked))
-    reader = _opened(task, in_use)
+    folder = task.work / "cache" / in_use.folder
+    again = f"bring it back, or run `archiveprobe embed {task.file}`"
+    # The name comes out of a file: it must not lead anywhere else.
+    if Path(in_use.folder).name != in_use.folder:
+        raise InputError(f"{in_use.folder!r} is no cache of {task.work / 'cache'}: {again}")
+    if not (folder / "fingerprint.json").exists():
+        raise InputError(f"the cache {folder}, which the last embed used, is gone: {again}")
+    reader = Reader(folder)
+    if reader.record.digest != in_use.fingerprint:
+        raise InputError(f"the cache {folder} is not the one that the last embed used: {again}")
     if not in_use.finished and not partial:
-        settled = reader.keys | reader.failures.keys()
-        lacking = len({key for key in keys if key} - settled)
+        lacking = len({key for key in keys if key} - reader.keys - reader.failures.keys())
         wait = f"{lacking} images wait" if lacking else "it was interrupted before its end"
         raise InputError(
             f"embedding through {name} is not finished, {wait}: run `archiveprobe embed "
@@ -54,34 +62,11 @@ def open_in_use(
 
 def _absent(task: Task, snapshot: Snapshot, asked: Mapping[str, Any]) -> str:
     backbone, views = asked["backbone"], asked["views"]
-    embedded = {str(cache.asked["backbone"]) for cache in snapshot.caches}
-    other = sorted(
-        str(cache.asked["views"])
-        for cache in snapshot.caches
-        if cache.asked["backbone"] == backbone
-    )
-    hint = f", only with {', '.join(map(repr, other))}" if other else nearest(backbone, embedded)
+    embedded = [(cache.asked["backbone"], cache.asked["views"]) for cache in snapshot.caches]
+    other = sorted(repr(used) for known, used in embedded if known == backbone)
+    known_backbones = {known for known, _ in embedded}
+    hint = f", only with {', '.join(other)}" if other else nearest(backbone, known_backbones)
     return (
-        f"no cache for backbone {backbone!r} with views {views!r} in {task.work / 'cache'}{hint}: "
-        f"run `archiveprobe embed {task.file} --backbone {backbone}`"
+        f"no cache for backbone {backbone!r} with views {views!r} in {task.work / 'cache'}"
+        f"{hint}: run `archiveprobe embed {task.file} --backbone {backbone}`"
     )
-
-
-def committed_keys(task: Task, in_use: CacheInUse) -> set[bytes]:
-    """Read the keys of rows that a cache in use holds, or knows to have no embedding."""
-    reader = _opened(task, in_use)
-    return set(reader.keys) | set(reader.failures)
-
-
-def _opened(task: Task, in_use: CacheInUse) -> Reader:
-    folder = task.work / "cache" / str(in_use.folder)
-    again = f"bring it back, or run `archiveprobe embed {task.file}`"
-    # The name comes out of a file: it must not lead anywhere else.
-    if Path(str(in_use.folder)).name != in_use.folder:
-        raise InputError(f"{in_use.folder!r} is no cache of {task.work / 'cache'}: {again}")
-    if not (folder / "fingerprint.json").exists():
-        raise InputError(f"the cache {folder}, which the last embed used, is gone: {again}")
-    reader = Reader(folder)
-    if reader.record.digest != in_use.fingerprint:
-        raise InputError(f"the cache {folder} is not the one that the last embed used: {again}")
-    return reader

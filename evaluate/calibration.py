@@ -1,19 +1,28 @@
 """From logits to probabilities: Platt scaling for two classes, one temperature for several.
 
 What is applied to the rows of a fold is fitted on that repeat's rows outside it.
+
+Both are the same small problem. With scores z_ik = x_ik' theta of row i and class k and targets
+t_ik that sum to one, minimise the log-loss
+
+    L(theta) = sum_i [log sum_k exp(z_ik) - sum_k t_ik z_ik].
+
+- Platt scaling: z_i1 = slope * margin_i + intercept and z_i0 = 0, so x_i1 = (margin_i, 1).
+- Temperature: z_ik = theta * logit_ik, so x_ik = logit_ik, and theta is the inverse temperature.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, log_expit, logit, logsumexp, softmax
+from scipy.special import expit, logit, softmax
 
 PLATT, TEMPERATURE = "platt", "temperature"
-_COUNTS = {PLATT: 2, TEMPERATURE: 1}
+_IDENTITY = {PLATT: (1.0, 0.0), TEMPERATURE: (1.0,)}
 _STEPS = 50
 _HALVINGS = 30
-_CLOSE = 1e-10
+_SMALL_STEP = 1e-7
+_ROUNDING = 1e-10
 
 
 @dataclass(frozen=True)
@@ -31,9 +40,10 @@ class Calibration:
     parameters: Sequence[float]
 
     def __post_init__(self) -> None:
-        if self.method not in _COUNTS:
-            raise ValueError(f"no calibration {self.method!r}: one of {', '.join(_COUNTS)}")
-        if len(self.parameters) != _COUNTS[self.method] or not np.isfinite(self.parameters).all():
+        if self.method not in _IDENTITY:
+            raise ValueError(f"no calibration {self.method!r}: one of {', '.join(_IDENTITY)}")
+        expected = len(_IDENTITY[self.method])
+        if len(self.parameters) != expected or not np.isfinite(self.parameters).all():
             raise ValueError(f"{list(self.parameters)} are no parameters of {self.method}")
 
     def apply(self, logits: np.ndarray) -> np.ndarray:
@@ -50,8 +60,7 @@ class CrossFitted:
     def apply(self, logits: np.ndarray, fold: np.ndarray) -> np.ndarray:
         """Compute probabilities of logits (R, n, K) or (R, n, V, K) of rows in folds (R, n)."""
         own = np.take_along_axis(self.parameters, fold[..., None], 1)
-        between = tuple(range(2, logits.ndim - 1))
-        return _apply(logits, np.expand_dims(own, between))
+        return _apply(logits, np.expand_dims(own, tuple(range(2, logits.ndim - 1))))
 
     def of_every_fold(self, logits: np.ndarray) -> np.ndarray:
         """Compute probabilities (R, folds, n, K) of rows (R, n, K) by every fold's calibration."""
@@ -71,25 +80,25 @@ class CrossFitted:
 def fit(logits: np.ndarray, labels: np.ndarray) -> Calibration:
     """Fit on out-of-fold logits (R, n, K) of all repeats; rows with NaN are left out."""
     repeats, n, k = logits.shape
-    rows = logits.reshape(1, repeats * n, k)
-    used = np.ones((1, repeats * n))
-    # A row counts once, however many repeats have a logit of it.
-    parameters = _fit(rows[0], np.tile(labels, repeats), used / max(1, repeats))[0]
+    rows, everything = logits.reshape(repeats * n, k), np.ones(repeats * n, bool)
+    parameters = _fit(rows, np.tile(labels, repeats), everything, repeats)
     return Calibration(_method(k), tuple(parameters.tolist()))
 
 
 def cross_fitted(logits: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> CrossFitted:
     """Fit on logits (R, n, K), for every fold on its repeat's rows outside it; fold is (R, n)."""
-    folds = np.arange(int(fold.max()) + 1)
-    outside = (fold[:, None] != folds[:, None]).astype(np.float64)
-    return CrossFitted(
-        np.stack([_fit(own, labels, used) for own, used in zip(logits, outside, strict=True)])
-    )
+    folds = range(int(fold.max()) + 1)
+    parameters = [
+        [_fit(rows, labels, fold_of != held) for held in folds]
+        for rows, fold_of in zip(logits, fold, strict=True)
+    ]
+    return CrossFitted(np.array(parameters))
 
 
 def plain(classes: int) -> Calibration:
     """Return the calibration that changes nothing: probabilities are the softmax of the logits."""
-    return Calibration(_method(classes), (1.0, 0.0) if classes == 2 else (1.0,))
+    method = _method(classes)
+    return Calibration(method, _IDENTITY[method])
 
 
 def _method(classes: int) -> str:
@@ -100,121 +109,103 @@ def _apply(logits: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     """Compute probabilities of logits (..., K) by parameters (..., P)."""
     logits = np.where(np.isfinite(logits).all(-1, keepdims=True), logits, np.nan)
     if logits.shape[-1] == 2:
-        moved = parameters[..., 0] * (logits[..., 1] - logits[..., 0]) + parameters[..., 1]
-        return np.stack([expit(-moved), expit(moved)], -1)
+        z = parameters[..., 0] * (logits[..., 1] - logits[..., 0]) + parameters[..., 1]
+        return np.stack([expit(-z), expit(z)], -1)
     result: np.ndarray = softmax(parameters * logits, -1)
     return result
 
 
-def _fit(logits: np.ndarray, labels: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Fit parameters (J, P) on rows (n, K), one fit for every line of weights (J, n)."""
-    known = np.isfinite(logits).all(1)
-    rows, weights = np.asarray(logits[known], np.float64), used[:, known]
-    if not len(rows):
-        identity = [1.0, 0.0] if logits.shape[1] == 2 else [1.0]
-        return np.tile(identity, (len(used), 1))
-    if logits.shape[1] == 2:
-        return _platt(rows[:, 1] - rows[:, 0], labels[known] == 1, weights)
-    return _temperature(rows, labels[known], weights)
+def _fit(logits: np.ndarray, labels: np.ndarray, used: np.ndarray, copies: int = 1) -> np.ndarray:
+    """Fit parameters (P,) on those rows of logits (n, K) that are used (n,) and have no NaN.
 
-
-def _platt(margin: np.ndarray, is_second: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Fit slopes and intercepts (J, 2) on margins (n,).
-
-    The targets are Platt's, "Probabilistic outputs for support vector machines" (1999), so that
-    classes which the margin separates still have an optimum. Newton with halved steps, after Lin,
-    Lin and Weng, "A note on Platt's probabilistic outputs" (2007).
+    A row counts once, though there are `copies` of it: one from every repeat.
     """
-    total = np.maximum(weights.sum(1), np.finfo(float).tiny)
-    seconds = weights @ is_second
-    high, low = (seconds + 1) / (seconds + 2), 1 / (total - seconds + 2)
-    targets = np.where(is_second, high[:, None], low[:, None])
-    centre = weights @ margin / total
-    scale = np.sqrt((weights * (margin - centre[:, None]) ** 2).sum(1) / total)
-    scale[scale <= 1e-12 * np.maximum(1, np.abs(centre))] = np.inf
-    x = (margin - centre[:, None]) / scale[:, None]
+    k = logits.shape[1]
+    finite = np.isfinite(logits).all(1)
+    used = used & finite
+    if not used.any():
+        return np.array(_IDENTITY[_method(k)])
+    rows, y = logits[used].astype(np.float64), labels[used]
+    if k == 2:
+        return _fit_platt(rows[:, 1] - rows[:, 0], y == 1, copies)
+    # One scale for all folds of a repeat; it only keeps the numbers near one.
+    centred = logits[finite] - logits[finite].mean(1, keepdims=True, dtype=np.float64)
+    scale = float(np.sqrt((centred**2).mean())) or 1.0
+    return _fit_temperature(rows / scale, y, copies) / scale
 
-    def loss(at: np.ndarray) -> np.ndarray:
-        z = at[:, :1] * x + at[:, 1:]
-        return np.asarray(-(weights * (targets * z + log_expit(-z))).sum(1))
 
-    def step(at: np.ndarray) -> np.ndarray:
-        p = expit(at[:, :1] * x + at[:, 1:])
-        pull, curve = weights * (targets - p), weights * p * (1 - p)
-        bent = curve * x
-        return _solved((pull * x).sum(1), pull.sum(1), (bent * x).sum(1), bent.sum(1), curve.sum(1))
+def _fit_platt(margin: np.ndarray, is_second: np.ndarray, copies: int) -> np.ndarray:
+    """Fit slope and intercept on margins (n,), the second class's logit less the first's.
 
-    used = np.asarray(weights.any(1))
-    mean = logit((weights * targets).sum(1) / total, where=used, out=np.zeros(len(total)))
-    flat = np.stack([np.zeros_like(mean), mean], 1)
-    solution = _newton(flat.copy(), loss, step)
+    The targets are those of Platt, "Probabilistic outputs for support vector machines" (1999):
+    (N+ + 1) / (N+ + 2) and 1 / (N- + 2) instead of 1 and 0, so that classes which the margin
+    separates still have a finite optimum.
+    """
+    seconds = is_second.sum() / copies
+    others = len(margin) / copies - seconds
+    target = np.where(is_second, (seconds + 1) / (seconds + 2), 1 / (others + 2))
+    centre, scale = margin.mean(), margin.std()
+    if scale <= 1e-12 * max(1, abs(centre)):
+        scale = np.inf
+    x = np.zeros((2, len(margin), 2))
+    x[1, :, 0], x[1, :, 1] = (margin - centre) / scale, 1
+    flat = np.array([0, logit(target.mean())])
+    slope, intercept = _newton(x, np.stack([1 - target, target]), flat)
     # The loss is convex: where its optimum has a negative slope, the best other one is flat.
-    solution = np.where(solution[:, :1] > 0, solution, flat)
-    slope = solution[:, 0] / scale
-    parameters = np.stack([slope, solution[:, 1] - slope * centre], 1)
-    return np.where(used[:, None], parameters, [1.0, 0.0])
+    if slope <= 0:
+        slope, intercept = flat
+    return np.array([slope / scale, intercept - slope / scale * centre])
 
 
-def _solved(
-    first: np.ndarray, second: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray
-) -> np.ndarray:
-    """Solve the symmetric systems [[a, b], [b, c]], kept apart from singular: (J, 2)."""
-    a, c = a + 1e-12, c + 1e-12
-    determinant = np.maximum(a * c - b * b, 1e-12 * a * c)
-    solved = np.stack([(c * first - b * second), (a * second - b * first)], 1)
-    return np.asarray(solved / determinant[:, None])
-
-
-def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Inverse temperatures (J, 1) on logits (n, K).
+def _fit_temperature(logits: np.ndarray, labels: np.ndarray, copies: int) -> np.ndarray:
+    """Fit the inverse temperature (1,) on logits (n, K).
 
     Guo et al., "On Calibration of Modern Neural Networks" (2017), with one row's worth of the
-    targets spread over all classes, so that faultless logits still have an optimum.
+    targets spread over all classes, so that faultless logits still have a finite optimum.
     """
     n, k = logits.shape
-    centred = logits - logits.mean(1, keepdims=True)
-    scale = np.sqrt((centred**2).mean()) or 1.0
-    x = centred / scale
-    total = weights.sum(1)
-    spread = 1 / (total + k)
-    own = x[np.arange(n), labels]
-    # The rows of x sum to zero, so the spread part of the targets has no share in this product.
-    target = (1 - k * spread)[:, None] * own
-
-    def loss(at: np.ndarray) -> np.ndarray:
-        lost = logsumexp(at[:, :, None] * x, axis=2) - at * target
-        return np.asarray((weights * lost).sum(1))
-
-    def step(at: np.ndarray) -> np.ndarray:
-        p = softmax(at[:, :, None] * x, 2)
-        mean = (p * x).sum(2)
-        curve = (weights * ((p * x**2).sum(2) - mean**2)).sum(1)
-        pull = (weights * (target - mean)).sum(1)
-        return np.asarray(pull / np.maximum(curve, 1e-12))[:, None]
-
-    solution = _newton(np.zeros((len(weights), 1)), loss, step)
+    spread = 1 / (n / copies + k)
+    target = spread + (1 - k * spread) * np.eye(k)[:, labels]
     # Never zero: the order of a row's classes must survive.
-    solution = np.maximum(solution, 1e-3) / scale
-    return np.where(total[:, None] > 0, solution, 1.0)
+    return np.asarray(np.maximum(_newton(logits.T[:, :, None], target, np.zeros(1)), 1e-3))
 
 
-def _newton(
-    at: np.ndarray,
-    loss: Callable[[np.ndarray], np.ndarray],
-    step: Callable[[np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """Minimise convex losses (J,) over parameters (J, P), all at once, by halved Newton steps."""
-    value = loss(at)
+def _newton(x: np.ndarray, target: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Minimise the log-loss L of the module's head over theta (P,); x (K, n, P), target (K, n).
+
+    With p_i = softmax(z_i) the gradient is sum_ik (p_ik - t_ik) x_ik. The Hessian is the sum over
+    rows of the covariance of x_ik under p_i: sum_k p_ik x_ik x_ik' - m_i m_i', m_i the mean. It is
+    positive semi-definite, so Newton's step goes down, and is halved while it overshoots, as Lin,
+    Lin and Weng, "A note on Platt's probabilistic outputs" (2007), do. Least squares take the place
+    of the inverse, which does not exist where no parameter matters.
+
+    Some six steps are enough; scipy.optimize.minimize (BFGS) takes over twice the time.
+    """
+    # Classes come first, and (class, row) is one axis: numpy is slow along short last axes.
+    pairs = x.reshape(-1, len(start))
+
+    def evaluate(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        # Less the largest, which the softmax does not see, nothing overflows.
+        z = (pairs @ theta).reshape(target.shape)
+        z -= z.max(0)
+        p = np.exp(z)
+        total = p.sum(0)
+        return float(np.log(total).sum() - (target * z).sum()), p / total
+
+    theta = start
+    loss, p = evaluate(theta)
     for _ in range(_STEPS):
-        move = step(at)
+        weighted = p.reshape(-1, 1) * pairs
+        mean = weighted.reshape(x.shape).sum(0)
+        gradient = pairs.T @ (p - target).ravel()
+        step = -np.linalg.lstsq(pairs.T @ weighted - mean.T @ mean, gradient)[0]
         for _ in range(_HALVINGS):
-            moved = loss(at + move)
-            worse = moved > value + _CLOSE * np.abs(value)
-            if not worse.any():
+            moved, p = evaluate(theta + step)
+            if moved <= loss + _ROUNDING * abs(loss):
                 break
-            move[worse] /= 2
-        move[worse] = 0
-        at, before, value = at + move, value, np.where(worse, value, moved)
-        if (np.abs(move) <= _CLOSE * (1 + np.abs(at))).all() or np.array_equal(before, value):
+            step = step / 2
+        theta, loss = theta + step, moved
+        # Newton's steps get smaller by their square: the next one would be nothing.
+        if (np.abs(step) <= _SMALL_STEP * (1 + np.abs(theta))).all():
             break
-    return at
+    return theta

@@ -1,6 +1,6 @@
-"""The threshold of a stored system: shown, found in another way, or fixed by hand."""
+"""The threshold of a stored system: shown, found by another rule, or fixed by hand."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from archiveprobe.evaluate.leaderboard import nested_score
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_status import check_up_to_date
 from archiveprobe.evaluate.system_store import MODEL, Run, load_run, save_run
-from archiveprobe.evaluate.thresholding import Curve, Threshold
+from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, Curve, Threshold, decide
 from archiveprobe.task.config import Task
 
 BY_HAND = "fixed"
@@ -52,45 +52,37 @@ class ThresholdReport:
             "at_half": self.at_half,
             "curve": [
                 {"threshold": threshold, "macro_f1": f1, "precision": precision, "recall": recall}
-                for threshold, f1, precision, recall in zip(
-                    *(
-                        [None if np.isnan(value) else float(value) for value in values]
-                        for values in (
-                            curve.thresholds,
-                            curve.macro_f1,
-                            curve.precision,
-                            curve.recall,
-                        )
-                    ),
-                    strict=True,
-                )
+                for threshold, f1, precision, recall in self._steps(curve.thresholds)
             ],
         }
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the curve at round thresholds and at the chosen one, for people."""
-        shown = np.sort(np.append(_SHOWN, self.threshold.value))
+        chosen = self.threshold.value
         return [
             {
                 "threshold": f"{threshold:.3f}",
-                "macro-F1": f"{_at(self.curve, self.curve.macro_f1, threshold):.4f}",
-                "precision": f"{_at(self.curve, self.curve.precision, threshold):.3f}",
-                "recall": f"{_at(self.curve, self.curve.recall, threshold):.3f}",
-                "": "<- chosen" if threshold == self.threshold.value else "",
+                "macro-F1": f"{f1:.4f}",
+                "precision": "nan" if precision is None else f"{precision:.3f}",
+                "recall": f"{recall:.3f}",
+                "": "<- chosen" if threshold == chosen else "",
             }
-            for threshold in shown
+            for threshold, f1, precision, recall in self._steps(np.sort(np.append(_SHOWN, chosen)))
         ]
 
-
-def _at(curve: Curve, values: np.ndarray, threshold: float) -> float:
-    """Return the staircase at a threshold: its value at the last step not above it."""
-    return float(values[max(int(np.searchsorted(curve.thresholds, threshold, "right")) - 1, 0)])
+    def _steps(self, thresholds: np.ndarray) -> Iterator[list[float | None]]:
+        """Read the staircase at thresholds (c,): from each, at the last step not above it."""
+        curve = self.curve
+        at = np.maximum(np.searchsorted(curve.thresholds, thresholds, "right") - 1, 0)
+        columns = (thresholds, curve.macro_f1[at], curve.precision[at], curve.recall[at])
+        for values in np.stack(columns, 1).tolist():
+            yield [None if np.isnan(value) else value for value in values]
 
 
 def report_threshold(
     task: Task, system: str, *, method: str | None = None, fixed: float | None = None
 ) -> ThresholdReport:
-    """Show the threshold of a stored system; with `method` or `fixed`, set it anew and keep that.
+    """Show the threshold of a stored system; with `method` or `fixed`, set it anew and store that.
 
     Raises:
         InputError: no such system, it is out of date, or it has no threshold; a threshold outside 0
@@ -98,33 +90,31 @@ def report_threshold(
     """
     run = load_run(task, system)
     stored = run.predictions()
-    _check(stored, run.record, fixed)
+    _check(stored, run, fixed)
     dataset = load_dataset(task)
     check_up_to_date(run, dataset, f"run `archiveprobe probe {task.file}` again")
-    by_fold, p = _scales(stored, run)
-    used = method or str(run.record["threshold_rule"])
-    chosen = _threshold(
-        stored, p, used, stored.threshold if method is None and fixed is None else fixed
-    )
-    if method is not None or fixed is not None:
+    by_fold, p = _probabilities(stored, run)
+    rule = method or str(run.record["threshold_rule"])
+    changes = method is not None or fixed is not None
+    chosen = _threshold(stored, p, rule, fixed if changes else stored.threshold)
+    if changes:
         stored = _with_threshold(stored, by_fold, p, chosen, dataset.unreadable)
         record = {**run.record, "threshold": chosen.value, "threshold_rule": chosen.method}
-        arrays = run.arrays() if MODEL in run.files else None
-        save_run(task, system, record, stored, arrays)
-    score, *interval = nested_score(stored, stored.decision)
-    half = thresholding.decide(stored.oof[..., stored.positive], 0.5, stored.positive)
+        save_run(task, system, record, stored, run.arrays() if MODEL in run.files else None)
+    score, low, high = nested_score(stored, stored.decision)
+    half = _decide(stored, stored.oof[..., stored.positive], 0.5, dataset.unreadable)
     return ThresholdReport(
         system,
         chosen,
         score,
-        (interval[0], interval[1]),
+        (low, high),
         float(stored.origin["optimistic"]),
-        nested_score(stored, np.where(half < 0, dataset.unreadable, half))[0],
+        nested_score(stored, half)[0],
         thresholding.curve(stored.labels, p, stored.positive),
     )
 
 
-def _check(stored: Predictions, record: Mapping[str, Any], fixed: float | None) -> None:
+def _check(stored: Predictions, run: Run, fixed: float | None) -> None:
     if len(stored.classes) > 2:
         raise InputError(
             f"{stored.system}: with {len(stored.classes)} labels the likeliest wins, there is no "
@@ -133,32 +123,34 @@ def _check(stored: Predictions, record: Mapping[str, Any], fixed: float | None) 
     if np.isnan(stored.threshold):
         raise InputError(
             f"{stored.system} has no threshold of its own, its members vote: fix the thresholds of "
-            + ", ".join(member["system"] for member in record.get("members", ()))
+            + ", ".join(member["system"] for member in run.record.get("members", ()))
         )
     if fixed is not None and not 0 < fixed < 1:
         raise InputError(f"threshold must lie between 0 and 1, got {fixed:g}")
 
 
-def _scales(stored: Predictions, run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Find what thresholds are chosen on: probabilities (R, folds, n), and (R, n) for the
-    final one; both are the out-of-fold ones where no calibration was recorded.
+def _probabilities(stored: Predictions, run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Compute what thresholds are chosen on: nested ones (R, folds, n), the final one (R, n).
+
+    Both are the out-of-fold probabilities (R, n) where no calibration was recorded.
     """
+    positive = stored.positive
     if "calibration" not in stored.origin:
-        p = stored.oof[..., stored.positive]
+        p = stored.oof[..., positive]
         return p, p
     try:
         calibrated = CrossFitted(np.array(stored.origin["calibration"], np.float64))
         logits = calibrated.undo(stored.oof, stored.fold)
         final = Calibration(**run.record["calibration"]).apply(logits)
-        return calibrated.of_every_fold(logits)[..., stored.positive], final[..., stored.positive]
+        return calibrated.of_every_fold(logits)[..., positive], final[..., positive]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"{run.folder} is damaged ({error}): run that system again") from None
 
 
-def _threshold(stored: Predictions, p: np.ndarray, method: str, fixed: float | None) -> Threshold:
-    """Choose the threshold by a method; with `fixed`, take that value."""
-    by_method = method if method in thresholding.THRESHOLD_RULES else "half"
-    chosen = thresholding.final(stored.labels, p, stored.groups, stored.positive, by_method)
+def _threshold(stored: Predictions, p: np.ndarray, rule: str, fixed: float | None) -> Threshold:
+    """Choose the threshold by a rule; with `fixed`, take that value."""
+    known_rule = rule if rule in THRESHOLD_RULES else "half"
+    chosen = thresholding.final(stored.labels, p, stored.groups, stored.positive, known_rule)
     if fixed is None:
         return chosen
     if np.isclose(chosen.value, fixed):
@@ -166,27 +158,33 @@ def _threshold(stored: Predictions, p: np.ndarray, method: str, fixed: float | N
     return Threshold(fixed, fixed, fixed, float("nan"), BY_HAND)
 
 
+def _decide(stored: Predictions, p: np.ndarray, threshold: float, unreadable: int) -> np.ndarray:
+    """Decide at one threshold; rows without a probability get the `unreadable` answer."""
+    return np.where(np.isnan(p), unreadable, decide(p, threshold, stored.positive))
+
+
 def _with_threshold(
     stored: Predictions, by_fold: np.ndarray, p: np.ndarray, threshold: Threshold, unreadable: int
 ) -> Predictions:
+    """Decide every row anew: at the fixed threshold, or at nested ones of the same rule."""
     if threshold.method == BY_HAND:
         thresholds = np.full_like(stored.thresholds, threshold.value)
-        decision = thresholding.decide(
-            stored.oof[..., stored.positive], threshold.value, stored.positive
-        )
+        decision = decide(stored.oof[..., stored.positive], threshold.value, stored.positive)
     else:
         nested = thresholding.nested(
             stored.labels, by_fold, stored.fold, stored.groups, stored.positive, threshold.method
         )
         thresholds, decision = nested.thresholds, nested.decision
-    decision = np.where(decision < 0, unreadable, decision)
-    optimistic = thresholding.decide(p.mean(0)[None], threshold.value, stored.positive)
-    optimistic = np.where(optimistic < 0, unreadable, optimistic)
+    optimistic = _decide(stored, p.mean(0)[None], threshold.value, unreadable)
     origin = {
         **stored.origin,
         "threshold_rule": threshold.method,
         "optimistic": nested_score(stored, optimistic)[0],
     }
     return replace(
-        stored, thresholds=thresholds, threshold=threshold.value, decision=decision, origin=origin
+        stored,
+        thresholds=thresholds,
+        threshold=threshold.value,
+        decision=np.where(decision < 0, unreadable, decision),
+        origin=origin,
     )

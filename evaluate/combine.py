@@ -4,11 +4,11 @@ METHODS is the one place where a method is named; adding one is one entry.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.predictions import Predictions, check_same_rows
@@ -46,56 +46,69 @@ class Combined:
 
 
 @dataclass(frozen=True)
-class Members:
-    """Holds log-probabilities of all members: out of fold (M, R, n, K), unlabelled (M, m, K)."""
+class Space:
+    """Holds what log-probabilities become before they are summed, and the way back.
 
-    systems: Sequence[Predictions]
-    out_of_fold: np.ndarray
-    unlabelled: np.ndarray
-    labels: np.ndarray
-    fold: np.ndarray
-    readable: np.ndarray
-    ties: str = "mean"
-
-    @property
-    def folds(self) -> int:
-        """Count the folds of a repeat."""
-        return int(self.fold.max()) + 1
-
-
-def members_of(systems: Sequence[Predictions]) -> Members:
-    """Put systems side by side, on the repeats that all of them have.
-
-    Raises:
-        InputError: fewer than two, or their rows were not held out in the same folds.
+    `enter` maps rows (M, n, K), given reference rows (M, r, K) to rank them among.
     """
-    if len(systems) < 2:
-        raise InputError("an ensemble needs two systems: run more probes, or name two")
-    check_same_rows(list(systems))
-    repeats = min(len(member.fold) for member in systems)
-    out_of_fold = np.stack([_logs(member.oof[:repeats]) for member in systems])
-    return Members(
-        systems,
-        out_of_fold,
-        np.stack([_logs(member.test) for member in systems]),
-        systems[0].labels,
-        systems[0].fold[:repeats],
-        np.isfinite(out_of_fold).all((0, 1, 3)),
-    )
+
+    enter: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    leave: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Says in a line how systems are combined: a sum in a space, by weights that `learn` finds.
+
+    `learn` takes values (M, rows, K) in that space and labels (rows,), and returns weights (M,).
+    Members vote where `space` is None.
+    """
+
+    what: str
+    learn: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    space: Space | None
 
 
 def combine(systems: Sequence[Predictions], method: str, ties: str = "mean") -> Combined:
     """Combine systems by one of METHODS; `ties`, of TIES, matters to a vote only.
 
+    Systems are used on the repeats that all of them have.
+
     Raises:
-        InputError: no such method (the nearest is named), or systems that do not fit together.
+        InputError: no such method (the nearest is named), fewer than two systems, or systems whose
+            rows were not held out in the same folds.
     """
     for what, given, known in (("method", method, METHODS), ("tie rule", ties, TIES)):
         if given not in known:
             raise InputError(
                 f"unknown {what} {given!r}{nearest(given, known)}: use {', '.join(known)}"
             )
-    return METHODS[method].run(replace(members_of(systems), ties=ties))
+    if len(systems) < 2:
+        raise InputError("an ensemble needs two systems: run more probes, or name two")
+    check_same_rows(list(systems))
+    space, learn = METHODS[method].space or _LOGITS, METHODS[method].learn
+    repeats = min(len(member.fold) for member in systems)
+    fold, labels = systems[0].fold[:repeats], systems[0].labels
+    logs = np.stack([_logs(member.oof[:repeats]) for member in systems])
+    readable = np.isfinite(logs).all((0, 1, 3))
+    weights = np.zeros((repeats, int(fold.max()) + 1, len(systems)))
+    total = np.full(logs.shape[1:], np.nan)
+    for repeat, held in np.ndindex(*weights.shape[:2]):
+        inside = fold[repeat] == held
+        outside = ~inside & readable
+        values = space.enter(logs[:, repeat], logs[:, repeat, outside])
+        weights[repeat, held] = learn(values[:, outside], labels[outside])
+        total[repeat, inside] = np.tensordot(weights[repeat, held], values[:, inside], 1)
+    reference = _reference(logs)
+    final = learn(space.enter(reference, reference), np.tile(labels[readable], repeats))
+    logits = space.leave(total)
+    unlabelled = _weighted(systems, final, space, reference)
+    if METHODS[method].space is not None:
+        return Combined(logits, unlabelled, weights, final)
+    decisions = np.stack([member.decision[:repeats] for member in systems])
+    logits, decision = _majority(decisions, logits, ties, systems[0].positive)
+    unlabelled, answer = _vote(systems, unlabelled, ties)
+    return Combined(logits, unlabelled, weights, final, decision, answer)
 
 
 def apply_weights(
@@ -105,102 +118,45 @@ def apply_weights(
 
     Returns logits (m, K), and the decisions (m,) of a vote, else None.
     """
-    members = replace(members_of(systems), ties=ties)
+    check_same_rows(list(systems))
     space = METHODS[method].space
     if space is None:
-        # Such a method learns no weights, so that combining again is applying it.
-        combined = METHODS[method].run(members)
-        return combined.unlabelled, combined.answer
-    total = np.tensordot(weights, space.enter(members.unlabelled), 1)
-    return space.leave(total), None
+        return _vote(systems, _weighted(systems, weights, _LOGITS, weights), ties)
+    repeats = min(len(member.fold) for member in systems)
+    reference = _reference(np.stack([_logs(member.oof[:repeats]) for member in systems]))
+    return _weighted(systems, weights, space, reference), None
+
+
+def _reference(logs: np.ndarray) -> np.ndarray:
+    """Select the rows of all repeats that every member can read, (M, R * rows, K)."""
+    readable = np.isfinite(logs).all((0, 1, 3))
+    return logs[:, :, readable].reshape(len(logs), -1, logs.shape[-1])
+
+
+def _weighted(
+    systems: Sequence[Predictions], weights: np.ndarray, space: Space, reference: np.ndarray
+) -> np.ndarray:
+    """Sum what the members say of the rows to predict, (m, K)."""
+    rest = np.stack([_logs(member.test) for member in systems])
+    return space.leave(np.tensordot(weights, space.enter(rest, reference), 1))
 
 
 def _logs(probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(np.log(np.clip(probabilities, _TINY, 1)))
 
 
-@dataclass(frozen=True)
-class Space:
-    """Holds what log-probabilities become before they are summed, and the way back."""
+def _places(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Find the share of reference rows below a value (M, n, K), equal ones counting half.
 
-    enter: Callable[[np.ndarray], np.ndarray]
-    leave: Callable[[np.ndarray], np.ndarray]
-
-
-_LOGITS = Space(lambda logs: logs, lambda total: total)
-_PROBABILITIES = Space(np.exp, _logs)
-
-
-def _equal_weights(values: np.ndarray, labels: np.ndarray) -> np.ndarray:  # noqa: ARG001
-    return np.ones(len(values)) / len(values)
-
-
-def _weighted(
-    members: Members, learn: Callable[[np.ndarray, np.ndarray], np.ndarray], space: Space
-) -> Combined:
-    """Sum members by weights (M,) that `learn` finds on values (M, rows, K) and labels."""
-    count, repeats = len(members.systems), len(members.fold)
-    out_of_fold = space.enter(members.out_of_fold)
-    weights = np.zeros((repeats, members.folds, count))
-    total = np.full(out_of_fold.shape[1:], np.nan)
-    for repeat, fold_of in enumerate(members.fold):
-        for fold in range(members.folds):
-            inside = fold_of == fold
-            outside = ~inside & members.readable
-            weights[repeat, fold] = learn(out_of_fold[:, repeat, outside], members.labels[outside])
-            total[repeat, inside] = np.tensordot(
-                weights[repeat, fold], out_of_fold[:, repeat, inside], 1
-            )
-    flat = out_of_fold[:, :, members.readable].reshape(count, -1, out_of_fold.shape[3])
-    final = learn(flat, np.tile(members.labels[members.readable], repeats))
-    unlabelled = np.tensordot(final, space.enter(members.unlabelled), 1)
-    return Combined(space.leave(total), space.leave(unlabelled), weights, final)
-
-
-def _rank(members: Members) -> Combined:
-    """Replace probabilities by their place among those of the rows outside the fold."""
-    repeats = len(members.fold)
-    out_of_fold = np.full(members.out_of_fold.shape[1:], np.nan)
-    for repeat, fold_of in enumerate(members.fold):
-        for fold in range(members.folds):
-            inside = fold_of == fold
-            outside = ~inside & members.readable
-            places = [
-                _places(member[repeat, outside], member[repeat, inside])
-                for member in members.out_of_fold
-            ]
-            out_of_fold[repeat, inside] = np.mean(places, 0)
-    everything = [
-        _places(member[:, members.readable].reshape(-1, member.shape[2]), rest)
-        for member, rest in zip(members.out_of_fold, members.unlabelled, strict=True)
-    ]
-    equal = np.ones(len(members.systems)) / len(members.systems)
-    weights = np.broadcast_to(equal, (repeats, members.folds, len(equal))).copy()
-    return Combined(_logs(out_of_fold), _logs(np.mean(everything, 0)), weights, equal)
-
-
-def _places(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Find for every class the share (rows, K) of reference rows below a value; rows sum to 1."""
+    Shares of a row sum to one, and none is 0.
+    """
     shares = np.full(values.shape, np.nan)
-    known = np.isfinite(values).all(1)
-    for label in range(values.shape[1]):
-        ordered = np.sort(reference[:, label])
-        low = np.searchsorted(ordered, values[known, label], "left")
-        high = np.searchsorted(ordered, values[known, label], "right")
-        shares[known, label] = (low + high + 1) / (2 * len(ordered) + 2)
-    return np.asarray(shares / shares.sum(1, keepdims=True))
-
-
-def _vote(members: Members) -> Combined:
-    """Let every member decide at its own threshold; the majority wins."""
-    repeats = len(members.fold)
-    decisions = np.stack([member.decision[:repeats] for member in members.systems])
-    answers = np.stack([own_answers(member) for member in members.systems])
-    mean = _weighted(members, _equal_weights, _LOGITS)
-    positive = members.systems[0].positive
-    out_of_fold, decision = _majority(decisions, mean.logits, members.ties, positive)
-    unlabelled, answer = _majority(answers, mean.unlabelled, members.ties, positive)
-    return Combined(out_of_fold, unlabelled, mean.weights, mean.final, decision, answer)
+    for member, label in np.ndindex(values.shape[0], values.shape[2]):
+        ordered, own = np.sort(reference[member, :, label]), values[member, :, label]
+        below = np.searchsorted(ordered, own, "left") + np.searchsorted(ordered, own, "right")
+        shares[member, :, label] = (below + 1) / (2 * len(ordered) + 2)
+    shares[np.isnan(values)] = np.nan
+    return np.asarray(shares / shares.sum(-1, keepdims=True))
 
 
 def own_answers(system: Predictions) -> np.ndarray:
@@ -211,6 +167,14 @@ def own_answers(system: Predictions) -> np.ndarray:
         return np.asarray(np.nan_to_num(system.test, nan=0.0).argmax(1))
     positive = system.positive
     return np.where(system.test[:, positive] > system.threshold, positive, 1 - positive)
+
+
+def _vote(
+    systems: Sequence[Predictions], logits: np.ndarray, ties: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Let every member decide the rows to predict; `logits` (m, K) are their mean."""
+    answers = np.stack([own_answers(member) for member in systems])
+    return _majority(answers, logits, ties, systems[0].positive)
 
 
 def _majority(
@@ -226,6 +190,10 @@ def _majority(
     shares = (score + _TINY) / (score + _TINY).sum(-1, keepdims=True)
     known = np.isfinite(logits).all(-1, keepdims=True)
     return np.where(known, np.log(shares), np.nan), score.argmax(-1)
+
+
+def _equal_weights(values: np.ndarray, labels: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    return np.ones(len(values)) / len(values)
 
 
 def greedy_weights(probabilities: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -259,6 +227,7 @@ def _greedy_bag(true: np.ndarray) -> np.ndarray:
         winner = int(trial.argmin())
         taken[winner] += 1
         total = total + true[winner]
+        # The loss may rise and fall again: the best of all rounds is kept.
         if trial[winner] < best - 1e-9:
             best, kept = trial[winner], taken.copy()
     return np.asarray(kept / kept.sum())
@@ -275,52 +244,38 @@ def stack_weights(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     count = len(logits)
     start = np.ones(count) / count
     rows = np.arange(len(labels))
+    penalty = _STACK_PENALTY * count
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        total = np.tensordot(weights, logits, 1)
-        top = total.max(1, keepdims=True)
-        exponent = np.exp(total - top)
-        norm = exponent.sum(1, keepdims=True)
-        value = (np.log(norm) + top)[:, 0].sum() - total[rows, labels].sum()
-        residual = exponent / norm
+        log_p = log_softmax(np.tensordot(weights, logits, 1), 1)
+        residual = np.exp(log_p)
         residual[rows, labels] -= 1
         pull = weights - start
-        gradient = np.tensordot(logits, residual, 2) + 2 * _STACK_PENALTY * count * pull
-        return value + _STACK_PENALTY * count * (pull**2).sum(), gradient
+        gradient = np.tensordot(logits, residual, 2) + 2 * penalty * pull
+        return penalty * (pull**2).sum() - log_p[rows, labels].sum(), gradient
 
     solution = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * count)
     weights: np.ndarray = solution.x
     return weights if weights.sum() > 0 else start
 
 
-@dataclass(frozen=True)
-class Method:
-    """Combines systems; `space` is that of a weighted sum, None for a method without weights."""
-
-    run: Callable[[Members], Combined]
-    what: str
-    space: Space | None = None
-
-
-def _sum_of(
-    learn: Callable[[np.ndarray, np.ndarray], np.ndarray], space: Space, what: str
-) -> Method:
-    return Method(lambda members: _weighted(members, learn, space), what, space)
-
+_LOGITS = Space(lambda rows, _: rows, lambda total: total)
+_PROBABILITIES = Space(lambda rows, _: np.exp(rows), _logs)
+_RANKS = Space(_places, _logs)
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "mean": _sum_of(_equal_weights, _LOGITS, "mean of the members' logits"),
-        "probability": _sum_of(
-            _equal_weights, _PROBABILITIES, "mean of the members' probabilities"
+        "mean": Method("mean of the members' logits", _equal_weights, _LOGITS),
+        "probability": Method("mean of the members' probabilities", _equal_weights, _PROBABILITIES),
+        "rank": Method("mean of the members' ranks", _equal_weights, _RANKS),
+        "vote": Method(
+            "majority of the members' decisions, each at its own threshold", _equal_weights, None
         ),
-        "rank": Method(_rank, "mean of the members' ranks"),
-        "vote": Method(_vote, "majority of the members' decisions, each at its own threshold"),
-        "greedy": _sum_of(
-            greedy_weights, _PROBABILITIES, "selection with replacement, bagged (Caruana, 2004)"
+        "greedy": Method(
+            "selection with replacement, bagged (Caruana, 2004)", greedy_weights, _PROBABILITIES
         ),
-        "stack": _sum_of(
-            stack_weights, _LOGITS, "logistic regression on the members' logits, none negative"
+        "stack": Method(
+            "logistic regression on the members' logits, none negative", stack_weights, _LOGITS
         ),
     }
 )

@@ -1,17 +1,17 @@
 """The rows of a task as every system sees them: labels, groups, folds and the keys of images.
 
 A dataset is loaded once by a command and pins one snapshot: nothing under work/ is read a second
-time for it, and `snapshot_digest` names the state that all its figures are about.
+time for it, and `snapshot_digest` names the state that all its results are about.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.evaluate.task_state import read_state
+from archiveprobe.evaluate.task_state import State, read_state
 from archiveprobe.task.config import Task
 from archiveprobe.task.folds import FoldTable, ensure_folds
 from archiveprobe.task.manifest import Entry
@@ -92,17 +92,21 @@ class Dataset:
     def parts(self) -> dict[str, str]:
         """SHA-256 of every part of the state, by name; systems learn from `PARTS`."""
         ids = self.labelled.ids.tolist()
-        named = [self.classes[label] for label in self.labels]
-        # Numbers of groups say nothing by themselves; which rows share one does.
-        first = np.unique(self.groups, return_index=True, return_inverse=True)
-        homes = first[1][first[2]].tolist()
+        labels = [self.classes[label] for label in self.labels]
+        # Numbers of groups say nothing by themselves; which rows share one does: the first of them.
+        _, first, members = np.unique(self.groups, return_index=True, return_inverse=True)
+        homes = map(str, first[members].tolist())
+        captions = ["" if key is None else key.hex() for key in self.labelled.captions]
+        prompts = [
+            word for label, words in sorted(self.task.prompts.items()) for word in (label, *words)
+        ]
         return {
             "rows": digest_of_words(*ids),
-            "labels": digest_of_words(*self.classes, *ids, *named),
+            "labels": digest_of_words(*self.classes, *ids, *labels),
             "images": self.labelled.digest,
             "folds": digest_of_words(*ids, *map(str, self.fold.ravel().tolist())),
-            "groups": digest_of_words(*ids, *map(str, homes)),
-            "texts": _texts_digest(self.task, self.labelled),
+            "groups": digest_of_words(*ids, *homes),
+            "texts": digest_of_words(*captions, *prompts),
             "to predict": self.unlabelled.digest,
         }
 
@@ -119,12 +123,6 @@ class Dataset:
         return snapshot_digest(self.parts, in_use)
 
 
-def _texts_digest(task: Task, rows: Rows) -> str:
-    captions = ["" if key is None else key.hex() for key in rows.captions]
-    prompts = [word for label, words in sorted(task.prompts.items()) for word in (label, *words)]
-    return digest_of_words(*captions, *prompts)
-
-
 def load_dataset(task: Task, *, partial: bool = False) -> Dataset:
     """Read the rows of a task, what embed saw of them, and their folds.
 
@@ -138,14 +136,10 @@ def load_dataset(task: Task, *, partial: bool = False) -> Dataset:
     if not partial:
         state.check_complete()
     left_out = state.waiting() | state.uncommitted() if partial else set()
-    pairs = zip(state.rows, state.entries, strict=True)
-    used = [(row, entry) for row, entry in pairs if row.id not in left_out]
-    rows, entries = [row for row, _ in used], [entry for _, entry in used]
-    _check_classes(task, rows)
-    table = ensure_folds(task, rows, entries, write=not left_out)
-    dataset = make_dataset(task, rows, entries, table, state.snapshot)
+    dataset = _of_state(state, left_out, write=not left_out)
     if left_out or (partial and not state.snapshot.finished):
-        dataset = replace(dataset, partial=f"partial: {len(rows)} of {len(state.rows)} rows")
+        used = f"{len(dataset.rows)} of {len(state.rows)} rows"
+        dataset = replace(dataset, partial=f"partial: {used}")
     return dataset
 
 
@@ -157,10 +151,24 @@ def survey_dataset(task: Task) -> Dataset:
     Raises:
         InputError: nothing is embedded yet, a file is damaged, or the folds cannot be assigned.
     """
-    state = read_state(task)
-    _check_classes(task, state.rows)
-    table = ensure_folds(task, state.rows, state.entries, write=False)
-    return make_dataset(task, state.rows, state.entries, table, state.snapshot)
+    return _of_state(read_state(task), set(), write=False)
+
+
+def _of_state(state: State, left_out: set[str], *, write: bool) -> Dataset:
+    """Assign folds to the rows that are not left out, and put all of it together."""
+    task = state.task
+    pairs = zip(state.rows, state.entries, strict=True)
+    used = [(row, entry) for row, entry in pairs if row.id not in left_out]
+    rows, entries = [row for row, _ in used], [entry for _, entry in used]
+    present = {row.label for row in rows}
+    missing = [label for label in task.labels if label not in present]
+    if missing:
+        raise InputError(
+            f"no labelled row of {', '.join(map(repr, missing))} in {task.table or task.root}: "
+            f"label some, or take the label out of {task.file}"
+        )
+    table = ensure_folds(task, rows, entries, write=write)
+    return make_dataset(task, rows, entries, table, state.snapshot)
 
 
 def make_dataset(
@@ -171,56 +179,31 @@ def make_dataset(
     snapshot: Snapshot,
 ) -> Dataset:
     """Put rows, what was observed of them and their folds together."""
-    placed = folds.placed
+    index = {label: at for at, label in enumerate(task.labels)}
     labelled = [at for at, row in enumerate(rows) if row.label is not None]
-    rest = [at for at, row in enumerate(rows) if row.label is None]
-    labels = np.array([task.labels.index(rows[at].label or "") for at in labelled])
+    unlabelled = [at for at, row in enumerate(rows) if row.label is None]
+    labels = np.array([index[rows[at].label or ""] for at in labelled])
+    placed = [folds.placed[rows[at].id] for at in labelled]
     unreadable = task.submission.unreadable
+    every = Rows(
+        ids=np.array([row.id for row in rows], dtype=np.str_),
+        keys=[bytes.fromhex(entry.digest) if entry.usable else None for entry in entries],
+        captions=[text_key(row.text) if row.text and row.text.strip() else None for row in rows],
+        entries=entries,
+    )
     return Dataset(
         task=task,
         classes=task.labels,
-        positive=_positive(task),
-        unreadable=_majority(labels) if unreadable is None else task.labels.index(unreadable),
-        labelled=_rows(rows, entries, labelled),
+        positive=len(index) - 1 if task.positive is None else index[task.positive],
+        # By default the majority's label.
+        unreadable=int(np.bincount(labels).argmax()) if unreadable is None else index[unreadable],
+        labelled=every.select(labelled),
         labels=labels,
-        groups=np.unique([placed[rows[at].id].group for at in labelled], return_inverse=True)[1],
-        fold=np.array([placed[rows[at].id].folds for at in labelled]).T,
-        unlabelled=_rows(rows, entries, rest),
+        groups=np.unique([place.group for place in placed], return_inverse=True)[1],
+        fold=np.array([place.folds for place in placed]).T,
+        unlabelled=every.select(unlabelled),
         splits=tuple(rows[at].split for at in labelled),
         rows=tuple(rows),
         snapshot=snapshot,
         spanning=folds.spanning,
-    )
-
-
-def differing_parts(record: Mapping[str, object], dataset: Dataset) -> list[str]:
-    """Return the parts of a recorded snapshot that are not the dataset's, in words."""
-    return [name for name in PARTS if record.get(name) != dataset.parts[name]]
-
-
-def _check_classes(task: Task, rows: Sequence[Row]) -> None:
-    present = {row.label for row in rows if row.label is not None}
-    missing = [label for label in task.labels if label not in present]
-    if missing:
-        raise InputError(
-            f"no labelled row of {', '.join(map(repr, missing))} in {task.table or task.root}: "
-            f"label some, or take the label out of {task.file}"
-        )
-
-
-def _positive(task: Task) -> int:
-    return len(task.labels) - 1 if task.positive is None else task.labels.index(task.positive)
-
-
-def _majority(labels: np.ndarray) -> int:
-    return int(np.bincount(labels).argmax())
-
-
-def _rows(rows: Sequence[Row], entries: Sequence[Entry], which: Sequence[int]) -> Rows:
-    texts = [rows[at].text for at in which]
-    return Rows(
-        ids=np.array([rows[at].id for at in which], dtype=np.str_),
-        keys=[bytes.fromhex(entries[at].digest) if entries[at].usable else None for at in which],
-        captions=[text_key(text) if text and text.strip() else None for text in texts],
-        entries=[entries[at] for at in which],
     )

@@ -14,20 +14,12 @@ from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system import Assembled, assemble
 from archiveprobe.evaluate.system_status import load_systems
-from archiveprobe.evaluate.system_store import load_run, save_run
+from archiveprobe.evaluate.system_store import save_run
 from archiveprobe.task.config import Task
 
 Beware = Callable[[Dataset], tuple[Sequence[str], float]]
-_OF_ENSEMBLES = 1000
-_CARRIED = (
-    "system",
-    "kind",
-    "features",
-    "complexity",
-    "seconds",
-    "snapshot",
-    "threshold_rule",
-)
+# Every ensemble is more complex than every probe and every fine-tuned network.
+_COMPLEXITY = 1000
 
 
 def common_record(dataset: Dataset, system: str, threshold_rule: str, seed: int) -> dict[str, Any]:
@@ -54,7 +46,8 @@ def origin(record: Mapping[str, Any]) -> dict[str, Any]:
 
     That it is about a part of the rows only is said wherever the system is listed.
     """
-    carried = {name: record[name] for name in _CARRIED}
+    names = ("system", "kind", "features", "complexity", "seconds", "snapshot", "threshold_rule")
+    carried = {name: record[name] for name in names}
     partial = record["snapshot"].get("partial")
     if partial is not None:
         carried |= {"features": f"{record['features']} ({partial})", "partial": partial}
@@ -84,13 +77,16 @@ def keep_ensemble(
     """Combine systems into one, called like its method unless named, and write it down.
 
     Raises:
-        InputError: an unknown method or tie rule, members that do not fit together, or a name that
-            is taken by a member or by a system that is no ensemble.
+        InputError: an unknown method or tie rule, members that do not fit together, or the name of
+            a member or of a system that is no ensemble.
     """
     started = time.monotonic()
     combined = combine(members, method, ties)
     system = name or method
-    _check_name(dataset.task, system, members)
+    if system in [member.system for member in members]:
+        raise InputError(
+            f"{system!r} is one of the members: give the ensemble its own name (--name)"
+        )
     record = {
         **common_record(dataset, system, threshold_rule, 0),
         "kind": "ensemble",
@@ -101,7 +97,7 @@ def keep_ensemble(
             {"system": member.system, "weight": float(weight), "predictions": member.digest}
             for member, weight in zip(members, combined.final, strict=True)
         ],
-        "complexity": _OF_ENSEMBLES + len(members),
+        "complexity": _COMPLEXITY + len(members),
         "seconds": time.monotonic() - started,
     }
     done = assemble(
@@ -116,19 +112,6 @@ def keep_ensemble(
     record |= decided(done)
     save_run(dataset.task, system, record, done.predictions)
     return done.predictions
-
-
-def _check_name(task: Task, system: str, members: Sequence[Predictions]) -> None:
-    if system in [member.system for member in members] or _is_probe(task, system):
-        raise InputError(f"{system!r} is another system's name: give the ensemble its own (--name)")
-
-
-def _is_probe(task: Task, system: str) -> bool:
-    try:
-        return load_run(task, system).record.get("kind") != "ensemble"
-    except InputError:
-        # What is absent or damaged may be written.
-        return False
 
 
 def run_ensemble(

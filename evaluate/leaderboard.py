@@ -8,7 +8,7 @@ import numpy as np
 
 from archiveprobe.evaluate.intervals import FEW_GROUPS, effective_groups, intervals
 from archiveprobe.evaluate.metrics import macro_f1
-from archiveprobe.evaluate.model_selection import Candidates, Choice, candidates_of, expected_score
+from archiveprobe.evaluate.model_selection import Candidates, candidates_of, expected_score
 from archiveprobe.evaluate.predictions import Predictions
 
 SELECTION = "model selection (nested)"
@@ -36,7 +36,7 @@ class Line:
     groups: int
 
     def record(self) -> dict[str, Any]:
-        """Return the form of `--json`, null where a figure is undefined."""
+        """Return the form of `--json`, null where a number is undefined."""
         return {
             name: None if isinstance(value, float) and not np.isfinite(value) else value
             for name, value in asdict(self).items()
@@ -88,17 +88,12 @@ def leaderboard(
     """
     candidates = candidates_of(systems, caution)
     lines = [_line(system) for system in systems]
-    choice = candidates.pick(candidates.scores)
-    selection = _selection(systems, candidates, lines) if len(systems) > 1 else None
-    messages = [*warnings]
-    if choice.pick != choice.first:
-        messages.append(_reason(choice, systems, caution))
-    messages += _few_groups(systems[0].groups)
+    pick = candidates.pick(candidates.scores)
     return Leaderboard(
         sorted(lines, key=lambda line: -line.macro_f1),
-        selection,
-        systems[choice.pick].system,
-        messages,
+        _selection(candidates, lines) if len(systems) > 1 else None,
+        systems[pick].system,
+        [*warnings, *_reason(candidates, pick), *_few_groups(systems[0].groups)],
         seconds,
         systems[0].origin.get("partial"),
     )
@@ -106,16 +101,9 @@ def leaderboard(
 
 def nested_score(system: Predictions, decision: np.ndarray) -> tuple[float, float, float]:
     """Score decisions (R, n) on a system's rows: macro-F1, mean over repeats, and its interval."""
-    score = macro_f1(system.labels, decision, len(system.classes))
-    interval = intervals(
-        system.labels,
-        decision,
-        system.groups,
-        len(system.classes),
-        names=("macro_f1",),
-        fold=system.fold,
-    )["macro_f1"]
-    return score, *(interval or (float("nan"), float("nan")))
+    y, k, only = system.labels, len(system.classes), ("macro_f1",)
+    found = intervals(y, decision, system.groups, k, names=only, fold=system.fold)
+    return macro_f1(y, decision, k), *(found["macro_f1"] or (float("nan"), float("nan")))
 
 
 def _line(system: Predictions) -> Line:
@@ -138,27 +126,24 @@ def _line(system: Predictions) -> Line:
     )
 
 
-def _selection(
-    systems: Sequence[Predictions], candidates: Candidates, lines: Sequence[Line]
-) -> Line:
+def _selection(candidates: Candidates, lines: Sequence[Line]) -> Line:
     """Score the whole procedure, picking included.
 
     Its interval is that of the picked lines, from the score less the leak to that with it.
     """
-    expected = expected_score(candidates, systems)
-    low, high = (
-        float(expected.share @ [getattr(line, side) - line.macro_f1 for line in lines])
-        for side in ("low", "high")
-    )
+    expected = expected_score(candidates)
+    below, above, accuracy = expected.share @ [
+        (line.low - line.macro_f1, line.high - line.macro_f1, line.accuracy) for line in lines
+    ]
     corrected = expected.outside - expected.leak
     score = float(np.clip(corrected + expected.shift, 0, 1))
     return Line(
         system=SELECTION,
-        features=str(systems[0].origin.get("partial", "")),
+        features=str(candidates.systems[0].origin.get("partial", "")),
         macro_f1=score,
-        low=float(np.clip(corrected + low, 0, score)),
-        high=float(np.clip(expected.outside + high, score, 1)),
-        accuracy=float(expected.share @ [line.accuracy for line in lines]),
+        low=float(np.clip(corrected + below, 0, score)),
+        high=float(np.clip(expected.outside + above, score, 1)),
+        accuracy=float(accuracy),
         threshold=None,
         seconds=0.0,
         optimistic=max(line.macro_f1 for line in lines),
@@ -168,13 +153,18 @@ def _selection(
     )
 
 
-def _reason(choice: Choice, systems: Sequence[Predictions], caution: float) -> str:
-    pick, first = systems[choice.pick].system, systems[choice.first].system
-    return (
-        f"{pick} is recommended over {first}, which scores {choice.gap:.4f} higher: it is simpler, "
-        f"and {caution:g} standard error{'s' if caution != 1 else ''} of that difference "
-        f"{'are' if caution != 1 else 'is'} {caution * choice.error:.4f}"
-    )
+def _reason(candidates: Candidates, pick: int) -> list[str]:
+    """Say why a system is recommended that does not score highest."""
+    scores, caution = candidates.scores, candidates.caution
+    first = int(scores.argmax())
+    if pick == first:
+        return []
+    errors, verb = ("error", "is") if caution == 1 else ("errors", "are")
+    return [
+        f"{candidates.systems[pick].system} is recommended over {candidates.systems[first].system},"
+        f" which scores {scores[first] - scores[pick]:.4f} higher: it is simpler, and {caution:g} "
+        f"standard {errors} of that difference {verb} {caution * candidates.error[first, pick]:.4f}"
+    ]
 
 
 def _few_groups(groups: np.ndarray) -> list[str]:

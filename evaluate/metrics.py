@@ -1,6 +1,6 @@
 """Metrics of decisions, computed from weighted counts.
 
-A weight per row scales every count, so that a figure and the bootstrap around it come from the same
+A weight per row scales every count, so that a score and the bootstrap around it come from the same
 lines. The tests hold every metric to scikit-learn's value.
 """
 
@@ -12,75 +12,59 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Counts of confusion matrices (..., K, K), truth down and decision across.
+class Metric:
+    """Computes a metric (...) of counts (..., K) of every class, and says in a line what it is.
 
-    hits, true, decided: (..., K) rows of a class that were decided rightly, that are of it, and
-    that were decided to be of it. total: (...).
+    `of` takes hits (rows of a class that were decided rightly), true (rows that are of it) and
+    decided (rows that were decided to be of it).
     """
 
-    hits: np.ndarray
-    true: np.ndarray
-    decided: np.ndarray
-    total: np.ndarray
-
-    @property
-    def recalls(self) -> np.ndarray:
-        """Recall of every class, (..., K)."""
-        return _ratio(self.hits, self.true)
-
-    @property
-    def specificities(self) -> np.ndarray:
-        """Share of the other classes' rows that a class keeps out, (..., K)."""
-        total = self.total[..., None]
-        return _ratio(total - self.true - self.decided + self.hits, total - self.true)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """Computes a metric (...) of counts, and says in a line what it is."""
-
-    of: Callable[[Counts], np.ndarray]
+    of: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     what: str
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide, with 0 where there is nothing to divide by, as scikit-learn's zero_division=0."""
+    return np.asarray(part / np.where(whole == 0, 1.0, whole))
+
+
+def _specificities(hits: np.ndarray, true: np.ndarray, decided: np.ndarray) -> np.ndarray:
+    """Compute the share of the other classes' rows that a class keeps out, (..., K)."""
+    others = true.sum(-1, keepdims=True) - true
+    return _ratio(others - decided + hits, others)
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "macro_f1": Metric(
-            lambda c: _ratio(2 * c.hits, c.true + c.decided).mean(-1),
+            lambda hits, true, decided: _ratio(2 * hits, true + decided).mean(-1),
             "mean over all classes of F1; decides (scikit-learn f1_score, average='macro', "
             "zero_division=0)",
         ),
         "accuracy": Metric(
-            lambda c: _ratio(c.hits.sum(-1), c.total),
+            lambda hits, true, _: _ratio(hits.sum(-1), true.sum(-1)),
             "share of rows decided rightly (scikit-learn accuracy_score)",
         ),
         "balanced_accuracy": Metric(
-            lambda c: _ratio(c.recalls.sum(-1), (c.true > 0).sum(-1)),
+            lambda hits, true, _: _ratio(_ratio(hits, true).sum(-1), (true > 0).sum(-1)),
             "mean recall of the classes that occur (scikit-learn balanced_accuracy_score)",
         ),
         "precision": Metric(
-            lambda c: _ratio(c.hits, c.decided).mean(-1),
+            lambda hits, _, decided: _ratio(hits, decided).mean(-1),
             "mean over all classes, 0 where a class is never decided (scikit-learn "
             "precision_score, average='macro')",
         ),
         "recall": Metric(
-            lambda c: c.recalls.mean(-1),
+            lambda hits, true, _: _ratio(hits, true).mean(-1),
             "mean over all classes (scikit-learn recall_score, average='macro')",
         ),
         "specificity": Metric(
-            lambda c: c.specificities.mean(-1),
+            lambda *counts: _specificities(*counts).mean(-1),
             "mean over all classes of the share of other rows kept out; equals recall for two "
             "classes (the shared task's organisers)",
         ),
     }
 )
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide, with 0 where there is nothing to divide by, as scikit-learn's zero_division=0."""
-    result: np.ndarray = np.asarray(part) / np.where(whole == 0, 1.0, whole)
-    return result
 
 
 def confusions(
@@ -108,14 +92,10 @@ def from_confusion(
     confusion: np.ndarray, names: Collection[str] = tuple(METRICS)
 ) -> dict[str, np.ndarray]:
     """Compute metrics of confusion matrices (..., K, K), each (...); NaN for an empty matrix."""
-    counts = Counts(
-        np.diagonal(confusion, axis1=-2, axis2=-1),
-        confusion.sum(-1),
-        confusion.sum(-2),
-        confusion.sum((-2, -1)),
-    )
-    defined = np.where(counts.total > 0, 1.0, np.nan)
-    return {name: defined * METRICS[name].of(counts) for name in names}
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    true, decided = confusion.sum(-1), confusion.sum(-2)
+    defined = np.where(true.sum(-1) > 0, 1.0, np.nan)
+    return {name: defined * METRICS[name].of(hits, true, decided) for name in names}
 
 
 def replicated(

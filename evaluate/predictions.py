@@ -12,8 +12,6 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 
 _VERSION = 1
-_TEXT = ("classes", "ids", "test_ids")
-_OPTIONAL = ("oof_views", "test_views")
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,8 @@ class Predictions:
         """Return the content of an .npz file of plain arrays."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-        head = {"version": _VERSION, "threshold": _number(self.threshold), "origin": self.origin}
+        threshold = None if np.isnan(self.threshold) else float(self.threshold)
+        head = {"version": _VERSION, "threshold": threshold, "origin": self.origin}
         out = io.BytesIO()
         text = json.dumps(head, sort_keys=True, ensure_ascii=False, allow_nan=False)
         arrays["head"] = np.frombuffer(text.encode(), np.uint8)
@@ -109,75 +108,63 @@ class Predictions:
 
     def check(self) -> None:
         """Raise ValueError where shapes, numbers or names do not fit together."""
-        n, m, k = len(self.ids), len(self.test_ids), len(self.classes)
-        repeats = self.fold.shape[0]
-        shapes = {
-            "classes": (k,),
-            "ids": (n,),
-            "labels": (n,),
-            "groups": (n,),
-            "fold": (repeats, n),
-            "oof": (repeats, n, k),
-            "decision": (repeats, n),
-            "test_ids": (m,),
-            "test": (m, k),
-        }
-        for name, shape in shapes.items():
-            _check_form(name, getattr(self, name), shape)
-        _check_views("oof_views", self.oof_views, self.oof.shape)
-        _check_views("test_views", self.test_views, self.test.shape)
-        if not n or not repeats or self.fold.min() < 0:
+        if self.fold.ndim != 2 or not self.fold.size or self.fold.min() < 0:
             raise ValueError("fold holds no folds")
-        if self.thresholds.shape[0] != repeats or self.thresholds.shape[1:] != (
-            int(self.fold.max()) + 1,
-        ):
-            raise ValueError(f"thresholds are {self.thresholds.shape}")
-        for name in _TEXT:
-            if len(set(getattr(self, name).tolist())) != len(getattr(self, name)):
+        sizes = {
+            "n": len(self.ids),
+            "m": len(self.test_ids),
+            "K": len(self.classes),
+            "R": len(self.fold),
+            "F": int(self.fold.max()) + 1,
+        }
+        for name, (kind, axes) in _FORMS.items():
+            values = getattr(self, name)
+            if values is None:
+                continue
+            # Views may be any number.
+            shape = tuple(map(sizes.get, axes, values.shape))
+            if values.dtype.kind != kind or (values.ndim, values.shape) != (len(axes), shape):
+                raise ValueError(f"{name} is {values.dtype} {values.shape}, not {kind} ({axes})")
+            if kind == "U" and len(np.unique(values)) != len(values):
                 raise ValueError(f"{name} are not distinct")
         for name in ("oof", "test"):
-            _check_probabilities(name, getattr(self, name))
-        if self.answer is not None:
-            _check_form("answer", self.answer, (m,))
+            values = getattr(self, name)
+            known = values[~np.isnan(values).all(-1)]
+            if not ((known >= -1e-9).all() and (np.abs(known.sum(-1) - 1) <= 1e-6).all()):
+                raise ValueError(f"{name} are not probabilities")
         for name in ("labels", "decision", "answer"):
             values = getattr(self, name)
-            if values is not None and values.size and not 0 <= values.min() <= values.max() < k:
+            if values is not None and ((values < 0) | (values >= sizes["K"])).any():
                 raise ValueError(f"{name} name unknown classes")
 
 
-def _check_form(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
-    kind = "U" if name in _TEXT else "f" if name in ("oof", "test", *_OPTIONAL) else "i"
-    if values.shape != shape or values.dtype.kind != kind:
-        raise ValueError(f"{name} is {values.dtype} {values.shape}, not {kind} {shape}")
+_FORMS = {
+    "classes": ("U", "K"),
+    "ids": ("U", "n"),
+    "labels": ("i", "n"),
+    "groups": ("i", "n"),
+    "fold": ("i", "Rn"),
+    "oof": ("f", "RnK"),
+    "decision": ("i", "Rn"),
+    "thresholds": ("f", "RF"),
+    "test_ids": ("U", "m"),
+    "test": ("f", "mK"),
+    "oof_views": ("f", "RnVK"),
+    "test_views": ("f", "mVK"),
+    "answer": ("i", "m"),
+}
+"""Kind of dtype and axes of every array: F folds, the other letters as in `Predictions`."""
 
 
-def _check_views(name: str, values: np.ndarray | None, rows: tuple[int, ...]) -> None:
-    """Check views (..., V, K) of rows (..., K)."""
-    if values is not None:
-        views = values.shape[-2] if values.ndim > 1 else 0
-        _check_form(name, values, (*rows[:-1], views, rows[-1]))
-
-
-def _check_probabilities(name: str, values: np.ndarray) -> None:
-    known = values[~np.isnan(values).all(-1)]
-    if not ((known >= -1e-9).all() and (np.abs(known.sum(-1) - 1) <= 1e-6).all()):
-        raise ValueError(f"{name} are not probabilities")
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def check_shared_folds(members: "list[Predictions]") -> None:
+def check_shared_folds(members: list[Predictions]) -> None:
     """Refuse systems whose rows were not held out together.
 
     Raises:
         InputError: they differ in classes, rows, labels or folds; the message names the first.
     """
     first = members[0]
+    _check_equal(members, "classes", "ids", "labels")
     for other in members[1:]:
-        for name in ("classes", "ids", "labels"):
-            _check_equal(first, other, name)
         shared = min(len(first.fold), len(other.fold))
         if not np.array_equal(first.fold[:shared], other.fold[:shared]):
             raise InputError(
@@ -186,20 +173,22 @@ def check_shared_folds(members: "list[Predictions]") -> None:
             )
 
 
-def check_same_rows(members: "list[Predictions]") -> None:
+def check_same_rows(members: list[Predictions]) -> None:
     """Refuse systems that cannot be combined: held out differently, or for other rows to predict.
 
     Raises:
         InputError: as `check_shared_folds`, or the rows to predict differ.
     """
     check_shared_folds(members)
+    _check_equal(members, "test_ids")
+
+
+def _check_equal(members: list[Predictions], *names: str) -> None:
+    first = members[0]
     for other in members[1:]:
-        _check_equal(members[0], other, "test_ids")
-
-
-def _check_equal(first: Predictions, other: Predictions, name: str) -> None:
-    if not np.array_equal(getattr(first, name), getattr(other, name)):
-        raise InputError(
-            f"{first.system!r} and {other.system!r} differ in {name}: they were trained for "
-            "different tables; run both again"
-        )
+        for name in names:
+            if not np.array_equal(getattr(first, name), getattr(other, name)):
+                raise InputError(
+                    f"{first.system!r} and {other.system!r} differ in {name}: they were trained "
+                    "for different tables; run both again"
+                )

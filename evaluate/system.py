@@ -44,42 +44,34 @@ def assemble(
     `unreadable` answer.
     """
     fold = dataset.fold[: len(logits)]
+    y, k, positive = dataset.labels, len(dataset.classes), dataset.positive
     if calibrated:
-        calibrated_folds = calibration.cross_fitted(logits, dataset.labels, fold)
-        final = calibration.fit(logits, dataset.labels)
+        by_fold, final = calibration.cross_fitted(logits, y, fold), calibration.fit(logits, y)
     else:
-        final = calibration.plain(len(dataset.classes))
-        parameters = np.tile(final.parameters, (len(fold), dataset.folds, 1))
-        calibrated_folds = calibration.CrossFitted(parameters)
-    binary = len(dataset.classes) == 2
+        final = calibration.plain(k)
+        by_fold = calibration.CrossFitted(np.tile(final.parameters, (len(fold), dataset.folds, 1)))
+    oof = by_fold.apply(logits, fold)
     thresholds = np.full((len(fold), dataset.folds), np.nan)
-    threshold = optimistic = float("nan")
-    oof = calibrated_folds.apply(logits, fold)
-    if decision is None and binary and fixed is not None:
+    threshold, optimistic = float("nan"), None
+    if decision is None and k > 2:
+        decision = np.nan_to_num(oof).argmax(-1)
+    elif decision is None and fixed is not None:
         thresholds, threshold = np.full_like(thresholds, fixed), fixed
-        decision = thresholding.decide(oof[..., dataset.positive], fixed, dataset.positive)
-    elif decision is None and binary:
-        rest = (dataset.groups, dataset.positive, method)
-        by_fold = calibrated_folds.of_every_fold(logits)[..., dataset.positive]
-        nested = thresholding.nested(dataset.labels, by_fold, fold, *rest)
-        p = final.apply(logits)[..., dataset.positive]
-        chosen = thresholding.final(dataset.labels, p, *rest)
-        thresholds, decision, threshold, optimistic = (
-            nested.thresholds,
-            nested.decision,
-            chosen.value,
-            chosen.score,
-        )
+        decision = thresholding.decide(oof[..., positive], fixed, positive)
     elif decision is None:
-        decision = np.where(np.isnan(oof[..., 0]), -1, np.nan_to_num(oof).argmax(-1))
-    known = np.isfinite(logits).all(-1)
-    decision = np.where(known, decision, dataset.unreadable)
-    if np.isnan(optimistic):
-        optimistic = macro_f1(dataset.labels, decision, len(dataset.classes))
+        about = (dataset.groups, positive, method)
+        p = by_fold.of_every_fold(logits)[..., positive]
+        nested = thresholding.nested(y, p, fold, *about)
+        thresholds, decision = nested.thresholds, nested.decision
+        chosen = thresholding.final(y, final.apply(logits)[..., positive], *about)
+        threshold, optimistic = chosen.value, chosen.score
+    decision = np.where(np.isfinite(logits).all(-1), decision, dataset.unreadable)
+    if optimistic is None:
+        optimistic = macro_f1(y, decision, k)
     predictions = Predictions(
         classes=np.array(dataset.classes, np.str_),
         ids=dataset.labelled.ids,
-        labels=dataset.labels,
+        labels=y,
         groups=dataset.groups,
         fold=fold,
         oof=oof,
@@ -90,11 +82,11 @@ def assemble(
         test=final.apply(unlabelled),
         origin={
             **origin,
-            "positive": dataset.positive,
+            "positive": positive,
             "optimistic": optimistic,
-            "calibration": calibrated_folds.parameters.tolist(),
+            "calibration": by_fold.parameters.tolist(),
         },
-        oof_views=None if views is None else calibrated_folds.apply(views, fold),
+        oof_views=None if views is None else by_fold.apply(views, fold),
         test_views=None if unlabelled_views is None else final.apply(unlabelled_views),
         answer=answer,
     )

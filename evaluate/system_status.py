@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.evaluate.caches import asked_of
-from archiveprobe.evaluate.dataset import Dataset, differing_parts, survey_dataset
+from archiveprobe.evaluate.dataset import PARTS, Dataset, survey_dataset
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run, systems
 from archiveprobe.task.config import Task
@@ -39,22 +40,18 @@ def overview(task: Task) -> list[Stored]:
     if not names:
         return []
     dataset = survey_dataset(task)
-    return [_stored(task, dataset, name) for name in names]
+    return [_stored(dataset, name) for name in names]
 
 
-def _stored(task: Task, dataset: Dataset, name: str) -> Stored:
+def _stored(dataset: Dataset, name: str) -> Stored:
     try:
-        run = load_run(task, name)
+        run = load_run(dataset.task, name)
     except InputError as error:
         return Stored(name, "-", "-", None, str(error))
     record, changed = run.record, out_of_date(run, dataset)
-    return Stored(
-        name,
-        str(record.get("kind")),
-        str(record.get("features")),
-        record.get("threshold"),
-        f"{OUT_OF_DATE}: {', '.join(changed)}" if changed else OK,
-    )
+    state = f"{OUT_OF_DATE}: {', '.join(changed)}" if changed else OK
+    kind, features = str(record.get("kind")), str(record.get("features"))
+    return Stored(name, kind, features, record.get("threshold"), state)
 
 
 def out_of_date(run: Run, dataset: Dataset) -> list[str]:
@@ -67,58 +64,54 @@ def out_of_date(run: Run, dataset: Dataset) -> list[str]:
         return ["the task"]
     if not isinstance(then, Mapping):
         return ["the version of archiveprobe"]
-    changed = differing_parts(then, dataset) + _other_caches(record, dataset)
+    changed = [name for name in PARTS if then.get(name) != dataset.parts[name]]
+    sources = _mapping(record.get("sources"))
+    for name, digest in sources.items():
+        in_use = dataset.snapshot.cache(asked_of(dataset.task, str(name)))
+        if in_use is None or in_use.fingerprint != digest:
+            changed.append(f"the cache of {name}")
     if "partial" in then and dataset.partial is None and "rows" not in changed:
-        # Rows to predict were left out; its figures say so, and so do those of its ensembles.
+        # Rows to predict were left out; its scores say so, and so do those of its ensembles.
         changed.insert(0, "rows")
-    if any(str(name).endswith(_TEXT) for name in _mapping(record.get("sources"))):
-        changed += ["texts"] if then.get("texts") != dataset.parts["texts"] else []
-    if record.get("kind") == "finetune":
-        changed += _other_start(record, dataset)
-    members = record.get("members", ())
-    return changed + [name for entry in members for name in _other_member(entry, run, dataset)]
+    of_texts = any(str(name).endswith(_TEXT) for name in sources)
+    if of_texts and then.get("texts") != dataset.parts["texts"]:
+        changed.append("texts")
+    if record.get("kind") == "finetune" and _has_other_start(record, dataset):
+        changed.append("starting weights")
+    for entry in record.get("members", ()):
+        name = str(_mapping(entry).get("system"))
+        if name == run.system or _has_changed(name, _mapping(entry), dataset):
+            changed.append(f"its member {name}")
+    return changed
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _other_caches(record: Mapping[str, Any], dataset: Dataset) -> list[str]:
-    """Name caches that differ from those in use for what the task asks now."""
-    changed = []
-    for name, digest in _mapping(record.get("sources")).items():
-        in_use = dataset.snapshot.cache(asked_of(dataset.task, str(name)))
-        if in_use is None or in_use.fingerprint != digest:
-            changed.append(f"the cache of {name}")
-    return changed
-
-
-def _other_start(record: Mapping[str, Any], dataset: Dataset) -> list[str]:
+def _has_other_start(record: Mapping[str, Any], dataset: Dataset) -> bool:
     """Compare the weights that fine-tuning began with to those of the backbone now."""
     began = _mapping(record.get("made_of")).get("weights")
     for cache in dataset.snapshot.caches:
         same = cache.asked.get("backbone") == record.get("features")
         if not same or cache.asked.get("views") == "text" or cache.folder is None:
             continue
-        try:
+        # What cannot be read says nothing of the weights; whoever needs that cache gets the error.
+        with suppress(InputError):
             now = CacheRecord.read(dataset.task.work / "cache" / cache.folder).fingerprint
-        except InputError:
-            # What cannot be read says nothing of the weights; whoever needs that cache is told.
-            continue
-        if now.get("weights") != began:
-            return ["starting weights"]
-    return []
+            if now.get("weights") != began:
+                return True
+    return False
 
 
-def _other_member(entry: Any, run: Run, dataset: Dataset) -> list[str]:
-    name = str(_mapping(entry).get("system"))
+def _has_changed(name: str, entry: Mapping[str, Any], dataset: Dataset) -> bool:
+    """Compare a member with what its ensemble has recorded of it."""
     try:
         member = load_run(dataset.task, name)
     except InputError:
-        return [f"its member {name}"]
+        return True
     digest = hashlib.sha256(member.files[PREDICTIONS]).hexdigest()
-    changed = entry.get("predictions") != digest or name == run.system
-    return [f"its member {name}"] if changed or out_of_date(member, dataset) else []
+    return entry.get("predictions") != digest or bool(out_of_date(member, dataset))
 
 
 def check_up_to_date(run: Run, dataset: Dataset, again: str) -> None:

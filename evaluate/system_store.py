@@ -5,19 +5,20 @@
     model-<digest16>.safetensors
 
 A system is replaced in one step, which comes last: its run.json. Before it the old system is there
-in whole, after it the new one, whenever the writer is killed or the power goes; the old files are
-removed when nothing names them any more.
+in whole, after it the new one, whenever the writer is killed or the power goes. Files that no
+run.json names any more are removed at the end of every save.
 """
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import discard, make_folder, write_whole
@@ -32,11 +33,35 @@ _AGAIN = "run that system again"
 _TRIES = 20
 _KINDS = ("probe", "finetune", "ensemble")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]{0,199}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-# What reading a record that is none of this version's leads to.
-_FOREIGN = (OSError, ValueError, TypeError, KeyError, RecursionError)
 # Every name that a writer of this version or of an earlier one gives to a file of a system.
 _OWN = re.compile(r"(predictions|model)(-[0-9a-f]{16})?\.(npz|safetensors)|digests\.json|\.tmp-.*")
+
+
+class _File(BaseModel):
+    """What a system's run.json says of one of its other files."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    def path(self, folder: Path, name: str) -> Path:
+        """Return where it lies."""
+        stem, dot, ending = name.partition(".")
+        return folder / f"{stem}-{self.sha256[:16]}{dot}{ending}"
+
+
+class _RunFile(BaseModel):
+    """The content of run.json."""
+
+    model_config = ConfigDict(strict=True)
+    record: dict[str, Any]
+    files: dict[str, _File]
+
+    def paths(self, folder: Path) -> dict[str, Path]:
+        """Return where the other files lie. Raises ValueError: they are not those of a system."""
+        if self.files.keys() not in ({PREDICTIONS}, {PREDICTIONS, MODEL}):
+            raise ValueError("its list of files is not that of a system")
+        return {name: file.path(folder, name) for name, file in self.files.items()}
 
 
 @dataclass(frozen=True)
@@ -77,8 +102,9 @@ class Run:
         try:
             arrays: dict[str, np.ndarray] = load(self.files[MODEL])
         except Exception as error:
-            reason = " ".join(str(error).split())[:120]
-            raise InputError(f"{self.paths[MODEL]} is no model ({reason}): {_AGAIN}") from None
+            raise InputError(
+                f"{self.paths[MODEL]} is no model ({_short(error)}): {_AGAIN}"
+            ) from None
         return arrays
 
 
@@ -101,25 +127,43 @@ def save_run(
             disk refuses.
     """
     check_name(task, system, record.get("kind"))
-    files = {PREDICTIONS: predictions.to_bytes()}
+    contents = {PREDICTIONS: predictions.to_bytes()}
     if arrays is not None:
-        files[MODEL] = _model_bytes(arrays)
-    stored = {
-        name: _Stored(len(entry), hashlib.sha256(entry).hexdigest())
-        for name, entry in files.items()
+        contents[MODEL] = _model_bytes(arrays)
+    files = {
+        name: _File(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in contents.items()
     }
-    content = {"record": record, "files": {name: entry._asdict() for name, entry in stored.items()}}
     folder = runs_folder(task) / system
-    contents = {entry.path(folder, name): files[name] for name, entry in stored.items()}
     try:
         make_folder(folder.parent)
         with wait_for_lock(folder.parent):
-            _replace(folder, content, contents)
+            try:
+                for name, content in contents.items():
+                    # Also where a file of that name is there: it may be what was found damaged.
+                    write_whole(files[name].path(folder, name), content)
+                listed = {name: file.model_dump() for name, file in files.items()}
+                write_sealed(folder / RECORD, {"record": record, "files": listed})
+            finally:
+                _remove_unnamed(folder)
     except OSError as error:
         raise InputError(
             f"cannot write {folder}: {error.strerror or error}: make space or correct permissions"
         ) from None
     return folder
+
+
+def _remove_unnamed(folder: Path) -> None:
+    """Remove the files of a system that its run.json on disk does not name."""
+    # Where run.json is damaged or cannot be read nothing is known, and everything stays.
+    with suppress(InputError, OSError, ValueError):
+        sealed = read_sealed(folder / RECORD)
+        named = {} if sealed is None else _RunFile(**sealed).paths(folder)
+        for file in folder.glob("*"):
+            if _OWN.fullmatch(file.name) and file not in named.values():
+                discard(file)
+        if sealed is None:
+            folder.rmdir()
 
 
 def check_name(task: Task, system: str, kind: Any) -> None:
@@ -135,6 +179,7 @@ def check_name(task: Task, system: str, kind: Any) -> None:
     try:
         before = load_run(task, system).record.get("kind")
     except InputError:
+        # What is absent or damaged may be written.
         return
     if before in _KINDS and kind in _KINDS and before != kind:
         folder = runs_folder(task) / system
@@ -156,50 +201,6 @@ def _model_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     return content
 
 
-class _Stored(NamedTuple):
-    """What a system's run.json says of one of its other files."""
-
-    bytes: int
-    sha256: str
-
-    def path(self, folder: Path, name: str) -> Path:
-        """Return where it lies."""
-        stem, dot, ending = name.partition(".")
-        return folder / f"{stem}-{self.sha256[:16]}{dot}{ending}"
-
-
-def _replace(folder: Path, record: Mapping[str, Any], files: Mapping[Path, bytes]) -> None:
-    before = set(_own_files(folder))
-    try:
-        make_folder(folder)
-        for file, content in files.items():
-            # Also where a file of that name is there: it may be what was found damaged.
-            write_whole(file, content)
-        write_sealed(folder / RECORD, record)
-    except BaseException:
-        _give_up(folder, before)
-        raise
-    _remove_others(folder, files)
-
-
-def _give_up(folder: Path, before: Collection[Path]) -> None:
-    """Remove what a failed writer has added, unless its last step was taken all the same."""
-    with suppress(InputError, *_FOREIGN):
-        sealed = read_sealed(folder / RECORD)
-        named = {} if sealed is None else _paths(folder, _parse(sealed)[1])
-        _remove_others(folder, {*before, *named.values()})
-        folder.rmdir()
-
-
-def _own_files(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.glob("*") if _OWN.fullmatch(file.name))
-
-
-def _remove_others(folder: Path, keep: Collection[Path]) -> None:
-    for file in set(_own_files(folder)) - set(keep):
-        discard(file)
-
-
 def load_run(task: Task, system: str) -> Run:
     """Read a system's files after checking all of them against their digests.
 
@@ -213,54 +214,36 @@ def load_run(task: Task, system: str) -> Run:
             break
         try:
             return _read(folder, sealed)
-        except _FOREIGN as error:
-            # A writer may have replaced the system since its record was read.
+        except (OSError, ValueError, TypeError) as error:
+            # A file is also missing where a writer has replaced the system since its run.json was
+            # read: then that is another one now.
             if not isinstance(error, FileNotFoundError) or attempt == _TRIES - 1:
-                raise _damaged(folder, error) from None
-    known = systems(task)
+                raise InputError(f"{folder} is damaged ({_short(error)}): {_AGAIN}") from None
     raise InputError(
-        f"no system {system!r} in {runs_folder(task)}{nearest(system, known)}: "
+        f"no system {system!r} in {runs_folder(task)}{nearest(system, systems(task))}: "
         f"`archiveprobe list systems {task.file}` shows them"
     )
 
 
-def _read(folder: Path, sealed: Mapping[str, Any]) -> Run:
-    """Raise what `_FOREIGN` names."""
-    record, stored = _parse(sealed)
-    paths = _paths(folder, stored)
-    files = {name: read_ordinary(paths[name], entry.bytes) for name, entry in stored.items()}
-    for name, content in files.items():
-        if hashlib.sha256(content).hexdigest() != stored[name].sha256:
+def _read(folder: Path, sealed: dict[str, Any]) -> Run:
+    """Read the files that run.json names. Raises OSError, ValueError, TypeError."""
+    run_file = _RunFile(**sealed)
+    paths, contents = run_file.paths(folder), {}
+    for name, file in run_file.files.items():
+        contents[name] = read_ordinary(paths[name], file.bytes)
+        if hashlib.sha256(contents[name]).hexdigest() != file.sha256:
             raise ValueError(f"{paths[name].name} has changed since it was written")
-    return Run(folder, record, files, paths)
+    return Run(folder, run_file.record, contents, paths)
 
 
-def _parse(sealed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, _Stored]]:
-    """Raise what `_FOREIGN` names."""
-    files = {name: _Stored(**entry) for name, entry in dict(sealed["files"]).items()}
-    sound = all(
-        type(entry.bytes) is int and _DIGEST.fullmatch(entry.sha256) for entry in files.values()
-    )
-    if not sound or files.keys() not in ({PREDICTIONS}, {PREDICTIONS, MODEL}):
-        raise ValueError("its list of files is not that of a system")
-    return dict(sealed["record"]), files
-
-
-def _paths(folder: Path, stored: Mapping[str, _Stored]) -> dict[str, Path]:
-    return {name: entry.path(folder, name) for name, entry in stored.items()}
-
-
-def _damaged(folder: Path, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:120]
+def _short(error: Exception) -> str:
+    """Say in few words, on one line, what went wrong."""
     if isinstance(error, OSError) and error.filename:
-        reason = f"{Path(error.filename).name}: {error.strerror}"
-    return InputError(f"{folder} is damaged ({reason}): {_AGAIN}")
+        return f"{Path(error.filename).name}: {error.strerror}"
+    return " ".join(str(error).split())[:120]
 
 
 def systems(task: Task) -> list[str]:
     """List the names of the systems of a task, sorted."""
-    root = runs_folder(task)
-    if not root.is_dir():
-        return []
-    named = [folder for folder in root.iterdir() if _NAME.fullmatch(folder.name)]
-    return sorted(folder.name for folder in named if (folder / RECORD).is_file())
+    files = runs_folder(task).glob(f"*/{RECORD}")
+    return sorted(file.parent.name for file in files if _NAME.fullmatch(file.parent.name))

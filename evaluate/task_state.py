@@ -1,11 +1,10 @@
 """Where a task stands: its rows as the table has them now, beside what `embed` left of them."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
-from archiveprobe.evaluate.caches import committed_keys
+from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.task.config import Task
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.manifest import Entry, manifest_file, read_manifest_with_digest
@@ -37,13 +36,22 @@ class State:
             InputError: it did not; the message says how many rows wait.
         """
         waiting = self.waiting()
-        if waiting or not self.snapshot.decoded:
-            raise InputError(_refusal(self.task, waiting, len(self.rows)))
+        if not waiting and self.snapshot.decoded:
+            return
+        what = f"the last embed of {self.task.file} was interrupted before its end"
+        if waiting:
+            verb = "waits" if len(waiting) == 1 else "wait"
+            count = f"{len(waiting)} of {len(self.rows)}"
+            what = f"{count} rows {verb} for embed ({quote_few(sorted(waiting))})"
+        raise InputError(
+            f"{what}: run `archiveprobe embed {self.task.file}`, or look at the others with "
+            "--partial"
+        )
 
     def uncommitted(self) -> set[str]:
         """Return ids of rows that one of the task's caches in use still lacks."""
         keys = {
-            bytes.fromhex(entry.digest): row.id
+            row.id: bytes.fromhex(entry.digest)
             for row, entry in zip(self.rows, self.entries, strict=True)
             if entry.usable
         }
@@ -52,12 +60,9 @@ class State:
             in_use = self.snapshot.cache(self.task.asks(name))
             # Also one that was finished: a later run may have been for other backbones only.
             if in_use is not None and in_use.folder is not None:
-                lacking |= keys.keys() - committed_keys(self.task, in_use)
-        return {
-            row.id
-            for row, entry in zip(self.rows, self.entries, strict=True)
-            if entry.usable and bytes.fromhex(entry.digest) in lacking
-        }
+                reader = open_in_use(self.task, self.snapshot, name, partial=True)
+                lacking |= set(keys.values()) - reader.keys - reader.failures.keys()
+        return {row for row, key in keys.items() if key in lacking}
 
 
 def read_state(task: Task) -> State:
@@ -77,12 +82,3 @@ def read_state(task: Task) -> State:
     rows = read_rows(task)
     known = {entry.id: entry for entry in entries}
     return State(task, rows, [known.get(row.id, Entry(row.id, "")) for row in rows], snapshot)
-
-
-def _refusal(task: Task, waiting: Collection[str], rows: int) -> str:
-    remedy = f"run `archiveprobe embed {task.file}`, or look at the others with --partial"
-    if not waiting:
-        return f"the last embed of {task.file} was interrupted before its end: {remedy}"
-    named = quote_few(sorted(waiting))
-    verb = "waits" if len(waiting) == 1 else "wait"
-    return f"{len(waiting)} of {rows} rows {verb} for embed ({named}): {remedy}"

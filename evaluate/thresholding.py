@@ -22,8 +22,6 @@ _EPSILON = 1e-12
 # Huang, "On the Bootstrap of the Maximum Score Estimator", Econometrica 2005). Of the exponents
 # .7, .8, .9 and 1 this one lost least over seven simulated score distributions, n = 200 to 1,600.
 _EXPONENT = 0.8
-_CUBE_ROOT = 1 / 3
-_LARGEST_RUN = 16
 _GRID = np.arange(30, 71) / 100
 
 
@@ -71,8 +69,8 @@ def scan(
     `y01` (n,) is true for the positive class, p (n,) has no NaN. Thresholds lie midway between
     neighbouring values of p; the first lies just below all of them, the last on the largest.
     """
-    thresholds, hits, decided, positives, total = _counts(y01, p, weights)
-    scores = _macro_f1(hits, decided, positives, total)
+    thresholds, *counts = _counts(y01, p, weights)
+    scores = _macro_f1(*counts)
     return thresholds, scores[:, 0] if weights is None else scores.T
 
 
@@ -81,38 +79,21 @@ def _counts(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Count at thresholds (c,): hits, positive decisions (c, B); positives and rows (B,).
 
-    At most `most` thresholds, evenly spaced by rank.
+    A threshold after the first s rows in the order of p decides the others positive, so running
+    sums of the weights give the counts at all thresholds at once. With `most`, that many
+    thresholds at most, evenly spaced by rank.
     """
     order = np.argsort(p, kind="stable")
     ranked = p[order]
-    inner = np.flatnonzero(ranked[1:] > ranked[:-1]) + 1
-    steps = np.r_[0, inner, len(p)]
+    steps = np.r_[0, np.flatnonzero(ranked[1:] > ranked[:-1]) + 1, len(p)]
     if most is not None and len(steps) > most:
         steps = steps[np.linspace(0, len(steps) - 1, most).round().astype(int)]
     scaled = np.ones((len(p), 1)) if weights is None else weights.T[order]
-    rows_below = _running_sums(scaled)
-    hits_below = _running_sums(scaled * y01[order, None].astype(scaled.dtype))
-    total, positives = rows_below[-1], hits_below[-1]
-    hits, decided = positives - hits_below[steps], total - rows_below[steps]
+    below = np.zeros((2, len(p) + 1, scaled.shape[1]), scaled.dtype)
+    np.cumsum(scaled, 0, out=below[0, 1:])
+    np.cumsum(scaled * y01[order, None].astype(scaled.dtype), 0, out=below[1, 1:])
+    (decided, hits), (total, positives) = below[:, -1:] - below[:, steps], below[:, -1]
     return _between(ranked, steps), hits, decided, positives, total
-
-
-def _running_sums(values: np.ndarray) -> np.ndarray:
-    """Sum (n + 1, B) the first 0, 1, ... n rows of values (n, B).
-
-    In runs of rows at once: several times as fast as numpy's cumsum, which adds row by row.
-    """
-    n, width = values.shape
-    run = max(1, min(_LARGEST_RUN, int(np.sqrt(n))))
-    count = -(-n // run)
-    padded = np.zeros((count * run + 1, width), values.dtype)
-    padded[1 : n + 1] = values
-    runs = padded[1:].reshape(count, run, width)
-    for at in range(1, run):
-        runs[:, at] += runs[:, at - 1]
-    for at in range(1, count):
-        runs[at] += runs[at - 1, -1]
-    return padded[: n + 1]
 
 
 def _between(ranked: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -130,23 +111,17 @@ def _between(ranked: np.ndarray, steps: np.ndarray) -> np.ndarray:
 def _macro_f1(
     hits: np.ndarray, decided: np.ndarray, positives: np.ndarray, total: np.ndarray
 ) -> np.ndarray:
-    """Compute macro-F1 from true positives, positive decisions, positives and all rows."""
+    """Compute macro-F1 from true positives, positive decisions, positives and all rows.
+
+    F1 of a class is 2 hits / (decided + true); the halves make the mean of the two classes. What
+    the positive class misses and takes is what the other one takes and misses.
+    """
     tiny = np.finfo(hits.dtype).tiny
-    ours = hits / np.maximum(decided + positives, tiny)
-    others = total - positives - decided + hits
-    theirs = others / np.maximum(2 * total - positives - decided, tiny)
-    result: np.ndarray = ours + theirs
+    positive = hits / np.maximum(decided + positives, tiny)
+    negative_hits = total - positives - decided + hits
+    negative = negative_hits / np.maximum(2 * total - positives - decided, tiny)
+    result: np.ndarray = positive + negative
     return result
-
-
-def _nearest_half(thresholds: np.ndarray) -> int:
-    return int(np.abs(thresholds - 0.5).argmin())
-
-
-def _best(thresholds: np.ndarray, scores: np.ndarray, method: str) -> Threshold:
-    """Find the best threshold, of equally good ones that nearest to 0.5."""
-    tied = thresholds[scores >= scores.max() - 1e-12]
-    return Threshold(tied[_nearest_half(tied)], tied[0], tied[-1], scores.max(), method)
 
 
 def score_at(y01: np.ndarray, p: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
@@ -157,48 +132,40 @@ def score_at(y01: np.ndarray, p: np.ndarray, threshold: float | np.ndarray) -> n
     return _macro_f1(hits, decided, np.asarray(y01.sum()), np.asarray(float(len(p))))
 
 
-def _exact(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:  # noqa: ARG001
-    return _best(*scan(y01, p), "exact")
-
-
-def _grid(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:  # noqa: ARG001
-    return _best(_GRID, score_at(y01, p, _GRID), "grid")
-
-
-def _half(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:  # noqa: ARG001
-    return Threshold(0.5, 0.5, 0.5, float(score_at(y01, p, 0.5)), "half")
+def _best(thresholds: np.ndarray, scores: np.ndarray, method: str) -> Threshold:
+    """Find the best threshold, of equally good ones that nearest to 0.5."""
+    tied = thresholds[scores >= scores.max() - 1e-12]
+    nearest = tied[np.abs(tied - 0.5).argmin()]
+    return Threshold(nearest, tied[0], tied[-1], scores.max(), method)
 
 
 def _smoothed(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:
     """Average the best thresholds of the resamples as logits, so that Platt scaling commutes."""
-    logit = _logit(p)
-    thresholds, *counts = _counts(y01, logit, weights, _CANDIDATES)
+    inside = np.clip(p, _EPSILON, 1 - _EPSILON)
+    scores = np.log(inside) - np.log1p(-inside)
+    thresholds, *counts = _counts(y01, scores, weights, _CANDIDATES)
     positives, total = counts[2:]
     both = (positives > 0) & (positives < total)
     if not both.any():
-        return _exact(y01, p, weights)
+        return _best(*scan(y01, p), "exact")
+    # argmax takes the first of equals, so the order makes ties go to the threshold nearest 0.5.
     near_half = np.argsort(np.abs(thresholds), kind="stable")
     best = _macro_f1(*counts)[near_half].argmax(0)
     optima = thresholds[near_half][best[both]]
     centre = optima.mean()
-    # Fewer draws than groups spread wider than the rows do, by the cube root of the ratio.
-    share = weights.sum(1).mean() / len(p)
-    spread = (np.quantile(optima, [0.025, 0.975]) - centre) * share**_CUBE_ROOT
+    # The best threshold converges at the rate n^(1/3) (Kim and Pollard, "Cube Root Asymptotics",
+    # 1990): with fewer draws than rows it spreads wider by the cube root of their ratio.
+    narrower = (weights.sum(1).mean() / len(p)) ** (1 / 3)
+    spread = (np.quantile(optima, [0.025, 0.975]) - centre) * narrower
     value, low, high = expit(centre + np.array([0, min(0, spread[0]), max(0, spread[1])]))
     return Threshold(value, low, high, float(score_at(y01, p, value)), "smoothed")
 
 
-def _logit(p: np.ndarray) -> np.ndarray:
-    inside = np.clip(p, _EPSILON, 1 - _EPSILON)
-    result: np.ndarray = np.log(inside) - np.log1p(-inside)
-    return result
-
-
 THRESHOLD_RULES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Threshold]] = {
     "smoothed": _smoothed,
-    "exact": _exact,
-    "grid": _grid,
-    "half": _half,
+    "exact": lambda y01, p, _: _best(*scan(y01, p), "exact"),
+    "grid": lambda y01, p, _: _best(_GRID, score_at(y01, p, _GRID), "grid"),
+    "half": lambda y01, p, _: Threshold(0.5, 0.5, 0.5, float(score_at(y01, p, 0.5)), "half"),
 }
 """Name -> finder, given y01 (n,), p (n,) and resampling weights (B, n). "grid" is the CLIP paper's:
 0.3 to 0.7 in steps of 0.01. Ties go to the threshold nearest 0.5."""
@@ -223,17 +190,17 @@ def nested(
     """
     weights = _resamples(groups, method, seed)
     count = int(fold.max()) + 1
-    seen = p if p.ndim == 3 else np.broadcast_to(p[:, None], (len(p), count, p.shape[1]))
+    if p.ndim == 2:
+        p = np.broadcast_to(p[:, None], (len(p), count, p.shape[1]))
     thresholds = np.full((len(p), count), 0.5)
-    for repeat, views in enumerate(seen):
-        for held, own in enumerate(views):
-            rows = np.flatnonzero((fold[repeat] != held) & np.isfinite(own))
-            found = _find(y[rows] == positive, own[rows], weights[:, rows], method)
-            thresholds[repeat, held] = found.value
-    held_out = np.take_along_axis(seen, fold[:, None], 1)[:, 0]
-    return NestedThresholds(
-        thresholds, decide(held_out, np.take_along_axis(thresholds, fold, 1), positive)
-    )
+    for repeat, held in np.ndindex(*thresholds.shape):
+        seen = p[repeat, held]
+        rows = np.flatnonzero((fold[repeat] != held) & np.isfinite(seen))
+        found = _find(y[rows] == positive, seen[rows], weights[:, rows], method)
+        thresholds[repeat, held] = found.value
+    own = np.take_along_axis(p, fold[:, None], 1)[:, 0]
+    applied = np.take_along_axis(thresholds, fold, 1)
+    return NestedThresholds(thresholds, decide(own, applied, positive))
 
 
 def final(
@@ -248,9 +215,9 @@ def final(
 
     Its score is the optimistic one: the threshold has seen these labels.
     """
-    mean, known = _mean(p)
+    known = np.isfinite(p).all(0)
     weights = _resamples(groups, method, seed)[:, known]
-    return _find(y[known] == positive, mean[known], weights, method)
+    return _find(y[known] == positive, p.mean(0)[known], weights, method)
 
 
 def curve(y: np.ndarray, p: np.ndarray, positive: int = 1) -> Curve:
@@ -258,8 +225,8 @@ def curve(y: np.ndarray, p: np.ndarray, positive: int = 1) -> Curve:
 
     Precision is NaN where no row is decided positive.
     """
-    mean, known = _mean(p)
-    thresholds, *counts = _counts(y[known] == positive, mean[known], None)
+    known = np.isfinite(p).all(0)
+    thresholds, *counts = _counts(y[known] == positive, p.mean(0)[known], None)
     hits, decided, positives, _ = counts
     with np.errstate(invalid="ignore", divide="ignore"):
         precision, recall = hits / decided, hits / positives
@@ -270,12 +237,6 @@ def decide(p: np.ndarray, threshold: float | np.ndarray, positive: int = 1) -> n
     """Decide p > threshold: the positive class index or the other (int64), -1 for NaN."""
     above = np.where(p > threshold, positive, 1 - positive)
     return np.where(np.isnan(p), -1, above).astype(np.int64)
-
-
-def _mean(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average p (R, n) over repeats; and which rows have a mean."""
-    known = np.isfinite(p).all(0)
-    return p.mean(0), known
 
 
 def _find(y01: np.ndarray, p: np.ndarray, weights: np.ndarray, method: str) -> Threshold:

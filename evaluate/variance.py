@@ -1,14 +1,14 @@
 """What a bootstrap of held-out rows leaves out of a variance: few groups, and the training rows.
 
-A figure is a smooth function of counts, so its error is a sum over groups g of their influence
-D_g = sum over rows of g of d(figure) / d(weight of the row). Groups are independent, whatever their
-rows share, hence the variance of the figure is the sum of E D_g^2. Three things are missing when D
+A metric is a smooth function of counts, so its error is a sum over groups g of their influence
+D_g = sum over rows of g of d(metric) / d(weight of the row). Groups are independent, whatever their
+rows share, hence the variance of the metric is the sum of E D_g^2. Three things are missing when D
 is estimated from the very rows it is about and the models are taken as given:
 
 - The mean of D is fitted too, and the sum of squares is itself uncertain: with few or uneven groups
   `group_correction` gives the factor and the degrees of freedom for a t quantile.
-- A group moves the models that decide the other groups: `training_variance`.
-- Fold models differ, and their mean figure is not that of their pooled counts: `fold_shift`.
+- A group also changes the models that decide the other groups: `training_variance`.
+- Fold models differ, and their mean metric is not that of their pooled counts: `fold_shift`.
 """
 
 import numpy as np
@@ -22,21 +22,19 @@ _SAME = 0.01
 def influence(y: np.ndarray, decision: np.ndarray, n_classes: int, name: str) -> np.ndarray:
     """Compute how a metric of decisions (R, n) moves with the weight of each row, (R, n).
 
-    Figures depend on the confusion matrix C only, so the influence of a row is dF / dC at its cell.
-    Figures do not change when C is scaled, so the influences of a repeat sum to zero (Euler).
+    Metrics depend on the confusion matrix C only, so the influence of a row is dF / dC at its cell:
+    here by forward differences, and zero in empty cells. Metrics do not change when C is scaled, so
+    the influences of a repeat sum to zero (Euler).
     """
-    at_rows = [_gradient(confusions(y, each, n_classes)[0], name)[y, each] for each in decision]
-    return np.stack(at_rows)
-
-
-def _gradient(confusion: np.ndarray, name: str) -> np.ndarray:
-    """Compute dF / dC (K, K) by forward differences, zero in empty cells."""
-    step = _STEP * max(1.0, float(confusion.sum()))
-    moved = confusion + step * np.eye(confusion.size).reshape(-1, *confusion.shape)
-    slopes = (
-        from_confusion(moved, (name,))[name] - from_confusion(confusion, (name,))[name]
-    ) / step
-    return np.where(confusion > 0, slopes.reshape(confusion.shape), 0.0)
+    every = []
+    for row in decision:
+        confusion = confusions(y, row, n_classes)[0]
+        step = _STEP * max(1.0, float(confusion.sum()))
+        moved = confusion + step * np.eye(confusion.size).reshape(-1, *confusion.shape)
+        before, after = (from_confusion(cells, (name,))[name] for cells in (confusion, moved))
+        slopes = ((after - before) / step).reshape(confusion.shape)
+        every.append(np.where(confusion > 0, slopes, 0.0)[y, row])
+    return np.stack(every)
 
 
 def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -102,7 +100,7 @@ def likeness(values: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> float:
 
 
 def training_variance(influences: np.ndarray, groups: np.ndarray, fold: np.ndarray) -> float:
-    """Estimate the variance that comes of groups having taught each other's models.
+    """Estimate the variance that comes of groups being each other's training rows.
 
     `influences` (R, n) are those of the rows in every repeat, `groups` (n,) number their groups
     from 0, `fold` (R, n).
@@ -110,14 +108,14 @@ def training_variance(influences: np.ndarray, groups: np.ndarray, fold: np.ndarr
     Say group j moves the score by which i is decided by K_ij, and i that of j by K_ji. A convex
     learner gives them the same sign (the influence x_i' H^-1 x_j r_j of Koh and Liang, 2017, is
     symmetric but for residuals, which carry the labels' signs), so the errors of i and j correlate:
-    E d_i d_j = E (k K)^2, where k is how fast a group's figure moves with its score. A bootstrap
+    E d_i d_j = E (k K)^2, where k is how fast a group's metric moves with its score. A bootstrap
     of held-out rows takes them for independent. Over all j that adds k^2 t^2 per group, t^2 the
     variance of a score over draws of the training rows; at chance it is as large as the rest.
 
     Repeats show it. A score is a mean over the share q = 1 - 1/F that it was trained on, so in two
-    repeats it differs by the variance t^2 x / q, x the share of rows that one has learnt and the
-    other has not. What is seen of k^2 t^2 x / q (`_response`) is thus scaled by q / x. Of a pair
-    from two repeats each has learnt from the other in a share q of what one repeat alone would
+    repeats it differs by the variance t^2 x / q, x the share of rows that one was trained on and
+    the other was not. What is seen of k^2 t^2 x / q (`_response`) is thus scaled by q / x. Of a
+    pair from two repeats each was trained on the other in a share q of what one repeat alone would
     have, hence the mean in the last line.
 
     Zero where repeats do not differ, or there is one only: they cannot tell.
@@ -125,7 +123,7 @@ def training_variance(influences: np.ndarray, groups: np.ndarray, fold: np.ndarr
     repeats = len(influences)
     trained = 1 - 1 / (int(fold.max()) + 1)
     first, second = np.triu_indices(repeats, 1)
-    apart = [_learnt_by_one(fold[a], fold[b]) for a, b in zip(first, second, strict=True)]
+    apart = [_training_rows_apart(fold[a], fold[b]) for a, b in zip(first, second, strict=True)]
     differ = float(np.mean(np.sqrt(apart)) ** 2) if repeats > 1 else 0.0
     if differ < _SAME:
         return 0.0
@@ -153,8 +151,13 @@ def _response(moves: np.ndarray, groups: np.ndarray) -> float:
     return float(max(0.0, min(np.pi / 2 * of_groups, np.pi / 2 * of_rows + together)))
 
 
-def _learnt_by_one(one: np.ndarray, other: np.ndarray) -> float:
-    """Compute the share of pairs of rows that share a fold in just one of two repeats."""
+def _training_rows_apart(one: np.ndarray, other: np.ndarray) -> float:
+    """Compute the share of pairs of rows that share a fold in just one of two repeats.
+
+    Such a pair are training rows of each other in the other repeat only. With the shares t_ab of
+    rows that are in fold a of one repeat and in fold b of the other, pairs share a fold in one
+    repeat with probability sum_a t_a.^2, in the other with sum_b t_.b^2, in both with sum t_ab^2.
+    """
     table = np.zeros((int(one.max()) + 1, int(other.max()) + 1))
     np.add.at(table, (one, other), 1 / len(one))
     shared = (table.sum(1) ** 2).sum() + (table.sum(0) ** 2).sum()
@@ -167,7 +170,7 @@ def fold_shift(
     """Estimate how far the fold models' mean score lies above that of pooled decisions.
 
     F1 is concave in the counts, so pooling flatters models that differ, the more the worse they
-    are: at chance one model says yes to nearly all and the next to nearly none. The figure of a
+    are: at chance one model says yes to nearly all and the next to nearly none. The metric of a
     fold alone is biased, being of few rows; the same decisions under the folds of another repeat
     have that bias too and nothing to do with the models, so the difference is what is wanted.
     Decisions and folds are (R, n); zero where there is one repeat only.

@@ -1,4 +1,4 @@
-"""Drawn predictions and datasets, small tasks, and the check that a fault is told in one line."""
+"""Drawn predictions and datasets, small tasks, and the check that an error is one line."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -53,6 +53,9 @@ def test_rows_labels_and_folds(seen_task) -> None:
     assert found.fold.shape == (2, 7) and found.folds == 3
     assert sorted(set(found.fold[0])) == [0, 1, 2]
     assert len(set(found.groups)) == 7
+    captions = found.labelled.captions
+    assert captions[0] == captions[5] != captions[1]
+    assert all(len(key) == 32 for key in captions)
     assert (found.positive, found.unreadable) == (1, 0)
 
 
@@ -62,17 +65,14 @@ def test_what_cannot_be_read_has_no_key(seen_task) -> None:
     assert all(found.unlabelled.keys)
 
 
-def test_captions_have_the_keys_of_their_text(seen_task) -> None:
-    captions = load_dataset(seen_task(LABELS)).labelled.captions
-    assert captions[0] == captions[5] != captions[1]
-    assert all(len(key) == 32 for key in captions)
-
-
 def test_the_unreadable_answer_and_the_positive_class_are_settings(seen_task) -> None:
     task = seen_task(LABELS, extra="[submission]\nunreadable = 'damaged'\n")
     assert load_dataset(task).unreadable == 1
     mostly = ["damaged", "damaged", "damaged", "intact", "intact"]
     assert load_dataset(seen_task(mostly)).unreadable == 1
+    several = load_dataset(seen_task(["intact", "damaged", "destroyed"] * 3 + [""], k=3))
+    assert several.labels.tolist() == [0, 1, 2] * 3
+    assert (several.positive, several.unreadable) == (2, 0)
 
 
 def test_digests_follow_labels_and_folds(seen_task) -> None:
@@ -89,13 +89,6 @@ def test_digests_follow_labels_and_folds(seen_task) -> None:
     assert digests(more)[0] != before[0]
 
 
-def test_three_classes(seen_task) -> None:
-    labels = ["intact", "damaged", "destroyed"] * 3 + [""]
-    found = load_dataset(seen_task(labels, k=3))
-    assert found.labels.tolist() == [0, 1, 2] * 3
-    assert found.positive == 2
-
-
 def test_nothing_is_embedded_yet(make_task, tmp_path, fault_of) -> None:
     (tmp_path / "labels.csv").write_text("image,label\na.jpg,intact\nb.jpg,damaged\n")
     settings = "[images]\nroot = 'images'\ntable = 'labels.csv'\n"
@@ -108,7 +101,5 @@ def test_a_class_without_rows_is_named(seen_task, fault_of) -> None:
     fault_of(lambda: load_dataset(task), "'destroyed'", "labels.csv", "label some")
     alone = seen_task(["intact"] * 6)
     fault_of(lambda: load_dataset(alone), "'damaged'")
-
-
-def test_fewer_rows_than_folds(seen_task, fault_of) -> None:
-    fault_of(lambda: load_dataset(seen_task(["intact", "damaged", ""])), "2 labelled rows", "folds")
+    few = seen_task(["intact", "damaged", ""])
+    fault_of(lambda: load_dataset(few), "2 labelled rows", "folds")

@@ -12,7 +12,6 @@ from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.ensemble import (
     common_record,
     decided,
-    keep_ensemble,
     origin,
     run_ensemble,
 )
@@ -63,20 +62,15 @@ def test_an_ensemble_is_kept_with_its_members(dataset, store) -> None:
     assert sum(one["weight"] for one in run.record["members"]) == pytest.approx(1)
     assert run.record["threshold"] == run.predictions().threshold
     assert {"method", "parameters"} == set(run.record["calibration"])
-    again = run_ensemble(dataset.task, "mean")
-    assert {one["system"] for one in load_run(dataset.task, "mean").record["members"]} == {
-        "one",
-        "two",
-    }
-    assert again.selection is not None
-
-
-def test_a_vote_has_no_cut_and_keeps_its_tie_rule(dataset, store) -> None:
-    store(dataset, "one")
-    store(dataset, "two", 1)
-    run_ensemble(dataset.task, "vote", ties="positive")
+    board = run_ensemble(dataset.task, "vote", ties="positive")
+    assert board.selection is not None
     record = load_run(dataset.task, "vote").record
+    assert {one["system"] for one in record["members"]} == {"one", "two"}
     assert record["threshold"] is None and record["ties"] == "positive"
+    # One that is damaged may be made anew.
+    (runs_folder(dataset.task) / "vote" / "run.json").write_text("{}")
+    run_ensemble(dataset.task, "vote", ("one", "two"))
+    assert load_run(dataset.task, "vote").record["kind"] == "ensemble"
 
 
 def test_an_ensemble_never_replaces_a_probe(dataset, store, fault_of) -> None:
@@ -84,21 +78,12 @@ def test_an_ensemble_never_replaces_a_probe(dataset, store, fault_of) -> None:
     store(dataset, "two", 1)
     store(dataset, "three", 2)
     task = dataset.task
-    for names, taken in ((("one", "two"), "one"), (("one", "two"), "three")):
-        fault_of(lambda n=names, t=taken: run_ensemble(task, "mean", n, name=t), "another system")
+    pair = ("one", "two")
+    fault_of(lambda: run_ensemble(task, "mean", pair, name="one"), "'one' is one of the members")
+    fault_of(lambda: run_ensemble(task, "mean", pair, name="three"), "'probe'", "another name")
     run_ensemble(task, "mean")
-    fault_of(lambda: run_ensemble(task, "mean", ("mean", "one")), "'mean' is another system")
+    fault_of(lambda: run_ensemble(task, "mean", ("mean", "one")), "'mean' is one of the members")
     assert load_run(task, "one").record["kind"] == "probe"
-
-
-def test_a_damaged_ensemble_may_be_made_anew(dataset, store) -> None:
-    store(dataset, "one")
-    store(dataset, "two", 1)
-    members = load_systems(dataset)
-    keep_ensemble(dataset, members, "mean")
-    (runs_folder(dataset.task) / "mean" / "run.json").write_text("{}")
-    keep_ensemble(dataset, members, "mean")
-    assert load_run(dataset.task, "mean").record["kind"] == "ensemble"
 
 
 def test_the_list_names_what_is_damaged_or_out_of_date(dataset, store, monkeypatch) -> None:
@@ -128,7 +113,7 @@ def test_systems_out_of_date_are_left_out_or_refused(dataset, store, fault_of) -
     fault_of(lambda: load_systems(dataset, ["tow"]), "'two'")
 
 
-def test_a_cut_is_shown_as_it_is_stored(dataset, store) -> None:
+def test_a_threshold_is_shown_as_it_is_stored(dataset, store) -> None:
     store(dataset, "one")
     before = load_run(dataset.task, "one").predictions()
     report = report_threshold(dataset.task, "one")
@@ -144,7 +129,7 @@ def test_a_cut_is_shown_as_it_is_stored(dataset, store) -> None:
 
 
 @pytest.mark.parametrize("method", THRESHOLD_RULES)
-def test_a_cut_is_found_anew_and_kept(dataset, store, draw_logits, method) -> None:
+def test_a_threshold_is_chosen_again(dataset, store, draw_logits, method) -> None:
     store(dataset, "one")
     report = report_threshold(dataset.task, "one", method=method)
     run = load_run(dataset.task, "one")
@@ -160,7 +145,9 @@ def test_a_cut_is_found_anew_and_kept(dataset, store, draw_logits, method) -> No
     assert run.arrays()["w"].tolist() == [1, 1]
 
 
-def test_a_system_without_its_calibrations_is_cut_on_its_probabilities(dataset, store) -> None:
+def test_a_system_without_its_calibrations_has_its_threshold_on_its_probabilities(
+    dataset, store
+) -> None:
     store(dataset, "one")
     run = load_run(dataset.task, "one")
     one = run.predictions()
@@ -172,7 +159,7 @@ def test_a_system_without_its_calibrations_is_cut_on_its_probabilities(dataset, 
 
 
 @pytest.mark.parametrize("wrong", [[], [[1.0]], "none", [[[1.0, 0.0]] * 5] * 7])
-def test_foreign_calibrations_are_told_in_one_line(dataset, store, fault_of, wrong) -> None:
+def test_foreign_calibrations_are_refused_in_one_line(dataset, store, fault_of, wrong) -> None:
     store(dataset, "one")
     run = load_run(dataset.task, "one")
     one = run.predictions()
@@ -182,7 +169,7 @@ def test_foreign_calibrations_are_told_in_one_line(dataset, store, fault_of, wro
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_cut_fixed_by_hand_decides_every_row(dataset, store) -> None:
+def test_a_threshold_fixed_by_hand_decides_every_row(dataset, store) -> None:
     store(dataset, "one")
     report = report_threshold(dataset.task, "one", fixed=0.3)
     one = load_run(dataset.task, "one").predictions()
@@ -197,7 +184,7 @@ def test_a_cut_fixed_by_hand_decides_every_row(dataset, store) -> None:
     assert (again.threshold.value, again.threshold.low) == (0.3, 0.3)
 
 
-def test_cuts_that_cannot_be(dataset, store, fault_of, monkeypatch) -> None:
+def test_impossible_thresholds_are_refused(dataset, store, fault_of, monkeypatch) -> None:
     store(dataset, "one")
     store(dataset, "two", 1)
     for value in (0.0, 1.0, float("nan")):

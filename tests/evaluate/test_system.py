@@ -14,7 +14,7 @@ from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 
 @pytest.mark.parametrize("method", THRESHOLD_RULES)
 @pytest.mark.parametrize("repeats", [1, 3])
-def test_two_classes_are_calibrated_and_cut(draw_dataset, draw_logits, method, repeats) -> None:
+def test_two_classes_have_thresholds(draw_dataset, draw_logits, method, repeats) -> None:
     dataset = draw_dataset(repeats=repeats)
     logits, unlabelled = draw_logits(dataset)
     done = assemble(dataset, np.asfortranarray(logits), unlabelled, {"system": "s"}, method=method)
@@ -35,7 +35,7 @@ def test_two_classes_are_calibrated_and_cut(draw_dataset, draw_logits, method, r
 
 
 @pytest.mark.parametrize("k", [2, 3])
-def test_without_calibration_the_softmax_is_cut(draw_dataset, draw_logits, k) -> None:
+def test_without_calibration_the_softmax_is_used(draw_dataset, draw_logits, k) -> None:
     dataset = draw_dataset(k=k)
     logits, unlabelled = draw_logits(dataset)
     logits[..., 0] += 2.0
@@ -82,7 +82,7 @@ def test_labels_of_a_fold_do_not_reach_it(draw_dataset, draw_logits, k) -> None:
     assert not np.allclose(after.oof[0, ~own], before.oof[0, ~own])
 
 
-def test_several_classes_have_no_cut(draw_dataset, draw_logits) -> None:
+def test_several_classes_have_no_threshold(draw_dataset, draw_logits) -> None:
     dataset = draw_dataset(k=4)
     logits, unlabelled = draw_logits(dataset)
     found = assemble(dataset, logits, unlabelled, {}).predictions
@@ -108,6 +108,8 @@ def test_a_vote_keeps_its_decisions(draw_dataset, draw_logits) -> None:
     logits[:, 5] = np.nan
     votes = np.ones((2, 60), np.int64)
     found = assemble(dataset, logits, unlabelled, {}, decision=votes).predictions
+    once = assemble(dataset, logits[:1], unlabelled, {}, decision=votes[:1]).predictions
+    assert np.array_equal(once.fold, dataset.fold[:1])
     assert (np.delete(found.decision, 5, 1) == 1).all() and (found.decision[:, 5] == 0).all()
     assert np.isnan(found.threshold) and np.isnan(found.thresholds).all()
 
@@ -126,13 +128,6 @@ def test_views_are_calibrated_like_the_whole(draw_dataset, draw_logits) -> None:
     assert found.oof_views is not None and found.test_views is not None
     np.testing.assert_allclose(found.oof_views, np.repeat(found.oof[:, :, None], 3, 2))
     np.testing.assert_allclose(found.test_views, np.repeat(found.test[:, None], 3, 1))
-
-
-def test_fewer_repeats_than_the_folds_have(draw_dataset, draw_logits) -> None:
-    dataset = draw_dataset(repeats=3)
-    logits, unlabelled = draw_logits(dataset)
-    found = assemble(dataset, logits[:1], unlabelled, {}).predictions
-    assert np.array_equal(found.fold, dataset.fold[:1])
 
 
 def test_a_first_class_may_be_the_positive_one(draw_dataset, draw_logits) -> None:

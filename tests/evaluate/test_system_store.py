@@ -62,7 +62,7 @@ def test_a_system_comes_back_as_it_was(stored) -> None:
         assert path.name == f"{stem}-{hashlib.sha256(content).hexdigest()[:16]}.{ending}"
 
 
-def test_a_system_replaces_one_of_its_name(stored) -> None:
+def test_a_system_replaces_one_of_its_name(stored, fault_of) -> None:
     task, predictions, _ = stored
     save_run(task, "one", {"system": "one", "new": 1}, predictions)
     run = load_run(task, "one")
@@ -70,12 +70,7 @@ def test_a_system_replaces_one_of_its_name(stored) -> None:
     assert "model.safetensors" not in run.files
     assert [folder.name for folder in runs_folder(task).iterdir()] == ["one"]
     assert set(run.folder.iterdir()) == {run.folder / "run.json", run.paths[PREDICTIONS]}
-
-
-def test_a_system_without_a_model_says_so(stored, fault_of) -> None:
-    task, predictions, _ = stored
-    save_run(task, "mean", {}, predictions)
-    fault_of(load_run(task, "mean").arrays, "no fitted model")
+    fault_of(run.arrays, "no fitted model")
 
 
 @pytest.mark.parametrize("file", ["run.json", "predictions", "model"])
@@ -139,7 +134,7 @@ FOREIGN_FILES = [
     ],
     ids=lambda content: content[:60],
 )
-def test_a_foreign_folder_is_told_in_one_line(stored, fault_of, content) -> None:
+def test_a_foreign_folder_is_refused_in_one_line(stored, fault_of, content) -> None:
     task = stored[0]
     folder = runs_folder(task) / "one"
     seal_anything(folder / "run.json", content)
@@ -182,19 +177,15 @@ def test_a_name_never_leaves_its_folder(stored, fault_of, name) -> None:
     assert systems(task) == ["one"]
 
 
-def test_the_nearest_name_is_offered(stored, fault_of) -> None:
-    fault_of(lambda: load_run(stored[0], "ome"), "'ome'", "'one'", "list systems")
-
-
-def test_what_a_killed_writer_left_is_no_system(stored) -> None:
+def test_only_whole_systems_are_listed_and_the_nearest_name_is_offered(
+    stored, make_task, tmp_path, fault_of
+) -> None:
     task = stored[0]
     shutil.copytree(runs_folder(task) / "one", runs_folder(task) / ".tmp-1234")
     (runs_folder(task) / "half").mkdir()
     assert systems(task) == ["one"]
-
-
-def test_no_systems_before_the_first(make_task, tmp_path) -> None:
-    assert systems(make_task(tmp_path)) == []
+    fault_of(lambda: load_run(task, "ome"), "'ome'", "'one'", "list systems")
+    assert systems(make_task(tmp_path / "new")) == []
 
 
 def test_systems_of_one_kind_never_replace_those_of_another(stored, fault_of) -> None:

@@ -1,4 +1,4 @@
-"""Cuts: every one is scanned, ties go towards one half, and no fold sees its own labels."""
+"""Thresholds: every one is scanned, ties go towards one half, and no fold sees its own labels."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_the_scan_is_brute_force(n, seed, levels) -> None:
     np.testing.assert_allclose(macro_f1, expected, atol=1e-12)
 
 
-def test_neighbouring_floats_are_still_told_apart() -> None:
+def test_neighbouring_floats_are_still_distinguished() -> None:
     p = np.array([0.3, np.nextafter(0.3, 1), np.nextafter(np.nextafter(0.3, 1), 1)])
     thresholds, macro_f1 = scan(np.array([False, True, True]), p)
     assert [int((p > threshold).sum()) for threshold in thresholds] == [3, 2, 1, 0]
@@ -61,7 +61,7 @@ def test_weights_are_repeated_rows() -> None:
 
 
 @pytest.mark.parametrize("method", ["exact", "grid"])
-def test_ties_go_to_the_cut_nearest_one_half(method) -> None:
+def test_ties_go_to_the_threshold_nearest_one_half(method) -> None:
     y, groups = np.array([0, 0, 1, 1]), np.arange(4)
     low = final(y, np.array([[0.1, 0.2, 0.35, 0.9]]), groups, method=method)
     wide = final(y, np.array([[0.1, 0.2, 0.8, 0.9]]), groups, method=method)
@@ -71,7 +71,7 @@ def test_ties_go_to_the_cut_nearest_one_half(method) -> None:
         assert (low.low, low.high, low.value) == pytest.approx((0.3, 0.34, 0.34))
 
 
-def test_exact_finds_the_best_cut_there_is() -> None:
+def test_exact_finds_the_best_threshold() -> None:
     y, p = scores(200)
     found = final(y, p[None], np.arange(200), method="exact")
     thresholds, macro_f1 = scan(y == 1, p)
@@ -90,7 +90,7 @@ def test_the_grid_is_the_clip_papers() -> None:
     assert found.score == max(score_at(y == 1, p, step) for step in steps)
 
 
-def test_smoothing_averages_the_best_cuts_of_resamples() -> None:
+def test_smoothing_averages_the_best_thresholds_of_resamples() -> None:
     y, p = scores(150)
     groups = np.arange(150)
     found = final(y, p[None], groups, method="smoothed")
@@ -105,7 +105,7 @@ def test_smoothing_averages_the_best_cuts_of_resamples() -> None:
     assert found.value == pytest.approx(expit(np.mean(optima)), abs=0.01)
 
 
-def test_smoothing_moves_less_than_the_exact_cut() -> None:
+def test_smoothing_moves_less_than_the_exact_threshold() -> None:
     drawn = [scores(200, seed) for seed in range(30)]
     spread = {
         method: np.std([final(y, p[None], np.arange(200), method=method).value for y, p in drawn])
@@ -161,7 +161,7 @@ def test_one_class_outside_a_fold_means_one_half(method, only) -> None:
 
 
 @pytest.mark.parametrize("method", THRESHOLD_RULES)
-def test_equal_and_extreme_probabilities_give_a_cut(method) -> None:
+def test_equal_and_extreme_probabilities_give_a_threshold(method) -> None:
     y, groups = np.array([0, 1, 0, 1, 1, 0]), np.arange(6)
     for p in (np.full(6, 0.4), np.array([0.0, 1.0, 0.0, 1.0, 1.0, 0.0])):
         found = final(y, p[None], groups, method=method)
@@ -170,13 +170,13 @@ def test_equal_and_extreme_probabilities_give_a_cut(method) -> None:
         assert found.low <= found.value <= found.high
 
 
-def test_decisions_are_above_the_cut() -> None:
+def test_decisions_are_above_the_threshold() -> None:
     p = np.array([0.2, 0.5, 0.8, np.nan])
     assert decide(p, 0.5).tolist() == [0, 0, 1, -1]
     assert decide(p, np.array([0.1, 0.1, 0.9, 0.5]), 0).tolist() == [0, 0, 1, -1]
 
 
-def test_the_curve_is_scikit_learns_at_every_cut() -> None:
+def test_the_curve_is_scikit_learns_at_every_threshold() -> None:
     y, p = scores(40)
     found = curve(y, np.stack([p, p]))
     for at, threshold in enumerate(found.thresholds):

@@ -138,7 +138,7 @@ def test_rows_that_flip_for_themselves_are_no_response_of_their_group() -> None:
     assert copied == pytest.approx(40**2 * once)
 
 
-def test_the_figures_of_models_that_differ_lie_below_that_of_their_pool() -> None:
+def test_the_scores_of_models_that_differ_lie_below_that_of_their_pool() -> None:
     # Two folds of 40 rows in either repeat; one model says always no, the other always yes.
     y = np.tile([0, 1], 40)
     fold = np.stack([np.arange(80) // 40, np.arange(80) % 4 // 2])
