@@ -132,7 +132,8 @@ class CacheRecord:
         crc32 = _crc32(fingerprint, request, shape)
         if content.get("crc32", crc32) != crc32:
             raise ValueError("its CRC does not match the request and the row shape")
-        return cls(folder, fingerprint, request, shape and checked_row_shape(shape))
+        row_shape = None if shape is None else checked_row_shape(shape)
+        return cls(folder, fingerprint, request, row_shape)
 
     def write(self) -> None:
         """Put the record on disk, atomically and durably. Raises InputError; needs the lock."""

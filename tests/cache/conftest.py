@@ -1,5 +1,6 @@
 """Small caches that can be checked by eye."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ __all__ = ["dead", "faulty_os", "working_os"]
 
 FINGERPRINT = {"backbone": "tiny", "views": ["center", "flip"], "precision": "fp32"}
 REQUEST = {"backbone": "tiny", "precision": "auto"}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power is lost here, but where every call is recorded: nothing waits for a disk."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """One flipped bit, anywhere in a cache: never a wrong number, and nothing that cannot be mended."""
 
-import os
 import random
 
 import numpy as np
@@ -31,8 +30,7 @@ def complete(folder, rows):
 
 
 @pytest.fixture
-def flipped(tmp_path, rows, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+def flipped(tmp_path, rows):
     return lambda count: Flipped(tmp_path, dict(list(rows.items())[:count]))
 
 

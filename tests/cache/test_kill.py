@@ -131,9 +131,8 @@ def check_end(folder):
     assert verify(folder, deep=True).ok
 
 
-def test_a_killed_writer_loses_no_promised_row(nursery, tmp_path, monkeypatch):
+def test_a_killed_writer_loses_no_promised_row(nursery, tmp_path):
     """Nor does it leave a temporary, nor more than one shard's rows to compute again."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     nursery.live(tmp_path / "first")  # Takes longer than the others.
     computed, promised, lifetime, _ = nursery.live(tmp_path / "whole")
     assert computed == sorted(promised) == list(range(ROWS))

@@ -4,7 +4,6 @@ Only what fsync has confirmed is sure to be there; see powerloss.py for what may
 rest.
 """
 
-import os
 import random
 import shutil
 from functools import partial
@@ -81,11 +80,9 @@ def embed(rows, record):
 class Checker:
     """Finds what is wrong with a state: complaints, none when all is well."""
 
-    def __init__(self, rows, tmp_path, monkeypatch, fingerprint=FINGERPRINT):
+    def __init__(self, rows, tmp_path, fingerprint=FINGERPRINT):
         self.rows, self.fingerprint, self.tmp_path = rows, fingerprint, tmp_path
         self.seen = {}
-        # Saves time, and proves nothing here.
-        monkeypatch.setattr(os, "fsync", lambda _: None)
 
     def complaints(self, record, operations=None, draws=DRAWS, seed=0):
         """What is wrong after each number of `operations`, by default after every one."""
@@ -150,8 +147,8 @@ class Checker:
 
 
 @pytest.fixture
-def checker(rows, tmp_path, monkeypatch):
-    return partial(Checker, rows, tmp_path, monkeypatch)
+def checker(rows, tmp_path):
+    return partial(Checker, rows, tmp_path)
 
 
 def test_a_new_cache_and_its_commits(rows, recorded, checker):
