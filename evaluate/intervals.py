@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from archiveprobe.evaluate.metrics import METRICS, auc_replicates, replicated
+from archiveprobe.evaluate.metrics import METRICS, replicated
 from archiveprobe.evaluate.variance import (
     fold_shift,
     group_correction,
@@ -158,25 +158,6 @@ def intervals(
             moved += fold_shift(y, decisions, fold, n_classes, name)
         result[name] = _percentiles(moved, estimate)
     return result
-
-
-def auc_interval(
-    y01: np.ndarray,
-    score: np.ndarray,
-    groups: np.ndarray,
-    *,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-) -> tuple[float, float] | None:
-    """Find the interval of the ROC AUC of scores (n,), None where one class is missing.
-
-    The influence of a row on an AUC is not at hand, so rows of a group are taken to be all alike.
-    """
-    few, freedom = group_correction(np.bincount(_members(groups)[0]).astype(np.float64), 1.0)
-    widening = StandardError(1.0, few, 0.0, freedom).widening()
-    estimate = float(auc_replicates(y01, score, np.ones((1, len(y01))))[0])
-    values = _replicated(lambda w: auc_replicates(y01, score, w), groups, replicates, seed)
-    return _percentiles(_stretched(values, estimate, widening), estimate)
 
 
 def standard_error(

@@ -119,19 +119,3 @@ def replicated(
 def macro_f1(y: np.ndarray, decision: np.ndarray, n_classes: int) -> float:
     """Compute macro-F1 of decisions (n,) or (R, n), the mean over repeats."""
     return float(replicated(y, decision, n_classes, names=("macro_f1",))["macro_f1"][0])
-
-
-def auc_replicates(y01: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Compute the ROC AUC of scores (n,) under weights (B, n): (B,), NaN where a class is lost.
-
-    It is the chance that a positive row ranks above a negative one, equal scores counting half: a
-    sum over positives of the weight of the negatives below plus half of that beside them.
-    """
-    steps = np.unique(score, return_inverse=True)[1]
-    at_step = np.zeros((len(y01), steps.max() + 1))
-    at_step[np.arange(len(y01)), steps] = 1
-    positives, negatives = weights * y01 @ at_step, weights * ~y01 @ at_step
-    below = negatives.cumsum(1) - negatives / 2
-    pairs = positives.sum(1) * negatives.sum(1)
-    beaten = (positives * below).sum(1)
-    return np.asarray(beaten / np.where(pairs > 0, pairs, np.nan))

@@ -1,7 +1,7 @@
 """Which rows are trained on, which choose the epoch, and which are only predicted.
 
-No label of a predicted row is looked at here: what chooses the epoch of a fold is taken from the rows
-of the other folds alone.
+No label of a predicted row is looked at here: what chooses the epoch of a fold is taken from the
+rows of the other folds alone.
 """
 
 from collections.abc import Sequence

@@ -234,6 +234,7 @@ def test_a_full_disk_is_one_line(archive: Path, monkeypatch: pytest.MonkeyPatch)
     assert "No space left" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.proves("killed")
 def test_an_interrupt_leaves_a_resumable_state(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

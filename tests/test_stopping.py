@@ -69,6 +69,7 @@ def is_resumed(archive: Path) -> None:
     assert run("cache", "verify", archive, "--deep").exit_code == 0
 
 
+@pytest.mark.proves("killed")
 @pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
 def test_a_group_that_is_stopped_commits_what_is_done(
     archive: Path, number: signal.Signals
@@ -89,6 +90,7 @@ def test_a_group_that_is_stopped_commits_what_is_done(
     is_resumed(archive)
 
 
+@pytest.mark.proves("killed")
 def test_a_terminal_that_is_closed(archive: Path) -> None:
     program = STOPPED.format(stop="print('READY', flush=True); time.sleep(60)")
     pid, terminal = pty.fork()
@@ -169,6 +171,7 @@ def python(program: str, *words: str, folder: Path) -> "subprocess.CompletedProc
     )
 
 
+@pytest.mark.proves("killed")
 def test_ctrl_c_while_a_command_starts_prints_nothing(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("import os; os.kill(os.getpid(), 2)\n")
     done = python("from archiveprobe import cli", folder=tmp_path)
@@ -202,6 +205,7 @@ else:
 """
 
 
+@pytest.mark.proves("killed")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does it")
 def test_a_process_that_imports_ends_with_a_killed_parent(tmp_path: Path) -> None:
     (tmp_path / "parent.py").write_text(CHILD)

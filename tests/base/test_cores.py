@@ -10,6 +10,7 @@ from archiveprobe.base.cores import usable_cores
 V2, V1 = "0::/slice/job\n", "5:memory:/job\n4:cpu,cpuacct:/job\n1:cpuset:/other\n"
 
 
+@pytest.mark.proves("memory")
 @pytest.mark.parametrize(
     ("groups", "files", "expected"),
     [

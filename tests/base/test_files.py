@@ -105,6 +105,7 @@ def test_interrupt_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == [path]
 
 
+@pytest.mark.proves("power")
 def test_durable_on_return(tmp_path, monkeypatch):
     """Bytes reach the disk before the name changes, new folders and the name before the return."""
     steps = []

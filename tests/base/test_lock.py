@@ -35,6 +35,7 @@ def test_second_writer_in_one_process_is_refused_naming_the_first(tmp_path):
         pass
 
 
+@pytest.mark.proves("writers")
 def test_killed_holder_does_not_block(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE)
     with holder:
@@ -58,6 +59,7 @@ def test_unreadable_holder_is_still_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.proves("disk")
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
 def test_read_only_folder(tmp_path, monkeypatch, number):
     def refuse(*_):

@@ -71,6 +71,7 @@ def damaged(sealed):
         yield sealed[:74] + byte + sealed[74:]
 
 
+@pytest.mark.proves("damage")
 def test_every_damage_to_one_byte_is_found():
     sealed = seal(RECORD)
     for changed in damaged(sealed):
@@ -101,6 +102,7 @@ def test_no_file_is_none(tmp_path):
     assert read_sealed(tmp_path / "no" / "folder") is None
 
 
+@pytest.mark.proves("damage")
 @pytest.mark.timeout(60)
 def test_what_is_no_ordinary_file_is_refused_at_once(path):
     path.unlink()

@@ -17,6 +17,7 @@ from archiveprobe.cache.verify import verify
 HOUR = 3600.0
 
 
+@pytest.mark.proves("disk")
 def test_a_clock_that_goes_back_puts_no_commit_off(folder, open_writer, monkeypatch):
     now = [50 * HOUR]
     monkeypatch.setattr(store.time, "monotonic", lambda: now[0])
@@ -28,6 +29,7 @@ def test_a_clock_that_goes_back_puts_no_commit_off(folder, open_writer, monkeypa
     assert Reader(folder).rows == 7
 
 
+@pytest.mark.proves("disk")
 @pytest.mark.parametrize("step", [-1.0, -HOUR, 1e9])
 def test_a_clock_that_jumps_at_every_look(folder, rows, open_writer, monkeypatch, step):
     now = [1e6]
@@ -47,6 +49,7 @@ def test_a_clock_that_jumps_at_every_look(folder, rows, open_writer, monkeypatch
     assert verify(folder, deep=True).ok
 
 
+@pytest.mark.proves("disk")
 def test_files_from_the_future_are_read_and_mended(folder, rows, write, open_writer):
     write(folder, rows)
     (folder / ".tmp-1-a").write_bytes(b"half")

@@ -55,6 +55,7 @@ def check_end(folder, rows):
     assert list(folder.rglob(".tmp-*")) == []
 
 
+@pytest.mark.proves("disk")
 @pytest.mark.parametrize(
     ("mode", "number", "step"),
     [
@@ -96,6 +97,7 @@ def test_an_error_at_any_call_loses_no_acknowledged_row(
     assert raised > len(tried) / 2
 
 
+@pytest.mark.proves("disk")
 def test_a_process_that_dies_at_any_call_loses_no_acknowledged_row(
     tmp_path, few, open_writer, faulty_os, working_os, dead
 ):
@@ -126,6 +128,7 @@ def damage(folder, rows, write):
     assert third.exists()
 
 
+@pytest.mark.proves("disk")
 @pytest.mark.parametrize(
     ("mode", "number"), [("full", errno.ENOSPC), ("gone", errno.EIO), ("dead", errno.ENOSPC)]
 )
@@ -172,6 +175,7 @@ class FaultyReads:
         return call
 
 
+@pytest.mark.proves("disk")
 def test_a_read_that_fails_is_one_line_and_loses_nothing(
     tmp_path, rows, open_writer, write, monkeypatch
 ):

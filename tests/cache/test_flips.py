@@ -91,6 +91,7 @@ class Flipped:
         return {key for key, there in zip(self.rows, present, strict=True) if there}
 
 
+@pytest.mark.proves("damage")
 @pytest.mark.parametrize(
     ("name", "count", "flips"),
     [(log.COMMITS, 3, 60), (log.FAILURES, 1, 40), (spec.FILE, 1, 80), (lock.NAME, 1, 5)],
@@ -105,6 +106,7 @@ def test_any_byte_of_a_text_file(flipped, name, count, flips):
         assert cache.noticed > len(places) * 0.8
 
 
+@pytest.mark.proves("damage")
 def test_bits_of_a_shard(flipped):
     cache, chance = flipped(3), random.Random(0)
     for path in sorted((cache.folder / "shards").iterdir()):

@@ -109,6 +109,7 @@ def on_a_small_disk(tmp_path):
     return run
 
 
+@pytest.mark.proves("disk")
 def test_a_full_disk(on_a_small_disk):
     got, folder = on_a_small_disk(FULL)
     full, again, later = got["said"]
@@ -128,6 +129,7 @@ def test_a_full_disk(on_a_small_disk):
         assert state["temporaries"] == 0
 
 
+@pytest.mark.proves("disk")
 def test_a_disk_that_is_full_from_the_start(on_a_small_disk):
     got, folder = on_a_small_disk(FULL_AT_ONCE)
     first, later = got["said"][::2], got["said"][1::2]
@@ -136,6 +138,7 @@ def test_a_disk_that_is_full_from_the_start(on_a_small_disk):
     assert later == [None] * len(later)
 
 
+@pytest.mark.proves("disk")
 def test_a_disk_that_is_read_only(on_a_small_disk):
     got, folder = on_a_small_disk(READ_ONLY)
     [said] = got["said"]

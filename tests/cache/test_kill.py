@@ -131,6 +131,7 @@ def check_end(folder):
     assert verify(folder, deep=True).ok
 
 
+@pytest.mark.proves("killed")
 def test_a_killed_writer_loses_no_promised_row(nursery, tmp_path):
     """Nor does it leave a temporary, nor more than one shard's rows to compute again."""
     nursery.live(tmp_path / "first")  # Takes longer than the others.

@@ -81,6 +81,7 @@ def test_the_line_maker_of_this_test_makes_good_lines():
     assert log.parse_log(line_of()).entries == [COMMIT]
 
 
+@pytest.mark.proves("hostile")
 @pytest.mark.parametrize(
     "fields",
     [

@@ -151,6 +151,7 @@ def checker(rows, tmp_path):
     return partial(Checker, rows, tmp_path)
 
 
+@pytest.mark.proves("power")
 def test_a_new_cache_and_its_commits(rows, recorded, checker):
     record = recorded(partial(embed, rows))
     check = checker()
@@ -159,6 +160,7 @@ def test_a_new_cache_and_its_commits(rows, recorded, checker):
     assert len(check.seen) > 40
 
 
+@pytest.mark.proves("power")
 def test_a_repair(root, rows, recorded, checker):
     embed(rows, RecordingOs(root))
     folder = place(root)
@@ -195,6 +197,7 @@ def test_a_carrying_over(root, rows, recorded, checker):
     assert list(checker(CARRIED).complaints(record)) == []
 
 
+@pytest.mark.proves("power")
 def test_killed_first_and_the_power_gone_later(root, rows, recorded, checker):
     """What a killed run had not synced, the next one takes over, and must make durable."""
     life, check = partial(embed, rows), checker()
@@ -206,6 +209,7 @@ def test_killed_first_and_the_power_gone_later(root, rows, recorded, checker):
         assert list(check.complaints(record, moments)) == []
 
 
+@pytest.mark.proves("power")
 @pytest.mark.parametrize("sabotage", ["file", "folder"])
 def test_a_forgotten_fsync_is_noticed(rows, recorded, checker, sabotage):
     record = recorded(partial(embed, rows), forget=[sabotage])

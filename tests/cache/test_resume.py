@@ -48,6 +48,7 @@ def test_temporaries_are_dropped(cached, rows, open_writer):
     assert list(cached.rglob(".tmp-*")) == []
 
 
+@pytest.mark.proves("damage")
 def test_every_cut_of_the_log_is_mended(cached, rows, open_writer):
     path = cached / log.COMMITS
     whole = path.read_bytes()
@@ -57,6 +58,7 @@ def test_every_cut_of_the_log_is_mended(cached, rows, open_writer):
         assert not log.read_log(path).damaged
 
 
+@pytest.mark.proves("damage")
 def test_garbage_in_the_middle_of_the_log_loses_no_row(cached, rows, open_writer):
     path = cached / log.COMMITS
     data = bytearray(path.read_bytes())

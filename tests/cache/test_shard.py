@@ -172,6 +172,7 @@ def test_the_crafting_of_this_test_makes_good_shards(parts):
     assert np.array_equal(shard.read(data, ROW_SHAPE, N).embeddings, parts["embeddings"])
 
 
+@pytest.mark.proves("hostile")
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.__name__)
 def test_hostile_shards_are_refused_before_a_read(parts, hostile, tmp_path, monkeypatch):
     other = tmp_path / "other.h5"
@@ -215,6 +216,7 @@ def test_every_truncation_is_refused(parts):
             shard.read(data[:length], ROW_SHAPE, N)
 
 
+@pytest.mark.proves("damage")
 def test_a_flipped_bit_never_changes_a_number(parts):
     data = bytearray(shard.build(*parts.values()))
     rng = np.random.default_rng(1)

@@ -83,6 +83,7 @@ def test_order_and_shards_change_nothing(rows, draw):
     assert np.array_equal(read[1], stored(rows))
 
 
+@pytest.mark.proves("writers")
 def test_a_second_writer_is_refused_naming_the_first(folder):
     with opened(folder), pytest.raises(InputError, match=r"pid \d+ on host .* since"):
         opened(folder)

@@ -39,6 +39,7 @@ def test_other_views_are_another_cache(archive, bench) -> None:
     assert bench.run(archive.task()).reused == 3
 
 
+@pytest.mark.proves("numbers")
 def test_other_weights_in_the_same_file_are_another_cache(archive, bench) -> None:
     archive.add_drawn(range(3))
     file = archive.folder / "w.bin"

@@ -98,12 +98,14 @@ def test_a_call_that_computes_without_end_costs_itself(work) -> None:
         assert calls[2].result() == 4
 
 
+@pytest.mark.proves("images")
 def test_time_in_which_nothing_is_computed_does_not_count(work) -> None:
     # As when the machine was suspended, or others took the processor.
     with DecoderPool(work, 1, seconds=0.5) as decoders:
         assert decoders.submit("sleep", 1.2).result() == "awake"
 
 
+@pytest.mark.proves("images")
 def test_a_clock_that_jumps_ends_no_call(work, monkeypatch) -> None:
     real = time.monotonic
     hours = iter(range(10**6))
@@ -163,6 +165,7 @@ def unable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> Cal
     return work
 
 
+@pytest.mark.proves("images")
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
@@ -188,6 +191,7 @@ def test_processes_that_cannot_start_end_the_run_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.proves("images")
 def test_without_room_for_a_process_the_run_ends_in_one_line(work, monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
@@ -229,6 +233,7 @@ def with_folder(folder: Path) -> str:
     return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
 
 
+@pytest.mark.proves("killed")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does it")
 @pytest.mark.parametrize("program", [IMPORTS, SPINS], ids=["importing", "decoding"])
 def test_processes_end_with_a_killed_parent(tmp_path, program) -> None:

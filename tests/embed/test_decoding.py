@@ -80,6 +80,7 @@ def deadly(tmp_path, monkeypatch):
     return importlib.import_module("deadly")
 
 
+@pytest.mark.proves("images")
 @pytest.mark.parametrize(
     ("name", "status", "detail"),
     [
@@ -99,6 +100,7 @@ def test_a_decoder_that_dies_or_hangs_costs_one_photograph(
     assert not items[2].views
 
 
+@pytest.mark.proves("images")
 def test_a_decoder_that_was_killed_from_outside_costs_nothing(
     photographs, order, deadly, tmp_path
 ) -> None:
@@ -153,6 +155,7 @@ def test_every_core_decodes() -> None:
     assert default_workers() == len(os.sched_getaffinity(0))
 
 
+@pytest.mark.proves("images")
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_processes_that_die_while_idle_cost_nothing(photographs, order, monkeypatch) -> None:
     monkeypatch.setattr(decoding, "_AHEAD_PER_WORKER", 2)

@@ -143,6 +143,7 @@ def test_a_gpu_computes_one_batch_and_gathers_the_next(three_cores, device) -> N
     assert threads.ahead == 1
 
 
+@pytest.mark.proves("memory")
 def test_a_pass_has_one_thread_and_torch_gets_its_own_back(three_cores) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -252,6 +253,7 @@ def test_the_next_batch_is_gathered_while_one_is_computed(one_thread, archive, b
     assert decoded_meanwhile[0] >= 8
 
 
+@pytest.mark.proves("memory")
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, RuntimeError])
 def test_a_fault_in_a_forward_pass_keeps_what_is_done(one_thread, archive, bench, fault) -> None:
     archive.add_drawn(range(12))

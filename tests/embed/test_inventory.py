@@ -216,6 +216,7 @@ def test_an_export_says_that_weights_have_changed(archive, bench) -> None:
     assert "other weights" in second.remarks[0]
 
 
+@pytest.mark.proves("tables")
 def test_a_second_task_file_is_kept_out_of_the_work_folder(mixed, bench, fault_of) -> None:
     task = mixed.task()
     bench.run(task)

@@ -87,6 +87,7 @@ def test_what_was_told_in_one_line_is_not_told_twice(fault_of) -> None:
     assert fault_of(told) == "out of memory elsewhere"
 
 
+@pytest.mark.proves("memory")
 @pytest.mark.parametrize("error", SOME, ids=str)
 def test_batches_are_halved_until_they_fit(archive, bench, error) -> None:
     archive.add_drawn(range(10))
@@ -96,6 +97,7 @@ def test_batches_are_halved_until_they_fit(archive, bench, error) -> None:
     assert "batch halved to 1" in bench.text()
 
 
+@pytest.mark.proves("memory")
 @pytest.mark.parametrize("error", SOME, ids=str)
 def test_a_crop_that_does_not_fit_is_told_and_what_is_done_is_kept(
     archive, bench, error, fault_of
@@ -120,6 +122,7 @@ def test_a_crop_that_does_not_fit_is_told_and_what_is_done_is_kept(
     assert verify_caches(task, deep=True).ok
 
 
+@pytest.mark.proves("memory")
 def test_what_fits_alone_is_computed_alone(archive, bench, monkeypatch) -> None:
     monkeypatch.setattr("archiveprobe.embed.forward.usable_cores", lambda: 3)
     archive.add_drawn(range(12))
@@ -144,6 +147,7 @@ def test_memory_that_runs_out_while_a_precision_is_tried(archive, bench, error, 
     fault_of(lambda: bench.run(archive.task()), "out of memory trying ", "resnet18", "--precision")
 
 
+@pytest.mark.proves("memory")
 @pytest.mark.parametrize("error", SOME, ids=str)
 def test_weights_that_do_not_fit(make_backbone, monkeypatch, error, fault_of) -> None:
     def too_big(*_: Any, **__: Any) -> Any:
@@ -170,6 +174,7 @@ def test_memory_is_not_mistaken_for_damaged_weights(
         seeded(make_backbone("test_vit"), too_big)
 
 
+@pytest.mark.proves("memory")
 @pytest.mark.parametrize("where", ["a batch", "the trial of a precision"])
 def test_another_fault_of_a_network_is_one_line(archive, bench, where, fault_of) -> None:
     archive.add_drawn(range(4))
@@ -185,6 +190,7 @@ def test_another_fault_of_a_network_is_one_line(archive, bench, where, fault_of)
     assert len(message) < 500
 
 
+@pytest.mark.proves("memory")
 def test_a_network_that_gives_no_tensor_is_one_line(make_backbone, fault_of) -> None:
     encoder: Any = load_backbone(make_backbone("test_resnet"))
     encoder._read = lambda module, pixels: (module(pixels), None)

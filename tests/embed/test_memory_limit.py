@@ -82,6 +82,7 @@ def done(tmp_path_factory) -> Callable[[str], Done]:
     return read
 
 
+@pytest.mark.proves("memory")
 @pytest.mark.parametrize(
     ("run", "message"),
     [("weights", "error: out of memory loading "), ("crop", "error: out of memory ")],
@@ -93,6 +94,7 @@ def test_what_does_not_fit_is_one_line(done, run, message) -> None:
     assert found.err.splitlines()[-1].startswith(message)
 
 
+@pytest.mark.proves("memory")
 def test_batches_that_do_not_fit_are_halved(done) -> None:
     found = done("batch")
     assert found.code == 0, found.err

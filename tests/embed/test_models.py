@@ -120,6 +120,7 @@ def test_a_model_is_in_eval_mode_and_learns_nothing(make_backbone) -> None:
     assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
+@pytest.mark.proves("hostile")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -160,6 +161,7 @@ class Trap:
         return Path.touch, (self.target,)
 
 
+@pytest.mark.proves("hostile")
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("form", ["torch", "pickle"])
 def test_a_pickle_with_code_is_refused_and_never_runs(

@@ -40,6 +40,7 @@ def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     assert len(set(children)) == 2
 
 
+@pytest.mark.proves("killed")
 @pytest.mark.parametrize("number", processes.STOPS, ids=lambda number: number.name)
 @pytest.mark.parametrize("later", [processes.interrupt_later, processes.stops_later])
 def test_an_interrupt_waits_for_the_end_of_the_block(number, later) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from snapshots import current_cache
 
 from archiveprobe.cache.store import Reader
@@ -86,6 +87,7 @@ def content(task: Task) -> dict[str, Any]:
     }
 
 
+@pytest.mark.proves("killed")
 def test_killed_runs_end_as_one_that_was_left_alone(archive, draw, tmp_path) -> None:
     archive.add_drawn(range(24))
     archive.add("copy.png", archive.file("004.png").read_bytes())

@@ -35,6 +35,7 @@ def counts(summary: Any) -> tuple[int, ...]:
     return tuple(getattr(summary, name) for name in names)
 
 
+@pytest.mark.proves("numbers")
 @pytest.mark.parametrize("answer", [np.nan, np.inf, 0.0, 1e6])
 def test_a_dead_row_is_failed_and_not_tried_again(archive, bench, answer) -> None:
     archive.add_drawn(range(4))
@@ -123,6 +124,7 @@ def sharded(archive, bench, monkeypatch) -> Any:
     return task
 
 
+@pytest.mark.proves("damage")
 def test_a_truncated_shard_is_set_aside_and_its_rows_computed_again(sharded, bench) -> None:
     present, rows = reader(sharded).read(keys_of(sharded))
     assert present.all()
@@ -137,12 +139,14 @@ def test_a_truncated_shard_is_set_aside_and_its_rows_computed_again(sharded, ben
     np.testing.assert_array_equal(reader(sharded).read(keys_of(sharded))[1], rows)
 
 
+@pytest.mark.proves("damage")
 def test_a_missing_shard_is_computed_again(sharded, bench) -> None:
     sorted((reader(sharded).folder / "shards").iterdir())[0].unlink()
     assert counts(bench.run(sharded)) == (6, 1, 5, 0, 0)
     assert verify_caches(sharded, deep=True).ok
 
 
+@pytest.mark.proves("damage")
 def test_a_flipped_bit_is_found_and_its_rows_computed_again(sharded, bench) -> None:
     _, rows = reader(sharded).read(keys_of(sharded))
     folder = reader(sharded).folder

@@ -88,6 +88,7 @@ def refuse(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.proves("memory")
 @pytest.mark.parametrize("missing", ["os.memfd_create", "os.posix_fallocate", "mmap.mmap"])
 @on_linux
 def test_without_room_every_photograph_still_comes(
@@ -111,6 +112,7 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.proves("memory")
 @on_linux
 def test_where_there_is_no_such_memory_a_file_without_a_name_serves(
     photographs, order, monkeypatch, tmp_path
@@ -141,6 +143,7 @@ def unpacked(monkeypatch) -> list[object]:
     return seen
 
 
+@pytest.mark.proves("memory")
 @on_linux
 def test_decoder_processes_use_them_and_nothing_has_a_name(photographs, order, unpacked) -> None:
     before = descriptors()

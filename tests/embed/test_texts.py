@@ -173,6 +173,7 @@ def test_a_dry_run_counts_them(wordy) -> None:
     assert (lines["words-text"].missing, lines["words-text"].weights) == (0, "not needed")
 
 
+@pytest.mark.proves("tables")
 def test_texts_that_are_cut_are_counted_aloud(wordy) -> None:
     # Eight tokens: begin, six words, end.
     said: list[str] = []
@@ -183,6 +184,7 @@ def test_texts_that_are_cut_are_counted_aloud(wordy) -> None:
     ]
 
 
+@pytest.mark.proves("tables")
 def test_weights_without_a_text_tower_are_refused_before_any_photograph(
     wordy, whole_clip, tmp_path, fault_of
 ) -> None:
@@ -206,6 +208,7 @@ def test_a_tokenizer_that_needs_another_package_says_so(monkeypatch, fault_of) -
     fault_of(lambda: text_tower.load_tokenizer(siglip), "transformers", ".[texts]", "SigLIP2")
 
 
+@pytest.mark.proves("tables")
 def test_a_tokenizer_out_of_reach_says_how_to_get_it(monkeypatch, fault_of) -> None:
     asked: list[dict[str, Any]] = []
 

@@ -58,6 +58,7 @@ def test_shapes_and_weights(three, method, k, repeats) -> None:
         assert found.final.sum() == pytest.approx(1)
 
 
+@pytest.mark.proves("leaks")
 @pytest.mark.parametrize("method", METHODS)
 def test_labels_of_a_fold_do_not_reach_it(three, method) -> None:
     members = three()

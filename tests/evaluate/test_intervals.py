@@ -6,7 +6,6 @@ from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
 from archiveprobe.evaluate.intervals import (
-    auc_interval,
     compare,
     effective_groups,
     grouped_weights,
@@ -65,6 +64,7 @@ def test_copies_of_rows_do_not_narrow_an_interval() -> None:
     assert copied == pytest.approx(alone, abs=1e-6)
 
 
+@pytest.mark.proves("intervals")
 def test_few_groups_widen_an_interval_by_the_t_quantile() -> None:
     y, decision, groups = sources(0, 8)
     found = intervals(y, decision, groups, 2, names=("accuracy",))["accuracy"]
@@ -105,11 +105,11 @@ def test_a_single_group_bounds_nothing() -> None:
     y = np.array([0, 1, 1, 0])
     found = intervals(y, np.array([0, 1, 0, 0]), np.zeros(4, int), 2)
     assert found["macro_f1"] == found["accuracy"] == (0, 1)
-    assert auc_interval(y == 1, np.array([0, 1, 0, 0]), np.zeros(4, int)) == (0, 1)
     difference = compare(y, y, 1 - y, np.zeros(4, int), 2)
     assert (difference.low, difference.high) == (-1, 1)
 
 
+@pytest.mark.proves("intervals")
 def test_models_that_waver_widen_an_interval() -> None:
     rng = np.random.default_rng(5)
     n = 200
@@ -162,15 +162,6 @@ def test_pieces_of_many_rows_give_what_one_piece_gives(monkeypatch) -> None:
     whole = intervals(y, decision, np.arange(60), 2, replicates=300)
     monkeypatch.setattr("archiveprobe.evaluate.intervals._CHUNK", 60 * 7)
     assert intervals(y, decision, np.arange(60), 2, replicates=300) == whole
-
-
-def test_an_auc_of_one_class_has_no_interval() -> None:
-    score = np.linspace(0, 1, 40)
-    assert auc_interval(np.ones(40, bool), score, np.arange(40), replicates=50) is None
-    low, high = auc_interval(score > 0.5, score, np.arange(40), replicates=50)
-    assert (low, high) == (1, 1)
-    chance = auc_interval(np.arange(40) % 2 == 0, score, np.arange(40))
-    assert chance[0] < 0.5 < chance[1] and chance[1] - chance[0] > 0.2
 
 
 def test_a_difference_is_paired_and_signed() -> None:

@@ -84,6 +84,7 @@ def selected_of(systems: list[Predictions], **options):
     return leaderboard(systems, seconds=0.0, **options).selection
 
 
+@pytest.mark.proves("intervals")
 def test_picking_the_luckiest_of_coins_is_worth_a_coin(draw_dataset, draw_system) -> None:
     found, optimistic = [], []
     for seed in range(20):
@@ -118,6 +119,7 @@ def nearest_means(rows: Predictions, seed: int) -> Predictions:
     return replace(rows, decision=decision)
 
 
+@pytest.mark.proves("leaks")
 def test_what_other_folds_have_learnt_of_a_fold_is_taken_off(draw_dataset, draw_system) -> None:
     """Every row is its own group here, or copies would be known by heart."""
     excess, optimistic = [], []
@@ -133,6 +135,7 @@ def test_what_other_folds_have_learnt_of_a_fold_is_taken_off(draw_dataset, draw_
     assert -0.03 < np.mean(excess) < 0.015
 
 
+@pytest.mark.proves("intervals")
 def test_few_groups_are_said_to_promise_nothing(rows) -> None:
     few = replace(rows, groups=np.arange(len(rows.labels)) % 7)
     board = leaderboard([few], seconds=0.0)
@@ -179,6 +182,7 @@ def test_a_system_of_one_repeat_moves_nobody_elses_comparison(draw_dataset, draw
         assert after.selection.macro_f1 == pytest.approx(selected.macro_f1, abs=1e-9)
 
 
+@pytest.mark.proves("state")
 def test_systems_from_other_folds_are_refused(rows, fault_of) -> None:
     other = replace(rows, fold=(rows.fold + 1) % 5)
     fault_of(lambda: leaderboard([rows, other], seconds=0.0), "different folds")

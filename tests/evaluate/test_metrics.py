@@ -9,7 +9,6 @@ from sklearn import metrics as sklearn_metrics
 
 from archiveprobe.evaluate.metrics import (
     METRICS,
-    auc_replicates,
     confusions,
     from_confusion,
     macro_f1,
@@ -80,17 +79,6 @@ def test_a_metric_of_repeats_is_their_mean() -> None:
     y, decision = rng.integers(0, 3, 50), rng.integers(0, 3, (4, 50))
     of_repeats = [macro_f1(y, row, 3) for row in decision]
     assert macro_f1(y, decision, 3) == pytest.approx(np.mean(of_repeats))
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(2, 40), st.integers(0, 2**32 - 1))
-def test_auc_under_weights_is_scikit_learns(n, seed) -> None:
-    rng = np.random.default_rng(seed)
-    y = np.r_[True, False, rng.integers(0, 2, n - 2) == 1]
-    score, weights = rng.integers(0, 5, n) / 4, rng.integers(0, 3, (3, n)).astype(np.float32)
-    weights[:, :2] = 1
-    expected = [sklearn_metrics.roc_auc_score(y, score, sample_weight=row) for row in weights]
-    assert auc_replicates(y, score, weights) == pytest.approx(np.array(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("bad", [[-1, 0], [0, 2], [0]])

@@ -82,6 +82,7 @@ class Bomb:
         return (pytest.fail, ("a pickle was opened",))
 
 
+@pytest.mark.proves("hostile")
 def test_a_pickle_is_never_opened(system, fault_of) -> None:
     hostile = np.array([Bomb()] * len(system.ids), dtype=object)
     out = io.BytesIO()

@@ -73,6 +73,7 @@ def test_a_system_replaces_one_of_its_name(stored, fault_of) -> None:
     fault_of(run.arrays, "no fitted model")
 
 
+@pytest.mark.proves("hostile")
 @pytest.mark.parametrize("file", ["run.json", "predictions", "model"])
 @pytest.mark.parametrize("how", ["flipped", "cut", "longer", "pipe", "gone"])
 def test_a_changed_file_is_never_parsed(stored, fault_of, monkeypatch, file, how) -> None:
@@ -120,6 +121,7 @@ FOREIGN_FILES = [
 ]
 
 
+@pytest.mark.proves("hostile")
 @pytest.mark.parametrize(
     "content",
     [
@@ -188,6 +190,7 @@ def test_only_whole_systems_are_listed_and_the_nearest_name_is_offered(
     assert systems(make_task(tmp_path / "new")) == []
 
 
+@pytest.mark.proves("hostile")
 def test_systems_of_one_kind_never_replace_those_of_another(stored, fault_of) -> None:
     task, predictions, _ = stored
     save_run(task, "mine", {"kind": "probe"}, predictions)
@@ -273,6 +276,7 @@ def complaints(record, task_, tmp_path, old):
                 yield f"after operation {number}: {seen[state]}"
 
 
+@pytest.mark.proves("power")
 @pytest.mark.parametrize("first", [True, False], ids=["first", "again"])
 def test_when_the_power_goes_the_old_system_or_the_new_one_is_there(
     recorded, saves, tmp_path, first
@@ -288,6 +292,7 @@ def test_a_forgotten_fsync_is_noticed(recorded, saves, tmp_path, sabotage):
     assert list(complaints(record, saves[0], tmp_path, OLD))
 
 
+@pytest.mark.proves("power")
 @pytest.mark.parametrize("first", [True, False], ids=["first", "again"])
 def test_what_killed_writers_left_is_put_right_by_the_next(recorded, saves, first):
     task_, save = saves
@@ -323,6 +328,7 @@ class Refusing:
         return getattr(os, self.name)(*given)
 
 
+@pytest.mark.proves("disk")
 @pytest.mark.parametrize("first", [True, False], ids=["first", "again"])
 @pytest.mark.parametrize("name", ["write", "fsync", "replace", "open", "mkdir"])
 def test_a_disk_that_refuses_leaves_the_old_system(saves, monkeypatch, name, first):
@@ -359,6 +365,7 @@ def refused(save):
     return False
 
 
+@pytest.mark.proves("writers")
 def test_a_reader_whose_system_is_replaced_meanwhile_reads_the_new_one(saves, monkeypatch):
     task_, save = saves
     save(OLD)
@@ -376,6 +383,7 @@ def test_a_reader_whose_system_is_replaced_meanwhile_reads_the_new_one(saves, mo
     assert not left
 
 
+@pytest.mark.proves("writers")
 def test_readers_beside_a_writer(saves):
     task_, save = saves
     save(OLD)

@@ -114,6 +114,7 @@ def test_smoothing_moves_less_than_the_exact_threshold() -> None:
     assert spread["smoothed"] < 0.75 * spread["exact"]
 
 
+@pytest.mark.proves("leaks")
 @pytest.mark.parametrize("method", THRESHOLD_RULES)
 def test_a_fold_never_sees_its_own_labels(method) -> None:
     y, p = scores(90)

@@ -58,6 +58,7 @@ def test_odd_values_are_read_or_told(tmp_path, key):
         task_targets.task_file(toml(least | {key: odd}), tmp_path)
 
 
+@pytest.mark.proves("tables")
 @STEADY
 @given(
     documents.task_values(),
@@ -99,6 +100,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.proves("tables")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_one_fault_in_a_table_is_told(tmp_path, fault):
     column, value, words = FAULTS[fault]

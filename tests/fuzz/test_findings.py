@@ -115,6 +115,7 @@ def refused_by_reader_and_deep_verify(folder, rows):
     assert not verify(folder, deep=True).ok
 
 
+@pytest.mark.proves("damage")
 def test_chunks_that_changed_places(wide_cache):
     """Each chunk brings its checksum along, so HDF5 itself notices nothing."""
     folder, rows, path = wide_cache
@@ -130,6 +131,7 @@ def test_chunks_that_changed_places(wide_cache):
     refused_by_reader_and_deep_verify(folder, rows)
 
 
+@pytest.mark.proves("damage")
 def test_zeros_that_became_ones(wide_cache):
     """A Fletcher checksum does not tell 0x0000 from 0xFFFF, which erased flash memory gives."""
     folder, rows, path = wide_cache

@@ -27,6 +27,7 @@ def test_valid_files_are_read(name, tmp_path, monkeypatch):
         target.run(data, folder)
 
 
+@pytest.mark.proves("tables")
 @pytest.mark.parametrize("name", TARGETS)
 def test_random_bytes(name, tmp_path):
     target = TARGETS[name]
@@ -39,6 +40,7 @@ def test_random_bytes(name, tmp_path):
     check()
 
 
+@pytest.mark.proves("tables", "damage")
 @pytest.mark.parametrize("name", TARGETS)
 def test_damaged_files(name, tmp_path):
     target = TARGETS[name]

@@ -111,11 +111,13 @@ def words_of(command: tuple[str, ...], folder: Path) -> list[str]:
     return [*name, str(folder), *(word.format(folder=folder) for word in WRITERS[command])]
 
 
+@pytest.mark.proves("answers")
 def test_every_command_with_an_output_is_walked() -> None:
     walked = {tuple(word for word in command if word[0] != "-") for command in WRITERS}
     assert set(commands_with_output()) == walked
 
 
+@pytest.mark.proves("answers")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("command", WRITERS, ids=" ".join)
 def test_what_is_the_tasks_own_is_refused_in_one_line(full, command) -> None:

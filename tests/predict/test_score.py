@@ -75,6 +75,7 @@ def test_probabilities_file_can_be_scored(known, tmp_path) -> None:
     )
 
 
+@pytest.mark.proves("leaks")
 def test_labels_of_test_rows_are_never_seen_before_scoring(known, archive, tmp_path) -> None:
     stored = load_run(archive.task, "ridge-hog").predictions().test
     known.fit(probes=("ridge", "lda"))
@@ -140,6 +141,7 @@ def test_rows_without_a_label_are_left_out_aloud(known) -> None:
     assert any("1 of 24 rows have no known label" in remark for remark in done.remarks)
 
 
+@pytest.mark.proves("answers")
 def test_shuffled_rows_are_named(draw) -> None:
     archive = draw(known=12, test=200)
     rng = np.random.default_rng(0)
@@ -154,6 +156,7 @@ def test_shuffled_rows_are_named(draw) -> None:
     assert "1.000" in remark
 
 
+@pytest.mark.proves("answers")
 def test_swapped_labels_are_named(known) -> None:
     other = {"intact": "destroyed", "destroyed": "intact"}
     done = score(known.task, write(known, [other[label] for label in known.test_truth]))

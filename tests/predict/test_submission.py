@@ -68,6 +68,7 @@ def test_a_template_with_semicolons(archive, tmp_path) -> None:
     assert (tmp_path / "out.csv").read_text().startswith("image;label\n072.jpg;")
 
 
+@pytest.mark.proves("answers")
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -180,6 +181,7 @@ def test_a_image_that_was_replaced_is_answered_anew(archive, tmp_path) -> None:
     assert any("2 images have changed" in warning for warning in done.warnings)
 
 
+@pytest.mark.proves("answers")
 def test_rows_out_of_order_in_the_system_are_refused(archive, fault_of, tmp_path) -> None:
     (archive.folder / "images").rename(archive.folder / "elsewhere")
     turned = dict(zip(archive.test_ids, [*archive.test_ids[1:], archive.test_ids[0]], strict=True))
@@ -189,6 +191,7 @@ def test_rows_out_of_order_in_the_system_are_refused(archive, fault_of, tmp_path
     )
 
 
+@pytest.mark.proves("answers")
 def test_rows_shuffled_on_their_way_to_the_file_are_refused(
     archive, fault_of, tmp_path, monkeypatch
 ) -> None:
@@ -264,6 +267,7 @@ def test_the_tasks_own_files_are_not_overwritten(archive, fault_of, tmp_path) ->
     fault_of(lambda: submit(task, "mean", archive.folder), "no ordinary file", "-o")
 
 
+@pytest.mark.proves("disk")
 @pytest.mark.parametrize("call", ["write_whole", "_read_back", "files.move_durable"])
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), SystemExit()])
 def test_a_fault_leaves_the_old_file(archive, fault_of, tmp_path, monkeypatch, call, fault) -> None:

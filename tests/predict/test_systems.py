@@ -81,6 +81,7 @@ def test_nothing_to_answer(archive) -> None:
         assert answers.proba.shape == (0, 2)
 
 
+@pytest.mark.proves("state")
 def test_changed_labels_put_a_system_out_of_date(archive, fault_of) -> None:
     archive.truth[0] = "destroyed"
     archive._write_table()
@@ -88,6 +89,7 @@ def test_changed_labels_put_a_system_out_of_date(archive, fault_of) -> None:
     fault_of(lambda: load_system(load, "ridge-hog"), "out of date", "labels", "probe")
 
 
+@pytest.mark.proves("state")
 def test_changed_folds_put_a_system_out_of_date(archive, fault_of) -> None:
     (archive.task.work / "folds.csv").unlink()
     file = archive.folder / "task.toml"
@@ -97,6 +99,7 @@ def test_changed_folds_put_a_system_out_of_date(archive, fault_of) -> None:
     )
 
 
+@pytest.mark.proves("state")
 def test_a_system_of_another_task(archive, draw, fault_of) -> None:
     other = draw(known=45, test=9, seed=1, labels=THREE)
     other.set("")
@@ -111,6 +114,7 @@ def test_a_system_of_another_task(archive, draw, fault_of) -> None:
     fault_of(lambda: load_system(load, "mean"), "mean", "its member lda-hog", "ensemble")
 
 
+@pytest.mark.proves("state")
 def test_a_member_that_was_run_again(archive, fault_of) -> None:
     run_probes(archive.task, Options(probes=("lda",), workers=1, threshold_rule="half"))
     dataset = load_dataset(archive.task)
@@ -134,6 +138,7 @@ def test_an_ensemble_of_ensembles(archive) -> None:
     assert np.abs(answers.proba - system.stored.test)[known].max() <= AGREEMENT
 
 
+@pytest.mark.proves("hostile")
 @pytest.mark.parametrize("name", ["run", "predictions", "model"])
 def test_a_damaged_system(archive, fault_of, name) -> None:
     (file,) = (archive.task.work / "runs" / "ridge-hog").glob(f"{name}*")
@@ -240,6 +245,7 @@ def test_a_lost_cache(archive, fault_of) -> None:
     fault_of(lambda: system.answer(dataset.unlabelled), "hog", "embed", "probe")
 
 
+@pytest.mark.proves("state")
 def test_members_from_different_folds(archive, fault_of) -> None:
     run = load_run(archive.task, "lda-hog")
     other = run.predictions()
@@ -251,6 +257,7 @@ def test_members_from_different_folds(archive, fault_of) -> None:
     )
 
 
+@pytest.mark.proves("state")
 def test_a_system_that_was_trained_on_the_rows_it_is_judged_by(archive) -> None:
     dataset = load_dataset(archive.task)
     run = load_run(archive.task, "ridge-hog")

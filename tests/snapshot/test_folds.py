@@ -19,6 +19,7 @@ def straddling(shelf: Shelf, pairs: dict[str, str]) -> list[str]:
     return [one for one, other in pairs.items() if fold[one] != fold[other]]
 
 
+@pytest.mark.proves("leaks")
 @pytest.mark.parametrize("in_the_table", [True, False], ids=["files later", "rows later"])
 def test_re_posts_that_arrive_for_the_second_run(shelf: Shelf, in_the_table: bool) -> None:
     """Forty images and forty copies whose files come after the first run."""
@@ -57,6 +58,7 @@ def test_near_duplicates_of_rows_that_were_to_predict(shelf: Shelf) -> None:
     assert straddling(shelf, {"near.png": "003.png"}) == []
 
 
+@pytest.mark.proves("leaks")
 def test_folds_wait_for_the_last_image(shelf: Shelf) -> None:
     from shelf import killed_embed
 
@@ -86,6 +88,7 @@ def _png(pixels: np.ndarray) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.proves("leaks")
 def test_an_image_that_links_two_groups_in_different_folds(shelf: Shelf) -> None:
     one, middle, other = chained()
     shelf.put("one.png", "destroyed", one)

@@ -54,6 +54,7 @@ def probed(shelf: Shelf) -> Shelf:
     return shelf
 
 
+@pytest.mark.proves("state")
 @pytest.mark.parametrize("moment", ["decode", "commit"])
 def test_killed_in_the_middle(probed: Shelf, moment: str, tmp_path) -> None:
     probed.fill(labelled=10, to_predict=2, start=100)
@@ -79,6 +80,7 @@ def test_the_first_run_killed(shelf: Shelf, tmp_path) -> None:
     assert plain(shelf.probe()) == plain(shelf.fresh(tmp_path / "fresh").probe())
 
 
+@pytest.mark.proves("state")
 def test_rows_added_and_embed_forgotten(probed: Shelf) -> None:
     probed.fill(labelled=2, to_predict=0, start=100)
     all_refuse(probed, "2 of 17 rows wait for embed ('100.png', '101.png')")
@@ -89,6 +91,7 @@ def test_rows_added_and_embed_forgotten(probed: Shelf) -> None:
     all_work(probed)
 
 
+@pytest.mark.proves("state")
 def test_one_row_to_predict_added(probed: Shelf) -> None:
     """Systems have not learnt from it, so they stay; but nobody has looked at it yet."""
     probed.fill(labelled=0, to_predict=1, start=101)
@@ -101,6 +104,7 @@ def test_one_row_to_predict_added(probed: Shelf) -> None:
     all_work(probed)
 
 
+@pytest.mark.proves("state")
 def test_files_renamed(probed: Shelf) -> None:
     before = plain(probed.probe())
     probed.rename("003.png", "renamed.png")
@@ -122,6 +126,7 @@ def test_rows_removed(probed: Shelf, tmp_path) -> None:
     assert plain(probed.probe()) == without == plain(probed.fresh(tmp_path / "fresh").probe())
 
 
+@pytest.mark.proves("state")
 def test_an_image_changed_and_embedded(probed: Shelf) -> None:
     probed.put("003.png", "destroyed", image(500))
     assert set(probed.states().values()) == {"ok"}  # Nobody has seen it yet.
@@ -182,6 +187,7 @@ def half_embedded(shelf: Shelf) -> Shelf:
     return shelf
 
 
+@pytest.mark.proves("state")
 def test_partial_says_so_on_every_line(shelf: Shelf, tmp_path) -> None:
     half_embedded(shelf)
     shelf.probe(partial=True)

@@ -434,6 +434,7 @@ def _check_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
         np.testing.assert_array_equal(column, other[name])
 
 
+@pytest.mark.proves("state")
 def test_a_hundred_steps_end_with_no_wrong_figure_and_no_dead_end() -> None:
     run_state_machine_as_test(
         Trial,

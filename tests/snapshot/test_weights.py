@@ -48,6 +48,7 @@ def everything(shelf: Shelf) -> dict[str, Any]:
     }
 
 
+@pytest.mark.proves("numbers")
 def test_weights_replaced_again_and_again(shelf: Shelf, tmp_path) -> None:
     """By number of rows the first cache would win, and by the order of a hash any other."""
     shelf.weigh("eye", "first", mtime=1_000_000)
@@ -82,6 +83,7 @@ def test_weights_replaced_again_and_again(shelf: Shelf, tmp_path) -> None:
     assert found == first
 
 
+@pytest.mark.proves("state")
 @pytest.mark.parametrize("mtime", [None, 1_000_000], ids=["another date", "the old date"])
 def test_old_systems_are_ok_again_with_their_weights(shelf: Shelf, mtime: int | None) -> None:
     shelf.weigh("eye", "first", mtime=1_000_000)
@@ -108,6 +110,7 @@ def test_weights_replaced_and_embed_forgotten(shelf: Shelf) -> None:
     assert set(used_by(shelf).values()) == {digest("first")}
 
 
+@pytest.mark.proves("numbers")
 def test_weights_swapped_behind_an_equal_date(shelf: Shelf) -> None:
     """Two caches then answer to one request: the one that was used last counts."""
     for weights in ("third", "first", "other", "ninth"):
@@ -135,6 +138,7 @@ def test_new_weights_killed_before_their_end(shelf: Shelf) -> None:
     assert set(used_by(shelf).values()) == {digest("second")}
 
 
+@pytest.mark.proves("numbers")
 def test_other_views_of_old_weights_do_not_count(shelf: Shelf) -> None:
     shelf.views = "flip"
     shelf.embed()

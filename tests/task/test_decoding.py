@@ -180,6 +180,7 @@ def test_decoding_is_repeatable(draw, encode):
     assert first.pixels.tobytes() == second.pixels.tobytes()
 
 
+@pytest.mark.proves("images")
 @pytest.mark.real
 def test_bad_images(shared, capfd):
     index = shared / "bad_images" / "index.csv"

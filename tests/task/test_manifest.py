@@ -120,6 +120,7 @@ def test_changed_files_are_read_again(task, put, look):
     assert look(row) == (["ok"], 0)
 
 
+@pytest.mark.proves("numbers")
 def test_rehash_finds_what_the_hint_cannot(task, put, look):
     row = put("a", b"abc")
     look(row)
@@ -130,6 +131,7 @@ def test_rehash_finds_what_the_hint_cannot(task, put, look):
     assert look(row, rehash=True) == (["new"], 1)
 
 
+@pytest.mark.proves("numbers")
 def test_young_file_gets_no_hint(task, put, look):
     row = put("a", seconds=None)
     look(row)

@@ -106,6 +106,7 @@ def test_what_no_manifest_holds_is_told_even_under_a_true_digest(task, written, 
     fault_of(lambda: read_manifest(task), "manifest.csv", "run `archiveprobe embed`")
 
 
+@pytest.mark.proves("damage")
 def test_flipped_bytes_and_cuts_are_found(task, written, fault_of):
     content = written.read_bytes()
     assert sealed_anew(content) == content

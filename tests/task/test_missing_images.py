@@ -48,6 +48,7 @@ def test_the_root_is_missing(report, tree, fault_of):
     fault_of(lambda: report(["/abs/a.jpg,"], settings=settings), "no folder ", "photos/a.jpg")
 
 
+@pytest.mark.proves("images")
 @pytest.mark.parametrize("path", ["/etc/hostname", "../a.jpg"])
 def test_all_lie_elsewhere(report, fault_of, path):
     fault_of(lambda: report([f"{path},"]), repr(path), "not below", "/images")

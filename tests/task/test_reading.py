@@ -70,6 +70,7 @@ def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path, read, make, reaso
         read(tmp_path / "odd", 100)
 
 
+@pytest.mark.proves("hostile")
 def test_a_large_file_is_hashed_in_little_memory(tmp_path) -> None:
     with (tmp_path / "large").open("wb") as stream:
         stream.truncate(50_000_000)
@@ -80,6 +81,7 @@ def test_a_large_file_is_hashed_in_little_memory(tmp_path) -> None:
     assert peak < 5_000_000
 
 
+@pytest.mark.proves("hostile")
 def test_an_image_of_too_many_bytes_is_not_read(make_task, tmp_path, monkeypatch) -> None:
     task = make_task(tmp_path)
     with (task.root / "film.jpg").open("wb") as stream:
@@ -95,6 +97,7 @@ def test_an_image_of_too_many_bytes_is_not_read(make_task, tmp_path, monkeypatch
     assert read_manifest(task) == [entry]
 
 
+@pytest.mark.proves("hostile")
 @pytest.mark.parametrize("name", ["task.toml", "labels.csv", "corrections.csv"])
 def test_a_pipe_in_place_of_what_the_user_wrote(make_task, tmp_path, fault_of, name) -> None:
     settings = '[images]\ntable = "labels.csv"\n'
@@ -106,6 +109,7 @@ def test_a_pipe_in_place_of_what_the_user_wrote(make_task, tmp_path, fault_of, n
     fault_of(lambda: read_rows(load_task(tmp_path)), name, "no ordinary file")
 
 
+@pytest.mark.proves("hostile")
 @pytest.mark.parametrize("place", [manifest_file, folds_file])
 def test_a_pipe_in_place_of_what_a_run_wrote(make_task, tmp_path, fault_of, place) -> None:
     task = make_task(tmp_path, labels="image,label\nx,intact\n")

@@ -51,6 +51,7 @@ def test_empty_label_and_split(rows_of, blank):
     assert (row.label, row.split) == (None, None)
 
 
+@pytest.mark.proves("tables")
 @pytest.mark.parametrize("label", ["destroyed ", " destroyed", "Destroyed", "distroyed"])
 def test_unknown_label_names_the_nearest(rows_of, fault_of, label):
     message = fault_of(lambda: rows_of(HEAD + f"a,intact,train\nb,{label},train\n"))
@@ -63,6 +64,7 @@ def test_unknown_split(rows_of, fault_of):
     fault_of(lambda: rows_of(HEAD + "a,intact,Train\n"), "'Train'", "'train'")
 
 
+@pytest.mark.proves("tables")
 def test_repeated_id_names_both_lines(rows_of, fault_of):
     fault_of(
         lambda: rows_of(HEAD + 'x,intact,train\n"a\nb",,\ny,,\nx,destroyed,train\n'),
@@ -75,12 +77,14 @@ def test_empty_id(rows_of, fault_of):
     fault_of(lambda: rows_of(HEAD + "a,,\n ,intact,train\n"), "line 3", "id is empty")
 
 
+@pytest.mark.proves("tables")
 def test_label_na(make_task, tmp_path):
     head = 'name = "t"\nlabels = ["NA", "yes"]\n'
     task = make_task(tmp_path, TABLE, head=head, labels="image,label\na,NA\nb,yes\n")
     assert [row.label for row in read_rows(task)] == ["NA", "yes"]
 
 
+@pytest.mark.proves("tables")
 @pytest.mark.parametrize(
     ("settings", "column"),
     [
@@ -166,6 +170,7 @@ def test_an_id_that_no_csv_gives_back_is_refused(rows_of, fault_of, odd):
     fault_of(lambda: rows_of(f'image,label\n"{odd}",intact\n', TABLE), *words)
 
 
+@pytest.mark.proves("hostile")
 @pytest.mark.parametrize("settings", [TABLE, ""], ids=["table", "folders"])
 def test_a_root_in_a_loop_of_links_is_told(make_task, tmp_path, fault_of, settings):
     task = make_task(tmp_path, settings, labels="image,label\na,intact\n")

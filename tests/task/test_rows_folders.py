@@ -163,6 +163,7 @@ def test_a_path_that_is_longer_than_an_id_may_be(tree, fault_of):
     fault_of(lambda: read_rows(tree(f"intact/{deep}/a.jpg")), "characters", "1024", "shorten it")
 
 
+@pytest.mark.proves("images")
 def test_name_that_is_not_utf8(tree):
     task = tree(os.fsdecode(b"intact/caf\xe9.jpg"))
     (row,) = read_rows(task)

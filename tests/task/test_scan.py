@@ -21,6 +21,7 @@ def status_of(task, path):
     return entry.status
 
 
+@pytest.mark.proves("images")
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -48,6 +49,7 @@ def test_statuses_of_paths(task, put, path, status):
     assert status_of(task, path) == status
 
 
+@pytest.mark.proves("images")
 @pytest.mark.parametrize(
     ("name", "target", "status"),
     [

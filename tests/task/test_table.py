@@ -35,6 +35,7 @@ ODD = [
 ]
 
 
+@pytest.mark.proves("tables")
 def test_cells_stay_as_written(read):
     out = io.StringIO()
     csv.writer(out).writerows([["id", "label"], *([odd, ""] for odd in ODD)])
@@ -47,6 +48,7 @@ def test_cells_stay_as_written(read):
 PLAIN = "id,label\nبيت,yes\n"
 
 
+@pytest.mark.proves("tables")
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_encodings(read, encoding):
     table = read(PLAIN.encode(encoding))

@@ -37,6 +37,7 @@ def faulty(archive, draw, copy_of, tmp_path):
     return archive(tmp_path, [*images, *copies, *strangers])
 
 
+@pytest.mark.proves("data")
 def test_every_planted_fault_is_said(faulty):
     report = run_audit(faulty)
     record = report.record()

@@ -44,6 +44,7 @@ def test_one_source_gives_no_warning(like):
     assert found.properties == ()
 
 
+@pytest.mark.proves("data")
 def test_another_source_is_told_by_its_files(archive, draw, tmp_path):
     found = find_shift(
         load_dataset(other_source(archive, draw, tmp_path, bytes=5_000, format="WEBP"))

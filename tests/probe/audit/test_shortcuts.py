@@ -34,6 +34,7 @@ def test_unrelated_properties_are_not_flagged(archive, draw, tmp_path):
     assert found["borders"].macro_f1 is None
 
 
+@pytest.mark.proves("data")
 @pytest.mark.parametrize(
     ("subject", "values"),
     [
