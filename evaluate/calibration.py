@@ -122,16 +122,18 @@ def _fit(logits: np.ndarray, labels: np.ndarray, used: np.ndarray, copies: int =
     """
     k = logits.shape[1]
     finite = np.isfinite(logits).all(1)
-    used = used & finite
+    rows, y, used = logits[finite].astype(np.float64), labels[finite], used[finite]
     if not used.any():
         return np.array(_IDENTITY[_method(k)])
-    rows, y = logits[used].astype(np.float64), labels[used]
     if k == 2:
-        return _fit_platt(rows[:, 1] - rows[:, 0], y == 1, copies)
-    # One scale for all folds of a repeat; it only keeps the numbers near one.
-    centred = logits[finite] - logits[finite].mean(1, keepdims=True, dtype=np.float64)
-    scale = float(np.sqrt((centred**2).mean())) or 1.0
-    return _fit_temperature(rows / scale, y, copies) / scale
+        return _fit_platt((rows[:, 1] - rows[:, 0])[used], y[used] == 1, copies)
+    # The softmax does not see a row's mean. One scale for all folds of a repeat keeps numbers near
+    # one; where rows are constant but for rounding there is nothing to scale.
+    centred = rows - rows.mean(1, keepdims=True)
+    scale = float(np.sqrt((centred**2).mean()))
+    if scale <= 1e-12 * np.abs(rows).max():
+        scale = 1.0
+    return _fit_temperature(centred[used] / scale, y[used], copies) / scale
 
 
 def _fit_platt(margin: np.ndarray, is_second: np.ndarray, copies: int) -> np.ndarray:
