@@ -39,7 +39,7 @@ finetune: setup $(filter demo-archive/task.toml,$(TASK)) ## train a recipe in th
 	$(RUN)/archiveprobe finetune $(TASK) --recipe $(RECIPE) --fold all
 
 test: setup ## run the tests; those marked real where ../shared is present
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n logical --dist worksteal
+	$(RUN)/python -m pytest -n logical --dist worksteal
 
 reliability: setup ## write RELIABILITY.md from the promises and the marks on the tests
 	$(RUN)/python tests/support/promises.py
