@@ -1,10 +1,15 @@
-"""DecodedImage-like files and tasks over them, drawn from seeds: benchmarks need no data."""
+"""Images and tasks over them, drawn from seeds: benchmarks need no data."""
 
 import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from archiveprobe.cache.spec import CacheRecord
+from archiveprobe.task.config import Task
+from archiveprobe.task.manifest import read_manifest_with_digest
+from archiveprobe.task.snapshot import CacheInUse, Snapshot, update_snapshot
 
 # Random weights compute as fast as trained ones. "tiny" is for trying a benchmark out.
 NETWORKS = {
@@ -56,3 +61,14 @@ def write_task(folder: Path, networks: list[str], views: str, images: str = "") 
             lines += ['weights = "random"', more]
     (folder / "task.toml").write_text("\n".join([*lines, ""]))
     return folder / "task.toml"
+
+
+def pin_caches(task: Task) -> None:
+    """Write the snapshot of drawn caches and a drawn manifest, as `embed` does at its end."""
+    records = [CacheRecord.read(file.parent) for file in task.work.glob("cache/*/fingerprint.json")]
+    in_use = tuple(
+        CacheInUse(record.request["asked"], record.folder.name, record.digest, True)
+        for record in records
+    )
+    digest = read_manifest_with_digest(task)[1]
+    update_snapshot(task, lambda _: Snapshot(task.file.name, digest, True, {}, in_use))

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 from common import Figure, arguments, at_least, at_most, load, report, run, timed
+from drawn import pin_caches
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
@@ -195,6 +196,7 @@ def draw_task(folder: Path, labelled: int, rows: int) -> Task:
             for entry, embedding in zip(entries, see(points, width, 6), strict=True):
                 writer.add(bytes.fromhex(entry.digest), embedding)
     write_manifest(task, entries)
+    pin_caches(task)
     return task
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from common import Figure, arguments, at_most, exactly, load, report, run
+from drawn import pin_caches
 
 from archiveprobe.cache.spec import folder_name
 from archiveprobe.cache.store import Writer
@@ -61,6 +62,7 @@ def draw_task(folder: Path, labelled: int, rows: int, width: int, views: int) ->
             seen = Observation("ok", bytes=len(content))
             entries.append(Entry(f"{at:05}.jpg", f"{at:05}.jpg", key.hexdigest(), seen))
     write_manifest(task, entries)
+    pin_caches(task)
     return task
 
 

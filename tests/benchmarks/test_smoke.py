@@ -228,3 +228,18 @@ def test_shared_cores(start, figures_of, monkeypatch, tmp_path) -> None:
     [spent] = named(figures, "processor time alone")
     assert spent["value"] > 0
     assert len(named(figures, "cores that other programs used")) == 1
+
+
+def test_submit_speed(start, figures_of) -> None:
+    words = "--labelled 60 --rows 9 --width 8 --repeats 1".split()
+    figures = figures_of(start("submit_speed"), *words)
+    written = named(figures, "rows written")
+    assert len(written) == 3 and all(figure["met"] for figure in written)
+
+
+def test_the_leaderboard_of_probe_speed(start, monkeypatch, tmp_path) -> None:
+    benchmark = start("probe_speed")
+    monkeypatch.setattr(benchmark, "_BACKBONES", {"drawn-a": 12, "drawn-b": 8})
+    benchmark.draw_task(tmp_path, 90, 9)
+    measured = benchmark.leaderboard(tmp_path)
+    assert measured["seconds"] > 0 and {"ridge", "logistic"} <= set(measured["costs"])
