@@ -265,6 +265,9 @@ def _read(task: Task) -> dict[str, FoldAssignment]:
     checks = set()
     try:
         with long_cells():
+            # Folds of before November 2026 call the column "cut", and stay comparable.
+            columns = reader.fieldnames or ()
+            reader.fieldnames = ["settings" if name == "cut" else name for name in columns]
             for cells in reader:
                 if not placed:
                     _check_settings(task, cells)

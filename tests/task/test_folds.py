@@ -59,6 +59,14 @@ def test_written_once(task):
     assert {fold for placed in first.placed.values() for fold in placed.folds} == {0, 1, 2}
 
 
+def test_folds_with_the_older_name_of_a_column_stay(task):
+    items = [item(number) for number in range(12)]
+    first = ensure(task, items)
+    file = folds_file(task)
+    file.write_bytes(file.read_bytes().replace(b",settings,", b",cut,"))
+    assert ensure(task, items) == first
+
+
 def test_rows_to_predict_are_not_placed(task):
     items = [item(number) for number in range(12)]
     blind = [(replace(row, id=f"t{row.id}", label=None), entry) for row, entry in items]
