@@ -50,7 +50,7 @@ check: setup ## lint, format and types
 	MYPYPATH=.venv/src $(RUN)/mypy
 
 bench: setup ## measure accuracy, speed, memory and the cache against their targets
-	$(RUN)/python benchmarks/real_photographs.py
+	$(RUN)/python benchmarks/real_images.py
 	$(RUN)/python benchmarks/cache_rates.py
 	$(RUN)/python benchmarks/memory_growth.py
 	$(RUN)/python benchmarks/embed_speed.py

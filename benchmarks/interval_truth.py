@@ -7,10 +7,10 @@ heavy-tailed, in few groups, twelve systems at chance) and runs on each what `ar
 runs: cross_validate, assemble and leaderboard, 5 x 5 grouped folds, on linear probes and the mean
 of them. The truth of a line is the mean macro-F1 of its fold models, each at its own threshold, on
 20,000 new rows of the source, of new groups where it has groups; beside it stands how often the
-same interval holds the figure of the model that is refitted on all rows. The truth of `selected` is
-that of the system recommended, and that of a difference is the difference of the two truths.
-Coverage has a Monte Carlo error of .015 at 200 archives; a target is met within that error. A draw
-takes .2 to 2 seconds of one core.
+same interval holds the figure of the model that is refitted on all rows. The truth of model
+selection is that of the system recommended, and that of a difference is the difference of the two
+truths. Coverage has a Monte Carlo error of .015 at 200 archives; a target is met within that error.
+A draw takes .2 to 2 seconds of one core.
 """
 
 import argparse
@@ -61,10 +61,10 @@ def dataset_of(task: Task, drawn: Drawn, seed: int) -> Dataset:
     """Return a drawn archive as a dataset with folds."""
     n, y = len(drawn.y), drawn.y
     groups = np.unique(drawn.groups, return_inverse=True)[1]
-    cut = balanced_folds(y, groups, [None] * n, folds=FOLDS, repeats=REPEATS, seed=seed)
+    assigned = balanced_folds(y, groups, [None] * n, folds=FOLDS, repeats=REPEATS, seed=seed)
     ids = np.array([f"{row}.jpg" for row in range(n)])
     rows, none = Rows(ids, [], []), Rows(ids[:0], [], [])
-    return Dataset(task, task.labels, 1, 0, rows, y, groups, np.array(cut).T, none)
+    return Dataset(task, task.labels, 1, 0, rows, y, groups, np.array(assigned).T, none)
 
 
 @dataclass

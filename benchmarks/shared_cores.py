@@ -29,7 +29,7 @@ import numpy as np
 from common import COMMAND, ROOT, Figure, arguments, at_most, load, report
 from drawn import draw_images
 from drawn import write_task as write_drawn_task
-from real_photographs import PHOTOGRAPHS, write_task
+from real_images import IMAGES, write_task
 
 from archiveprobe.base.cores import usable_cores
 
@@ -66,11 +66,11 @@ def main(words: list[str] | None = None) -> None:
 
 def tasks(folder: Path, images: int, network: str) -> Iterator[tuple[str, Path]]:
     """Return (name, task.toml) of what is embedded."""
-    if PHOTOGRAPHS.is_dir():
+    if IMAGES.is_dir():
         (folder / "real").mkdir()
         yield "two MobileNets", write_task(folder / "real", images)
     else:
-        print(f"left out: two MobileNets, which need the images in {PHOTOGRAPHS}")
+        print(f"left out: two MobileNets, which need the images in {IMAGES}")
     draw_images(folder / "drawn" / "images", "JPEG", images)
     yield network, write_drawn_task(folder / "drawn", [network], "center")
 

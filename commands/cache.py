@@ -112,6 +112,6 @@ def prune(task: Path, yes: bool, as_json: bool) -> None:
     lines = [{"path": str(item.path), "bytes": item.bytes, "reason": item.reason} for item in items]
     print_result({"removed": yes, "items": lines}, lines, as_json)
     if not items:
-        say("nothing to prune: every cache is asked for")
+        say("nothing to prune")
     if items and not yes:
         say("nothing removed yet: add --yes")

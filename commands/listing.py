@@ -9,6 +9,7 @@ from archiveprobe.commands.terminal import (
     json_option,
     load,
     print_result,
+    say,
     task_argument,
 )
 
@@ -96,5 +97,12 @@ def systems(task: Path, as_json: bool) -> None:
     """List the stored systems of a task, and whether they are up to date."""
     from archiveprobe.evaluate.system_status import overview
 
-    lines = [asdict(line) for line in overview(load(task))]
-    print_result({"systems": lines}, lines, as_json)
+    loaded = load(task)
+    record = [asdict(line) for line in overview(loaded)]
+    lines = [
+        {**line, "threshold": "-" if line["threshold"] is None else f"{line['threshold']:.3f}"}
+        for line in record
+    ]
+    print_result({"systems": record}, lines, as_json)
+    if not record:
+        say(f"no systems yet: run `archiveprobe probe {loaded.file}`")

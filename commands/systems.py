@@ -109,7 +109,7 @@ def ensemble(
         threshold_rule=threshold_rule,
         name=name,
         ties=ties,
-        beware=data_warnings,
+        data_warnings=data_warnings,
         partial=partial,
     )
     show_board(board, task, as_json)
@@ -178,13 +178,17 @@ def threshold(
         low, high = report.interval
         threshold = report.threshold
         spread = f"[{threshold.low:.3f}, {threshold.high:.3f}]"
-        click.echo(
-            f"threshold {threshold.value:.3f} ({threshold.method}), bootstrap range {spread}"
-        )
-        click.echo(
-            f"macro-F1 {report.macro_f1:.4f} [{low:.3f}, {high:.3f}] with thresholds chosen on "
-            f"other rows, {report.optimistic:.4f} on the same rows, {report.at_half:.4f} at 0.5"
-        )
+        score = f"macro-F1 {report.macro_f1:.4f} [{low:.3f}, {high:.3f}]"
+        if threshold.low == threshold.high:
+            click.echo(f"threshold {threshold.value:.3f} ({threshold.method}): {score}")
+        else:
+            click.echo(f"threshold {threshold.value:.3f} ({threshold.method}), range {spread}")
+            click.echo(
+                f"{score} with thresholds chosen on other rows, {report.optimistic:.4f} on the "
+                f"same rows, {report.at_half:.4f} at 0.5"
+            )
+        if method is not None or fixed is not None:
+            say(f"stored with {system}; ensembles that it is a member of are out of date now")
 
 
 @command("audit my/task.toml", "audit my/task.toml --apply")

@@ -55,7 +55,8 @@ def open_in_use(
         wait = f"{lacking} images wait" if lacking else "it was interrupted before its end"
         raise InputError(
             f"embedding through {name} is not finished, {wait}: run `archiveprobe embed "
-            f"{task.file} --backbone {name}`, or look at the others with --partial"
+            f"{task.file} --backbone {name}` (probe, ensemble, audit and cache export can leave "
+            "them out with --partial)"
         )
     return reader
 

@@ -36,10 +36,10 @@ class ThresholdReport:
     optimistic: float
     at_half: float
     curve: Curve
+    shown: Curve
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`; the curve has every distinct threshold."""
-        curve = self.curve
         return {
             "system": self.system,
             "threshold": self.threshold.value,
@@ -52,31 +52,22 @@ class ThresholdReport:
             "at_half": self.at_half,
             "curve": [
                 {"threshold": threshold, "macro_f1": f1, "precision": precision, "recall": recall}
-                for threshold, f1, precision, recall in self._steps(curve.thresholds)
+                for threshold, f1, precision, recall in _points(self.curve)
             ],
         }
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the curve at round thresholds and at the chosen one, for people."""
-        chosen = self.threshold.value
         return [
             {
                 "threshold": f"{threshold:.3f}",
                 "macro-F1": f"{f1:.4f}",
-                "precision": "nan" if precision is None else f"{precision:.3f}",
+                "precision": "-" if precision is None else f"{precision:.3f}",
                 "recall": f"{recall:.3f}",
-                "": "<- chosen" if threshold == chosen else "",
+                "": "<- chosen" if threshold == self.threshold.value else "",
             }
-            for threshold, f1, precision, recall in self._steps(np.sort(np.append(_SHOWN, chosen)))
+            for threshold, f1, precision, recall in _points(self.shown)
         ]
-
-    def _steps(self, thresholds: np.ndarray) -> Iterator[list[float | None]]:
-        """Read the staircase at thresholds (c,): from each, at the last step not above it."""
-        curve = self.curve
-        at = np.maximum(np.searchsorted(curve.thresholds, thresholds, "right") - 1, 0)
-        columns = (thresholds, curve.macro_f1[at], curve.precision[at], curve.recall[at])
-        for values in np.stack(columns, 1).tolist():
-            yield [None if np.isnan(value) else value for value in values]
 
 
 def report_threshold(
@@ -92,7 +83,7 @@ def report_threshold(
     stored = run.predictions()
     _check(stored, run, fixed)
     dataset = load_dataset(task)
-    check_up_to_date(run, dataset, f"run `archiveprobe probe {task.file}` again")
+    check_up_to_date(run, dataset)
     by_fold, p = _probabilities(stored, run)
     rule = method or str(run.record["threshold_rule"])
     changes = method is not None or fixed is not None
@@ -111,7 +102,20 @@ def report_threshold(
         float(stored.origin["optimistic"]),
         nested_score(stored, half)[0],
         thresholding.curve(stored.labels, p, stored.positive),
+        thresholding.curve(stored.labels, p, stored.positive, _shown_with(chosen.value)),
     )
+
+
+def _shown_with(chosen: float) -> np.ndarray:
+    """Return the round thresholds and the chosen one, each once."""
+    return np.sort(np.append(_SHOWN[~np.isclose(_SHOWN, chosen)], chosen))
+
+
+def _points(curve: Curve) -> Iterator[list[float | None]]:
+    """Yield threshold, macro-F1, precision and recall of every point, None where undefined."""
+    columns = (curve.thresholds, curve.macro_f1, curve.precision, curve.recall)
+    for values in np.stack(columns, 1).tolist():
+        yield [None if np.isnan(value) else value for value in values]
 
 
 def _check(stored: Predictions, run: Run, fixed: float | None) -> None:

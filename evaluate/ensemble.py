@@ -1,4 +1,4 @@
-"""Systems written down: what every record holds, and ensembles, which need nothing else."""
+"""Ensembles of stored systems: combined, stored, ranked; and what every system's record holds."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from archiveprobe.evaluate.system_status import load_systems
 from archiveprobe.evaluate.system_store import save_run
 from archiveprobe.task.config import Task
 
-Beware = Callable[[Dataset], tuple[Sequence[str], float]]
+DataWarnings = Callable[[Dataset], tuple[Sequence[str], float]]
 # Every ensemble is more complex than every probe and every fine-tuned network.
 _COMPLEXITY = 1000
 
@@ -122,12 +122,12 @@ def run_ensemble(
     threshold_rule: str = "smoothed",
     name: str | None = None,
     ties: str = "mean",
-    beware: Beware = lambda _: ((), 1.0),
+    data_warnings: DataWarnings = lambda _: ((), 1.0),
     partial: bool = False,
 ) -> Leaderboard:
     """Combine stored systems, all that are no ensembles unless named, and rank it among them.
 
-    `beware` gives the leaderboard's warnings, and its caution.
+    `data_warnings` gives the leaderboard's warnings, and its caution.
 
     Raises:
         InputError: an unknown method, tie rule or system, fewer than two, systems that do not fit,
@@ -137,6 +137,6 @@ def run_ensemble(
     dataset = load_dataset(task, partial=partial)
     members = load_systems(dataset, names)
     combined = keep_ensemble(dataset, members, method, threshold_rule, name, ties)
-    warnings, caution = beware(dataset)
+    warnings, caution = data_warnings(dataset)
     seconds = time.monotonic() - started
     return leaderboard([*members, combined], seconds=seconds, warnings=warnings, caution=caution)

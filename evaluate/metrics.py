@@ -38,12 +38,12 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "macro_f1": Metric(
             lambda hits, true, decided: _ratio(2 * hits, true + decided).mean(-1),
-            "mean over all classes of F1; decides (scikit-learn f1_score, average='macro', "
-            "zero_division=0)",
+            "mean over all classes of F1; used for ranking (scikit-learn f1_score, "
+            "average='macro', zero_division=0)",
         ),
         "accuracy": Metric(
             lambda hits, true, _: _ratio(hits.sum(-1), true.sum(-1)),
-            "share of rows decided rightly (scikit-learn accuracy_score)",
+            "share of rows classified correctly (scikit-learn accuracy_score)",
         ),
         "balanced_accuracy": Metric(
             lambda hits, true, _: _ratio(_ratio(hits, true).sum(-1), (true > 0).sum(-1)),
@@ -60,8 +60,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         ),
         "specificity": Metric(
             lambda *counts: _specificities(*counts).mean(-1),
-            "mean over all classes of the share of other rows kept out; equals recall for two "
-            "classes (the shared task's organisers)",
+            "mean over all classes of the share of other classes' rows not assigned to it; equals "
+            "recall for two classes (the shared task's organisers)",
         ),
     }
 )

@@ -15,6 +15,8 @@ from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run, syste
 from archiveprobe.task.config import Task
 from archiveprobe.task.texts import text_cache
 
+FROM_CACHE = "@cache"
+"""Ends the name of a system that was trained from cached tokens."""
 OK, OUT_OF_DATE = "ok", "out of date"
 _TEXT = text_cache("")
 
@@ -114,16 +116,33 @@ def _has_changed(name: str, entry: Mapping[str, Any], dataset: Dataset) -> bool:
     return entry.get("predictions") != digest or bool(out_of_date(member, dataset))
 
 
-def check_up_to_date(run: Run, dataset: Dataset, again: str) -> None:
+def command_again(run: Run, task: Task) -> str:
+    """Return the command that makes a system again, as one types it."""
+    record = run.record
+    if record.get("kind") == "ensemble":
+        members = [str(_mapping(entry).get("system")) for entry in record.get("members", ())]
+        words = ["ensemble", str(task.file), "--method", str(record.get("method"))]
+        words += ["--name", run.system, *(f"--system {name}" for name in members)]
+    elif record.get("kind") == "finetune":
+        recipe, cached, _ = run.system.partition(FROM_CACHE)
+        words = ["finetune", str(task.file), "--recipe", recipe, "--fold all"]
+        words += ["--from-cache"] if cached else []
+    else:
+        words = ["probe", str(task.file)]
+    return " ".join(["archiveprobe", *words])
+
+
+def check_up_to_date(run: Run, dataset: Dataset) -> None:
     """Check that a system is about the state of the task as it is now.
 
     Raises:
-        InputError: it is out of date; the message says about what, and ends with `again`.
+        InputError: it is out of date; the message says about what, and the command to run.
     """
     changed = out_of_date(run, dataset)
     if changed:
         raise InputError(
-            f"{run.system} is {OUT_OF_DATE} ({', '.join(changed)}, changed since): {again}"
+            f"{run.system} is {OUT_OF_DATE} ({', '.join(changed)}, changed since): run "
+            f"`{command_again(run, dataset.task)}`"
         )
 
 

@@ -44,8 +44,8 @@ class State:
             count = f"{len(waiting)} of {len(self.rows)}"
             what = f"{count} rows {verb} for embed ({quote_few(sorted(waiting))})"
         raise InputError(
-            f"{what}: run `archiveprobe embed {self.task.file}`, or look at the others with "
-            "--partial"
+            f"{what}: run `archiveprobe embed {self.task.file}` (probe, ensemble, audit and cache "
+            "export can leave them out with --partial)"
         )
 
     def uncommitted(self) -> set[str]:

@@ -220,17 +220,20 @@ def final(
     return _find(y[known] == positive, p.mean(0)[known], weights, method)
 
 
-def curve(y: np.ndarray, p: np.ndarray, positive: int = 1) -> Curve:
-    """Compute the curve over all thresholds of the mean over repeats of p (R, n), NaN left out.
+def curve(y: np.ndarray, p: np.ndarray, positive: int = 1, at: np.ndarray | None = None) -> Curve:
+    """Compute the curve of the mean over repeats of p (R, n), NaN left out.
 
-    Precision is NaN where no row is decided positive.
+    At every distinct threshold, or at those of `at` (c,). Precision is NaN where no row is decided
+    positive.
     """
     known = np.isfinite(p).all(0)
-    thresholds, *counts = _counts(y[known] == positive, p.mean(0)[known], None)
-    hits, decided, positives, _ = counts
+    y01, mean = y[known] == positive, p.mean(0)[known]
+    thresholds = _counts(y01, mean, None)[0] if at is None else at
+    above = mean > thresholds[:, None]
+    hits, decided = (above & y01).sum(1, dtype=float), above.sum(1, dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):
-        precision, recall = hits / decided, hits / positives
-    return Curve(thresholds, _macro_f1(*counts)[:, 0], precision[:, 0], recall[:, 0])
+        precision, recall = hits / decided, hits / y01.sum()
+    return Curve(thresholds, score_at(y01, mean, thresholds), precision, recall)
 
 
 def decide(p: np.ndarray, threshold: float | np.ndarray, positive: int = 1) -> np.ndarray:

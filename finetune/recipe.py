@@ -33,8 +33,6 @@ RECIPES: Mapping[str, Path] = MappingProxyType(
     {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 )
 """Name -> file of every recipe that comes with the project."""
-FROM_CACHE = "@cache"
-"""Ends the name of a system that was trained from cached tokens."""
 _HEADINGS = ("Origin", "Launch", "Published", "Assumed")
 
 

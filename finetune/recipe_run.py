@@ -18,12 +18,13 @@ from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.device import default_device
 from archiveprobe.embed.views import view_set
 from archiveprobe.evaluate.dataset import PARTS, Dataset
+from archiveprobe.evaluate.system_status import FROM_CACHE
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.data import image_rows, start_at_probe, token_rows
 from archiveprobe.finetune.inference import logits_of
 from archiveprobe.finetune.loader import InputRows, Notify
 from archiveprobe.finetune.model import Network, backbone_of, build_network
-from archiveprobe.finetune.recipe import FROM_CACHE, Recipe
+from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.split import Part, by_fold, by_split, full, median_epoch
 from archiveprobe.finetune.train import Epoch, Stop, TrainingData, train
 from archiveprobe.finetune.trained_parts import (

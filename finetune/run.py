@@ -15,10 +15,10 @@ from archiveprobe.embed.device import check_device
 from archiveprobe.evaluate.combine import METHODS
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.leaderboard import SELECTION, Leaderboard, leaderboard
-from archiveprobe.evaluate.system_status import load_systems
+from archiveprobe.evaluate.system_status import FROM_CACHE, load_systems
 from archiveprobe.evaluate.system_store import check_name
 from archiveprobe.finetune.loader import Notify
-from archiveprobe.finetune.recipe import FROM_CACHE, load_recipe
+from archiveprobe.finetune.recipe import load_recipe
 from archiveprobe.finetune.recipe_run import FULL, MERGED, SPLIT, Options, RecipeRun
 from archiveprobe.finetune.report import KIND, Line, keep_system, line_of, write_answers
 from archiveprobe.finetune.split import folds_asked

@@ -1,4 +1,4 @@
-"""What is held against a system's answers before they leave the house."""
+"""Checks of a system's answers before they are written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from archiveprobe.base.reading import IMAGE_BYTES, digest_of
 from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.predict.systems import Answers, System, training_command
+from archiveprobe.predict.systems import Answers, System
 from archiveprobe.task.config import Task
 from archiveprobe.task.rows import Row, locate
 
@@ -40,7 +40,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Canary:
+class SpotCheck:
     """Rows that were answered again, in another order: how many, and how their image was found.
 
     `by` is "images" where their files were read again, "manifest" where they are not here.
@@ -91,13 +91,12 @@ def changed_answers(system: System, ids: Sequence[str], proba: np.ndarray) -> li
         raise InputError(
             f"{system.name} does not give its stored answers again for {len(changed)} of "
             f"{len(shared)} rows, the first is {changed[0]!r}: its model, its cache or the order "
-            "of its rows is not what it was: run `archiveprobe "
-            f"{training_command(system.task, system.kind, system.name)}` again"
+            f"of its rows is not what it was: run `{system.again}`"
         )
     return changed
 
 
-def check_sound(system: System, dataset: Dataset) -> None:
+def check_reproduces(system: System, dataset: Dataset) -> None:
     """Hold a few of the system's answers against those it stored; nothing where it stored none.
 
     Raises:
@@ -133,14 +132,14 @@ def is_memorized(system: System, dataset: Dataset) -> bool:
     return bool((apart < _SAME).any())
 
 
-def canary(
+def spot_check(
     system: System,
     rows: Rows,
     written: Mapping[str, str],
     table: Mapping[str, Row],
     answers: Answers,
     changed: Sequence[str],
-) -> Canary:
+) -> SpotCheck:
     """Answer a few rows again, found by the bytes of their images, and hold it against the file.
 
     `written` are the labels that were read back from the file, `answers` those for `rows`, `table`
@@ -176,9 +175,9 @@ def canary(
             raise InputError(
                 f"the file would say {label_in_file!r} for {ids[at]!r}, but {system.name} answers "
                 f"{label!r} for that image: rows are out of order, so nothing was written: run "
-                f"`archiveprobe {training_command(task, system.kind, system.name)}` again"
+                f"`{system.again}`"
             )
-    return Canary(len(chosen), "images" if here else "manifest")
+    return SpotCheck(len(chosen), "images" if here else "manifest")
 
 
 def _content(task: Task, row: Row) -> bytes | None:

@@ -13,7 +13,7 @@ from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.job import Notify
 from archiveprobe.embed.run import Options
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
-from archiveprobe.predict.checks import changed_answers, check_sound
+from archiveprobe.predict.checks import changed_answers, check_reproduces
 from archiveprobe.predict.new_images import embed_new
 from archiveprobe.predict.submission import probability
 from archiveprobe.predict.systems import Answers, Resources, System, load_system
@@ -157,7 +157,7 @@ def _of_folder(
     progress: Progress,
 ) -> tuple[Rows, list[Entry], Answers]:
     """Answer all images below a folder, embedded as the system's own were."""
-    check_sound(system, dataset)
+    check_reproduces(system, dataset)
     archive = embed_new(dataset.task, images, system.source.caches, how, notify, progress)
     entries = read_manifest(archive)
     rows = Rows(

@@ -13,12 +13,12 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
 from archiveprobe.predict.checks import (
-    Canary,
     Share,
-    canary,
+    SpotCheck,
     changed_answers,
     is_memorized,
     shares,
+    spot_check,
     training_duplicates,
 )
 from archiveprobe.predict.systems import Answers, System, load_system
@@ -47,7 +47,7 @@ class Submission:
     unreadable: int
     answer: str
     shares: list[Share]
-    canary: Canary
+    spot_check: SpotCheck
     reasons: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     copy: Path | None = None
@@ -65,7 +65,7 @@ class Submission:
             "unreadable": self.unreadable,
             "reasons": self.reasons,
             "shares": [asdict(share) for share in self.shares],
-            "canary": asdict(self.canary),
+            "canary": asdict(self.spot_check),
             "warnings": self.warnings,
             "seconds": round(self.seconds, 3),
         }
@@ -90,7 +90,7 @@ class Submission:
             lost = f"; {self.unreadable} cannot be read and got {self.answer!r} ({why})"
         return (
             f"{self.rows} rows by {self.system} in {self.file}, read back and in order; "
-            f"{self.canary.rows} answered again from their {_BY[self.canary.by]}{lost}"
+            f"{self.spot_check.rows} answered again from their {_BY[self.spot_check.by]}{lost}"
         )
 
 
@@ -128,11 +128,11 @@ def submit(
     blank = Counter(status for id_, status in lacking.items() if id_ not in set(unread))
     changed = changed_answers(loaded, ids, answers.proba)
     lines = _lines(form, loaded, ids, answers)
-    seen: list[Canary] = []
+    seen: list[SpotCheck] = []
 
     def check(header: Sequence[str], cells: Cells) -> None:
         written = read_back(task, form, ids, header, cells)
-        seen.append(canary(loaded, rows, written, table, answers, changed))
+        seen.append(spot_check(loaded, rows, written, table, answers, changed))
 
     write_answers(target, form.columns, lines, check=check, separator=form.separator)
     write_spreadsheet_copy(copy, form.columns, lines, separator=form.separator)
@@ -228,12 +228,12 @@ def _warnings(
     if is_memorized(system, dataset):
         messages.append(
             f"{system.name} was trained on the very rows that its figures are about: do not "
-            f"believe them, run `archiveprobe probe {dataset.task.file}` again"
+            f"use them, run `{system.again}`"
         )
     messages += [
         f"{share.share:.1%} of the answers are {share.label!r}, where {share.low:.1%} to "
         f"{share.high:.1%} were to be expected (95 of 100 sets of {len(rows)} rows like the "
-        "labelled ones): these images are others, or rows are mixed up"
+        "labelled ones): the images may come from another distribution, or rows are out of order"
         for share in of_labels
         if not share.expected
     ]

@@ -22,11 +22,10 @@ from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.combine import METHODS, apply_weights
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.system_status import check_up_to_date
+from archiveprobe.evaluate.system_status import check_up_to_date, command_again
 from archiveprobe.evaluate.system_store import Run, load_run
 from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.finetune.inference import TunedSystem, load_tuned
-from archiveprobe.finetune.recipe import FROM_CACHE
 from archiveprobe.probe.crossval import combine_views
 from archiveprobe.probe.features import Choice, parse_choice, read_matrix
 from archiveprobe.probe.table import PROBES
@@ -104,6 +103,7 @@ class System:
     unreadable: int
     calibration: Calibration
     source: Source
+    again: str
 
     def answer(self, rows: Rows, archive: Task | None = None, *, afresh: bool = False) -> Answers:
         """Answer for rows of an archive, by default the task's own.
@@ -133,14 +133,6 @@ class System:
         return decide(proba[:, stored.positive], stored.threshold, stored.positive)
 
 
-def training_command(task: Task, kind: str, name: str) -> str:
-    """Return the command that trains a system of a kind again."""
-    if kind != "finetune":
-        return f"probe {task.file}"
-    recipe, cached, _ = name.partition(FROM_CACHE)
-    return f"finetune {task.file} --recipe {recipe} --fold all{cached and ' --from-cache'}"
-
-
 def load_system(dataset: Dataset, name: str, resources: Resources | None = None) -> System:
     """Reload a system by name, with all its members if it is an ensemble.
 
@@ -162,7 +154,8 @@ def _load(dataset: Dataset, above: tuple[str, ...], resources: Resources, name: 
             f"{run.folder} holds no system of this version ({reason}): run that system again"
         ) from None
     kind, stored = str(run.record["kind"]), run.predictions()
-    return System(dataset.task, name, kind, stored, dataset.unreadable, calibration, source)
+    again = command_again(run, dataset.task)
+    return System(dataset.task, name, kind, stored, dataset.unreadable, calibration, source, again)
 
 
 def _source(dataset: Dataset, run: Run, above: tuple[str, ...], resources: Resources) -> Source:
@@ -179,9 +172,7 @@ def _source(dataset: Dataset, run: Run, above: tuple[str, ...], resources: Resou
 
 def _check(run: Run, dataset: Dataset) -> None:
     task, record = dataset.task, run.record
-    again = (
-        f"run `archiveprobe {training_command(task, str(record.get('kind')), run.system)}` again"
-    )
+    again = f"run `{command_again(run, task)}`"
     if record.get("system") != run.system:
         raise InputError(
             f"{run.folder} holds the system {record.get('system')!r}: give the folder that name, "
@@ -192,9 +183,7 @@ def _check(run: Run, dataset: Dataset) -> None:
             f"{run.folder} was trained for the task {record.get('task')!r}, not {task.name!r}: "
             f"move it away and {again}"
         )
-    if record.get("kind") == "ensemble":
-        again = f"run `archiveprobe ensemble {task.file} --method {record.get('method')}` again"
-    check_up_to_date(run, dataset, again)
+    check_up_to_date(run, dataset)
 
 
 def probe_source(task: Task, run: Run) -> Source:

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.task.config import Task
+from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.find_images import has_image_extension, printable
 from archiveprobe.task.manifest import Entry
 
@@ -42,7 +42,8 @@ def _all_missing(task: Task, without: Sequence[Entry]) -> str:
     none = f"not one of the {len(without)} images in {task.table} is there"
     remedy = f"correct images.root in {task.file}, or the paths in the table"
     if not task.root.is_dir():
-        return f"{none}: no folder {task.root}{_hint(task.folder, first.path)}: {remedy}"
+        folder = nearest(task.root.name, (path.name for path in task.folder.glob("*/")))
+        return f"{none}: no folder {task.root}{folder or _hint(task.folder, first.path)}: {remedy}"
     why = f"{first.path!r} ({first.status})"
     if first.status == "outside_root":
         why = f"{first.path!r}, which is not below {task.root}"

@@ -53,7 +53,7 @@ def read_rows(
     rows = _from_table(task, test_labels) if task.table else _from_folders(task, notify)
     if not rows:
         where = task.table or task.root
-        raise InputError(f"no image in {where}: add some, or correct [images] in task.toml")
+        raise InputError(f"no image in {where}: add some, or name another folder or table")
     rows = _corrected(task, rows)
     if test_labels:
         return rows

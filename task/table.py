@@ -125,7 +125,7 @@ def _content(file: Path) -> tuple[bytes, str]:
     try:
         content = read_ordinary(file, TABLE_BYTES)
     except FileNotFoundError:
-        raise InputError(f"no table at {file}: correct its path in task.toml") from None
+        raise InputError(f"no table at {file}: correct its path") from None
     except OSError as error:
         raise InputError(f"cannot read the table {file}: {error.strerror}") from None
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

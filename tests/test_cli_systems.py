@@ -104,7 +104,7 @@ def test_systems_are_listed_and_combined(embedded: Path, probed: dict) -> None:
     }
 
 
-def test_a_cut_is_shown_chosen_and_fixed(embedded: Path, probed: dict) -> None:
+def test_a_threshold_is_shown_chosen_and_fixed(embedded: Path, probed: dict) -> None:
     shown = result_of("threshold", embedded, "--system", "ridge-hog")
     line = next(one for one in probed["leaderboard"] if one["system"] == "ridge-hog")
     assert shown["threshold"] == line["threshold"]
@@ -128,6 +128,16 @@ def test_people_see_the_curve(embedded: Path, probed: dict) -> None:
     done = run("threshold", embedded, "--system", "knn-hog")
     assert done.stdout.count("<- chosen") == 1
     assert "with thresholds chosen on other rows" in " ".join(done.stdout.split())
+
+
+def test_a_threshold_of_the_table_is_shown_once(embedded: Path, probed: dict) -> None:
+    before = result_of("threshold", embedded, "--system", "knn-hog")
+    done = run("threshold", embedded, "--system", "knn-hog", "--set", "0.4")
+    assert done.stdout.count("0.400  ") == 1 and done.stdout.count("<- chosen") == 1
+    assert "threshold 0.400 (fixed): macro-F1" in done.stdout
+    assert done.stderr.startswith("stored with knn-hog")
+    rule = ("--threshold-rule", before["method"])
+    assert result_of("threshold", embedded, "--system", "knn-hog", *rule) == before
 
 
 def test_changed_labels_put_systems_out_of_date(

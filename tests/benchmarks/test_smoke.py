@@ -197,8 +197,8 @@ def test_finetune_loader(start, figures_of, monkeypatch) -> None:
 
 @pytest.mark.real
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
-def test_real_photographs(start, figures_of) -> None:
-    figures = figures_of(start("real_photographs"), "--images", "25")
+def test_real_images(start, figures_of) -> None:
+    figures = figures_of(start("real_images"), "--images", "25")
     assert [figure["value"] for figure in named(figures, "rows, ")] == [25, 25]
     assert all(figure["met"] for figure in named(figures, "worst cosine"))
 
@@ -220,7 +220,7 @@ def test_figures_say_whether_their_target_is_met(start) -> None:
 
 def test_shared_cores(start, figures_of, monkeypatch, tmp_path) -> None:
     shared = start("shared_cores")
-    monkeypatch.setattr(shared, "PHOTOGRAPHS", tmp_path / "absent")
+    monkeypatch.setattr(shared, "IMAGES", tmp_path / "absent")
     words = "--images 2 --repeats 1 --busy 1 --network tiny".split()
     figures = figures_of(shared, *words)
     [share] = named(figures, "over its share of the cores")

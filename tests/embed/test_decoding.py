@@ -88,7 +88,7 @@ def deadly(tmp_path, monkeypatch):
         ("Endless", "decode_timeout", "over 1 s of processor time"),
     ],
 )
-def test_a_decoder_that_dies_or_hangs_costs_one_photograph(
+def test_a_decoder_that_dies_or_hangs_costs_one_image(
     photographs, order, deadly, name, status, detail
 ) -> None:
     files = [*photographs[:2], (getattr(deadly, name)(), "0" * 64), *photographs[4:7]]

@@ -96,7 +96,7 @@ def test_a_weights_file_is_told_and_so_is_its_absence(archive) -> None:
     assert job.weights == str(archive.folder / "w.safetensors")
 
 
-def test_a_picture_that_cannot_be_decoded_is_no_obstacle(archive, counted) -> None:
+def test_a_image_that_cannot_be_decoded_is_no_obstacle(archive, counted) -> None:
     archive.add("a.png", b"nothing")
     estimate = dry_run(archive.task(), CPU)
     assert (estimate.images, estimate.to_decode) == (1, 1)

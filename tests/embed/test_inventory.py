@@ -240,7 +240,7 @@ def test_caches_that_the_task_asked_for_before_are_not_in_use(mixed, bench) -> N
     assert [item.reason for item in unused_caches(task)] == ["the task does not ask for it"]
 
 
-def test_an_export_says_which_photographs_changed(mixed, bench, draw, tmp_path) -> None:
+def test_an_export_says_which_images_changed(mixed, bench, draw, tmp_path) -> None:
     task = mixed.task()
     bench.run(task)
     assert export_task(task, tmp_path / "a.h5").remarks == []

@@ -91,7 +91,7 @@ def test_a_thumbnail_that_cannot_be_finished_leaves_nothing(order, draw, monkeyp
     ("content", "status"),
     [(b"", "empty_file"), (b"plain text", "not_an_image"), (None, "truncated")],
 )
-def test_a_file_without_a_picture_is_rejected(order, draw, content, status) -> None:
+def test_a_file_without_a_image_is_rejected(order, draw, content, status) -> None:
     content = png(draw(1))[:-300] if content is None else content
     item = prepare("a.png", put(order, "a.png", content), order)
     assert (item.observation.status, dict(item.views)) == (status, {})

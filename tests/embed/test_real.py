@@ -123,7 +123,7 @@ def mobilenets(shared, tmp_path_factory) -> tuple[Task, Summary]:
         return task, embed(task, Options(workers=1, device="cpu"))
 
 
-def test_every_photograph_has_its_rows(mobilenets) -> None:
+def test_every_image_has_its_rows(mobilenets) -> None:
     _, summary = mobilenets
     assert (summary.images, summary.embedded, summary.failed) == (IMAGES, IMAGES, 0)
     assert [(one.rows, one.views, one.width) for one in summary.caches] == [

@@ -104,7 +104,7 @@ def _folder_of(fingerprint) -> str:
     return folder_name("resnet18", fingerprint)
 
 
-def test_without_photographs_there_is_nothing_to_compare(archive, again, fault_of) -> None:
+def test_without_images_there_is_nothing_to_compare(archive, again, fault_of) -> None:
     archive.add_drawn(range(3))
     task = archive.task()
     again.run(task)

@@ -74,7 +74,7 @@ def test_a_second_run_embeds_and_decodes_nothing(mixed, bench, tree) -> None:
     assert tree(task.work / "cache") == before
 
 
-def test_rows_are_the_embeddings_of_their_pictures(mixed, bench, draw) -> None:
+def test_rows_are_the_embeddings_of_their_images(mixed, bench, draw) -> None:
     task = mixed.task(views="flip")
     bench.run(task)
     entries = {entry.id: entry for entry in read_manifest(task)}
@@ -91,7 +91,7 @@ def test_rows_are_the_embeddings_of_their_pictures(mixed, bench, draw) -> None:
         np.testing.assert_array_equal(row, wanted)
 
 
-def test_ten_more_pictures_embed_ten(archive, bench) -> None:
+def test_ten_more_images_embed_ten(archive, bench) -> None:
     archive.add_drawn(range(5))
     bench.run(archive.task())
     archive.add_drawn(range(5, 15))
@@ -115,7 +115,7 @@ def test_new_dates_embed_nothing(mixed, bench) -> None:
     assert (bench.crops, bench.decoded) == (0, 0)
 
 
-def test_a_changed_file_is_a_new_picture(archive, bench, draw) -> None:
+def test_a_changed_file_is_a_new_image(archive, bench, draw) -> None:
     archive.add_drawn(range(4))
     task = archive.task()
     bench.run(task)
@@ -124,7 +124,7 @@ def test_a_changed_file_is_a_new_picture(archive, bench, draw) -> None:
     assert bench.crops == 1
 
 
-def test_six_views_and_two_backbones_decode_each_picture_once(mixed, bench) -> None:
+def test_six_views_and_two_backbones_decode_each_image_once(mixed, bench) -> None:
     task = mixed.task(["resnet18", "resnet50"], views="crops6")
     summary = bench.run(task)
     assert bench.decoded == 12
@@ -211,7 +211,7 @@ def test_decoder_processes_give_the_same_cache(mixed, tmp_path) -> None:
     np.testing.assert_array_equal(again, first)
 
 
-def test_a_table_without_one_picture_still_gives_a_summary(archive, bench) -> None:
+def test_a_table_without_one_image_still_gives_a_summary(archive, bench) -> None:
     archive.add("a.png", None)
     archive.add("b.png", b"")
     summary = bench.run(archive.task())

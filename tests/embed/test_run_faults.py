@@ -54,7 +54,7 @@ def test_a_dead_row_is_failed_and_not_tried_again(archive, bench, answer) -> Non
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["at-once", "in-a-later-cache"])
-def test_rejected_pictures_stand_among_the_failures(mixed, bench, later) -> None:
+def test_rejected_images_stand_among_the_failures(mixed, bench, later) -> None:
     if later:
         bench.run(mixed.task(["resnet50"]))
     task = mixed.task()

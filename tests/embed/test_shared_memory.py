@@ -76,7 +76,7 @@ def test_slots_are_as_many_as_asked_for_and_come_back() -> None:
         assert places.take() == one
 
 
-def test_photographs_that_do_not_fit_go_through_the_pipe(photographs, order) -> None:
+def test_images_that_do_not_fit_go_through_the_pipe(photographs, order) -> None:
     with shared_slots(1, 100) as places:
         slot = places.take()
         item = PrepareInto(order, places.descriptor)(*photographs[0], slot)
@@ -91,9 +91,7 @@ def refuse(*_: object, **__: object) -> None:
 @pytest.mark.proves("memory")
 @pytest.mark.parametrize("missing", ["os.memfd_create", "os.posix_fallocate", "mmap.mmap"])
 @on_linux
-def test_without_room_every_photograph_still_comes(
-    photographs, order, monkeypatch, missing
-) -> None:
+def test_without_room_every_image_still_comes(photographs, order, monkeypatch, missing) -> None:
     owner, _, name = missing.partition(".")
     before = descriptors()
     with monkeypatch.context() as patch:

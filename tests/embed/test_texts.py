@@ -122,7 +122,7 @@ def test_a_text_is_embedded_once(wordy, monkeypatch) -> None:
     assert text_reader(more).rows == 6
 
 
-def test_photographs_and_other_views_leave_the_text_cache_alone(wordy) -> None:
+def test_images_and_other_views_leave_the_text_cache_alone(wordy) -> None:
     task = wordy()
     embed(task, CPU)
     before = text_reader(task).folder
@@ -185,7 +185,7 @@ def test_texts_that_are_cut_are_counted_aloud(wordy) -> None:
 
 
 @pytest.mark.proves("tables")
-def test_weights_without_a_text_tower_are_refused_before_any_photograph(
+def test_weights_without_a_text_tower_are_refused_before_any_image(
     wordy, whole_clip, tmp_path, fault_of
 ) -> None:
     file = tmp_path / "visual.safetensors"

@@ -141,7 +141,7 @@ def test_flip_is_center_and_its_mirror(draw) -> None:
     np.testing.assert_array_equal(second, first[:, ::-1])
 
 
-def test_squash_is_the_whole_picture(draw) -> None:
+def test_squash_is_the_whole_image(draw) -> None:
     [crop] = shown(draw(7), Geometry(16, 20, interpolation="bilinear"), view_set("squash"))
     wanted = draw(7).resize((16, 16), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(crop, np.asarray(wanted))
@@ -209,7 +209,7 @@ def test_a_strip_never_grows(monkeypatch, size, name) -> None:
     interpolation=st.sampled_from(sorted(RESAMPLING)),
     name=st.sampled_from([*NAMED, "augment3"]),
 )
-def test_every_view_of_every_picture_is_a_square(
+def test_every_view_of_every_image_is_a_square(
     width, height, size, extra, crop, interpolation, name
 ) -> None:
     picture = Image.new("RGB", (width, height), (250, 5, 100))

@@ -10,6 +10,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 from archiveprobe.evaluate.intervals import grouped_weights
 from archiveprobe.evaluate.thresholding import (
     THRESHOLD_RULES,
+    Curve,
     curve,
     decide,
     final,
@@ -180,13 +181,20 @@ def test_decisions_are_above_the_threshold() -> None:
 def test_the_curve_is_scikit_learns_at_every_threshold() -> None:
     y, p = scores(40)
     found = curve(y, np.stack([p, p]))
+    assert_is_scikit_learns(found, y, p)
+    assert np.isnan(found.precision[-1])
+    # Between two midpoints the decisions change where a probability lies.
+    shown = np.r_[np.linspace(0.05, 0.95, 19), p[:5], np.nextafter(p[:5], 0)]
+    assert_is_scikit_learns(curve(y, p[None], at=np.sort(shown)), y, p)
+
+
+def assert_is_scikit_learns(found: Curve, y: np.ndarray, p: np.ndarray) -> None:
     for at, threshold in enumerate(found.thresholds):
         chosen = p > threshold
         assert found.macro_f1[at] == pytest.approx(f1_score(y, chosen, average="macro"))
         assert found.recall[at] == pytest.approx(recall_score(y, chosen))
         if chosen.any():
             assert found.precision[at] == pytest.approx(precision_score(y, chosen))
-    assert np.isnan(found.precision[-1])
 
 
 def test_an_unknown_method_is_named() -> None:

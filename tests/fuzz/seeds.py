@@ -97,7 +97,7 @@ ROWS = [
     ["بيت.png", "", "", " ", ""],
     ["folder/x.png", "destroyed", "test", "", "s3"],
 ]
-PHOTOGRAPHS = {"a.png": b"abc", "001": b"", "بيت.png": b"abc", "folder/x.png": b"x" * 99}
+IMAGES = {"a.png": b"abc", "001": b"", "بيت.png": b"abc", "folder/x.png": b"x" * 99}
 
 FINGERPRINT = {"backbone": "hog", "views": ["center", "flip"], "precision": "fp32"}
 CACHE = folder_name("hog", FINGERPRINT)
@@ -190,7 +190,7 @@ def corrections() -> bytes:
 
 def build_house(folder: Path, settings: str = HOUSE) -> None:
     """Lay the task, its table and its images into `folder`."""
-    for path, content in PHOTOGRAPHS.items():
+    for path, content in IMAGES.items():
         file = folder / "images" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)

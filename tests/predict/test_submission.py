@@ -38,8 +38,8 @@ def test_rows_in_the_order_of_the_table(archive, rows_of, tmp_path) -> None:
         assert dict(map(tuple, rows)) == expected(archive.task, name)
         assert (done.rows, done.unreadable, done.reasons) == (24, 2, {"truncated": 2})
         assert "2 cannot be read and got 'intact' (2 truncated)" in done.summary()
-        assert done.canary.by == "images"
-        assert done.canary.rows == 12
+        assert done.spot_check.by == "images"
+        assert done.spot_check.rows == 12
         assert not done.warnings
 
 
@@ -94,7 +94,7 @@ def test_a_template_without_a_known_column(archive, fault_of, tmp_path) -> None:
 
 def test_a_missing_template(archive, fault_of, tmp_path) -> None:
     task = archive.set('[submission]\ntemplate = "gone.csv"\n')
-    fault_of(lambda: submit(task, "mean", tmp_path / "out.csv"), "gone.csv", "task.toml")
+    fault_of(lambda: submit(task, "mean", tmp_path / "out.csv"), "gone.csv", "correct its path")
 
 
 def test_columns_without_a_template(archive, rows_of, fault_of, tmp_path) -> None:
@@ -158,7 +158,7 @@ def test_a_image_that_changed_since_it_was_embedded(archive, fault_of, tmp_path)
 
 def test_without_the_images(archive, tmp_path) -> None:
     (archive.folder / "images").rename(archive.folder / "elsewhere")
-    assert submit(archive.task, "mean", tmp_path / "out.csv").canary.by == "manifest"
+    assert submit(archive.task, "mean", tmp_path / "out.csv").spot_check.by == "manifest"
 
 
 def swap(task, first: str, second: str, **also: str) -> None:

@@ -54,7 +54,7 @@ def test_probes_that_are_not_linear(draw, probe) -> None:
     assert np.abs(answers.proba - system.stored.test).max() <= AGREEMENT
 
 
-def test_the_cut_decides(archive) -> None:
+def test_the_threshold_decides(archive) -> None:
     report_threshold(archive.task, "ridge-hog", fixed=0.9)
     dataset = load_dataset(archive.task)
     system = load_system(dataset, "ridge-hog")

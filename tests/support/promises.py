@@ -80,8 +80,8 @@ PROMISES: dict[str, tuple[str, str]] = {
     "leaks": (
         "Labels of a fold, of test rows or of near-duplicates reach what is scored on them",
         "Nothing that is fitted for a fold has seen its labels: not candidates, calibration, "
-        "thresholds, ensemble weights, epochs, or the probe that a head starts from. Near- "
-        "duplicates share a fold; only `score` reads test labels.",
+        "thresholds, ensemble weights, epochs, or the probe that a head starts from. "
+        "Near-duplicates share a fold; only `score` reads test labels.",
     ),
     "data": (
         "Duplicates across the split, wrong labels, a label that leaks into the files, "

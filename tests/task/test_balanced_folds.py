@@ -1,4 +1,4 @@
-"""The laws of a cut."""
+"""The laws of a fold assignment."""
 
 from collections import Counter, defaultdict
 
@@ -33,24 +33,24 @@ def spread(labels, folds_of_rows, folds):
 @settings(max_examples=40, deadline=None)
 def test_every_row_has_one_fold_and_groups_hold_together(problem):
     labels, groups, knobs = problem
-    cut = balanced_folds(labels, groups, [None] * len(labels), **knobs)
-    assert len(cut) == len(labels)
-    assert all(len(row) == knobs["repeats"] for row in cut)
-    assert all(0 <= fold < knobs["folds"] for row in cut for fold in row)
+    assigned = balanced_folds(labels, groups, [None] * len(labels), **knobs)
+    assert len(assigned) == len(labels)
+    assert all(len(row) == knobs["repeats"] for row in assigned)
+    assert all(0 <= fold < knobs["folds"] for row in assigned for fold in row)
     homes = defaultdict(set)
-    for group, row in zip(groups, cut, strict=True):
+    for group, row in zip(groups, assigned, strict=True):
         homes[group].add(row)
     assert all(len(places) == 1 for places in homes.values())
-    assert cut == balanced_folds(labels, groups, [None] * len(labels), **knobs)
+    assert assigned == balanced_folds(labels, groups, [None] * len(labels), **knobs)
 
 
 @given(problems(singletons=True))
 @settings(max_examples=40, deadline=None)
 def test_single_rows_are_dealt_evenly(problem):
     labels, groups, knobs = problem
-    cut = balanced_folds(labels, groups, [None] * len(labels), **knobs)
+    assigned = balanced_folds(labels, groups, [None] * len(labels), **knobs)
     for repeat in range(knobs["repeats"]):
-        folds_of_rows = [row[repeat] for row in cut]
+        folds_of_rows = [row[repeat] for row in assigned]
         assert max(spread(labels, folds_of_rows, knobs["folds"]).values()) <= 1
         sizes = [folds_of_rows.count(fold) for fold in range(knobs["folds"])]
         assert max(sizes) - min(sizes) <= len(set(labels))
@@ -63,19 +63,19 @@ def test_fixed_rows_never_move(problem, data):
     place = st.tuples(*[st.integers(0, knobs["folds"] - 1)] * knobs["repeats"])
     maybe = st.lists(st.none() | place, min_size=len(labels), max_size=len(labels))
     fixed = data.draw(maybe)
-    cut = balanced_folds(labels, groups, fixed, **knobs)
-    assert all(given is None or given == row for given, row in zip(fixed, cut, strict=True))
-    assert all(0 <= fold < knobs["folds"] for row in cut for fold in row)
+    assigned = balanced_folds(labels, groups, fixed, **knobs)
+    assert all(given is None or given == row for given, row in zip(fixed, assigned, strict=True))
+    assert all(0 <= fold < knobs["folds"] for row in assigned for fold in row)
 
 
 def test_repeats_and_seeds_differ():
     labels = ["a", "b"] * 20
     groups = [str(at) for at in range(40)]
-    cut = balanced_folds(labels, groups, [None] * 40, folds=5, repeats=5, seed=0)
-    assert len(set(zip(*cut, strict=True))) == 5
-    assert cut != balanced_folds(labels, groups, [None] * 40, folds=5, repeats=5, seed=1)
+    assigned = balanced_folds(labels, groups, [None] * 40, folds=5, repeats=5, seed=0)
+    assert len(set(zip(*assigned, strict=True))) == 5
+    assert assigned != balanced_folds(labels, groups, [None] * 40, folds=5, repeats=5, seed=1)
     more = balanced_folds(labels, groups, [None] * 40, folds=5, repeats=6, seed=0)
-    assert [row[:5] for row in more] == cut
+    assert [row[:5] for row in more] == assigned
 
 
 def test_large_groups_are_balanced_by_label():
@@ -86,12 +86,12 @@ def test_large_groups_are_balanced_by_label():
         groups += [f"a{number}"] * 4 + [f"b{number}"] * 2
     labels += ["a", "b"] * 20
     groups += [f"s{number}" for number in range(40)]
-    cut = balanced_folds(labels, groups, [None] * 100, folds=5, repeats=3, seed=0)
+    assigned = balanced_folds(labels, groups, [None] * 100, folds=5, repeats=3, seed=0)
     for repeat in range(3):
-        assert max(spread(labels, [row[repeat] for row in cut], 5).values()) == 0
+        assert max(spread(labels, [row[repeat] for row in assigned], 5).values()) == 0
 
 
 def test_new_rows_fill_the_emptier_folds():
     fixed = [(0,)] * 4 + [(1,)] * 2 + [None] * 2
-    cut = balanced_folds(["a"] * 8, list("abcdefgh"), fixed, folds=2, repeats=1, seed=0)
-    assert cut[6:] == [(1,), (1,)]
+    assigned = balanced_folds(["a"] * 8, list("abcdefgh"), fixed, folds=2, repeats=1, seed=0)
+    assert assigned[6:] == [(1,), (1,)]

@@ -18,10 +18,10 @@ def seen(content):
     return result if isinstance(result, Observation) else result.observation
 
 
-THRESHOLD_RULES = [0.05, 0.2, 0.5, 0.8, 0.97]
+SHARES = [0.05, 0.2, 0.5, 0.8, 0.97]
 
 
-@pytest.mark.parametrize("share", THRESHOLD_RULES)
+@pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF"])
 def test_truncated(draw, encode, form, share):
     content = encode(draw(3, 200, 150), form)
@@ -31,7 +31,7 @@ def test_truncated(draw, encode, form, share):
     assert (observed.width, observed.phash) == (None, "")
 
 
-@pytest.mark.parametrize("share", THRESHOLD_RULES)
+@pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("form", ["BMP", "TIFF", "AVIF"])
 def test_truncated_without_an_end_mark(draw, encode, form, share):
     content = encode(draw(3, 200, 150), form)

@@ -1,4 +1,4 @@
-"""Folds cut anew along groups that were found later."""
+"""Folds assigned again along groups that were found later."""
 
 import numpy as np
 import pytest

@@ -142,7 +142,7 @@ def test_require(read, fault_of):
 
 
 def test_missing_table(tmp_path, fault_of):
-    fault_of(lambda: read_table(tmp_path / "no.csv"), "no.csv", "task.toml")
+    fault_of(lambda: read_table(tmp_path / "no.csv"), "no.csv", "correct its path")
     fault_of(lambda: read_table(tmp_path), "cannot read")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from common import ROOT, Figure, arguments, at_least, at_most, exactly, load, report, run
 
 SHARED = ROOT.parent / "shared"
-PHOTOGRAPHS = SHARED / "data" / "vehicle_severity"
+IMAGES = SHARED / "data" / "vehicle_severity"
 EMBED_SECONDS, IDLE_SECONDS, HELP_SECONDS = 600, 1.5, 0.4
 F1_FLOOR, AGREEMENT = 0.935, 0.9995
 NETWORKS = {"mobilenetv1": "mobilenetv1_100", "mobilenetv2": "mobilenetv2_100"}
@@ -55,8 +55,8 @@ def main(words: list[str] | None = None) -> None:
     parser = arguments(__doc__, "real_images")
     parser.add_argument("--images", type=int, default=None)
     options = parser.parse_args(words)
-    if not PHOTOGRAPHS.is_dir():
-        sys.exit(f"skipped: this benchmark needs the images in {PHOTOGRAPHS}")
+    if not IMAGES.is_dir():
+        sys.exit(f"skipped: this benchmark needs the images in {IMAGES}")
     before = load()
     with tempfile.TemporaryDirectory() as folder:
         task = write_task(Path(folder), options.images)
@@ -66,11 +66,11 @@ def main(words: list[str] | None = None) -> None:
 
 def write_task(folder: Path, images: int | None, size: int = 224) -> Path:
     """Write a task.toml over the shared images, with the two shared networks at a size."""
-    lines = (PHOTOGRAPHS / "labels.csv").read_text().splitlines()
+    lines = (IMAGES / "labels.csv").read_text().splitlines()
     kept = None if images is None else images + 1
     (folder / "labels.csv").write_text("\n".join(lines[:kept]) + "\n")
     text = TASK.format(
-        root=json.dumps(str(PHOTOGRAPHS / "images")), backbones=json.dumps(list(NETWORKS))
+        root=json.dumps(str(IMAGES / "images")), backbones=json.dumps(list(NETWORKS))
     )
     for name, model in NETWORKS.items():
         weights = json.dumps(str(SHARED / "weights" / f"{model}.safetensors"))
@@ -166,7 +166,7 @@ def worst_cosine(model_name: str, ids: np.ndarray, stored: np.ndarray) -> float:
     model.reset_classifier(0)
     worst = 1.0
     for name, rows in zip(ids, stored, strict=True):
-        image = Image.open(PHOTOGRAPHS / "images" / name).convert("RGB")
+        image = Image.open(IMAGES / "images" / name).convert("RGB")
         image = functional.resize(image, 224, functional.InterpolationMode.BICUBIC)
         across = image.width - 224 or image.height - 224
         wide = image.width > 224

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from common import Figure, arguments, load, report, run
-from real_photographs import PHOTOGRAPHS, write_task
+from real_images import IMAGES, write_task
 
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.intervals import compare
@@ -57,8 +57,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--size", type=int, default=128)
     options = parser.parse_args(words)
-    if not PHOTOGRAPHS.is_dir():
-        sys.exit(f"skipped: this benchmark needs the images in {PHOTOGRAPHS}")
+    if not IMAGES.is_dir():
+        sys.exit(f"skipped: this benchmark needs the images in {IMAGES}")
     before = load()
     with tempfile.TemporaryDirectory() as folder:
         task = write_task(Path(folder), options.images, options.size)
