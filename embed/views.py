@@ -141,7 +141,9 @@ def _crop(image: Image.Image, geometry: Geometry, name: str, seed: str) -> Image
     size, resampling = geometry.size, RESAMPLING[geometry.interpolation]
     if name == "squash":
         return image.resize((size, size), resampling)
-    return seeded_view(image, size, resampling, f"{seed}/{name}")
+    if name.startswith("augment"):
+        return seeded_view(image, size, resampling, f"{seed}/{name}")
+    raise ValueError(f"no crop {name!r}")
 
 
 def center(image: Image.Image, geometry: Geometry) -> Image.Image:

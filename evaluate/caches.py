@@ -8,15 +8,13 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cache.reader import Reader
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.snapshot import Snapshot
-from archiveprobe.task.texts import text_cache
-
-_TEXT = text_cache("")
+from archiveprobe.task.texts import is_text_cache, text_cache
 
 
 def asked_of(task: Task, name: str) -> dict[str, Any]:
     """Return what a task asks of the cache of a backbone or of its text tower ("<name>-text")."""
-    if name.endswith(_TEXT):
-        return task.asks(name.removesuffix(_TEXT), "text")
+    if is_text_cache(name):
+        return task.asks(name.removesuffix(text_cache("")), "text")
     return task.asks(name)
 
 

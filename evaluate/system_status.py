@@ -13,12 +13,11 @@ from archiveprobe.evaluate.dataset import PARTS, Dataset, survey_dataset
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run, systems
 from archiveprobe.task.config import Task
-from archiveprobe.task.texts import text_cache
+from archiveprobe.task.texts import is_text_cache
 
 FROM_CACHE = "@cache"
 """Ends the name of a system that was trained from cached tokens."""
 OK, OUT_OF_DATE = "ok", "out of date"
-_TEXT = text_cache("")
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def out_of_date(run: Run, dataset: Dataset) -> list[str]:
     if "partial" in then and dataset.partial is None and "rows" not in changed:
         # Rows to predict were left out; its scores say so, and so do those of its ensembles.
         changed.insert(0, "rows")
-    of_texts = any(str(name).endswith(_TEXT) for name in sources)
+    of_texts = any(is_text_cache(str(name)) for name in sources)
     if of_texts and then.get("texts") != dataset.parts["texts"]:
         changed.append("texts")
     if record.get("kind") == "finetune" and _has_other_start(record, dataset):

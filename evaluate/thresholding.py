@@ -161,14 +161,26 @@ def _smoothed(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:
     return Threshold(value, low, high, float(score_at(y01, p, value)), "smoothed")
 
 
-THRESHOLD_RULES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Threshold]] = {
-    "smoothed": _smoothed,
-    "exact": lambda y01, p, _: _best(*scan(y01, p), "exact"),
-    "grid": lambda y01, p, _: _best(_GRID, score_at(y01, p, _GRID), "grid"),
-    "half": lambda y01, p, _: Threshold(0.5, 0.5, 0.5, float(score_at(y01, p, 0.5)), "half"),
+@dataclass(frozen=True)
+class ThresholdRule:
+    """Finds a threshold, given y01 (n,), p (n,) and resampling weights (B, n).
+
+    A rule that does not resample gets no weights. Ties go to the threshold nearest 0.5.
+    """
+
+    find: Callable[[np.ndarray, np.ndarray, np.ndarray], Threshold]
+    resamples: bool = False
+
+
+# "grid" is the CLIP paper's: 0.3 to 0.7 in steps of 0.01.
+THRESHOLD_RULES: dict[str, ThresholdRule] = {
+    "smoothed": ThresholdRule(_smoothed, resamples=True),
+    "exact": ThresholdRule(lambda y01, p, _: _best(*scan(y01, p), "exact")),
+    "grid": ThresholdRule(lambda y01, p, _: _best(_GRID, score_at(y01, p, _GRID), "grid")),
+    "half": ThresholdRule(
+        lambda y01, p, _: Threshold(0.5, 0.5, 0.5, float(score_at(y01, p, 0.5)), "half")
+    ),
 }
-"""Name -> finder, given y01 (n,), p (n,) and resampling weights (B, n). "grid" is the CLIP paper's:
-0.3 to 0.7 in steps of 0.01. Ties go to the threshold nearest 0.5."""
 
 
 def nested(
@@ -246,14 +258,14 @@ def _find(y01: np.ndarray, p: np.ndarray, weights: np.ndarray, method: str) -> T
     if y01.all() or not y01.any():
         score = float(score_at(y01, p, 0.5)) if len(y01) else 0.0
         return Threshold(0.5, 0.5, 0.5, score, method)
-    return THRESHOLD_RULES[method](y01, p, weights)
+    return THRESHOLD_RULES[method].find(y01, p, weights)
 
 
 def _resamples(groups: np.ndarray, method: str, seed: int) -> np.ndarray:
     """Draw weights (B, n), none for rules that resample nothing."""
     if method not in THRESHOLD_RULES:
         raise ValueError(f"no threshold {method!r}: one of {', '.join(THRESHOLD_RULES)}")
-    if method != "smoothed":
+    if not THRESHOLD_RULES[method].resamples:
         return np.empty((0, len(groups)), np.float32)
     draws = round(len(np.unique(groups)) ** _EXPONENT)
     return grouped_weights(groups, RESAMPLES, seed, draws=draws)

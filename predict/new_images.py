@@ -16,11 +16,10 @@ from archiveprobe.embed.fingerprint import request
 from archiveprobe.embed.job import Notify
 from archiveprobe.embed.run import Options, embed
 from archiveprobe.task.config import Embed, Images, OwnBackbone, Task
-from archiveprobe.task.texts import text_cache
+from archiveprobe.task.texts import is_text_cache
 
 # What a cache's request says of the libraries and the decoding, known before weights are loaded.
 _KNOWN_AHEAD = ("format", "decode", "versions")
-_TEXT = text_cache("")
 # The descriptor that costs least, so that every image is decoded and has a status.
 _LOOKING = "hog"
 
@@ -77,7 +76,7 @@ def _records(task: Task, sources: Mapping[str, str]) -> dict[str, CacheRecord]:
     """Find the caches of images that a system was trained on, by backbone."""
     records = {}
     for name, digest in sources.items():
-        if name.endswith(_TEXT):
+        if is_text_cache(name):
             continue
         fitting = [r for r in find_caches(task.work / "cache", name) if r.digest == digest]
         if not fitting:

@@ -75,8 +75,8 @@ def score(task: Task, file: Path, *, truth: Path | None = None) -> Score:
     decision = np.array([task.labels.index(answered[name]) for name in scored])
     confusion = confusions(y, decision, len(task.labels))[0].astype(np.int64)
     remarks = _left_out(len(answered), len(scored))
-    there = set(scored)
-    in_table = [name for name in rows if name in there]
+    known_ids = set(scored)
+    in_table = [name for name in rows if name in known_ids]
     remarks += _out_of_order(task, scored, in_table, known, decision)
     remarks += _probabilities_swapped(task, table, label)
     values = {name: float(value) for name, value in from_confusion(confusion).items()}
@@ -153,9 +153,9 @@ def _recall(y: np.ndarray, decision: np.ndarray, k: int) -> tuple[float, float]:
     """Balanced accuracy and its standard error."""
     matrix = confusions(y, decision, k)[0]
     counts = matrix.sum(1)
-    there = counts > 0
-    recall = np.diag(matrix)[there] / counts[there]
-    error = np.sqrt((recall * (1 - recall) / counts[there]).sum()) / there.sum()
+    present = counts > 0
+    recall = np.diag(matrix)[present] / counts[present]
+    error = np.sqrt((recall * (1 - recall) / counts[present]).sum()) / present.sum()
     return float(from_confusion(matrix)["balanced_accuracy"]), float(error)
 
 

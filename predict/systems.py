@@ -30,7 +30,7 @@ from archiveprobe.probe.crossval import combine_views
 from archiveprobe.probe.features import Choice, parse_choice, read_matrix
 from archiveprobe.probe.table import PROBES
 from archiveprobe.task.config import Task
-from archiveprobe.task.texts import text_cache
+from archiveprobe.task.texts import is_text_cache
 
 AGREEMENT = 1e-6
 # How far probabilities of networks may lie apart: on another kind of device, or from tokens in half
@@ -39,7 +39,6 @@ _OTHER_DEVICE, _SAME_DEVICE = 2e-2, 1e-4
 # Below this many images starting decoder processes takes longer than decoding.
 _FEW = 64
 _ROWS_AT_ONCE = 4_096
-_TEXT = text_cache("")
 
 Model = Callable[[np.ndarray], np.ndarray]
 
@@ -199,7 +198,7 @@ def probe_source(task: Task, run: Run) -> Source:
     readers: dict[tuple[str, Path], Reader] = {}
 
     def reader(name: str, archive: Task) -> Reader:
-        root = (task if name.endswith(_TEXT) else archive).work / "cache"
+        root = (task if is_text_cache(name) else archive).work / "cache"
         if (name, root) not in readers:
             readers[name, root] = _reader(task, run.system, root, name, sources[name])
         return readers[name, root]

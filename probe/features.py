@@ -10,14 +10,13 @@ from archiveprobe.cache.reader import Reader
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.texts import text_cache, text_key
+from archiveprobe.task.texts import is_text_cache, text_cache, text_key
 
 VIEWS = {
     "mean": "views averaged before anything is fitted",
     "rows": "every view a training row; probabilities averaged over an image's views",
     "logits": "every view a training row; logits averaged over an image's views",
 }
-_TEXT = text_cache("")
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def read_matrix(reader: Reader, rows: Rows, name: str, views: str, task: Task) -
         InputError: rows are not embedded yet.
         InputError: the cache is damaged.
     """
-    of_text = name.endswith(_TEXT)
+    of_text = is_text_cache(name)
     keys = rows.captions if of_text else rows.keys
     present, embeddings = reader.read(keys)
     missing = [key for key, known in zip(keys, present, strict=True) if key and not known]
@@ -130,7 +129,7 @@ def find_reader(dataset: Dataset, name: str) -> Reader:
         InputError: it is damaged.
     """
     rows = (dataset.labelled, dataset.unlabelled)
-    of_text = name.endswith(_TEXT)
+    of_text = is_text_cache(name)
     keys = (key for part in rows for key in (part.captions if of_text else part.keys))
     partial = dataset.partial is not None
     return open_in_use(dataset.task, dataset.snapshot, name, keys=keys, partial=partial)

@@ -250,6 +250,8 @@ def explain(
     if fault["type"] == "value_error":
         where = "" if key == "task" else f"{key}: "
         return f"{where}{fault['ctx']['error']} in {file}: correct it"
+    if fault["type"] == "too_short":
+        return f"empty list for {key!r} in {file}: name at least one"
     wanted = fault["msg"].lower().replace("tuple", "list")
     return f"wrong value for {key!r} in {file}: {wanted}, not {_shown(fault['input'])}: correct it"
 

@@ -17,6 +17,11 @@ def text_cache(backbone: str) -> str:
     return f"{backbone}-text"
 
 
+def is_text_cache(name: str) -> bool:
+    """Return whether a name is that of a text tower's cache."""
+    return name.endswith(text_cache(""))
+
+
 def has_texts(task: Task) -> bool:
     """Return whether the task has prompts or captions at all."""
     return bool(task.prompts) or task.images.text is not None

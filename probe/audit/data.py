@@ -124,12 +124,6 @@ def audit_data(
     )
 
 
-def shorten(names: Sequence[str]) -> str:
-    """List the first names, and say how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"
-
-
 def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     """Write a table as CSV; ids that are no valid text keep their bytes."""
     out = io.StringIO()

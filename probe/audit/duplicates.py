@@ -13,8 +13,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import first_few
 from archiveprobe.evaluate.dataset import Dataset
-from archiveprobe.probe.audit.data import NAMED, AuditData, Finding, csv_table, line, shorten
+from archiveprobe.probe.audit.data import NAMED, AuditData, Finding, csv_table, line
 from archiveprobe.task.duplicates import near_duplicate_groups
 from archiveprobe.task.folds import regroup
 
@@ -157,7 +158,7 @@ def _count(groups: int) -> str:
 
 
 def _examples(groups: Sequence[Group]) -> str:
-    return shorten([" = ".join(group.ids[:NAMED]) for group in groups])
+    return first_few([" = ".join(group.ids[:NAMED]) for group in groups], NAMED)
 
 
 def across_folds(dataset: Dataset, number: np.ndarray) -> int:

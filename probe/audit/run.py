@@ -8,9 +8,10 @@ from typing import Any
 
 from archiveprobe.base.files import write_whole
 from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.wording import first_few
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_status import OUT_OF_DATE, overview
-from archiveprobe.probe.audit.data import Finding, Notify, audit_data, shorten
+from archiveprobe.probe.audit.data import Finding, Notify, audit_data
 from archiveprobe.probe.audit.table import AUDITS
 from archiveprobe.task.config import Task
 
@@ -85,7 +86,7 @@ def run_audit(
     stale = [row.system for row in overview(task) if row.state.startswith(OUT_OF_DATE)]
     if stale:
         warnings.append(
-            f"systems that are {OUT_OF_DATE}: {shorten(stale)}: run "
+            f"systems that are {OUT_OF_DATE}: {first_few(stale)}: run "
             f"`archiveprobe probe {task.file}` again"
         )
     contents = {name: text for finding in findings.values() for name, text in finding.files.items()}

@@ -246,7 +246,7 @@ def test_five_epochs_without_a_lower_training_loss_end_the_clip_recipe(
 
 
 def test_the_clip_papers_cut_is_found_in_its_range_and_must_be_exceeded() -> None:
-    find = THRESHOLD_RULES[load_recipe("nu-resnet50").predict.threshold_rule]
+    find = THRESHOLD_RULES[load_recipe("nu-resnet50").predict.threshold_rule].find
     y = np.array([False, False, False, True, True])
     # Any threshold from .505 to below .515 is faultless, and .51 the only one of the grid.
     p = np.array([0.1, 0.4, 0.505, 0.515, 0.9])
