@@ -160,7 +160,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def drawing(album: Album, recipe: Recipe, repeats: int) -> list[Figure]:
-    """Epochs without a network: drawn from pixels decoded once, and decoded anew."""
+    """Epochs without a network: drawn from pixels decoded once, and decoded again."""
     size = SIDES[recipe.name]
     preprocess = Preprocess(Geometry(size, size), MEAN, STD)
     spec = spec_of(recipe, preprocess)

@@ -169,7 +169,7 @@ def agree(
 
 
 def _stored_record(wanted: spec.CacheRecord) -> tuple[spec.CacheRecord | None, list[str]]:
-    """Return the record on disk; None for a new cache. One that is lost or damaged is made anew.
+    """Return the record on disk; None for a new cache. One that is lost or damaged is made again.
 
     That needs a folder name which says that its shards are those of the wanted fingerprint.
     """
@@ -189,7 +189,7 @@ def _stored_record(wanted: spec.CacheRecord) -> tuple[spec.CacheRecord | None, l
         with files.explained(f"read {folder / SHARDS}"):
             restored = replace(wanted, row_shape=_declared_row_shape(shards))
         restored.write()
-        return restored, [f"{spec.FILE} was written anew ({error.reason})"]
+        return restored, [f"{spec.FILE} was written again ({error.reason})"]
 
 
 def _declared_row_shape(shards: list[Path]) -> tuple[int, ...] | None:

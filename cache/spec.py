@@ -81,7 +81,7 @@ class DamagedRecordError(InputError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
-            f"{path} is damaged ({reason}): run `archiveprobe embed TASK`, which writes it anew; "
+            f"{path} is damaged ({reason}): run `archiveprobe embed TASK`, which writes it again; "
             f"where that does not help, move the folder {path.parent} away first"
         )
         self.reason = reason

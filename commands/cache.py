@@ -67,7 +67,7 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
         for fault in verdict.bad:
             click.echo(fault)
     if not verdict.ok:
-        say("run embed again: bad shards are set aside, and it computes their rows anew")
+        say("run embed again: bad shards are set aside, and it computes their rows again")
         sys.exit(1)
 
 

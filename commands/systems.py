@@ -193,7 +193,7 @@ def threshold(
 
 @command("audit my/task.toml", "audit my/task.toml --apply")
 @task_argument
-@click.option("--apply", is_flag=True, help="Assign the folds anew, near-duplicates together.")
+@click.option("--apply", is_flag=True, help="Assign the folds again, near-duplicates together.")
 @partial_option
 @json_option
 def audit(task: Path, apply: bool, partial: bool, as_json: bool) -> None:

@@ -73,7 +73,7 @@ class ThresholdReport:
 def report_threshold(
     task: Task, system: str, *, method: str | None = None, fixed: float | None = None
 ) -> ThresholdReport:
-    """Show the threshold of a stored system; with `method` or `fixed`, set it anew and store that.
+    """Show the threshold of a stored system; with `method` or `fixed`, set it again and store that.
 
     Raises:
         InputError: no such system, it is out of date, or it has no threshold; a threshold outside 0
@@ -170,7 +170,7 @@ def _decide(stored: Predictions, p: np.ndarray, threshold: float, unreadable: in
 def _with_threshold(
     stored: Predictions, by_fold: np.ndarray, p: np.ndarray, threshold: Threshold, unreadable: int
 ) -> Predictions:
-    """Decide every row anew: at the fixed threshold, or at nested ones of the same rule."""
+    """Decide every row again: at the fixed threshold, or at nested ones of the same rule."""
     if threshold.method == BY_HAND:
         thresholds = np.full_like(stored.thresholds, threshold.value)
         decision = decide(stored.oof[..., stored.positive], threshold.value, stored.positive)

@@ -102,7 +102,7 @@ class Predictions:
         except Exception as error:
             reason = " ".join(str(error).split())[:120]
             raise InputError(
-                f"{where} holds no sound predictions ({reason}): run that system again"
+                f"{where} holds no valid predictions ({reason}): run that system again"
             ) from None
         return loaded
 

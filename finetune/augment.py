@@ -1,4 +1,4 @@
-"""Training pixels: from a decoded image to the input of a network, drawn anew in every epoch.
+"""Training pixels: from a decoded image to the input of a network, drawn again in every epoch.
 
 Every draw depends on seed, epoch, row and how often the row came before in that epoch: on no worker
 and no earlier draw, so that a resumed run draws what the first would have.

@@ -59,7 +59,7 @@ class Checkpoints:
             raise InputError(
                 f"cannot keep the state after epoch {epoch} in {self.folder}: "
                 f"{error.strerror or type(error).__name__}; the state of the epoch before is "
-                "whole: free some space or mend the disk, and run the same command again"
+                "whole: free some space or repair the disk, and run the same command again"
             ) from error
 
     def load(self) -> dict[str, Any] | None:

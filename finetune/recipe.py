@@ -340,7 +340,7 @@ def load_recipe(name: str) -> Recipe:
     except UnicodeDecodeError:
         raise InputError(f"{file} is not UTF-8 text: save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not valid TOML: {error}: mend that line") from None
+        raise InputError(f"{file} is not valid TOML: {error}: correct that line") from None
     return _checked(file.stem, content, str(file))
 
 

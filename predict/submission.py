@@ -217,7 +217,7 @@ def _warnings(
     if changed:
         messages.append(
             f"{len(changed)} images have changed since {system.name} was trained, and were "
-            f"answered anew: {quote_few(changed)}"
+            f"answered again: {quote_few(changed)}"
         )
     trained = training_duplicates(dataset, rows)
     if trained:

@@ -76,7 +76,7 @@ class RidgePath(LinearPath):
     """Least squares on class indicators (-1 and 1) at every penalty in `alphas`.
 
     Also known as the least-squares support vector machine (Suykens and Vandewalle, 1999), and as
-    scikit-learn's RidgeClassifier, which solves every penalty anew: 25 of them take about five
+    scikit-learn's RidgeClassifier, which solves every penalty again: 25 of them take about five
     times as long as one decomposition.
     """
 

@@ -94,7 +94,7 @@ def data_warnings(dataset: Dataset, notify: Notify = lambda _: None) -> tuple[li
     if dataset.spanning:
         warnings.append(
             f"{dataset.spanning} near-duplicate groups span several folds, which flatters figures: "
-            f"run `archiveprobe audit {dataset.task.file} --apply`, which assigns the folds anew"
+            f"run `archiveprobe audit {dataset.task.file} --apply`, which assigns the folds again"
         )
     shift = find_shift(dataset, notify=notify)
     if shift.warning is not None:

@@ -230,7 +230,7 @@ def _parse(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} is not UTF-8 text: save it as UTF-8") from None
     except ValueError as error:
         # A TOMLDecodeError, or Python's own limit on the digits of a whole number.
-        raise InputError(f"{file} is not valid TOML: {error}: mend that line") from None
+        raise InputError(f"{file} is not valid TOML: {error}: correct that line") from None
 
 
 def explain(

@@ -25,7 +25,7 @@ def write_task(
     if not folder.is_dir():
         raise InputError(f"no folder {folder}: name the folder that holds the images")
     if file.exists():
-        raise InputError(f"{file} exists: edit it, or move it away to start anew")
+        raise InputError(f"{file} exists: edit it, or move it away to start again")
     layout = detect_layout(folder)
     write_whole(file, _text(folder.resolve().name, layout, backbones).encode())
     for remark in layout.remarks:

@@ -44,7 +44,7 @@ from archiveprobe.task.table import long_cells, text_stream
 _SETTLED_NS = 2_000_000_000
 _ROWS_AT_ONCE = 64
 _SEAL = "sha256="
-_REMEDY = "run `archiveprobe embed`, which looks at every image again and writes it anew"
+_REMEDY = "run `archiveprobe embed`, which looks at every image again and writes it"
 DECODER = f"pillow-{'.'.join(version('pillow').split('.')[:2])}/policy-{POLICY['version']}"
 
 

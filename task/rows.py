@@ -141,8 +141,8 @@ def refuse_repeated(table: Table, column: str) -> None:
 def _check_short(value: str, where: str) -> None:
     if len(value) > ID_LIMIT:
         raise InputError(
-            f"{where}: an id of {len(value)} characters, limit {ID_LIMIT}: shorten it, or mend the "
-            "quotes around it"
+            f"{where}: an id of {len(value)} characters, limit {ID_LIMIT}: shorten it, or correct "
+            "the quotes around it"
         )
 
 

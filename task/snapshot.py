@@ -96,7 +96,7 @@ def find_snapshot(task: Task) -> Snapshot | None:
 
 def _parsed(task: Task) -> Snapshot | None:
     """Parse the record. Raises InputError: it is damaged."""
-    remedy = f"run `archiveprobe embed {task.file}`, which writes it anew"
+    remedy = f"run `archiveprobe embed {task.file}`, which writes it again"
     record = read_sealed(snapshot_file(task), remedy=remedy)
     if record is None:
         return None
@@ -139,7 +139,7 @@ def _check_owner(task: Task, snapshot: Snapshot) -> None:
 def update_snapshot(task: Task, change: Callable[[Snapshot], Snapshot]) -> Snapshot:
     """Change the snapshot in one step, also where several runs do so at a time; the new one.
 
-    A damaged one is written anew.
+    A damaged one is written again.
 
     Raises:
         InputError: the work folder belongs to another task file.
@@ -153,7 +153,7 @@ def update_snapshot(task: Task, change: Callable[[Snapshot], Snapshot]) -> Snaps
 
 
 def own_snapshot(task: Task) -> Snapshot:
-    """Read the snapshot for `embed`, which writes it anew; an empty one where it is damaged.
+    """Read the snapshot for `embed`, which writes it again; an empty one where it is damaged.
 
     Raises:
         InputError: the work folder belongs to another task file.

@@ -64,7 +64,7 @@ def read_table(file: Path) -> Table:
         try:
             return _read(file, reader, _SEPARATORS[separator])
         except csv.Error as error:
-            raise InputError(f"{file} line {reader.line_num}: {error}: mend that line") from None
+            raise InputError(f"{file} line {reader.line_num}: {error}: correct that line") from None
 
 
 @contextlib.contextmanager

@@ -73,10 +73,10 @@ class Duplicates:
 
 
 def audit_duplicates(data: AuditData) -> Finding:
-    """Report near-duplicates, and assign the folds anew along them where that is asked for.
+    """Report near-duplicates, and assign the folds again along them where that is asked for.
 
     Raises:
-        InputError: the folds cannot be assigned anew.
+        InputError: the folds cannot be assigned again.
     """
     if data.apply:
         _check_regroupable(data.dataset)
@@ -112,7 +112,7 @@ def _check_regroupable(dataset: Dataset) -> None:
     task = dataset.task
     if dataset.partial is not None:
         raise InputError(
-            "folds are assigned anew along all images only: run `archiveprobe embed "
+            "folds are assigned again along all images only: run `archiveprobe embed "
             f"{task.file}` first"
         )
     if task.folds.group == "none":

@@ -20,7 +20,7 @@ from archiveprobe.task.config import Task
 class AuditReport:
     """What an audit found, by the keys of the table.
 
-    `stale` systems are out of date, since the folds were assigned anew or for another reason;
+    `stale` systems are out of date, since the folds were assigned again or for another reason;
     `files` were written; `snapshot` is the digest of the state that all this is about.
     """
 
@@ -33,7 +33,7 @@ class AuditReport:
 
     @property
     def regrouped(self) -> bool:
-        """Say whether the folds were assigned anew."""
+        """Say whether the folds were assigned again."""
         return bool(self.record()["regrouped"])
 
     def record(self) -> dict[str, Any]:
@@ -66,12 +66,12 @@ def run_audit(
     notify: Notify = lambda _: None,
     progress: Progress = silent,
 ) -> AuditReport:
-    """Look for faults of the data; with `apply`, assign the folds anew along the duplicates found.
+    """Look for faults of the data; with `apply`, assign the folds again along the duplicates found.
 
     Writes work/audit/: audit.json and the files of the audits.
 
     Raises:
-        InputError: nothing is embedded yet, or the folds cannot be assigned anew.
+        InputError: nothing is embedded yet, or the folds cannot be assigned again.
         InputError: a cache is damaged.
     """
     dataset = load_dataset(task, partial=partial)

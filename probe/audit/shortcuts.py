@@ -59,7 +59,7 @@ def audit_shortcuts(data: AuditData) -> Finding:
     """Report properties of the files that tell the labels."""
     shortcuts = find_shortcuts(data)
     warnings = [
-        f"labels can be told by {shortcut.name}: macro-F1 {shortcut.macro_f1:.3f} "
+        f"labels can be predicted from {shortcut.name}: macro-F1 {shortcut.macro_f1:.3f} "
         f"[{shortcut.low:.3f}, {shortcut.high:.3f}] against {shortcut.chance:.3f} by chance: a "
         "system may learn it instead of what the images show"
         for shortcut in shortcuts

@@ -198,7 +198,7 @@ def test_a_lost_record_is_written_anew_and_costs_no_row(named, rows, open_writer
     with open_writer(named) as writer:
         assert writer.keys == set(rows)
         [note] = writer.notes
-        assert note.startswith("fingerprint.json was written anew")
+        assert note.startswith("fingerprint.json was written again")
     assert (named / spec.FILE).read_bytes() == whole
     assert complete(named, rows, open_writer) == 0
 

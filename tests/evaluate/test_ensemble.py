@@ -67,7 +67,7 @@ def test_an_ensemble_is_kept_with_its_members(dataset, store) -> None:
     record = load_run(dataset.task, "vote").record
     assert {one["system"] for one in record["members"]} == {"one", "two"}
     assert record["threshold"] is None and record["ties"] == "positive"
-    # One that is damaged may be made anew.
+    # One that is damaged may be made again.
     (runs_folder(dataset.task) / "vote" / "run.json").write_text("{}")
     run_ensemble(dataset.task, "vote", ("one", "two"))
     assert load_run(dataset.task, "vote").record["kind"] == "ensemble"
@@ -136,10 +136,10 @@ def test_a_threshold_is_chosen_again(dataset, store, draw_logits, method) -> Non
     one = run.predictions()
     logits, unlabelled = draw_logits(dataset)
     logits[:, 4] = np.nan
-    anew = assemble(dataset, logits, unlabelled, {}, method=method).predictions
-    np.testing.assert_allclose(one.thresholds, anew.thresholds, atol=1e-9)
-    np.testing.assert_allclose(one.threshold, anew.threshold, atol=1e-9)
-    assert np.array_equal(one.decision, anew.decision)
+    again = assemble(dataset, logits, unlabelled, {}, method=method).predictions
+    np.testing.assert_allclose(one.thresholds, again.thresholds, atol=1e-9)
+    np.testing.assert_allclose(one.threshold, again.threshold, atol=1e-9)
+    assert np.array_equal(one.decision, again.decision)
     assert one.threshold == run.record["threshold"] == report.threshold.value
     assert run.record["threshold_rule"] == one.origin["threshold_rule"] == method
     assert run.arrays()["w"].tolist() == [1, 1]

@@ -127,7 +127,7 @@ def test_a_recipe_cannot_be_changed_in_place() -> None:
             SMALL + 'unfreeze = "none"\n[interpolate]\nalphas = [0.5]\n',
             r"a frozen backbone has nothing to interpolate",
         ),
-        ("[model", r"is not valid TOML: .*: mend that line"),
+        ("[model", r"is not valid TOML: .*: correct that line"),
     ],
 )
 def test_a_fault_is_one_line_with_the_key_and_the_file(write, text, message) -> None:

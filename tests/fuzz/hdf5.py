@@ -7,7 +7,7 @@ _MASK = 0xFFFFFFFF
 
 
 def resealed(data: bytes) -> bytes:
-    """The bytes of a shard after damage, with every checksum of its metadata computed anew."""
+    """The bytes of a shard after damage, with every checksum of its metadata computed again."""
     out = bytearray(data)
     for start, end in _blocks(data):
         if 0 <= start < end <= len(data) - 4:

@@ -142,7 +142,7 @@ def corrections(data: bytes, folder: Path) -> None:
 
 
 def snapshot(data: bytes, folder: Path) -> None:
-    """The snapshot, as it is and as a stranger would seal it: read, refused, or written anew."""
+    """The snapshot, as it is and as a stranger would seal it: read, refused, or written again."""
     task = house(folder)
     rest = data.partition(b"\n")[2]
     digest = hashlib.sha256(rest).hexdigest()

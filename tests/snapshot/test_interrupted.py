@@ -226,7 +226,7 @@ def test_a_partial_audit_says_so_on_every_line(shelf: Shelf) -> None:
     assert all("partial: " in line["about"] for line in found.lines())
     assert found.record()["partial"].endswith(" of 37 rows")
     assert found.warnings[0].startswith("partial: ")
-    with pytest.raises(InputError, match="assigned anew along all images only"):
+    with pytest.raises(InputError, match="assigned again along all images only"):
         run_audit(shelf.task, partial=True, apply=True)
 
 

@@ -128,7 +128,7 @@ def archive() -> Callable[..., Task]:
 @pytest.fixture(scope="session")
 def copy_of() -> Callable[..., Image]:
     def copy_of(image: Image, id_: str, label: str | None, *, bits: int = 3) -> Image:
-        """The same image encoded anew: its hash differs in some bits, its embedding hardly."""
+        """The same image encoded again: its hash differs in some bits, its embedding hardly."""
         rng = np.random.default_rng([ord(letter) for letter in id_])
         phash = int(image.seen["phash"], 16)
         for bit in rng.choice(64, bits, replace=False):

@@ -1,4 +1,4 @@
-"""The whole audit: what it reports and writes, and folds assigned anew along the duplicates."""
+"""The whole audit: what it reports and writes, and folds assigned again along the duplicates."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def test_every_planted_fault_is_said(faulty):
         "across labelled rows and rows to predict: p050.jpg = across.jpg",
         "with different labels: p052.jpg = contrary.jpg",
         "across folds",
-        "labels can be told by file size",
+        "labels can be predicted from file size",
         "the rows to predict differ",
     ):
         assert sum(words in warning for warning in record["warnings"]) == 1, words
