@@ -40,20 +40,16 @@ _CHUNK = 3_000_000
 
 @dataclass(frozen=True)
 class Comparison:
-    """Macro-F1 of `a` less that of `b` on the same rows, its 95 % interval, and two tests.
+    """Holds macro-F1 of `a` less that of `b` on the same rows, and its 95 % interval.
 
     `p` is the two-sided p-value of the paired grouped bootstrap: below .05 just where the interval
-    leaves out zero. `mcnemar_p` is McNemar's exact test on the first repeat, with `only_a` rows
-    that a alone has right; it takes near-duplicates for independent rows and looks at accuracy.
+    leaves out zero.
     """
 
     difference: float
     low: float
     high: float
     p: float
-    mcnemar_p: float
-    only_a: int
-    only_b: int
 
 
 @dataclass(frozen=True)
@@ -252,11 +248,7 @@ def compare(
     moved = _replicated(difference, groups, replicates, seed)
     moved = _stretched(moved, estimate, error.widening())
     interval = _percentiles(moved, estimate, -1.0) or (estimate, estimate)
-    right_a, right_b = a[0] == y, b[0] == y
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    return Comparison(
-        estimate, *interval, two_sided(moved), mcnemar(only_a, only_b), only_a, only_b
-    )
+    return Comparison(estimate, *interval, two_sided(moved))
 
 
 def two_sided(differences: np.ndarray) -> float:
@@ -264,12 +256,3 @@ def two_sided(differences: np.ndarray) -> float:
     known = differences[np.isfinite(differences)]
     beyond = min((known <= 0).sum(), (known >= 0).sum())
     return float(min(1.0, 2 * (beyond + 1) / (len(known) + 1)))
-
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Compute McNemar's exact two-sided p-value from the rows that one system alone has right."""
-    # scipy.stats takes longer to load than most commands take.
-    from scipy.stats import binomtest
-
-    both = only_a + only_b
-    return float(binomtest(only_a, both).pvalue) if both else 1.0

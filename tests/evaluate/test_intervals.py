@@ -10,7 +10,6 @@ from archiveprobe.evaluate.intervals import (
     effective_groups,
     grouped_weights,
     intervals,
-    mcnemar,
     standard_error,
     two_sided,
 )
@@ -172,9 +171,9 @@ def test_a_difference_is_paired_and_signed() -> None:
     groups = np.arange(300)
     found = compare(y, better, worse, groups, 2)
     assert found.difference > 0 and 0 < found.low < found.difference < found.high
-    assert found.p < 0.05 and found.mcnemar_p < 0.05 and found.only_b == 0
+    assert found.p < 0.05
     turned = compare(y, worse, better, groups, 2)
-    assert turned.difference == -found.difference and turned.only_a == 0
+    assert turned.difference == -found.difference
     alone = [intervals(y, each, groups, 2)["macro_f1"] for each in (better, worse)]
     unpaired = np.hypot(*(high - low for low, high in alone))
     assert found.high - found.low < 0.8 * unpaired
@@ -184,13 +183,12 @@ def test_equal_systems_do_not_differ() -> None:
     y = np.arange(40) % 2
     found = compare(y, np.zeros(40, int), np.zeros((1, 40), int), np.arange(40), 2, replicates=99)
     assert (found.difference, found.low, found.high) == (0, 0, 0)
-    assert found.p == 1 and found.mcnemar_p == 1
+    assert found.p == 1
 
 
 def test_small_numbers_by_hand() -> None:
     uneven = np.array([0] * 96 + [1, 2, 3, 4])
     assert effective_groups(np.arange(50)) == pytest.approx(50)
     assert effective_groups(uneven) == pytest.approx(1e4 / (96**2 + 4))
-    assert mcnemar(1, 7) == pytest.approx(2 * (1 + 8) / 2**8)
     assert two_sided(np.array([1.0, 2.0, 3.0])) == 0.5
     assert two_sided(np.array([-1.0, 1.0, np.nan])) == 1
