@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from archiveprobe.predict.new_images import embed_new
 from archiveprobe.predict.submission import probability
 from archiveprobe.predict.systems import Answers, Resources, System, load_system
 from archiveprobe.predict.tables import (
+    WrittenAnswers,
     output_files,
     probability_columns,
     same_cells,
@@ -31,36 +32,16 @@ from archiveprobe.task.manifest import Entry, read_manifest
 USABLE = FLAGS | {"ok"}
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """A written file of answers: how many rows, of which status, and how many of every label.
+@dataclass(frozen=True, kw_only=True)
+class Predicted(WrittenAnswers):
+    """Holds how many rows have each status, and how many readable images each label."""
 
-    `labels` counts readable images only.
-    """
-
-    file: Path
-    system: str
-    rows: int
-    status: dict[str, int] = field(default_factory=dict)
-    labels: dict[str, int] = field(default_factory=dict)
-    unreadable: int = 0
-    copy: Path | None = None
-    seconds: float = 0.0
-    snapshot: str = ""
+    status: dict[str, int]
+    labels: dict[str, int]
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`."""
-        return {
-            "file": str(self.file),
-            "copy": None if self.copy is None else str(self.copy),
-            "system": self.system,
-            "snapshot": self.snapshot,
-            "rows": self.rows,
-            "unreadable": self.unreadable,
-            "status": self.status,
-            "labels": self.labels,
-            "seconds": round(self.seconds, 3),
-        }
+        return {**super().record(), "status": self.status, "labels": self.labels}
 
     def summary(self) -> str:
         """Return what was written, in a sentence."""
@@ -123,15 +104,15 @@ def predict(
     write_spreadsheet_copy(copy, columns, lines)
     read = answers.decision[answers.readable]
     return Predicted(
-        target,
-        system,
-        len(rows),
-        dict(Counter(status).most_common()),
-        {name: int((read == at).sum()) for at, name in enumerate(classes)},
-        int((~answers.readable).sum()),
-        copy,
-        time.monotonic() - started,
-        dataset.snapshot_digest,
+        file=target,
+        system=system,
+        rows=len(rows),
+        unreadable=int((~answers.readable).sum()),
+        copy=copy,
+        seconds=time.monotonic() - started,
+        snapshot=dataset.snapshot_digest,
+        status=dict(Counter(status).most_common()),
+        labels={name: int((read == at).sum()) for at, name in enumerate(classes)},
     )
 
 

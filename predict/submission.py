@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from archiveprobe.predict.systems import Answers, System, load_system
 from archiveprobe.predict.tables import (
     Cells,
     Form,
+    WrittenAnswers,
     output_files,
     wanted,
     write_answers,
@@ -34,40 +35,27 @@ from archiveprobe.probe.audit.shift import find_shift
 from archiveprobe.task.config import Task
 
 
-@dataclass(frozen=True)
-class Submission:
-    """A written submission, and what its reader should know before handing it in.
+@dataclass(frozen=True, kw_only=True)
+class Submission(WrittenAnswers):
+    """Holds what the reader of a submission should know before handing it in.
 
     `unreadable` rows have no image and got `answer`; `reasons` counts why.
     """
 
-    file: Path
-    system: str
-    rows: int
-    unreadable: int
     answer: str
     shares: list[Share]
     spot_check: SpotCheck
-    reasons: dict[str, int] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    copy: Path | None = None
-    seconds: float = 0.0
-    snapshot: str = ""
+    reasons: dict[str, int]
+    warnings: list[str]
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`."""
         return {
-            "file": str(self.file),
-            "copy": None if self.copy is None else str(self.copy),
-            "system": self.system,
-            "snapshot": self.snapshot,
-            "rows": self.rows,
-            "unreadable": self.unreadable,
+            **super().record(),
             "reasons": self.reasons,
             "shares": [asdict(share) for share in self.shares],
             "canary": asdict(self.spot_check),
             "warnings": self.warnings,
-            "seconds": round(self.seconds, 3),
         }
 
     def lines(self) -> list[dict[str, Any]]:
@@ -139,18 +127,18 @@ def submit(
     of_labels = shares(loaded.stored, answers.decision)
     messages = [*warnings, *_blank(blank), *_warnings(dataset, loaded, rows, of_labels, changed)]
     return Submission(
-        target,
-        system,
-        len(ids),
-        len(unread),
-        dataset.classes[dataset.unreadable],
-        of_labels,
-        seen[0],
-        dict(reasons.most_common()),
-        messages,
-        copy,
-        time.monotonic() - started,
-        dataset.snapshot_digest,
+        file=target,
+        system=system,
+        rows=len(ids),
+        unreadable=len(unread),
+        copy=copy,
+        seconds=time.monotonic() - started,
+        snapshot=dataset.snapshot_digest,
+        answer=dataset.classes[dataset.unreadable],
+        shares=of_labels,
+        spot_check=seen[0],
+        reasons=dict(reasons.most_common()),
+        warnings=messages,
     )
 
 

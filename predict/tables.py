@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
@@ -23,6 +24,34 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _LABELS = ("label", "prediction", "predicted", "answer", "class", "category", "target")
 
 Cells = list[list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenAnswers:
+    """Holds what every written file of a system's answers is reported with.
+
+    `unreadable` counts rows without an answer of their own, `copy` is the one for spreadsheets.
+    """
+
+    file: Path
+    system: str
+    rows: int
+    unreadable: int
+    copy: Path | None
+    seconds: float
+    snapshot: str
+
+    def record(self) -> dict[str, Any]:
+        """Return the form of `--json`."""
+        return {
+            "file": str(self.file),
+            "copy": None if self.copy is None else str(self.copy),
+            "system": self.system,
+            "snapshot": self.snapshot,
+            "rows": self.rows,
+            "unreadable": self.unreadable,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 @dataclass(frozen=True)
