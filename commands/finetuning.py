@@ -10,11 +10,13 @@ import click
 from archiveprobe.commands.terminal import (
     NAME,
     command,
+    device_option,
     example,
     group,
     json_option,
     load,
     print_result,
+    progress,
     say,
     task_argument,
 )
@@ -53,7 +55,7 @@ def set_option(command: Function) -> Function:
     "--full", is_flag=True, help="Train on all labelled rows, for the folds' median epoch."
 )
 @click.option("--from-cache", is_flag=True, help="Train the last block on cached tokens.")
-@click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
+@device_option
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),
@@ -66,10 +68,9 @@ def set_option(command: Function) -> Function:
 @json_option
 def finetune(task: Path, as_json: bool, **how: Any) -> None:
     """Train a recipe; by default on the split train, selecting on validation."""
-    from archiveprobe.base.progress import bar
     from archiveprobe.finetune.run import Options, run_finetune
 
-    done = run_finetune(load(task), Options(**how), notify=say, progress=bar)
+    done = run_finetune(load(task), Options(**how), notify=say, progress=progress)
     lines = [
         {
             "part": line.part,
