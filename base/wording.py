@@ -13,3 +13,8 @@ def first_few(names: Iterable[str], shown: int = 3) -> str:
 def quote_few(names: Iterable[str]) -> str:
     """List the first few of some names, quoted."""
     return first_few(map(repr, names))
+
+
+def clipped(text: str, most: int = 60) -> str:
+    """Quote a text of any length, shortened to `most` characters."""
+    return repr(text if len(text) <= most else text[: most - 3] + "...")

@@ -1,6 +1,7 @@
 """task.toml, read into frozen models; a fault names the file, the key and the nearest valid key."""
 
 import difflib
+import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -252,6 +253,10 @@ def explain(
         return f"{where}{fault['ctx']['error']} in {file}: correct it"
     if fault["type"] == "too_short":
         return f"empty list for {key!r} in {file}: name at least one"
+    if fault["type"] == "string_type" and isinstance(fault["input"], int | float):
+        return (
+            f"{key!r} in {file} is text: write it in quotes, {json.dumps(_shown(fault['input']))}"
+        )
     wanted = fault["msg"].lower().replace("tuple", "list")
     return f"wrong value for {key!r} in {file}: {wanted}, not {_shown(fault['input'])}: correct it"
 

@@ -1,7 +1,6 @@
 """The rows of a task: from its table, or from one folder per label."""
 
 import os
-import sys
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,13 +8,14 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.find_images import UNSAFE_IN_IDS, find_images, printable
+from archiveprobe.task.find_images import find_images, printable
+from archiveprobe.task.ids import ID_LIMIT, id_faults, unknown_ids
+from archiveprobe.task.ids import refuse_repeated as refuse_repeated
+from archiveprobe.task.labels import SPLITS as SPLITS
+from archiveprobe.task.labels import UNLABELLED as UNLABELLED
+from archiveprobe.task.labels import read_folders, read_labels, read_splits, refuse
 from archiveprobe.task.table import Table, read_table
 
-SPLITS = ("train", "validation", "test")
-UNLABELLED = "unlabelled"
-# Ids become arrays in which every one takes the room of the longest.
-ID_LIMIT = 1024
 # What folds.group may say instead of a column.
 _GROUPINGS = ("near-duplicates", "none")
 
@@ -38,10 +38,12 @@ def read_rows(
     """Read the task's rows in the order of its table (or of the sorted paths below its root).
 
     Labels of test rows are left out unless `test_labels` is true, which only scoring may ask for.
-    `notify` is told of files below the root that are no images, where there is no table.
+    `notify` is told what was guessed, and of files below the root that are no images, where there
+    is no table.
 
     Raises:
-        InputError: a missing column, a repeated id, an unknown label or split, or no row at all.
+        InputError: a missing column, no row at all, or repeated ids, unknown labels and splits,
+            of which one message names all that a table has.
     """
     try:
         task.root.resolve()
@@ -50,11 +52,11 @@ def read_rows(
             f"images.root {task.root} is a link that leads back to itself: correct the link, or "
             f"images.root in {task.file}"
         ) from None
-    rows = _from_table(task, test_labels) if task.table else _from_folders(task, notify)
+    rows = _from_table(task, test_labels, notify) if task.table else _from_folders(task, notify)
     if not rows:
         where = task.table or task.root
         raise InputError(f"no image in {where}: add some, or name another folder or table")
-    rows = _corrected(task, rows)
+    rows = _corrected(task, rows, notify)
     if test_labels:
         return rows
     return [replace(row, label=None) if row.split == "test" else row for row in rows]
@@ -72,7 +74,7 @@ def locate(root: Path, path: str) -> Path:
     return wanted
 
 
-def _from_table(task: Task, test_labels: bool) -> list[Row]:
+def _from_table(task: Task, test_labels: bool, notify: Callable[[str], None]) -> list[Row]:
     assert task.table is not None
     table = read_table(task.table)
     images = task.images
@@ -82,23 +84,23 @@ def _from_table(task: Task, test_labels: bool) -> list[Row]:
     group = _group_column(task, table)
     if has_labels:
         table.require(images.label)
-    refuse_repeated(table, images.id)
-    rows = []
-    for line, cells in zip(table.lines, table.rows, strict=True):
-        where = f"{table.file} line {line}"
-        split = _split(cells[images.split], where) if images.split else None
-        is_read = has_labels and (test_labels or split != "test")
-        rows.append(
-            Row(
-                id=cells[images.id],
-                path=cells[images.path or images.id],
-                label=_label(task, cells[images.label], where) if is_read else None,
-                split=split,
-                group=cells[group] if group else None,
-                text=cells[images.text] if images.text else None,
-            )
+    splits = read_splits(table, images.split)
+    is_read = [has_labels and (test_labels or split != "test") for split in splits.meanings]
+    labels = read_labels(task, table, images.label, is_read)
+    refuse(table.file, [*id_faults(table, images.id), *splits.faults, *labels.faults])
+    for remark in (*table.remarks, *splits.remarks, *labels.remarks):
+        notify(remark)
+    return [
+        Row(
+            id=cells[images.id],
+            path=cells[images.path or images.id],
+            label=label,
+            split=split,
+            group=cells[group] if group else None,
+            text=cells[images.text] if images.text else None,
         )
-    return rows
+        for cells, split, label in zip(table.rows, splits.meanings, labels.meanings, strict=True)
+    ]
 
 
 def _group_column(task: Task, table: Table) -> str | None:
@@ -112,61 +114,6 @@ def _group_column(task: Task, table: Table) -> str | None:
             f"({', '.join(_GROUPINGS)}, or a column: {', '.join(table.columns)})"
         )
     return group
-
-
-def refuse_repeated(table: Table, column: str) -> None:
-    """Check that every row has an id, and another one.
-
-    Raises:
-        InputError: one is empty, or stands twice; both lines are named.
-    """
-    first: dict[str, int] = {}
-    for line, cells in zip(table.lines, table.rows, strict=True):
-        value, where = cells[column], f"{table.file} line {line}"
-        if not value.strip():
-            raise InputError(f"{where}: the id is empty: give every row an id")
-        _check_short(value, where)
-        if UNSAFE_IN_IDS.search(value):
-            raise InputError(
-                f"{where}: the id {value!r} holds a NUL or a lone carriage return, which no "
-                "CSV gives back: take it out"
-            )
-        if value in first:
-            raise InputError(
-                f"{where}: id {value!r} stands on line {first[value]} already: keep one of the two"
-            )
-        first[value] = line
-
-
-def _check_short(value: str, where: str) -> None:
-    if len(value) > ID_LIMIT:
-        raise InputError(
-            f"{where}: an id of {len(value)} characters, limit {ID_LIMIT}: shorten it, or correct "
-            "the quotes around it"
-        )
-
-
-def _label(task: Task, value: str, where: str) -> str | None:
-    if not value.strip():
-        return None
-    if value not in task.labels:
-        hint = nearest(value, task.labels)
-        known = ", ".join(task.labels) or "none"
-        raise InputError(
-            f"{where}: unknown label {value!r}{hint}: correct it, "
-            f"or add it to labels in task.toml (now {known})"
-        )
-    # One object for all rows of a label.
-    return sys.intern(value)
-
-
-def _split(value: str, where: str) -> str | None:
-    if not value.strip():
-        return None
-    if value not in SPLITS:
-        hint = nearest(value, SPLITS)
-        raise InputError(f"{where}: unknown split {value!r}{hint}: use train, validation or test")
-    return value
 
 
 def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
@@ -183,9 +130,35 @@ def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
     found = find_images(task.root.resolve(), [home / name for name in own if name])
     for remark in found.remarks():
         notify(remark)
-    rows = [_from_path(task, path) for path in sorted(found.paths)]
+    rows = _from_paths(task, sorted(found.paths), notify)
     _refuse_twins(rows)
     return rows
+
+
+def _from_paths(task: Task, paths: Sequence[str], notify: Callable[[str], None]) -> list[Row]:
+    names = [printable(path) for path in paths]
+    long = [len(name) for name in names if len(name) > ID_LIMIT]
+    if long:
+        raise InputError(
+            f"{task.root}: {len(long)} paths have more than {ID_LIMIT} characters (the first "
+            f"{long[0]}): shorten them"
+        )
+    places = [_split_and_folder(name) for name in names]
+    labels = read_folders(task, places, names)
+    refuse(task.root, labels.faults)
+    for remark in labels.remarks:
+        notify(remark)
+    return [
+        Row(name, path, label=label, split=split)
+        for name, path, (split, _), label in zip(names, paths, places, labels.meanings, strict=True)
+    ]
+
+
+def _split_and_folder(name: str) -> tuple[str | None, str | None]:
+    """Return the split and the label's folder that an image's path names."""
+    folders = name.split("/")[:-1]
+    split = folders.pop(0) if folders and folders[0] in SPLITS else None
+    return split, folders[0] if folders else None
 
 
 def _refuse_twins(rows: Sequence[Row]) -> None:
@@ -200,36 +173,17 @@ def _refuse_twins(rows: Sequence[Row]) -> None:
             raise InputError(f"the files {names} would both have the id {row.id!r}: rename one")
 
 
-def _from_path(task: Task, path: str) -> Row:
-    name = printable(path)
-    _check_short(name, str(task.root))
-    folders = name.split("/")[:-1]
-    split = folders.pop(0) if folders and folders[0] in SPLITS else None
-    named = folders[0] if folders else UNLABELLED
-    if named == UNLABELLED or not task.labels:
-        return Row(name, path, split=split)
-    if named in task.labels:
-        return Row(name, path, label=sys.intern(named), split=split)
-    if split == "test":
-        return Row(name, path, split=split)
-    hint = nearest(named, (*task.labels, UNLABELLED))
-    raise InputError(
-        f"folder of {name!r}: unknown label {named!r}{hint}: rename the folder, add it to labels "
-        f"in task.toml (now {', '.join(task.labels)}), or move it out of images.root"
-    )
-
-
-def _corrected(task: Task, rows: list[Row]) -> list[Row]:
+def _corrected(task: Task, rows: list[Row], notify: Callable[[str], None]) -> list[Row]:
     if task.corrections is None:
         return rows
     table = read_table(task.folder / task.corrections)
     table.require("id", "label")
-    refuse_repeated(table, "id")
+    labels = read_labels(task, table, "label")
     known = {row.id for row in rows}
-    corrected = {}
-    for line, cells in zip(table.lines, table.rows, strict=True):
-        where = f"{table.file} line {line}"
-        if cells["id"] not in known:
-            raise InputError(f"{where}: no row has the id {cells['id']!r}: correct or remove it")
-        corrected[cells["id"]] = _label(task, cells["label"], where)
+    unknown = unknown_ids(table, "id", known)
+    refuse(table.file, [*id_faults(table, "id"), *unknown, *labels.faults])
+    for remark in (*table.remarks, *labels.remarks):
+        notify(remark)
+    ids = (cells["id"] for cells in table.rows)
+    corrected = dict(zip(ids, labels.meanings, strict=True))
     return [replace(row, label=corrected[row.id]) if row.id in corrected else row for row in rows]
