@@ -8,9 +8,11 @@ import click
 from archiveprobe.commands.terminal import (
     NAME,
     command,
+    device_option,
     json_option,
     load,
     print_result,
+    progress,
     say,
     task_argument,
 )
@@ -34,7 +36,7 @@ from archiveprobe.commands.terminal import (
     "--full", is_flag=True, help="Train on all labelled rows, for the folds' median epoch."
 )
 @click.option("--from-cache", is_flag=True, help="Train the last block on cached tokens.")
-@click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
+@device_option
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),
@@ -47,10 +49,9 @@ from archiveprobe.commands.terminal import (
 @json_option
 def finetune(task: Path, as_json: bool, **how: Any) -> None:
     """Train a recipe; by default on the split train, selecting on validation."""
-    from archiveprobe.base.progress import bar
     from archiveprobe.finetune.run import Options, run_finetune
 
-    done = run_finetune(load(task), Options(**how), notify=say, progress=bar)
+    done = run_finetune(load(task), Options(**how), notify=say, progress=progress)
     lines = [
         {
             "part": line.part,

@@ -40,8 +40,21 @@ def _path(value: str) -> str:
     return value
 
 
+def _table(value: Any) -> str | tuple[str, ...]:
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list | tuple) or not paths:
+        raise ValueError("a path or a list of paths is needed")
+    if not all(isinstance(path, str) and path for path in paths):
+        raise ValueError("a path or a list of paths is needed")
+    if len(set(paths)) != len(paths):
+        raise ValueError("every table once")
+    checked = tuple(map(_path, paths))
+    return checked[0] if isinstance(value, str) else checked
+
+
 Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar)]
 PathText = Annotated[str, AfterValidator(_path)]
+TablePaths = Annotated[str | tuple[str, ...], PlainValidator(_table)]
 
 
 class _Section(BaseModel):
@@ -49,10 +62,15 @@ class _Section(BaseModel):
 
 
 class Images(_Section):
-    """Where the images lie, and which columns of the table say what."""
+    """Where the images lie, and which columns of the table say what.
+
+    `table` is one path or several. `relative_to` says where paths in a table begin: at the root,
+    or at the table's own folder, as in Hugging Face's metadata files.
+    """
 
     root: PathText = "images"
-    table: PathText | None = None
+    table: TablePaths | None = None
+    relative_to: Literal["root", "table"] = "root"
     id: str = "image"
     path: str | None = None
     label: str = "label"
@@ -154,8 +172,20 @@ class Task(_Section):
 
     @property
     def table(self) -> Path | None:
-        """Return the table of rows, or None for one folder per label."""
-        return None if self.images.table is None else self.folder / self.images.table
+        """Return the table of rows, the first where there are several, None where folders do."""
+        return next(iter(self.tables.values()), None)
+
+    @property
+    def tables(self) -> dict[str, Path]:
+        """Return the tables of rows by their paths in the file; none for one folder per label."""
+        names = self.images.table or ()
+        names = (names,) if isinstance(names, str) else names
+        return {name: self.folder / name for name in names}
+
+    @property
+    def place(self) -> str:
+        """Return where the rows come from, for messages: the tables, or the root."""
+        return " and ".join(map(str, self.tables.values())) or str(self.root)
 
     def asks(self, backbone: str, tower: Literal["image", "text"] = "image") -> dict[str, Any]:
         """Return what this task asks of a backbone's cache; readers find the cache by it."""

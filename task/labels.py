@@ -1,4 +1,4 @@
-"""Labels and splits as people write them: what is meant, what was guessed, every fault at once.
+"""Labels (and splits) as people write them: what is meant, what was guessed, every fault at once.
 
 Blanks around and within a word, upper and lower case, the Unicode normal form and the ".0" that
 pandas adds to numbers beside empty cells make no other word, where only one known word is near.
@@ -8,24 +8,17 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import clipped, first_few
 from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.splits import SPLITS, split_named
 from archiveprobe.task.table import Table
 
-SPLITS = ("train", "validation", "test")
 UNLABELLED = "unlabelled"
-_SPLIT_WORDS = {
-    **dict.fromkeys(("training", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "dev", "development"), "validation"),
-    **dict.fromkeys(("testing", "tst"), "test"),
-}
-# Beside a test split they are what validates; without one nothing shall train on them.
-_EVALUATION = ("eval", "evaluation")
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _ALIASES = "that differ from labels in task.toml by case, blanks or a .0 only are taken for them"
 _SHOWN = 5
@@ -41,18 +34,11 @@ def fold(word: str) -> str:
 class Words:
     """Known words, and which of them another word stands for."""
 
-    def __init__(self, known: Iterable[str], synonyms: Mapping[str, str] | None = None) -> None:
-        self.known = tuple(known)
+    def __init__(self, known: Iterable[str]) -> None:
         # One object for all rows of a label.
-        self._exact = {word: sys.intern(word) for word in self.known}
-        self._near = dict(synonyms or {})
-        count = Counter(map(fold, self.known))
-        for word in self.known:
-            key = fold(word)
-            if count[key] == 1:
-                self._near[key] = sys.intern(word)
-            else:
-                self._near.pop(key, None)
+        self._exact = {word: sys.intern(word) for word in known}
+        count = Counter(map(fold, self._exact))
+        self._near = {fold(word): word for word in self._exact.values() if count[fold(word)] == 1}
 
     def meaning(self, word: str) -> str | None:
         """Return the known word that is meant, None where there is none or more than one."""
@@ -99,7 +85,7 @@ def _hint(word: str, known: Sequence[str]) -> str:
     return f"; {hint}" if hint else ""
 
 
-def read_words(cells: Iterable[str | None], words: Words) -> Reading:
+def read_words(cells: Iterable[str | None], meaning_of: Callable[[str], str | None]) -> Reading:
     """Find what every cell means; None is not looked at."""
     reading = Reading()
     meanings: dict[str, str | None] = {}
@@ -108,7 +94,7 @@ def read_words(cells: Iterable[str | None], words: Words) -> Reading:
             reading.meanings.append(None)
             continue
         if cell not in meanings:
-            meanings[cell] = words.meaning(cell)
+            meanings[cell] = meaning_of(cell)
         meaning = meanings[cell]
         reading.meanings.append(meaning)
         if meaning is None:
@@ -134,7 +120,7 @@ def read_labels(
     """Read the labels of a table's rows, only those of the `wanted` rows if it is given."""
     is_read = wanted or [True] * len(table.rows)
     cells = (row[column] if read else None for row, read in zip(table.rows, is_read, strict=True))
-    reading = read_words(cells, Words(task.labels))
+    reading = read_words(cells, Words(task.labels).meaning)
     remarks = reading.remarks(f"{table.file.name}: labels {_ALIASES}")
     faults = []
     if reading.unknown:
@@ -146,20 +132,16 @@ def read_labels(
     return Column(reading.meanings, remarks, faults)
 
 
-def read_splits(table: Table, column: str | None) -> Column:
-    """Read a column of splits, under whatever usual names; None is no column."""
-    if column is None:
-        return Column([None] * len(table.rows))
-    cells = [row[column] for row in table.rows]
-    reading = read_words(cells, split_words(cells))
-    remarks = reading.remarks(f"{table.file.name}: splits under other names")
+def read_splits(table: Table, column: str) -> Column:
+    """Read a column of splits, under whatever usual names."""
+    reading = read_words((row[column] for row in table.rows), split_named)
     faults = []
     if reading.unknown:
         faults.append(
             f"unknown splits in {reading.unknown.total()} rows: "
             f"{reading.listed(SPLITS, table.place)}: use train, validation or test"
         )
-    return Column(reading.meanings, remarks, faults)
+    return Column(reading.meanings, faults=faults)
 
 
 def read_folders(
@@ -172,7 +154,7 @@ def read_folders(
     words = Words(known)
     free = {folder for split, folder in places if folder and words.meaning(folder) is None}
     cells = (None if split == "test" and folder in free else folder for split, folder in places)
-    reading = read_words(cells, words)
+    reading = read_words(cells, words.meaning)
     faults = []
     if reading.unknown:
         faults.append(
@@ -183,14 +165,6 @@ def read_folders(
         )
     meanings = [None if word == UNLABELLED else word for word in reading.meanings]
     return Column(meanings, reading.remarks(f"folders {_ALIASES}"), faults)
-
-
-def split_words(names: Iterable[str]) -> Words:
-    """Return the words for splits, as they are meant where all these names occur."""
-    plain = Words(SPLITS, _SPLIT_WORDS)
-    tested = any(plain.meaning(name) == "test" for name in set(names))
-    evaluation = dict.fromkeys(_EVALUATION, "validation" if tested else "test")
-    return Words(SPLITS, {**_SPLIT_WORDS, **evaluation})
 
 
 def refuse(file: Path, faults: Sequence[str]) -> None:

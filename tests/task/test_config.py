@@ -113,7 +113,7 @@ def test_file_is_no_key(load, fault_of, content):
         ("name = 't'\nlabels = {a = 1}", "labels"),
         (LEAST + "images = 'images'", "images"),
         (LEAST + "[images]\nroot = 3", "images.root"),
-        (LEAST + "[images]\ntable = ['a.csv']", "images.table"),
+        (LEAST + "[images]\ntable = ['a.csv', 1]", "images.table"),
         (LEAST + "[folds]\ncount = '5'", "folds.count"),
         (LEAST + "[folds]\ncount = true", "folds.count"),
         (LEAST + "[folds]\ncount = 5.0", "folds.count"),

@@ -4,8 +4,9 @@ import unicodedata
 
 import pytest
 
-from archiveprobe.task.labels import fold, split_words
+from archiveprobe.task.labels import fold
 from archiveprobe.task.rows import read_rows
+from archiveprobe.task.splits import split_named
 
 TABLE = '[images]\ntable = "labels.csv"\n'
 SPLIT = TABLE + 'split = "split"\n'
@@ -106,24 +107,8 @@ def test_faults_of_ids_splits_and_labels_are_told_together(make_task, tmp_path, 
     fault_of(lambda: read_rows(task), "unknown labels in 1 rows: 'x' (1, first line 2)")
 
 
-@pytest.mark.proves("tables")
-def test_usual_names_of_splits_aloud(make_task, tmp_path):
-    written = ["train", "Training", "val", "valid", "dev", "Validation ", "TEST", "testing", ""]
-    lines = "".join(f"{at},intact,{split}\n" for at, split in enumerate(written))
-    said = []
-    task = make_task(tmp_path, SPLIT, labels=f"image,label,split\n{lines}")
-    splits = [row.split for row in read_rows(task, notify=said.append)]
-    assert splits == [*["train"] * 2, *["validation"] * 4, *["test"] * 2, None]
-    (line,) = said
-    assert line.startswith(
-        "labels.csv: splits under other names, 7 in all: 'Training' as 'train' (1)"
-    )
-
-
-def test_evaluation_is_the_test_unless_there_is_one():
-    assert split_words(["train", "eval"]).meaning("Eval") == "test"
-    assert split_words(["train", "eval", "TEST"]).meaning("eval") == "validation"
-    assert split_words(["train"]).meaning("holdout") is None
+def test_what_evaluates_never_trains():
+    assert split_named("Eval") == split_named("evaluation") == "test"
 
 
 def test_labels_of_test_rows_are_not_read_under_any_name(make_task, tmp_path):
