@@ -3,7 +3,7 @@
 import difflib
 import json
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ from pydantic import (
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import SETTINGS_BYTES, read_ordinary
+from archiveprobe.task.faults import explain
 
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -212,16 +213,6 @@ class Task(_Section):
         return self
 
 
-_SECTIONS: dict[str, type[_Section]] = {
-    "images": Images,
-    "folds": Folds,
-    "embed": Embed,
-    "backbone": OwnBackbone,
-    "preprocess": Preprocess,
-    "submission": Submission,
-}
-
-
 def nearest(word: str, known: Iterable[str]) -> str:
     """Give `` (did you mean 'x'?)``, or nothing where no known word is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
@@ -242,7 +233,7 @@ def load_task(file: Path) -> Task:
         try:
             return Task(file=file, **content)
         except ValidationError as error:
-            raise InputError(explain(error.errors()[0], file, _keys_beside)) from None
+            raise InputError(explain(error.errors()[0], file, Task, given="file")) from None
     except RecursionError:
         raise InputError(f"{file} is nested too deeply: it is no task.toml") from None
 
@@ -262,6 +253,7 @@ def _parse(file: Path) -> dict[str, Any]:
     except ValueError as error:
         # A TOMLDecodeError, or Python's own limit on the digits of a whole number.
         raise InputError(f"{file} is not valid TOML: {error}: correct that line") from None
+<<<<<<< HEAD
 
 
 def explain(
@@ -304,3 +296,5 @@ def _keys_beside(place: list[str]) -> list[str]:
     """Return the valid keys of the section that holds the unknown key at `place`."""
     section = next((_SECTIONS[part] for part in reversed(place[:-1]) if part in _SECTIONS), Task)
     return [key for key in section.model_fields if key != "file"]
+=======
+>>>>>>> main

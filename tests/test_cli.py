@@ -236,7 +236,7 @@ def test_every_table_is_listed() -> None:
     from archiveprobe.embed.backbones import BACKBONES
     from archiveprobe.embed.views import VIEW_SETS
     from archiveprobe.evaluate.metrics import METRICS
-    from archiveprobe.finetune.recipe import RECIPES
+    from archiveprobe.finetune.recipe_file import RECIPES
     from archiveprobe.probe.table import PROBES
 
     tables = {
