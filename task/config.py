@@ -1,7 +1,6 @@
 """task.toml, read into frozen models; a fault names the file, the key and the nearest valid key."""
 
 import difflib
-import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -253,48 +252,3 @@ def _parse(file: Path) -> dict[str, Any]:
     except ValueError as error:
         # A TOMLDecodeError, or Python's own limit on the digits of a whole number.
         raise InputError(f"{file} is not valid TOML: {error}: correct that line") from None
-<<<<<<< HEAD
-
-
-def explain(
-    fault: Mapping[str, Any], file: Path | str, keys_beside: Callable[[list[str]], list[str]]
-) -> str:
-    """Say in one line what pydantic found in a file; recipes use it too.
-
-    `keys_beside` gives the valid keys of the section that holds the key at a place.
-    """
-    place = [str(part) for part in fault["loc"]]
-    key = ".".join(place) or "task"
-    if fault["type"] == "extra_forbidden":
-        hint = nearest(place[-1], keys_beside(place))
-        return f"unknown key {key!r} in {file}{hint}: correct or remove it"
-    if fault["type"] == "missing" and isinstance(fault["loc"][-1], str):
-        return f"missing key {key!r} in {file}: add it"
-    if fault["type"] == "value_error":
-        where = "" if key == "task" else f"{key}: "
-        return f"{where}{fault['ctx']['error']} in {file}: correct it"
-    if fault["type"] == "too_short":
-        return f"empty list for {key!r} in {file}: name at least one"
-    if fault["type"] == "string_type" and isinstance(fault["input"], int | float):
-        return (
-            f"{key!r} in {file} is text: write it in quotes, {json.dumps(_shown(fault['input']))}"
-        )
-    wanted = fault["msg"].lower().replace("tuple", "list")
-    return f"wrong value for {key!r} in {file}: {wanted}, not {_shown(fault['input'])}: correct it"
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:
-        # Hexadecimal numbers may be longer than Python writes them in decimal.
-        return "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _keys_beside(place: list[str]) -> list[str]:
-    """Return the valid keys of the section that holds the unknown key at `place`."""
-    section = next((_SECTIONS[part] for part in reversed(place[:-1]) if part in _SECTIONS), Task)
-    return [key for key in section.model_fields if key != "file"]
-=======
->>>>>>> main
