@@ -46,7 +46,13 @@ def explain(
     wanted = "it is a section" if kind in _NO_SECTION else fault["msg"].lower()
     wanted = wanted.replace("tuple", "list") + f", not {_shown(fault['input'])}"
     hint = hint if kind in _NO_SECTION else ""
-    return f"wrong value for {key!r} in {file}: {wanted}{hint}: correct it"
+    return f"wrong value for {key!r} in {file}: {wanted}{hint}: {_remedy(fault)}"
+
+
+def _remedy(fault: Mapping[str, Any]) -> str:
+    is_number = isinstance(fault["input"], int | float)
+    quoted = fault["type"] == "string_type" and is_number
+    return f'write it in quotes, "{_shown(fault["input"])}"' if quoted else "correct it"
 
 
 def _nearest_key(

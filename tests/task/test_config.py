@@ -274,3 +274,9 @@ def test_nearest():
     assert nearest("destructoin", ["destruction", "other"]) == " (did you mean 'destruction'?)"
     assert nearest("zzz", ["destruction"]) == ""
     assert nearest("zzz", []) == ""
+
+
+def test_numbers_for_labels_are_to_be_quoted(load, fault_of):
+    words = ("'labels.0'", 'write it in quotes, "0"')
+    fault_of(lambda: load("name = 't'\nlabels = [0, 1]"), *words)
+    fault_of(lambda: load(LEAST + "positive = 1"), "'positive'", 'in quotes, "1"')
