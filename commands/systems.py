@@ -14,6 +14,7 @@ from archiveprobe.commands.terminal import (
     load,
     partial_option,
     print_result,
+    progress,
     say,
     task_argument,
 )
@@ -58,11 +59,10 @@ def probe(
     as_json: bool,
 ) -> None:
     """Cross-validate probes on the cache: the leaderboard."""
-    from archiveprobe.base.progress import bar
     from archiveprobe.probe.run import Options, run_probes
 
     options = Options(probes or None, features or None, threshold_rule, seed, workers, partial)
-    show_board(run_probes(load(task), options, notify=say, progress=bar), task, as_json)
+    show_board(run_probes(load(task), options, notify=say, progress=progress), task, as_json)
 
 
 @command("ensemble my/task.toml --method mean")
@@ -185,7 +185,7 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
 @json_option
 def threshold(task: Path, system: str, labels: tuple[str, ...], as_json: bool, **how: Any) -> None:
     """Show macro-F1 over the threshold, and the chosen one; or choose another."""
-    from archiveprobe.evaluate.choose_threshold import report_threshold
+    from archiveprobe.evaluate.choose_threshold import report_thresholds
     from archiveprobe.evaluate.threshold_report import ThresholdReport
 
     given = {name: value for name, value in how.items() if value is not None}
@@ -194,7 +194,7 @@ def threshold(task: Path, system: str, labels: tuple[str, ...], as_json: bool, *
         raise click.UsageError(f"{names} exclude each other")
     if labels and not given.keys() & {"recall", "precision", "cost"}:
         raise click.UsageError("--label needs --recall, --precision or --cost")
-    report = report_threshold(load(task), system, method=_rule_of(given), labels=labels)
+    report = report_thresholds(load(task), system, _rule_of(given), labels)
     print_result(report.record(), report.lines(), as_json)
     if as_json:
         return
@@ -228,10 +228,9 @@ def _rule_of(given: Mapping[str, Any]) -> str | None:
 @json_option
 def audit(task: Path, apply: bool, partial: bool, as_json: bool) -> None:
     """Look for near-duplicates, suspect labels, shortcuts and a shift to the rows to predict."""
-    from archiveprobe.base.progress import bar
     from archiveprobe.probe.audit.run import run_audit
 
-    found = run_audit(load(task), apply=apply, partial=partial, notify=say, progress=bar)
+    found = run_audit(load(task), apply=apply, partial=partial, notify=say, progress=progress)
     print_result(found.record(), found.lines(), as_json)
     for warning in found.warnings:
         say(f"note: {warning}")

@@ -35,24 +35,33 @@ _SHOWN = np.arange(0.05, 1, 0.05)
 
 
 def report_threshold(
-    task: Task,
-    system: str,
-    *,
-    method: str | None = None,
-    fixed: float | None = None,
-    labels: Sequence[str] = (),
-) -> ThresholdReport | LabelReport:
+    task: Task, system: str, *, method: str | None = None, fixed: float | None = None
+) -> ThresholdReport:
     """Show the threshold of a stored system; with `method` or `fixed`, choose it again, store that.
 
-    `method` is a rule, with its number where it has one ("recall 0.95"). Rules that aim at
-    something also give thresholds for `labels` other than the positive one, or for all where there
-    are more than two; those are not stored.
-
     Raises:
-        InputError: no such system or label, it is out of date, or it has no threshold; a threshold
-            outside 0 to 1, a recall or precision that is never reached.
+        InputError: as `report_thresholds`, or there are more than two labels.
     """
     rule = method if fixed is None else numbered(BY_HAND, fixed)
+    report = report_thresholds(task, system, rule)
+    if isinstance(report, LabelReport):
+        raise InputError(f"{system}: {report.why}, there is no threshold")
+    return report
+
+
+def report_thresholds(
+    task: Task, system: str, rule: str | None = None, labels: Sequence[str] = ()
+) -> ThresholdReport | LabelReport:
+    """Show the threshold of a stored system; with a rule, choose it again, and store that.
+
+    A rule has its number where it has one ("recall 0.95"). Those that aim at something also give
+    thresholds for `labels` other than the positive one, or for all where there are more than two;
+    these are not stored.
+
+    Raises:
+        InputError: no such system or label, it is out of date, or it has no threshold; a recall or
+            a precision that is never reached.
+    """
     run = load_run(task, system)
     stored = run.predictions()
     aims = rule is not None and rule.split()[0] in AIMS

@@ -175,8 +175,8 @@ def _promise(rule: str, threshold: Threshold, label: str) -> list[str]:
             f"{threshold.bound:.3f}: label more"
         ]
     return [
-        f"{100 * CONFIDENCE:g} % of the resamples of the labelled rows reach {name} {number} at this "
-        "threshold; it is no guarantee for another archive"
+        f"{100 * CONFIDENCE:g} % of the resamples of the labelled rows reach {name} {number} at "
+        "this threshold; it is no guarantee for another archive"
     ]
 
 

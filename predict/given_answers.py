@@ -72,7 +72,7 @@ def submit_answers(
     unknown = [name for name in cells if name not in rows]
     if unknown:
         raise InputError(
-            f"{answers}: {len(unknown)} of {len(cells)} ids are not in {task.table or task.root}: "
+            f"{answers}: {len(unknown)} of {len(cells)} ids are not in {task.place}: "
             f"{quote_few(unknown)}{nearest(unknown[0], rows)}: correct them"
         )
     missing = [name for name in ids if name not in cells]

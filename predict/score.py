@@ -105,7 +105,7 @@ def _check_ids(
     known: Mapping[str, str],
     truth: Sequence[str],
 ) -> None:
-    where = task.table or task.root
+    where = task.place
     if not answered:
         raise InputError(f"{file} has no rows: nothing to score")
     unknown = [id_ for id_ in answered if id_ not in rows]

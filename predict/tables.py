@@ -120,7 +120,7 @@ def wanted(task: Task, table: Mapping[str, Row]) -> tuple[Form, list[str]]:
     ids = [id_ for id_, row in table.items() if row.label is None]
     if not ids:
         raise InputError(
-            f"nothing to predict in {task.table or task.root}: every row has a label; leave some "
+            f"nothing to predict in {task.place}: every row has a label; leave some "
             "labels empty, or give rows the split test"
         )
     return form, ids
@@ -135,7 +135,7 @@ def _check_template(
     unknown = [id_ for id_ in given if id_ not in table]
     if unknown:
         raise InputError(
-            f"{file}: {len(unknown)} of {len(given)} ids are not in {task.table or task.root}: "
+            f"{file}: {len(unknown)} of {len(given)} ids are not in {task.place}: "
             f"{quote_few(unknown)}{nearest(unknown[0], table)}: correct them, or add the rows"
         )
     labelled = [id_ for id_ in given if table[id_].label is not None]
@@ -148,7 +148,7 @@ def _check_template(
     if missing:
         raise InputError(
             f"{file} lacks {len(missing)} of the rows to predict: {quote_few(missing)}: add them, "
-            f"or take them out of {task.table or task.root}"
+            f"or take them out of {task.place}"
         )
 
 
@@ -194,7 +194,7 @@ def _id_column(task: Task, table: Table, known: Collection[str]) -> str:
     if hits[best] or names:
         return best
     raise InputError(
-        f"no column of {table.file} holds ids of {task.table or task.root}: it has "
+        f"no column of {table.file} holds ids of {task.place}: it has "
         f"{', '.join(table.columns)}; call the one with the ids {task.images.id!r}"
     )
 
