@@ -9,7 +9,6 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,17 +21,13 @@ from pydantic import (
 )
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 from archiveprobe.finetune.losses import LOSSES
 from archiveprobe.finetune.optimizer import OPTIMIZERS, SCHEDULES
+from archiveprobe.finetune.recipe_files import recipe_file
 from archiveprobe.task.config import explain, nearest
 
-FOLDER = Path(__file__).parent / "recipes"
-RECIPES: Mapping[str, Path] = MappingProxyType(
-    {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
-)
-"""Name -> file of every recipe that comes with the project."""
 _HEADINGS = ("Origin", "Launch", "Published", "Assumed")
 
 
@@ -325,14 +320,7 @@ def load_recipe(name: str) -> Recipe:
     Raises:
         InputError: no such recipe, an unknown key, a wrong value; the nearest name is given.
     """
-    file = RECIPES.get(name)
-    if file is None:
-        if not name.endswith(".toml"):
-            raise InputError(
-                f"unknown recipe {name!r}{nearest(name, RECIPES)}: `archiveprobe list recipes` "
-                "shows them; the path of a .toml file works too"
-            )
-        file = Path(name)
+    file = recipe_file(name)
     try:
         content = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except OSError as error:
