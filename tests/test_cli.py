@@ -236,7 +236,7 @@ def test_every_table_is_listed() -> None:
     from archiveprobe.embed.backbones import BACKBONES
     from archiveprobe.embed.view_sets import VIEW_SETS
     from archiveprobe.evaluate.metrics import METRICS
-    from archiveprobe.finetune.recipe_files import RECIPES
+    from archiveprobe.finetune.recipe_names import RECIPES
     from archiveprobe.probe.table import PROBES
 
     tables = {

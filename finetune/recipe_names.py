@@ -14,15 +14,16 @@ RECIPES: Mapping[str, Path] = MappingProxyType(
 """Name -> file of every recipe that comes with the project."""
 
 
-def recipe_file(name: str) -> Path:
-    """Return the file of the recipe of that name, or the .toml file of that path.
+def find_recipe(name: str) -> Path:
+    """Find the file of the recipe of that name; the path of a .toml file is its own.
 
     Raises:
         InputError: no such recipe; the nearest name is given.
     """
-    if name in RECIPES or name.endswith(".toml"):
-        return RECIPES.get(name, Path(name))
-    raise InputError(
-        f"unknown recipe {name!r}{nearest(name, RECIPES)}: `archiveprobe list recipes` "
-        "shows them; the path of a .toml file works too"
-    )
+    file = RECIPES.get(name)
+    if file is None and not name.endswith(".toml"):
+        raise InputError(
+            f"unknown recipe {name!r}{nearest(name, RECIPES)}: `archiveprobe list recipes` "
+            "shows them; the path of a .toml file works too"
+        )
+    return file or Path(name)
