@@ -9,6 +9,7 @@ import click
 
 from archiveprobe.commands.terminal import (
     NAME,
+    TableChoice,
     command,
     device_option,
     example,
@@ -63,14 +64,23 @@ def set_option(command: Function) -> Function:
     show_default=True,
     help="bf16 is faster on most GPUs; the papers used fp32.",
 )
-@click.option("--tensorboard", is_flag=True, help="Write learning curves for TensorBoard.")
+@click.option(
+    "--track",
+    multiple=True,
+    type=TableChoice("finetune.tracking:TRACKERS"),
+    help="Draw learning curves with it; wandb stays offline unless WANDB_MODE is set.",
+)
+@click.option("--tensorboard", is_flag=True, help="The same as --track tensorboard.")
 @click.option("--workers", type=click.IntRange(0), help="Processes for images; 0: none.")
 @json_option
-def finetune(task: Path, as_json: bool, **how: Any) -> None:
+def finetune(
+    task: Path, as_json: bool, track: tuple[str, ...], tensorboard: bool, **how: Any
+) -> None:
     """Train a recipe; by default on the split train, selecting on validation."""
     from archiveprobe.finetune.run import Options, run_finetune
 
-    done = run_finetune(load(task), Options(**how), notify=say, progress=progress)
+    trackers = tuple(dict.fromkeys([*track, *["tensorboard"] * tensorboard]))
+    done = run_finetune(load(task), Options(track=trackers, **how), notify=say, progress=progress)
     lines = [
         {
             "part": line.part,
