@@ -46,6 +46,7 @@ for command in (
     systems.threshold,
     systems.audit,
     finetuning.finetune,
+    finetuning.recipes,
     answers.predict,
     answers.submit,
     answers.score,

@@ -15,6 +15,11 @@ def quote_few(names: Iterable[str]) -> str:
     return first_few(map(repr, names))
 
 
+def clipped(text: str, most: int = 60) -> str:
+    """Quote a text of any length, shortened to `most` characters."""
+    return repr(text if len(text) <= most else text[: most - 3] + "...")
+
+
 def duration(seconds: float) -> str:
     """Write a time in at most two units: "0.4 s", "35 s", "4 min 20 s", "3 h 12 min"."""
     if seconds < 9.95:

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from pydantic import (
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import SETTINGS_BYTES, read_ordinary
+from archiveprobe.task.faults import explain
 
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -211,16 +212,6 @@ class Task(_Section):
         return self
 
 
-_SECTIONS: dict[str, type[_Section]] = {
-    "images": Images,
-    "folds": Folds,
-    "embed": Embed,
-    "backbone": OwnBackbone,
-    "preprocess": Preprocess,
-    "submission": Submission,
-}
-
-
 def nearest(word: str, known: Iterable[str]) -> str:
     """Give `` (did you mean 'x'?)``, or nothing where no known word is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
@@ -241,7 +232,7 @@ def load_task(file: Path) -> Task:
         try:
             return Task(file=file, **content)
         except ValidationError as error:
-            raise InputError(explain(error.errors()[0], file, _keys_beside)) from None
+            raise InputError(explain(error.errors()[0], file, Task, given="file")) from None
     except RecursionError:
         raise InputError(f"{file} is nested too deeply: it is no task.toml") from None
 
@@ -261,41 +252,3 @@ def _parse(file: Path) -> dict[str, Any]:
     except ValueError as error:
         # A TOMLDecodeError, or Python's own limit on the digits of a whole number.
         raise InputError(f"{file} is not valid TOML: {error}: correct that line") from None
-
-
-def explain(
-    fault: Mapping[str, Any], file: Path | str, keys_beside: Callable[[list[str]], list[str]]
-) -> str:
-    """Say in one line what pydantic found in a file; recipes use it too.
-
-    `keys_beside` gives the valid keys of the section that holds the key at a place.
-    """
-    place = [str(part) for part in fault["loc"]]
-    key = ".".join(place) or "task"
-    if fault["type"] == "extra_forbidden":
-        hint = nearest(place[-1], keys_beside(place))
-        return f"unknown key {key!r} in {file}{hint}: correct or remove it"
-    if fault["type"] == "missing" and isinstance(fault["loc"][-1], str):
-        return f"missing key {key!r} in {file}: add it"
-    if fault["type"] == "value_error":
-        where = "" if key == "task" else f"{key}: "
-        return f"{where}{fault['ctx']['error']} in {file}: correct it"
-    if fault["type"] == "too_short":
-        return f"empty list for {key!r} in {file}: name at least one"
-    wanted = fault["msg"].lower().replace("tuple", "list")
-    return f"wrong value for {key!r} in {file}: {wanted}, not {_shown(fault['input'])}: correct it"
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:
-        # Hexadecimal numbers may be longer than Python writes them in decimal.
-        return "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _keys_beside(place: list[str]) -> list[str]:
-    """Return the valid keys of the section that holds the unknown key at `place`."""
-    section = next((_SECTIONS[part] for part in reversed(place[:-1]) if part in _SECTIONS), Task)
-    return [key for key in section.model_fields if key != "file"]

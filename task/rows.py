@@ -1,7 +1,6 @@
 """The rows of a task: from its table, or from one folder per label."""
 
 import os
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -11,13 +10,14 @@ from pathlib import Path
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.find_images import UNSAFE_IN_IDS, Found, find_images, printable
+from archiveprobe.task.find_images import Found, find_images, printable
+from archiveprobe.task.ids import ID_LIMIT, id_faults, unknown_ids
+from archiveprobe.task.ids import refuse_repeated as refuse_repeated
+from archiveprobe.task.labels import UNLABELLED as UNLABELLED
+from archiveprobe.task.labels import Column, read_folders, read_labels, read_splits, refuse
 from archiveprobe.task.splits import SPLITS, is_form, say_splits, split_named, split_of_table
 from archiveprobe.task.table import Table, read_table
 
-UNLABELLED = "unlabelled"
-# Ids become arrays in which every one takes the room of the longest.
-ID_LIMIT = 1024
 # What folds.group may say instead of a column.
 _GROUPINGS = ("near-duplicates", "none")
 # What images.split may say instead of a column: the first folder of a row's path is its split.
@@ -44,10 +44,11 @@ def read_rows(
 
     Labels of test rows are left out unless `test_labels` is true, which only scoring may ask for.
     `notify` is told how many rows every split has, where a folder or the name of a table says it,
-    and, where there is no table, of files below the root that are no images.
+    what else was guessed, and, where there is no table, of files below the root that are no images.
 
     Raises:
-        InputError: a missing column, a repeated id, an unknown label or split, or no row at all.
+        InputError: a missing column, no row at all, or repeated ids, unknown labels and splits,
+            of which one message names all that a table has.
     """
     try:
         task.root.resolve()
@@ -60,7 +61,7 @@ def read_rows(
     rows = _from_tables(task, test_labels, notify) if with_tables else _from_folders(task, notify)
     if not rows:
         raise InputError(f"no image in {task.place}: add some, or name another folder or table")
-    rows = _corrected(task, rows)
+    rows = _corrected(task, rows, notify)
     if test_labels:
         return rows
     return [replace(row, label=None) if row.split == "test" else row for row in rows]
@@ -84,8 +85,8 @@ def _from_tables(task: Task, test_labels: bool, notify: Notify) -> list[Row]:
     _check_columns(task, tables)
     rows: list[Row] = []
     for name, table in tables.items():
-        refuse_repeated(table, task.images.id)
-        rows += _from_table(task, table, splits.get(name), test_labels and not is_form(name))
+        scored = test_labels and not is_form(name)
+        rows += _from_table(task, table, splits.get(name), scored, notify)
     if len(tables) > 1:
         _refuse_shared(task, list(tables.values()), rows)
     counts = {name: (split, len(tables[name].rows)) for name, split in splits.items()}
@@ -115,32 +116,42 @@ def _check_columns(task: Task, tables: Mapping[str, Table]) -> None:
             next(iter(tables.values())).require(column)
 
 
-def _from_table(task: Task, table: Table, table_split: str | None, test_labels: bool) -> list[Row]:
+def _from_table(
+    task: Task, table: Table, table_split: str | None, test_labels: bool, notify: Notify
+) -> list[Row]:
     images = task.images
     has_labels = images.label in table.columns
     group = _group_column(task, table, needed=has_labels)
     folder = _folder_of_paths(task, table)
-    rows = []
-    for line, cells in zip(table.lines, table.rows, strict=True):
-        where = f"{table.file} line {line}"
-        path = folder + cells[images.path or images.id]
-        split = table_split
-        if images.split in table.columns:
-            split = _split(cells[images.split], where)
-        elif images.split == BY_FOLDERS:
-            split = _split_of_path(path)
-        is_read = has_labels and (test_labels or split != "test")
-        rows.append(
-            Row(
-                id=cells[images.id] if images.path else path,
-                path=path,
-                label=_label(task, cells[images.label], where) if is_read else None,
-                split=split,
-                group=cells[group] if group else None,
-                text=cells[images.text] if images.text else None,
-            )
+    paths = [folder + cells[images.path or images.id] for cells in table.rows]
+    splits = _splits(task, table, table_split, paths)
+    is_read = [has_labels and (test_labels or split != "test") for split in splits.meanings]
+    labels = read_labels(task, table, images.label, is_read)
+    refuse(table.file, [*id_faults(table, images.id), *splits.faults, *labels.faults])
+    for remark in (*table.remarks, *labels.remarks):
+        notify(remark)
+    return [
+        Row(
+            id=cells[images.id] if images.path else path,
+            path=path,
+            label=label,
+            split=split,
+            group=cells[group] if group else None,
+            text=cells[images.text] if images.text else None,
         )
-    return rows
+        for cells, path, split, label in zip(
+            table.rows, paths, splits.meanings, labels.meanings, strict=True
+        )
+    ]
+
+
+def _splits(task: Task, table: Table, table_split: str | None, paths: Sequence[str]) -> Column:
+    column = task.images.split
+    if column in table.columns:
+        return read_splits(table, str(column))
+    if column == BY_FOLDERS:
+        return Column([_split_of_path(path) for path in paths])
+    return Column([table_split] * len(paths))
 
 
 def _folder_of_paths(task: Task, table: Table) -> str:
@@ -210,62 +221,6 @@ def _group_column(task: Task, table: Table, *, needed: bool) -> str | None:
     return group
 
 
-def refuse_repeated(table: Table, column: str) -> None:
-    """Check that every row has an id, and another one.
-
-    Raises:
-        InputError: one is empty, or stands twice; both lines are named.
-    """
-    first: dict[str, int] = {}
-    for line, cells in zip(table.lines, table.rows, strict=True):
-        value, where = cells[column], f"{table.file} line {line}"
-        if not value.strip():
-            raise InputError(f"{where}: the id is empty: give every row an id")
-        _check_short(value, where)
-        if UNSAFE_IN_IDS.search(value):
-            raise InputError(
-                f"{where}: the id {value!r} holds a NUL or a lone carriage return, which no "
-                "CSV gives back: take it out"
-            )
-        if value in first:
-            raise InputError(
-                f"{where}: id {value!r} stands on line {first[value]} already: keep one of the two"
-            )
-        first[value] = line
-
-
-def _check_short(value: str, where: str) -> None:
-    if len(value) > ID_LIMIT:
-        raise InputError(
-            f"{where}: an id of {len(value)} characters, limit {ID_LIMIT}: shorten it, or correct "
-            "the quotes around it"
-        )
-
-
-def _label(task: Task, value: str, where: str) -> str | None:
-    if not value.strip():
-        return None
-    if value not in task.labels:
-        hint = nearest(value, task.labels)
-        known = ", ".join(task.labels) or "none"
-        raise InputError(
-            f"{where}: unknown label {value!r}{hint}: correct it, "
-            f"or add it to labels in task.toml (now {known})"
-        )
-    # One object for all rows of a label.
-    return sys.intern(value)
-
-
-def _split(value: str, where: str) -> str | None:
-    if not value.strip():
-        return None
-    split = split_named(value)
-    if split is None:
-        hint = nearest(value, SPLITS)
-        raise InputError(f"{where}: unknown split {value!r}{hint}: use train, validation or test")
-    return split
-
-
 def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
     if task.folds.group not in _GROUPINGS:
         hint = nearest(task.folds.group, _GROUPINGS)
@@ -279,7 +234,7 @@ def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
     for remark in found.remarks():
         notify(remark)
     folders = split_folders(found.paths, task.labels)
-    rows = [_from_path(task, path, folders) for path in sorted(found.paths)]
+    rows = _from_paths(task, sorted(found.paths), folders, notify)
     counts = Counter(row.path.partition("/")[0] for row in rows if row.split)
     if counts:
         in_order = sorted(counts, key=lambda top: (SPLITS.index(folders[top]), top))
@@ -324,47 +279,46 @@ def _refuse_twins(rows: Sequence[Row]) -> None:
             raise InputError(f"the files {names} would both have the id {row.id!r}: rename one")
 
 
-def _from_path(task: Task, path: str, splits: Mapping[str, str]) -> Row:
-    name = printable(path)
-    _check_short(name, str(task.root))
-    folders = name.split("/")[:-1]
-    split = splits.get(path.partition("/")[0]) if folders else None
+def _from_paths(
+    task: Task, paths: Sequence[str], splits: Mapping[str, str], notify: Notify
+) -> list[Row]:
+    names = [printable(path) for path in paths]
+    long = [len(name) for name in names if len(name) > ID_LIMIT]
+    if long:
+        raise InputError(
+            f"{task.root}: {len(long)} paths have more than {ID_LIMIT} characters (the first "
+            f"{long[0]}): shorten them"
+        )
+    places = [_split_and_folder(path, splits) for path in paths]
+    labels = read_folders(task, places, names)
+    refuse(task.root, labels.faults)
+    for remark in labels.remarks:
+        notify(remark)
+    return [
+        Row(name, path, label=label, split=split)
+        for name, path, (split, _), label in zip(names, paths, places, labels.meanings, strict=True)
+    ]
+
+
+def _split_and_folder(path: str, splits: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the split of an image's path, and the folder that may be its label."""
+    folders = path.split("/")[:-1]
+    split = splits.get(folders[0]) if folders else None
     if split:
         folders.pop(0)
-    named = folders[0] if folders else UNLABELLED
-    if named == UNLABELLED or not task.labels:
-        return Row(name, path, split=split)
-    label = _label_of_folder(task, named)
-    if label is not None:
-        return Row(name, path, label=sys.intern(label), split=split)
-    if split == "test":
-        return Row(name, path, split=split)
-    hint = nearest(named, (*task.labels, UNLABELLED))
-    raise InputError(
-        f"folder of {name!r}: unknown label {named!r}{hint}: rename the folder, add it to labels "
-        f"in task.toml (now {', '.join(task.labels)}), or move it out of images.root"
-    )
+    return split, printable(folders[0]) if folders else None
 
 
-def _label_of_folder(task: Task, name: str) -> str | None:
-    """Find a folder's label; macOS writes names in another Unicode normal form than people."""
-    if name in task.labels:
-        return name
-    form = unicodedata.normalize("NFC", name)
-    return next((lbl for lbl in task.labels if unicodedata.normalize("NFC", lbl) == form), None)
-
-
-def _corrected(task: Task, rows: list[Row]) -> list[Row]:
+def _corrected(task: Task, rows: list[Row], notify: Notify) -> list[Row]:
     if task.corrections is None:
         return rows
     table = read_table(task.folder / task.corrections)
     table.require("id", "label")
-    refuse_repeated(table, "id")
-    known = {row.id for row in rows}
-    corrected = {}
-    for line, cells in zip(table.lines, table.rows, strict=True):
-        where = f"{table.file} line {line}"
-        if cells["id"] not in known:
-            raise InputError(f"{where}: no row has the id {cells['id']!r}: correct or remove it")
-        corrected[cells["id"]] = _label(task, cells["label"], where)
+    labels = read_labels(task, table, "label")
+    unknown = unknown_ids(table, "id", {row.id for row in rows})
+    refuse(table.file, [*id_faults(table, "id"), *unknown, *labels.faults])
+    for remark in (*table.remarks, *labels.remarks):
+        notify(remark)
+    ids = (cells["id"] for cells in table.rows)
+    corrected = dict(zip(ids, labels.meanings, strict=True))
     return [replace(row, label=corrected[row.id]) if row.id in corrected else row for row in rows]

@@ -14,6 +14,9 @@ _WORDS = {
     "dev": "validation",
     "test": "test",
     "testing": "test",
+    # What evaluates might also be the validation; as the test it is never trained on.
+    "eval": "test",
+    "evaluation": "test",
 }
 # Kaggle's forms to hand in: the labels in them are placeholders.
 _FORM = re.compile("((sample|example)submission|submission(template|sample|example|form)?)")
