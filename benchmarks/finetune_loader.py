@@ -51,7 +51,8 @@ from archiveprobe.finetune.images import (
 )
 from archiveprobe.finetune.loader import Batch, BatchSampler, Draw, training_batches
 from archiveprobe.finetune.model import Network, build_network
-from archiveprobe.finetune.recipe import Augment, Model, Recipe, load_recipe
+from archiveprobe.finetune.recipe import Augment, Model, Recipe
+from archiveprobe.finetune.recipe_file import load_recipe
 from archiveprobe.finetune.split import Part
 from archiveprobe.finetune.train import Trainer, TrainingData
 from archiveprobe.task.decoding import digest

@@ -9,11 +9,14 @@ import click
 from archiveprobe.commands.terminal import (
     Function,
     command,
+    device_option,
     json_option,
     load,
     print_result,
+    progress,
     say,
     task_argument,
+    task_before_argument,
 )
 
 
@@ -40,7 +43,7 @@ _spreadsheet_safe = click.option(
 @_output("id, digest, status, label and the probability of every label; .csv, .parquet, .xlsx, ...")
 @click.option("--images", type=click.Path(path_type=Path), help="Folder of new images.")
 @_spreadsheet_safe
-@click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
+@device_option
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
 @click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")
 @json_option
@@ -48,10 +51,9 @@ def predict(
     task: Path, system: str, file: Path, images: Path | None, as_json: bool, **how: Any
 ) -> None:
     """Predict the unlabelled rows, or new images: a row and a status for each."""
-    from archiveprobe.base.progress import bar
     from archiveprobe.predict.images import predict as answer
 
-    done = answer(load(task), system, file, images=images, notify=say, progress=bar, **how)
+    done = answer(load(task), system, file, images=images, notify=say, progress=progress, **how)
     if not as_json:
         click.echo(done.summary())
     print_result(done.record(), done.lines(), as_json)
@@ -103,8 +105,11 @@ def submit(
         say(f"note: {remark}")
 
 
-@command("score my/task.toml submission.csv --truth test_labels.csv")
-@task_argument
+@command(
+    "score submission.csv",
+    "score my/task.toml submission.csv --truth test_labels.csv",
+)
+@task_before_argument
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--truth", type=click.Path(path_type=Path), help="Table of labels, where the task has none."

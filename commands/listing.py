@@ -62,7 +62,7 @@ def probes(as_json: bool) -> None:
 @json_option
 def recipes(as_json: bool) -> None:
     """List recipes of fine-tuning; the path of a .toml file works too."""
-    from archiveprobe.finetune.recipe import RECIPES, load_recipe, read_head
+    from archiveprobe.finetune.recipe_file import RECIPES, load_recipe, read_head
 
     heads = {name: read_head(file) for name, file in RECIPES.items()}
     record = [

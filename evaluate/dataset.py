@@ -164,7 +164,7 @@ def _of_state(state: State, left_out: set[str], *, write: bool) -> Dataset:
     missing = [label for label in task.labels if label not in present]
     if missing:
         raise InputError(
-            f"no labelled row of {', '.join(map(repr, missing))} in {task.table or task.root}: "
+            f"no labelled row of {', '.join(map(repr, missing))} in {task.place}: "
             f"label some, or take the label out of {task.file}"
         )
     table = ensure_folds(task, rows, entries, write=write)

@@ -44,11 +44,13 @@ _MEMORY_REMEDY = "free some and run the same command again, or name a smaller ne
 class Options:
     """What to train, where and how.
 
+    `recipe` is a name or the path of a file; `overrides` are settings `KEY=VALUE` for its own.
     `fold` is a number or "all", `full` the final fit on all labelled rows; `device` None: a GPU
     where there is one; `workers` None: one process per core.
     """
 
     recipe: str
+    overrides: tuple[str, ...] = ()
     fold: str | None = None
     full: bool = False
     from_cache: bool = False

@@ -140,7 +140,7 @@ def _id_column(task: Task, table: Table, known: Collection[str]) -> str:
     if hits[best] or names:
         return best
     raise InputError(
-        f"no column of {table.file} holds ids of {task.table or task.root}: it has "
+        f"no column of {table.file} holds ids of {task.place}: it has "
         f"{', '.join(table.columns)}; call the one with the ids {task.images.id!r}"
     )
 
@@ -253,8 +253,8 @@ def read_answers(task: Task, content: Content, table: Table) -> TableAnswers:
     ids = [cells[content.id] for cells in table.rows]
     labels = [""] * len(ids)
     proba = np.full((len(ids), len(task.labels)), np.nan)
-    for at, (line, cells) in enumerate(zip(table.lines, table.rows, strict=True)):
-        where = f"{table.file} line {line}"
+    for at, cells in enumerate(table.rows):
+        where = f"{table.file} {table.place(at)}"
         for column, label in content.proba.items():
             if cells[column].strip():
                 proba[at, task.labels.index(label)] = _probability(cells[column], column, where)

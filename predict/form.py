@@ -81,14 +81,14 @@ def _check_words(task: Task, table: Table, content: Content) -> None:
     """Refuse a template whose column for labels shows words that stand for none of them."""
     if content.label is None:
         return
-    for line, cells in zip(table.lines, table.rows, strict=True):
+    for at, cells in enumerate(table.rows):
         cell = cells[content.label]
         is_integer = cell.strip().isdecimal()  # a placeholder, where words are integers too
         if cell.strip() and not is_integer and word_in(content.words, cell) is None:
             raise InputError(
-                f"{table.file} line {line}: {cell!r} in the column {content.label!r} stands for no "
-                f"label{nearest(cell, content.words.values())}: empty it, or say in {task.file} "
-                f"what is to stand there, for example {example_of_labels(task)}"
+                f"{table.file} {table.place(at)}: {cell!r} in the column {content.label!r} "
+                f"stands for no label{nearest(cell, content.words.values())}: empty it, or say in "
+                f"{task.file} what is to stand there, for example {example_of_labels(task)}"
             )
 
 
@@ -105,7 +105,7 @@ def wanted(task: Task, table: Mapping[str, Row]) -> tuple[Form, list[str]]:
     ids = [id_ for id_, row in table.items() if row.label is None]
     if not ids:
         raise InputError(
-            f"nothing to predict in {task.table or task.root}: every row has a label; leave some "
+            f"nothing to predict in {task.place}: every row has a label; leave some "
             "labels empty, or give rows the split test"
         )
     return form, ids
@@ -120,7 +120,7 @@ def _check_template(
     unknown = [id_ for id_ in given if id_ not in table]
     if unknown:
         raise InputError(
-            f"{file}: {len(unknown)} of {len(given)} ids are not in {task.table or task.root}: "
+            f"{file}: {len(unknown)} of {len(given)} ids are not in {task.place}: "
             f"{quote_few(unknown)}{nearest(unknown[0], table)}: correct them, or add the rows"
         )
     labelled = [id_ for id_ in given if table[id_].label is not None]
@@ -133,7 +133,7 @@ def _check_template(
     if missing:
         raise InputError(
             f"{file} lacks {len(missing)} of the rows to predict: {quote_few(missing)}: add them, "
-            f"or take them out of {task.table or task.root}"
+            f"or take them out of {task.place}"
         )
 
 

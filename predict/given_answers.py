@@ -19,6 +19,7 @@ from archiveprobe.predict.submission import label_shares, read_back
 from archiveprobe.predict.tables import answer_target, write_answers
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
+from archiveprobe.task.table import Table
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def read_answered(task: Task, file: Path, rows: Mapping[str, Row]) -> Answered:
         answer = task.labels[unreadable_class(task, known)]
         labels = [label or answer for label in labels]
         notes.append(f"{sum(unread)} rows cannot be read and are answered {answer!r}")
-    proba = _complete(task, content, found.proba, table.lines, file)
+    proba = _complete(task, content, found.proba, table)
     if content.label is None:
         if proba is None:
             raise InputError(
@@ -75,9 +76,7 @@ def read_answered(task: Task, file: Path, rows: Mapping[str, Row]) -> Answered:
     return Answered(found.ids, labels, proba, notes)
 
 
-def _complete(
-    task: Task, content: Content, proba: np.ndarray, lines: Sequence[int], file: Path
-) -> np.ndarray | None:
+def _complete(task: Task, content: Content, proba: np.ndarray, table: Table) -> np.ndarray | None:
     """Check that probabilities are there for every label; None where the file has no such columns.
 
     Raises:
@@ -91,10 +90,8 @@ def _complete(
     if content.label is None:
         lacking |= count == 0
     if lacking.any():
-        line = lines[int(np.flatnonzero(lacking)[0])]
-        raise InputError(
-            f"{file} line {line}: a probability is missing: write a number from 0 to 1"
-        )
+        where = f"{table.file} {table.place(int(np.flatnonzero(lacking)[0]))}"
+        raise InputError(f"{where}: a probability is missing: write a number from 0 to 1")
     return proba if count.any() else None
 
 
@@ -159,7 +156,7 @@ def submit_answers(
     unknown = [name for name in place if name not in rows]
     if unknown:
         raise InputError(
-            f"{answers}: {len(unknown)} of {len(place)} ids are not in {task.table or task.root}: "
+            f"{answers}: {len(unknown)} of {len(place)} ids are not in {task.place}: "
             f"{quote_few(unknown)}{nearest(unknown[0], rows)}: correct them"
         )
     missing = [name for name in ids if name not in place]

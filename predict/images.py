@@ -118,7 +118,7 @@ def _of_task(dataset: Dataset, system: System) -> tuple[list[Entry], Answers]:
     task, rows = dataset.task, dataset.unlabelled
     if not len(rows):
         raise InputError(
-            f"nothing to predict in {task.table or task.root}: every row has a label; name a "
+            f"nothing to predict in {task.place}: every row has a label; name a "
             "folder of images with --images"
         )
     answers = system.answer(rows)

@@ -141,7 +141,7 @@ def _true_label(task: Task, table: Table, at: int) -> str | None:
     label = word_in(words_of(task), value)
     if label is None:
         raise InputError(
-            f"{table.file} line {table.lines[at]}: unknown label {value!r} in the column "
+            f"{table.file} {table.place(at)}: unknown label {value!r} in the column "
             f"{task.images.label!r}{nearest(value, task.labels)}: use {', '.join(task.labels)}"
         )
     return label
@@ -155,7 +155,7 @@ def _check_ids(
     known: Mapping[str, str],
     truth: Sequence[str],
 ) -> None:
-    where = task.table or task.root
+    where = task.place
     if not answered:
         raise InputError(f"{file} has no rows: nothing to score")
     unknown = [id_ for id_ in answered if id_ not in rows]

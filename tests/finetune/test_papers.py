@@ -18,7 +18,7 @@ from archiveprobe.finetune.augment import mix, mixup_share
 from archiveprobe.finetune.inference import decisions
 from archiveprobe.finetune.model import Network, assemble, last_block, make_head
 from archiveprobe.finetune.optimizer import parameter_groups
-from archiveprobe.finetune.recipe import changed, load_recipe
+from archiveprobe.finetune.recipe_file import changed, load_recipe
 from archiveprobe.finetune.train import train
 
 

@@ -18,7 +18,8 @@ from archiveprobe.embed.views import render, view_set
 from archiveprobe.finetune.loader import Draw
 from archiveprobe.finetune.model import Network
 from archiveprobe.finetune.optimizer import make_optimizer
-from archiveprobe.finetune.recipe import Optimizer, changed, load_recipe
+from archiveprobe.finetune.recipe import Optimizer
+from archiveprobe.finetune.recipe_file import changed, load_recipe
 from archiveprobe.finetune.tokens import (
     TokenRows,
     check_recipe,
