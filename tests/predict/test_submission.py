@@ -11,7 +11,8 @@ from snapshots import write_snapshot
 import archiveprobe.predict.submission
 import archiveprobe.predict.tables
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.system_store import load_run, systems
+from archiveprobe.evaluate.system_names import systems
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.predict.submission import submit
 from archiveprobe.predict.systems import load_system
 from archiveprobe.task.manifest import Entry, read_manifest, write_manifest
