@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 import pytest
-from stripes import draw_stripes, result_of, run
+from striped_archive import result_of, striped_archive
+from stripes import run
 
 from archiveprobe.commands.systems import ensemble as ensemble_command
 from archiveprobe.commands.systems import probe as probe_command
@@ -16,7 +17,7 @@ from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of noisy stripes, an eighth of them labelled wrongly, six without a label."""
-    return draw_stripes(tmp_path_factory.mktemp("stripes"))
+    return striped_archive(tmp_path_factory.mktemp("stripes"))
 
 
 @pytest.fixture(scope="module")

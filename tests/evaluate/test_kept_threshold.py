@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stripes import draw_stripes, result_of, run
+from striped_archive import result_of, striped_archive
+from stripes import run
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate import choose_threshold, ensemble
@@ -93,7 +94,7 @@ def test_a_rule_that_was_chosen_is_kept_unless_it_cannot_be(keep) -> None:
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory) -> Path:
-    return draw_stripes(tmp_path_factory.mktemp("stripes"))
+    return striped_archive(tmp_path_factory.mktemp("stripes"))
 
 
 def line_of(board: dict, system: str) -> dict:

@@ -1,7 +1,10 @@
-"""Small archives of noisy stripes, drawn and embedded, and the commands of their owner."""
+"""Images of noisy stripes that a tiny task tells apart, and the command line in this process."""
 
+import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from click.testing import CliRunner, Result
@@ -9,60 +12,41 @@ from PIL import Image
 
 from archiveprobe import cli
 
-LABELS = ("across", "down", "plain")
-_TASK = """
-name = "stripes"
-labels = {labels}
-{positive}
-[images]
-root = "."
-[folds]
-count = 3
-repeats = 2
-group = "none"
-[embed]
-backbones = ["hog"]
-views = "center"
-"""
-
 
 def run(*words: str | Path) -> Result:
-    """Run a command."""
+    """What a command says and answers."""
     return CliRunner().invoke(cli.main, [str(word) for word in words])
 
 
-def result_of(*words: str | Path) -> dict:
-    """Run a command that answers with one JSON object on one line."""
-    done = run(*words, "--json")
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout.count("\n") == 1
-    result: dict = json.loads(done.stdout)
+def done(*words: str | Path) -> Result:
+    """As `run`, of a command that must succeed."""
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
     return result
 
 
-def draw_stripes(
-    folder: Path, labelled: int = 48, to_predict: int = 6, labels: int = 2, wrong: int = 8
-) -> Path:
-    """An embedded archive; one of `wrong` labels is wrong, all are random where that is 1."""
-    rng = np.random.default_rng(0)
-    for number in range(labelled + to_predict):
-        kind = number % labels
-        label = kind
-        if wrong == 1:
-            label = int(rng.integers(0, labels))
-        elif number % wrong == 0:
-            label = (kind + 1) % labels
-        place = folder / (LABELS[label] if number < labelled else "unlabelled")
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(_stripes(kind, rng)).save(place / f"{number}.png")
-    positive = 'positive = "down"' if labels == 2 else ""
-    text = _TASK.format(labels=json.dumps(LABELS[:labels]), positive=positive)
-    (folder / "task.toml").write_text(text)
-    assert run("embed", folder).exit_code == 0
-    return folder
+def answer_of(*words: str | Path) -> Any:
+    """The JSON answer of a command."""
+    return json.loads(done(*words, "--json").stdout)
 
 
-def _stripes(kind: int, rng: np.random.Generator) -> np.ndarray:
+def draw_stripes(file: Path, number: int) -> str:
+    """An image after a number, and its label: down for odd ones, across for even ones."""
+    down = number % 2
     stripes = np.tile(np.arange(64) // 8 % 2 * 60 + 60, (64, 1))
-    flat = (stripes.T, stripes, np.full((64, 64), 90))[kind]
-    return (flat[..., None] + rng.integers(0, 90, (64, 64, 3))).astype(np.uint8)
+    noise = np.random.default_rng(number).integers(0, 90, (64, 64, 3))
+    pixels = (stripes if down else stripes.T)[..., None] + noise
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
+    return ("across", "down")[down]
+
+
+def write_csv(file: Path, rows: Sequence[Sequence[object]], encoding: str = "utf-8") -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding=encoding) as stream:
+        csv.writer(stream).writerows(rows)
+
+
+def read_csv(file: Path) -> list[list[str]]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream))
