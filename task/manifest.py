@@ -35,7 +35,14 @@ from archiveprobe.base.reading import (
     read_product,
 )
 from archiveprobe.task.config import Task
-from archiveprobe.task.decoding import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
+from archiveprobe.task.decoding import (
+    FLAGS,
+    POLICY,
+    REJECTIONS,
+    Observation,
+    passing_now,
+    rejected,
+)
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.rows import Row, locate
 from archiveprobe.task.table import long_cells, text_stream
@@ -191,18 +198,19 @@ def scan(
     except InputError:
         notify(f"{manifest_file(task)} is damaged or was edited: every image is looked at again")
         known = []
+    passing = passing_now()
     by_path = {entry.path: entry for entry in known}
     seen = {
         entry.digest: entry.observed
         for entry in known
-        if entry.digest and entry.observed and entry.status not in PASSING
+        if entry.digest and entry.observed and entry.status not in passing
     }
     root = task.root.resolve()
     folders: dict[str, bool] = {}
 
     def look(row: Row) -> Entry:
         hint = None if rehash else by_path.get(printable(row.path))
-        entry = _look(root, row, hint, folders)
+        entry = _look(root, row, hint, folders, passing)
         on_hashed()
         if entry.observed or not entry.digest:
             return entry
@@ -230,7 +238,9 @@ def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry
         )
 
 
-def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) -> Entry:
+def _look(
+    root: Path, row: Row, hint: Entry | None, folders: dict[str, bool], passing: frozenset[str]
+) -> Entry:
     def without(status: str, detail: str = "", size: int | None = None) -> Entry:
         return Entry(row.id, path, "", rejected(status, detail, size))
 
@@ -244,7 +254,7 @@ def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) ->
             return without("not_a_file", "it is no ordinary file")
         times = facts.st_mtime_ns, facts.st_ino
         if hint and _is_unchanged(hint, facts):
-            lasting = None if hint.status in PASSING else hint.observed
+            lasting = None if hint.status in passing else hint.observed
             return Entry(row.id, path, hint.digest, lasting, *times)
         content_digest = digest_of(file, IMAGE_BYTES)
     except (FileNotFoundError, NotADirectoryError):
