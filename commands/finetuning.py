@@ -117,13 +117,8 @@ def recipes() -> None:
 @json_option
 def show(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print a recipe, or a .toml file, with all keys explained; what is printed is a recipe."""
-    from archiveprobe.finetune.recipe_file import (
-        find_recipe,
-        head_text,
-        load_recipe,
-        override,
-        read_head,
-    )
+    from archiveprobe.finetune.recipe_file import head_text, load_recipe, override, read_head
+    from archiveprobe.finetune.recipe_names import find_recipe
     from archiveprobe.finetune.recipe_text import recipe_text, settings_of
 
     recipe, _ = override(load_recipe(name), overrides)

@@ -15,7 +15,7 @@ from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.device import default_device
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.dataset import PARTS, Dataset
 from archiveprobe.evaluate.system_status import FROM_CACHE
 from archiveprobe.finetune.checkpoint import Checkpoints

@@ -20,7 +20,8 @@ from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.finetune.inference import load_tuned
 from archiveprobe.finetune.recipe import Recipe
-from archiveprobe.finetune.recipe_file import RECIPES, changed, load_recipe
+from archiveprobe.finetune.recipe_file import changed, load_recipe
+from archiveprobe.finetune.recipe_names import RECIPES
 from archiveprobe.finetune.recipe_run import RecipeRun
 from archiveprobe.finetune.run import Options, run_finetune
 from archiveprobe.task.config import load_task
