@@ -85,6 +85,20 @@ def view_set(name: str) -> tuple[View, ...]:
     raise InputError(f"unknown views {name!r}{nearest(name, VIEW_SETS)}: use one of {known}")
 
 
+def place_of_view(view: str, names: Sequence[str], backbone: str) -> int:
+    """Return the place of a view among those of a backbone.
+
+    Raises:
+        InputError: it is none of them; the message names the nearest.
+    """
+    if view not in names:
+        raise InputError(
+            f"unknown view {view!r}{nearest(view, names)}: {backbone} has {', '.join(names)}, "
+            "and their mean"
+        )
+    return names.index(view)
+
+
 @dataclass(frozen=True)
 class Rendered:
     """The distinct pixels of an image's views.
