@@ -264,7 +264,7 @@ class Task:
 
     def _up_to_date(self, dataset: Dataset) -> list["Predictions"]:
         """Load the systems that are up to date, and warn of the others."""
-        from archiveprobe.evaluate.system_store import systems
+        from archiveprobe.evaluate.system_names import systems
 
         names, found = systems(self._settings), []
         for name in names:

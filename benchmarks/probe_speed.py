@@ -28,10 +28,12 @@ from threadpoolctl import threadpool_limits
 from archiveprobe.cache.spec import folder_name
 from archiveprobe.cache.store import Writer
 from archiveprobe.evaluate.dataset import Dataset, Rows
-from archiveprobe.evaluate.system_store import load_run, systems
+from archiveprobe.evaluate.system_names import systems
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.probe.base import Probe
+from archiveprobe.probe.choice import Choice
 from archiveprobe.probe.crossval import ProbeResult, cross_validate
-from archiveprobe.probe.features import Choice, Features
+from archiveprobe.probe.features import Features
 from archiveprobe.probe.linear import Logistic, Ridge
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.probe.selection import average_good

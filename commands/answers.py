@@ -40,7 +40,7 @@ _spreadsheet_safe = click.option(
 @command("predict my/task.toml --system greedy --images new/images -o answers.csv")
 @task_argument
 @_system
-@_output("CSV file: id, status, label and the probability of every label")
+@_output("id, digest, status, label and the probability of every label; .csv, .parquet, .xlsx, ...")
 @click.option("--images", type=click.Path(path_type=Path), help="Folder of new images.")
 @_spreadsheet_safe
 @device_option
@@ -68,9 +68,9 @@ def predict(
 @click.option(
     "--answers",
     type=click.Path(path_type=Path),
-    help="Table of answers instead of a system: id, label.",
+    help="Table of answers instead of a system: id, and label or probabilities.",
 )
-@_output("file, in the form of the template or of submission.columns")
+@_output("in the form of the template or of submission.columns; .csv, .zip, .parquet, ...")
 @_spreadsheet_safe
 @json_option
 def submit(
@@ -91,6 +91,8 @@ def submit(
         if not as_json:
             click.echo(given.summary())
         print_result(given.record(), given.lines(), as_json)
+        for note in given.notes:
+            say(f"note: {note}")
         return
     assert system is not None
     from archiveprobe.predict.submission import submit as write
@@ -99,8 +101,8 @@ def submit(
     if not as_json:
         click.echo(done.summary())
     print_result(done.record(), done.lines(), as_json)
-    for warning in done.warnings:
-        say(f"note: {warning}")
+    for remark in (*done.notes, *done.warnings):
+        say(f"note: {remark}")
 
 
 @command(

@@ -192,13 +192,11 @@ def make_dataset(
     unlabelled = [at for at, row in enumerate(rows) if row.label is None]
     labels = np.array([index[rows[at].label or ""] for at in labelled])
     placed = [folds.placed[rows[at].id] for at in labelled]
-    unreadable = task.submission.unreadable
     return Dataset(
         task=task,
         classes=task.labels,
         positive=len(index) - 1 if task.positive is None else index[task.positive],
-        # By default the majority's label.
-        unreadable=int(np.bincount(labels).argmax()) if unreadable is None else index[unreadable],
+        unreadable=unreadable_class(task, labels),
         labelled=every.select(labelled),
         labels=labels,
         groups=np.unique([place.group for place in placed], return_inverse=True)[1],
@@ -209,3 +207,10 @@ def make_dataset(
         snapshot=snapshot,
         spanning=folds.spanning,
     )
+
+
+def unreadable_class(task: Task, labels: np.ndarray) -> int:
+    """Return the class that answers for unreadable images: by default the majority of `labels`."""
+    if task.submission.unreadable is not None:
+        return task.labels.index(task.submission.unreadable)
+    return int(np.bincount(labels, minlength=1).argmax())

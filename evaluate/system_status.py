@@ -12,7 +12,8 @@ from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.evaluate.caches import asked_of
 from archiveprobe.evaluate.dataset import PARTS, Dataset, survey_dataset
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run, systems
+from archiveprobe.evaluate.system_names import systems
+from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run
 from archiveprobe.task.config import Task
 from archiveprobe.task.texts import is_text_cache
 

@@ -22,6 +22,7 @@ from archiveprobe.finetune.recipe_file import load_recipe, override
 from archiveprobe.finetune.recipe_run import FULL, MERGED, SPLIT, Options, RecipeRun
 from archiveprobe.finetune.report import KIND, Line, keep_system, line_of, write_answers
 from archiveprobe.finetune.split import folds_asked
+from archiveprobe.finetune.tracking import check_trackers
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task
 
@@ -72,6 +73,7 @@ def run_finetune(
     recipe, overrides = override(load_recipe(options.recipe), options.overrides)
     run = RecipeRun(dataset, recipe, options, notify=notify, progress=progress)
     check_device(run.device)
+    check_trackers(options.track)
     _check_system(run)
     with run_lock(run.folder), run:
         done = [run.part(name) for name in _parts_asked(run, options)]

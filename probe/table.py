@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.task.config import nearest
+
 if TYPE_CHECKING:
     from archiveprobe.probe.base import Probe
 
@@ -82,3 +85,15 @@ _TABLE = (
     ),
 )
 PROBES: Mapping[str, ProbeEntry] = {entry.name: entry for entry in _TABLE}
+
+
+def probe_entry(name: str) -> ProbeEntry:
+    """Return the entry of a probe.
+
+    Raises:
+        InputError: no such probe; the message names the nearest.
+    """
+    if name not in PROBES:
+        known = ", ".join(PROBES)
+        raise InputError(f"unknown probe {name!r}{nearest(name, PROBES)}: use one of {known}")
+    return PROBES[name]

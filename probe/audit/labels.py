@@ -15,11 +15,13 @@ from archiveprobe.evaluate import calibration
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.system_names import systems
 from archiveprobe.evaluate.system_status import out_of_date
-from archiveprobe.evaluate.system_store import load_run, systems
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.probe.audit.data import AuditData, Finding, csv_table, line
+from archiveprobe.probe.choice import Choice
 from archiveprobe.probe.crossval import cross_validate
-from archiveprobe.probe.features import Choice, load_features
+from archiveprobe.probe.features import load_features
 from archiveprobe.probe.linear import Logistic
 
 QUICK = "a quick logistic probe"

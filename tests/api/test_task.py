@@ -97,7 +97,8 @@ def test_embeddings_lie_beside_their_rows(task: ap.Task) -> None:
     np.testing.assert_allclose(every.mean(1), mean, atol=1e-6)
     np.testing.assert_array_equal(every[:, 1], task.embeddings("hog", view="center-mirrored"))
     dataset = load_dataset(load_task(task.file))
-    from archiveprobe.probe.features import load_features, parse_choice
+    from archiveprobe.probe.choice import parse_choice
+    from archiveprobe.probe.features import load_features
 
     features = load_features(dataset, parse_choice("hog"))
     np.testing.assert_array_equal(mean[rows.label.notna()], features.labelled[:, 0])

@@ -10,8 +10,9 @@ from scipy.special import softmax
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.evaluate.system import assemble
+from archiveprobe.probe.choice import Choice
 from archiveprobe.probe.crossval import combine_views, cross_validate, fold_weights
-from archiveprobe.probe.features import Choice, Features
+from archiveprobe.probe.features import Features
 from archiveprobe.probe.lda import LDA
 from archiveprobe.probe.linear import Logistic, Ridge
 from archiveprobe.probe.table import PROBES
