@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from archiveprobe.commands.names import OUTPUT, SYSTEM
 from archiveprobe.commands.terminal import (
     Function,
     command,
@@ -21,15 +22,13 @@ from archiveprobe.commands.terminal import (
 
 
 def _system(function: Function) -> Function:
-    return click.option("--system", required=True, help="System to use; see `list systems`.")(
-        function
-    )
+    return click.option(
+        "--system", type=SYSTEM, required=True, help="System to use; see `list systems`."
+    )(function)
 
 
 def _output(what: str) -> Callable[[Function], Function]:
-    return click.option(
-        "-o", "file", required=True, type=click.Path(path_type=Path), help=f"Output: {what}."
-    )
+    return click.option("-o", "file", required=True, type=OUTPUT, help=f"Output: {what}.")
 
 
 _spreadsheet_safe = click.option(
@@ -64,7 +63,7 @@ def predict(
     "submit my/task.toml --answers notebook.csv -o submission.csv",
 )
 @task_argument
-@click.option("--system", help="System to use; see `list systems`.")
+@click.option("--system", type=SYSTEM, help="System to use; see `list systems`.")
 @click.option(
     "--answers",
     type=click.Path(path_type=Path),
