@@ -19,7 +19,8 @@ from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
 from archiveprobe.embed.precision import check_precision
 from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.views import Rendered, View, place_of_view, view_set
+from archiveprobe.embed.view_sets import View, place_of_view, view_set
+from archiveprobe.embed.views import Rendered
 from archiveprobe.task.config import Embed, Task, load_task
 from archiveprobe.task.decoding import Observation, rejected
 

@@ -13,7 +13,8 @@ from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, digest_of
 from archiveprobe.embed.decoding import default_workers, prepare_images
 from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.views import View, render
+from archiveprobe.embed.view_sets import View
+from archiveprobe.embed.views import render
 from archiveprobe.task.decoding import Observation, decode_opened, digest, rejected
 
 GivenImage = Path | Image.Image | np.ndarray

@@ -7,7 +7,7 @@ import numpy as np
 
 from archiveprobe.api.state import Pinned, pin, warn
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed.views import place_of_view
+from archiveprobe.embed.view_sets import place_of_view
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.task import config

@@ -25,20 +25,6 @@ RESAMPLING = {
 _LONGEST = 4
 
 
-def place_of_view(view: str, names: Sequence[str], backbone: str) -> int:
-    """Return the place of a view among those of a backbone.
-
-    Raises:
-        InputError: it is none of them; the message names the nearest.
-    """
-    if view not in names:
-        raise InputError(
-            f"unknown view {view!r}{nearest(view, names)}: {backbone} has {', '.join(names)}, "
-            "and their mean"
-        )
-    return names.index(view)
-
-
 @dataclass(frozen=True)
 class Rendered:
     """The distinct pixels of an image's views.
