@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from archiveprobe.commands.names import FEATURES, PROBE, SYSTEM, TableChoice
 from archiveprobe.commands.terminal import (
     NAME,
-    TableChoice,
     command,
     json_option,
     load,
@@ -35,10 +35,15 @@ _rule = click.option(
 )
 @task_argument
 @click.option(
-    "--probe", "probes", multiple=True, help="Probe to try instead of the default ones; repeatable."
+    "--probe",
+    "probes",
+    type=PROBE,
+    multiple=True,
+    help="Probe to try instead of the default ones; repeatable.",
 )
 @click.option(
     "--features",
+    type=FEATURES,
     multiple=True,
     metavar="B[+B...][:mean|rows|logits]",
     help="Backbones, and how their views are combined; repeatable.",
@@ -74,7 +79,11 @@ def probe(
     show_default=True,
 )
 @click.option(
-    "--system", "systems", multiple=True, help="Member, instead of all systems; repeatable."
+    "--system",
+    "systems",
+    type=SYSTEM,
+    multiple=True,
+    help="Member, instead of all systems; repeatable.",
 )
 @click.option("--name", help="Name of the ensemble; default: its method.")
 @click.option(
@@ -193,7 +202,7 @@ def leaderboard(task: Path, partial: bool, as_json: bool) -> None:
     "threshold my/task.toml --system logistic-hog --recall 0.95",
 )
 @task_argument
-@click.option("--system", required=True, help="System to show; see `list systems`.")
+@click.option("--system", type=SYSTEM, required=True, help="System to show; see `list systems`.")
 @click.option(
     "--threshold-rule",
     "method",

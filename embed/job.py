@@ -26,6 +26,7 @@ from archiveprobe.embed.precision import choose_precision
 from archiveprobe.embed.view_sets import TEXT, View, view_set
 from archiveprobe.embed.views import Rendered
 from archiveprobe.task.config import Task
+from archiveprobe.task.decoding import PASSING
 from archiveprobe.task.snapshot import CacheInUse
 
 Notify = Callable[[str], None]
@@ -114,7 +115,10 @@ class Job:
     def failed(self) -> set[bytes]:
         """Return the keys that have no embedding, for a lasting reason."""
         cache = self._writer or self._reader
-        return set(cache.failures if cache else ()) | set(self._rejected)
+        failures = cache.failures if cache else {}
+        return {key for key, (status, _) in failures.items() if status not in PASSING} | set(
+            self._rejected
+        )
 
     @property
     def width(self) -> int | None:
