@@ -159,18 +159,36 @@ def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
     except (UnidentifiedImageError, Exception) as error:
         raise _RejectedError(*reason_for_unknown(content, error, PIXEL_LIMIT)) from None
     with image:
-        _check_size(image)
-        if image.mode not in MODES and not image.mode.startswith("I;16"):
-            raise _RejectedError("mode_not_supported", f"mode {image.mode}")
-        try:
-            turned = _turned_by_loading(image)
-            image.load()
-            seen = _properties(image)
-            upright = _rgb(image)
-        except MemoryError:
-            raise _RejectedError(*OUT_OF_MEMORY) from None
-        except Exception as error:
-            raise _broken(content, error) from None
+        return _upright(image, content)
+
+
+def decode_opened(image: Image.Image) -> Image.Image | Observation:
+    """Bring an image that somebody else has opened into the form of `decode`: RGB, upright.
+
+    One that the policy rejects gives its Observation only.
+    """
+    try:
+        with warnings.catch_warnings(), _own_switches():
+            warnings.simplefilter("ignore")
+            return _upright(image, b"")[0]
+    except _RejectedError as rejection:
+        return rejected(rejection.status, str(rejection))
+
+
+def _upright(image: Image.Image, content: bytes) -> tuple[Image.Image, dict[str, Any]]:
+    """Load an image; its pixels in RGB, upright, and its properties."""
+    _check_size(image)
+    if image.mode not in MODES and not image.mode.startswith("I;16"):
+        raise _RejectedError("mode_not_supported", f"mode {image.mode}")
+    try:
+        turned = _turned_by_loading(image)
+        image.load()
+        seen = _properties(image)
+        upright = _rgb(image)
+    except MemoryError:
+        raise _RejectedError(*OUT_OF_MEMORY) from None
+    except Exception as error:
+        raise _broken(content, error) from None
     if seen["orientation"] in _TRANSPOSE:
         upright = upright.transpose(_TRANSPOSE[seen["orientation"]])
     return upright, seen | turned
