@@ -2,13 +2,16 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from archiveprobe.commands.names import BACKBONE, OUTPUT
 from archiveprobe.commands.terminal import (
+    NAME,
     example,
     group,
     json_option,
@@ -30,10 +33,29 @@ def cache() -> None:
 @json_option
 def show(task: Path, as_json: bool) -> None:
     """List the caches."""
-    from archiveprobe.embed.inventory import list_caches
+    from archiveprobe.embed.inventory import OK, list_caches
 
-    lines = [asdict(line) for line in list_caches(load(task))]
-    print_result({"caches": lines}, lines, as_json)
+    record = [asdict(line) for line in list_caches(load(task))]
+    damaged = [line for line in record if line["state"] != OK]
+    short = ("cache", "rows", "views", "shape", "precision", "failures", "in_use")
+    lines = [
+        {name: line[name] for name in short}
+        | {"MB": f"{line['bytes'] / 1e6:.1f}", "state": _state(line)}
+        for line in record
+    ]
+    print_result({"caches": record}, lines, as_json)
+    for line in damaged:
+        say(f"damaged: {line['cache']}: {line['state']}")
+    unused = [line["cache"] for line in damaged if not line["in_use"]]
+    if unused:
+        say(f"nothing uses {', '.join(unused)}: `{NAME} cache prune {task} --yes` removes it")
+
+
+def _state(line: Mapping[str, Any]) -> str:
+    """Return the state of a cache in a word or two."""
+    if line["state"] != "ok":
+        return "damaged"
+    return "RANDOM WEIGHTS" if line["random_weights"] else "ok"
 
 
 @cache.command(**example("cache verify my/task.toml --deep"))
@@ -68,7 +90,10 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
         for fault in verdict.bad:
             click.echo(fault)
     if not verdict.ok:
-        say("run embed again: bad shards are set aside, and it computes their rows again")
+        for name in verdict.removable:
+            say(f"nothing uses {name}: `{NAME} cache prune {task} --yes` removes it")
+        if len(verdict.removable) < len({fault.partition(": ")[0] for fault in verdict.bad}):
+            say("run embed again: bad shards are set aside, and it computes their rows again")
         sys.exit(1)
 
 
