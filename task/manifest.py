@@ -37,7 +37,14 @@ from archiveprobe.base.reading import (
     read_product,
 )
 from archiveprobe.task.config import Task
-from archiveprobe.task.decoding import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
+from archiveprobe.task.decoding import (
+    FLAGS,
+    POLICY,
+    REJECTIONS,
+    Observation,
+    passing_now,
+    rejected,
+)
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.match_files import AMBIGUOUS, Match, match_files, text_below
 from archiveprobe.task.rows import Row, images_below, locate
@@ -228,10 +235,11 @@ class _Scanner:
         self._by_written = {entry.written: entry.path for entry in known if entry.written}
         self._rehash = rehash
         self._folders: dict[str, bool] = {}
+        self._passing = passing_now()
         self._seen = {
             entry.digest: entry.observed
             for entry in known
-            if entry.digest and entry.observed and entry.status not in PASSING
+            if entry.digest and entry.observed and entry.status not in self._passing
         }
 
     def look(self, row: Row) -> Entry:
@@ -246,7 +254,7 @@ class _Scanner:
     def look_at(self, row: Row, path: str) -> Entry:
         """Look at the file at `path`, which is what the table means by the row's own."""
         hint = None if self._rehash else self.by_path.get(printable(path))
-        entry = _look(self.root, replace(row, path=path), hint, self._folders)
+        entry = _look(self.root, replace(row, path=path), hint, self._folders, self._passing)
         if entry.observed is None and entry.digest:
             entry = replace(entry, observed=self._seen.get(entry.digest))
         return entry if path == row.path else replace(entry, written=printable(row.path))
@@ -326,7 +334,9 @@ def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry
         )
 
 
-def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) -> Entry:
+def _look(
+    root: Path, row: Row, hint: Entry | None, folders: dict[str, bool], passing: frozenset[str]
+) -> Entry:
     def without(status: str, detail: str = "", size: int | None = None) -> Entry:
         return Entry(row.id, path, "", rejected(status, detail, size))
 
@@ -340,7 +350,7 @@ def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) ->
             return without("not_a_file", "it is no ordinary file")
         times = facts.st_mtime_ns, facts.st_ino
         if hint and _is_unchanged(hint, facts):
-            lasting = None if hint.status in PASSING else hint.observed
+            lasting = None if hint.status in passing else hint.observed
             return Entry(row.id, path, hint.digest, lasting, *times)
         content_digest = digest_of(file, IMAGE_BYTES)
     except (FileNotFoundError, NotADirectoryError):
