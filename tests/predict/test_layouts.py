@@ -336,12 +336,10 @@ def test_a_kaggle_competition_from_its_files_to_the_submission(tmp_path) -> None
     (folder / "test.csv").write_text("\n".join(["id", *(f"{at:03}" for at in range(24, 30))]))
     sample = [f"{at:03},0.5" for at in (29, 24, 25, 28, 27, 26)]
     (folder / "sample_submission.csv").write_text("\n".join(["id,label", *sample]))
-    (folder / "task.toml").write_text(
-        'name = "kaggle"\nlabels = ["0", "1"]\n[images]\ntable = ["train.csv", "test.csv"]\n'
-        'id = "id"\n[folds]\ncount = 2\nrepeats = 1\ngroup = "none"\n'
-        '[embed]\nbackbones = ["hog"]\nviews = "center"\n'
-        '[submission]\ntemplate = "sample_submission.csv"\n'
-    )
+    assert run("init", folder).exit_code == 0
+    file = folder / "task.toml"
+    text = file.read_text().replace("= 5\n", "= 2\n").replace("crops6", "center")
+    file.write_text(text)
     for words in (["embed", folder, "--workers", "0"], ["probe", folder, "--probe", "ridge"]):
         done = run(*words)
         assert done.exit_code == 0, done.stderr
