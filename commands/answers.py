@@ -52,10 +52,19 @@ def predict(
     """Predict the unlabelled rows, or new images: a row and a status for each."""
     from archiveprobe.predict.images import predict as answer
 
-    done = answer(load(task), system, file, images=images, notify=say, progress=progress, **how)
+    _report(
+        answer(load(task), system, file, images=images, notify=say, progress=progress, **how),
+        as_json,
+    )
+
+
+def _report(done: Any, as_json: bool) -> None:
+    """Print what was written, and say what was decided about it."""
     if not as_json:
         click.echo(done.summary())
     print_result(done.record(), done.lines(), as_json)
+    for note in done.notes:
+        say(f"note: {note}")
 
 
 @command(
@@ -77,8 +86,8 @@ def submit(
     system: str | None,
     answers: Path | None,
     file: Path,
-    spreadsheet_safe: bool,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Write a submission, read it back, and check it row by row."""
     if (system is None) == (answers is None):
@@ -86,22 +95,15 @@ def submit(
     if answers is not None:
         from archiveprobe.predict.given_answers import submit_answers
 
-        given = submit_answers(load(task), answers, file, spreadsheet_safe=spreadsheet_safe)
-        if not as_json:
-            click.echo(given.summary())
-        print_result(given.record(), given.lines(), as_json)
-        for note in given.notes:
-            say(f"note: {note}")
+        _report(submit_answers(load(task), answers, file, **how), as_json)
         return
     assert system is not None
     from archiveprobe.predict.submission import submit as write
 
-    done = write(load(task), system, file, spreadsheet_safe=spreadsheet_safe)
-    if not as_json:
-        click.echo(done.summary())
-    print_result(done.record(), done.lines(), as_json)
-    for remark in (*done.notes, *done.warnings):
-        say(f"note: {remark}")
+    done = write(load(task), system, file, **how)
+    _report(done, as_json)
+    for warning in done.warnings:
+        say(f"note: {warning}")
 
 
 @command(

@@ -99,7 +99,7 @@ def predict(
             answers.entries, answers.status, answers.labels, answers.proba, strict=True
         )
     ]
-    target = target.after(None, None, probability_columns(answers.classes))
+    target = target.in_form(None, None, probability_columns(answers.classes))
     write_answers(target, columns, lines)
     counts = Counter(answers.labels)
     return Predicted(
@@ -110,6 +110,7 @@ def predict(
         copy=target.copy,
         seconds=time.monotonic() - started,
         snapshot=dataset.snapshot_digest,
+        notes=target.notes(),
         status=dict(Counter(answers.status).most_common()),
         labels={name: counts[name] for name in answers.classes},
     )
