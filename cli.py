@@ -43,6 +43,7 @@ for command in (
     archive.embed,
     systems.probe,
     systems.ensemble,
+    systems.leaderboard,
     systems.threshold,
     systems.audit,
     finetuning.finetune,
