@@ -25,9 +25,9 @@ LONGEST = 24 * 3600.0
 MOST_FRAMES = 10_000
 # Two looks a second; a scene that is shorter shows nothing.
 _LOOK = 0.5
-# Mean difference, of 255, of two frames in 8 x 8 grey values. Of the pairs of 200 real images 0.01 %
-# differ by less; an image moved by 5 % of its width differs by more from itself in 5 % of cases,
-# moved by 20 % in 86 %.
+# Mean difference, of 255, of two frames in 8 x 8 grey values. Of the pairs of 200 real images
+# 0.01 % differ by less; an image moved by 5 % of its width differs by more from itself in 5 % of
+# cases, moved by 20 % in 86 %.
 CUT = 20.0
 _SIDE = 8
 _QUALITY = 95
