@@ -15,7 +15,8 @@ from archiveprobe.base.wording import quote_few
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.output import OutputFile, output_file
 from archiveprobe.task.rows import Row, refuse_repeated
-from archiveprobe.task.table import Table, long_cells, read_table
+from archiveprobe.task.table import Table, read_table
+from archiveprobe.task.table_csv import long_cells
 
 _SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 # What spreadsheets take for the start of a formula (OWASP, "CSV injection").

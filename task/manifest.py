@@ -38,7 +38,7 @@ from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.rows import Row, locate
-from archiveprobe.task.table import long_cells, text_stream
+from archiveprobe.task.table_csv import long_cells, text_stream
 
 # A file written in the same clock tick as it was hashed may change again unseen.
 _SETTLED_NS = 2_000_000_000
