@@ -39,7 +39,8 @@ from archiveprobe.embed.backbones import BACKBONES, RANDOM, Backbone
 from archiveprobe.embed.device import default_device
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.embed.preprocess import Geometry, Preprocess
-from archiveprobe.embed.views import RESAMPLING, view_set
+from archiveprobe.embed.view_sets import view_set
+from archiveprobe.embed.views import RESAMPLING
 from archiveprobe.finetune.augment import Augmentation, rand_augment
 from archiveprobe.finetune.images import (
     MEMORY_LIMIT,

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from archiveprobe.commands.names import RECIPE, TableChoice
 from archiveprobe.commands.terminal import (
     NAME,
     command,
@@ -43,7 +44,10 @@ def set_option(command: Function) -> Function:
 )
 @task_argument
 @click.option(
-    "--recipe", required=True, help="Recipe to train: see `list recipes`, or a .toml file."
+    "--recipe",
+    type=RECIPE,
+    required=True,
+    help="Recipe to train: see `list recipes`, or a .toml file.",
 )
 @set_option
 @click.option(
@@ -63,14 +67,23 @@ def set_option(command: Function) -> Function:
     show_default=True,
     help="bf16 is faster on most GPUs; the papers used fp32.",
 )
-@click.option("--tensorboard", is_flag=True, help="Write learning curves for TensorBoard.")
+@click.option(
+    "--track",
+    multiple=True,
+    type=TableChoice("finetune.tracking:TRACKERS"),
+    help="Draw learning curves with it; wandb stays offline unless WANDB_MODE is set.",
+)
+@click.option("--tensorboard", is_flag=True, help="The same as --track tensorboard.")
 @click.option("--workers", type=click.IntRange(0), help="Processes for images; 0: none.")
 @json_option
-def finetune(task: Path, as_json: bool, **how: Any) -> None:
+def finetune(
+    task: Path, as_json: bool, track: tuple[str, ...], tensorboard: bool, **how: Any
+) -> None:
     """Train a recipe; by default on the split train, selecting on validation."""
     from archiveprobe.finetune.run import Options, run_finetune
 
-    done = run_finetune(load(task), Options(**how), notify=say, progress=progress)
+    trackers = tuple(dict.fromkeys([*track, *["tensorboard"] * tensorboard]))
+    done = run_finetune(load(task), Options(track=trackers, **how), notify=say, progress=progress)
     lines = [
         {
             "part": line.part,
@@ -102,18 +115,13 @@ def recipes() -> None:
 
 
 @recipes.command(**example("recipe show demo-tiny > my.toml"))
-@click.argument("name")
+@click.argument("name", type=RECIPE)
 @set_option
 @json_option
 def show(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print a recipe, or a .toml file, with all keys explained; what is printed is a recipe."""
-    from archiveprobe.finetune.recipe_file import (
-        find_recipe,
-        head_text,
-        load_recipe,
-        override,
-        read_head,
-    )
+    from archiveprobe.finetune.recipe_file import head_text, load_recipe, override, read_head
+    from archiveprobe.finetune.recipe_names import find_recipe
     from archiveprobe.finetune.recipe_text import recipe_text, settings_of
 
     recipe, _ = override(load_recipe(name), overrides)

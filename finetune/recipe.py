@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 from archiveprobe.finetune.losses import LOSSES
 from archiveprobe.finetune.optimizer import OPTIMIZERS, SCHEDULES

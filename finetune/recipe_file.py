@@ -17,15 +17,10 @@ from pydantic import ValidationError
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import SETTINGS_BYTES, read_ordinary
 from archiveprobe.finetune.recipe import Recipe
+from archiveprobe.finetune.recipe_names import find_recipe
 from archiveprobe.finetune.recipe_text import settings_of, toml_value
-from archiveprobe.task.config import nearest
 from archiveprobe.task.faults import explain
 
-FOLDER = Path(__file__).parent / "recipes"
-RECIPES: Mapping[str, Path] = MappingProxyType(
-    {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
-)
-"""Name -> file of every recipe that comes with the project."""
 # Beyond that, with "@cache", it might not fit a system's name.
 _LONGEST_NAME = 180
 _PLAIN = re.compile(r"[^A-Za-z0-9._+=,-]+")
@@ -62,21 +57,6 @@ class Head:
     launch: str
     published: str
     assumed: str
-
-
-def find_recipe(name: str) -> Path:
-    """Find the file of the recipe of that name; the path of a .toml file is its own.
-
-    Raises:
-        InputError: no such recipe; the nearest name is given.
-    """
-    file = RECIPES.get(name)
-    if file is None and not name.endswith(".toml"):
-        raise InputError(
-            f"unknown recipe {name!r}{nearest(name, RECIPES)}: `archiveprobe list recipes` "
-            "shows them; the path of a .toml file works too"
-        )
-    return file or Path(name)
 
 
 def load_recipe(name: str) -> Recipe:

@@ -22,6 +22,7 @@ from archiveprobe.finetune.recipe_file import load_recipe, override
 from archiveprobe.finetune.recipe_run import FULL, MERGED, SPLIT, Options, RecipeRun
 from archiveprobe.finetune.report import KIND, Line, keep_system, line_of, write_answers
 from archiveprobe.finetune.split import folds_asked
+from archiveprobe.finetune.tracking import check_trackers
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task
 
@@ -72,17 +73,20 @@ def run_finetune(
     recipe, overrides = override(load_recipe(options.recipe), options.overrides)
     run = RecipeRun(dataset, recipe, options, notify=notify, progress=progress)
     check_device(run.device)
+    check_trackers(options.track)
     _check_system(run)
     with run_lock(run.folder), run:
         done = [run.part(name) for name in _parts_asked(run, options)]
         folds, networks = run.finished_folds(), run.answering()
         lines = [line_of(dataset, recipe, part) for part in done]
         last = done[-1]
-        board, answers, notes = None, None, []
+        board, answers = None, None
+        notes: list[str] = []
         if len(folds) == dataset.folds and last.name != SPLIT:
             launch = {"recipe": options.recipe, "set": overrides}
             how = {**run.computing, "from_cache": options.from_cache, "launch": launch}
-            keep_system(dataset, recipe, run.system, run.backbone.name, how, folds, networks)
+            about = (dataset, recipe, run.system, run.backbone.name, how)
+            keep_system(*about, folds, networks, notes.append)
             warnings, caution = data_warnings(dataset, notify)
             seconds = time.monotonic() - started
             board = leaderboard(

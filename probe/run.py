@@ -14,16 +14,19 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.ensemble import common_record, decided, keep_ensemble, origin
+from archiveprobe.evaluate.kept_rule import rule_for
 from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system import assemble
+from archiveprobe.evaluate.system_status import load_current
 from archiveprobe.evaluate.system_store import save_run
 from archiveprobe.probe.audit.shift import find_shift
 from archiveprobe.probe.base import Probe
+from archiveprobe.probe.choice import Choice, parse_choice
 from archiveprobe.probe.crossval import ProbeResult, cross_validate
-from archiveprobe.probe.features import Choice, Features, load_features, load_prompts, parse_choice
-from archiveprobe.probe.table import PROBES, ProbeEntry
-from archiveprobe.task.config import Task, nearest
+from archiveprobe.probe.features import Features, load_features, load_prompts
+from archiveprobe.probe.table import PROBES, ProbeEntry, probe_entry
+from archiveprobe.task.config import Task
 
 ENSEMBLE = "greedy"
 _PER_BACKBONE = 10
@@ -33,11 +36,14 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What to try; None leaves the choice to the task: every probe on all backbones."""
+    """What to try; None leaves the choice to the task: every probe on all backbones.
+
+    `threshold_rule` None: the one that a person chose for a system, or else the default.
+    """
 
     probes: tuple[str, ...] | None = None
     features: tuple[str, ...] | None = None
-    threshold_rule: str = "smoothed"
+    threshold_rule: str | None = None
     seed: int = 0
     workers: int | None = None
     partial: bool = False
@@ -68,6 +74,7 @@ def run_probes(
     dataset = load_dataset(task, partial=options.partial)
     plans = _plans(dataset, options, notify)
     systems: list[Predictions] = []
+    said: list[str] = []
     total = sum(len(plan.makes) for plan in plans) * (1 + dataset.fold.shape[0] * dataset.folds)
     with progress("fitting", total) as advance:
         for plan in plans:
@@ -75,12 +82,20 @@ def run_probes(
                 plan.makes, plan.features, dataset, workers=options.workers, advance=advance
             )
             for name, result in results.items():
-                systems.append(_keep_probe(dataset, plan.features, name, result, options))
+                systems.append(
+                    _keep_probe(dataset, plan.features, name, result, options, said.append)
+                )
     if len(systems) > 1:
-        systems.append(keep_ensemble(dataset, systems, ENSEMBLE, options.threshold_rule))
+        rule = options.threshold_rule
+        systems.append(keep_ensemble(dataset, systems, ENSEMBLE, rule, notify=said.append))
+    tuned, left_out = load_current(dataset, ("finetune",), but=[one.system for one in systems])
     warnings, caution = data_warnings(dataset, notify)
-    seconds = time.monotonic() - started
-    return leaderboard(systems, seconds=seconds, warnings=warnings, caution=caution)
+    return leaderboard(
+        [*systems, *tuned],
+        seconds=time.monotonic() - started,
+        warnings=[*said, *left_out, *warnings],
+        caution=caution,
+    )
 
 
 def data_warnings(dataset: Dataset, notify: Notify = lambda _: None) -> tuple[list[str], float]:
@@ -130,11 +145,7 @@ def _plans(dataset: Dataset, options: Options, notify: Notify) -> list[_Plan]:
 
 
 def _entries(names: Sequence[str] | None) -> list[ProbeEntry]:
-    for name in names or ():
-        if name not in PROBES:
-            known = ", ".join(PROBES)
-            raise InputError(f"unknown probe {name!r}{nearest(name, PROBES)}: use one of {known}")
-    return [PROBES[name] for name in dict.fromkeys(PROBES if names is None else names)]
+    return [probe_entry(name) for name in dict.fromkeys(PROBES if names is None else names)]
 
 
 def _fits(entry: ProbeEntry, features: Features, options: Options, notify: Notify) -> bool:
@@ -185,7 +196,12 @@ def system_name(kind: str, choice: Choice) -> str:
 
 
 def _keep_probe(
-    dataset: Dataset, features: Features, name: str, result: ProbeResult, options: Options
+    dataset: Dataset,
+    features: Features,
+    name: str,
+    result: ProbeResult,
+    options: Options,
+    notify: Notify,
 ) -> Predictions:
     """Assemble a cross-validated probe into a system and write it down."""
     choice, model = features.choice, result.model
@@ -193,8 +209,11 @@ def _keep_probe(
     settings = model.get_params()
     # They are part of the fitted arrays.
     settings.pop("prompts", None)
+    possible = len(dataset.classes) == 2
+    rule, kept = rule_for(dataset, system, options.threshold_rule, possible=possible, notify=notify)
     record = {
-        **common_record(dataset, system, options.threshold_rule, options.seed),
+        **common_record(dataset, system, rule, options.seed),
+        **kept,
         "kind": "probe",
         "probe": name,
         "settings": {key: _plain(value) for key, value in settings.items()},
@@ -213,7 +232,7 @@ def _keep_probe(
         result.logits,
         result.unlabelled,
         origin(record),
-        method=options.threshold_rule,
+        method=rule,
         views=result.views,
         unlabelled_views=result.unlabelled_views,
     )

@@ -40,6 +40,14 @@ def _path(value: str) -> str:
     return value
 
 
+def _word(value: Any) -> str | int:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError("a string or an integer is needed")
+    if not (abs(value) < 2**53 if isinstance(value, int) else value == value.strip() != ""):
+        raise ValueError("an integer of at most 15 digits, or a string without spaces around it")
+    return value
+
+
 def _table(value: Any) -> str | tuple[str, ...]:
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list | tuple) or not paths:
@@ -52,6 +60,7 @@ def _table(value: Any) -> str | tuple[str, ...]:
     return checked[0] if isinstance(value, str) else checked
 
 
+Word = Annotated[str | int, PlainValidator(_word)]
 Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar)]
 PathText = Annotated[str, AfterValidator(_path)]
 TablePaths = Annotated[str | tuple[str, ...], PlainValidator(_table)]
@@ -125,14 +134,18 @@ class OwnBackbone(_Section):
 
 
 class Submission(_Section):
-    """The form of the file to hand in."""
+    """The form of the file to hand in; `labels` says what is written there for each label."""
 
     template: PathText | None = None
     columns: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("image", "label")
     unreadable: str | None = None
+    labels: dict[str, Word] = {}
 
     @model_validator(mode="after")
     def _check(self) -> "Submission":
+        words = [str(word) for word in self.labels.values()]
+        if len(set(words)) != len(words):
+            raise ValueError("labels: two labels must not be written as the same word")
         if len(set(self.columns)) != len(self.columns):
             raise ValueError("columns: every column once")
         if not all(column.strip() for column in self.columns):
@@ -205,10 +218,17 @@ class Task(_Section):
         if any(label != label.strip() or not label for label in self.labels):
             raise ValueError("labels: no empty label, no spaces around one")
         named = [("positive", self.positive), *(("prompts", label) for label in self.prompts)]
+        named += [("submission.labels", label) for label in self.submission.labels]
         for key, label in [*named, ("submission.unreadable", self.submission.unreadable)]:
             if label is not None and label not in self.labels:
                 hint = nearest(label, self.labels)
                 raise ValueError(f"{key}: {label!r} is not one of labels{hint}")
+        missing = [label for label in self.labels if label not in self.submission.labels]
+        if self.submission.labels and missing:
+            raise ValueError(f"submission.labels: {missing[0]!r} is missing")
+        for label, word in self.submission.labels.items():
+            if str(word) != label and str(word) in self.labels:
+                raise ValueError(f"submission.labels: {word!r} for {label!r} is another label")
         return self
 
 

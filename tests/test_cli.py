@@ -234,9 +234,9 @@ def test_score_takes_a_file_alone_or_after_the_task(
 
 def test_every_table_is_listed() -> None:
     from archiveprobe.embed.backbones import BACKBONES
-    from archiveprobe.embed.views import VIEW_SETS
+    from archiveprobe.embed.view_sets import VIEW_SETS
     from archiveprobe.evaluate.metrics import METRICS
-    from archiveprobe.finetune.recipe_file import RECIPES
+    from archiveprobe.finetune.recipe_names import RECIPES
     from archiveprobe.probe.table import PROBES
 
     tables = {

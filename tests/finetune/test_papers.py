@@ -12,7 +12,7 @@ import torch
 
 import archiveprobe.finetune.train as loop
 from archiveprobe.embed.backbones import BACKBONES
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, decide
 from archiveprobe.finetune.augment import mix, mixup_share
 from archiveprobe.finetune.inference import decisions

@@ -10,7 +10,8 @@ from click.testing import Result
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.finetune.recipe import Recipe
-from archiveprobe.finetune.recipe_file import RECIPES, load_recipe, override, read_head
+from archiveprobe.finetune.recipe_file import load_recipe, override, read_head
+from archiveprobe.finetune.recipe_names import RECIPES
 from archiveprobe.finetune.recipe_text import settings_of
 
 Command = Callable[..., Result]

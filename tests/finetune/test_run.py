@@ -4,11 +4,9 @@ import json
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,8 @@ from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.finetune.inference import load_tuned
 from archiveprobe.finetune.recipe import Recipe
-from archiveprobe.finetune.recipe_file import RECIPES, changed, load_recipe
+from archiveprobe.finetune.recipe_file import changed, load_recipe
+from archiveprobe.finetune.recipe_names import RECIPES
 from archiveprobe.finetune.recipe_run import RecipeRun
 from archiveprobe.finetune.run import Options, run_finetune
 from archiveprobe.task.config import load_task
@@ -183,7 +182,7 @@ def test_a_recipes_own_threshold_is_applied_as_it_is_and_recorded_as_fixed(
     done = finetune(archive, "--fold", "all", recipe=str(recipe))
     assert done.exit_code == 0, done.stderr
     stored = load_run(load_task(archive), "own")
-    assert (stored.record["threshold"], stored.record["threshold_rule"]) == (0.51, "fixed")
+    assert (stored.record["threshold"], stored.record["threshold_rule"]) == (0.51, "fixed 0.51")
     found = stored.predictions()
     assert (found.thresholds == 0.51).all()
     assert np.array_equal(found.decision, (found.oof[..., 1] > 0.51).astype(int))
@@ -328,41 +327,3 @@ def test_a_setting_at_fault_is_refused_before_any_training(
     done = finetune(archive, "--fold", "all", "--set", "epochs=5")
     assert done.exit_code == 1 and not (archive / "work/finetune").exists()
     assert "unknown key 'epochs' in --set (did you mean 'schedule.epochs'?)" in done.stderr
-
-
-def test_curves_are_drawn_where_tensorboard_is_asked_for(
-    archive: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[tuple[str, float, int]] = []
-
-    class Writer:
-        def __init__(self, folder: str) -> None:
-            assert folder == str(archive / "work/finetune/quick/fold-0/events")
-
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            drawn.append((name, value, step))
-
-        def flush(self) -> None:
-            pass
-
-        def close(self) -> None:
-            drawn.append(("closed", 0.0, 0))
-
-    module = ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = Writer  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    assert finetune(archive, "--fold", "0", "--tensorboard").exit_code == 0
-    curves = (archive / "work/finetune/quick/fold-0/curves.csv").read_text().splitlines()[1:]
-    losses = [value for name, value, _ in drawn if name == "loss"]
-    assert losses == pytest.approx([float(line.split(",")[1]) for line in curves], abs=1e-6)
-    assert [step for name, _, step in drawn if name == "macro-F1"] == [1, 2]
-    assert drawn[-1][0] == "closed"
-
-
-def test_tensorboard_that_is_not_here_is_one_line(
-    archive: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    done = finetune(archive, "--fold", "0", "--tensorboard")
-    assert done.exit_code == 1
-    assert "error: --tensorboard needs a package that is not here: pip install" in done.stderr

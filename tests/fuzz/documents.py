@@ -21,6 +21,7 @@ VALID = {
     "corrections": '"corrections.csv"',
     "images.root": '"images"',
     "images.table": '"labels.csv"',
+    "images.relative_to": '"root"',
     "images.id": '"image"',
     "images.path": '"image"',
     "images.label": '"label"',
@@ -47,6 +48,7 @@ VALID = {
     "submission.template": '"sample.csv"',
     "submission.columns": '["image", "label"]',
     "submission.unreadable": '"NA"',
+    "submission.labels": '{ intact = 0, NA = "yes", destroyed = 1 }',
 }
 NEEDED = ["name", "labels", "backbone.own.library", "backbone.own.name"] + [
     f"backbone.own.preprocess.{key}" for key in ("size", "mean", "std")

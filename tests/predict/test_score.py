@@ -36,7 +36,7 @@ def test_figures_are_those_of_scikit_learn(known, tmp_path) -> None:
     answers = dict(line.split(",") for line in lines)
     truth, given = known.test_truth, [answers[id_] for id_ in known.test_ids]
     record = done.record()
-    assert list(record) == [*FIELDS, "confusion"]
+    assert list(record) == [*FIELDS, "confusion", "probabilities"]
     assert record["n"] == 24
     assert record["macro_f1"] == pytest.approx(f1_score(truth, given, average="macro"))
     assert record["accuracy"] == pytest.approx(accuracy_score(truth, given))
@@ -70,9 +70,12 @@ def test_the_table_of_the_paper(fitted, draw, tmp_path) -> None:
 def test_probabilities_file_can_be_scored(known, tmp_path) -> None:
     predict(known.task, "ridge-hog", tmp_path / "p.csv")
     submit(known.task, "ridge-hog", tmp_path / "s.csv")
-    assert score(known.task, tmp_path / "p.csv").record() == (
-        score(known.task, tmp_path / "s.csv").record()
-    )
+    with_numbers = score(known.task, tmp_path / "p.csv")
+    labels_only = score(known.task, tmp_path / "s.csv").record()
+    assert labels_only["probabilities"] is None
+    assert with_numbers.record() | {"probabilities": None} == labels_only
+    assert with_numbers.record()["probabilities"]["auc"] > 0.5
+    assert any("2 rows cannot be read" in remark for remark in with_numbers.remarks)
 
 
 @pytest.mark.proves("leaks")
@@ -91,8 +94,8 @@ def test_labels_of_test_rows_are_never_seen_before_scoring(known, archive, tmp_p
         (lambda rows: [*rows, ["0720.jpg", "intact"]], ("1 of 25", "'0720.jpg'", "did you mean")),
         (lambda rows: [*rows, ["001.jpg", "intact"]], ("'001.jpg'", "labelled rows")),
         (lambda rows: [*rows, rows[0]], ("'072.jpg'", "line 2")),
-        (lambda rows: [["072.jpg", "Intact"], *rows[1:]], ("line 2", "'Intact'", "'intact'")),
-        (lambda rows: [["072.jpg", ""], *rows[1:]], ("line 2", "''", "use intact, destroyed")),
+        (lambda rows: [["072.jpg", "intct"], *rows[1:]], ("line 2", "'intct'", "'intact'")),
+        (lambda rows: [["072.jpg", ""], *rows[1:]], ("line 2", "empty", "use intact, destroyed")),
         (lambda rows: [row[::-1] for row in rows], ("changed places", "put them right")),
         (lambda rows: [], ("has no rows",)),
     ],
@@ -102,6 +105,14 @@ def test_files_that_do_not_match(known, fault_of, change, words) -> None:
     rows = [list(pair) for pair in zip(known.test_ids, known.test_truth, strict=True)]
     file = known.write_csv("out.csv", [["image", "label"], *change(rows)])
     fault_of(lambda: score(known.task, file), "out.csv", *words)
+
+
+def test_labels_in_other_case_are_recognized_aloud(known) -> None:
+    answers = [label.upper() + " " for label in known.test_truth]
+    done = score(known.task, write(known, answers))
+    assert done.record()["accuracy"] == 1.0
+    (remark,) = done.remarks
+    assert "24 in all" in remark and "'INTACT ' as 'intact' (12)" in remark
 
 
 def test_one_folder_per_label(draw) -> None:
@@ -130,7 +141,7 @@ def test_labels_from_another_table(archive, fault_of) -> None:
     file = write(archive, archive.test_truth)
     assert score(archive.task, file, truth=truth).record()["macro_f1"] == 1.0
     truth.write_text(truth.read_text().replace("intact", "intct", 1))
-    fault_of(lambda: score(archive.task, file, truth=truth), "truth.csv line 2", "'intct'")
+    fault_of(lambda: score(archive.task, file, truth=truth), "truth.csv", "first line 2", "'intct'")
 
 
 def test_rows_without_a_label_are_left_out_aloud(known) -> None:
@@ -171,10 +182,14 @@ def test_answers_no_better_than_chance_are_named(known) -> None:
 
 def test_swapped_probability_columns_are_named(known, tmp_path) -> None:
     predict(known.task, "ridge-hog", tmp_path / "p.csv")
-    assert not score(known.task, tmp_path / "p.csv").remarks
+
+    def changed() -> list[str]:
+        remarks = score(known.task, tmp_path / "p.csv").remarks
+        return [remark for remark in remarks if "changed places" in remark]
+
+    assert not changed()
     text = (tmp_path / "p.csv").read_text()
     turned = text.replace("p_intact,p_destroyed", "p_destroyed,p_intact")
     (tmp_path / "p.csv").write_text(turned)
-    (remark,) = score(known.task, tmp_path / "p.csv").remarks
-    assert "changed places" in remark
+    (remark,) = changed()
     assert "p_intact, p_destroyed" in remark
