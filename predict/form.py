@@ -94,8 +94,9 @@ def _check_words(task: Task, table: Table, content: Content) -> None:
         if cell.strip() and known.meaning(cell) is None:
             raise InputError(
                 f"{table.file} {table.place(at)}: {cell!r} in the column {content.label!r} "
-                f"stands for no label{nearest(cell, content.words.values())}: empty it, or say in "
-                f"{task.file} what is to stand there, for example {example_of_labels(task)}"
+                f"stands for no label{nearest(cell, content.words.values())}: empty it, or say "
+                f"under [submission] in {task.file} what is to stand there, for example "
+                f"{example_of_labels(task)}"
             )
 
 
