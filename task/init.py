@@ -41,7 +41,7 @@ def write_task(
             f"{file} exists: edit it, move it away to start again, or replace it with --force"
         )
     layout = detect_layout(folder, choices)
-    text = _text(folder.resolve().name, layout, backbones)
+    text = _text(folder.resolve().name or "task", layout, backbones)
     replaced = _describe_old(file) if file.exists() else ""
     write_whole(file, text.encode())
     if replaced:

@@ -147,9 +147,10 @@ def doubts(counts: Mapping[str, int]) -> Iterator[str]:
                 "table, or it counts as a label of its own"
             )
         elif count < Folds().count:
+            fate = "scores will say little about it" if count > 1 else "probe will refuse it"
             yield (
                 f"the label {label!r} has {rows} only, fewer than the {Folds().count} folds: label "
-                "more, or scores will say little about it"
+                f"more, or {fate}"
             )
 
 
