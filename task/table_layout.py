@@ -49,7 +49,8 @@ class Root:
 
     def matches(self, listing: Listing, most: int | None = None) -> dict[str, Match]:
         """Find the files of a table's rows, by their paths below the root."""
-        return match_some(self.base / self.root, set(self.paths(listing, most)), self.files)
+        paths = dict.fromkeys(self.paths(listing, most))
+        return match_some(self.base / self.root, [*paths], self.files)
 
     def paths(self, listing: Listing, most: int | None = None) -> list[str]:
         """Return the paths of a table's rows as the task will read them."""
