@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from archiveprobe.commands.terminal import (
     json_option,
     load,
     partial_option,
+    print_line,
     print_result,
     say,
     task_argument,
@@ -36,14 +36,8 @@ def show(task: Path, as_json: bool) -> None:
     from archiveprobe.embed.inventory import OK, list_caches
 
     record = [asdict(line) for line in list_caches(load(task))]
+    print_result({"caches": record}, map(_shown, record), as_json)
     damaged = [line for line in record if line["state"] != OK]
-    short = ("cache", "rows", "views", "shape", "precision", "failures", "in_use")
-    lines = [
-        {name: line[name] for name in short}
-        | {"MB": f"{line['bytes'] / 1e6:.1f}", "state": _state(line)}
-        for line in record
-    ]
-    print_result({"caches": record}, lines, as_json)
     for line in damaged:
         say(f"damaged: {line['cache']}: {line['state']}")
     unused = [line["cache"] for line in damaged if not line["in_use"]]
@@ -51,11 +45,21 @@ def show(task: Path, as_json: bool) -> None:
         say(f"nothing uses {', '.join(unused)}: `{NAME} cache prune {task} --yes` removes it")
 
 
-def _state(line: Mapping[str, Any]) -> str:
-    """Return the state of a cache in a word or two."""
-    if line["state"] != "ok":
-        return "damaged"
-    return "RANDOM WEIGHTS" if line["random_weights"] else "ok"
+def _shown(line: dict[str, Any]) -> dict[str, Any]:
+    """Return what people need of a cache, within 80 characters."""
+    from archiveprobe.base.wording import file_size
+
+    shown = {
+        "cache": line["cache"],
+        "rows": line["rows"],
+        "failed": line["failures"],
+        "numbers": f"{' x '.join(map(str, [line['views'], *line['shape']]))} {line['precision']}",
+        "size": file_size(line["bytes"]),
+        "used": line["in_use"],
+        "state": "ok" if line["state"] == "ok" else "damaged",
+    }
+    # Said wherever it is so, since nothing that is computed with them is a result.
+    return {**shown, "weights": "random"} if line["random_weights"] else shown
 
 
 @cache.command(**example("cache verify my/task.toml --deep"))
@@ -86,9 +90,9 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
     if as_json:
         click.echo(json.dumps(asdict(verdict)))
     else:
-        click.echo(f"{verdict.shards} shards, {verdict.rows} rows, {len(verdict.bad)} faults")
+        print_line(f"{verdict.shards} shards, {verdict.rows} rows, {len(verdict.bad)} faults")
         for fault in verdict.bad:
-            click.echo(fault)
+            print_line(fault)
     if not verdict.ok:
         for name in verdict.removable:
             say(f"nothing uses {name}: `{NAME} cache prune {task} --yes` removes it")
@@ -109,15 +113,23 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
 @click.option("-o", "file", required=True, type=OUTPUT, help="Output: HDF5 file.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @partial_option
+@json_option
 def export(
-    task: Path, backbones: tuple[str, ...], file: Path, overwrite: bool, partial: bool
+    task: Path,
+    backbones: tuple[str, ...],
+    file: Path,
+    overwrite: bool,
+    partial: bool,
+    as_json: bool,
 ) -> None:
     """Write one ordinary HDF5 file in the order of the table, for notebooks."""
     from archiveprobe.embed.inventory import export_task
 
     done = export_task(load(task), file, backbones, overwrite=overwrite, partial=partial)
     about = "" if done.partial is None else f" ({done.partial})"
-    click.echo(f"{done.rows} rows in {file}{about}")
+    if not as_json:
+        print_line(f"{done.rows} rows in {file}{about}")
+    print_result({"file": str(file), **asdict(done)}, [], as_json)
     for remark in done.remarks:
         say(remark)
 
@@ -128,14 +140,26 @@ def export(
 @json_option
 def prune(task: Path, yes: bool, as_json: bool) -> None:
     """List, or with --yes remove, caches that the task no longer asks for, and leftovers."""
+    from archiveprobe.base.wording import file_size
     from archiveprobe.cache.prune import prune as remove
     from archiveprobe.embed.inventory import unused_caches
 
-    items = unused_caches(load(task))
+    loaded = load(task)
+    items = unused_caches(loaded)
     if yes:
         remove(items)
-    lines = [{"path": str(item.path), "bytes": item.bytes, "reason": item.reason} for item in items]
-    print_result({"removed": yes, "items": lines}, lines, as_json)
+    record = [
+        {"path": str(item.path), "bytes": item.bytes, "reason": item.reason} for item in items
+    ]
+    lines = [
+        {
+            "path": item.path.relative_to(loaded.work / "cache"),
+            "size": file_size(item.bytes),
+            "reason": item.reason,
+        }
+        for item in items
+    ]
+    print_result({"removed": yes, "items": record}, lines, as_json)
     if not items:
         say("nothing to prune")
     if items and not yes:

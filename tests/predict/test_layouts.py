@@ -132,6 +132,7 @@ def test_numbers_of_several_labels_in_one_column_are_refused(several, tmp_path) 
     assert "form.csv" in line and "of which label" in line and ", ".join(THREE) in line
 
 
+@pytest.mark.proves("answers")
 def test_integers_that_nothing_explains_are_refused(archive, tmp_path) -> None:
     template(archive, "target", "0")
     line = refused(archive, tmp_path / "sub.csv")
@@ -203,6 +204,7 @@ def test_a_zip_for_codabench(known, tmp_path, mapped) -> None:
 
 ANSWERS = {
     "names": (["id", "label"], ["intact", "destroyed"]),
+    "names in other case": (["id", "label"], ["INTACT", "Destroyed "]),
     "integers": (["id", "label"], ["0", "1"]),
     "floats": (["id", "label"], ["0.0", "1.0"]),
     "probabilities": (["id", "destroyed"], ["0.25", "0.75"]),
@@ -222,6 +224,7 @@ def test_given_answers_in_any_form(archive, tmp_path, kind) -> None:
     frame = pandas.read_csv(tmp_path / "sub.csv")
     assert list(frame.label) == [int(label == "destroyed") for label in archive.test_truth]
     assert ("taken above 0.5" in done.stderr) == (kind in ("probabilities", "numbers"))
+    assert ("'Destroyed ' as 'destroyed' (12)" in done.stderr) == (kind == "names in other case")
 
 
 def test_given_probabilities_for_a_template_of_probabilities(archive, tmp_path) -> None:
@@ -278,6 +281,7 @@ def test_damaged_zips_are_one_line(known, tmp_path) -> None:
     assert "holds 2 files" in refused(known, tmp_path / "sub.csv", "--answers", file)
 
 
+@pytest.mark.proves("hostile")
 def test_a_zip_bomb_is_refused(known, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("archiveprobe.predict.packed.TABLE_BYTES", 5_000)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as packed:
