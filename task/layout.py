@@ -13,7 +13,7 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few, quote_few
-from archiveprobe.task.config import Images
+from archiveprobe.task.config import Folds, Images
 from archiveprobe.task.find_images import find_images, printable
 from archiveprobe.task.label_column import (
     MOST_LABELS,
@@ -58,8 +58,8 @@ class Choices:
 class Layout:
     """What the folder seems to hold; `label_column` is None where no table has labels.
 
-    `counts` has the labelled rows of every label, `template` the form to hand in. `remarks` say
-    what was guessed and what was not found, a sentence each.
+    `counts` has the labelled rows of every label, `template` the form to hand in, `group` is what
+    stays in one fold. `remarks` say what was guessed and what was not found, a sentence each.
     """
 
     labels: tuple[str, ...]
@@ -68,6 +68,7 @@ class Layout:
     label_column: str | None = None
     positive: str | None = None
     template: str | None = None
+    group: str = "near-duplicates"
     remarks: list[str] = field(default_factory=list)
 
 
@@ -81,6 +82,8 @@ def detect_layout(folder: Path, choices: Choices = NO_CHOICE) -> Layout:
         InputError: there is no image, or what is chosen does not fit what is there.
     """
     folder = folder.resolve()
+    if len(set(choices.labels)) < len(choices.labels) or "" in choices.labels:
+        raise InputError("--labels: name every label once, separated by commas")
     base = (choices.images or folder).resolve()
     if not base.is_dir():
         raise InputError(f"no folder {base}: correct --images")
@@ -92,7 +95,7 @@ def detect_layout(folder: Path, choices: Choices = NO_CHOICE) -> Layout:
     if candidates and (choices.tables or not all(is_form(one.name) for one in candidates)):
         layout, others = _from_tables(folder, base, files, candidates, choices)
     else:
-        layout = _from_folders(folder, base, choices)
+        layout = _from_folders(folder, base, files, choices)
         if not layout.labels and candidates:
             layout, others = _from_tables(folder, base, files, candidates, choices)
     remarks = [*layout.remarks]
@@ -117,8 +120,8 @@ def _candidates(
     """Return the tables that list images, the forms to hand in, and what cannot be used."""
     names = file_names(files)
     if choices.tables:
-        given = [read_listing(folder, file, names) for file in choices.tables]
-        taken = {file.resolve() for file in choices.tables}
+        taken = {file.resolve(): file for file in choices.tables}
+        given = [read_listing(folder, file, names) for file in taken.values()]
         forms = [file for file in find_tables(folder) if is_form(file.name)]
         return given, [file for file in forms if file.resolve() not in taken], []
     listings, unused = [], []
@@ -167,11 +170,26 @@ def _from_tables(
         text=text,
     )
     said = [*describe_rows(root, chosen), *remarks, labels.why]
+    film = _film_column(tables)
+    if film:
+        said.append(f"images of one film, in the column {film!r}, stay in one fold")
     layout = Layout(
-        choices.labels or positive_last(labels.counts), images, labels.counts, labels.column
+        choices.labels or positive_last(labels.counts),
+        images,
+        labels.counts,
+        labels.column,
+        group=film or Layout.group,
     )
     unused = [_unused(one, chosen) for one in candidates if one not in chosen]
     return replace(layout, remarks=said), unused
+
+
+def _film_column(tables: Sequence[Table]) -> str | None:
+    """Find the column that `frames` writes, where there are films for every fold."""
+    if not all("film" in table.columns for table in tables):
+        return None
+    films = {row["film"] for table in tables for row in table.rows}
+    return "film" if len(films) >= Folds().count else None
 
 
 def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
@@ -227,12 +245,11 @@ def _doubt_tests(root: Root, listing: Listing) -> Iterator[str]:
         )
 
 
-def _from_folders(folder: Path, base: Path, choices: Choices) -> Layout:
-    root = base / "images" if choices.images is None and (base / "images").is_dir() else base
-    paths = find_images(root, [folder / "work"]).paths
-    while choices.images is None and (inner := _only_folder(paths)):
+def _from_folders(folder: Path, base: Path, files: Sequence[str], choices: Choices) -> Layout:
+    root, paths = base, list(files)
+    while choices.images is None and (inner := _inner_root(paths)):
         root /= inner
-        paths = [path.removeprefix(f"{inner}/") for path in paths]
+        paths = [path.removeprefix(f"{inner}/") for path in paths if path.startswith(f"{inner}/")]
     splits = split_folders(paths, choices.labels)
     folders = Counter(printable(name) for path in paths if (name := _label_folder(path, splits)))
     counts = merged_spellings(folders)
@@ -246,13 +263,22 @@ def _from_folders(folder: Path, base: Path, choices: Choices) -> Layout:
         counts = Counter()
     images = Images(root=Path(os.path.relpath(root, folder)).as_posix())
     remarks = [f"{len(paths)} images below {printable(str(root))}", why]
+    if len(paths) < len(files):
+        remarks.append(
+            f"{len(files) - len(paths)} images lie beside {root.name}/ and are left out: include "
+            "them with --images"
+        )
     labels = choices.labels or positive_last(counts)
     return Layout(labels, images, counts, remarks=remarks)
 
 
-def _only_folder(paths: Collection[str]) -> str | None:
-    """Return the folder in which everything lies, where it holds folders and names no split."""
+def _inner_root(paths: Collection[str]) -> str | None:
+    """Return the folder that holds the images: `images`, or the only one, where it holds folders
+    and names no split.
+    """
     tops = {path.partition("/")[0] if "/" in path else "" for path in paths}
+    if "images" in tops:
+        return "images"
     inner = {path.split("/")[1] for path in paths if path.count("/") > 1}
     top = tops.pop() if len(tops) == 1 else ""
     return top if top and len(inner) > 1 and not split_named(top) else None

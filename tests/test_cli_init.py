@@ -230,6 +230,8 @@ def test_the_current_folder_is_the_default(folder, monkeypatch):
         (["--table", "no.csv"], "no table at "),
         (["--images", "no"], "no folder "),
         (["--labels", "x,y"], "no column of "),
+        (["--labels", "across,,down"], "--labels: name every label once"),
+        (["--labels", "across,across"], "--labels: name every label once"),
         (["--labels", "across,up"], "has other labels than --labels: down (6)"),
         (["--positive", "dwon"], "'dwon' is not one of the labels (did you mean 'down'?)"),
         (["--images", "{empty}"], "no image below "),
@@ -300,6 +302,24 @@ def test_images_of_test_folders_without_a_word_in_the_table(folder):
     write_csv(folder / "labels.csv", rows)
     said = quick(folder)[1]
     assert "3 images of labels.csv lie in test/, but no column says that they are test rows" in said
+
+
+def test_images_beside_the_folder_images_are_said(folder):
+    for name in ("images/a/1.png", "images/b/2.png", "3.png"):
+        draw_stripes(folder / name, 1)
+    task, said = quick(folder)
+    assert (task.images.root, task.labels) == ("images", ("a", "b"))
+    assert "1 images lie beside images/ and are left out: include them with --images" in said
+    assert quick(folder, "--images", folder, "--force")[0].images.root == "."
+
+
+def test_a_table_twice_is_one_table(folder):
+    rows = [["image", "label"]]
+    rows += [[f"{at}.png", draw_stripes(folder / f"{at}.png", at)] for at in range(4)]
+    write_csv(folder / "labels.csv", rows)
+    table = folder / "labels.csv"
+    twice = quick(folder, "--table", table, "--table", folder / ".." / "archive" / "labels.csv")
+    assert twice[0].images.table == "labels.csv"
 
 
 def test_where_nothing_fits_the_way_out_is_named(folder):

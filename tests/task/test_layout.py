@@ -141,7 +141,11 @@ def test_folders_are_said(tmp_path):
         f"3 images below {tmp_path}",
         "labels from the folders: intact (1), ruin (1)",
         "positive, the label to look for, is 'ruin': a guess",
-        *(f"the label {label!r} has 1 row only, {FEWER}" for label in ("intact", "ruin")),
+        *(
+            f"the label {label!r} has 1 row only, fewer than the 5 folds: label more, or probe "
+            "will refuse it"
+            for label in ("intact", "ruin")
+        ),
         "ignored 2 files, no images: .st (1), .txt (1)",
         "no image lies in weights: move it out of images.root",
         "test/ 1 images: rows of test are predicted, never trained on",
