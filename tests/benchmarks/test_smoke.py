@@ -141,6 +141,16 @@ def test_interval_truth(start, figures_of, monkeypatch) -> None:
     assert mine == pytest.approx(known)
 
 
+def test_threshold_aims(start, figures_of, monkeypatch) -> None:
+    benchmark, drawn = start("threshold_aims"), start("drawn_archives")
+    monkeypatch.setattr(drawn, "FRESH", 2000)
+    words = ["--tasks", "2", "--workers", "0", "--archive", "plain, 400 rows"]
+    figures = figures_of(benchmark, *words)
+    assert len(named(figures, ", holds")) >= 2 and len(named(figures, "rows to review")) == 2
+    for figure in named(figures, "rows to review"):
+        assert 0 < figure["value"] < 1
+
+
 def test_drawn_archives_are_what_they_say(start) -> None:
     drawn = start("drawn_archives")
     for name, source in drawn.SOURCES.items():
