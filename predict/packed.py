@@ -27,7 +27,10 @@ def read_any_table(file: Path) -> Table:
         inner = Path(folder) / f"table{ending if len(ending) < _LONGEST else ''}"
         inner.write_bytes(content)
         try:
-            return replace(read_table(inner), file=file)
+            table = read_table(inner)
+            name = f"{file.name} ({member})"
+            remarks = tuple(text.replace(inner.name, name, 1) for text in table.remarks)
+            return replace(table, file=file, remarks=remarks)
         except InputError as error:
             raise InputError(str(error).replace(str(inner), f"{file} ({member})")) from None
 
