@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from archiveprobe.evaluate.system_store import Run
 
 
-def open_task(place: str | Path, *, partial: bool = False) -> "Task":
-    """Open the task in a folder, or of a task.toml.
+def open_task(place: str | Path = ".", *, partial: bool = False) -> "Task":
+    """Open the task in a folder, or of a task.toml; by default in the current folder.
 
     With `partial`, rows that wait for `embed` are left out, and a warning says how many.
 

@@ -45,6 +45,14 @@ def test_the_root_names_what_is_promised() -> None:
         _ = ap.probes.Tree
 
 
+def test_a_task_is_opened_by_any_of_its_names(home: Path, monkeypatch) -> None:
+    archive = home / "my" / "photographs"
+    monkeypatch.chdir(archive)
+    monkeypatch.setenv("HOME", str(home))
+    for given in ((), ("task.toml",), ("~/my/photographs",), (archive,)):
+        assert ap.open(*given).file == archive / "task.toml"
+
+
 def test_what_cannot_be_opened(tmp_path: Path, fault_of) -> None:
     fault_of(lambda: ap.open(tmp_path / "nowhere"), "no task file at", "archiveprobe init DIR")
     (tmp_path / "task.toml").write_text('name = "x"\nlabel = ["a"]\n')
