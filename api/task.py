@@ -271,10 +271,7 @@ class Task:
     def _pin_labelled(self) -> tuple[Pinned, Dataset]:
         pinned = self._pin()
         if pinned.dataset is None:
-            raise InputError(
-                f"no labelled rows to speak of in {self._settings.table or self._settings.root}: "
-                "label images of two classes or more"
-            )
+            raise InputError(pinned.fault)
         return pinned, pinned.dataset
 
     def _run(self, dataset: Dataset, system: str) -> "Run":

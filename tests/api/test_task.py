@@ -242,5 +242,18 @@ def test_an_archive_without_labels_has_rows_and_embeddings(archive: Path, tmp_pa
     rows, x = task.rows(), task.embeddings("hog")
     assert len(rows) == len(x) == 100 and rows.fold.isna().all() and rows.label.isna().all()
     assert rows.attrs["snapshot"] == task.rows().attrs["snapshot"]
-    with pytest.raises(ap.InputError, match="no labelled rows to speak of"):
+    with pytest.raises(ap.InputError, match=r"no labelled rows in .*images: label"):
         task.leaderboard()
+
+
+def test_damaged_folds_leave_rows_and_are_named(archive: Path) -> None:
+    folds = archive / "work" / "folds.csv"
+    folds.write_text(folds.read_text("utf-8").replace(",0,", ",1,", 1), "utf-8")
+    task = ap.open(archive)
+    with pytest.warns(UserWarning, match=r"no folds and no systems: .*folds.csv is damaged"):
+        assert task.rows().fold.isna().all()
+    with (
+        pytest.warns(UserWarning, match="no folds"),
+        pytest.raises(ap.InputError, match=r"folds.csv is damaged or was edited"),
+    ):
+        task.oof("greedy")
