@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,8 +15,9 @@ from archiveprobe.base.cores import let_waiting_threads_sleep
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import silent
 from archiveprobe.base.reporting import LOGGER, SHOWN, Reporting, wrap
+from archiveprobe.base.wording import duration
 from archiveprobe.commands.limits import heed_memory_limit
-from archiveprobe.commands.names import check_typed
+from archiveprobe.commands.names import DEVICE, check_typed
 from archiveprobe.commands.stopping import end_at_once, stoppable
 from archiveprobe.commands.tables import table
 
@@ -61,6 +63,7 @@ def device_option(command: Function) -> Function:
     """Add the option --device."""
     return click.option(
         "--device",
+        type=DEVICE,
         help='"cpu", "cuda", "cuda:1" or "mps" (Apple); default: a GPU where there is one.',
     )(command)
 
@@ -135,7 +138,10 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Check what was typed, then run. Raises InputError."""
         check_typed(ctx)
-        return super().invoke(ctx)
+        started = time.monotonic()
+        result = super().invoke(ctx)
+        LOGGER.debug("%s: done in %s", ctx.info_name, duration(time.monotonic() - started))
+        return result
 
 
 class Group(click.Group):

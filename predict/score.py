@@ -12,9 +12,9 @@ from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.metrics import confusions, from_confusion
 from archiveprobe.predict.columns import probability_columns, read_label_column, words_in
 from archiveprobe.predict.given_answers import Answered, read_answered
-from archiveprobe.predict.packed import read_any_table
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
+from archiveprobe.task.table import read_table
 
 # Figures further from chance than this many standard errors are no accident.
 _ERRORS = 3.0
@@ -124,7 +124,7 @@ def _labels(task: Task, rows: Mapping[str, Row], truth: Path | None) -> dict[str
         raise InputError(f"labels is empty in {task.file}: name them")
     if truth is None:
         return {id_: row.label for id_, row in rows.items() if row.label is not None}
-    table = read_any_table(truth)
+    table = read_table(truth)
     table.require(task.images.id, task.images.label)
     refuse_repeated(table, task.images.id)
     words = words_in(task, table, task.images.label)

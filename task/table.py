@@ -1,6 +1,7 @@
 """Tables of any form read as text: ids, labels and captions come out exactly as they were written.
 
-What a file is, its bytes say and not its ending: CSV, xlsx, Parquet, JSON or JSON lines.
+What a file is, its bytes say and not its ending: CSV, xlsx, Parquet, JSON or JSON lines, or one
+of them alone in a zip.
 """
 
 from collections import Counter
@@ -16,6 +17,7 @@ from archiveprobe.task.config import nearest
 from archiveprobe.task.table_csv import encoding_of, read_csv
 from archiveprobe.task.table_forms import SAVE, read_parquet, read_xlsx
 from archiveprobe.task.table_json import read_json
+from archiveprobe.task.table_zip import unpacked
 
 # Ending -> how the form of such a file begins.
 _FORMS = {
@@ -26,6 +28,7 @@ _FORMS = {
 }
 # Endings of the files among which a table is looked for.
 TABLE_ENDINGS = tuple(ending for ending in _FORMS if ending != ".txt")
+_ZIP = (b"PK\3\4", b"PK\5\6")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _UNREADABLE = {
     _OLE: f"is an old Excel file (.xls): {SAVE}",
@@ -113,7 +116,9 @@ def _content(file: Path) -> bytes:
 
 
 def _read(file: Path, content: bytes) -> Cells:
-    if content.startswith((b"PK\3\4", b"PK\5\6")):
+    if content.startswith(_ZIP):
+        content = unpacked(file, content, _FORMS)
+    if content.startswith(_ZIP):
         return read_xlsx(file, content)
     # Every Parquet file goes on with a number of four bytes in Thrift's compact form.
     if content.startswith(b"PAR1\x15"):

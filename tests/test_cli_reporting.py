@@ -64,7 +64,9 @@ def test_quiet_leaves_the_result_and_the_errors(task: Path) -> None:
 
 def test_verbose_shows_the_stages(task: Path) -> None:
     assert "reading: 9 of 9 in" not in run("embed", task, "--workers", "0").stderr
-    assert "reading: 9 of 9 in" in run("embed", task, "--workers", "0", "-v").stderr
+    shown = run("embed", task, "--workers", "0", "-v").stderr
+    assert "reading: 9 of 9 in" in shown
+    assert shown.splitlines()[-1].startswith("embed: done in ")
 
 
 def test_a_log_file_holds_messages_faults_and_wrong_usage(task: Path, tmp_path: Path) -> None:
