@@ -10,9 +10,10 @@ from typing import Any
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
-from archiveprobe.predict.file_forms import Cells, FileForm, decode, encode, file_form, values_of
+from archiveprobe.predict.file_forms import Cells, FileForm, encode, file_form, values_of
 from archiveprobe.task.config import Task
 from archiveprobe.task.output import OutputFile, output_file
+from archiveprobe.task.table import read_table
 
 # What spreadsheets take for the start of a formula (OWASP, "CSV injection"), also in full width.
 _FORMULA = (*"=+-@", "\t", "\r", "\n", *"＝＋－＠")
@@ -125,7 +126,7 @@ def _write(
     try:
         with _draft_of(file) as draft:
             write_whole(draft, encode(form, cells, numbers))
-            found = _read_back(draft, form)
+            found = _read_back(draft)
             _check_same(file, cells, found, numbers)
             check(found)
             files.move_durable(draft, file)
@@ -157,6 +158,7 @@ def _check_same(file: Path, cells: Cells, found: Cells, numbers: frozenset[str])
 @contextlib.contextmanager
 def _draft_of(target: Path) -> Iterator[Path]:
     draft = files.temporary_beside(target)
+    draft = draft.with_name(f"{draft.name}{target.suffix}")
     try:
         yield draft
     finally:
@@ -164,8 +166,9 @@ def _draft_of(target: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
-def _read_back(file: Path, form: FileForm) -> Cells:
-    return decode(form, file.read_bytes())
+def _read_back(file: Path) -> Cells:
+    table = read_table(file)
+    return [list(table.columns), *(list(cells.values()) for cells in table.rows)]
 
 
 def _for_spreadsheets(cells: Sequence[str]) -> list[str]:

@@ -259,7 +259,7 @@ def test_a_missing_probability_is_named(archive, tmp_path) -> None:
     assert "given.csv line 6" in line and "probability is missing" in line
 
 
-@pytest.mark.parametrize("ending", [".csv", ".tsv", ".zip"])
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".zip", ".parquet", ".xlsx", ".jsonl"])
 def test_what_predict_writes_can_be_submitted_and_scored(known, tmp_path, ending) -> None:
     """Rows without an image come back as what the task answers for them."""
     predicted = tmp_path / f"p{ending}"
@@ -274,20 +274,20 @@ def test_damaged_zips_are_one_line(known, tmp_path) -> None:
     file = tmp_path / "bad.zip"
     file.write_bytes(b"PK\x03\x04 nothing")
     line = refused(known, tmp_path / "sub.csv", "--answers", file)
-    assert "no zip that can be read" in line
+    assert "damaged or cut zip" in line
     with zipfile.ZipFile(file, "w") as packed:
         packed.writestr("a.csv", "id,label\n")
         packed.writestr("b.csv", "id,label\n")
-    assert "holds 2 files" in refused(known, tmp_path / "sub.csv", "--answers", file)
+    assert "is a zip file and no table" in refused(known, tmp_path / "sub.csv", "--answers", file)
 
 
 @pytest.mark.proves("hostile")
 def test_a_zip_bomb_is_refused(known, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("archiveprobe.predict.packed.TABLE_BYTES", 5_000)
+    monkeypatch.setattr("archiveprobe.task.table_zip.TABLE_BYTES", 5_000)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("a.csv", "0" * 1_000_000)
     line = refused(known, tmp_path / "sub.csv", "--answers", tmp_path / "bomb.zip")
-    assert "more than 5000 bytes" in line
+    assert "more than 5000 bytes unpacked" in line
 
 
 def test_an_image_without_an_embedding_gets_the_labels_shares(draw, tmp_path) -> None:
