@@ -31,7 +31,8 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 def main() -> None:
     """Classify the images of an archive from a few labelled examples.
 
-    Every command takes a task.toml, or the folder it lies in, first. `--debug` shows tracebacks.
+    Every command takes a task.toml or its folder first, by default the current folder. The options
+    below go before or after the command.
     """
 
 
@@ -45,6 +46,7 @@ for command in (
     systems.threshold,
     systems.audit,
     finetuning.finetune,
+    finetuning.recipes,
     answers.predict,
     answers.submit,
     answers.score,

@@ -1,9 +1,11 @@
-"""Progress on stderr: a bar with rate and time left on a terminal, nothing elsewhere."""
+"""Progress through something that is counted, for whoever reports it; base/reporting.py does."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
+
+from archiveprobe.base.wording import duration
 
 
 class Progress(Protocol):
@@ -20,29 +22,31 @@ def silent(what: str, total: int) -> Iterator[Callable[[], None]]:  # noqa: ARG0
     yield lambda: None
 
 
-@contextmanager
-def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar on stderr where that is a terminal, nothing otherwise."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bars
-    from rich.text import Text
+@dataclass
+class Count:
+    """How much of `total` is done, since `start` (seconds of any clock)."""
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+    what: str
+    total: int
+    start: float
+    done: int = 0
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate())
-    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        row = bars.add_task(what, total=total)
-        yield lambda: bars.advance(row)
+    def line(self, now: float) -> str:
+        """Say in one line what is done, how fast, and how long the rest will take."""
+        share = f" ({self.done / self.total:.0%})" if self.total else ""
+        rest = self.total - self.done
+        # Nothing is known of the time left before the first one is done.
+        left = duration((now - self.start) / self.done * rest) if self.done else "unknown time"
+        rate = self._rate(now)
+        return f"{self.what}: {self.done} of {self.total}{share}, {rate}, {left} left"
+
+    def last_line(self, now: float) -> str:
+        """Say in one line what was done in which time."""
+        seconds = duration(now - self.start)
+        return f"{self.what}: {self.done} of {self.total} in {seconds}, {self._rate(now)}"
+
+    def _rate(self, now: float) -> str:
+        rate = self.done / max(now - self.start, 1e-9)
+        if rate >= 100:
+            return f"{rate:,.0f}/s"
+        return f"{rate:.1f}/s" if rate >= 1 or not self.done else f"{rate * 60:.1f}/min"

@@ -37,7 +37,7 @@ from archiveprobe.embed.job import Job, Options, crops_per_pass
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
 from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.run import embed as run_embed
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.decoding import digest
 

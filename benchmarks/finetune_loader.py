@@ -39,7 +39,8 @@ from archiveprobe.embed.backbones import BACKBONES, RANDOM, Backbone
 from archiveprobe.embed.device import default_device
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.embed.preprocess import Geometry, Preprocess
-from archiveprobe.embed.views import RESAMPLING, view_set
+from archiveprobe.embed.view_sets import view_set
+from archiveprobe.embed.views import RESAMPLING
 from archiveprobe.finetune.augment import Augmentation, rand_augment
 from archiveprobe.finetune.images import (
     MEMORY_LIMIT,
@@ -51,7 +52,8 @@ from archiveprobe.finetune.images import (
 )
 from archiveprobe.finetune.loader import Batch, BatchSampler, Draw, training_batches
 from archiveprobe.finetune.model import Network, build_network
-from archiveprobe.finetune.recipe import Augment, Model, Recipe, load_recipe
+from archiveprobe.finetune.recipe import Augment, Model, Recipe
+from archiveprobe.finetune.recipe_file import load_recipe
 from archiveprobe.finetune.split import Part
 from archiveprobe.finetune.train import Trainer, TrainingData
 from archiveprobe.task.decoding import digest

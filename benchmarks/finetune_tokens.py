@@ -22,7 +22,8 @@ from archiveprobe.finetune.loader import Draw
 from archiveprobe.finetune.losses import make_loss, soft_targets
 from archiveprobe.finetune.model import Network, build_network
 from archiveprobe.finetune.optimizer import make_optimizer
-from archiveprobe.finetune.recipe import Recipe, load_recipe
+from archiveprobe.finetune.recipe import Recipe
+from archiveprobe.finetune.recipe_file import load_recipe
 from archiveprobe.finetune.tokens import TokenRows, token_network, tokens_of
 
 FASTER, APART = 5.0, 1e-4

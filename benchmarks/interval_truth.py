@@ -39,8 +39,9 @@ from archiveprobe.evaluate.metrics import from_confusion  # noqa: E402
 from archiveprobe.evaluate.predictions import Predictions  # noqa: E402
 from archiveprobe.evaluate.system import Assembled, assemble  # noqa: E402
 from archiveprobe.probe.base import Probe  # noqa: E402
+from archiveprobe.probe.choice import Choice  # noqa: E402
 from archiveprobe.probe.crossval import ProbeResult, cross_validate  # noqa: E402
-from archiveprobe.probe.features import Choice, Features  # noqa: E402
+from archiveprobe.probe.features import Features  # noqa: E402
 from archiveprobe.probe.table import PROBES as TABLE  # noqa: E402
 from archiveprobe.task.balanced_folds import balanced_folds  # noqa: E402
 from archiveprobe.task.config import Task, load_task  # noqa: E402

@@ -28,11 +28,13 @@ from threadpoolctl import threadpool_limits
 from archiveprobe.cache.spec import folder_name
 from archiveprobe.cache.store import Writer
 from archiveprobe.evaluate.dataset import Dataset, Rows
-from archiveprobe.evaluate.system_store import load_run, systems
+from archiveprobe.evaluate.system_names import systems
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.probe.base import Probe
+from archiveprobe.probe.choice import Choice
 from archiveprobe.probe.crossval import ProbeResult, cross_validate
-from archiveprobe.probe.features import Choice, Features
-from archiveprobe.probe.linear import LogisticPath, RidgePath
+from archiveprobe.probe.features import Features
+from archiveprobe.probe.linear import Logistic, Ridge
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.probe.selection import average_good
 from archiveprobe.task.config import Task, load_task
@@ -107,8 +109,8 @@ def measure_paths(n: int, width: int, parts: int) -> list[Figure]:
     points, y = draw_points(n)
     x = see(points, width)[:, 0]
     dataset = draw_dataset(y, 5)
-    logistic, fast = timed(lambda: fit(LogisticPath(Cs=tuple(_GRID)), x, dataset))
-    ridge, faster = timed(lambda: fit(RidgePath(alphas=tuple(_ALPHAS)), x, dataset))
+    logistic, fast = timed(lambda: fit(Logistic(Cs=tuple(_GRID)), x, dataset))
+    ridge, faster = timed(lambda: fit(Ridge(alphas=tuple(_ALPHAS)), x, dataset))
     outsides = [dataset.fold[0] != fold for fold in range(parts)]
     theirs, slow = timed(lambda: [peers_part(x, y, outside, _GRID) for outside in outsides])
     with threadpool_limits(1):
@@ -155,7 +157,7 @@ def farthest(x: np.ndarray, y: np.ndarray, outside: np.ndarray) -> float:
     """Between the path and scikit-learn run to the end, where ours is exact, in one part."""
     exact = slice(0, _EXACT, 10)
     theirs = peers_part(x, y, outside, _GRID[exact], 1e-12)
-    model = LogisticPath(Cs=tuple(_GRID)).fit_path(x[outside], y[outside])
+    model = Logistic(Cs=tuple(_GRID)).fit_path(x[outside], y[outside])
     return float(np.abs(softmax(model.path_logits(x[~outside])[exact], 2)[..., 1] - theirs).max())
 
 
@@ -165,7 +167,7 @@ def many_rows(n: int, width: int) -> dict[str, float]:
     x = see(points, width)[:, 0]
     dataset = draw_dataset(y, 1)
     features = Features(Choice(("drawn",)), x[:, None], np.empty((0, 1, width), "f4"), {})
-    makes = {"ridge": RidgePath, "logistic": LogisticPath}
+    makes = {"ridge": Ridge, "logistic": Logistic}
     held, seconds = timed(lambda: cross_validate(makes, features, dataset))
     score = f1_score(y, held["logistic"].logits[0].argmax(1), average="macro")
     return {"seconds": seconds, "macro_f1": float(score)}

@@ -9,11 +9,14 @@ import click
 from archiveprobe.commands.terminal import (
     Function,
     command,
+    device_option,
     json_option,
     load,
     print_result,
+    progress,
     say,
     task_argument,
+    task_before_argument,
 )
 
 
@@ -37,10 +40,10 @@ _spreadsheet_safe = click.option(
 @command("predict my/task.toml --system greedy --images new/images -o answers.csv")
 @task_argument
 @_system
-@_output("CSV file: id, status, label and the probability of every label")
+@_output("id, digest, status, label and the probability of every label; .csv, .parquet, .xlsx, ...")
 @click.option("--images", type=click.Path(path_type=Path), help="Folder of new images.")
 @_spreadsheet_safe
-@click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
+@device_option
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
 @click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")
 @json_option
@@ -48,10 +51,9 @@ def predict(
     task: Path, system: str, file: Path, images: Path | None, as_json: bool, **how: Any
 ) -> None:
     """Predict the unlabelled rows, or new images: a row and a status for each."""
-    from archiveprobe.base.progress import bar
     from archiveprobe.predict.images import predict as answer
 
-    done = answer(load(task), system, file, images=images, notify=say, progress=bar, **how)
+    done = answer(load(task), system, file, images=images, notify=say, progress=progress, **how)
     if not as_json:
         click.echo(done.summary())
     print_result(done.record(), done.lines(), as_json)
@@ -66,9 +68,9 @@ def predict(
 @click.option(
     "--answers",
     type=click.Path(path_type=Path),
-    help="Table of answers instead of a system: id, label.",
+    help="Table of answers instead of a system: id, and label or probabilities.",
 )
-@_output("file, in the form of the template or of submission.columns")
+@_output("in the form of the template or of submission.columns; .csv, .zip, .parquet, ...")
 @_spreadsheet_safe
 @json_option
 def submit(
@@ -89,6 +91,8 @@ def submit(
         if not as_json:
             click.echo(given.summary())
         print_result(given.record(), given.lines(), as_json)
+        for note in given.notes:
+            say(f"note: {note}")
         return
     assert system is not None
     from archiveprobe.predict.submission import submit as write
@@ -97,12 +101,15 @@ def submit(
     if not as_json:
         click.echo(done.summary())
     print_result(done.record(), done.lines(), as_json)
-    for warning in done.warnings:
-        say(f"note: {warning}")
+    for remark in (*done.notes, *done.warnings):
+        say(f"note: {remark}")
 
 
-@command("score my/task.toml submission.csv --truth test_labels.csv")
-@task_argument
+@command(
+    "score submission.csv",
+    "score my/task.toml submission.csv --truth test_labels.csv",
+)
+@task_before_argument
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--truth", type=click.Path(path_type=Path), help="Table of labels, where the task has none."

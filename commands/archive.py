@@ -9,16 +9,18 @@ import click
 from archiveprobe.commands.terminal import (
     NAME,
     command,
+    device_option,
     json_option,
     load,
     print_result,
+    progress,
     say,
     task_argument,
 )
 
 
 @command("init my/images")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[DIR]", default=Path(), type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
     """Write a task.toml for a folder of images."""
     from archiveprobe.task.init import write_task
@@ -63,7 +65,7 @@ def weights(task: Path, as_json: bool) -> None:
 )
 @click.option("--views", help="View set instead of the task's, for example crops6.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto")
-@click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
+@device_option
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
 @click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")
 @click.option("--rehash", is_flag=True, help="Read every file again, whatever its date.")
@@ -71,7 +73,6 @@ def weights(task: Path, as_json: bool) -> None:
 @json_option
 def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, **how: Any) -> None:
     """Run the backbones over the images once, into the cache."""
-    from archiveprobe.base.progress import bar
     from archiveprobe.embed.run import Options, record_of
     from archiveprobe.embed.run import embed as run
 
@@ -79,7 +80,7 @@ def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, 
     if dry_run:
         _show_estimate(task, options, as_json)
         return
-    summary = run(load(task), options, notify=say, progress=bar)
+    summary = run(load(task), options, notify=say, progress=progress)
     record = record_of(summary)
     if not as_json:
         counts = ("images", "embedded", "reused", "duplicates", "failed")

@@ -1,30 +1,52 @@
-"""Networks trained on the images themselves: finetune."""
+"""Networks trained on the images themselves: finetune, and the recipes for it: recipe show."""
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from archiveprobe.commands.terminal import (
     NAME,
+    TableChoice,
     command,
+    device_option,
+    example,
+    group,
     json_option,
     load,
     print_result,
+    progress,
     say,
     task_argument,
 )
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def set_option(command: Function) -> Function:
+    """Add the option --set."""
+    return click.option(
+        "--set",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Setting instead of the recipe's: schedule.epochs=5; repeatable.",
+    )(command)
 
 
 @command(
     "finetune my/task.toml --recipe demo-tiny --fold all",
     "finetune my/task.toml --recipe nu-clip-last-block --fold all --from-cache",
+    "finetune my/task.toml --recipe demo-tiny --set schedule.epochs=5 --fold all",
     "finetune my/task.toml --recipe demo-tiny --full",
 )
 @task_argument
 @click.option(
     "--recipe", required=True, help="Recipe to train: see `list recipes`, or a .toml file."
 )
+@set_option
 @click.option(
     "--fold",
     metavar="K|all",
@@ -34,7 +56,7 @@ from archiveprobe.commands.terminal import (
     "--full", is_flag=True, help="Train on all labelled rows, for the folds' median epoch."
 )
 @click.option("--from-cache", is_flag=True, help="Train the last block on cached tokens.")
-@click.option("--device", help='"cpu" or "cuda"; default: a GPU where there is one.')
+@device_option
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),
@@ -42,15 +64,23 @@ from archiveprobe.commands.terminal import (
     show_default=True,
     help="bf16 is faster on most GPUs; the papers used fp32.",
 )
-@click.option("--tensorboard", is_flag=True, help="Write learning curves for TensorBoard.")
+@click.option(
+    "--track",
+    multiple=True,
+    type=TableChoice("finetune.tracking:TRACKERS"),
+    help="Draw learning curves with it; wandb stays offline unless WANDB_MODE is set.",
+)
+@click.option("--tensorboard", is_flag=True, help="The same as --track tensorboard.")
 @click.option("--workers", type=click.IntRange(0), help="Processes for images; 0: none.")
 @json_option
-def finetune(task: Path, as_json: bool, **how: Any) -> None:
+def finetune(
+    task: Path, as_json: bool, track: tuple[str, ...], tensorboard: bool, **how: Any
+) -> None:
     """Train a recipe; by default on the split train, selecting on validation."""
-    from archiveprobe.base.progress import bar
     from archiveprobe.finetune.run import Options, run_finetune
 
-    done = run_finetune(load(task), Options(**how), notify=say, progress=bar)
+    trackers = tuple(dict.fromkeys([*track, *["tensorboard"] * tensorboard]))
+    done = run_finetune(load(task), Options(track=trackers, **how), notify=say, progress=progress)
     lines = [
         {
             "part": line.part,
@@ -74,3 +104,27 @@ def finetune(task: Path, as_json: bool, **how: Any) -> None:
     if not as_json:
         show_board(done.board, task, as_json)
         say(f"this run's system: {done.system}; `{NAME} ensemble {task}` combines it with the rest")
+
+
+@group("recipe", "recipe show demo-tiny > my.toml")
+def recipes() -> None:
+    """Look at recipes of fine-tuning; `list recipes` lists them."""
+
+
+@recipes.command(**example("recipe show demo-tiny > my.toml"))
+@click.argument("name")
+@set_option
+@json_option
+def show(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print a recipe, or a .toml file, with all keys explained; what is printed is a recipe."""
+    from archiveprobe.finetune.recipe_file import head_text, load_recipe, override, read_head
+    from archiveprobe.finetune.recipe_names import find_recipe
+    from archiveprobe.finetune.recipe_text import recipe_text, settings_of
+
+    recipe, _ = override(load_recipe(name), overrides)
+    file = find_recipe(name)
+    if not as_json:
+        click.echo(recipe_text(recipe, head_text(file)), nl=False)
+        return
+    settings = [asdict(setting) for setting in settings_of(recipe)]
+    print_result({"recipe": recipe.name, **asdict(read_head(file)), "settings": settings}, [], True)

@@ -42,7 +42,7 @@ def backbones(as_json: bool) -> None:
 @json_option
 def views(as_json: bool) -> None:
     """List view sets."""
-    from archiveprobe.embed.views import VIEW_SETS
+    from archiveprobe.embed.view_sets import VIEW_SETS
 
     lines = [{"views": name, "what": entry.description} for name, entry in VIEW_SETS.items()]
     print_result({"views": lines}, lines, as_json)
@@ -62,7 +62,8 @@ def probes(as_json: bool) -> None:
 @json_option
 def recipes(as_json: bool) -> None:
     """List recipes of fine-tuning; the path of a .toml file works too."""
-    from archiveprobe.finetune.recipe import RECIPES, load_recipe, read_head
+    from archiveprobe.finetune.recipe_file import load_recipe, read_head
+    from archiveprobe.finetune.recipe_names import RECIPES
 
     heads = {name: read_head(file) for name, file in RECIPES.items()}
     record = [

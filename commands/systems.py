@@ -13,6 +13,7 @@ from archiveprobe.commands.terminal import (
     load,
     partial_option,
     print_result,
+    progress,
     say,
     task_argument,
 )
@@ -59,11 +60,10 @@ def probe(
     as_json: bool,
 ) -> None:
     """Cross-validate probes on the cache: the leaderboard."""
-    from archiveprobe.base.progress import bar
     from archiveprobe.probe.run import Options, run_probes
 
     options = Options(probes or None, features or None, threshold_rule, seed, workers, partial)
-    show_board(run_probes(load(task), options, notify=say, progress=bar), task, as_json)
+    show_board(run_probes(load(task), options, notify=say, progress=progress), task, as_json)
 
 
 @command("ensemble my/task.toml --method mean")
@@ -198,10 +198,9 @@ def threshold(
 @json_option
 def audit(task: Path, apply: bool, partial: bool, as_json: bool) -> None:
     """Look for near-duplicates, suspect labels, shortcuts and a shift to the rows to predict."""
-    from archiveprobe.base.progress import bar
     from archiveprobe.probe.audit.run import run_audit
 
-    found = run_audit(load(task), apply=apply, partial=partial, notify=say, progress=bar)
+    found = run_audit(load(task), apply=apply, partial=partial, notify=say, progress=progress)
     print_result(found.record(), found.lines(), as_json)
     for warning in found.warnings:
         say(f"note: {warning}")

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,8 @@ import click
 
 from archiveprobe.base.cores import let_waiting_threads_sleep
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import silent
+from archiveprobe.base.reporting import LOGGER, SHOWN, Reporting
 from archiveprobe.commands.limits import heed_memory_limit
 from archiveprobe.commands.stopping import end_at_once, stoppable
 
@@ -20,18 +23,44 @@ if TYPE_CHECKING:
 NAME = "archiveprobe"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_HERE = Path()
 
 
 def task_argument(command: Function) -> Function:
-    """Add the argument TASK."""
+    """Add the argument TASK, by default the current folder."""
     kind = click.Path(path_type=Path)
-    return click.argument("task", type=kind, callback=_ready_to_import)(command)
+    return click.argument("task", type=kind, default=_HERE, callback=_ready_to_import)(command)
+
+
+def task_before_argument(command: Function) -> Function:
+    """Add TASK, by default the current folder, to a command that takes another argument after it.
+
+    click gives the words to arguments from the left, so that one word alone would be the task.
+    """
+    kind = click.Path(path_type=Path)
+    return click.argument("task", type=kind, nargs=-1, metavar="[TASK]", callback=_at_most_one)(
+        command
+    )
+
+
+def _at_most_one(ctx: click.Context, argument: click.Parameter, tasks: tuple[Path, ...]) -> Path:
+    if len(tasks) > 1:
+        raise click.UsageError(f"Got unexpected extra argument ({tasks[1]})", ctx)
+    return _ready_to_import(ctx, argument, tasks[0] if tasks else _HERE)
 
 
 def _ready_to_import(_: click.Context, __: click.Parameter, task: Path) -> Path:
     heed_memory_limit()
     let_waiting_threads_sleep()
     return task
+
+
+def device_option(command: Function) -> Function:
+    """Add the option --device."""
+    return click.option(
+        "--device",
+        help='"cpu", "cuda", "cuda:1" or "mps" (Apple); default: a GPU where there is one.',
+    )(command)
 
 
 def json_option(command: Function) -> Function:
@@ -66,29 +95,90 @@ class TableChoice(click.Choice[str]):
         """Ignore what the base class has been given."""
 
 
+def _shared_options(*, hidden: bool) -> list[click.Parameter]:
+    """Return the options that every command takes, before or after its name."""
+
+    def option(*names: str, takes: Callable[[Reporting, Any], None], **how: Any) -> click.Option:
+        def heed(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+            reporting = ctx.find_object(Reporting)
+            if value and reporting is not None and not ctx.resilient_parsing:
+                takes(reporting, value)
+
+        # Before all others, so that what those find wrong is told in the way that was asked for.
+        return click.Option(
+            names, expose_value=False, is_eager=True, hidden=hidden, callback=heed, **how
+        )
+
+    def show_tracebacks(reporting: Reporting, _: bool) -> None:
+        reporting.debug = True
+
+    return [
+        option(
+            "-q",
+            "--quiet",
+            takes=lambda reporting, _: reporting.be_quiet(),
+            is_flag=True,
+            help="Show errors only: no progress, no notes.",
+        ),
+        option(
+            "-v",
+            "--verbose",
+            takes=lambda reporting, _: reporting.be_verbose(),
+            is_flag=True,
+            help="Show how long every stage took, too.",
+        ),
+        option(
+            "--log-file",
+            takes=Reporting.log_to,
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Append all messages and progress to FILE, with date and time.",
+        ),
+        option("--debug", takes=show_tracebacks, is_flag=True, help="Show tracebacks of faults."),
+    ]
+
+
+_SHARED, _SHARED_SHOWN = _shared_options(hidden=True), _shared_options(hidden=False)
+
+
+class Command(click.Command):
+    """A command that takes the shared options."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the parameters, shared ones too."""
+        return [*super().get_params(ctx), *_SHARED]
+
+
+class Group(click.Group):
+    """A group of commands, which take the shared options like itself."""
+
+    command_class = Command
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the parameters, shared ones too."""
+        return [*super().get_params(ctx), *_SHARED]
+
+
 class Commands(click.Group):
-    """A group whose commands end with one line instead of a traceback when a user is at fault."""
+    """The whole command line: a user's fault ends it with one line instead of a traceback."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the parameters, shared ones too."""
+        return [*super().get_params(ctx), *_SHARED_SHOWN]
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **named: Any) -> Any:
-        """Run; `--debug`, anywhere before a `--`, lets the traceback through."""
+        """Run; `--debug`, before or after the command, lets the traceback through."""
         if args is None:
             end_at_once()
-        words = list(sys.argv[1:] if args is None else args)
-        debug = "--debug" in words[: words.index("--") if "--" in words else None]
-        if debug:
-            words.remove("--debug")
-            return super().main(words, *rest, **named)
-        try:
-            return super().main(words, *rest, **named)
-        except InputError as error:
-            _fail(str(error))
-        except OSError as error:
-            place = f": {error.filename}" if error.filename else ""
-            _fail(f"{error.strerror or error}{place}: check the disk and the permissions")
-        except MemoryError:
-            _fail("memory ran out: free some, raise the limit (ulimit -v), or ask for less at once")
-        except ImportError as error:
-            _fail(f"a library cannot be loaded: {error}: free memory, or install it again")
+        with Reporting() as reporting:
+            try:
+                return super().main(args, *rest, obj=reporting, **named)
+            except Exception as error:
+                message = _fault(error)
+                if message is None or reporting.debug:
+                    raise
+                LOGGER.error("error: %s", " ".join(message.split()))
+                sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; an interrupt says that the work can go on."""
@@ -97,24 +187,43 @@ class Commands(click.Group):
                 return super().invoke(ctx)
             except KeyboardInterrupt:
                 pass
-            except (InputError, click.ClickException, click.exceptions.Exit):
+            except click.ClickException as error:
+                # click shows it, and the usage.
+                LOGGER.error("error: %s", error.format_message(), extra=SHOWN)
+                raise
+            except (InputError, click.exceptions.Exit):
                 raise
             except Exception:
                 # Libraries turn an interrupt into errors of their own, above all while they load.
                 if not stop.number:
                     raise
-            say("interrupted: what is done is kept, the same command goes on from there")
+            LOGGER.error("interrupted: what is done is kept, the same command goes on from there")
             raise click.exceptions.Exit(stop.exit_status)
 
 
-def _fail(message: str) -> None:
-    say(f"error: {' '.join(message.split())}")
-    sys.exit(1)
+def _fault(error: Exception) -> str | None:
+    """Say in a line what is wrong, or nothing where that is not for a user to mend."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{place}: check the disk and the permissions"
+    if isinstance(error, MemoryError):
+        return "memory ran out: free some, raise the limit (ulimit -v), or ask for less at once"
+    if isinstance(error, ImportError):
+        return f"a library cannot be loaded: {error}: free memory, or install it again"
+    return None
 
 
 def say(message: str) -> None:
     """Tell the user something that is not the result."""
-    click.echo(message, err=True)
+    LOGGER.info("%s", message)
+
+
+def progress(what: str, total: int) -> AbstractContextManager[Callable[[], None]]:
+    """Show how far the current command is."""
+    reporting = click.get_current_context().find_object(Reporting)
+    return silent(what, total) if reporting is None else reporting.progress(what, total)
 
 
 def example(*lines: str) -> dict[str, Any]:
@@ -126,13 +235,13 @@ def example(*lines: str) -> dict[str, Any]:
 def command(*examples: str) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a command whose help ends with these examples."""
 
-    return click.command(cls=click.Command, **example(*examples))
+    return click.command(cls=Command, **example(*examples))
 
 
-def group(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Group]:
+def group(name: str, *examples: str) -> Callable[[Callable[..., Any]], Group]:
     """Make a group of commands whose help ends with these examples."""
 
-    return click.group(name, cls=click.Group, **example(*examples))
+    return click.group(name, cls=Group, **example(*examples))
 
 
 def print_result(record: Any, lines: Iterable[dict[str, Any]], as_json: bool) -> None:

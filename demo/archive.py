@@ -66,6 +66,7 @@ not_destruction = ["a photo of an intact street", "a photo of people", "a photo 
 [submission]
 template = "sample_submission.csv"     # gives the columns, the ids and their order
 unreadable = "not_destruction"         # the answer for an image that cannot be read
+# labels = { not_destruction = 0, destruction = 1 }   # what the file has instead of labels
 """
 
 README = """\

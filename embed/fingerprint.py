@@ -8,7 +8,7 @@ from typing import Any
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
 from archiveprobe.embed.hog import VERSION
 from archiveprobe.embed.networks import LoadedBackbone
-from archiveprobe.embed.views import View
+from archiveprobe.embed.view_sets import View
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import POLICY
 

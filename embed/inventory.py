@@ -13,7 +13,8 @@ from archiveprobe.cache.verify import repair, verify
 from archiveprobe.embed.backbones import resolve, task_backbones
 from archiveprobe.embed.fingerprint import request
 from archiveprobe.evaluate.caches import open_in_use
-from archiveprobe.evaluate.system_store import load_run, systems
+from archiveprobe.evaluate.system_names import systems
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.task.config import Task
 from archiveprobe.task.find_images import printable

@@ -23,7 +23,8 @@ from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches, Rows
 from archiveprobe.embed.networks import LoadedBackbone, load_backbone
 from archiveprobe.embed.precision import choose_precision
-from archiveprobe.embed.views import TEXT, Rendered, View, view_set
+from archiveprobe.embed.view_sets import TEXT, View, view_set
+from archiveprobe.embed.views import Rendered
 from archiveprobe.task.config import Task
 from archiveprobe.task.snapshot import CacheInUse
 

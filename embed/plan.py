@@ -9,7 +9,7 @@ from archiveprobe.embed.forward import ForwardThreads
 from archiveprobe.embed.job import Job, Notify, Options
 from archiveprobe.embed.layers import check_layers
 from archiveprobe.embed.precision import check_precision
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.task.config import Task
 from archiveprobe.task.manifest import Entry, scan
 from archiveprobe.task.missing_images import report_missing

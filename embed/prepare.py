@@ -13,7 +13,8 @@ from PIL import Image
 from archiveprobe.base.files import temporary_beside
 from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.views import Rendered, View, render
+from archiveprobe.embed.view_sets import View
+from archiveprobe.embed.views import Rendered, render
 from archiveprobe.task.decoding import (
     OUT_OF_MEMORY,
     DecodedImage,

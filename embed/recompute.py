@@ -20,7 +20,8 @@ from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbo
 from archiveprobe.embed.precision import AGREEMENT, cosines
 from archiveprobe.embed.prepare import Preparation, prepare
 from archiveprobe.embed.text_tower import TextNetwork
-from archiveprobe.embed.views import Rendered, render_tokens, view_set
+from archiveprobe.embed.view_sets import view_set
+from archiveprobe.embed.views import Rendered, render_tokens
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.task.config import Task

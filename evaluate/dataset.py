@@ -113,14 +113,7 @@ class Dataset:
     @cached_property
     def snapshot_digest(self) -> str:
         """Digest the state that this dataset pins: its parts and the caches in use."""
-        in_use = {
-            " ".join(str(cache.asked[key]) for key in ("backbone", "views", "layers")): (
-                cache.fingerprint
-            )
-            for cache in self.snapshot.caches
-            if cache.fingerprint
-        }
-        return snapshot_digest(self.parts, in_use)
+        return snapshot_digest(self.parts, self.snapshot.in_use)
 
 
 def load_dataset(task: Task, *, partial: bool = False) -> Dataset:
@@ -132,7 +125,11 @@ def load_dataset(task: Task, *, partial: bool = False) -> Dataset:
         InputError: nothing is embedded yet, `embed` was interrupted or rows came since (which
             `partial` allows), a class is missing, or the folds cannot be assigned.
     """
-    state = read_state(task)
+    return dataset_of(read_state(task), partial=partial)
+
+
+def dataset_of(state: State, *, partial: bool = False) -> Dataset:
+    """Assign folds to the rows of a state. See `load_dataset`."""
     if not partial:
         state.check_complete()
     left_out = state.waiting() | state.uncommitted() if partial else set()
@@ -164,11 +161,21 @@ def _of_state(state: State, left_out: set[str], *, write: bool) -> Dataset:
     missing = [label for label in task.labels if label not in present]
     if missing:
         raise InputError(
-            f"no labelled row of {', '.join(map(repr, missing))} in {task.table or task.root}: "
+            f"no labelled row of {', '.join(map(repr, missing))} in {task.place}: "
             f"label some, or take the label out of {task.file}"
         )
     table = ensure_folds(task, rows, entries, write=write)
     return make_dataset(task, rows, entries, table, state.snapshot)
+
+
+def rows_of(rows: Sequence[Row], entries: Sequence[Entry]) -> Rows:
+    """Return the ids of rows with the keys of their images and captions."""
+    return Rows(
+        ids=np.array([row.id for row in rows], dtype=np.str_),
+        keys=[bytes.fromhex(entry.digest) if entry.usable else None for entry in entries],
+        captions=[text_key(row.text) if row.text and row.text.strip() else None for row in rows],
+        entries=entries,
+    )
 
 
 def make_dataset(
@@ -179,24 +186,17 @@ def make_dataset(
     snapshot: Snapshot,
 ) -> Dataset:
     """Put rows, what was observed of them and their folds together."""
+    every = rows_of(rows, entries)
     index = {label: at for at, label in enumerate(task.labels)}
     labelled = [at for at, row in enumerate(rows) if row.label is not None]
     unlabelled = [at for at, row in enumerate(rows) if row.label is None]
     labels = np.array([index[rows[at].label or ""] for at in labelled])
     placed = [folds.placed[rows[at].id] for at in labelled]
-    unreadable = task.submission.unreadable
-    every = Rows(
-        ids=np.array([row.id for row in rows], dtype=np.str_),
-        keys=[bytes.fromhex(entry.digest) if entry.usable else None for entry in entries],
-        captions=[text_key(row.text) if row.text and row.text.strip() else None for row in rows],
-        entries=entries,
-    )
     return Dataset(
         task=task,
         classes=task.labels,
         positive=len(index) - 1 if task.positive is None else index[task.positive],
-        # By default the majority's label.
-        unreadable=int(np.bincount(labels).argmax()) if unreadable is None else index[unreadable],
+        unreadable=unreadable_class(task, labels),
         labelled=every.select(labelled),
         labels=labels,
         groups=np.unique([place.group for place in placed], return_inverse=True)[1],
@@ -207,3 +207,10 @@ def make_dataset(
         snapshot=snapshot,
         spanning=folds.spanning,
     )
+
+
+def unreadable_class(task: Task, labels: np.ndarray) -> int:
+    """Return the class that answers for unreadable images: by default the majority of `labels`."""
+    if task.submission.unreadable is not None:
+        return task.labels.index(task.submission.unreadable)
+    return int(np.bincount(labels, minlength=1).argmax())

@@ -1,7 +1,8 @@
 """The systems of a task that are on disk, one line each, and whether they are still up to date."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.evaluate.caches import asked_of
 from archiveprobe.evaluate.dataset import PARTS, Dataset, survey_dataset
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run, systems
+from archiveprobe.evaluate.system_names import systems
+from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run
 from archiveprobe.task.config import Task
 from archiveprobe.task.texts import is_text_cache
 
@@ -118,17 +120,24 @@ def _has_changed(name: str, entry: Mapping[str, Any], dataset: Dataset) -> bool:
 def command_again(run: Run, task: Task) -> str:
     """Return the command that makes a system again, as one types it."""
     record = run.record
+    words = ["archiveprobe", str(record.get("kind")), str(task.file)]
     if record.get("kind") == "ensemble":
         members = [str(_mapping(entry).get("system")) for entry in record.get("members", ())]
-        words = ["ensemble", str(task.file), "--method", str(record.get("method"))]
-        words += ["--name", run.system, *(f"--system {name}" for name in members)]
+        words += ["--method", str(record.get("method")), "--name", run.system]
+        words += _repeated("--system", members)
     elif record.get("kind") == "finetune":
+        launch = _mapping(record.get("launch"))
         recipe, cached, _ = run.system.partition(FROM_CACHE)
-        words = ["finetune", str(task.file), "--recipe", recipe, "--fold all"]
-        words += ["--from-cache"] if cached else []
+        words += ["--recipe", str(launch.get("recipe", recipe))]
+        words += _repeated("--set", launch.get("set", ()))
+        words += ["--fold", "all", *(["--from-cache"] if cached else [])]
     else:
-        words = ["probe", str(task.file)]
-    return " ".join(["archiveprobe", *words])
+        words[1] = "probe"
+    return shlex.join(words)
+
+
+def _repeated(option: str, values: Iterable[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
 
 
 def check_up_to_date(run: Run, dataset: Dataset) -> None:

@@ -26,13 +26,13 @@ from archiveprobe.base.lock import wait_for_lock
 from archiveprobe.base.reading import read_ordinary
 from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.task.config import Task, nearest
+from archiveprobe.evaluate.system_names import RECORD, SYSTEM_NAME, no_system, runs_folder
+from archiveprobe.task.config import Task
 
-RECORD, PREDICTIONS, MODEL = "run.json", "predictions.npz", "model.safetensors"
+PREDICTIONS, MODEL = "predictions.npz", "model.safetensors"
 _AGAIN = "run that system again"
 _TRIES = 20
 _KINDS = ("probe", "finetune", "ensemble")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,@-]{0,199}")
 # Every name that a writer of this version or of an earlier one gives to a file of a system.
 _OWN = re.compile(r"(predictions|model)(-[0-9a-f]{16})?\.(npz|safetensors)|digests\.json|\.tmp-.*")
 
@@ -108,11 +108,6 @@ class Run:
         return arrays
 
 
-def runs_folder(task: Task) -> Path:
-    """Return where the systems of a task lie."""
-    return task.work / "runs"
-
-
 def save_run(
     task: Task,
     system: str,
@@ -172,7 +167,7 @@ def check_name(task: Task, system: str, kind: Any) -> None:
     Raises:
         InputError: it is no plain folder name, or a system of another kind has it.
     """
-    if not _NAME.fullmatch(system):
+    if not SYSTEM_NAME.fullmatch(system):
         raise InputError(
             f"{system!r} cannot name a system: use letters, digits and ._+=,@- (at most 200)"
         )
@@ -208,7 +203,7 @@ def load_run(task: Task, system: str) -> Run:
         InputError: no such system (the nearest is named), a file that is missing or changed.
     """
     folder = runs_folder(task) / system
-    for attempt in range(_TRIES if _NAME.fullmatch(system) else 0):
+    for attempt in range(_TRIES if SYSTEM_NAME.fullmatch(system) else 0):
         sealed = read_sealed(folder / RECORD, remedy=_AGAIN)
         if sealed is None:
             break
@@ -219,10 +214,7 @@ def load_run(task: Task, system: str) -> Run:
             # read: then that is another one now.
             if not isinstance(error, FileNotFoundError) or attempt == _TRIES - 1:
                 raise InputError(f"{folder} is damaged ({_short(error)}): {_AGAIN}") from None
-    raise InputError(
-        f"no system {system!r} in {runs_folder(task)}{nearest(system, systems(task))}: "
-        f"`archiveprobe list systems {task.file}` shows them"
-    )
+    raise no_system(task, system)
 
 
 def _read(folder: Path, sealed: dict[str, Any]) -> Run:
@@ -241,9 +233,3 @@ def _short(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{Path(error.filename).name}: {error.strerror}"
     return " ".join(str(error).split())[:120]
-
-
-def systems(task: Task) -> list[str]:
-    """List the names of the systems of a task, sorted."""
-    files = runs_folder(task).glob(f"*/{RECORD}")
-    return sorted(file.parent.name for file in files if _NAME.fullmatch(file.parent.name))

@@ -12,7 +12,8 @@ from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed
-from archiveprobe.embed.views import render, view_set
+from archiveprobe.embed.view_sets import view_set
+from archiveprobe.embed.views import render
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.finetune.augment import Augmentation, normalise
 from archiveprobe.finetune.images import (
@@ -34,7 +35,8 @@ from archiveprobe.finetune.tokens import (
     token_task,
     tokens_of,
 )
-from archiveprobe.probe.features import Choice, find_reader, load_features
+from archiveprobe.probe.choice import Choice
+from archiveprobe.probe.features import find_reader, load_features
 from archiveprobe.probe.table import PROBES
 from archiveprobe.task.decoding import REJECTIONS
 

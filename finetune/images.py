@@ -23,7 +23,8 @@ from archiveprobe.base.files import explained
 from archiveprobe.embed.decoder_pool import DecoderError, DecoderPool
 from archiveprobe.embed.prepare import read_image
 from archiveprobe.embed.preprocess import Geometry, Preprocess
-from archiveprobe.embed.views import RESAMPLING, Rendered, View, render
+from archiveprobe.embed.view_sets import View
+from archiveprobe.embed.views import RESAMPLING, Rendered, render
 from archiveprobe.finetune.augment import Augmentation, normalise
 from archiveprobe.finetune.loader import Draw
 from archiveprobe.task.decoding import OUT_OF_MEMORY, Observation, rejected

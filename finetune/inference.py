@@ -12,7 +12,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed.device import check_device, default_device
-from archiveprobe.embed.views import View, view_set
+from archiveprobe.embed.view_sets import View, view_set
 from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.finetune.checkpoint import read_weights
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels

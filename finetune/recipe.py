@@ -1,42 +1,24 @@
 """Recipes: how a network is fine-tuned. A recipe file holds what differs from the defaults here.
 
-Adding a setting is one line in its section. Adding a loss, an optimizer or a schedule is one entry
-in `losses.LOSSES`, `optimizer.OPTIMIZERS` or `optimizer.SCHEDULES`; a recipe is one file in the
-folder recipes/.
+Adding a setting is one field in its section; `archiveprobe recipe show` prints its description.
+Adding a loss, an optimizer or a schedule is one entry in `losses.LOSSES`, `optimizer.OPTIMIZERS` or
+`optimizer.SCHEDULES`.
 """
 
-import tomllib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from types import MappingProxyType
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 from archiveprobe.finetune.losses import LOSSES
 from archiveprobe.finetune.optimizer import OPTIMIZERS, SCHEDULES
-from archiveprobe.task.config import explain, nearest
-
-FOLDER = Path(__file__).parent / "recipes"
-RECIPES: Mapping[str, Path] = MappingProxyType(
-    {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
-)
-"""Name -> file of every recipe that comes with the project."""
-_HEADINGS = ("Origin", "Launch", "Published", "Assumed")
+from archiveprobe.task.config import nearest
 
 
-def _entry_of(what: str, table: Collection[str]) -> AfterValidator:
+def _entry_of(what: str, table: Collection[str]) -> tuple[Any, ...]:
     """Accept the names in a table, and name the nearest of them otherwise."""
 
     def check(name: str) -> str:
@@ -45,7 +27,7 @@ def _entry_of(what: str, table: Collection[str]) -> AfterValidator:
             raise ValueError(f"no {what} {name!r}{nearest(name, table)}: use one of {known}")
         return name
 
-    return AfterValidator(check)
+    return AfterValidator(check), Field(json_schema_extra={"enum": list(table)})
 
 
 def _check_views(name: str) -> str:
@@ -84,26 +66,40 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    """The network: a backbone of embed/backbones, of task.toml, or `timm:NAME`, and a head.
+    """The network: a backbone and a head, which takes the unnormalised embedding."""
 
-    `weights` are those that the backbone declares, or random ones; `size` is the side of the input
-    in pixels where it is not the weights' own. `unfreeze` says how much of the backbone is trained.
-    `drop_path` is the share of images that skip the last block in training (stochastic depth); it
-    rises from 0 at the first block in equal steps.
-    The head takes the unnormalised embedding: linear, or layers of `hidden` widths with ReLU.
-    `dropouts` has one share per hidden layer, after its ReLU, and a last one on the output, which
-    is the only one of a linear head; without any there is none. `head_init` "probe" copies the head
-    from the linear probe on the cached embeddings (LP-FT, Kumar et al. 2022).
-    """
-
-    backbone: Annotated[str, Field(min_length=1)]
-    weights: Literal["pretrained", "random"] = "pretrained"
-    size: Annotated[int, Field(ge=8, le=4096)] | None = None
-    unfreeze: Literal["none", "last-block", "all"] = "all"
-    drop_path: Probability = 0.0
-    hidden: Annotated[tuple[Width, ...], Field(strict=False)] = ()
-    dropouts: Annotated[tuple[Probability, ...], Field(strict=False)] = ()
-    head_init: Literal["random", "probe"] = "random"
+    backbone: Annotated[str, Field(min_length=1)] = Field(
+        description="One of `archiveprobe list backbones`, of task.toml, or `timm:NAME`."
+    )
+    weights: Literal["pretrained", "random"] = Field(
+        default="pretrained",
+        description="Weights to start from: those the backbone declares, or random.",
+    )
+    size: Annotated[int, Field(ge=8, le=4096)] | None = Field(
+        default=None, description="Side of the input in pixels, where it is not the weights' own."
+    )
+    unfreeze: Literal["none", "last-block", "all"] = Field(
+        default="all", description="How much of the backbone is trained."
+    )
+    drop_path: Probability = Field(
+        default=0.0,
+        description="Share of images that skip the last block in training (stochastic depth); it "
+        "rises from 0 at the first block in equal steps.",
+    )
+    hidden: Annotated[tuple[Width, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Widths of the head's hidden layers, each with ReLU; empty: a linear head.",
+    )
+    dropouts: Annotated[tuple[Probability, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Dropout after each hidden layer's ReLU and on the output, which is the only "
+        "one of a linear head; empty: none.",
+    )
+    head_init: Literal["random", "probe"] = Field(
+        default="random",
+        description='"probe" copies the head from the linear probe on the cached embeddings '
+        "(LP-FT, Kumar et al. 2022).",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Model":
@@ -119,16 +115,22 @@ class Model(Section):
 
 
 class Loss(Section):
-    """`alpha` weighs the positive class and 1 - alpha all others, `gamma` belongs to focal loss.
+    """What training makes small."""
 
-    Class weights "balanced" are n / (classes x rows of the class).
-    """
-
-    kind: Annotated[str, _entry_of("loss", LOSSES)] = "cross-entropy"
-    alpha: Share | None = None
-    gamma: Weight = 2.0
-    label_smoothing: Probability = 0.0
-    class_weights: Literal["none", "balanced"] = "none"
+    kind: Annotated[str, *_entry_of("loss", LOSSES)] = Field(
+        default="cross-entropy", description="Loss function."
+    )
+    alpha: Share | None = Field(
+        default=None, description="Weight of the positive class; 1 - alpha is that of all others."
+    )
+    gamma: Weight = Field(default=2.0, description="Focus of the focal loss on hard rows.")
+    label_smoothing: Probability = Field(
+        default=0.0, description="Share given to all classes alike."
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description='"balanced" weighs a class with n / (classes x rows of the class).',
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Loss":
@@ -138,38 +140,60 @@ class Loss(Section):
 
 
 class Optimizer(Section):
-    """The optimizer. `lr` is the backbone's learning rate at its highest, `head_lr` the head's.
+    """How weights follow their gradients."""
 
-    Layer k below the backbone's last has lr x layer_decay^k. With `weight_decay_exclude_1d` norms,
-    biases and GRN do not decay. `clip_grad_norm` limits the norm of all gradients together.
-    """
-
-    kind: Annotated[str, _entry_of("optimizer", OPTIMIZERS)] = "adamw"
-    lr: LearningRate = 1e-4
-    head_lr: LearningRate = 1e-3
-    weight_decay: Weight = 0.05
-    weight_decay_exclude_1d: bool = True
-    layer_decay: Annotated[Finite, Field(ge=0.01, le=1)] = 1.0
-    batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
-    clip_grad_norm: Positive | None = None
+    kind: Annotated[str, *_entry_of("optimizer", OPTIMIZERS)] = Field(
+        default="adamw", description="Optimizer."
+    )
+    lr: LearningRate = Field(
+        default=1e-4, description="Learning rate of the backbone at its highest."
+    )
+    head_lr: LearningRate = Field(
+        default=1e-3, description="Learning rate of the head at its highest."
+    )
+    weight_decay: Weight = Field(default=0.05, description="Decay of the weights.")
+    weight_decay_exclude_1d: bool = Field(
+        default=True, description="Whether norms, biases and GRN do not decay."
+    )
+    layer_decay: Annotated[Finite, Field(ge=0.01, le=1)] = Field(
+        default=1.0, description="Layer k below the backbone's last has lr x layer_decay^k."
+    )
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(
+        default=32, description="Images of one step."
+    )
+    clip_grad_norm: Positive | None = Field(
+        default=None, description="Limit of the norm of all gradients together."
+    )
 
 
 class Schedule(Section):
-    """How long to train, the course of the learning rates, and which epoch is kept.
+    """How long to train, the course of the learning rates, and which epoch is kept."""
 
-    `warmup` is in epochs and rises in every step from `warmup_start` times the rate; a cosine then
-    falls in every step to `min_lr` for the head, and to the same share of its own rate for
-    everything else. `monitor` is what improves or does not: after `patience` epochs without a
-    better one training ends. The best epoch is kept; the last one where nothing is monitored.
-    """
-
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 20
-    warmup: NotNegative = 0.0
-    warmup_start: Share = 0.001
-    kind: Annotated[str, _entry_of("schedule", SCHEDULES)] = "cosine"
-    min_lr: NotNegative = 0.0
-    monitor: Literal["macro-f1", "training-loss", "none"] = "macro-f1"
-    patience: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=20, description="Times that every row is trained on, at most."
+    )
+    warmup: NotNegative = Field(
+        default=0.0, description="Epochs in which the rates rise, in every step, to their highest."
+    )
+    warmup_start: Share = Field(
+        default=0.001, description="Share of the rate at which warm-up starts."
+    )
+    kind: Annotated[str, *_entry_of("schedule", SCHEDULES)] = Field(
+        default="cosine",
+        description="Course of the rates after warm-up; a cosine falls in every step.",
+    )
+    min_lr: NotNegative = Field(
+        default=0.0,
+        description="The head's rate at the end of a cosine; everything else falls to the same "
+        "share of its own rate.",
+    )
+    monitor: Literal["macro-f1", "training-loss", "none"] = Field(
+        default="macro-f1",
+        description="What chooses the epoch that is kept; the last one where nothing is monitored.",
+    )
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Epochs without a better one after which training ends."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Schedule":
@@ -181,23 +205,31 @@ class Schedule(Section):
 
 
 class Augment(Section):
-    """The random changes of every image in every epoch, in this order; `mixup` is per batch.
+    """The random changes of every image in every epoch, in this order; mixup is per batch."""
 
-    `crop_scale` is the share of the area, `crop_ratio` width over height; "weights" is the
-    interpolation that the weights declare. `flip` is a probability, `rotation` the most degrees
-    either way, `jitter` the ranges of brightness, contrast, saturation and hue. `rand_augment` is
-    in timm's notation, `erasing` a probability, `mixup` the alpha of its Beta distribution.
-    """
-
-    crop_scale: Annotated[tuple[Share, Share], *_Range] = (0.8, 1.0)
-    crop_ratio: Annotated[tuple[Positive, Positive], *_Range] = (3 / 4, 4 / 3)
-    interpolation: Literal["weights", "bilinear", "bicubic", "lanczos"] = "weights"
-    flip: Share = 0.5
-    rotation: Annotated[Finite, Field(ge=0, le=180)] = 0.0
-    jitter: Annotated[tuple[Share, Share, Share, Share], Field(strict=False)] = (0.0, 0.0, 0.0, 0.0)
-    rand_augment: Annotated[str, Field(pattern=_RAND_AUGMENT)] | None = None
-    erasing: Share = 0.0
-    mixup: Weight = 0.0
+    crop_scale: Annotated[tuple[Share, Share], *_Range] = Field(
+        default=(0.8, 1.0), description="Range of the crop's share of the area."
+    )
+    crop_ratio: Annotated[tuple[Positive, Positive], *_Range] = Field(
+        default=(3 / 4, 4 / 3), description="Range of the crop's width over height."
+    )
+    interpolation: Literal["weights", "bilinear", "bicubic", "lanczos"] = Field(
+        default="weights", description='"weights" is the interpolation that the weights declare.'
+    )
+    flip: Share = Field(default=0.5, description="Probability of a mirrored image.")
+    rotation: Annotated[Finite, Field(ge=0, le=180)] = Field(
+        default=0.0, description="The most degrees either way."
+    )
+    jitter: Annotated[tuple[Share, Share, Share, Share], Field(strict=False)] = Field(
+        default=(0.0, 0.0, 0.0, 0.0),
+        description="Ranges of brightness, contrast, saturation and hue; hue up to 0.5.",
+    )
+    rand_augment: Annotated[str, Field(pattern=_RAND_AUGMENT)] | None = Field(
+        default=None,
+        description='RandAugment in timm\'s notation, for example "rand-m9-mstd0.5-inc1".',
+    )
+    erasing: Share = Field(default=0.0, description="Probability that a rectangle becomes noise.")
+    mixup: Weight = Field(default=0.0, description="Alpha of MixUp's Beta distribution; 0: none.")
 
     @model_validator(mode="after")
     def _check(self) -> "Augment":
@@ -209,14 +241,16 @@ class Augment(Section):
 
 
 class Ema(Section):
-    """An exponential moving average of the weights, which is then validated, saved and used.
+    """An exponential moving average of the weights, which is then validated, saved and used."""
 
-    `decay` per step; or `remainder`, the share of the first weights that is left in the average
-    after the last step, so that the decay scales with the number of steps. Neither: no average.
-    """
-
-    decay: Annotated[Finite, Field(gt=0, lt=1)] | None = None
-    remainder: Annotated[Finite, Field(gt=0, lt=1)] | None = None
+    decay: Annotated[Finite, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="Decay per step."
+    )
+    remainder: Annotated[Finite, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Instead of decay: the share of the first weights that is left after the last "
+        "step, so that the decay scales with the number of steps. Neither: no average.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Ema":
@@ -226,40 +260,60 @@ class Ema(Section):
 
 
 class Interpolate(Section):
-    """WiSE-FT: shares of the fine-tuned weights, 0 to 1, tried on held-out rows; empty: none."""
+    """WiSE-FT: a mixture of the first and the fine-tuned weights."""
 
-    alphas: Annotated[tuple[Share, ...], Field(strict=False)] = ()
+    alphas: Annotated[tuple[Share, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Shares of the fine-tuned weights, tried on held-out rows; empty: none.",
+    )
 
 
 class Rows(Section):
-    """`merged`: without a flag, train and validation rows are trained on together.
+    """The rows that are trained on."""
 
-    `sampler` "balanced" draws every class equally often, with replacement. With `--fold` one of
-    `inner_folds` grouped parts of the other folds chooses the epoch. An image that cannot be read
-    is left out, or trained on and predicted as a "blank" one.
-    """
-
-    merged: bool = False
-    sampler: Literal["shuffle", "balanced"] = "shuffle"
-    inner_folds: Annotated[int, Field(ge=2, le=100)] = 5
-    unreadable: Literal["skip", "blank"] = "skip"
+    merged: bool = Field(
+        default=False,
+        description="Whether, without a flag, train and validation rows are trained on together.",
+    )
+    sampler: Literal["shuffle", "balanced"] = Field(
+        default="shuffle",
+        description='"balanced" draws every class equally often, with replacement.',
+    )
+    inner_folds: Annotated[int, Field(ge=2, le=100)] = Field(
+        default=5,
+        description="With `--fold` one of so many grouped parts of the other folds chooses the "
+        "epoch.",
+    )
+    unreadable: Literal["skip", "blank"] = Field(
+        default="skip",
+        description="An image that cannot be read is left out, or trained on and predicted as a "
+        "blank one.",
+    )
 
 
 class Predict(Section):
-    """The views and how they become one answer.
+    """The views and how they become one answer."""
 
-    "mean" averages probabilities, and `threshold_rule`, one of evaluate/thresholding, decides.
-    "vote" counts the views whose probability is above 0.5; where they are even, the unmirrored
-    centre view decides, and there is no threshold to find ("half"). With `calibrate` the threshold
-    is found on calibrated probabilities, else on the network's own softmax. `threshold` is a fixed
-    one for the positive label's share of that softmax.
-    """
-
-    views: Annotated[str, AfterValidator(_check_views)] = "center"
-    combine: Literal["mean", "vote"] = "mean"
-    threshold_rule: Annotated[str, _entry_of("threshold rule", THRESHOLD_RULES)] = "smoothed"
-    calibrate: bool = True
-    threshold: Annotated[Finite, Field(gt=0, lt=1)] | None = None
+    views: Annotated[str, AfterValidator(_check_views)] = Field(
+        default="center", description="View set; see `archiveprobe list views`."
+    )
+    combine: Literal["mean", "vote"] = Field(
+        default="mean",
+        description='"mean" averages probabilities; "vote" counts the views above 0.5, and where '
+        "they are even the unmirrored centre view decides.",
+    )
+    threshold_rule: Annotated[str, *_entry_of("threshold rule", THRESHOLD_RULES)] = Field(
+        default="smoothed",
+        description='How the threshold is found; a vote has none to find: "half".',
+    )
+    calibrate: bool = Field(
+        default=True,
+        description="Whether it is found on calibrated probabilities, else on the network's own "
+        "softmax.",
+    )
+    threshold: Annotated[Finite, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="A fixed one, for the positive label's share of that softmax."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Predict":
@@ -282,10 +336,10 @@ class Predict(Section):
 
 
 class Recipe(Section):
-    """A whole recipe. `name` is the file's name without its ending, `seed` the random seed."""
+    """A whole recipe. `name` is the file's name without its ending."""
 
     name: Annotated[str, Field(min_length=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Random seed.")
     model: Model
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()
@@ -307,91 +361,3 @@ class Recipe(Section):
         if self.interpolate.alphas and self.model.unfreeze == "none":
             raise ValueError("interpolate.alphas: a frozen backbone has nothing to interpolate")
         return self
-
-
-@dataclass(frozen=True)
-class Head:
-    """What the comment at the top of a recipe file says."""
-
-    origin: str
-    launch: str
-    published: str
-    assumed: str
-
-
-def load_recipe(name: str) -> Recipe:
-    """Load the recipe of that name, or the .toml file of that path.
-
-    Raises:
-        InputError: no such recipe, an unknown key, a wrong value; the nearest name is given.
-    """
-    file = RECIPES.get(name)
-    if file is None:
-        if not name.endswith(".toml"):
-            raise InputError(
-                f"unknown recipe {name!r}{nearest(name, RECIPES)}: `archiveprobe list recipes` "
-                "shows them; the path of a .toml file works too"
-            )
-        file = Path(name)
-    try:
-        content = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"cannot read the recipe {file}: {error.strerror}: name another") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not UTF-8 text: save it as UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not valid TOML: {error}: correct that line") from None
-    return _checked(file.stem, content, str(file))
-
-
-def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """Return the recipe with other values, checked again: ``changed(r, {"schedule.epochs": 1})``.
-
-    Raises:
-        InputError: an unknown key or a wrong value.
-    """
-    content = recipe.model_dump(exclude={"name"})
-    for key, value in changes.items():
-        *sections, last = key.split(".")
-        inner = content
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        inner[last] = value
-    return _checked(recipe.name, content, f"recipe {recipe.name}")
-
-
-def read_head(file: Path) -> Head:
-    """Read the comment at the top of a recipe file; a part that is missing is empty.
-
-    A part begins with its name and a colon and goes on until the next one.
-    """
-    parts: dict[str, list[str]] = {heading: [] for heading in _HEADINGS}
-    current: list[str] = []
-    for line in file.read_text("utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        text = line.lstrip("# ").rstrip()
-        word, colon, rest = text.partition(":")
-        if colon and word in parts:
-            current, text = parts[word], rest.strip()
-        current.append(text)
-    return Head(*(" ".join(parts[heading]).strip() for heading in _HEADINGS))
-
-
-def _checked(name: str, content: dict[str, Any], where: str) -> Recipe:
-    if "name" in content:
-        raise InputError(f"unknown key 'name' in {where}: the file's name is the name; remove it")
-    try:
-        return Recipe(name=name, **content)
-    except ValidationError as error:
-        # A misspelt key is the reason of a missing one.
-        faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        raise InputError(explain(faults[0], where, _keys_beside)) from None
-
-
-def _keys_beside(place: list[str]) -> list[str]:
-    """Return the valid keys of the section that holds the unknown key at `place`."""
-    section: Any = Recipe
-    for part in place[:-1]:
-        section = section.model_fields[part].annotation
-    return [name for name in section.model_fields if name != "name"]

@@ -1,11 +1,10 @@
 """A recipe on a task: its parts, each trained once and kept in work/finetune/<system>/<part>."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +15,7 @@ from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.device import default_device
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.dataset import PARTS, Dataset
 from archiveprobe.evaluate.system_status import FROM_CACHE
 from archiveprobe.finetune.checkpoint import Checkpoints
@@ -26,6 +25,7 @@ from archiveprobe.finetune.loader import InputRows, Notify
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.split import Part, by_fold, by_split, full, median_epoch
+from archiveprobe.finetune.tracking import Training, tracking
 from archiveprobe.finetune.train import Epoch, Stop, TrainingData, train
 from archiveprobe.finetune.trained_parts import (
     Origin,
@@ -44,18 +44,20 @@ _MEMORY_REMEDY = "free some and run the same command again, or name a smaller ne
 class Options:
     """What to train, where and how.
 
+    `recipe` is a name or the path of a file; `overrides` are settings `KEY=VALUE` for its own.
     `fold` is a number or "all", `full` the final fit on all labelled rows; `device` None: a GPU
-    where there is one; `workers` None: one process per core.
+    where there is one; `workers` None: one process per core; `track` names trackers.
     """
 
     recipe: str
+    overrides: tuple[str, ...] = ()
     fold: str | None = None
     full: bool = False
     from_cache: bool = False
     device: str | None = None
     workers: int | None = None
     precision: str = "fp32"
-    tensorboard: bool = False
+    track: tuple[str, ...] = ()
 
 
 class RecipeRun:
@@ -221,8 +223,12 @@ class RecipeRun:
         folder = self.folder / name
         checkpoints = Checkpoints(folder / "state", {**settings, **started_from})
         epochs = recipe.schedule.epochs if stop is None else stop.epochs
-        events = folder / "events" if self._options.tensorboard else None
-        with self._progress(name, epochs) as advance, _learning_curves(events) as draw:
+        curves = tracking(
+            self._options.track,
+            Training(dataset.task.name, self.system, name, settings["recipe"], folder),
+            self._notify,
+        )
+        with self._progress(name, epochs) as advance, curves as draw:
 
             def on_epoch(epoch: Epoch) -> None:
                 advance()
@@ -306,41 +312,6 @@ class RecipeRun:
         if stop is not None:
             settings["stop"] = {"epochs": stop.epochs, "alpha": stop.alpha}
         return settings
-
-
-@contextmanager
-def _learning_curves(folder: Path | None) -> Iterator[Callable[[Epoch], None]]:
-    """Yield a function that writes epochs into a folder as events that TensorBoard draws.
-
-    Raises:
-        InputError: tensorboard is not installed, or the folder cannot be written.
-    """
-    if folder is None:
-        yield lambda _: None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(str(folder))
-    except ImportError:
-        raise InputError(
-            "--tensorboard needs a package that is not here: "
-            "pip install -c constraints.txt -e '.[tensorboard]'"
-        ) from None
-    except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror}: make room, run again") from None
-
-    def draw(epoch: Epoch) -> None:
-        figures = {"loss": epoch.loss, "lr": epoch.lr, "macro-F1": epoch.macro_f1}
-        for name, figure in figures.items():
-            if figure is not None:
-                writer.add_scalar(name, figure, epoch.epoch)
-        writer.flush()
-
-    try:
-        yield draw
-    finally:
-        writer.close()
 
 
 def _digest(rows: np.ndarray) -> str:

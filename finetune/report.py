@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.choose_threshold import BY_HAND
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.ensemble import common_record, decided, origin

@@ -18,10 +18,11 @@ from archiveprobe.evaluate.leaderboard import SELECTION, Leaderboard, leaderboar
 from archiveprobe.evaluate.system_status import FROM_CACHE, load_systems
 from archiveprobe.evaluate.system_store import check_name
 from archiveprobe.finetune.loader import Notify
-from archiveprobe.finetune.recipe import load_recipe
+from archiveprobe.finetune.recipe_file import load_recipe, override
 from archiveprobe.finetune.recipe_run import FULL, MERGED, SPLIT, Options, RecipeRun
 from archiveprobe.finetune.report import KIND, Line, keep_system, line_of, write_answers
 from archiveprobe.finetune.split import folds_asked
+from archiveprobe.finetune.tracking import check_trackers
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task
 
@@ -69,9 +70,10 @@ def run_finetune(
     """
     started = time.monotonic()
     dataset = load_dataset(task)
-    recipe = load_recipe(options.recipe)
+    recipe, overrides = override(load_recipe(options.recipe), options.overrides)
     run = RecipeRun(dataset, recipe, options, notify=notify, progress=progress)
     check_device(run.device)
+    check_trackers(options.track)
     _check_system(run)
     with run_lock(run.folder), run:
         done = [run.part(name) for name in _parts_asked(run, options)]
@@ -80,7 +82,8 @@ def run_finetune(
         last = done[-1]
         board, answers, notes = None, None, []
         if len(folds) == dataset.folds and last.name != SPLIT:
-            how = {**run.computing, "from_cache": options.from_cache}
+            launch = {"recipe": options.recipe, "set": overrides}
+            how = {**run.computing, "from_cache": options.from_cache, "launch": launch}
             keep_system(dataset, recipe, run.system, run.backbone.name, how, folds, networks)
             warnings, caution = data_warnings(dataset, notify)
             seconds = time.monotonic() - started

@@ -42,7 +42,7 @@ def by_split(dataset: Dataset, rows: Rows, readable: np.ndarray) -> Part:
         return full(dataset, readable, name="merged")
     validation = np.array([split == "validation" for split in dataset.splits])
     if not validation.any():
-        where = dataset.task.table or dataset.task.root
+        where = dataset.task.place
         raise InputError(
             f"no row of split 'validation' in {where} to choose the epoch with: use --fold all, or "
             "give the table a split column"

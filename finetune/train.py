@@ -11,7 +11,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import memory_for
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.finetune import inference
 from archiveprobe.finetune.augment import mix, mixup_share, seeded

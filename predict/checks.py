@@ -10,7 +10,8 @@ from archiveprobe.base.reading import IMAGE_BYTES, digest_of
 from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.predict.systems import Answers, System
+from archiveprobe.predict.columns import TableAnswers
+from archiveprobe.predict.systems import AGREEMENT, Answers, System
 from archiveprobe.task.config import Task
 from archiveprobe.task.rows import Row, locate
 
@@ -135,15 +136,15 @@ def is_memorized(system: System, dataset: Dataset) -> bool:
 def spot_check(
     system: System,
     rows: Rows,
-    written: Mapping[str, str],
+    written: TableAnswers,
     table: Mapping[str, Row],
     answers: Answers,
     changed: Sequence[str],
 ) -> SpotCheck:
     """Answer a few rows again, found by the bytes of their images, and hold it against the file.
 
-    `written` are the labels that were read back from the file, `answers` those for `rows`, `table`
-    says where images lie. Those that have `changed` since training have no stored answer.
+    `written` was read back from the file, in the order of `rows`, as are `answers`; `table` says
+    where images lie. Those that have `changed` since training have no stored answer.
 
     Raises:
         InputError: the file, or the system's stored answer, says something else.
@@ -165,19 +166,25 @@ def spot_check(
     for at, proba, decision in zip(chosen, again.proba, again.decision, strict=True):
         is_stored = ids[at] in stored and ids[at] not in changed
         before = stored[ids[at]] if is_stored else answers.proba[at]
-        label, label_in_file = str(saved.classes[decision]), written.get(ids[at])
+        label, said = str(saved.classes[decision]), written.labels[at]
         # Computed elsewhere, a probability beside the threshold may come to lie on its other side.
-        near_threshold = label_in_file == str(saved.classes[answers.decision[at]])
-        sound = label_in_file == label or (
+        near_threshold = said == str(saved.classes[answers.decision[at]])
+        sound = said in ("", label) or (
             near_threshold and bool(system.agree(proba, answers.proba[at]))
         )
-        if not sound or not system.agree(proba, before):
+        in_file = np.where(np.isnan(written.proba[at]), answers.proba[at], written.proba[at])
+        same_numbers = np.allclose(in_file, answers.proba[at], rtol=0, atol=AGREEMENT)
+        if not (sound and same_numbers and system.agree(proba, before)):
             raise InputError(
-                f"the file would say {label_in_file!r} for {ids[at]!r}, but {system.name} answers "
-                f"{label!r} for that image: rows are out of order, so nothing was written: run "
-                f"`{system.again}`"
+                f"the file would say {_shown(said, in_file)} for {ids[at]!r}, but {system.name} "
+                f"answers {_shown(label if said else '', proba)} for that image: rows are out of "
+                f"order, so nothing was written: run `{system.again}`"
             )
     return SpotCheck(len(chosen), "images" if here else "manifest")
+
+
+def _shown(label: str, proba: np.ndarray) -> str:
+    return repr(label) if label else " and ".join(f"{value:.6f}" for value in proba)
 
 
 def _content(task: Task, row: Row) -> bytes | None:

@@ -6,22 +6,104 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
-from archiveprobe.predict.submission import read_back
-from archiveprobe.predict.tables import (
-    Cells,
-    Form,
-    find_columns,
-    output_files,
-    probability_columns,
-    wanted,
-    write_answers,
-    write_spreadsheet_copy,
-)
+from archiveprobe.evaluate.dataset import unreadable_class
+from archiveprobe.predict.columns import Content, find_columns, read_answers
+from archiveprobe.predict.file_forms import Cells
+from archiveprobe.predict.form import Form, wanted
+from archiveprobe.predict.packed import read_any_table
+from archiveprobe.predict.submission import label_shares, read_back
+from archiveprobe.predict.tables import answer_target, write_answers
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.rows import read_rows, refuse_repeated
-from archiveprobe.task.table import read_table
+from archiveprobe.task.rows import Row, read_rows, refuse_repeated
+from archiveprobe.task.table import Table
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Holds what a file answers: a label for every id, and `proba` (n, K) where it has them.
+
+    `notes` say what was made of it, a sentence each.
+    """
+
+    ids: list[str]
+    labels: list[str]
+    proba: np.ndarray | None
+    notes: list[str]
+
+
+def read_answered(task: Task, file: Path, rows: Mapping[str, Row]) -> Answered:
+    """Read answers in any form of table: label names, what stands for them, or probabilities.
+
+    Rows that `predict` says it could not read have the `unreadable` answer; probabilities alone
+    are decided at 0.5, or for the likeliest of several labels.
+
+    Raises:
+        InputError: columns that can be read in two ways, unknown labels, or cells without a number.
+    """
+    table = read_any_table(file)
+    content = find_columns(task, table, rows)
+    refuse_repeated(table, content.id)
+    found = read_answers(task, content, table)
+    known = np.array([task.labels.index(row.label) for row in rows.values()
+                      if row.label is not None and row.split != "test"], np.intp)  # fmt: skip
+    unread = [content.label is not None and not label for label in found.labels]
+    labels, notes = list(found.labels), []
+    if any(unread):
+        answer = task.labels[unreadable_class(task, known)]
+        labels = [label or answer for label in labels]
+        notes.append(f"{sum(unread)} rows cannot be read and are answered {answer!r}")
+    proba = _complete(task, content, found.proba, table)
+    if content.label is None:
+        if proba is None:
+            raise InputError(
+                f"{file} has neither labels nor a probability for each of {', '.join(task.labels)}:"
+                " add the columns"
+            )
+        labels, how = _decide(task, proba)
+        notes.append(how)
+    if proba is not None:
+        empty = np.isnan(proba).any(1)
+        if empty.any():
+            proba = np.where(empty[:, None], label_shares(known, len(task.labels)), proba)
+            notes.append(
+                f"{empty.sum()} rows have no probability: the labels' shares of the labelled rows "
+                "are taken"
+            )
+    return Answered(found.ids, labels, proba, notes)
+
+
+def _complete(task: Task, content: Content, proba: np.ndarray, table: Table) -> np.ndarray | None:
+    """Check that probabilities are there for every label; None where the file has no such columns.
+
+    Raises:
+        InputError: a row without them that has no label either, or with some of them only.
+    """
+    covered = set(content.proba.values())
+    if not covered or (len(task.labels) > 2 and covered != set(task.labels)):
+        return None
+    count = np.isfinite(proba).sum(1)
+    lacking = (count > 0) & (count < len(task.labels))
+    if content.label is None:
+        lacking |= count == 0
+    if lacking.any():
+        where = f"{table.file} {table.place(int(np.flatnonzero(lacking)[0]))}"
+        raise InputError(f"{where}: a probability is missing: write a number from 0 to 1")
+    return proba if count.any() else None
+
+
+def _decide(task: Task, proba: np.ndarray) -> tuple[list[str], str]:
+    if len(task.labels) == 2:
+        positive = task.labels.index(task.positive or task.labels[-1])
+        at = np.where(proba[:, positive] > 0.5, positive, 1 - positive)
+        how = f"a probability decides nothing: {task.labels[positive]!r} is taken above 0.5"
+    else:
+        at = proba.argmax(1)
+        how = "a probability decides nothing: the likeliest label is taken"
+    return [task.labels[index] for index in at], how
 
 
 @dataclass(frozen=True)
@@ -32,13 +114,16 @@ class GivenAnswers:
     answers: Path
     rows: int
     labels: Mapping[str, int]
+    columns: Mapping[str, str]
+    notes: list[str]
     copy: Path | None = None
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`."""
         copy = None if self.copy is None else str(self.copy)
         named = {"file": str(self.file), "copy": copy, "answers": str(self.answers)}
-        return {**named, "rows": self.rows, "labels": dict(self.labels)}
+        counts = {"labels": dict(self.labels), "columns": dict(self.columns)}
+        return {**named, "rows": self.rows, **counts}
 
     def lines(self) -> list[dict[str, Any]]:
         """Return how many rows have each label, a line each, for people."""
@@ -52,67 +137,71 @@ class GivenAnswers:
 def submit_answers(
     task: Task, answers: Path, file: Path, *, spreadsheet_safe: bool = False
 ) -> GivenAnswers:
-    """Write the labels of a table (id, label and, if it has them, p_<label>) as a submission.
+    """Write the answers of a table (ids with labels, probabilities or both) as a submission.
 
     `spreadsheet_safe` writes a second file, whose cells no spreadsheet takes for a formula.
 
     Raises:
-        InputError: rows to predict without an answer, unknown or repeated ids, unknown labels, a
-            template that does not fit, or a file that cannot be written.
+        InputError: rows to predict without an answer, unknown or repeated ids, unknown labels, no
+            probabilities where the form asks for them, a template that does not fit, or a file
+            that cannot be written.
     """
     if not answers.is_file():
         raise InputError(f"no file {answers}: name the table of answers")
-    target, copy = output_files(task, file, spreadsheet_safe, read=[answers])
+    target = answer_target(task, file, spreadsheet_safe, read=[answers])
     rows = {row.id: row for row in read_rows(task)}
     form, ids = wanted(task, rows)
-    table = read_table(answers)
-    id_, label = find_columns(task, table, rows)
-    refuse_repeated(table, id_)
-    cells = {line[id_]: line for line in table.rows}
-    unknown = [name for name in cells if name not in rows]
+    given = read_answered(task, answers, rows)
+    place = {id_: at for at, id_ in enumerate(given.ids)}
+    unknown = [name for name in place if name not in rows]
     if unknown:
         raise InputError(
-            f"{answers}: {len(unknown)} of {len(cells)} ids are not in {task.table or task.root}: "
+            f"{answers}: {len(unknown)} of {len(place)} ids are not in {task.place}: "
             f"{quote_few(unknown)}{nearest(unknown[0], rows)}: correct them"
         )
-    missing = [name for name in ids if name not in cells]
+    missing = [name for name in ids if name not in place]
     if missing:
         raise InputError(
             f"{answers} lacks {len(missing)} of the rows to predict: {quote_few(missing)}: add them"
         )
-    for name in ids:
-        _check_label(task, answers, name, cells[name][label])
-    columns = [name for name in probability_columns(task.labels) if name in table.columns]
-    lines = _lines(form, ids, label, columns, cells)
+    lines = _lines(task, form, answers, given, [place[id_] for id_ in ids])
+    target = target.after(form.template, form.separator, form.content.proba)
 
-    def check(header: Sequence[str], found: Cells) -> None:
-        read_back(task, form, ids, header, found)
+    def check(cells: Cells) -> None:
+        read_back(task, form, ids, cells)
 
-    write_answers(target, form.columns, lines, check=check, separator=form.separator)
-    write_spreadsheet_copy(copy, form.columns, lines, separator=form.separator)
-    counts = Counter(cells[name][label] for name in ids)
+    write_answers(target, form.columns, lines, check=check)
+    counts = Counter(given.labels[place[id_]] for id_ in ids)
     return GivenAnswers(
-        target, answers, len(ids), {name: counts[name] for name in task.labels}, copy
+        target.file,
+        answers,
+        len(ids),
+        {name: counts[name] for name in task.labels},
+        form.content.record(),
+        [*given.notes, *form.content.sentences(), *target.notes()],
+        target.copy,
     )
 
 
-def _check_label(task: Task, answers: Path, id_: str, label: str) -> None:
-    if label not in task.labels:
-        hint = nearest(label, task.labels)
+def _lines(task: Task, form: Form, answers: Path, given: Answered, order: Sequence[int]) -> Cells:
+    if form.content.proba and given.proba is None:
         raise InputError(
-            f"{answers}: {label!r}, the answer for {id_!r}, is no label{hint}: use one of "
-            f"{', '.join(task.labels)}"
+            f"{answers} has labels only, but {quote_few(form.content.proba)} of the submission "
+            f"holds probabilities: add the columns {', '.join(f'p_{name}' for name in task.labels)}"
         )
-
-
-def _lines(
-    form: Form,
-    ids: Sequence[str],
-    label: str,
-    probabilities: Sequence[str],
-    cells: Mapping[str, Mapping[str, str]],
-) -> Cells:
+    proba = (
+        np.full((len(given.ids), len(task.labels)), np.nan) if given.proba is None else given.proba
+    )
     return [
-        form.fill(id_, cells[id_][label], {name: cells[id_][name] for name in probabilities})
-        for id_ in ids
+        form.fill(
+            given.ids[at],
+            given.labels[at],
+            dict(zip(task.labels, map(_number, proba[at]), strict=True)),
+        )
+        for at in order
     ]
+
+
+def _number(value: float) -> str:
+    """Write a number as it was given, with all its digits and without an exponent."""
+    return np.format_float_positional(value, trim="0")

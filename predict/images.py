@@ -14,22 +14,13 @@ from archiveprobe.embed.job import Notify
 from archiveprobe.embed.run import Options
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
 from archiveprobe.predict.checks import changed_answers, check_reproduces
+from archiveprobe.predict.columns import STATUS, USABLE, probability_columns
 from archiveprobe.predict.new_images import embed_new
 from archiveprobe.predict.submission import probability
 from archiveprobe.predict.systems import Answers, Resources, System, load_system
-from archiveprobe.predict.tables import (
-    WrittenAnswers,
-    output_files,
-    probability_columns,
-    same_cells,
-    write_answers,
-    write_spreadsheet_copy,
-)
+from archiveprobe.predict.tables import WrittenAnswers, answer_target, write_answers
 from archiveprobe.task.config import Task
-from archiveprobe.task.decoding import FLAGS
 from archiveprobe.task.manifest import Entry, read_manifest
-
-USABLE = FLAGS | {"ok"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +36,17 @@ class Predicted(WrittenAnswers):
 
     def summary(self) -> str:
         """Return what was written, in a sentence."""
-        lost = [f"{count} {why}" for why, count in self.status.items() if why not in USABLE]
-        without = f"; {self.unreadable} have no answer of their own ({', '.join(lost)})"
-        return f"{self.rows} rows by {self.system} in {self.file}" + (without if lost else "")
+        lost = ", ".join(f"{count} {why}" for why, count in self._lost().items())
+        without = f"; {self.unreadable} cannot be read and have no label ({lost})" if lost else ""
+        return f"{self.rows} rows by {self.system} in {self.file}{without}"
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return how many images have each label, a line each, for people."""
-        return [{"label": label, "images": count} for label, count in self.labels.items()]
+        """Return how many images have each label, or why they have none, for people."""
+        counts = self.labels | {f"({why})": count for why, count in self._lost().items()}
+        return [{"label": label, "images": count} for label, count in counts.items()]
+
+    def _lost(self) -> dict[str, int]:
+        return {why: count for why, count in self.status.items() if why not in USABLE}
 
 
 def predict(
@@ -71,8 +66,9 @@ def predict(
 
     New images are embedded as those that the system was trained on, into a cache of their own
     below work/new; killed, the same command goes on. The file has a row for every image: id,
-    status, label (the `unreadable` answer where there is no image) and `p_<label>` columns.
-    `spreadsheet_safe` writes a second file, whose cells no spreadsheet takes for a formula.
+    digest (SHA-256 of its bytes), status, label and `p_<label>` columns; label and probabilities
+    are empty where the status says why there is no image. `spreadsheet_safe` writes a second file,
+    whose cells no spreadsheet takes for a formula.
 
     Raises:
         InputError: no such system or a stale one, no images, backbones that compute otherwise
@@ -80,35 +76,36 @@ def predict(
         InputError: a cache is damaged, or cannot be written.
     """
     started = time.monotonic()
-    target, copy = output_files(task, file, spreadsheet_safe)
+    target = answer_target(task, file, spreadsheet_safe)
     dataset = load_dataset(task)
     loaded = load_system(dataset, system, Resources(device, workers, progress))
     if images is None:
-        rows, entries, answers = _of_task(dataset, loaded)
+        entries, answers = _of_task(dataset, loaded)
     else:
         how = Options(device=device, batch_size=batch_size, workers=workers)
-        rows, entries, answers = _of_folder(dataset, loaded, images, how, notify, progress)
+        entries, answers = _of_folder(dataset, loaded, images, how, notify, progress)
     status = [
         "bad_embedding" if entry.usable and not read else entry.status
         for entry, read in zip(entries, answers.readable, strict=True)
     ]
     classes = [str(name) for name in loaded.stored.classes]
-    columns = ["id", "status", "label", *probability_columns(classes)]
+    columns = ["id", "digest", STATUS, "label", *probability_columns(classes)]
     lines = [
-        [str(id_), state, classes[decision], *map(probability, p)]
-        for id_, state, decision, p in zip(
-            rows.ids, status, answers.decision, answers.proba, strict=True
+        # An image that nobody saw has no label: an answer there would be counted as one.
+        [entry.id, entry.digest, state, classes[decision] if read else "", *map(probability, p)]
+        for entry, state, decision, read, p in zip(
+            entries, status, answers.decision, answers.readable, answers.proba, strict=True
         )
     ]
-    write_answers(target, columns, lines, check=same_cells(columns, lines))
-    write_spreadsheet_copy(copy, columns, lines)
+    target = target.after(None, None, probability_columns(classes))
+    write_answers(target, columns, lines)
     read = answers.decision[answers.readable]
     return Predicted(
-        file=target,
+        file=target.file,
         system=system,
-        rows=len(rows),
+        rows=len(entries),
         unreadable=int((~answers.readable).sum()),
-        copy=copy,
+        copy=target.copy,
         seconds=time.monotonic() - started,
         snapshot=dataset.snapshot_digest,
         status=dict(Counter(status).most_common()),
@@ -116,17 +113,17 @@ def predict(
     )
 
 
-def _of_task(dataset: Dataset, system: System) -> tuple[Rows, list[Entry], Answers]:
+def _of_task(dataset: Dataset, system: System) -> tuple[list[Entry], Answers]:
     """Answer the rows to predict of the task itself."""
     task, rows = dataset.task, dataset.unlabelled
     if not len(rows):
         raise InputError(
-            f"nothing to predict in {task.table or task.root}: every row has a label; name a "
+            f"nothing to predict in {task.place}: every row has a label; name a "
             "folder of images with --images"
         )
     answers = system.answer(rows)
     changed_answers(system, rows.ids.tolist(), answers.proba)
-    return rows, list(rows.entries), answers
+    return list(rows.entries), answers
 
 
 def _of_folder(
@@ -136,7 +133,7 @@ def _of_folder(
     how: Options,
     notify: Notify,
     progress: Progress,
-) -> tuple[Rows, list[Entry], Answers]:
+) -> tuple[list[Entry], Answers]:
     """Answer all images below a folder, embedded as the system's own were."""
     check_reproduces(system, dataset)
     archive = embed_new(dataset.task, images, system.source.caches, how, notify, progress)
@@ -147,4 +144,4 @@ def _of_folder(
         [None] * len(entries),
         entries,
     )
-    return rows, entries, system.answer(rows, archive)
+    return entries, system.answer(rows, archive)

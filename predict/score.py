@@ -1,6 +1,6 @@
 """Figures of a submission where labels are known: the only place that sees the test labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.metrics import confusions, from_confusion
-from archiveprobe.predict.tables import find_columns, probability_columns
+from archiveprobe.predict.columns import probability_columns, word_in, words_of
+from archiveprobe.predict.given_answers import Answered, read_answered
+from archiveprobe.predict.packed import read_any_table
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
-from archiveprobe.task.table import Table, read_table
+from archiveprobe.task.table import Table
 
 # Figures further from chance than this many standard errors are no accident.
 _ERRORS = 3.0
@@ -23,25 +25,29 @@ _ERRORS = 3.0
 class Score:
     """The organisers' figures of `n` rows; the matrix counts rows, truth down, answers across.
 
-    `remarks` name what looks wrong with the file, a sentence each.
+    `probabilities` are figures of the probabilities themselves, None where the file has none.
+    `remarks` name what was made of the file and what looks wrong with it, a sentence each.
     """
 
     n: int
     figures: Mapping[str, float | None]
     labels: tuple[str, ...]
     matrix: np.ndarray
+    probabilities: Mapping[str, float | None] | None = None
     remarks: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """Return the form that `--json` promises."""
         confusion = {"labels": list(self.labels), "matrix": self.matrix.tolist()}
-        return {"n": self.n, **self.figures, "confusion": confusion}
+        probabilities = None if self.probabilities is None else dict(self.probabilities)
+        figures = {"n": self.n, **self.figures, "confusion": confusion}
+        return {**figures, "probabilities": probabilities}
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the figures, a line each, for people."""
         return [
             {"figure": name.replace("_", " "), "value": "-" if value is None else f"{value:.4f}"}
-            for name, value in self.figures.items()
+            for name, value in {**self.figures, **(self.probabilities or {})}.items()
         ]
 
     def matrix_lines(self) -> list[dict[str, Any]]:
@@ -64,23 +70,53 @@ def score(task: Task, file: Path, *, truth: Path | None = None) -> Score:
         raise InputError(f"no file {file}: name the submission to score")
     rows = {row.id: row for row in read_rows(task, test_labels=truth is None)}
     known = _labels(task, rows, truth)
-    table = read_table(file)
-    id_, label = find_columns(task, table, rows)
-    refuse_repeated(table, id_)
-    answered = {cells[id_]: cells[label] for cells in table.rows}
-    _check_ids(task, file, list(answered), rows, known, list(known) if truth else [])
-    _check_labels(task, table, label)
-    scored = [name for name in answered if name in known]
+    given = read_answered(task, file, rows)
+    _check_ids(task, file, given.ids, rows, known, list(known) if truth else [])
+    at = [at for at, name in enumerate(given.ids) if name in known]
+    scored = [given.ids[place] for place in at]
     y = np.array([task.labels.index(known[name]) for name in scored])
-    decision = np.array([task.labels.index(answered[name]) for name in scored])
+    decision = np.array([task.labels.index(given.labels[place]) for place in at])
     confusion = confusions(y, decision, len(task.labels))[0].astype(np.int64)
-    remarks = _left_out(len(answered), len(scored))
+    remarks = [*given.notes, *_left_out(len(given.ids), len(scored))]
     known_ids = set(scored)
     in_table = [name for name in rows if name in known_ids]
     remarks += _out_of_order(task, scored, in_table, known, decision)
-    remarks += _probabilities_swapped(task, table, label)
+    remarks += _probabilities_swapped(task, given)
     values = {name: float(value) for name, value in from_confusion(confusion).items()}
-    return Score(len(scored), values, task.labels, confusion, remarks)
+    of_proba = None if given.proba is None else _of_probabilities(task, y, given.proba[at])
+    return Score(len(scored), values, task.labels, confusion, of_proba, remarks)
+
+
+def _of_probabilities(task: Task, y: np.ndarray, proba: np.ndarray) -> dict[str, float | None]:
+    """Compute figures of probabilities (n, K) that need no threshold; None where undefined.
+
+    AUC and average precision are those of the positive label, or with several labels the mean of
+    each against the rest. The Brier score is the mean square error of the positive label's
+    probability, with several labels the mean of the sum over labels (Brier's own).
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    k = len(task.labels)
+    truth = np.eye(k)[y]
+    positive = task.labels.index(task.positive or task.labels[-1])
+    which = [positive] if k == 2 else list(range(k))
+    # Rankings of a label that no row, or every row, has are undefined.
+    ranked = [label for label in which if 0 < truth[:, label].sum() < len(y)]
+    is_defined = len(ranked) == len(which)
+
+    def mean_of(figure: Callable[[np.ndarray, np.ndarray], float]) -> float | None:
+        if not is_defined:
+            return None
+        return float(np.mean([figure(truth[:, label], proba[:, label]) for label in which]))
+
+    # As Kaggle and scikit-learn do: no answer costs more than one of the smallest float.
+    chosen = np.clip(proba[np.arange(len(y)), y], np.finfo(float).eps, 1)
+    return {
+        "auc": mean_of(roc_auc_score),
+        "average_precision": mean_of(average_precision_score),
+        "log_loss": float(-np.log(chosen).mean()),
+        "brier": float(((proba - truth) ** 2)[:, which].sum(1).mean()),
+    }
 
 
 def _labels(task: Task, rows: Mapping[str, Row], truth: Path | None) -> dict[str, str]:
@@ -89,12 +125,26 @@ def _labels(task: Task, rows: Mapping[str, Row], truth: Path | None) -> dict[str
         raise InputError(f"labels is empty in {task.file}: name them")
     if truth is None:
         return {id_: row.label for id_, row in rows.items() if row.label is not None}
-    table = read_table(truth)
+    table = read_any_table(truth)
     table.require(task.images.id, task.images.label)
     refuse_repeated(table, task.images.id)
-    _check_labels(task, table, task.images.label, empty=True)
-    cells = [(line[task.images.id], line[task.images.label]) for line in table.rows]
-    return {id_: label for id_, label in cells if label.strip()}
+    found = [_true_label(task, table, at) for at in range(len(table.rows))]
+    ids = [line[task.images.id] for line in table.rows]
+    return {id_: label for id_, label in zip(ids, found, strict=True) if label is not None}
+
+
+def _true_label(task: Task, table: Table, at: int) -> str | None:
+    """Read the label of a row: its name, or what [submission.labels] says stands for it."""
+    value = table.rows[at][task.images.label]
+    if not value.strip() or value in task.labels:
+        return value if value.strip() else None
+    label = word_in(words_of(task), value)
+    if label is None:
+        raise InputError(
+            f"{table.file} {table.place(at)}: unknown label {value!r} in the column "
+            f"{task.images.label!r}{nearest(value, task.labels)}: use {', '.join(task.labels)}"
+        )
+    return label
 
 
 def _check_ids(
@@ -105,7 +155,7 @@ def _check_ids(
     known: Mapping[str, str],
     truth: Sequence[str],
 ) -> None:
-    where = task.table or task.root
+    where = task.place
     if not answered:
         raise InputError(f"{file} has no rows: nothing to score")
     unknown = [id_ for id_ in answered if id_ not in rows]
@@ -131,16 +181,6 @@ def _check_ids(
             f"no label is known for the rows of {file}: write them into {where}, with the split "
             "test, or name a table of labels with --truth"
         )
-
-
-def _check_labels(task: Task, table: Table, column: str, *, empty: bool = False) -> None:
-    for line, cells in zip(table.lines, table.rows, strict=True):
-        value = cells[column]
-        if value not in task.labels and not (empty and not value.strip()):
-            raise InputError(
-                f"{table.file} line {line}: unknown label {value!r} in the column {column!r}"
-                f"{nearest(value, task.labels)}: use {', '.join(task.labels)}"
-            )
 
 
 def _left_out(answered: int, scored: int) -> list[str]:
@@ -192,21 +232,15 @@ def _out_of_order(
     ]
 
 
-def _probabilities_swapped(task: Task, table: Table, label: str) -> list[str]:
-    """Warn where the p_ columns contradict the label column."""
-    columns = probability_columns(task.labels)
-    if not set(columns) <= set(table.columns):
+def _probabilities_swapped(task: Task, given: Answered) -> list[str]:
+    """Warn where the probabilities contradict the labels."""
+    if given.proba is None:
         return []
-    agrees = []
-    for cells in table.rows:
-        try:
-            p = [float(cells[column]) for column in columns]
-        except ValueError:
-            continue
-        agrees.append(task.labels[int(np.argmax(p))] == cells[label])
-    if not agrees or np.mean(agrees) >= 0.5:
+    index = np.array([task.labels.index(label) for label in given.labels])
+    agrees = given.proba.argmax(1) == index
+    if agrees.mean() >= 0.5:
         return []
     return [
-        f"in {len(agrees) - sum(agrees)} of {len(agrees)} rows the column {label!r} is not the "
-        f"likeliest of {', '.join(columns)}: some of these columns have changed places"
+        f"in {(~agrees).sum()} of {len(agrees)} rows the label is not the likeliest of "
+        f"{', '.join(probability_columns(task.labels))}: some of these columns have changed places"
     ]

@@ -21,28 +21,27 @@ from archiveprobe.predict.checks import (
     spot_check,
     training_duplicates,
 )
+from archiveprobe.predict.columns import TableAnswers, read_answers
+from archiveprobe.predict.file_forms import Cells
+from archiveprobe.predict.form import Form, wanted
 from archiveprobe.predict.systems import Answers, System, load_system
-from archiveprobe.predict.tables import (
-    Cells,
-    Form,
-    WrittenAnswers,
-    output_files,
-    wanted,
-    write_answers,
-    write_spreadsheet_copy,
-)
+from archiveprobe.predict.tables import WrittenAnswers, answer_target, write_answers
 from archiveprobe.probe.audit.shift import find_shift
 from archiveprobe.task.config import Task
+from archiveprobe.task.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission(WrittenAnswers):
     """Holds what the reader of a submission should know before handing it in.
 
-    `unreadable` rows have no image and got `answer`; `reasons` counts why.
+    `unreadable` rows have no image and got `answer`, or the labels' shares of the labelled rows as
+    probabilities; `reasons` counts why. `columns` says what the columns of answers hold.
     """
 
     answer: str
+    columns: dict[str, str]
+    notes: list[str]
     shares: list[Share]
     spot_check: SpotCheck
     reasons: dict[str, int]
@@ -53,6 +52,7 @@ class Submission(WrittenAnswers):
         return {
             **super().record(),
             "reasons": self.reasons,
+            "columns": self.columns,
             "shares": [asdict(share) for share in self.shares],
             "canary": asdict(self.spot_check),
             "warnings": self.warnings,
@@ -75,7 +75,7 @@ class Submission(WrittenAnswers):
         lost = ""
         if self.unreadable:
             why = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
-            lost = f"; {self.unreadable} cannot be read and got {self.answer!r} ({why})"
+            lost = f"; {self.unreadable} cannot be read and got {self.answer} ({why})"
         return (
             f"{self.rows} rows by {self.system} in {self.file}, read back and in order; "
             f"{self.spot_check.rows} answered again from their {_BY[self.spot_check.by]}{lost}"
@@ -103,7 +103,7 @@ def submit(
         InputError: a cache is damaged.
     """
     started = time.monotonic()
-    target, copy = output_files(task, file, spreadsheet_safe)
+    target = answer_target(task, file, spreadsheet_safe)
     dataset = load_dataset(task)
     loaded = load_system(dataset, system)
     table = {row.id: row for row in dataset.rows}
@@ -115,26 +115,29 @@ def submit(
     reasons = Counter(lacking.get(id_, "bad_embedding") for id_ in unread)
     blank = Counter(status for id_, status in lacking.items() if id_ not in set(unread))
     changed = changed_answers(loaded, ids, answers.proba)
-    lines = _lines(form, loaded, ids, answers)
+    prior = label_shares(dataset.labels, len(dataset.classes))
+    lines = _lines(form, loaded, ids, answers, prior)
     seen: list[SpotCheck] = []
 
-    def check(header: Sequence[str], cells: Cells) -> None:
-        written = read_back(task, form, ids, header, cells)
+    def check(cells: Cells) -> None:
+        written = read_back(task, form, ids, cells)
         seen.append(spot_check(loaded, rows, written, table, answers, changed))
 
-    write_answers(target, form.columns, lines, check=check, separator=form.separator)
-    write_spreadsheet_copy(copy, form.columns, lines, separator=form.separator)
+    target = target.after(form.template, form.separator, form.content.proba)
+    write_answers(target, form.columns, lines, check=check)
     of_labels = shares(loaded.stored, answers.decision)
     messages = [*warnings, *_blank(blank), *_warnings(dataset, loaded, rows, of_labels, changed)]
     return Submission(
-        file=target,
+        file=target.file,
         system=system,
         rows=len(ids),
         unreadable=len(unread),
-        copy=copy,
+        copy=target.copy,
         seconds=time.monotonic() - started,
         snapshot=dataset.snapshot_digest,
-        answer=dataset.classes[dataset.unreadable],
+        answer=unreadable_answer(form, dataset.classes[dataset.unreadable]),
+        columns=form.content.record(),
+        notes=[*form.content.sentences(), *target.notes()],
         shares=of_labels,
         spot_check=seen[0],
         reasons=dict(reasons.most_common()),
@@ -155,15 +158,36 @@ def _blank(status: Counter[str]) -> list[str]:
     return [f"{status.total()} rows cannot be read and are answered as blank images ({why})"]
 
 
-def _lines(form: Form, system: System, ids: Sequence[str], answers: Answers) -> Cells:
+def label_shares(labels: np.ndarray, k: int) -> np.ndarray:
+    """Compute each label's share (K,) of the labelled rows: the probabilities of an unseen image.
+
+    A file that is scored needs a number in every row. Where nothing is known of an image but that
+    it comes from the same archive, labels have the probabilities pi_k = n_k / n. The expected log
+    loss of an answer q is -sum_k pi_k log q_k = H(pi) + KL(pi || q), and that of the Brier score
+    is sum_k (q_k - pi_k)^2 and a constant: both are least for q = pi. A sure 0 or 1 instead would
+    cost an unbounded log loss wherever it is wrong. For AUC the row ranks among the undecided.
+    """
+    return np.bincount(labels, minlength=k) / max(len(labels), 1)
+
+
+def unreadable_answer(form: Form, label: str) -> str:
+    """Say what rows without an image got."""
+    content, parts = form.content, []
+    if content.label is not None:
+        parts.append(repr(content.words[label]))
+    if content.proba:
+        parts.append("the labels' shares of the labelled rows as probabilities")
+    return " and ".join(parts)
+
+
+def _lines(
+    form: Form, system: System, ids: Sequence[str], answers: Answers, prior: np.ndarray
+) -> Cells:
     classes = [str(name) for name in system.stored.classes]
+    proba = np.where(answers.readable[:, None], answers.proba, prior)
     return [
-        form.fill(
-            id_,
-            classes[decision],
-            {f"p_{name}": probability(p) for name, p in zip(classes, row, strict=True)},
-        )
-        for id_, decision, row in zip(ids, answers.decision, answers.proba, strict=True)
+        form.fill(id_, classes[decision], dict(zip(classes, map(probability, row), strict=True)))
+        for id_, decision, row in zip(ids, answers.decision, proba, strict=True)
     ]
 
 
@@ -172,26 +196,21 @@ def probability(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.7f}"
 
 
-def read_back(
-    task: Task, form: Form, ids: Sequence[str], header: Sequence[str], cells: Cells
-) -> dict[str, str]:
-    """Read the label of every id from the header and lines of a written submission.
+def read_back(task: Task, form: Form, ids: Sequence[str], cells: Cells) -> TableAnswers:
+    """Read the answers from the header and lines of a written submission.
 
     Raises:
         InputError: the file is not what was to be written.
     """
-    at_id, at_label = form.columns.index(form.id), form.columns.index(form.label)
-    right = tuple(header) == form.columns and all(len(row) == len(header) for row in cells)
-    if not right or [row[at_id] for row in cells] != list(ids) or len(set(ids)) != len(ids):
+    header, *lines = cells
+    at_id = form.columns.index(form.content.id)
+    right = tuple(header) == form.columns and all(len(line) == len(header) for line in lines)
+    if not right or [line[at_id] for line in lines] != list(ids) or len(set(ids)) != len(ids):
         raise InputError("the file read back does not have its rows in order: nothing was written, "
                          "run again")  # fmt: skip
-    strange = {row[at_label] for row in cells} - set(task.labels)
-    if strange:
-        raise InputError(
-            f"the file read back holds labels that {task.file} does not know: "
-            f"{quote_few(sorted(strange))}: nothing was written, run again"
-        )
-    return {row[at_id]: row[at_label] for row in cells}
+    rows = tuple(dict(zip(header, line, strict=True)) for line in lines)
+    table = Table(Path("the file read back"), form.columns, rows, tuple(range(2, len(rows) + 2)))
+    return read_answers(task, form.content, table)
 
 
 def _warnings(

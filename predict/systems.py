@@ -26,8 +26,9 @@ from archiveprobe.evaluate.system_status import check_up_to_date, command_again
 from archiveprobe.evaluate.system_store import Run, load_run
 from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.finetune.inference import TunedSystem, load_tuned
+from archiveprobe.probe.choice import Choice, parse_choice
 from archiveprobe.probe.crossval import combine_views
-from archiveprobe.probe.features import Choice, parse_choice, read_matrix
+from archiveprobe.probe.features import read_matrix
 from archiveprobe.probe.table import PROBES
 from archiveprobe.task.config import Task
 from archiveprobe.task.texts import is_text_cache

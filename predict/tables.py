@@ -1,29 +1,20 @@
-"""Files of answers: which columns they have, and writing them whole, read back and checked."""
+"""Files of answers, written whole in the form that their ending names, read back and checked."""
 
 import contextlib
-import csv
-import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
-from archiveprobe.base.wording import quote_few
-from archiveprobe.task.config import Task, nearest
+from archiveprobe.predict.file_forms import Cells, FileForm, decode, encode, file_form, values_of
+from archiveprobe.task.config import Task
 from archiveprobe.task.output import OutputFile, output_file
-from archiveprobe.task.rows import Row, refuse_repeated
-from archiveprobe.task.table import Table, long_cells, read_table
 
-_SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t"}
-# What spreadsheets take for the start of a formula (OWASP, "CSV injection").
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-# What organisers call the column of the answers, where it is not called as in the table.
-_LABELS = ("label", "prediction", "predicted", "answer", "class", "category", "target")
-
-Cells = list[list[str]]
+# What spreadsheets take for the start of a formula (OWASP, "CSV injection"), also in full width.
+_FORMULA = (*"=+-@", "\t", "\r", "\n", *"＝＋－＠")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,232 +46,107 @@ class WrittenAnswers:
 
 
 @dataclass(frozen=True)
-class Form:
-    """The columns of a file of answers, and which of them hold id and label.
+class Target:
+    """Where answers go, in which form; and where their copy for spreadsheets goes, if there is one.
 
-    `given` are the template's rows by id, None where there is no template.
+    `numbers` are the columns that hold probabilities.
     """
 
-    columns: tuple[str, ...]
-    id: str
-    label: str
-    separator: str = "comma"
-    given: Mapping[str, Mapping[str, str]] | None = None
+    file: OutputFile
+    form: FileForm
+    copy: OutputFile | None = None
+    numbers: frozenset[str] = frozenset()
 
-    def fill(self, id_: str, label: str, proba: Mapping[str, str]) -> list[str]:
-        """Fill one line: id, label, `p_<label>` columns, and what else the template has."""
-        known = {**proba, self.id: id_, self.label: label}
-        kept = self.given[id_] if self.given else {}
-        return [known.get(column, kept.get(column, "")) for column in self.columns]
+    def after(
+        self, template: Path | None, separator: str | None, numbers: Iterable[str]
+    ) -> "Target":
+        """Return this target in the form of a template, with columns of probabilities."""
+        form = file_form(self.file, template, separator)
+        return replace(self, form=form, numbers=frozenset(numbers))
 
-
-def probability_columns(labels: Sequence[str]) -> list[str]:
-    """Return the columns of the labels' probabilities."""
-    return [f"p_{label}" for label in labels]
-
-
-def form_of(task: Task, known: Collection[str]) -> Form:
-    """Find the form of a task's submission: its template's, or its submission.columns.
-
-    Raises:
-        InputError: a template whose columns say neither id nor label, or repeats an id.
-    """
-    if task.submission.template is not None:
-        table = read_table(task.folder / task.submission.template)
-        id_, label = find_columns(task, table, known)
-        refuse_repeated(table, id_)
-        given = {cells[id_]: cells for cells in table.rows}
-        return Form(table.columns, id_, label, table.separator, given)
-    columns = task.submission.columns
-    if len(columns) < 2:
-        raise InputError(f"submission.columns in {task.file}: name two, for ids and for labels")
-    id_ = task.images.id if task.images.id in columns else columns[0]
-    rest = [column for column in columns if column != id_]
-    label = task.images.label if task.images.label in rest else rest[0]
-    for column in rest:
-        if column != label and column not in probability_columns(task.labels):
-            hint = nearest(column, probability_columns(task.labels))
-            raise InputError(
-                f"nothing to put into the column {column!r} of submission.columns in {task.file}"
-                f"{hint}: name p_<label>, or remove it"
-            )
-    return Form(columns, id_, label)
+    def notes(self) -> list[str]:
+        """Say what the ending led to, where the name alone does not say it."""
+        return [f"the zip holds {self.form.member}"] if self.form.ending == ".zip" else []
 
 
-def wanted(task: Task, table: Mapping[str, Row]) -> tuple[Form, list[str]]:
-    """Find the form of a submission and its ids in order; `table` has the task's rows.
-
-    Raises:
-        InputError: nothing to predict, or a template with unknown, missing or labelled ids.
-    """
-    form = form_of(task, table)
-    if form.given is not None:
-        _check_template(task, form.given, table)
-        return form, list(form.given)
-    ids = [id_ for id_, row in table.items() if row.label is None]
-    if not ids:
-        raise InputError(
-            f"nothing to predict in {task.table or task.root}: every row has a label; leave some "
-            "labels empty, or give rows the split test"
-        )
-    return form, ids
-
-
-def _check_template(
-    task: Task, given: Mapping[str, Mapping[str, str]], table: Mapping[str, Row]
-) -> None:
-    file = task.folder / (task.submission.template or "")
-    if not given:
-        raise InputError(f"{file} has no rows: a template lists the ids to predict")
-    unknown = [id_ for id_ in given if id_ not in table]
-    if unknown:
-        raise InputError(
-            f"{file}: {len(unknown)} of {len(given)} ids are not in {task.table or task.root}: "
-            f"{quote_few(unknown)}{nearest(unknown[0], table)}: correct them, or add the rows"
-        )
-    labelled = [id_ for id_ in given if table[id_].label is not None]
-    if labelled:
-        raise InputError(
-            f"{file}: {len(labelled)} of {len(given)} ids are labelled rows, which systems are "
-            f"trained on: {quote_few(labelled)}: take them out"
-        )
-    missing = [id_ for id_ in expected_ids(table) if id_ not in given]
-    if missing:
-        raise InputError(
-            f"{file} lacks {len(missing)} of the rows to predict: {quote_few(missing)}: add them, "
-            f"or take them out of {task.table or task.root}"
-        )
-
-
-def expected_ids(table: Mapping[str, Row]) -> list[str]:
-    """List the ids that a submission must answer: split test, else all without a label."""
-    tested = [id_ for id_, row in table.items() if row.split == "test"]
-    return tested or [id_ for id_, row in table.items() if row.label is None]
-
-
-def find_columns(task: Task, table: Table, known: Collection[str]) -> tuple[str, str]:
-    """Find the columns of ids and of labels: by name, else by what is in them.
-
-    Raises:
-        InputError: there is none; or the two have changed places.
-    """
-    id_ = _id_column(task, table, known)
-    rest = [column for column in table.columns if column != id_]
-    label = _label_column(task, table, rest)
-    if label is None:
-        raise InputError(
-            f"no column for the label in {table.file}, which has {', '.join(table.columns)}: call "
-            f"it {task.images.label!r}"
-        )
-    named = _first(_id_names(task), table.columns)
-    if named not in (None, id_) and _all_labels(task, table, str(named)):
-        raise InputError(
-            f"{table.file}: the column {named!r} holds labels and {id_!r} holds ids: they have "
-            "changed places, put them right"
-        )
-    return id_, label
-
-
-def _id_names(task: Task) -> tuple[str, ...]:
-    return (task.images.id, task.submission.columns[0])
-
-
-def _id_column(task: Task, table: Table, known: Collection[str]) -> str:
-    """Find the column with most known ids; where none has one, by its name."""
-    names = [name for name in dict.fromkeys(_id_names(task)) if name in table.columns]
-    order = [*names, *(column for column in table.columns if column not in names)]
-    hits = {column: sum(cells[column] in known for cells in table.rows) for column in order}
-    best = max(order, key=lambda column: (bool(hits[column]) and column in names, hits[column]))
-    if hits[best] or names:
-        return best
-    raise InputError(
-        f"no column of {table.file} holds ids of {task.table or task.root}: it has "
-        f"{', '.join(table.columns)}; call the one with the ids {task.images.id!r}"
-    )
-
-
-def _label_column(task: Task, table: Table, rest: Sequence[str]) -> str | None:
-    named = _first((task.images.label, *task.submission.columns[1:2], *_LABELS), rest)
-    plain = [column for column in rest if column not in probability_columns(task.labels)]
-    if named is not None or len(plain) == 1:
-        return named or plain[0]
-    filled = [column for column in plain if _all_labels(task, table, column)]
-    return filled[0] if len(filled) == 1 else None
-
-
-def _all_labels(task: Task, table: Table, column: str) -> bool:
-    return bool(table.rows) and all(cells[column] in task.labels for cells in table.rows)
-
-
-def _first(names: Sequence[str], among: Sequence[str]) -> str | None:
-    return next((name for name in names if name in among), None)
-
-
-def output_files(
+def answer_target(
     task: Task, file: Path, spreadsheet_safe: bool, *, read: Sequence[Path] = ()
-) -> tuple[OutputFile, OutputFile | None]:
-    """Find where answers really go and, if there shall be one, their copy for spreadsheets.
+) -> Target:
+    """Find where answers really go and in which form, and the copy for spreadsheets.
+
+    The copy has the ending of the file where that is text, else `.csv`.
 
     Raises:
-        InputError: one of the two must not be written, see `output_file`.
+        InputError: one of the two must not be written, see `output_file`, or has no form.
     """
     target = output_file(task, file, read=read)
-    copy = target.with_name(f"{target.stem}.spreadsheet{target.suffix}")
-    return target, output_file(task, copy, read=read) if spreadsheet_safe else None
+    form = file_form(target)
+    ending = target.suffix if form.is_text else ".csv"
+    copy = target.with_name(f"{target.stem}.spreadsheet{ending}")
+    return Target(target, form, output_file(task, copy, read=read) if spreadsheet_safe else None)
 
 
 def write_answers(
-    target: OutputFile,
+    target: Target,
     columns: Sequence[str],
     rows: Cells,
     *,
-    check: Callable[[Sequence[str], Cells], None],
-    separator: str = "comma",
+    check: Callable[[Cells], None] = lambda _: None,
 ) -> None:
-    """Write a CSV file, read it back, `check` its header and rows, and only then give it its name.
+    """Write answers and, if there shall be one, their copy for spreadsheets.
 
-    After any fault the old file is there, or none.
+    Each is written whole, read back, held against what was to be written, and only then given its
+    name; after any fault the old file is there, or none. `check` sees what was read back, header
+    first, before the answers have their name.
 
     Raises:
-        InputError: the disk refuses.
+        InputError: the disk refuses, or the form cannot hold a cell.
     """
-    mark = _SEPARATORS[separator]
+    cells = [list(columns), *rows]
+    _write(target.file, target.form, cells, target.numbers, check)
+    if target.copy is not None:
+        text = target.form if target.form.is_text else file_form(target.copy)
+        safe = [_for_spreadsheets(line) for line in cells]
+        _write(target.copy, text, safe, frozenset(), lambda _: None)
+
+
+def _write(
+    file: OutputFile,
+    form: FileForm,
+    cells: Cells,
+    numbers: frozenset[str],
+    check: Callable[[Cells], None],
+) -> None:
     try:
-        with _draft_of(target) as draft:
-            write_whole(draft, _as_csv([list(columns), *rows], mark))
-            header, *found = _read_back(draft, mark)
-            check(header, found)
-            files.move_durable(draft, target)
+        with _draft_of(file) as draft:
+            write_whole(draft, encode(form, cells, numbers))
+            found = _read_back(draft, form)
+            _check_same(file, cells, found, numbers)
+            check(found)
+            files.move_durable(draft, file)
     except OSError as error:
         raise InputError(
-            f"cannot write {target}: {error.strerror or error}: make space, correct the "
+            f"cannot write {file}: {error.strerror or error}: make space, correct the "
             "permissions, or name another file with -o"
         ) from None
 
 
-def write_spreadsheet_copy(
-    copy: OutputFile | None, columns: Sequence[str], rows: Cells, *, separator: str = "comma"
-) -> None:
-    """Write answers again, if they shall be, so that no spreadsheet takes a cell for a formula.
-
-    Raises:
-        InputError: the disk refuses.
-    """
-    if copy is None:
-        return
-    header, safe = _for_spreadsheets(columns), [_for_spreadsheets(row) for row in rows]
-    check = same_cells(header, safe)
-    write_answers(copy, header, safe, check=check, separator=separator)
-
-
-def same_cells(columns: Sequence[str], rows: Cells) -> Callable[[Sequence[str], Cells], None]:
-    """Make a check that a file which was read back holds these columns and rows."""
-
-    def check(header: Sequence[str], found: Cells) -> None:
-        if list(header) != list(columns) or found != rows:
-            raise InputError("the file read back is not what was to be written: run again")
-
-    return check
+def _check_same(file: Path, cells: Cells, found: Cells, numbers: frozenset[str]) -> None:
+    """Check that a file which was read back holds these cells, numbers as the same numbers."""
+    same = len(found) == len(cells) and all(
+        len(line) == len(other) for line, other in zip(cells, found, strict=True)
+    )
+    if same and found[0] == cells[0]:
+        now, then = values_of(found, numbers), values_of(cells, numbers)
+        if now == then:
+            return
+        at = next(at for at, column in enumerate(then) if column != now[at])
+        row = next(row for row, value in enumerate(then[at]) if value != now[at][row])
+        raise InputError(
+            f"{file.suffix} cannot hold {cells[row + 1][at]!r} in the column {cells[0][at]!r}, it "
+            f"comes back as {found[row + 1][at]!r}: nothing was written, write a .csv"
+        )
+    raise InputError("the file read back is not what was to be written: run again")
 
 
 @contextlib.contextmanager
@@ -293,15 +159,8 @@ def _draft_of(target: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
-def _as_csv(rows: Cells, mark: str) -> bytes:
-    out = io.StringIO()
-    csv.writer(out, delimiter=mark, lineterminator="\n").writerows(rows)
-    return out.getvalue().encode()
-
-
-def _read_back(file: Path, mark: str) -> Cells:
-    with long_cells(), file.open(encoding="utf-8", newline="") as stream:
-        return list(csv.reader(stream, strict=True, delimiter=mark))
+def _read_back(file: Path, form: FileForm) -> Cells:
+    return decode(form, file.read_bytes())
 
 
 def _for_spreadsheets(cells: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from archiveprobe.probe.selection import average_good
@@ -53,7 +54,7 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Rows of one group stay together in the inner folds.
 
         Raises:
-            ValueError: NaN or infinite numbers, or a single class.
+            ValueError: NaN or infinite numbers, a single class, or numbers that name no classes.
         """
         x, encoded = self._validated(X, y)
         weights = self._inner_weights(x, encoded, groups) if len(self.candidates()) > 1 else None
@@ -71,10 +72,11 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _validated(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         x, y = validate_data(self, x, y, dtype=np.float64)
+        check_classification_targets(y)
         self.classes_, encoded = np.unique(y, return_inverse=True)
         self.n_classes_ = len(self.classes_)
         if self.n_classes_ < 2:
-            raise ValueError(f"{self.name} needs two classes, but all rows are {y.tolist()[0]!r}")
+            raise ValueError(f"{self.name} needs two classes, got one class: {y.tolist()[0]!r}")
         return x, encoded
 
     def _inner_weights(self, x: np.ndarray, y: np.ndarray, groups: Any) -> np.ndarray | None:
@@ -98,7 +100,8 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def decision_logits(self, X: Any) -> np.ndarray:  # noqa: N803
         """Return the weighted sum of the candidates' logits, (n, K)."""
-        return np.asarray(np.tensordot(self.weights_, self.path_logits(X), 1))
+        logits = self.path_logits(X)
+        return np.asarray(np.tensordot(self.weights_, logits, 1))
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Return probabilities (n, K), columns in the order of `classes_`."""
@@ -106,7 +109,8 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Return the likeliest class of every row."""
-        return np.asarray(self.classes_[self.decision_logits(X).argmax(1)])
+        likeliest = self.decision_logits(X).argmax(1)
+        return np.asarray(self.classes_[likeliest])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the fitted model as arrays, for safetensors; the settings are `get_params()`."""

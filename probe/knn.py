@@ -17,7 +17,7 @@ _DECIMALS = 9
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class NeighbourPath(Probe):
+class KNN(Probe):
     """Votes of the k nearest rows by cosine, weighted by exp(cosine / temperature).
 
     The protocol of Caron et al., "Emerging properties in self-supervised vision transformers"

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from archiveprobe.probe.linear import LinearPath
+from archiveprobe.probe.linear import Linear
 from archiveprobe.probe.spectrum import Spectrum, decompose
 
 LEDOIT_WOLF = "ledoit-wolf"
@@ -16,7 +16,7 @@ DEFAULT_SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, L
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DiscriminantPath(LinearPath):
+class LDA(Linear):
     """Linear discriminant on standardised columns, at every shrinkage in `shrinkages`.
 
     The covariance within classes is (1 - s) S + s tr(S) / d I, as in scikit-learn's

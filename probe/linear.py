@@ -15,7 +15,7 @@ DEFAULT_ALPHAS = tuple(float(alpha) for alpha in np.logspace(0, 6, 25))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class LinearPath(Probe):
+class Linear(Probe):
     """A path of models whose logits are linear: coef_ (c, d, K), intercept_ (c, K)."""
 
     fitted: ClassVar[tuple[str, ...]] = ("coef_", "intercept_")
@@ -38,7 +38,7 @@ class LinearPath(Probe):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class LogisticPath(LinearPath):
+class Logistic(Linear):
     """scikit-learn's LogisticRegression on standardised columns, at every inverse penalty in `Cs`.
 
     From the strongest penalty to the weakest, each fit starts where the last one ended
@@ -72,7 +72,7 @@ class LogisticPath(LinearPath):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RidgePath(LinearPath):
+class Ridge(Linear):
     """Least squares on class indicators (-1 and 1) at every penalty in `alphas`.
 
     Also known as the least-squares support vector machine (Suykens and Vandewalle, 1999), and as

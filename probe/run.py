@@ -20,10 +20,11 @@ from archiveprobe.evaluate.system import assemble
 from archiveprobe.evaluate.system_store import save_run
 from archiveprobe.probe.audit.shift import find_shift
 from archiveprobe.probe.base import Probe
+from archiveprobe.probe.choice import Choice, parse_choice
 from archiveprobe.probe.crossval import ProbeResult, cross_validate
-from archiveprobe.probe.features import Choice, Features, load_features, load_prompts, parse_choice
-from archiveprobe.probe.table import PROBES, ProbeEntry
-from archiveprobe.task.config import Task, nearest
+from archiveprobe.probe.features import Features, load_features, load_prompts
+from archiveprobe.probe.table import PROBES, ProbeEntry, probe_entry
+from archiveprobe.task.config import Task
 
 ENSEMBLE = "greedy"
 _PER_BACKBONE = 10
@@ -130,11 +131,7 @@ def _plans(dataset: Dataset, options: Options, notify: Notify) -> list[_Plan]:
 
 
 def _entries(names: Sequence[str] | None) -> list[ProbeEntry]:
-    for name in names or ():
-        if name not in PROBES:
-            known = ", ".join(PROBES)
-            raise InputError(f"unknown probe {name!r}{nearest(name, PROBES)}: use one of {known}")
-    return [PROBES[name] for name in dict.fromkeys(PROBES if names is None else names)]
+    return [probe_entry(name) for name in dict.fromkeys(PROBES if names is None else names)]
 
 
 def _fits(entry: ProbeEntry, features: Features, options: Options, notify: Notify) -> bool:

@@ -16,7 +16,7 @@ _CHUNK = 4_096
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SupportVectorPath(Probe):
+class SVM(Probe):
     """Support vector machines with a Gaussian kernel on standardised columns.
 
     One candidate for every kernel width in `scales` (multiples of scikit-learn's gamma="scale", one

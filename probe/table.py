@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.task.config import nearest
+
 if TYPE_CHECKING:
     from archiveprobe.probe.base import Probe
 
@@ -47,38 +50,50 @@ _TABLE = (
     ),
     ProbeEntry(
         "ridge",
-        "linear:RidgePath",
+        "linear:Ridge",
         "least squares on class indicators, all penalties (Suykens and Vandewalle 1999)",
         linear=True,
     ),
     ProbeEntry(
         "lda",
-        "lda:DiscriminantPath",
+        "lda:LDA",
         "linear discriminant, all shrinkages (Fisher 1936; Ledoit and Wolf 2004)",
         linear=True,
     ),
     ProbeEntry(
         "logistic",
-        "linear:LogisticPath",
+        "linear:Logistic",
         "logistic regression, all L2 penalties (the linear probe of CLIP and DINO)",
         linear=True,
     ),
     ProbeEntry(
         "knn",
-        "knn:NeighbourPath",
+        "knn:KNN",
         "nearest neighbours by cosine, temperature 0.07 (DINO, Caron et al. 2021)",
         most_rows=20_000,
     ),
     ProbeEntry(
         "svm",
-        "svm:SupportVectorPath",
+        "svm:SVM",
         "support vector machine with a Gaussian kernel (Cortes and Vapnik 1995)",
         most_rows=5_000,
     ),
     ProbeEntry(
         "lightgbm",
-        "trees:TreePath",
+        "trees:LightGBM",
         "boosted trees on 64 principal components (LightGBM, Ke et al. 2017)",
     ),
 )
 PROBES: Mapping[str, ProbeEntry] = {entry.name: entry for entry in _TABLE}
+
+
+def probe_entry(name: str) -> ProbeEntry:
+    """Return the entry of a probe.
+
+    Raises:
+        InputError: no such probe; the message names the nearest.
+    """
+    if name not in PROBES:
+        known = ", ".join(PROBES)
+        raise InputError(f"unknown probe {name!r}{nearest(name, PROBES)}: use one of {known}")
+    return PROBES[name]

@@ -23,7 +23,7 @@ _FIXED = {
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class TreePath(Probe):
+class LightGBM(Probe):
     """LightGBM on the first principal components of the standardised columns.
 
     `trees` are points along one run of boosting. The model is LightGBM's own text, in which classes

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from pydantic import (
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import SETTINGS_BYTES, read_ordinary
+from archiveprobe.task.faults import explain
 
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -39,8 +40,30 @@ def _path(value: str) -> str:
     return value
 
 
+def _word(value: Any) -> str | int:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError("a string or an integer is needed")
+    if not (abs(value) < 2**53 if isinstance(value, int) else value == value.strip() != ""):
+        raise ValueError("an integer of at most 15 digits, or a string without spaces around it")
+    return value
+
+
+def _table(value: Any) -> str | tuple[str, ...]:
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list | tuple) or not paths:
+        raise ValueError("a path or a list of paths is needed")
+    if not all(isinstance(path, str) and path for path in paths):
+        raise ValueError("a path or a list of paths is needed")
+    if len(set(paths)) != len(paths):
+        raise ValueError("every table once")
+    checked = tuple(map(_path, paths))
+    return checked[0] if isinstance(value, str) else checked
+
+
+Word = Annotated[str | int, PlainValidator(_word)]
 Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar)]
 PathText = Annotated[str, AfterValidator(_path)]
+TablePaths = Annotated[str | tuple[str, ...], PlainValidator(_table)]
 
 
 class _Section(BaseModel):
@@ -48,10 +71,15 @@ class _Section(BaseModel):
 
 
 class Images(_Section):
-    """Where the images lie, and which columns of the table say what."""
+    """Where the images lie, and which columns of the table say what.
+
+    `table` is one path or several. `relative_to` says where paths in a table begin: at the root,
+    or at the table's own folder, as in Hugging Face's metadata files.
+    """
 
     root: PathText = "images"
-    table: PathText | None = None
+    table: TablePaths | None = None
+    relative_to: Literal["root", "table"] = "root"
     id: str = "image"
     path: str | None = None
     label: str = "label"
@@ -106,14 +134,18 @@ class OwnBackbone(_Section):
 
 
 class Submission(_Section):
-    """The form of the file to hand in."""
+    """The form of the file to hand in; `labels` says what is written there for each label."""
 
     template: PathText | None = None
     columns: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("image", "label")
     unreadable: str | None = None
+    labels: dict[str, Word] = {}
 
     @model_validator(mode="after")
     def _check(self) -> "Submission":
+        words = [str(word) for word in self.labels.values()]
+        if len(set(words)) != len(words):
+            raise ValueError("labels: two labels must not be written as the same word")
         if len(set(self.columns)) != len(self.columns):
             raise ValueError("columns: every column once")
         if not all(column.strip() for column in self.columns):
@@ -153,8 +185,20 @@ class Task(_Section):
 
     @property
     def table(self) -> Path | None:
-        """Return the table of rows, or None for one folder per label."""
-        return None if self.images.table is None else self.folder / self.images.table
+        """Return the table of rows, the first where there are several, None where folders do."""
+        return next(iter(self.tables.values()), None)
+
+    @property
+    def tables(self) -> dict[str, Path]:
+        """Return the tables of rows by their paths in the file; none for one folder per label."""
+        names = self.images.table or ()
+        names = (names,) if isinstance(names, str) else names
+        return {name: self.folder / name for name in names}
+
+    @property
+    def place(self) -> str:
+        """Return where the rows come from, for messages: the tables, or the root."""
+        return " and ".join(map(str, self.tables.values())) or str(self.root)
 
     def asks(self, backbone: str, tower: Literal["image", "text"] = "image") -> dict[str, Any]:
         """Return what this task asks of a backbone's cache; readers find the cache by it."""
@@ -174,21 +218,18 @@ class Task(_Section):
         if any(label != label.strip() or not label for label in self.labels):
             raise ValueError("labels: no empty label, no spaces around one")
         named = [("positive", self.positive), *(("prompts", label) for label in self.prompts)]
+        named += [("submission.labels", label) for label in self.submission.labels]
         for key, label in [*named, ("submission.unreadable", self.submission.unreadable)]:
             if label is not None and label not in self.labels:
                 hint = nearest(label, self.labels)
                 raise ValueError(f"{key}: {label!r} is not one of labels{hint}")
+        missing = [label for label in self.labels if label not in self.submission.labels]
+        if self.submission.labels and missing:
+            raise ValueError(f"submission.labels: {missing[0]!r} is missing")
+        for label, word in self.submission.labels.items():
+            if str(word) != label and str(word) in self.labels:
+                raise ValueError(f"submission.labels: {word!r} for {label!r} is another label")
         return self
-
-
-_SECTIONS: dict[str, type[_Section]] = {
-    "images": Images,
-    "folds": Folds,
-    "embed": Embed,
-    "backbone": OwnBackbone,
-    "preprocess": Preprocess,
-    "submission": Submission,
-}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -211,7 +252,7 @@ def load_task(file: Path) -> Task:
         try:
             return Task(file=file, **content)
         except ValidationError as error:
-            raise InputError(explain(error.errors()[0], file, _keys_beside)) from None
+            raise InputError(explain(error.errors()[0], file, Task, given="file")) from None
     except RecursionError:
         raise InputError(f"{file} is nested too deeply: it is no task.toml") from None
 
@@ -231,41 +272,3 @@ def _parse(file: Path) -> dict[str, Any]:
     except ValueError as error:
         # A TOMLDecodeError, or Python's own limit on the digits of a whole number.
         raise InputError(f"{file} is not valid TOML: {error}: correct that line") from None
-
-
-def explain(
-    fault: Mapping[str, Any], file: Path | str, keys_beside: Callable[[list[str]], list[str]]
-) -> str:
-    """Say in one line what pydantic found in a file; recipes use it too.
-
-    `keys_beside` gives the valid keys of the section that holds the key at a place.
-    """
-    place = [str(part) for part in fault["loc"]]
-    key = ".".join(place) or "task"
-    if fault["type"] == "extra_forbidden":
-        hint = nearest(place[-1], keys_beside(place))
-        return f"unknown key {key!r} in {file}{hint}: correct or remove it"
-    if fault["type"] == "missing" and isinstance(fault["loc"][-1], str):
-        return f"missing key {key!r} in {file}: add it"
-    if fault["type"] == "value_error":
-        where = "" if key == "task" else f"{key}: "
-        return f"{where}{fault['ctx']['error']} in {file}: correct it"
-    if fault["type"] == "too_short":
-        return f"empty list for {key!r} in {file}: name at least one"
-    wanted = fault["msg"].lower().replace("tuple", "list")
-    return f"wrong value for {key!r} in {file}: {wanted}, not {_shown(fault['input'])}: correct it"
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:
-        # Hexadecimal numbers may be longer than Python writes them in decimal.
-        return "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _keys_beside(place: list[str]) -> list[str]:
-    """Return the valid keys of the section that holds the unknown key at `place`."""
-    section = next((_SECTIONS[part] for part in reversed(place[:-1]) if part in _SECTIONS), Task)
-    return [key for key in section.model_fields if key != "file"]

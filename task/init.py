@@ -43,7 +43,7 @@ def _text(name: str, layout: Layout, backbones: Sequence[str]) -> str:
         lines.append(f"positive = {_quoted(layout.labels[1])}   # a guess: the label to look for")
     lines += ["", "[images]", f"root = {_quoted(images.root)}"]
     if images.table:
-        lines += [f"table = {_quoted(images.table)}", f"id = {_quoted(images.id)}"]
+        lines += [f"table = {_quoted(str(images.table))}", f"id = {_quoted(images.id)}"]
         lines.append(
             f"label = {_quoted(layout.label_column)}"
             if layout.label_column

@@ -4,15 +4,17 @@ Whatever is guessed is said, and so is what was looked for in vain.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import quote_few
 from archiveprobe.task.config import Images
 from archiveprobe.task.find_images import find_images, printable
 from archiveprobe.task.missing_images import likely_file
-from archiveprobe.task.rows import SPLITS, UNLABELLED
+from archiveprobe.task.rows import UNLABELLED, split_folders
+from archiveprobe.task.splits import SPLITS, split_named
 from archiveprobe.task.table import Table, read_table
 
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
@@ -95,9 +97,12 @@ def _described(folder: Path, table: Table, id_column: str, root: Path) -> Layout
         f"{table.file.name}: {len(table.rows)} rows, {table.separator}-separated, "
         f"images in the column {id_column!r}"
     ]
-    if split and not {row[split] for row in table.rows} <= {*SPLITS, ""}:
+    odd = {row[split] for row in table.rows if row[split].strip()} if split else set()
+    odd = {word for word in odd if not split_named(word)}
+    if odd:
         remarks.append(
-            f"the column {split!r} has other values than {', '.join(SPLITS)}: it is left out"
+            f"the column {split!r} has other values than {', '.join(SPLITS)} "
+            f"({quote_few(sorted(odd))}): it is left out"
         )
         split = None
     remarks.append(why)
@@ -136,7 +141,8 @@ def _label_column(table: Table, taken: set[str | None]) -> tuple[str | None, Seq
 def _repeats(table: Table, column: str) -> bool:
     filled = [row[column] for row in table.rows if row[column].strip()]
     values = set(filled)
-    return len(values) in _FEW and 2 * len(values) <= len(filled) and not values <= {*SPLITS}
+    few = len(values) in _FEW and 2 * len(values) <= len(filled)
+    return few and not all(map(split_named, values))
 
 
 def _values(table: Table, column: str) -> list[str]:
@@ -163,7 +169,8 @@ def _from_folders(folder: Path) -> Layout:
     found = find_images(root, [folder / "work"])
     if not found.paths:
         raise InputError(f"no image below {folder}: name the folder that holds them")
-    names = {printable(name) for name in map(_label_folder, found.paths) if name}
+    splits = split_folders(found.paths, ())
+    names = {printable(name) for path in found.paths if (name := _label_folder(path, splits))}
     labels = sorted(filter(_clean, names - {UNLABELLED}))
     why = f"labels from the folders: {', '.join(labels)}"
     if not 2 <= len(labels) <= _MOST_LABELS:
@@ -174,11 +181,11 @@ def _from_folders(folder: Path) -> Layout:
     return Layout(_positive_last(labels), images, len(found.paths), None, remarks)
 
 
-def _label_folder(path: str) -> str | None:
+def _label_folder(path: str, splits: Mapping[str, str]) -> str | None:
     folders = path.split("/")[:-1]
-    if folders and folders[0] in SPLITS:
+    if folders and folders[0] in splits:
         # Below `test` a folder may have any name.
-        folders = folders[1:] if folders[0] != "test" else []
+        folders = folders[1:] if splits[folders[0]] != "test" else []
     return folders[0] if folders else None
 
 

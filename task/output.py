@@ -74,8 +74,8 @@ def _tasks_beside(task: Task) -> Iterator[Task]:
 def _own_files(task: Task) -> Iterator[tuple[str, Path]]:
     for file in (task.file, *task.folder.glob("*.toml")):
         yield "a task file or a recipe", file
+    yield from (("the table of the task", table) for table in task.tables.values())
     named = {
-        "the table of the task": task.images.table,
         "the corrections of the task": task.corrections,
         "the template of the task": task.submission.template,
     }

@@ -1,23 +1,28 @@
 """The rows of a task: from its table, or from one folder per label."""
 
 import os
-import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import quote_few
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.find_images import UNSAFE_IN_IDS, find_images, printable
+from archiveprobe.task.find_images import Found, find_images, printable
+from archiveprobe.task.ids import ID_LIMIT, id_faults, unknown_ids
+from archiveprobe.task.ids import refuse_repeated as refuse_repeated
+from archiveprobe.task.labels import UNLABELLED as UNLABELLED
+from archiveprobe.task.labels import Column, read_folders, read_labels, read_splits, refuse
+from archiveprobe.task.splits import SPLITS, is_form, say_splits, split_named, split_of_table
 from archiveprobe.task.table import Table, read_table
 
-SPLITS = ("train", "validation", "test")
-UNLABELLED = "unlabelled"
-# Ids become arrays in which every one takes the room of the longest.
-ID_LIMIT = 1024
 # What folds.group may say instead of a column.
 _GROUPINGS = ("near-duplicates", "none")
+# What images.split may say instead of a column: the first folder of a row's path is its split.
+BY_FOLDERS = "folders"
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +38,17 @@ class Row:
 
 
 def read_rows(
-    task: Task, *, test_labels: bool = False, notify: Callable[[str], None] = lambda _: None
+    task: Task, *, test_labels: bool = False, notify: Notify = lambda _: None
 ) -> list[Row]:
-    """Read the task's rows in the order of its table (or of the sorted paths below its root).
+    """Read the task's rows in the order of its tables (or of the sorted paths below its root).
 
     Labels of test rows are left out unless `test_labels` is true, which only scoring may ask for.
-    `notify` is told of files below the root that are no images, where there is no table.
+    `notify` is told how many rows every split has, where a folder or the name of a table says it,
+    what else was guessed, and, where there is no table, of files below the root that are no images.
 
     Raises:
-        InputError: a missing column, a repeated id, an unknown label or split, or no row at all.
+        InputError: a missing column, no row at all, or repeated ids, unknown labels and splits,
+            of which one message names all that a table has.
     """
     try:
         task.root.resolve()
@@ -50,11 +57,11 @@ def read_rows(
             f"images.root {task.root} is a link that leads back to itself: correct the link, or "
             f"images.root in {task.file}"
         ) from None
-    rows = _from_table(task, test_labels) if task.table else _from_folders(task, notify)
+    with_tables = bool(task.tables)
+    rows = _from_tables(task, test_labels, notify) if with_tables else _from_folders(task, notify)
     if not rows:
-        where = task.table or task.root
-        raise InputError(f"no image in {where}: add some, or name another folder or table")
-    rows = _corrected(task, rows)
+        raise InputError(f"no image in {task.place}: add some, or name another folder or table")
+    rows = _corrected(task, rows, notify)
     if test_labels:
         return rows
     return [replace(row, label=None) if row.split == "test" else row for row in rows]
@@ -72,38 +79,138 @@ def locate(root: Path, path: str) -> Path:
     return wanted
 
 
-def _from_table(task: Task, test_labels: bool) -> list[Row]:
-    assert task.table is not None
-    table = read_table(task.table)
-    images = task.images
-    has_labels = images.label in table.columns or bool(task.labels)
-    optional = (images.path, images.split, images.text)
-    table.require(images.id, *(column for column in optional if column))
-    group = _group_column(task, table)
-    if has_labels:
-        table.require(images.label)
-    refuse_repeated(table, images.id)
-    rows = []
-    for line, cells in zip(table.lines, table.rows, strict=True):
-        where = f"{table.file} line {line}"
-        split = _split(cells[images.split], where) if images.split else None
-        is_read = has_labels and (test_labels or split != "test")
-        rows.append(
-            Row(
-                id=cells[images.id],
-                path=cells[images.path or images.id],
-                label=_label(task, cells[images.label], where) if is_read else None,
-                split=split,
-                group=cells[group] if group else None,
-                text=cells[images.text] if images.text else None,
-            )
-        )
+def _from_tables(task: Task, test_labels: bool, notify: Notify) -> list[Row]:
+    tables = {name: read_table(file) for name, file in task.tables.items()}
+    splits = _splits_by_name(task, tables)
+    _check_columns(task, tables)
+    rows: list[Row] = []
+    for name, table in tables.items():
+        scored = test_labels and not is_form(name)
+        rows += _from_table(task, table, splits.get(name), scored, notify)
+    if len(tables) > 1:
+        _refuse_shared(task, list(tables.values()), rows)
+    counts = {name: (split, len(tables[name].rows)) for name, split in splits.items()}
+    counts |= _counts_by_folder(task, rows) | _counts_by_word(task, tables)
+    if counts:
+        notify(say_splits(counts, " rows"))
     return rows
 
 
-def _group_column(task: Task, table: Table) -> str | None:
+def _splits_by_name(task: Task, tables: Mapping[str, Table]) -> dict[str, str]:
+    """Return the splits of those of several tables whose name says one and whose cells do not."""
+    if isinstance(task.images.table, str):
+        return {}
+    names = [name for name, table in tables.items() if task.images.split not in table.columns]
+    return {name: split for name in names if (split := split_of_table(name))}
+
+
+def _check_columns(task: Task, tables: Mapping[str, Table]) -> None:
+    """Check that tables have their columns; of several, one with labels and splits is enough."""
+    images = task.images
+    for table in tables.values():
+        table.require(images.id, *(column for column in (images.path, images.text) if column))
+    by_folders = images.split == BY_FOLDERS
+    wanted = [images.label if task.labels else None, None if by_folders else images.split]
+    for column in wanted:
+        if column and not any(column in table.columns for table in tables.values()):
+            next(iter(tables.values())).require(column)
+
+
+def _from_table(
+    task: Task, table: Table, table_split: str | None, test_labels: bool, notify: Notify
+) -> list[Row]:
+    images = task.images
+    has_labels = images.label in table.columns
+    group = _group_column(task, table, needed=has_labels)
+    folder = _folder_of_paths(task, table)
+    paths = [folder + cells[images.path or images.id] for cells in table.rows]
+    splits = _splits(task, table, table_split, paths)
+    is_read = [has_labels and (test_labels or split != "test") for split in splits.meanings]
+    labels = read_labels(task, table, images.label, is_read)
+    refuse(table.file, [*id_faults(table, images.id), *splits.faults, *labels.faults])
+    for remark in (*table.remarks, *labels.remarks):
+        notify(remark)
+    return [
+        Row(
+            id=cells[images.id] if images.path else path,
+            path=path,
+            label=label,
+            split=split,
+            group=cells[group] if group else None,
+            text=cells[images.text] if images.text else None,
+        )
+        for cells, path, split, label in zip(
+            table.rows, paths, splits.meanings, labels.meanings, strict=True
+        )
+    ]
+
+
+def _splits(task: Task, table: Table, table_split: str | None, paths: Sequence[str]) -> Column:
+    column = task.images.split
+    if column in table.columns:
+        return read_splits(table, str(column))
+    if column == BY_FOLDERS:
+        return Column([_split_of_path(path) for path in paths])
+    return Column([table_split] * len(paths))
+
+
+def _folder_of_paths(task: Task, table: Table) -> str:
+    """Return what goes before every path of a table so that it begins at the root."""
+    if task.images.relative_to == "root":
+        return ""
+    below = os.path.relpath(table.file.parent.resolve(), task.root.resolve())
+    if below.split("/")[0] == "..":
+        raise InputError(
+            f'{table.file} is not below {task.root}, but images.relative_to = "table" in '
+            f"{task.file}: correct images.root"
+        )
+    return "" if below == "." else f"{below}/"
+
+
+def _split_of_path(path: str) -> str | None:
+    folder, _, inside = path.replace("\\", "/").removeprefix("./").partition("/")
+    return split_named(folder) if inside else None
+
+
+def _refuse_shared(task: Task, tables: Sequence[Table], rows: Sequence[Row]) -> None:
+    """Refuse ids that stand in several tables, with counts."""
+    sources = [table for table in tables for _ in table.rows]
+    first: dict[str, Table] = {}
+    shared: dict[tuple[Path, Path], list[str]] = {}
+    for row, table in zip(rows, sources, strict=True):
+        other = first.setdefault(row.id, table)
+        if other is not table:
+            shared.setdefault((other.file, table.file), []).append(row.id)
+    for (former, latter), ids in shared.items():
+        raise InputError(
+            f"{len(ids)} ids of {former} stand in {latter} too: {quote_few(ids)}: keep each row in "
+            f"one table, or leave a table out of images.table in {task.file}"
+        )
+
+
+def _counts_by_folder(task: Task, rows: Sequence[Row]) -> dict[str, tuple[str, int]]:
+    if task.images.split != BY_FOLDERS:
+        return {}
+    counts = Counter((row.path.partition("/")[0], row.split) for row in rows if row.split)
+    return {f"{top}/": (split, count) for (top, split), count in counts.items() if split}
+
+
+def _counts_by_word(task: Task, tables: Mapping[str, Table]) -> dict[str, tuple[str, int]]:
+    """Count the cells that mean a split without being its name."""
+    column = task.images.split
+    cells = [table for table in tables.values() if column in table.columns]
+    words = Counter(row[column] for table in cells for row in table.rows if column)
+    meanings = {word: (split_named(word), count) for word, count in words.items()}
+    return {
+        repr(word): (split, count)
+        for word, (split, count) in meanings.items()
+        if split and word != split
+    }
+
+
+def _group_column(task: Task, table: Table, *, needed: bool) -> str | None:
     group = task.folds.group
-    if group in _GROUPINGS:
+    if group in _GROUPINGS or (group not in table.columns and not needed):
         return None
     if group not in table.columns:
         hint = nearest(group, (*table.columns, *_GROUPINGS))
@@ -112,61 +219,6 @@ def _group_column(task: Task, table: Table) -> str | None:
             f"({', '.join(_GROUPINGS)}, or a column: {', '.join(table.columns)})"
         )
     return group
-
-
-def refuse_repeated(table: Table, column: str) -> None:
-    """Check that every row has an id, and another one.
-
-    Raises:
-        InputError: one is empty, or stands twice; both lines are named.
-    """
-    first: dict[str, int] = {}
-    for line, cells in zip(table.lines, table.rows, strict=True):
-        value, where = cells[column], f"{table.file} line {line}"
-        if not value.strip():
-            raise InputError(f"{where}: the id is empty: give every row an id")
-        _check_short(value, where)
-        if UNSAFE_IN_IDS.search(value):
-            raise InputError(
-                f"{where}: the id {value!r} holds a NUL or a lone carriage return, which no "
-                "CSV gives back: take it out"
-            )
-        if value in first:
-            raise InputError(
-                f"{where}: id {value!r} stands on line {first[value]} already: keep one of the two"
-            )
-        first[value] = line
-
-
-def _check_short(value: str, where: str) -> None:
-    if len(value) > ID_LIMIT:
-        raise InputError(
-            f"{where}: an id of {len(value)} characters, limit {ID_LIMIT}: shorten it, or correct "
-            "the quotes around it"
-        )
-
-
-def _label(task: Task, value: str, where: str) -> str | None:
-    if not value.strip():
-        return None
-    if value not in task.labels:
-        hint = nearest(value, task.labels)
-        known = ", ".join(task.labels) or "none"
-        raise InputError(
-            f"{where}: unknown label {value!r}{hint}: correct it, "
-            f"or add it to labels in task.toml (now {known})"
-        )
-    # One object for all rows of a label.
-    return sys.intern(value)
-
-
-def _split(value: str, where: str) -> str | None:
-    if not value.strip():
-        return None
-    if value not in SPLITS:
-        hint = nearest(value, SPLITS)
-        raise InputError(f"{where}: unknown split {value!r}{hint}: use train, validation or test")
-    return value
 
 
 def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
@@ -178,14 +230,41 @@ def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
         )
     if not os.path.isdir(task.root):  # noqa: PTH112 - also for what is longer than any name
         raise InputError(f"no folder {task.root}: correct images.root in {task.file}")
-    home = task.folder.resolve()
-    own = [task.file.name, task.work.name, task.corrections, task.submission.template]
-    found = find_images(task.root.resolve(), [home / name for name in own if name])
+    found = images_below(task)
     for remark in found.remarks():
         notify(remark)
-    rows = [_from_path(task, path) for path in sorted(found.paths)]
+    folders = split_folders(found.paths, task.labels)
+    rows = _from_paths(task, sorted(found.paths), folders, notify)
+    counts = Counter(row.path.partition("/")[0] for row in rows if row.split)
+    if counts:
+        in_order = sorted(counts, key=lambda top: (SPLITS.index(folders[top]), top))
+        said = {f"{printable(top)}/": (folders[top], counts[top]) for top in in_order}
+        notify(say_splits(said, " images"))
     _refuse_twins(rows)
     return rows
+
+
+def images_below(task: Task) -> Found:
+    """Find the files below the root that may be images, but for the task's own.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    home = task.folder.resolve()
+    own = [task.file.name, task.work.name, task.corrections, task.submission.template]
+    return find_images(task.root.resolve(), [home / name for name in own if name])
+
+
+def split_folders(paths: Iterable[str], labels: Collection[str]) -> dict[str, str]:
+    """Return the split of every top folder of `paths` that is named like one.
+
+    A folder that bears the name of a label is one, as long as others at the top are no splits.
+    """
+    tops = {path.partition("/")[0] for path in paths if "/" in path}
+    splits = {top: split for top in tops if (split := split_named(top))}
+    if len(splits) < len(tops):
+        splits = {top: split for top, split in splits.items() if top not in labels}
+    return splits
 
 
 def _refuse_twins(rows: Sequence[Row]) -> None:
@@ -200,36 +279,46 @@ def _refuse_twins(rows: Sequence[Row]) -> None:
             raise InputError(f"the files {names} would both have the id {row.id!r}: rename one")
 
 
-def _from_path(task: Task, path: str) -> Row:
-    name = printable(path)
-    _check_short(name, str(task.root))
-    folders = name.split("/")[:-1]
-    split = folders.pop(0) if folders and folders[0] in SPLITS else None
-    named = folders[0] if folders else UNLABELLED
-    if named == UNLABELLED or not task.labels:
-        return Row(name, path, split=split)
-    if named in task.labels:
-        return Row(name, path, label=sys.intern(named), split=split)
-    if split == "test":
-        return Row(name, path, split=split)
-    hint = nearest(named, (*task.labels, UNLABELLED))
-    raise InputError(
-        f"folder of {name!r}: unknown label {named!r}{hint}: rename the folder, add it to labels "
-        f"in task.toml (now {', '.join(task.labels)}), or move it out of images.root"
-    )
+def _from_paths(
+    task: Task, paths: Sequence[str], splits: Mapping[str, str], notify: Notify
+) -> list[Row]:
+    names = [printable(path) for path in paths]
+    long = [len(name) for name in names if len(name) > ID_LIMIT]
+    if long:
+        raise InputError(
+            f"{task.root}: {len(long)} paths have more than {ID_LIMIT} characters (the first "
+            f"{long[0]}): shorten them"
+        )
+    places = [_split_and_folder(path, splits) for path in paths]
+    labels = read_folders(task, places, names)
+    refuse(task.root, labels.faults)
+    for remark in labels.remarks:
+        notify(remark)
+    return [
+        Row(name, path, label=label, split=split)
+        for name, path, (split, _), label in zip(names, paths, places, labels.meanings, strict=True)
+    ]
 
 
-def _corrected(task: Task, rows: list[Row]) -> list[Row]:
+def _split_and_folder(path: str, splits: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the split of an image's path, and the folder that may be its label."""
+    folders = path.split("/")[:-1]
+    split = splits.get(folders[0]) if folders else None
+    if split:
+        folders.pop(0)
+    return split, printable(folders[0]) if folders else None
+
+
+def _corrected(task: Task, rows: list[Row], notify: Notify) -> list[Row]:
     if task.corrections is None:
         return rows
     table = read_table(task.folder / task.corrections)
     table.require("id", "label")
-    refuse_repeated(table, "id")
-    known = {row.id for row in rows}
-    corrected = {}
-    for line, cells in zip(table.lines, table.rows, strict=True):
-        where = f"{table.file} line {line}"
-        if cells["id"] not in known:
-            raise InputError(f"{where}: no row has the id {cells['id']!r}: correct or remove it")
-        corrected[cells["id"]] = _label(task, cells["label"], where)
+    labels = read_labels(task, table, "label")
+    unknown = unknown_ids(table, "id", {row.id for row in rows})
+    refuse(table.file, [*id_faults(table, "id"), *unknown, *labels.faults])
+    for remark in (*table.remarks, *labels.remarks):
+        notify(remark)
+    ids = (cells["id"] for cells in table.rows)
+    corrected = dict(zip(ids, labels.meanings, strict=True))
     return [replace(row, label=corrected[row.id]) if row.id in corrected else row for row in rows]

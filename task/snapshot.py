@@ -63,6 +63,17 @@ class Snapshot:
         """Return whether the last `embed` of every backbone came to its end."""
         return self.decoded and all(cache.finished for cache in self.caches)
 
+    @property
+    def in_use(self) -> dict[str, str]:
+        """Return digests of the fingerprints of the caches in use, by what was asked of them."""
+        return {
+            " ".join(str(cache.asked[key]) for key in ("backbone", "views", "layers")): (
+                cache.fingerprint
+            )
+            for cache in self.caches
+            if cache.fingerprint
+        }
+
     def cache(self, asked: Mapping[str, Any]) -> CacheInUse | None:
         """Find the cache in use for what a task asks; None where nothing was embedded so."""
         return next((cache for cache in self.caches if cache.asked == asked), None)

@@ -23,9 +23,10 @@ _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 @dataclass(frozen=True)
 class Table:
-    """The cells of a CSV file as text; `lines` holds the line each row starts at.
+    """The cells of a table as text; `lines` holds the line (or row, see `unit`) of each row.
 
-    `separator` is the word for what stands between the cells: comma, semicolon or tab.
+    `separator` is the word for what stands between the cells of a CSV: comma, semicolon or tab.
+    `form` says in a few words what the file is, `remarks` what was guessed, a sentence each.
     """
 
     file: Path
@@ -33,6 +34,13 @@ class Table:
     rows: tuple[dict[str, str], ...]
     lines: tuple[int, ...]
     separator: str = "comma"
+    form: str = "CSV"
+    remarks: tuple[str, ...] = ()
+    unit: str = "line"
+
+    def place(self, index: int) -> str:
+        """Say where the row at an index stands: "line 12"."""
+        return f"{self.unit} {self.lines[index]}"
 
     def require(self, *columns: str) -> None:
         """Check that the columns are there.

@@ -18,8 +18,9 @@ FLOORS = {
     "probe": 3,
     "finetune": 4,
     "predict": 5,
-    "commands": 6,
-    "cli": 7,
+    "api": 6,
+    "commands": 7,
+    "cli": 8,
 }
 LONGEST_FILE = 450
 HEAVY = {"torch", "timm", "open_clip", "torchvision"}

@@ -187,7 +187,7 @@ def test_a_fault_is_one_line(archive: Path, words: list[str], what: str, remedy:
 
 
 @pytest.mark.parametrize(
-    "words", [["embed"], ["embed", "x", "--nope"], ["nope"], ["cache", "nope"]]
+    "words", [["demo"], ["score"], ["embed", "x", "--nope"], ["nope"], ["cache", "nope"]]
 )
 def test_wrong_usage_is_clicks_own(words: list[str]) -> None:
     result = run(*words)
@@ -195,11 +195,48 @@ def test_wrong_usage_is_clicks_own(words: list[str]) -> None:
     assert "Usage:" in result.stderr
 
 
+def test_every_command_takes_the_current_folder(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(archive)
+    [line] = run("embed").stderr.splitlines()
+    assert line.startswith(f"error: no task file at {archive / 'task.toml'}: ")
+    assert run("init").exit_code == 0
+    for words in commands():
+        command: click.Command = cli.main
+        for word in words:
+            assert isinstance(command, click.Group)
+            command = command.commands[word]
+        for parameter in command.params:
+            if parameter.name == "task":
+                assert not parameter.required, words
+    assert run("embed", "--workers", "0").exit_code == 0
+    assert run("cache", "show").exit_code == 0
+    assert run("list", "systems").exit_code == 0
+
+
+def test_score_takes_a_file_alone_or_after_the_task(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("init", archive).exit_code == 0
+    answers = archive / "answers.csv"
+    answers.write_text("image,label\nintact/0.png,intact\n", "utf-8")
+    truth = archive / "truth.csv"
+    truth.write_text("image,label\nintact/0.png,intact\n", "utf-8")
+    named = run("score", archive, answers, "--truth", truth, "--json")
+    assert json.loads(named.stdout)["n"] == 1
+    monkeypatch.chdir(archive)
+    assert run("score", "answers.csv", "--truth", "truth.csv", "--json").stdout == named.stdout
+    wrong = run("score", "a", "b", "c")
+    assert wrong.exit_code == 2
+    assert "extra argument" in wrong.stderr
+
+
 def test_every_table_is_listed() -> None:
     from archiveprobe.embed.backbones import BACKBONES
-    from archiveprobe.embed.views import VIEW_SETS
+    from archiveprobe.embed.view_sets import VIEW_SETS
     from archiveprobe.evaluate.metrics import METRICS
-    from archiveprobe.finetune.recipe import RECIPES
+    from archiveprobe.finetune.recipe_names import RECIPES
     from archiveprobe.probe.table import PROBES
 
     tables = {

@@ -15,12 +15,14 @@ from archiveprobe.evaluate import calibration
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.system_names import systems
 from archiveprobe.evaluate.system_status import out_of_date
-from archiveprobe.evaluate.system_store import load_run, systems
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.probe.audit.data import AuditData, Finding, csv_table, line
+from archiveprobe.probe.choice import Choice
 from archiveprobe.probe.crossval import cross_validate
-from archiveprobe.probe.features import Choice, load_features
-from archiveprobe.probe.linear import LogisticPath
+from archiveprobe.probe.features import load_features
+from archiveprobe.probe.linear import Logistic
 
 QUICK = "a quick logistic probe"
 # With 2 % of the labels of 1,568 real images swapped, the first finds 24 of 30 among 41
@@ -97,7 +99,7 @@ def _quick_probabilities(dataset: Dataset, backbones: Sequence[str]) -> np.ndarr
     """Return out-of-fold probabilities (n, K) of a logistic probe on one repeat of the folds."""
     once = replace(dataset, fold=dataset.fold[:1])
     features = load_features(once, Choice(tuple(backbones)))
-    makes = {"logistic": lambda: LogisticPath(Cs=_QUICK_CS)}
+    makes = {"logistic": lambda: Logistic(Cs=_QUICK_CS)}
     logits = cross_validate(makes, features, once)["logistic"].logits
     fitted = calibration.cross_fitted(logits, once.labels, once.fold)
     return np.asarray(fitted.apply(logits, once.fold)[0])

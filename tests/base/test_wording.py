@@ -1,4 +1,6 @@
-from archiveprobe.base.wording import first_few, quote_few
+import pytest
+
+from archiveprobe.base.wording import duration, file_size, first_few, quote_few
 
 
 def test_long_lists_are_shortened_with_a_count() -> None:
@@ -6,3 +8,35 @@ def test_long_lists_are_shortened_with_a_count() -> None:
     assert first_few("abc") == "a, b, c"
     assert first_few(iter("abcde"), 2) == "a, b and 3 more"
     assert quote_few("abcd") == "'a', 'b', 'c' and 1 more"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (0.44, "0.4 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (260, "4 min 20 s"),
+        (11_520, "3 h 12 min"),
+        (200_000, "2 d 7 h"),
+    ],
+)
+def test_a_duration_has_at_most_two_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1234, "1.2 kB"),
+        (35_400_000, "35 MB"),
+        (999_600, "1.0 MB"),
+        (2e15, "2000 TB"),
+    ],
+)
+def test_a_file_size_has_one_unit(count: int, text: str) -> None:
+    assert file_size(count) == text

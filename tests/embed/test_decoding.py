@@ -14,7 +14,7 @@ from archiveprobe.embed import decoding
 from archiveprobe.embed.decoding import default_workers, prepare_images
 from archiveprobe.embed.prepare import Preparation
 from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.task.decoding import digest
 
 GEOMETRY = Geometry(16, 16)

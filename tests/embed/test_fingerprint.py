@@ -11,7 +11,7 @@ from archiveprobe.embed import fingerprint as module
 from archiveprobe.embed.backbones import BACKBONES, Backbone
 from archiveprobe.embed.fingerprint import fingerprint, request, versions
 from archiveprobe.embed.preprocess import Geometry, Preprocess
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 
 GEOMETRY = Geometry(32, 36)
 ENCODER = SimpleNamespace(

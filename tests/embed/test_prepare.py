@@ -9,7 +9,8 @@ from PIL import Image
 from archiveprobe.embed import prepare as module
 from archiveprobe.embed.prepare import Preparation, prepare, thumbnail_file
 from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.views import render, view_set
+from archiveprobe.embed.view_sets import view_set
+from archiveprobe.embed.views import render
 from archiveprobe.task.decoding import digest
 
 SMALL, LARGE = Geometry(16, 16), Geometry(24, 28, interpolation="bilinear")

@@ -13,7 +13,7 @@ from archiveprobe.embed.decoding import prepare_images
 from archiveprobe.embed.prepare import Preparation, PreparedImage, prepare
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.shared_memory import Parcel, PrepareInto, Slots, shared_slots, slot_bytes
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.task.decoding import digest
 
 SMALL, LARGE = Geometry(16, 16), Geometry(24, 24)

@@ -13,14 +13,8 @@ from torchvision import transforms as tv
 
 from archiveprobe.embed import views
 from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.views import (
-    RESAMPLING,
-    VIEW_SETS,
-    View,
-    center,
-    render,
-    view_set,
-)
+from archiveprobe.embed.view_sets import VIEW_SETS, View, view_set
+from archiveprobe.embed.views import RESAMPLING, center, render
 
 NAMED = [name for name in VIEW_SETS if name != "augmentK"]
 SIZES = [(90, 61), (61, 90), (70, 70), (20, 15), (15, 20), (301, 200), (33, 32), (224, 225)]

@@ -16,8 +16,9 @@ from archiveprobe.evaluate.ensemble import (
     run_ensemble,
 )
 from archiveprobe.evaluate.system import assemble
+from archiveprobe.evaluate.system_names import runs_folder, systems
 from archiveprobe.evaluate.system_status import load_systems, overview
-from archiveprobe.evaluate.system_store import load_run, runs_folder, save_run, systems
+from archiveprobe.evaluate.system_store import load_run, save_run
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, decide, nested
 
 

@@ -22,14 +22,8 @@ import archiveprobe.base.files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.evaluate import system_store
-from archiveprobe.evaluate.system_store import (
-    MODEL,
-    PREDICTIONS,
-    load_run,
-    runs_folder,
-    save_run,
-    systems,
-)
+from archiveprobe.evaluate.system_names import runs_folder, systems
+from archiveprobe.evaluate.system_store import MODEL, PREDICTIONS, load_run, save_run
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.finetune.loader import Draw
 from archiveprobe.finetune.model import Network, build_network
-from archiveprobe.finetune.recipe import Model, Recipe, changed, load_recipe
+from archiveprobe.finetune.recipe import Model, Recipe
+from archiveprobe.finetune.recipe_file import changed, load_recipe
 from archiveprobe.finetune.split import Part
 from archiveprobe.finetune.train import TrainingData
 

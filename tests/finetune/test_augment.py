@@ -18,7 +18,8 @@ from archiveprobe.finetune.augment import (
     rand_augment,
     seeded,
 )
-from archiveprobe.finetune.recipe import Augment, load_recipe
+from archiveprobe.finetune.recipe import Augment
+from archiveprobe.finetune.recipe_file import load_recipe
 
 POLICY = "rand-m9-n2-mstd0.5-inc1"
 MEAN, STD = (0.5, 0.25, 0.75), (0.25, 0.5, 0.125)

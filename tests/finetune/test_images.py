@@ -13,7 +13,8 @@ from PIL import Image
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed import prepare
 from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.views import render, view_set
+from archiveprobe.embed.view_sets import view_set
+from archiveprobe.embed.views import render
 from archiveprobe.finetune import images as module
 from archiveprobe.finetune.images import PixelSpec, load_pixels, stored_side
 from archiveprobe.task.decoding import digest

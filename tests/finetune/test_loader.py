@@ -24,7 +24,7 @@ from PIL import Image
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.preprocess import Geometry, Preprocess
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.finetune import loader as module
 from archiveprobe.finetune.augment import Augmentation, normalise
 from archiveprobe.finetune.checkpoint import random_states
@@ -208,7 +208,7 @@ from pathlib import Path
 import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.preprocess import Geometry, Preprocess
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.finetune import loader as module
 from archiveprobe.finetune.augment import Augmentation
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels

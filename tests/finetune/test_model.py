@@ -21,8 +21,8 @@ from archiveprobe.finetune.model import (
     start_head,
 )
 from archiveprobe.finetune.recipe import Model
-from archiveprobe.probe.knn import NeighbourPath
-from archiveprobe.probe.linear import LogisticPath, RidgePath
+from archiveprobe.probe.knn import KNN
+from archiveprobe.probe.linear import Logistic, Ridge
 from archiveprobe.task.config import Task
 
 LAST = {
@@ -313,7 +313,7 @@ def test_equal_seeds_give_equal_heads_and_leave_other_draws_alone() -> None:
     assert not torch.equal(one[0].weight, other[0].weight)
 
 
-@pytest.mark.parametrize("probe", [LogisticPath(), RidgePath(), LogisticPath(Cs=(0.1,))])
+@pytest.mark.parametrize("probe", [Logistic(), Ridge(), Logistic(Cs=(0.1,))])
 def test_a_head_that_starts_from_a_probe_answers_as_the_probe(probe) -> None:
     x, y = embeddings()
     probe.fit(x, y)
@@ -338,7 +338,7 @@ def test_coefficients_in_fortran_order_arrive_unscrambled() -> None:
 def test_probes_that_a_head_cannot_start_from_are_refused() -> None:
     x, y = embeddings()
     with pytest.raises(InputError, match="a linear probe only"):
-        start_head(make_head(8, 2, LINEAR), NeighbourPath().fit(x, y).arrays())
+        start_head(make_head(8, 2, LINEAR), KNN().fit(x, y).arrays())
     arrays = {"weights": np.ones(1), "coef": np.zeros((1, 8, 2)), "intercept": np.zeros((1, 2))}
     with pytest.raises(InputError, match="leave out hidden"):
         start_head(make_head(8, 2, PAPER), arrays)

@@ -19,7 +19,8 @@ from archiveprobe.finetune.optimizer import (
     make_optimizer,
     parameter_groups,
 )
-from archiveprobe.finetune.recipe import Ema, Optimizer, Schedule, load_recipe
+from archiveprobe.finetune.recipe import Ema, Optimizer, Schedule
+from archiveprobe.finetune.recipe_file import load_recipe
 
 SIZES = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16), "num_classes": 0}
 

@@ -12,13 +12,13 @@ import torch
 
 import archiveprobe.finetune.train as loop
 from archiveprobe.embed.backbones import BACKBONES
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, decide
 from archiveprobe.finetune.augment import mix, mixup_share
 from archiveprobe.finetune.inference import decisions
 from archiveprobe.finetune.model import Network, assemble, last_block, make_head
 from archiveprobe.finetune.optimizer import parameter_groups
-from archiveprobe.finetune.recipe import changed, load_recipe
+from archiveprobe.finetune.recipe_file import changed, load_recipe
 from archiveprobe.finetune.train import train
 
 

@@ -14,7 +14,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.embed.run import Options, embed
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.metrics import macro_f1
-from archiveprobe.finetune.recipe import changed
+from archiveprobe.finetune.recipe_file import changed
 from archiveprobe.finetune.recipe_run import Options as RunOptions
 from archiveprobe.finetune.recipe_run import RecipeRun
 from archiveprobe.finetune.train import train

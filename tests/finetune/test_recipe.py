@@ -8,7 +8,9 @@ from pydantic import ValidationError
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import BACKBONES
-from archiveprobe.finetune.recipe import RECIPES, Model, Recipe, changed, load_recipe, read_head
+from archiveprobe.finetune.recipe import Model, Recipe
+from archiveprobe.finetune.recipe_file import changed, load_recipe, read_head
+from archiveprobe.finetune.recipe_names import RECIPES
 
 SMALL = '[model]\nbackbone = "timm:test_convnext2"\n'
 

@@ -2,12 +2,11 @@
 
 import json
 import re
+import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,9 @@ from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.finetune.inference import load_tuned
-from archiveprobe.finetune.recipe import RECIPES, Recipe, changed, load_recipe
+from archiveprobe.finetune.recipe import Recipe
+from archiveprobe.finetune.recipe_file import changed, load_recipe
+from archiveprobe.finetune.recipe_names import RECIPES
 from archiveprobe.finetune.recipe_run import RecipeRun
 from archiveprobe.finetune.run import Options, run_finetune
 from archiveprobe.task.config import load_task
@@ -284,39 +285,45 @@ def test_changed_settings_are_named(tuned: Path, tmp_path: Path, finetune: Comma
     assert "delete that folder" in done.stderr
 
 
-def test_curves_are_drawn_where_tensorboard_is_asked_for(
-    archive: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.proves("training")
+def test_settings_of_the_command_line_make_a_system_of_its_own(
+    tuned: Path, tmp_path: Path, finetune: Command, run: Command
 ) -> None:
-    drawn: list[tuple[str, float, int]] = []
+    folder = tmp_path / "archive"
+    shutil.copytree(tuned, folder)
+    before = (folder / "work/runs/quick/run.json").read_bytes()
+    words = ("--set", "schedule.epochs=1", "--set", "augment.crop_scale=[0.5, 1]")
+    done = finetune(folder, "--fold", "all", *words, "--json")
+    assert done.exit_code == 0, done.stderr
+    system = "quick+augment.crop_scale=0.5,1.0+schedule.epochs=1"
+    record = json.loads(done.stdout)
+    assert record["system"] == system
+    assert [part["epochs"] for part in record["parts"]] == [1, 1, 1]
+    assert {"quick", system} <= {line["system"] for line in record["leaderboard"]}
+    # Nothing of the recipe as it stands was touched, and nothing of it was taken for a fold.
+    assert (folder / "work/runs/quick/run.json").read_bytes() == before
+    stored = load_run(load_task(folder), system).record
+    assert stored["recipe"]["schedule"]["epochs"] == 1
+    recipe = str(folder / "quick.toml")
+    settings = ["augment.crop_scale=[0.5, 1.0]", "schedule.epochs=1"]
+    assert stored["launch"] == {"recipe": recipe, "set": settings}
+    # The same settings in another order: the same system, which is finished.
+    again = finetune(folder, "--fold", "0", *words[2:], *words[:2])
+    assert again.exit_code == 0 and "fold-0: trained before" in again.stderr
+    # What is out of date names the command that makes it again, file and settings included.
+    text = (folder / "task.toml").read_text()
+    (folder / "task.toml").write_text(text.replace('"stripes"', '"other"'))
+    out_of_date = run("submit", folder, "--system", system, "-o", folder / "answers.csv")
+    assert out_of_date.exit_code == 1
+    task = str(folder / "task.toml")
+    told = ["finetune", task, "--recipe", recipe]
+    told += ["--set", settings[0], "--set", settings[1], "--fold", "all"]
+    assert f"`archiveprobe {shlex.join(told)}`" in out_of_date.stderr
 
-    class Writer:
-        def __init__(self, folder: str) -> None:
-            assert folder == str(archive / "work/finetune/quick/fold-0/events")
 
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            drawn.append((name, value, step))
-
-        def flush(self) -> None:
-            pass
-
-        def close(self) -> None:
-            drawn.append(("closed", 0.0, 0))
-
-    module = ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = Writer  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    assert finetune(archive, "--fold", "0", "--tensorboard").exit_code == 0
-    curves = (archive / "work/finetune/quick/fold-0/curves.csv").read_text().splitlines()[1:]
-    losses = [value for name, value, _ in drawn if name == "loss"]
-    assert losses == pytest.approx([float(line.split(",")[1]) for line in curves], abs=1e-6)
-    assert [step for name, _, step in drawn if name == "macro-F1"] == [1, 2]
-    assert drawn[-1][0] == "closed"
-
-
-def test_tensorboard_that_is_not_here_is_one_line(
-    archive: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
+def test_a_setting_at_fault_is_refused_before_any_training(
+    archive: Path, finetune: Command
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    done = finetune(archive, "--fold", "0", "--tensorboard")
-    assert done.exit_code == 1
-    assert "error: --tensorboard needs a package that is not here: pip install" in done.stderr
+    done = finetune(archive, "--fold", "all", "--set", "epochs=5")
+    assert done.exit_code == 1 and not (archive / "work/finetune").exists()
+    assert "unknown key 'epochs' in --set (did you mean 'schedule.epochs'?)" in done.stderr

@@ -14,11 +14,13 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.models import load_model
 from archiveprobe.embed.run import Options, embed
-from archiveprobe.embed.views import render, view_set
+from archiveprobe.embed.view_sets import view_set
+from archiveprobe.embed.views import render
 from archiveprobe.finetune.loader import Draw
 from archiveprobe.finetune.model import Network
 from archiveprobe.finetune.optimizer import make_optimizer
-from archiveprobe.finetune.recipe import Optimizer, changed, load_recipe
+from archiveprobe.finetune.recipe import Optimizer
+from archiveprobe.finetune.recipe_file import changed, load_recipe
 from archiveprobe.finetune.tokens import (
     TokenRows,
     check_recipe,

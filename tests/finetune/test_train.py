@@ -13,7 +13,7 @@ from PIL import Image
 import archiveprobe.finetune.train as loop
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import Backbone
-from archiveprobe.embed.views import view_set
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.finetune.augment import Augmentation
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels

@@ -47,6 +47,7 @@ VALID = {
     "submission.template": '"sample.csv"',
     "submission.columns": '["image", "label"]',
     "submission.unreadable": '"NA"',
+    "submission.labels": '{ intact = 0, NA = "yes", destroyed = 1 }',
 }
 NEEDED = ["name", "labels", "backbone.own.library", "backbone.own.name"] + [
     f"backbone.own.preprocess.{key}" for key in ("size", "mean", "std")

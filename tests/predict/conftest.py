@@ -179,10 +179,20 @@ def fitted(draw: Callable[..., Archive]) -> Callable[..., Archive]:
 
 
 @pytest.fixture
-def archive(fitted: Callable[..., Archive], tmp_path: Path) -> Archive:
-    """A copy of a fitted archive of two labels, two test images broken: free to be changed."""
-    source = fitted(broken=(3, 75, 80))
-    shutil.copytree(source.folder, tmp_path / "archive")
-    copy = object.__new__(Archive)
-    copy.__dict__ |= source.__dict__ | {"folder": tmp_path / "archive"}
-    return copy
+def copied(fitted: Callable[..., Archive], tmp_path: Path) -> Callable[..., Archive]:
+    """A copy of a fitted archive: free to be changed."""
+
+    def copied(**plan: Any) -> Archive:
+        source = fitted(**plan)
+        shutil.copytree(source.folder, tmp_path / "archive")
+        copy = object.__new__(Archive)
+        copy.__dict__ |= source.__dict__ | {"folder": tmp_path / "archive"}
+        return copy
+
+    return copied
+
+
+@pytest.fixture
+def archive(copied: Callable[..., Archive]) -> Archive:
+    """A copy of a fitted archive of two labels, two test images broken."""
+    return copied(broken=(3, 75, 80))

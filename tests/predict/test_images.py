@@ -1,5 +1,6 @@
 """Answers for images: the task's own rows, and folders of new ones, embedded alike."""
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -72,16 +73,18 @@ def answers_for(folder: Path, images: Path | None, out: Path, name: str = "ridge
 def test_rows_of_the_task(archive, rows_of, tmp_path) -> None:
     done = predict(archive.task, "greedy", tmp_path / "p.csv")
     header, *rows = rows_of(tmp_path / "p.csv")
-    assert header == ["id", "status", "label", "p_intact", "p_destroyed"]
+    assert header == ["id", "digest", "status", "label", "p_intact", "p_destroyed"]
     assert [row[0] for row in rows] == archive.test_ids
     dataset = load_dataset(archive.task)
     answers = load_system(dataset, "greedy").answer(dataset.unlabelled)
     for row, p, decision in zip(rows, answers.proba, answers.decision, strict=True):
         if row[0] in ("075.jpg", "080.jpg"):
-            assert row[1:] == ["truncated", dataset.classes[dataset.unreadable], "", ""]
+            assert row[2:] == ["truncated", "", "", ""]
         else:
-            assert row[1:3] == ["ok", dataset.classes[decision]]
-            assert np.abs(np.array(row[3:], float) - p).max() <= 1e-6
+            assert row[2:4] == ["ok", dataset.classes[decision]]
+            assert np.abs(np.array(row[4:], float) - p).max() <= 1e-6
+        content = (archive.folder / "images" / row[0]).read_bytes()
+        assert row[1] == hashlib.sha256(content).hexdigest()
     assert done.status == {"ok": 22, "truncated": 2}
     assert done.unreadable == 2
     assert sum(done.labels.values()) == 22
@@ -137,7 +140,7 @@ def test_every_file_has_a_row_with_a_status(real, rows_of, tmp_path) -> None:
     said: list[str] = []
     done = answers_for(real, new, tmp_path / "p.csv", "lda-hog", notify=said.append)
     rows = {row[0]: row[1:] for row in rows_of(tmp_path / "p.csv")[1:]}
-    status = {name: row[0] for name, row in rows.items()}
+    status = {name: row[1] for name, row in rows.items()}
     assert status == {
         "a.png": "ok",
         "b.png": "truncated",
@@ -146,9 +149,9 @@ def test_every_file_has_a_row_with_a_status(real, rows_of, tmp_path) -> None:
         "e.png": "ok",
     }
     assert rows["a.png"] == rows["e.png"]
-    assert all(rows[name][2:] == ["", ""] for name in ("b.png", "c.jpg", "d.png"))
+    assert all(rows[name][2:] == ["", "", ""] for name in ("b.png", "c.jpg", "d.png"))
     assert (done.rows, done.unreadable) == (5, 3)
-    assert "3 have no answer of their own (1 truncated, 1 html" in done.summary()
+    assert "3 cannot be read and have no label (1 truncated, 1 html" in done.summary()
     assert any("note" in text or ".txt" in text for text in said)
     assert not any("folds" in text for text in said)
 
@@ -177,7 +180,8 @@ def test_not_one_image_can_be_read(real, rows_of, tmp_path) -> None:
     new.mkdir()
     (new / "a.png").write_bytes(b"")
     answers_for(real, new, tmp_path / "p.csv")
-    assert rows_of(tmp_path / "p.csv")[1:] == [["a.png", "empty_file", "bright", "", ""]]
+    digest = hashlib.sha256(b"").hexdigest()
+    assert rows_of(tmp_path / "p.csv")[1:] == [["a.png", digest, "empty_file", "", "", ""]]
 
 
 def test_systems_of_other_views_than_the_task_asks_for_are_refused(

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.system_store import load_run, systems
+from archiveprobe.evaluate.system_names import systems
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.predict.images import predict
 from archiveprobe.predict.submission import submit
 from archiveprobe.probe.audit.run import run_audit

@@ -11,7 +11,8 @@ from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.combine import METHODS, own_answers
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.ensemble import run_ensemble
-from archiveprobe.evaluate.system_store import load_run, save_run, systems
+from archiveprobe.evaluate.system_names import systems
+from archiveprobe.evaluate.system_store import load_run, save_run
 from archiveprobe.predict.checks import is_memorized
 from archiveprobe.predict.systems import AGREEMENT, load_system
 from archiveprobe.probe.run import Options, run_probes

@@ -6,6 +6,7 @@ from safetensors.numpy import load, save
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
 from threadpoolctl import threadpool_limits
 
 from archiveprobe.probe.table import PROBES
@@ -33,6 +34,13 @@ def test_the_table_tells_the_name_and_settings_are_taken_as_they_are(name, build
     assert probe.seed == 7
     with pytest.raises(ValueError, match="nonsense"):
         probe.set_params(nonsense=1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name, entry in PROBES.items() if not entry.prompts])
+def test_scikit_learns_own_checks_pass(name, build) -> None:
+    with threadpool_limits(1):
+        check_estimator(build(name))
 
 
 @every_probe
@@ -129,7 +137,7 @@ def test_constant_repeated_and_equal_rows_are_no_trouble(name, build, draw) -> N
 @every_probe
 def test_what_cannot_be_learned_from_is_refused(name, build, draw) -> None:
     x, y = draw()
-    with pytest.raises(ValueError, match=f"{name} needs two classes, but all rows are 'whole'"):
+    with pytest.raises(ValueError, match=f"{name} needs two classes, got one class: 'whole'"):
         build(name).fit(x, ["whole"] * 60)
     probe = build(name).fit(x, y)
     with pytest.raises(ValueError, match="X has 11 features"):

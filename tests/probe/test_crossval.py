@@ -10,10 +10,11 @@ from scipy.special import softmax
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.evaluate.system import assemble
+from archiveprobe.probe.choice import Choice
 from archiveprobe.probe.crossval import combine_views, cross_validate, fold_weights
-from archiveprobe.probe.features import Choice, Features
-from archiveprobe.probe.lda import DiscriminantPath
-from archiveprobe.probe.linear import LogisticPath, RidgePath
+from archiveprobe.probe.features import Features
+from archiveprobe.probe.lda import LDA
+from archiveprobe.probe.linear import Logistic, Ridge
 from archiveprobe.probe.table import PROBES
 from archiveprobe.task.config import Task
 
@@ -51,14 +52,14 @@ def make_data() -> Callable[..., tuple[Features, Dataset]]:
     return make_data
 
 
-def small() -> LogisticPath:
-    return LogisticPath(Cs=(1e-4, 1e-3, 1e-2, 1e-1))
+def small() -> Logistic:
+    return Logistic(Cs=(1e-4, 1e-3, 1e-2, 1e-1))
 
 
 MAKES = {
     "logistic": small,
-    "ridge": lambda: RidgePath(alphas=(0.1, 10.0, 1e3)),
-    "lda": lambda: DiscriminantPath(shrinkages=(0.05, 0.5, "ledoit-wolf")),
+    "ridge": lambda: Ridge(alphas=(0.1, 10.0, 1e3)),
+    "lda": lambda: LDA(shrinkages=(0.05, 0.5, "ledoit-wolf")),
 }
 
 
@@ -72,7 +73,7 @@ def with_own_labels_turned(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 def test_a_folds_own_labels_move_no_logit_of_a_single_candidate(views, make_data) -> None:
     features, dataset = make_data(views)
     own, labels = with_own_labels_turned(dataset)
-    single = {"logistic": lambda: LogisticPath(Cs=(0.01,))}
+    single = {"logistic": lambda: Logistic(Cs=(0.01,))}
     before = cross_validate(single, features, dataset)["logistic"].logits[0]
     after = cross_validate(single, *make_data(views, labels))["logistic"].logits[0]
     np.testing.assert_array_equal(after[own], before[own])
@@ -91,17 +92,17 @@ def test_candidates_are_weighed_by_the_rows_outside_a_fold(make_data) -> None:
 
 def test_held_out_logits_are_those_of_a_probe_without_the_fold(make_data) -> None:
     features, dataset = make_data()
-    result = cross_validate({"logistic": lambda: LogisticPath(Cs=(0.01,))}, features, dataset)[
+    result = cross_validate({"logistic": lambda: Logistic(Cs=(0.01,))}, features, dataset)[
         "logistic"
     ]
     x = features.labelled[:, 0]
     for repeat in range(REPEATS):
         for fold in range(FOLDS):
             own = dataset.fold[repeat] == fold
-            model = LogisticPath(Cs=(0.01,)).fit(x[~own], dataset.labels[~own])
+            model = Logistic(Cs=(0.01,)).fit(x[~own], dataset.labels[~own])
             wanted = model.decision_logits(x[own])
             np.testing.assert_allclose(result.logits[repeat, own], wanted, atol=1e-6)
-    whole = LogisticPath(Cs=(0.01,)).fit(x, dataset.labels)
+    whole = Logistic(Cs=(0.01,)).fit(x, dataset.labels)
     wanted = whole.decision_logits(features.unlabelled[:, 0])
     np.testing.assert_allclose(result.unlabelled, wanted, atol=1e-9)
     np.testing.assert_allclose(result.model.predict_proba(x), whole.predict_proba(x), atol=1e-9)
@@ -110,7 +111,7 @@ def test_held_out_logits_are_those_of_a_probe_without_the_fold(make_data) -> Non
 def test_every_part_is_fitted_once_and_reported_once(make_data) -> None:
     fitted, advanced = [], []
 
-    class Counting(LogisticPath):
+    class Counting(Logistic):
         def _fit_path(self, x: np.ndarray, y: np.ndarray) -> None:
             fitted.append(len(x))
             super()._fit_path(x, y)
@@ -211,14 +212,14 @@ def test_a_class_missing_outside_a_fold_is_one_line(make_data) -> None:
 @pytest.mark.parametrize("views", ["rows", "logits"])
 def test_views_are_rows_of_training_and_averaged_again(views, make_data) -> None:
     features, dataset = make_data(views)
-    result = cross_validate({"logistic": lambda: LogisticPath(Cs=(0.01,))}, features, dataset)[
+    result = cross_validate({"logistic": lambda: Logistic(Cs=(0.01,))}, features, dataset)[
         "logistic"
     ]
     assert result.views.shape == (REPEATS, 48, 3, 2)
     assert result.unlabelled_views.shape == (5, 3, 2)
     own = dataset.fold[0] == 0
     rows = features.labelled[~own].reshape(-1, WIDTH)
-    model = LogisticPath(Cs=(0.01,)).fit(rows, np.repeat(dataset.labels[~own], 3))
+    model = Logistic(Cs=(0.01,)).fit(rows, np.repeat(dataset.labels[~own], 3))
     logits = model.decision_logits(features.labelled[own].reshape(-1, WIDTH)).reshape(-1, 3, 2)
     wanted = softmax(logits.mean(1), 1) if views == "logits" else softmax(logits, 2).mean(1)
     np.testing.assert_allclose(softmax(result.logits[0, own], 1), wanted, atol=1e-6)

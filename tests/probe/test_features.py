@@ -11,7 +11,8 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import folder_name
 from archiveprobe.cache.store import Writer
 from archiveprobe.evaluate.dataset import Dataset, Rows
-from archiveprobe.probe.features import load_features, parse_choice
+from archiveprobe.probe.choice import parse_choice
+from archiveprobe.probe.features import load_features
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.manifest import write_manifest
 from archiveprobe.task.snapshot import read_snapshot

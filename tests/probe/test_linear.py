@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 
 from archiveprobe.probe import spectrum
-from archiveprobe.probe.lda import DiscriminantPath
-from archiveprobe.probe.linear import LogisticPath, RidgePath
+from archiveprobe.probe.lda import LDA
+from archiveprobe.probe.linear import Logistic, Ridge
 from archiveprobe.probe.selection import average_good, fit_slopes
 from archiveprobe.probe.spectrum import decompose
 
@@ -37,7 +37,7 @@ def test_every_penalty_gives_scikit_learns_probabilities(n, d, k) -> None:
     x, y = rows_of(n, d, k)
     # The path starts at the strongest penalty, whatever the order that is asked for.
     shuffled = (CS[2], CS[0], CS[3], CS[1])
-    path = softmax(LogisticPath(Cs=shuffled, tol=1e-6).fit_path(x, y).path_logits(x), 2)
+    path = softmax(Logistic(Cs=shuffled, tol=1e-6).fit_path(x, y).path_logits(x), 2)
     scaled = StandardScaler().fit_transform(x)
     for c, mine in zip(shuffled, path, strict=True):
         theirs = LogisticRegression(C=c, tol=1e-10, max_iter=100_000).fit(scaled, y)
@@ -49,7 +49,7 @@ def test_the_strongest_penalty_is_fitted_to_its_end() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(47) % 2
     x = rng.normal(size=(47, 6)) + y[:, None] * rng.normal(size=6)
-    path = LogisticPath(Cs=(1e-6,)).fit_path(x, y)
+    path = Logistic(Cs=(1e-6,)).fit_path(x, y)
     scaled = StandardScaler().fit_transform(x)
     exact = LogisticRegression(C=1e-6, tol=1e-12, max_iter=100_000).fit(scaled, y)
     margin = np.diff(path.path_logits(x)[0], axis=1)[:, 0]
@@ -62,7 +62,7 @@ def test_the_strongest_penalty_is_fitted_to_its_end() -> None:
 def test_every_ridge_is_scikit_learns(n, d, k) -> None:
     x, y = rows_of(n, d, k)
     alphas = (0.5, 20.0, 3000.0)
-    path = RidgePath(alphas=alphas).fit_path(x, y).path_logits(x)
+    path = Ridge(alphas=alphas).fit_path(x, y).path_logits(x)
     scaled = StandardScaler().fit_transform(x)
     for alpha, mine in zip(alphas, path, strict=True):
         theirs = RidgeClassifier(alpha=alpha, solver="cholesky").fit(scaled, y)
@@ -76,7 +76,7 @@ def test_every_ridge_is_scikit_learns(n, d, k) -> None:
 def test_every_discriminant_is_scikit_learns(n, d, k) -> None:
     x, y = rows_of(n, d, k)
     amounts = (0.05, 0.5, 0.9)
-    path = softmax(DiscriminantPath(shrinkages=amounts).fit_path(x, y).path_logits(x), 2)
+    path = softmax(LDA(shrinkages=amounts).fit_path(x, y).path_logits(x), 2)
     scaled = StandardScaler().fit_transform(x)
     means = np.stack([scaled[y == label].mean(0) for label in range(k)])
     within = scaled - means[y]
@@ -93,14 +93,14 @@ def test_every_discriminant_is_scikit_learns(n, d, k) -> None:
 
 def test_copies_of_one_row_per_class_leave_nothing_within() -> None:
     x, y = np.eye(6)[[0, 1] * 9], np.arange(18) % 2
-    model = DiscriminantPath(shrinkages=(0.01, "ledoit-wolf")).fit(x, y)
+    model = LDA(shrinkages=(0.01, "ledoit-wolf")).fit(x, y)
     assert (model.predict(x) == y).all()
 
 
 @pytest.mark.parametrize("amount", [0, -0.1, 1.5, "ledoit"])
 def test_a_shrinkage_that_is_none_is_refused(amount, draw) -> None:
     with pytest.raises(ValueError, match="a shrinkage is above 0 and at most 1"):
-        DiscriminantPath(shrinkages=(amount,)).fit_path(*draw())
+        LDA(shrinkages=(amount,)).fit_path(*draw())
 
 
 @settings(max_examples=25, deadline=None)
@@ -123,20 +123,20 @@ def test_probes_share_the_decomposition_of_rows_that_cannot_change(monkeypatch) 
     counts = []
     fresh = spectrum._decompose
     monkeypatch.setattr(spectrum, "_decompose", lambda rows: counts.append(1) or fresh(rows))
-    RidgePath().fit_path(x, y)
+    Ridge().fit_path(x, y)
     x[3] += 1
-    changed = RidgePath().fit_path(x, y)
+    changed = Ridge().fit_path(x, y)
     assert len(counts) == 2
     x.flags.writeable = False
-    for make in (RidgePath, DiscriminantPath, LogisticPath):
+    for make in (Ridge, LDA, Logistic):
         make().fit_path(x, y)
     assert len(counts) == 3
-    np.testing.assert_array_equal(RidgePath().fit_path(x, y).coef_, changed.coef_)
+    np.testing.assert_array_equal(Ridge().fit_path(x, y).coef_, changed.coef_)
 
 
 def test_separable_rows_end() -> None:
     x = np.array([[-1.0, 0], [-2, 1], [1, 0], [2, 1]])
-    path = LogisticPath(Cs=(1e-3, 1.0, 1e6)).fit_path(x, [0, 0, 1, 1])
+    path = Logistic(Cs=(1e-3, 1.0, 1e6)).fit_path(x, [0, 0, 1, 1])
     logits = path.path_logits(x)
     assert np.isfinite(logits).all()
     assert (logits.argmax(2) == [0, 0, 1, 1]).all()

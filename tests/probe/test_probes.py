@@ -11,16 +11,16 @@ from sklearn.svm import SVC
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.probe import svm
-from archiveprobe.probe.knn import NeighbourPath
-from archiveprobe.probe.svm import SupportVectorPath
-from archiveprobe.probe.trees import TreePath
+from archiveprobe.probe.knn import KNN
+from archiveprobe.probe.svm import SVM
+from archiveprobe.probe.trees import LightGBM
 from archiveprobe.probe.zeroshot import ZeroShot
 
 
 @pytest.mark.parametrize("k", [2, 3])
 def test_every_machine_is_scikit_learns(k, draw) -> None:
     x, y = draw(60, 12, k)
-    path = SupportVectorPath(scales=(0.5,), Cs=(0.5, 4.0), tol=1e-8).fit_path(x, y).path_logits(x)
+    path = SVM(scales=(0.5,), Cs=(0.5, 4.0), tol=1e-8).fit_path(x, y).path_logits(x)
     scaled = StandardScaler().fit_transform(x)
     for c, mine in zip((0.5, 4.0), path, strict=True):
         for label in range(k)[1 if k == 2 else 0 :]:
@@ -32,12 +32,12 @@ def test_every_machine_is_scikit_learns(k, draw) -> None:
 def test_a_machine_refuses_more_rows_than_it_can_learn_from(draw, monkeypatch) -> None:
     monkeypatch.setattr(svm, "MOST_ROWS", 50)
     with pytest.raises(InputError, match="svm takes at most 50 rows to learn from, got 60"):
-        SupportVectorPath().fit_path(*draw())
+        SVM().fit_path(*draw())
 
 
 def test_neighbours_by_hand() -> None:
     x = np.array([[1.0, 0], [0.8, 0.6], [0, 1], [-1, 0]])
-    model = NeighbourPath(ks=(2, 9), standardise=False).fit_path(x, [0, 1, 1, 0])
+    model = KNN(ks=(2, 9), standardise=False).fit_path(x, [0, 1, 1, 0])
     probability = softmax(model.path_logits(np.array([[2.0, 0]])), 2)[:, 0]
     for row, cosines in zip(probability, ([1, 0.8], [1, 0.8, 0, -1]), strict=True):
         weight = np.exp((np.array(cosines) - 1) / 0.07)
@@ -59,7 +59,7 @@ def test_trees_run_on_principal_components_in_one_thread(draw, monkeypatch) -> N
 
     monkeypatch.setattr(lightgbm, "train", spy)
     x, y = draw(100, 90)
-    model = TreePath(trees=(3, 5)).fit_path(x, y)
+    model = LightGBM(trees=(3, 5)).fit_path(x, y)
     settings, columns = seen[0]
     assert columns == 64 and len(seen) == 1
     assert settings["num_threads"] == 1 and settings["max_bin"] == 63
@@ -73,11 +73,11 @@ def test_trees_run_on_principal_components_in_one_thread(draw, monkeypatch) -> N
 
 
 def test_damaged_trees_are_refused_before_they_are_parsed(draw) -> None:
-    model = TreePath(trees=(3,)).fit_path(*draw())
+    model = LightGBM(trees=(3,)).fit_path(*draw())
     arrays = model.arrays()
     arrays["text"] = arrays["text"][:-40]
     with pytest.raises(ValueError, match="not those that were saved"):
-        TreePath(trees=(3,)).with_arrays(arrays, [0, 1])
+        LightGBM(trees=(3,)).with_arrays(arrays, [0, 1])
 
 
 def test_zero_shot_is_the_scaled_cosine() -> None:

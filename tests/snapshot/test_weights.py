@@ -11,7 +11,8 @@ from snapshots import current_cache
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.probe.audit.data import audit_data
-from archiveprobe.probe.features import Choice, find_reader, load_features
+from archiveprobe.probe.choice import Choice
+from archiveprobe.probe.features import find_reader, load_features
 
 
 def digest(weights: str) -> str:

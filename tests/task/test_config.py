@@ -86,10 +86,24 @@ def test_frozen(load):
             "backbone.own.preprocess.interpolaton",
             "interpolation",
         ),
+        # Of another section.
+        (LEAST + "table = 'x.csv'\n", "table", "images.table"),
+        (LEAST + "backbones = ['hog']\n", "backbones", "embed.backbones"),
+        (LEAST + "template = 'x.csv'\n", "template", "submission.template"),
+        (LEAST + "[images]\ntemplate = 'x.csv'\n", "images.template", "submission.template"),
+        (LEAST + "[folds]\nviews = 'crops6'\n", "folds.views", "embed.views"),
+        (LEAST + "[images]\npositive = 'yes'\n", "images.positive", "positive"),
+        (LEAST + "[preprocess]\nsize = 224\n", "preprocess", "backbone.NAME.preprocess"),
+        (LEAST + OWN + "size = 224\n", "backbone.own.size", "backbone.own.preprocess.size"),
     ],
 )
 def test_unknown_key_names_the_nearest(load, fault_of, content, key, valid):
     fault_of(lambda: load(content), f"{key!r}", f"did you mean {valid!r}?", "task.toml")
+
+
+def test_a_value_where_a_section_belongs(load, fault_of):
+    words = ("'backbone'", "it is a section", "did you mean 'embed.backbones'?")
+    fault_of(lambda: load(LEAST + "backbone = ['hog']\n"), *words)
 
 
 def test_unknown_key_far_from_all(load, fault_of):
@@ -113,7 +127,7 @@ def test_file_is_no_key(load, fault_of, content):
         ("name = 't'\nlabels = {a = 1}", "labels"),
         (LEAST + "images = 'images'", "images"),
         (LEAST + "[images]\nroot = 3", "images.root"),
-        (LEAST + "[images]\ntable = ['a.csv']", "images.table"),
+        (LEAST + "[images]\ntable = ['a.csv', 1]", "images.table"),
         (LEAST + "[folds]\ncount = '5'", "folds.count"),
         (LEAST + "[folds]\ncount = true", "folds.count"),
         (LEAST + "[folds]\ncount = 5.0", "folds.count"),
@@ -260,3 +274,9 @@ def test_nearest():
     assert nearest("destructoin", ["destruction", "other"]) == " (did you mean 'destruction'?)"
     assert nearest("zzz", ["destruction"]) == ""
     assert nearest("zzz", []) == ""
+
+
+def test_numbers_for_labels_are_to_be_quoted(load, fault_of):
+    words = ("'labels.0'", 'write it in quotes, "0"')
+    fault_of(lambda: load("name = 't'\nlabels = [0, 1]"), *words)
+    fault_of(lambda: load(LEAST + "positive = 1"), "'positive'", 'in quotes, "1"')

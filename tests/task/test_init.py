@@ -95,7 +95,7 @@ def test_table(folder, put, inside):
 
 def test_odd_splits_are_left_out(folder, put):
     put("a.jpg", "b.jpg")
-    lines = [("image", "label", "split"), ("a.jpg", "yes", "dev"), ("b.jpg", "no", "train")]
+    lines = [("image", "label", "split"), ("a.jpg", "yes", "early"), ("b.jpg", "no", "train")]
     (folder / "labels.csv").write_text(table(*lines))
     task, rows = started(folder)
     assert task.images.split is None

@@ -68,7 +68,7 @@ def test_rows_without_a_label_are_no_value(begin):
         ["image,who", [f"p{number}" for number in range(8)]],  # no two alike
         ["image,only", ["same"]],  # all alike
         ["image,set", ["train", "test"]],  # a split
-        ["image,split,part", ["dev", "train"], ["train", "test"]],
+        ["image,split,part", ["early", "train"], ["train", "test"]],
         ["image,caption", ["a house", "a street"]],
     ],
 )
@@ -98,7 +98,7 @@ def test_a_known_name_with_too_many_values_is_no_label_column(begin):
 
 
 def test_an_odd_split_is_said(begin):
-    task, said = begin(table("image,split,label", ["dev", "train"], ["no", "yes"]))
+    task, said = begin(table("image,split,label", ["early", "train"], ["no", "yes"]))
     assert task.images.split is None
     assert [line for line in said if "'split'" in line and "left out" in line]
 

@@ -52,29 +52,29 @@ def test_empty_label_and_split(rows_of, blank):
 
 
 @pytest.mark.proves("tables")
-@pytest.mark.parametrize("label", ["destroyed ", " destroyed", "Destroyed", "distroyed"])
-def test_unknown_label_names_the_nearest(rows_of, fault_of, label):
-    message = fault_of(lambda: rows_of(HEAD + f"a,intact,train\nb,{label},train\n"))
-    assert f"labels.csv line 3: unknown label {label!r}" in message
-    assert "did you mean 'destroyed'?" in message
-
-
-def test_unknown_split(rows_of, fault_of):
-    fault_of(lambda: rows_of(HEAD + "a,intact,tset\n"), "line 2", "'tset'", "'test'")
-    fault_of(lambda: rows_of(HEAD + "a,intact,Train\n"), "'Train'", "'train'")
-
-
-@pytest.mark.proves("tables")
 def test_repeated_id_names_both_lines(rows_of, fault_of):
     fault_of(
         lambda: rows_of(HEAD + 'x,intact,train\n"a\nb",,\ny,,\nx,destroyed,train\n'),
-        *("line 6", "'x'", "line 2"),
+        *("1 ids stand more than once: 'x' (line 2, line 6)", "keep one"),
     )
     assert len(rows_of(HEAD + "1,,\n001,,\n01,,\nA,,\na,,\n")) == 5
 
 
 def test_empty_id(rows_of, fault_of):
-    fault_of(lambda: rows_of(HEAD + "a,,\n ,intact,train\n"), "line 3", "id is empty")
+    fault_of(lambda: rows_of(HEAD + "a,,\n ,intact,train\n"), "1 rows have no id (first line 3)")
+
+
+@pytest.mark.proves("tables")
+def test_all_faults_of_ids_in_one_message(rows_of, fault_of):
+    ids = ["x", "", "y", "x", " ", "y", "x", "a\0", "c" * 2000, "z"]
+    message = fault_of(lambda: rows_of(HEAD + "".join(f"{id_},intact,\n" for id_ in ids)))
+    assert "2 rows have no id (first line 3)" in message
+    assert "2 ids stand more than once: 'x' (line 2, line 5), 'y' (line 4, line 7)" in message
+    assert "1 ids hold a NUL" in message
+    assert "1 ids have more than 1024 characters: 2000 (line 10)" in message
+    many = HEAD + "".join(f"{n % 100},,\n" for n in range(200))
+    message = fault_of(lambda: rows_of(many), "100 ids stand more than once", "and 95 more")
+    assert len(message) < 500
 
 
 @pytest.mark.proves("tables")
@@ -140,7 +140,8 @@ def test_corrections(rows_of):
     ("fixes", "words"),
     [
         ("id,label\nz,intact\n", ("line 2", "'z'")),
-        ("id,label\na,intact\na,destroyed\n", ("line 3", "'a'", "line 2")),
+        ("id,label\na,intact\na,destroyed\n", ("'a' (line 2, line 3)",)),
+        ("id,label\ny,\na,x\nz,\n", ("'y' (line 2), 'z' (line 4)", "unknown labels in 1 rows")),
         ("id,label\na,destroid\n", ("line 2", "'destroid'", "'destroyed'")),
         ("image,label\na,intact\n", ("no column 'id'",)),
     ],
@@ -156,7 +157,7 @@ def test_missing_corrections(rows_of, fault_of):
 
 def test_an_id_that_would_blow_up_every_row_is_refused(rows_of, fault_of):
     table = f"image,label\na,intact\n{'b' * 1025},intact\n"
-    words = ("labels.csv line 3", "1025 characters", "1024", "shorten it")
+    words = ("labels.csv: 1 ids have more than 1024 characters: 1025 (line 3)", "shorten them")
     fault_of(lambda: rows_of(table, TABLE), *words)
 
 
@@ -166,7 +167,7 @@ def test_an_id_may_have_as_many_characters_as_a_path_needs(rows_of):
 
 @pytest.mark.parametrize("odd", ["a\rb", "\ra", "a\r", "a\n\r", "a\0", "\0"])
 def test_an_id_that_no_csv_gives_back_is_refused(rows_of, fault_of, odd):
-    words = ("labels.csv line 2", repr(odd), "carriage return", "take it out")
+    words = ("labels.csv: 1 ids", f"{odd!r} (line 2)", "carriage return", "take it out")
     fault_of(lambda: rows_of(f'image,label\n"{odd}",intact\n', TABLE), *words)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.system_store import runs_folder
+from archiveprobe.evaluate.system_names import runs_folder
 from archiveprobe.probe.audit.data import audit_data
 from archiveprobe.probe.audit.labels import QUICK, audit_labels, best_system, find_suspects
 from archiveprobe.probe.run import Options, run_probes

@@ -1,0 +1,1 @@
+"""What is promised to notebooks; the package's root names it."""

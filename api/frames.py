@@ -1,0 +1,122 @@
+"""DataFrames of rows, predictions, leaderboards and thresholds: one function makes each."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from archiveprobe.api.state import Pinned
+from archiveprobe.base.errors import InputError
+from archiveprobe.task.decoding import Observation
+from archiveprobe.task.find_images import printable
+from archiveprobe.task.manifest import Entry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from archiveprobe.evaluate.leaderboard import Leaderboard
+    from archiveprobe.evaluate.predictions import Predictions
+
+# Whole numbers stay whole beside images that could not be measured.
+_TYPES: dict[Any, str] = {int | None: "Int64", float | None: "float64"}
+_OBSERVED = {field.name: _TYPES.get(field.type, "object") for field in fields(Observation)}
+_SEEN = attrgetter(*_OBSERVED)
+
+
+def rows_frame(pinned: Pinned, repeat: int) -> "pd.DataFrame":
+    """Return rows as the table has them, with their folds and what was observed of their images."""
+    import pandas as pd
+
+    rows, entries = pinned.rows, pinned.entries
+    frame = pd.DataFrame(
+        {
+            "id": pd.Series([row.id for row in rows], dtype=object),
+            "path": pd.Series([printable(row.path) for row in rows], dtype=object),
+            "label": pd.Categorical([row.label for row in rows], list(pinned.task.labels)),
+            "split": pd.Series([row.split for row in rows], dtype=object),
+            "text": pd.Series([row.text for row in rows], dtype=object),
+            "group": pd.Series(pd.NA, index=range(len(rows)), dtype="Int64"),
+            "fold": pd.Series(pd.NA, index=range(len(rows)), dtype="Int64"),
+            "digest": pd.Series([entry.digest for entry in entries], dtype=object),
+        }
+    )
+    if pinned.dataset is not None:
+        known = frame.label.notna()
+        frame.loc[known, "group"] = pinned.dataset.groups
+        frame.loc[known, "fold"] = _fold(pinned.dataset.fold, repeat)
+    return frame.join(_observations(entries))
+
+
+def _observations(entries: Sequence[Entry]) -> "pd.DataFrame":
+    import pandas as pd
+
+    unseen = ("new", *[None] * (len(_OBSERVED) - 1))
+    seen = [_SEEN(entry.observed) if entry.observed else unseen for entry in entries]
+    return pd.DataFrame(seen, columns=list(_OBSERVED), dtype=object).astype(_OBSERVED)
+
+
+def _fold(fold: np.ndarray, repeat: int) -> np.ndarray:
+    """Return the folds (n,) of one repeat.
+
+    Raises:
+        InputError: there is no such repeat.
+    """
+    if not 0 <= repeat < len(fold):
+        raise InputError(f"no repeat {repeat}: the folds have {len(fold)}, counted from 0")
+    return np.asarray(fold[repeat])
+
+
+def oof_frame(stored: "Predictions", repeat: int | None) -> "pd.DataFrame":
+    """Return out-of-fold predictions of one repeat, or of all: mean probabilities, a majority.
+
+    Raises:
+        InputError: there is no such repeat.
+    """
+    import pandas as pd
+
+    fold = _fold(stored.fold, repeat or 0)
+    if repeat is None:
+        proba, decision = stored.oof.mean(0), _majority(stored)
+    else:
+        proba, decision = stored.oof[repeat], stored.decision[repeat]
+    return pd.DataFrame(
+        {
+            "id": stored.ids.astype(object),
+            "label": labels_of(stored.labels, stored.classes),
+            "fold": fold,
+            "decision": labels_of(decision, stored.classes),
+            **proba_columns(proba, stored.classes),
+            "correct": decision == stored.labels,
+        }
+    )
+
+
+def _majority(stored: "Predictions") -> np.ndarray:
+    """Return the class (n,) that most repeats decided, of equal ones the more probable."""
+    votes = (stored.decision[..., None] == np.arange(len(stored.classes))).sum(0)
+    # Half of a probability never outweighs a vote.
+    return np.asarray((votes + np.nan_to_num(stored.oof.mean(0)) / 2).argmax(1))
+
+
+def labels_of(numbers: np.ndarray, classes: Sequence[str] | np.ndarray) -> "pd.Categorical":
+    """Return class indices (n,) as labels; -1 is a missing one."""
+    import pandas as pd
+
+    return pd.Categorical.from_codes(numbers, [str(name) for name in classes])
+
+
+def proba_columns(proba: np.ndarray, classes: Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
+    """Return probabilities (n, K) as one column per label."""
+    return {f"p_{name}": proba[:, at] for at, name in enumerate(classes)}
+
+
+def board_frame(board: "Leaderboard") -> "pd.DataFrame":
+    """Return the lines of a leaderboard; the recommended system is in `attrs`."""
+    import pandas as pd
+
+    frame = pd.DataFrame([line.record() for line in board.lines])
+    record = board.record()
+    frame.attrs |= {"best": record["best"], "model_selection": record["model_selection"]}
+    return frame

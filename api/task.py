@@ -1,0 +1,289 @@
+"""A task in a notebook: its rows, embeddings and systems as DataFrames and arrays."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from archiveprobe.api.state import Pinned, pin, warn
+from archiveprobe.base.errors import InputError
+from archiveprobe.evaluate.caches import open_in_use
+from archiveprobe.evaluate.dataset import Dataset
+from archiveprobe.task import config
+from archiveprobe.task.config import load_task, nearest
+from archiveprobe.task.rows import locate
+from archiveprobe.task.texts import is_text_cache
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from archiveprobe.evaluate.predictions import Predictions
+    from archiveprobe.evaluate.system_store import Run
+
+
+def open_task(place: str | Path, *, partial: bool = False) -> "Task":
+    """Open the task in a folder, or of a task.toml.
+
+    With `partial`, rows that wait for `embed` are left out, and a warning says how many.
+
+    Raises:
+        InputError: there is no task.toml, or one with a fault.
+
+    >>> task = ap.open("my/photographs")
+    >>> task.labels
+    ('not_destruction', 'destruction')
+    >>> ap.open("my/fotographs")
+    Traceback (most recent call last):
+    ...
+    archiveprobe.base.errors.InputError: no task file at ...fotographs: name a task.toml, or make \
+one with `archiveprobe init DIR`
+    """
+    return Task(load_task(Path(place)), partial=partial)
+
+
+class Task:
+    """A task as it lies on disk, from `ap.open`.
+
+    Every method reads the state of the task anew, so that what the command line did meanwhile is
+    seen. Every DataFrame names that state, its snapshot, in `.attrs["snapshot"]`; where it is
+    another one than that of the answer before, a warning says so, since rows may have moved.
+
+    >>> task.rows().attrs["snapshot"] == task.oof("greedy").attrs["snapshot"]
+    True
+    """
+
+    def __init__(self, settings: config.Task, *, partial: bool = False) -> None:
+        self._settings = settings
+        self._partial = partial
+        self._digest: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Task({str(self.file)!r})"
+
+    @property
+    def file(self) -> Path:
+        """Return the path of task.toml."""
+        return self._settings.file
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the labels, in the order of every column `p_<label>`."""
+        return self._settings.labels
+
+    def rows(self, *, repeat: int = 0) -> "pd.DataFrame":
+        """Return one row per row of the table, in its order.
+
+        id, path (below the root of the images), label (categorical, missing in rows to predict),
+        split, text, group and fold (of labelled rows, in one `repeat` of the folds), digest of the
+        image, and what `embed` saw of it: status, detail, bytes, width and height in pixels,
+        format, and so on.
+
+        Raises:
+            InputError: nothing is embedded yet, rows wait for `embed`, or a file is damaged.
+
+        >>> rows = task.rows()
+        >>> rows[["id", "label", "fold", "status"]].tail(2)
+                                        id            label  fold status
+        98         agency/street-view-0073.jpg      destruction     3     ok
+        99  telegram/photo_2023-11-05_0005.jpg  not_destruction     1     ok
+        >>> rows[rows.status != "ok"].status.tolist()
+        ['html_not_image', 'truncated']
+        """
+        from archiveprobe.api.frames import rows_frame
+
+        pinned = self._pin()
+        return self._named(rows_frame(pinned, repeat), pinned)
+
+    def files(self) -> list[Path]:
+        """Return the file of every row, in the order of `rows()`; some may be missing.
+
+        Raises:
+            InputError: as `rows`.
+
+        >>> task.files()[0].is_file()
+        True
+        """
+        return [locate(self._settings.root, row.path) for row in self._pin().rows]
+
+    def embeddings(self, backbone: str, view: str | None = "mean") -> np.ndarray:
+        """Return the embeddings of a backbone, in the order of `rows()`.
+
+        Args:
+            backbone: a name in `embed.backbones` of task.toml; "<name>-text" are the captions.
+            view: "mean" averages the views of an image; the name of a view, such as "center" or
+                "crop-first-mirrored", takes that one; None (or "all") takes every view.
+
+        Returns:
+            (n, width) float32, or (n, views, width) for all views; unnormalised, as the backbone
+            gives them. Rows of images that cannot be read are NaN.
+
+        Raises:
+            InputError: nothing is embedded through that backbone, or not to its end; no such view.
+
+        >>> task.embeddings("hog").shape, task.embeddings("hog", view=None).shape
+        ((100, 1860), (100, 2, 1860))
+        >>> task.embeddings("hog", view="mirrored")
+        Traceback (most recent call last):
+        ...
+        archiveprobe.base.errors.InputError: hog has no view 'mirrored' (did you mean \
+'center-mirrored'?): use mean, all or one of center, center-mirrored
+        """
+        from archiveprobe.probe.features import read_matrix
+
+        pinned = self._pin()
+        rows, partial = pinned.keyed, pinned.partial is not None
+        keys = rows.captions if is_text_cache(backbone) else rows.keys
+        reader = open_in_use(self._settings, pinned.snapshot, backbone, keys=keys, partial=partial)
+        if reader.fingerprint.get("random_weights"):
+            warn(f"{backbone}: RANDOM WEIGHTS, for trials only")
+        if view == "mean":
+            return read_matrix(reader, rows, backbone, view, self._settings)[:, 0]
+        names = list(reader.fingerprint["views"])
+        every = view in (None, "all")
+        if not every and view not in names:
+            raise InputError(
+                f"{backbone} has no view {view!r}{nearest(str(view), names)}: use mean, all or one "
+                f"of {', '.join(names)}"
+            )
+        matrix = read_matrix(reader, rows, backbone, "rows", self._settings)
+        return matrix if every else matrix[:, names.index(str(view))]
+
+    def leaderboard(self) -> "pd.DataFrame":
+        """Return the stored systems that are up to date, the highest macro-F1 first.
+
+        system, features, macro_f1 with its 95 % interval [low, high], accuracy, threshold, and so
+        on, as `archiveprobe probe --json` gives them. `.attrs` has the recommended system as
+        "best" and the score to expect of picking it as "model_selection". A warning names the
+        systems that are left out.
+
+        Raises:
+            InputError: no system is there that is up to date.
+
+        >>> board = task.leaderboard()
+        >>> board[["system", "macro_f1"]].round(1)
+              system  macro_f1
+        0    lda-hog       0.8
+        1  ridge-hog       0.8
+        2     greedy       0.8
+        3    knn-hog       0.8
+        >>> board.attrs["best"]
+        'ridge-hog'
+        """
+        from archiveprobe.api.frames import board_frame
+        from archiveprobe.evaluate.leaderboard import leaderboard
+        from archiveprobe.probe.run import data_warnings
+
+        pinned, dataset = self._pin_labelled()
+        systems = self._up_to_date(dataset)
+        remarks, caution = data_warnings(dataset)
+        board = leaderboard(systems, seconds=0.0, warnings=remarks, caution=caution)
+        for remark in board.warnings:
+            warn(remark)
+        return self._named(board_frame(board), pinned)
+
+    def oof(self, system: str, *, repeat: int | None = None) -> "pd.DataFrame":
+        """Return what a system says of every labelled row, without having seen its fold.
+
+        id, label, fold, decision, `p_<label>` (NaN where the image cannot be read) and correct.
+        Probabilities are means over the repeats of the folds and the decision is that of most
+        repeats, with the fold of the first; or all of it is that of one `repeat`, counted from 0.
+
+        Raises:
+            InputError: no such system, it is out of date, or no such repeat.
+
+        >>> oof = task.oof("greedy")
+        >>> missed = oof[~oof.correct & (oof.label == "destruction")]
+        >>> missed.sort_values("p_destruction").id.head(1).item()
+        'agency/street-view-0022.jpg'
+        """
+        from archiveprobe.api.frames import oof_frame
+
+        pinned, dataset = self._pin_labelled()
+        stored = self._run(dataset, system).predictions()
+        return self._named(oof_frame(stored, repeat), pinned, system=system)
+
+    def thresholds(self, system: str) -> "pd.DataFrame":
+        """Return macro-F1, precision and recall of the positive label at every threshold.
+
+        threshold, macro_f1, precision (NaN where nothing is decided positive) and recall, on
+        out-of-fold probabilities. `.attrs` has the chosen "threshold", its "method", and the
+        macro-F1 to expect with its 95 % interval as "macro_f1", "low" and "high".
+
+        Raises:
+            InputError: no such system, it is out of date, or it has no threshold.
+
+        >>> curve = task.thresholds("greedy")
+        >>> curve[curve.recall >= 0.95].tail(1).round(1)
+            threshold  macro_f1  precision  recall
+        26        0.2       0.7        0.5     1.0
+        >>> round(curve.attrs["threshold"], 1)
+        0.4
+        """
+        import pandas as pd
+
+        from archiveprobe.evaluate.choose_threshold import report_threshold
+
+        pinned, dataset = self._pin_labelled()
+        self._run(dataset, system)
+        report = report_threshold(self._settings, system)
+        low, high = report.interval
+        return self._named(
+            pd.DataFrame(report.record()["curve"], dtype=float),
+            pinned,
+            system=system,
+            threshold=report.threshold.value,
+            method=report.threshold.method,
+            macro_f1=report.macro_f1,
+            low=low,
+            high=high,
+        )
+
+    def _pin(self) -> Pinned:
+        pinned = pin(self._settings, partial=self._partial)
+        if self._digest not in (None, pinned.digest):
+            warn(
+                f"{self.file} or its work has changed since the last answer: this one is about "
+                f"another snapshot, {pinned.digest[:16]}"
+            )
+        self._digest = pinned.digest
+        return pinned
+
+    def _pin_labelled(self) -> tuple[Pinned, Dataset]:
+        pinned = self._pin()
+        if pinned.dataset is None:
+            raise InputError(
+                f"no labelled rows to speak of in {self._settings.table or self._settings.root}: "
+                "label images of two classes or more"
+            )
+        return pinned, pinned.dataset
+
+    def _run(self, dataset: Dataset, system: str) -> "Run":
+        """Load a system that is up to date."""
+        from archiveprobe.evaluate.system_status import check_up_to_date
+        from archiveprobe.evaluate.system_store import load_run
+
+        run = load_run(self._settings, system)
+        check_up_to_date(run, dataset)
+        return run
+
+    def _up_to_date(self, dataset: Dataset) -> list["Predictions"]:
+        """Load the systems that are up to date, and warn of the others."""
+        from archiveprobe.evaluate.system_names import systems
+
+        names, found = systems(self._settings), []
+        for name in names:
+            try:
+                found.append(self._run(dataset, name).predictions())
+            except InputError as error:
+                warn(f"left out: {error}")
+        if not found:
+            what = f"none of {len(names)} systems is up to date" if names else "no systems yet"
+            raise InputError(f"{what}: run `archiveprobe probe {self.file}`")
+        return found
+
+    def _named(self, frame: "pd.DataFrame", pinned: Pinned, **more: Any) -> "pd.DataFrame":
+        """Name the snapshot that a frame is about."""
+        frame.attrs |= {"snapshot": pinned.digest, **more}
+        if pinned.partial is not None:
+            frame.attrs["partial"] = pinned.partial
+        return frame

@@ -1,0 +1,292 @@
+"""What the columns of a table of answers hold: ids, labels or what stands for them, probabilities.
+
+One reading serves templates, submissions and answers from elsewhere. Nothing is guessed about which
+of two integers is which label: [submission.labels] says it, or the table is refused.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import quote_few
+from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.decoding import FLAGS
+from archiveprobe.task.table import Table
+
+# What organisers call the column of the answers, where it is not called as in the table.
+_LABELS = ("label", "prediction", "predicted", "answer", "class", "category", "target")
+# The statuses of images that were read.
+USABLE = FLAGS | {"ok"}
+STATUS = "status"
+
+
+@dataclass(frozen=True)
+class Content:
+    """Says what a table's columns hold.
+
+    `words` gives the cell that stands for a label in the column `label`; `proba` maps columns to
+    the labels whose probabilities they hold.
+    """
+
+    id: str
+    label: str | None
+    words: Mapping[str, str]
+    proba: Mapping[str, str]
+
+    def record(self) -> dict[str, str]:
+        """Return what each column holds, for `--json`."""
+        label = {} if self.label is None else {self.label: self._of_label()}
+        of_proba = {column: f"the probability of {label!r}" for column, label in self.proba.items()}
+        return label | of_proba
+
+    def sentences(self) -> list[str]:
+        """Say what was decided about columns whose names alone do not say it."""
+        plain = [f"p_{label}" for label in self.words]
+        if self._is_translated():
+            plain += []
+        elif self.label is not None:
+            plain.append(self.label)
+        return [
+            f"the column {column!r} gets {what}"
+            for column, what in self.record().items()
+            if column not in plain
+        ]
+
+    def _is_translated(self) -> bool:
+        return any(label != word for label, word in self.words.items())
+
+    def _of_label(self) -> str:
+        if not self._is_translated():
+            return "labels"
+        return ", ".join(f"{word!r} for {label!r}" for label, word in self.words.items())
+
+
+@dataclass(frozen=True)
+class TableAnswers:
+    """Holds what a table answers, in its order.
+
+    `labels` are the cells of the label column as labels, "" where there is none; `proba` (n, K)
+    has NaN where the table gives no probability.
+    """
+
+    ids: list[str]
+    labels: list[str]
+    proba: np.ndarray
+
+
+def probability_columns(labels: Iterable[str]) -> list[str]:
+    """Return the columns of the labels' probabilities."""
+    return [f"p_{label}" for label in labels]
+
+
+def label_of(task: Task, column: str) -> str | None:
+    """Find the label that a column of probabilities is called after: `p_<label>`, or the label."""
+    if column in probability_columns(task.labels):
+        return column.removeprefix("p_")
+    if column in task.labels:
+        return column
+    alike = [label for label in task.labels if label.casefold() == column.strip().casefold()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def words_of(task: Task) -> dict[str, str]:
+    """Return the cell that stands for each label: [submission.labels], else the label itself."""
+    return {label: str(task.submission.labels.get(label, label)) for label in task.labels}
+
+
+def find_columns(task: Task, table: Table, known: Collection[str]) -> Content:
+    """Find what the columns hold: by name, else by what is in them; `known` are the task's ids.
+
+    Raises:
+        InputError: no column for ids or answers, one that can be read in two ways; or ids and
+            labels have changed places.
+    """
+    id_ = _id_column(task, table, known)
+    rest = [column for column in table.columns if column != id_]
+    proba = {column: label for column in rest if (label := _named_after(task, table, column))}
+    label = _label_column(task, table, [c for c in rest if c not in proba], needed=not proba)
+    if label is None and not proba:
+        raise InputError(
+            f"no column for the label in {table.file}, which has {', '.join(table.columns)}: call "
+            f"it {task.images.label!r}"
+        )
+    named = _first(_id_names(task), table.columns)
+    if named not in (None, id_) and _all_labels(task, table, str(named)):
+        raise InputError(
+            f"{table.file}: the column {named!r} holds labels and {id_!r} holds ids: they have "
+            "changed places, put them right"
+        )
+    words = {name: name for name in task.labels}
+    if label is not None and _holds_numbers(task, table, label):
+        return Content(id_, None, words, {**proba, label: _whose(task, table, label, proba)})
+    if label is not None:
+        words = _words(task, table, label)
+    return Content(id_, label, words, proba)
+
+
+def _id_names(task: Task) -> tuple[str, ...]:
+    return (task.images.id, task.submission.columns[0])
+
+
+def _id_column(task: Task, table: Table, known: Collection[str]) -> str:
+    """Find the column with most known ids; where none has one, by its name."""
+    names = [name for name in dict.fromkeys(_id_names(task)) if name in table.columns]
+    order = [*names, *(column for column in table.columns if column not in names)]
+    hits = {column: sum(cells[column] in known for cells in table.rows) for column in order}
+    best = max(order, key=lambda column: (bool(hits[column]) and column in names, hits[column]))
+    if hits[best] or names:
+        return best
+    raise InputError(
+        f"no column of {table.file} holds ids of {task.place}: it has "
+        f"{', '.join(table.columns)}; call the one with the ids {task.images.id!r}"
+    )
+
+
+def _named_after(task: Task, table: Table, column: str) -> str | None:
+    """Find the label whose probability a column holds by its name, unless its cells are labels."""
+    label = label_of(task, column)
+    if label is None or column.startswith("p_"):
+        return label
+    cells = _filled(table, column)
+    has_words = bool(cells) and all(word_in(words_of(task), cell) for cell in cells)
+    several = sum(label_of(task, other) is not None for other in table.columns) > 1
+    if has_words and not several:
+        return None
+    return label if all(map(_is_number, cells)) else None
+
+
+def _label_column(task: Task, table: Table, rest: Sequence[str], *, needed: bool) -> str | None:
+    named = _first((task.images.label, *task.submission.columns[1:2], *_LABELS), rest)
+    if named is not None or (needed and len(rest) == 1):
+        return named or rest[0]
+    filled = [column for column in rest if _all_labels(task, table, column)]
+    return filled[0] if len(filled) == 1 else None
+
+
+def _all_labels(task: Task, table: Table, column: str) -> bool:
+    return bool(table.rows) and all(cells[column] in task.labels for cells in table.rows)
+
+
+def _first(names: Sequence[str], among: Sequence[str]) -> str | None:
+    return next((name for name in names if name in among), None)
+
+
+def _filled(table: Table, column: str) -> set[str]:
+    return {cells[column] for cells in table.rows if cells[column].strip()}
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
+def _is_integer(cell: str) -> bool:
+    return cell.strip().lstrip("+-").isdecimal()
+
+
+def word_in(words: Mapping[str, str], cell: str) -> str | None:
+    """Find the label that a cell stands for; 1.0, as pandas writes an integer, stands for 1."""
+    of_word = {word: label for label, word in words.items()}
+    if cell in of_word or not _is_number(cell):
+        return of_word.get(cell)
+    number = float(cell)
+    return of_word.get(str(int(number))) if number.is_integer() else None
+
+
+def _holds_numbers(task: Task, table: Table, column: str) -> bool:
+    """Return whether a column holds decimal numbers, such as 0.5, and not integers or labels."""
+    cells = _filled(table, column)
+    if not cells or not all(map(_is_number, cells)) or all(map(_is_integer, cells)):
+        return False
+    return not all(word_in(words_of(task), cell) for cell in cells)
+
+
+def _whose(task: Task, table: Table, column: str, proba: Mapping[str, str]) -> str:
+    """Find the label whose probability a column has that is called after none."""
+    if len(task.labels) == 2 and not proba:
+        return task.positive or task.labels[-1]
+    raise InputError(
+        f"{table.file}: the column {column!r} holds numbers, but of which label? Call columns of "
+        f"probabilities after the labels: {', '.join(task.labels)}"
+    )
+
+
+def _words(task: Task, table: Table, column: str) -> dict[str, str]:
+    """Find what stands for the labels in a column, by its cells.
+
+    Raises:
+        InputError: integers, and nobody has said which of them is which label.
+    """
+    cells, words = _filled(table, column), words_of(task)
+    same = {label: label for label in task.labels}
+    if cells and cells <= set(same):
+        return same
+    integers = bool(cells) and all(map(_is_integer, cells))
+    if integers and not all(map(_is_integer, words.values())):
+        raise InputError(
+            f"{table.file}: the column {column!r} holds integers ({quote_few(sorted(cells))}), "
+            f"and nothing says which label is which: write them into {task.file}, for example "
+            f"{example_of_labels(task)}"
+        )
+    return words
+
+
+def example_of_labels(task: Task) -> str:
+    """Write a table [submission.labels] that a user can copy and correct."""
+    positive = task.positive or task.labels[-1]
+    order = sorted(task.labels, key=lambda label: label == positive)
+    pairs = ", ".join(f'"{label}" = {at}' for at, label in enumerate(order))
+    return f"[submission] labels = {{ {pairs} }}"
+
+
+def read_answers(task: Task, content: Content, table: Table) -> TableAnswers:
+    """Read the answers of a table by what its columns hold.
+
+    Raises:
+        InputError: a cell is no label, or no probability; line and nearest label are named.
+    """
+    ids = [cells[content.id] for cells in table.rows]
+    labels = [""] * len(ids)
+    proba = np.full((len(ids), len(task.labels)), np.nan)
+    for at, cells in enumerate(table.rows):
+        where = f"{table.file} {table.place(at)}"
+        for column, label in content.proba.items():
+            if cells[column].strip():
+                proba[at, task.labels.index(label)] = _probability(cells[column], column, where)
+        if content.label is not None and not _is_unread(cells, content.label):
+            labels[at] = _label(content, cells[content.label], where)
+    if len(task.labels) == 2:
+        # Of two labels one probability says both.
+        proba = np.where(np.isnan(proba), 1 - proba[:, ::-1], proba)
+    return TableAnswers(ids, labels, proba)
+
+
+def _is_unread(cells: Mapping[str, str], label: str) -> bool:
+    """Return whether a row has no label because its image could not be read, as `predict` says."""
+    return not cells[label].strip() and cells.get(STATUS, "ok") not in USABLE
+
+
+def _label(content: Content, cell: str, where: str) -> str:
+    label = word_in(content.words, cell)
+    if label is None:
+        known = content.words.values()
+        raise InputError(
+            f"{where}: unknown label {cell!r} in the column {content.label!r}"
+            f"{nearest(cell, known)}: use {', '.join(known)}"
+        )
+    return label
+
+
+def _probability(cell: str, column: str, where: str) -> float:
+    value = float(cell) if _is_number(cell) else math.nan
+    if not 0 <= value <= 1:
+        raise InputError(
+            f"{where}: {cell!r} in the column {column!r} is no probability: write a number from "
+            "0 to 1"
+        )
+    return value

@@ -1,0 +1,233 @@
+"""Answers as the bytes of a file, in the form that its ending names, and read back from them.
+
+Cells are text everywhere in this project. Forms that know numbers (Parquet, xlsx, JSON) get them
+where nothing is lost by it: a column of probabilities, and one whose every cell is an integer
+without leading zeros. Empty cells are null there.
+"""
+
+import csv
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.task.table import long_cells
+
+Cells = list[list[str]]
+
+_MARKS = {"comma": ",", "semicolon": ";", "tab": "\t"}
+# Within what JavaScript and spreadsheets, whose numbers are all float64, hold exactly.
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,14}")
+_TEXT = (".csv", ".tsv", ".txt")
+_MEMBER = "submission.csv"
+
+
+@dataclass(frozen=True)
+class FileForm:
+    """Says how answers become a file: its ending, the mark between cells, the name inside a zip."""
+
+    ending: str
+    mark: str
+    member: str
+
+    @property
+    def is_text(self) -> bool:
+        """Return whether the file can be read in an editor, cell by cell."""
+        return self.ending in _TEXT
+
+
+def file_form(file: Path, template: Path | None = None, separator: str | None = None) -> FileForm:
+    """Find the form that the ending of `file` names.
+
+    A template gives the `separator` (comma, semicolon or tab) and, where it is text, the name of
+    the one file inside a zip; `answers.csv.zip` names it itself.
+
+    Raises:
+        InputError: an ending that names no form.
+    """
+    ending = file.suffix.lower()
+    if ending not in _FORMS:
+        known = ", ".join(_FORMS)
+        found = f"{ending!r} names no form of answers" if ending else "it has no ending"
+        raise InputError(f"cannot write {file}: {found}: end it in one of {known}")
+    shape = template.name if template and template.suffix.lower() in _TEXT else _MEMBER
+    member = file.stem if Path(file.stem).suffix.lower() in _TEXT else shape
+    text = Path(member) if ending == ".zip" else file
+    is_tabbed = text.suffix.lower() == ".tsv" and Path(shape).suffix.lower() != ".tsv"
+    word = "tab" if is_tabbed else separator or ("tab" if text.suffix == ".tsv" else "comma")
+    return FileForm(ending, _MARKS[word], member)
+
+
+def encode(form: FileForm, cells: Cells, numbers: Collection[str] = ()) -> bytes:
+    """Write a header and lines in a form; the columns called `numbers` hold decimal numbers.
+
+    Raises:
+        InputError: the form cannot hold a cell, or needs a library that is not installed.
+    """
+    return _FORMS[form.ending].encode(form, cells, numbers)
+
+
+def decode(form: FileForm, content: bytes) -> Cells:
+    """Read the header and lines of a file that `encode` wrote."""
+    return _FORMS[form.ending].decode(form, content)
+
+
+def values_of(cells: Cells, numbers: Collection[str]) -> list[list[Any]]:
+    """Give the cells of every column as what they are: numbers, integers or text; None if empty."""
+    header, *lines = cells
+    return [
+        _column([line[at] for line in lines], name in numbers) for at, name in enumerate(header)
+    ]
+
+
+def _column(cells: Sequence[str], holds_numbers: bool) -> list[Any]:
+    kind: Callable[[str], Any] = str
+    if holds_numbers:
+        kind = float
+    elif all(_INTEGER.fullmatch(cell) for cell in cells if cell):
+        kind = int
+    return [kind(cell) if cell else None for cell in cells]
+
+
+def _records(cells: Cells, numbers: Collection[str]) -> list[str]:
+    lines = zip(*values_of(cells, numbers), strict=True)
+    return [
+        json.dumps(dict(zip(cells[0], line, strict=True)), ensure_ascii=False) for line in lines
+    ]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise InputError(
+            f"{name.split('.')[0]} is not installed, which this form of table needs: run "
+            "`pip install 'archiveprobe[tables]'`, or write a .csv"
+        ) from None
+
+
+def _to_csv(form: FileForm, cells: Cells, _: Collection[str]) -> bytes:
+    out = io.StringIO()
+    csv.writer(out, delimiter=form.mark, lineterminator="\n").writerows(cells)
+    return out.getvalue().encode()
+
+
+def _from_csv(form: FileForm, content: bytes) -> Cells:
+    stream = io.TextIOWrapper(io.BytesIO(content), "utf-8", newline="")
+    with long_cells():
+        return list(csv.reader(stream, strict=True, delimiter=form.mark))
+
+
+def _to_zip(form: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
+    out = io.BytesIO()
+    # The same answers give the same bytes: a zip otherwise holds the time and the system.
+    entry = zipfile.ZipInfo(form.member, (1980, 1, 1, 0, 0, 0))
+    entry.compress_type, entry.create_system = zipfile.ZIP_DEFLATED, 3
+    entry.external_attr = 0o100644 << 16
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(entry, _to_csv(form, cells, numbers))
+    return out.getvalue()
+
+
+def _from_zip(form: FileForm, content: bytes) -> Cells:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return _from_csv(form, archive.read(form.member))
+
+
+def _to_parquet(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
+    pa, parquet = _library("pyarrow"), _library("pyarrow.parquet")
+    types = {float: pa.float64(), int: pa.int64()}
+    columns = [
+        pa.array(
+            values, types.get(next((type(v) for v in values if v is not None), str), pa.string())
+        )
+        for values in values_of(cells, numbers)
+    ]
+    out = io.BytesIO()
+    parquet.write_table(pa.table(columns, names=cells[0]), out)
+    return out.getvalue()
+
+
+def _from_parquet(_: FileForm, content: bytes) -> Cells:
+    table = _library("pyarrow.parquet").read_table(io.BytesIO(content))
+    columns = [column.to_pylist() for column in table.columns]
+    return [table.column_names, *([_text(v) for v in line] for line in zip(*columns, strict=True))]
+
+
+def _to_xlsx(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
+    openpyxl, library = _library("openpyxl"), _library("openpyxl.cell.cell")
+    illegal = library.ILLEGAL_CHARACTERS_RE
+    for cell in (cell for line in cells for cell in line):
+        if illegal.search(cell):
+            raise InputError(f"no .xlsx can hold the characters of {cell!r}: write a .csv")
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet("answers")
+
+    def made(value: Any) -> Any:
+        cell = library.WriteOnlyCell(sheet, value)
+        if isinstance(value, str):
+            # openpyxl takes "=..." for a formula and "#N/A" for an error.
+            cell.data_type = "s"
+        return cell
+
+    for line in [cells[0], *zip(*values_of(cells, numbers), strict=True)]:
+        sheet.append([made(value) for value in line])
+    out = io.BytesIO()
+    book.save(out)
+    return out.getvalue()
+
+
+def _from_xlsx(_: FileForm, content: bytes) -> Cells:
+    book = _library("openpyxl").load_workbook(io.BytesIO(content), read_only=True)
+    header, *lines = book.active.iter_rows(values_only=True)
+    # Empty cells at the end of a line are left out.
+    padded = [[*line, *[None] * (len(header) - len(line))] for line in lines]
+    return [[_text(value) for value in line] for line in [header, *padded]]
+
+
+def _to_json(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
+    return ("[\n" + ",\n".join(_records(cells, numbers)) + "\n]\n").encode()
+
+
+def _to_json_lines(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
+    return "".join(f"{record}\n" for record in _records(cells, numbers)).encode()
+
+
+def _from_json(_: FileForm, content: bytes) -> Cells:
+    return _of_records(json.loads(content))
+
+
+def _from_json_lines(_: FileForm, content: bytes) -> Cells:
+    return _of_records([json.loads(line) for line in content.split(b"\n") if line])
+
+
+def _of_records(records: Sequence[Mapping[str, Any]]) -> Cells:
+    header = list(records[0]) if records else []
+    return [header, *([_text(value) for value in record.values()] for record in records)]
+
+
+@dataclass(frozen=True)
+class _Coder:
+    encode: Callable[[FileForm, Cells, Collection[str]], bytes]
+    decode: Callable[[FileForm, bytes], Cells]
+
+
+_CSV = _Coder(_to_csv, _from_csv)
+_FORMS: Mapping[str, _Coder] = {
+    **dict.fromkeys(_TEXT, _CSV),
+    ".zip": _Coder(_to_zip, _from_zip),
+    ".parquet": _Coder(_to_parquet, _from_parquet),
+    ".xlsx": _Coder(_to_xlsx, _from_xlsx),
+    ".json": _Coder(_to_json, _from_json),
+    ".jsonl": _Coder(_to_json_lines, _from_json_lines),
+}

@@ -1,0 +1,143 @@
+"""The form of a submission: its columns, what they hold, its ids and their order."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import quote_few
+from archiveprobe.predict.columns import (
+    Content,
+    example_of_labels,
+    find_columns,
+    label_of,
+    probability_columns,
+    word_in,
+    words_of,
+)
+from archiveprobe.predict.packed import read_any_table
+from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.rows import Row, refuse_repeated
+from archiveprobe.task.table import Table
+
+
+@dataclass(frozen=True)
+class Form:
+    """The columns of a file of answers, and what they hold.
+
+    `given` are the template's rows by id, None where there is no template.
+    """
+
+    columns: tuple[str, ...]
+    content: Content
+    separator: str | None = None
+    given: Mapping[str, Mapping[str, str]] | None = None
+    template: Path | None = None
+
+    def fill(self, id_: str, label: str, proba: Mapping[str, str]) -> list[str]:
+        """Fill one line: id, label, probabilities by label, and what else the template has."""
+        content = self.content
+        known = {column: proba[name] for column, name in content.proba.items()}
+        if content.label is not None:
+            known[content.label] = content.words[label]
+        known[content.id] = id_
+        kept = self.given[id_] if self.given else {}
+        return [known.get(column, kept.get(column, "")) for column in self.columns]
+
+
+def form_of(task: Task, known: Collection[str]) -> Form:
+    """Find the form of a task's submission: its template's, or its submission.columns.
+
+    Raises:
+        InputError: a template whose columns say neither id nor answer, or can be read in two ways,
+            or repeats an id.
+    """
+    if task.submission.template is not None:
+        table = read_any_table(task.folder / task.submission.template)
+        content = find_columns(task, table, known)
+        refuse_repeated(table, content.id)
+        _check_words(task, table, content)
+        given = {cells[content.id]: cells for cells in table.rows}
+        return Form(table.columns, content, table.separator, given, table.file)
+    columns = task.submission.columns
+    if len(columns) < 2:
+        raise InputError(f"submission.columns in {task.file}: name two, for ids and for labels")
+    id_ = task.images.id if task.images.id in columns else columns[0]
+    rest = [column for column in columns if column != id_]
+    proba = {column: label for column in rest if (label := label_of(task, column))}
+    others = [column for column in rest if column not in proba]
+    label = task.images.label if task.images.label in others else next(iter(others), None)
+    for column in others:
+        if column != label or (proba and column != task.images.label):
+            hint = nearest(column, probability_columns(task.labels))
+            raise InputError(
+                f"nothing to put into the column {column!r} of submission.columns in {task.file}"
+                f"{hint}: name a label or p_<label>, or remove it"
+            )
+    return Form(columns, Content(id_, label, words_of(task), proba))
+
+
+def _check_words(task: Task, table: Table, content: Content) -> None:
+    """Refuse a template whose column for labels shows words that stand for none of them."""
+    if content.label is None:
+        return
+    for at, cells in enumerate(table.rows):
+        cell = cells[content.label]
+        is_integer = cell.strip().isdecimal()  # a placeholder, where words are integers too
+        if cell.strip() and not is_integer and word_in(content.words, cell) is None:
+            raise InputError(
+                f"{table.file} {table.place(at)}: {cell!r} in the column {content.label!r} "
+                f"stands for no label{nearest(cell, content.words.values())}: empty it, or say in "
+                f"{task.file} what is to stand there, for example {example_of_labels(task)}"
+            )
+
+
+def wanted(task: Task, table: Mapping[str, Row]) -> tuple[Form, list[str]]:
+    """Find the form of a submission and its ids in order; `table` has the task's rows.
+
+    Raises:
+        InputError: nothing to predict, or a template with unknown, missing or labelled ids.
+    """
+    form = form_of(task, table)
+    if form.given is not None:
+        _check_template(task, form.given, table)
+        return form, list(form.given)
+    ids = [id_ for id_, row in table.items() if row.label is None]
+    if not ids:
+        raise InputError(
+            f"nothing to predict in {task.place}: every row has a label; leave some "
+            "labels empty, or give rows the split test"
+        )
+    return form, ids
+
+
+def _check_template(
+    task: Task, given: Mapping[str, Mapping[str, str]], table: Mapping[str, Row]
+) -> None:
+    file = task.folder / (task.submission.template or "")
+    if not given:
+        raise InputError(f"{file} has no rows: a template lists the ids to predict")
+    unknown = [id_ for id_ in given if id_ not in table]
+    if unknown:
+        raise InputError(
+            f"{file}: {len(unknown)} of {len(given)} ids are not in {task.place}: "
+            f"{quote_few(unknown)}{nearest(unknown[0], table)}: correct them, or add the rows"
+        )
+    labelled = [id_ for id_ in given if table[id_].label is not None]
+    if labelled:
+        raise InputError(
+            f"{file}: {len(labelled)} of {len(given)} ids are labelled rows, which systems are "
+            f"trained on: {quote_few(labelled)}: take them out"
+        )
+    missing = [id_ for id_ in expected_ids(table) if id_ not in given]
+    if missing:
+        raise InputError(
+            f"{file} lacks {len(missing)} of the rows to predict: {quote_few(missing)}: add them, "
+            f"or take them out of {task.place}"
+        )
+
+
+def expected_ids(table: Mapping[str, Row]) -> list[str]:
+    """List the ids that a submission must answer: split test, else all without a label."""
+    tested = [id_ for id_, row in table.items() if row.split == "test"]
+    return tested or [id_ for id_, row in table.items() if row.label is None]

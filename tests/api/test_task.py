@@ -1,0 +1,197 @@
+"""A task in a notebook: frames are aligned, name their snapshot, and refuse what is not sound."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import archiveprobe as ap
+from archiveprobe.embed.run import Options, embed
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.system_store import load_run
+from archiveprobe.task.config import load_task
+
+quiet = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text("utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), "utf-8")
+
+
+def test_importing_costs_nothing() -> None:
+    heavy = ("numpy", "pandas", "sklearn", "torch", "pydantic", "click", "PIL")
+    program = (
+        "import sys; import archiveprobe as ap; dir(ap); ap.InputError; "
+        f"sys.exit(str([name for name in {heavy} if name in sys.modules] or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "\n")
+
+
+def test_the_root_names_what_is_promised() -> None:
+    assert set(ap.__all__) <= set(dir(ap))
+    for name in ap.__all__:
+        assert getattr(ap, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = ap.nonsense
+    with pytest.raises(AttributeError, match="no probe 'Tree': there are KNN, LDA"):
+        _ = ap.probes.Tree
+
+
+def test_what_cannot_be_opened(tmp_path: Path, fault_of) -> None:
+    fault_of(lambda: ap.open(tmp_path / "nowhere"), "no task file at", "archiveprobe init DIR")
+    (tmp_path / "task.toml").write_text('name = "x"\nlabel = ["a"]\n')
+    fault_of(lambda: ap.open(str(tmp_path)), "unknown key 'label'", "did you mean 'labels'?")
+    (tmp_path / "task.toml").write_text('name = "x"\n')
+    (tmp_path / "images").mkdir()
+    fault_of(ap.open(tmp_path).rows, "nothing is embedded yet", "archiveprobe embed")
+
+
+@quiet
+def test_every_frame_names_the_snapshot_of_the_command_line(task: ap.Task, capsys) -> None:
+    digest = load_dataset(load_task(task.file)).snapshot_digest
+    frames = [task.rows(), task.leaderboard(), task.oof("greedy"), task.thresholds("lda-hog")]
+    assert {frame.attrs["snapshot"] for frame in frames} == {digest}
+    assert frames[1].attrs["best"] in set(frames[1].system)
+    out, err = capsys.readouterr()
+    assert out == err == ""
+
+
+def test_rows_are_those_of_the_table_and_of_the_manifest(task: ap.Task) -> None:
+    rows, dataset = task.rows(), load_dataset(load_task(task.file))
+    assert rows.id.tolist() == [row.id for row in dataset.rows]
+    assert rows.label.cat.categories.tolist() == ["not_destruction", "destruction"]
+    known = rows[rows.label.notna()]
+    assert known.id.tolist() == dataset.labelled.ids.tolist()
+    assert known.label.cat.codes.tolist() == dataset.labels.tolist()
+    assert known.group.tolist() == dataset.groups.tolist()
+    assert known.fold.tolist() == dataset.fold[0].tolist()
+    assert task.rows(repeat=4).fold.dropna().tolist() == dataset.fold[4].tolist()
+    assert rows[rows.label.isna()].fold.isna().all()
+    assert (rows[rows.split == "test"].label.isna()).all()
+    assert rows.width.dtype == "Int64" and rows.width.isna().sum() == 2
+    assert [file.relative_to(task.file.parent / "images").as_posix() for file in task.files()] == (
+        rows.path.tolist()
+    )
+    with pytest.raises(ap.InputError, match="no repeat 5: the folds have 5"):
+        task.rows(repeat=5)
+
+
+def test_embeddings_lie_beside_their_rows(task: ap.Task) -> None:
+    rows, mean = task.rows(), task.embeddings("hog")
+    assert mean.dtype == np.float32 and mean.shape == (len(rows), 1860)
+    # Unreadable images are rows like all others, and copies have the same numbers.
+    assert (np.isnan(mean).all(1) == (rows.status != "ok")).all()
+    assert np.isfinite(mean[rows.status == "ok"]).all()
+    copies = rows[rows.duplicated("digest", keep=False) & (rows.status == "ok")]
+    assert len(copies) >= 2
+    for places in copies.groupby("digest").groups.values():
+        assert (mean[places] == mean[places[0]]).all()
+    every = task.embeddings("hog", view=None)
+    np.testing.assert_array_equal(every, task.embeddings("hog", view="all"))
+    np.testing.assert_allclose(every.mean(1), mean, atol=1e-6)
+    np.testing.assert_array_equal(every[:, 1], task.embeddings("hog", view="center-mirrored"))
+    dataset = load_dataset(load_task(task.file))
+    from archiveprobe.probe.choice import parse_choice
+    from archiveprobe.probe.features import load_features
+
+    features = load_features(dataset, parse_choice("hog"))
+    np.testing.assert_array_equal(mean[rows.label.notna()], features.labelled[:, 0])
+    with pytest.raises(ap.InputError, match="no cache for backbone 'clip-vit-b32'"):
+        task.embeddings("clip-vit-b32")
+
+
+def test_out_of_fold_frames_are_what_the_system_stored(task: ap.Task) -> None:
+    stored = load_run(load_task(task.file), "greedy").predictions()
+    for repeat in range(5):
+        oof = task.oof("greedy", repeat=repeat)
+        assert oof.fold.tolist() == stored.fold[repeat].tolist()
+        assert oof.decision.cat.codes.tolist() == stored.decision[repeat].tolist()
+        np.testing.assert_array_equal(oof.p_destruction, stored.oof[repeat, :, 1])
+        assert (oof.correct == (oof.label == oof.decision)).all()
+    mean = task.oof("greedy")
+    np.testing.assert_allclose(mean.p_destruction, stored.oof[..., 1].mean(0))
+    votes = stored.decision.sum(0)
+    assert (mean.decision.cat.codes == (votes > 2)).all()
+    with pytest.raises(ap.InputError, match="no repeat 9"):
+        task.oof("greedy", repeat=9)
+    with pytest.raises(ap.InputError, match=r"no system 'gready'.*did you mean 'greedy'"):
+        task.oof("gready")
+
+
+@quiet
+def test_the_leaderboard_is_that_of_the_stored_systems(task: ap.Task) -> None:
+    board = task.leaderboard()
+    assert sorted(board.system) == ["greedy", "knn-hog", "lda-hog", "ridge-hog"]
+    assert board.macro_f1.is_monotonic_decreasing
+    for line in board.itertuples():
+        right = [task.oof(line.system, repeat=repeat).correct.mean() for repeat in range(5)]
+        assert line.accuracy == pytest.approx(np.mean(right))
+        assert line.low < line.macro_f1 < line.high
+    curve = task.thresholds("greedy")
+    assert curve.attrs["macro_f1"] == board.set_index("system").macro_f1["greedy"]
+    assert curve.attrs["threshold"] == board.set_index("system").threshold["greedy"]
+    assert curve.threshold.is_monotonic_increasing and curve.recall.is_monotonic_decreasing
+
+
+def test_systems_out_of_date_are_left_out_aloud_and_refused(archive: Path) -> None:
+    task = ap.open(archive)
+    before = task.rows()
+    row = before[before.label == "destruction"].id.iloc[0]
+    (archive / "corrections.csv").write_text(f"id,label\n{row},not_destruction\n", "utf-8")
+    edit(archive / "task.toml", "# corrections", "corrections")
+    task = ap.open(archive)
+    for answer in (task.oof, task.thresholds):
+        with pytest.raises(ap.InputError, match=r"greedy is out of date \(labels"):
+            answer("greedy")
+    with (
+        pytest.warns(UserWarning, match=r"left out: lda-hog is out of date \(labels"),
+        pytest.raises(ap.InputError, match="none of 4 systems is up to date: run `archiveprobe"),
+    ):
+        task.leaderboard()
+
+
+def test_rows_that_wait_are_refused_or_left_out_aloud(archive: Path) -> None:
+    task = ap.open(archive)
+    then = task.rows()
+    first = task.files()[0]
+    (archive / "images" / "new.jpg").write_bytes(first.read_bytes())
+    with (archive / "labels.csv").open("a", encoding="utf-8") as table:
+        table.write("new.jpg,destruction,train,\n")
+    for answer in (task.rows, lambda: task.embeddings("hog"), task.leaderboard):
+        with pytest.raises(ap.InputError, match="1 of 101 rows waits for embed"):
+            answer()
+    part = ap.open(archive, partial=True)
+    with pytest.warns(UserWarning, match="partial: 100 of 101 rows"):
+        rows = part.rows()
+    assert rows.attrs["partial"] == "partial: 100 of 101 rows"
+    with pytest.warns(UserWarning, match="partial"):
+        assert len(part.embeddings("hog")) == len(rows) == 100
+    embed(load_task(archive), Options(workers=0, device="cpu"))
+    with pytest.warns(UserWarning, match="has changed since the last answer") as said:
+        now = task.rows()
+    # The warning is about the line that asked.
+    assert said[0].filename == __file__
+    assert len(now) == 101 and now.attrs["snapshot"] != then.attrs["snapshot"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(task.embeddings("hog")) == 101
+
+
+def test_an_archive_without_labels_has_rows_and_embeddings(archive: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (archive / "images").rename(plain / "images")
+    (plain / "task.toml").write_text('name = "plain"\n[embed]\nviews = "center"\n')
+    embed(load_task(plain), Options(workers=0, device="cpu"))
+    task = ap.open(plain)
+    rows, x = task.rows(), task.embeddings("hog")
+    assert len(rows) == len(x) == 100 and rows.fold.isna().all() and rows.label.isna().all()
+    assert rows.attrs["snapshot"] == task.rows().attrs["snapshot"]
+    with pytest.raises(ap.InputError, match="no labelled rows to speak of"):
+        task.leaderboard()

@@ -1,0 +1,282 @@
+"""What organisers ask for: Kaggle's probabilities, integers of any task, Codabench's zip."""
+
+import csv
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from click.testing import CliRunner, Result
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+
+from archiveprobe import cli
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.predict.systems import load_system
+
+THREE = ("intact", "damaged", "destroyed")
+MAPPED = "[submission.labels]\nintact = 0\ndestroyed = 1\n"
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(cli.main, [str(word) for word in words])
+
+
+def submitted(archive, file: Path, *words: str) -> Result:
+    done = run("submit", archive.folder, "--system", "mean", "-o", file, *words)
+    assert done.exit_code == 0, done.stderr
+    return done
+
+
+def refused(archive, file: Path, *words: str | Path) -> str:
+    done = run("submit", archive.folder, *(words or ("--system", "mean")), "-o", file)
+    assert done.exit_code == 1 and not done.stdout and not file.exists(), done.output
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def template(archive, column: str, cell: str, *more: str) -> None:
+    header = ["id", *([column] if column else []), *more]
+    cells = [cell] * (len(header) - 1)
+    archive.template([header, *([id_, *cells] for id_ in archive.test_ids)])
+
+
+def of_system(archive) -> tuple[np.ndarray, list[str]]:
+    """The probabilities and labels that the system answers."""
+    dataset = load_dataset(archive.task)
+    answers = load_system(dataset, "mean").answer(dataset.unlabelled)
+    return answers.proba, [dataset.classes[at] for at in answers.decision]
+
+
+@pytest.fixture
+def several(copied):
+    """A copy of an archive of three labels."""
+    return copied(labels=THREE, test=9)
+
+
+@pytest.fixture
+def known(archive):
+    """The archive with the labels of its test rows in the table."""
+    splits = ["train"] * 72 + ["test"] * 24
+    rows = zip(archive.ids, archive.truth, splits, strict=True)
+    archive.write_csv("labels.csv", [["image", "label", "split"], *rows])
+    return archive
+
+
+@pytest.mark.parametrize("column", ["destroyed", "target", "p_destroyed", "Destroyed"])
+def test_kaggle_probabilities_of_the_positive_label(known, tmp_path, column) -> None:
+    template(known, column, "0.5")
+    done = submitted(known, tmp_path / "sub.csv")
+    said = f"the column {column!r} gets the probability of 'destroyed'"
+    assert (said in done.stderr) == (column != "p_destroyed")
+    shares = "the labels' shares of the labelled rows as probabilities (2 truncated)"
+    assert f"2 cannot be read and got {shares}" in done.stdout
+    frame = pandas.read_csv(tmp_path / "sub.csv")
+    assert list(frame) == ["id", column] and list(frame.id) == known.test_ids
+    proba, _ = of_system(known)
+    seen = np.isfinite(proba[:, 1])
+    assert np.abs(frame[column][seen] - proba[seen, 1]).max() <= 1e-6
+    assert list(frame[column][~seen]) == [0.5, 0.5]
+
+    scored = run("score", known.folder, tmp_path / "sub.csv", "--json")
+    figures = json.loads(scored.stdout)
+    truth = np.array(known.test_truth) == "destroyed"
+    p = frame[column].to_numpy()
+    numbers = figures["probabilities"]
+    assert numbers["auc"] == pytest.approx(roc_auc_score(truth, p))
+    assert numbers["average_precision"] == pytest.approx(average_precision_score(truth, p))
+    assert numbers["log_loss"] == pytest.approx(log_loss(truth, p))
+    assert numbers["brier"] == pytest.approx(np.mean((p - truth) ** 2))
+    assert figures["accuracy"] == pytest.approx(np.mean((p > 0.5) == truth))
+    assert "'destroyed' is taken above 0.5" in scored.stderr
+
+
+def test_the_other_label_is_not_the_positive_one(archive, tmp_path) -> None:
+    """A column named like a label holds that label's probability, whichever is positive."""
+    template(archive, "intact", "0")
+    submitted(archive, tmp_path / "sub.csv")
+    proba, _ = of_system(archive)
+    frame = pandas.read_csv(tmp_path / "sub.csv")
+    assert abs(frame.intact[0] - proba[0, 0]) <= 1e-6
+
+
+@pytest.mark.parametrize("cell", ["0.3333", "0", "1", ""])
+def test_kaggle_a_column_for_each_of_several_labels(several, tmp_path, cell) -> None:
+    archive = several
+    template(archive, "", cell, "destroyed", "intact", "damaged")
+    submitted(archive, tmp_path / "sub.csv")
+    frame = pandas.read_csv(tmp_path / "sub.csv")
+    proba, decided = of_system(archive)
+    assert np.abs(frame[list(THREE)].to_numpy() - proba).max() <= 1e-6
+    truth = archive.write_csv(
+        "truth.csv", [["image", "label"], *zip(archive.test_ids, archive.test_truth, strict=True)]
+    )
+    words = [archive.folder, tmp_path / "sub.csv", "--truth", truth, "--json"]
+    figures = json.loads(run("score", *words).stdout)
+    assert figures["accuracy"] == pytest.approx(
+        np.mean([a == b for a, b in zip(decided, archive.test_truth, strict=True)])
+    )
+    right = [THREE.index(label) for label in archive.test_truth]
+    expected = -np.log(frame[list(THREE)].to_numpy()[range(9), right]).mean()
+    assert figures["probabilities"]["log_loss"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_numbers_of_several_labels_in_one_column_are_refused(several, tmp_path) -> None:
+    archive = several
+    template(archive, "target", "0.5")
+    line = refused(archive, tmp_path / "sub.csv")
+    assert "form.csv" in line and "of which label" in line and ", ".join(THREE) in line
+
+
+def test_integers_that_nothing_explains_are_refused(archive, tmp_path) -> None:
+    template(archive, "target", "0")
+    line = refused(archive, tmp_path / "sub.csv")
+    assert "holds integers ('0')" in line
+    assert '[submission] labels = { "intact" = 0, "destroyed" = 1 }' in line
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"), [("target", "0"), ("target", ""), ("target", "0.0"), ("destroyed", "1")]
+)
+def test_integers_by_the_tasks_own_table(known, tmp_path, column, cell) -> None:
+    template(known, column, cell)
+    known.set(MAPPED)
+    done = submitted(known, tmp_path / "sub.csv")
+    assert f"the column {column!r} gets '0' for 'intact', '1' for 'destroyed'" in done.stderr
+    frame = pandas.read_csv(tmp_path / "sub.csv")
+    _, labels = of_system(known)
+    assert list(frame[column]) == [int(label == "destroyed") for label in labels]
+    figures = json.loads(run("score", known.folder, tmp_path / "sub.csv", "--json").stdout)
+    right = np.mean([a == b for a, b in zip(labels, known.test_truth, strict=True)])
+    assert figures["accuracy"] == pytest.approx(right) and figures["probabilities"] is None
+
+
+def test_labels_that_are_integers_need_no_table(copied, tmp_path) -> None:
+    archive = copied(labels=("0", "1"), test=9)
+    template(archive, "target", "0")
+    submitted(archive, tmp_path / "sub.parquet")
+    frame = pandas.read_parquet(tmp_path / "sub.parquet")
+    assert frame.target.dtype == np.int64
+    assert [str(cell) for cell in frame.target] == of_system(archive)[1]
+
+
+def test_words_of_the_organisers(archive, tmp_path) -> None:
+    template(archive, "target", "no")
+    line = refused(archive, tmp_path / "sub.csv")
+    assert "line 2: 'no'" in line and "[submission] labels" in line
+    archive.set('[submission.labels]\nintact = "no"\ndestroyed = "yes"\n')
+    submitted(archive, tmp_path / "sub.csv")
+    frame = pandas.read_csv(tmp_path / "sub.csv")
+    assert list(frame.target == "yes") == [label == "destroyed" for label in of_system(archive)[1]]
+
+
+def test_columns_without_a_template_may_name_a_label(archive, tmp_path) -> None:
+    archive.set('[submission]\ncolumns = ["image", "destroyed"]\n')
+    done = submitted(archive, tmp_path / "sub.csv")
+    assert "the column 'destroyed' gets the probability of 'destroyed'" in done.stderr
+    frame = pandas.read_csv(tmp_path / "sub.csv")
+    proba, _ = of_system(archive)
+    assert np.nanmax(np.abs(frame.destroyed - proba[:, 1])) <= 1e-6
+    assert frame.destroyed.between(0, 1).all()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_zip_for_codabench(known, tmp_path, mapped) -> None:
+    template(known, "label", "0" if mapped else "intact")
+    if mapped:
+        known.set(MAPPED)
+    submitted(known, tmp_path / "sub.zip")
+    with zipfile.ZipFile(tmp_path / "sub.zip") as packed:
+        rows = list(csv.reader(packed.read("form.csv").decode().splitlines()))
+    _, labels = of_system(known)
+    words = {"intact": "0", "destroyed": "1"} if mapped else {name: name for name in labels}
+    assert [row[1] for row in rows[1:]] == [words[label] for label in labels]
+    figures = json.loads(run("score", known.folder, tmp_path / "sub.zip", "--json").stdout)
+    right = np.mean([a == b for a, b in zip(labels, known.test_truth, strict=True)])
+    assert figures["accuracy"] == pytest.approx(right)
+
+
+ANSWERS = {
+    "names": (["id", "label"], ["intact", "destroyed"]),
+    "integers": (["id", "label"], ["0", "1"]),
+    "floats": (["id", "label"], ["0.0", "1.0"]),
+    "probabilities": (["id", "destroyed"], ["0.25", "0.75"]),
+    "numbers": (["id", "prediction"], ["0.25", "0.75"]),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_given_answers_in_any_form(archive, tmp_path, kind) -> None:
+    header, cells = ANSWERS[kind]
+    pairs = zip(archive.test_ids, archive.test_truth, strict=True)
+    rows = [[id_, cells[label == "destroyed"]] for id_, label in pairs]
+    given = archive.write_csv("given.csv", [header, *rows])
+    archive.set(MAPPED)
+    done = run("submit", archive.folder, "--answers", given, "-o", tmp_path / "sub.csv")
+    assert done.exit_code == 0, done.stderr
+    frame = pandas.read_csv(tmp_path / "sub.csv")
+    assert list(frame.label) == [int(label == "destroyed") for label in archive.test_truth]
+    assert ("taken above 0.5" in done.stderr) == (kind in ("probabilities", "numbers"))
+
+
+def test_given_probabilities_for_a_template_of_probabilities(archive, tmp_path) -> None:
+    template(archive, "destroyed", "0.5")
+    rows = [[id_, "0.123456789"] for id_ in archive.test_ids]
+    given = archive.write_csv("given.csv", [["id", "destroyed"], *rows])
+    done = run("submit", archive.folder, "--answers", given, "-o", tmp_path / "sub.csv")
+    assert done.exit_code == 0, done.stderr
+    assert set(pandas.read_csv(tmp_path / "sub.csv", dtype=str).destroyed) == {"0.123456789"}
+
+
+@pytest.mark.parametrize(
+    ("header", "cell", "words"),
+    [
+        (["id", "label"], "intact", ["has labels only", "p_intact, p_destroyed"]),
+        (["id", "destroyed"], "1.5", ["line 2", "'1.5'", "no probability"]),
+        (["id", "label"], "1", ["holds integers", "[submission] labels"]),
+    ],
+    ids=["labels", "beyond one", "integers"],
+)
+def test_given_answers_that_cannot_be_used(archive, tmp_path, header, cell, words) -> None:
+    template(archive, "destroyed", "0.5")
+    given = archive.write_csv("given.csv", [header, *([id_, cell] for id_ in archive.test_ids)])
+    line = refused(archive, tmp_path / "sub.csv", "--answers", given)
+    assert all(word in line for word in words), line
+
+
+def test_a_missing_probability_is_named(archive, tmp_path) -> None:
+    rows = [[id_, "" if at == 4 else "0.5"] for at, id_ in enumerate(archive.test_ids)]
+    given = archive.write_csv("given.csv", [["id", "destroyed"], *rows])
+    line = refused(archive, tmp_path / "sub.csv", "--answers", given)
+    assert "given.csv line 6" in line and "probability is missing" in line
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".zip"])
+def test_what_predict_writes_can_be_submitted_and_scored(known, tmp_path, ending) -> None:
+    """Rows without an image come back as what the task answers for them."""
+    predicted = tmp_path / f"p{ending}"
+    assert run("predict", known.folder, "--system", "mean", "-o", predicted).exit_code == 0
+    done = run("submit", known.folder, "--answers", predicted, "-o", tmp_path / "sub.csv")
+    assert "2 rows cannot be read and are answered 'intact'" in done.stderr
+    submitted(known, tmp_path / "own.csv")
+    assert (tmp_path / "sub.csv").read_text() == (tmp_path / "own.csv").read_text()
+
+
+def test_damaged_zips_are_one_line(known, tmp_path) -> None:
+    file = tmp_path / "bad.zip"
+    file.write_bytes(b"PK\x03\x04 nothing")
+    line = refused(known, tmp_path / "sub.csv", "--answers", file)
+    assert "no zip that can be read" in line
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("a.csv", "id,label\n")
+        packed.writestr("b.csv", "id,label\n")
+    assert "holds 2 files" in refused(known, tmp_path / "sub.csv", "--answers", file)
+
+
+def test_a_zip_bomb_is_refused(known, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("archiveprobe.predict.packed.TABLE_BYTES", 1_000)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("a.csv", "0" * 1_000_000)
+    line = refused(known, tmp_path / "sub.csv", "--answers", tmp_path / "bomb.zip")
+    assert "larger than 1000 bytes" in line
