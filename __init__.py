@@ -1,7 +1,8 @@
 """Classify the images of an archive: embed once, probe on the cached embeddings, fine-tune last.
 
-In a notebook: `import archiveprobe as ap`, then `ap.open("my/photographs")`, `ap.probes.Ridge()`.
-What `__all__` names is promised, and nothing else; it is loaded when it is first used.
+In a notebook: `import archiveprobe as ap`, then `ap.open("my/photographs")`, `ap.probes.Ridge()`
+and `ap.Embedder("clip-vit-b32")`. What `__all__` names is promised, and nothing else; libraries
+load when it is first used. docs/notebook.md shows it.
 """
 
 from importlib import import_module
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archiveprobe.api import probes
+    from archiveprobe.api.embedder import Embedder
     from archiveprobe.api.task import Task
     from archiveprobe.api.task import open_task as open  # noqa: A004
     from archiveprobe.base.errors import InputError
 
-__all__ = ["InputError", "Task", "open", "probes"]
+__all__ = ["Embedder", "InputError", "Task", "open", "probes"]
 
 _PLACES = {
+    "Embedder": "api.embedder:Embedder",
     "InputError": "base.errors:InputError",
     "Task": "api.task:Task",
     "open": "api.task:open_task",

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import FrameType
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset, Rows, dataset_of, rows_of
@@ -13,7 +14,8 @@ from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
 from archiveprobe.task.snapshot import Snapshot, digest_of_words, snapshot_digest
 
-_PACKAGE = __name__.partition(".")[0]
+# Frames of these are not what a user wrote: scikit-learn wraps the methods of its estimators.
+_NOT_THE_USERS = (__name__.partition(".")[0], "sklearn")
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,12 @@ def _digest(state: State) -> str:
 
 
 def warn(message: str) -> None:
-    """Warn as from the line outside this package that called it."""
+    """Warn as from the user's line that led here."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+    while frame.f_back is not None and _package(frame) in _NOT_THE_USERS:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]

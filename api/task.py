@@ -7,10 +7,11 @@ import numpy as np
 
 from archiveprobe.api.state import Pinned, pin, warn
 from archiveprobe.base.errors import InputError
+from archiveprobe.embed.view_sets import place_of_view
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.task import config
-from archiveprobe.task.config import load_task, nearest
+from archiveprobe.task.config import load_task
 from archiveprobe.task.rows import locate
 from archiveprobe.task.texts import is_text_cache
 
@@ -125,8 +126,8 @@ class Task:
         >>> task.embeddings("hog", view="mirrored")
         Traceback (most recent call last):
         ...
-        archiveprobe.base.errors.InputError: hog has no view 'mirrored' (did you mean \
-'center-mirrored'?): use mean, all or one of center, center-mirrored
+        archiveprobe.base.errors.InputError: unknown view 'mirrored' (did you mean \
+'center-mirrored'?): hog has center, center-mirrored, and their mean
         """
         from archiveprobe.probe.features import read_matrix
 
@@ -138,15 +139,10 @@ class Task:
             warn(f"{backbone}: RANDOM WEIGHTS, for trials only")
         if view == "mean":
             return read_matrix(reader, rows, backbone, view, self._settings)[:, 0]
-        names = list(reader.fingerprint["views"])
-        every = view in (None, "all")
-        if not every and view not in names:
-            raise InputError(
-                f"{backbone} has no view {view!r}{nearest(str(view), names)}: use mean, all or one "
-                f"of {', '.join(names)}"
-            )
         matrix = read_matrix(reader, rows, backbone, "rows", self._settings)
-        return matrix if every else matrix[:, names.index(str(view))]
+        if view in (None, "all"):
+            return matrix
+        return matrix[:, place_of_view(str(view), reader.fingerprint["views"], backbone)]
 
     def leaderboard(self) -> "pd.DataFrame":
         """Return the stored systems that are up to date, the highest macro-F1 first.

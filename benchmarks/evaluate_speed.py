@@ -19,7 +19,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 from common import Figure, arguments, at_most, load, report, timed  # noqa: E402
 
-from archiveprobe.evaluate import calibration, thresholding  # noqa: E402
+from archiveprobe.evaluate import calibration, threshold_curve, thresholding  # noqa: E402
 from archiveprobe.evaluate.combine import METHODS, combine  # noqa: E402
 from archiveprobe.evaluate.dataset import Dataset, Rows  # noqa: E402
 from archiveprobe.evaluate.intervals import REPLICATES, compare, intervals  # noqa: E402
@@ -93,7 +93,7 @@ def measure(dataset: Dataset, systems: int) -> list[Figure]:
     return [
         at_most(
             f"all thresholds of {n} rows",
-            milliseconds(lambda: thresholding.scan(y == 1, p[0])),
+            milliseconds(lambda: threshold_curve.scan(y == 1, p[0])),
             1,
             "ms",
         ),

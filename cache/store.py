@@ -120,7 +120,7 @@ class Writer:
         # Cast first: 65520 is finite until it is stored. The copy also detaches a reused buffer.
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             stored = exact.astype(np.float16, order="C")
-        status = _unusable(stored)
+        status = unusable(stored)
         if status is not None:
             self.fail(key, status, f"the embedding is {status.replace('_', '-')} as float16")
             return status
@@ -225,7 +225,8 @@ def _check_key(key: bytes) -> None:
         )
 
 
-def _unusable(stored: NDArray[np.float16]) -> str | None:
+def unusable(stored: NDArray[np.float16]) -> str | None:
+    """Say why an embedding (views, *shape) is none: "non_finite", or "zero" in any view."""
     if not np.isfinite(stored).all():
         return "non_finite"
     return None if stored.reshape(len(stored), -1).any(axis=1).all() else "zero"

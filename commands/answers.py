@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from archiveprobe.commands.names import OUTPUT, SYSTEM
 from archiveprobe.commands.terminal import (
     Function,
     command,
@@ -21,15 +22,13 @@ from archiveprobe.commands.terminal import (
 
 
 def _system(function: Function) -> Function:
-    return click.option("--system", required=True, help="System to use; see `list systems`.")(
-        function
-    )
+    return click.option(
+        "--system", type=SYSTEM, required=True, help="System to use; see `list systems`."
+    )(function)
 
 
 def _output(what: str) -> Callable[[Function], Function]:
-    return click.option(
-        "-o", "file", required=True, type=click.Path(path_type=Path), help=f"Output: {what}."
-    )
+    return click.option("-o", "file", required=True, type=OUTPUT, help=f"Output: {what}.")
 
 
 _spreadsheet_safe = click.option(
@@ -53,10 +52,19 @@ def predict(
     """Predict the unlabelled rows, or new images: a row and a status for each."""
     from archiveprobe.predict.images import predict as answer
 
-    done = answer(load(task), system, file, images=images, notify=say, progress=progress, **how)
+    _report(
+        answer(load(task), system, file, images=images, notify=say, progress=progress, **how),
+        as_json,
+    )
+
+
+def _report(done: Any, as_json: bool) -> None:
+    """Print what was written, and say what was decided about it."""
     if not as_json:
         click.echo(done.summary())
     print_result(done.record(), done.lines(), as_json)
+    for note in done.notes:
+        say(f"note: {note}")
 
 
 @command(
@@ -64,7 +72,7 @@ def predict(
     "submit my/task.toml --answers notebook.csv -o submission.csv",
 )
 @task_argument
-@click.option("--system", help="System to use; see `list systems`.")
+@click.option("--system", type=SYSTEM, help="System to use; see `list systems`.")
 @click.option(
     "--answers",
     type=click.Path(path_type=Path),
@@ -78,8 +86,8 @@ def submit(
     system: str | None,
     answers: Path | None,
     file: Path,
-    spreadsheet_safe: bool,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Write a submission, read it back, and check it row by row."""
     if (system is None) == (answers is None):
@@ -87,22 +95,15 @@ def submit(
     if answers is not None:
         from archiveprobe.predict.given_answers import submit_answers
 
-        given = submit_answers(load(task), answers, file, spreadsheet_safe=spreadsheet_safe)
-        if not as_json:
-            click.echo(given.summary())
-        print_result(given.record(), given.lines(), as_json)
-        for note in given.notes:
-            say(f"note: {note}")
+        _report(submit_answers(load(task), answers, file, **how), as_json)
         return
     assert system is not None
     from archiveprobe.predict.submission import submit as write
 
-    done = write(load(task), system, file, spreadsheet_safe=spreadsheet_safe)
-    if not as_json:
-        click.echo(done.summary())
-    print_result(done.record(), done.lines(), as_json)
-    for remark in (*done.notes, *done.warnings):
-        say(f"note: {remark}")
+    done = write(load(task), system, file, **how)
+    _report(done, as_json)
+    for warning in done.warnings:
+        say(f"note: {warning}")
 
 
 @command(

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from archiveprobe.commands.names import BACKBONE, VIEWS
 from archiveprobe.commands.terminal import (
     NAME,
     command,
@@ -60,10 +61,11 @@ def weights(task: Path, as_json: bool) -> None:
 @click.option(
     "--backbone",
     "backbones",
+    type=BACKBONE,
     multiple=True,
     help="Backbone to run instead of the task's; repeatable.",
 )
-@click.option("--views", help="View set instead of the task's, for example crops6.")
+@click.option("--views", type=VIEWS, help="View set instead of the task's, for example crops6.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto")
 @device_option
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from archiveprobe.commands.names import BACKBONE, OUTPUT
 from archiveprobe.commands.terminal import (
     example,
     group,
@@ -76,12 +77,11 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
 @click.option(
     "--backbone",
     "backbones",
+    type=BACKBONE,
     multiple=True,
     help="Backbone to export instead of the task's; repeatable.",
 )
-@click.option(
-    "-o", "file", required=True, type=click.Path(path_type=Path), help="Output: HDF5 file."
-)
+@click.option("-o", "file", required=True, type=OUTPUT, help="Output: HDF5 file.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @partial_option
 def export(

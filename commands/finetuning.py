@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+from archiveprobe.commands.names import RECIPE, TableChoice
 from archiveprobe.commands.terminal import (
     NAME,
-    TableChoice,
     command,
     device_option,
     example,
@@ -44,7 +44,10 @@ def set_option(command: Function) -> Function:
 )
 @task_argument
 @click.option(
-    "--recipe", required=True, help="Recipe to train: see `list recipes`, or a .toml file."
+    "--recipe",
+    type=RECIPE,
+    required=True,
+    help="Recipe to train: see `list recipes`, or a .toml file.",
 )
 @set_option
 @click.option(
@@ -112,7 +115,7 @@ def recipes() -> None:
 
 
 @recipes.command(**example("recipe show demo-tiny > my.toml"))
-@click.argument("name")
+@click.argument("name", type=RECIPE)
 @set_option
 @json_option
 def show(name: str, overrides: tuple[str, ...], as_json: bool) -> None:

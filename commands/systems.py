@@ -1,13 +1,14 @@
 """Systems on the cache: probe, ensemble, threshold, audit."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from archiveprobe.commands.names import FEATURES, PROBE, SYSTEM, TableChoice
 from archiveprobe.commands.terminal import (
     NAME,
-    TableChoice,
     command,
     json_option,
     load,
@@ -19,14 +20,12 @@ from archiveprobe.commands.terminal import (
 )
 
 if TYPE_CHECKING:
-    from archiveprobe.evaluate.leaderboard import Leaderboard
+    from archiveprobe.evaluate.leaderboard import Leaderboard, Line
 
 _rule = click.option(
     "--threshold-rule",
     type=TableChoice("evaluate.thresholding:THRESHOLD_RULES"),
-    default="smoothed",
-    show_default=True,
-    help="How the decision threshold is chosen.",
+    help="How thresholds are chosen; default: what `threshold` has stored, else smoothed.",
 )
 
 
@@ -36,10 +35,15 @@ _rule = click.option(
 )
 @task_argument
 @click.option(
-    "--probe", "probes", multiple=True, help="Probe to try instead of the default ones; repeatable."
+    "--probe",
+    "probes",
+    type=PROBE,
+    multiple=True,
+    help="Probe to try instead of the default ones; repeatable.",
 )
 @click.option(
     "--features",
+    type=FEATURES,
     multiple=True,
     metavar="B[+B...][:mean|rows|logits]",
     help="Backbones, and how their views are combined; repeatable.",
@@ -53,7 +57,7 @@ def probe(
     task: Path,
     probes: tuple[str, ...],
     features: tuple[str, ...],
-    threshold_rule: str,
+    threshold_rule: str | None,
     seed: int,
     workers: int | None,
     partial: bool,
@@ -75,7 +79,11 @@ def probe(
     show_default=True,
 )
 @click.option(
-    "--system", "systems", multiple=True, help="Member, instead of all systems; repeatable."
+    "--system",
+    "systems",
+    type=SYSTEM,
+    multiple=True,
+    help="Member, instead of all systems; repeatable.",
 )
 @click.option("--name", help="Name of the ensemble; default: its method.")
 @click.option(
@@ -94,7 +102,7 @@ def ensemble(
     systems: tuple[str, ...],
     name: str | None,
     ties: str,
-    threshold_rule: str,
+    threshold_rule: str | None,
     partial: bool,
     as_json: bool,
 ) -> None:
@@ -115,6 +123,15 @@ def ensemble(
     show_board(board, task, as_json)
 
 
+def _threshold_cell(line: "Line") -> str:
+    """Return a threshold, and its rule where that is not the default one."""
+    from archiveprobe.evaluate.thresholding import DEFAULT_RULE
+
+    rule = line.threshold_rule or DEFAULT_RULE
+    name = "" if rule == DEFAULT_RULE else f" {rule.split()[0]}"
+    return "-" if line.threshold is None else f"{line.threshold:.3f}{name}"
+
+
 def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
     """Print the leaderboard, and what to do with it."""
     lines = [
@@ -123,7 +140,7 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
             "features": line.features,
             "macro-F1 [95% CI]": f"{line.macro_f1:.4f} [{line.low:.3f}, {line.high:.3f}]",
             "accuracy": f"{line.accuracy:.4f}",
-            "threshold": "-" if line.threshold is None else f"{line.threshold:.3f}",
+            "threshold": _threshold_cell(line),
             "optimistic": f"{line.optimistic:.4f}",
             "seconds": f"{line.seconds:.1f}",
         }
@@ -153,9 +170,10 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
 @command(
     "threshold my/task.toml --system logistic-hog",
     "threshold my/task.toml --system logistic-hog --set 0.4",
+    "threshold my/task.toml --system logistic-hog --recall 0.95",
 )
 @task_argument
-@click.option("--system", required=True, help="System to show; see `list systems`.")
+@click.option("--system", type=SYSTEM, required=True, help="System to show; see `list systems`.")
 @click.option(
     "--threshold-rule",
     "method",
@@ -163,32 +181,53 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
     help="Choose it by this rule, and store it.",
 )
 @click.option("--set", "fixed", type=float, metavar="P", help="Set it to P, and store it.")
+@click.option("--recall", type=float, metavar="R", help="Find at least the share R; store it.")
+@click.option(
+    "--precision", type=float, metavar="P", help="Be right in at least the share P; store it."
+)
+@click.option(
+    "--cost", metavar="FN:FP", help="Cost of a miss and of a false alarm, as 5:1; store it."
+)
+@click.option(
+    "--label", "labels", multiple=True, help="Label to aim for, not the positive one; repeatable."
+)
 @json_option
-def threshold(
-    task: Path, system: str, method: str | None, fixed: float | None, as_json: bool
-) -> None:
+def threshold(task: Path, system: str, labels: tuple[str, ...], as_json: bool, **how: Any) -> None:
     """Show macro-F1 over the threshold, and the chosen one; or choose another."""
-    from archiveprobe.evaluate.choose_threshold import report_threshold
+    from archiveprobe.evaluate.choose_threshold import report_thresholds
+    from archiveprobe.evaluate.threshold_report import ThresholdReport
 
-    if method is not None and fixed is not None:
-        raise click.UsageError("--threshold-rule and --set exclude each other")
-    report = report_threshold(load(task), system, method=method, fixed=fixed)
+    given = {name: value for name, value in how.items() if value is not None}
+    if len(given) > 1:
+        names = " and ".join(f"--{_OPTIONS.get(name, name)}" for name in given)
+        raise click.UsageError(f"{names} exclude each other")
+    if labels and not given.keys() & {"recall", "precision", "cost"}:
+        raise click.UsageError("--label needs --recall, --precision or --cost")
+    report = report_thresholds(load(task), system, _rule_of(given), labels)
     print_result(report.record(), report.lines(), as_json)
-    if not as_json:
-        low, high = report.interval
-        threshold = report.threshold
-        spread = f"[{threshold.low:.3f}, {threshold.high:.3f}]"
-        score = f"macro-F1 {report.macro_f1:.4f} [{low:.3f}, {high:.3f}]"
-        if threshold.low == threshold.high:
-            click.echo(f"threshold {threshold.value:.3f} ({threshold.method}): {score}")
-        else:
-            click.echo(f"threshold {threshold.value:.3f} ({threshold.method}), range {spread}")
-            click.echo(
-                f"{score} with thresholds chosen on other rows, {report.optimistic:.4f} on the "
-                f"same rows, {report.at_half:.4f} at 0.5"
-            )
-        if method is not None or fixed is not None:
-            say(f"stored with {system}; ensembles that it is a member of are out of date now")
+    if as_json:
+        return
+    for sentence in report.summary():
+        click.echo(sentence)
+    if given and isinstance(report, ThresholdReport):
+        say(
+            f"stored with {system}, and kept when it is made again; ensembles that it is a member "
+            "of are out of date now"
+        )
+
+
+_OPTIONS = {"method": "threshold-rule", "fixed": "set"}
+
+
+def _rule_of(given: Mapping[str, Any]) -> str | None:
+    """Return the rule that the options of `threshold` ask for, with its number."""
+    from archiveprobe.evaluate.thresholding import numbered, price_of
+
+    for name, value in given.items():
+        if name == "method":
+            return str(value)
+        return numbered(name, price_of(value) if name == "cost" else value)
+    return None
 
 
 @command("audit my/task.toml", "audit my/task.toml --apply")

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +14,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import silent
 from archiveprobe.base.reporting import LOGGER, SHOWN, Reporting
 from archiveprobe.commands.limits import heed_memory_limit
+from archiveprobe.commands.names import check_typed
 from archiveprobe.commands.stopping import end_at_once, stoppable
 
 if TYPE_CHECKING:
@@ -77,24 +77,6 @@ def partial_option(command: Function) -> Function:
     )(command)
 
 
-class TableChoice(click.Choice[str]):
-    """Chooses among the keys of a table, named as "module:TABLE", that is imported when needed."""
-
-    def __init__(self, table: str) -> None:
-        super().__init__([])
-        self._table = table
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """Return the table's keys."""
-        module, _, name = self._table.partition(":")
-        return tuple(getattr(import_module(f"{NAME}.{module}"), name))
-
-    @choices.setter
-    def choices(self, _: tuple[str, ...]) -> None:
-        """Ignore what the base class has been given."""
-
-
 def _shared_options(*, hidden: bool) -> list[click.Parameter]:
     """Return the options that every command takes, before or after its name."""
 
@@ -142,11 +124,16 @@ _SHARED, _SHARED_SHOWN = _shared_options(hidden=True), _shared_options(hidden=Fa
 
 
 class Command(click.Command):
-    """A command that takes the shared options."""
+    """A command that takes the shared options, and checks names before it loads anything."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the parameters, shared ones too."""
         return [*super().get_params(ctx), *_SHARED]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Check what was typed, then run. Raises InputError."""
+        check_typed(ctx)
+        return super().invoke(ctx)
 
 
 class Group(click.Group):

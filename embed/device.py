@@ -2,13 +2,18 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 
 
 def default_device() -> str:
-    """Return "cuda" where a GPU is at hand, without loading torch where there can be none."""
+    """Return "cuda" or "mps" where a GPU is at hand; torch is not loaded where none can be."""
+    if sys.platform == "darwin":
+        import torch
+
+        return "mps" if torch.backends.mps.is_available() else "cpu"
     has_device_file = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
     if not has_device_file and "CUDA_VISIBLE_DEVICES" not in os.environ:
         return "cpu"
@@ -21,15 +26,19 @@ def check_device(device: str) -> None:
     """Refuse a device that is not here.
 
     Raises:
-        InputError: not "cpu", "cuda" or "cuda:N", or no such GPU.
+        InputError: not "cpu", "cuda", "cuda:N" or "mps", or no such GPU.
     """
     if device == "cpu":
         return
     match = re.fullmatch(r"cuda(?::(\d+))?", device)
-    if not match:
-        raise InputError(f"unknown device {device!r}: use cpu, cuda or cuda:N")
+    if not match and device != "mps":
+        raise InputError(f"unknown device {device!r}: use cpu, cuda, cuda:N or mps")
     import torch
 
+    if not match:
+        if not torch.backends.mps.is_available():
+            raise InputError("no device 'mps': torch sees no GPU of Apple; use --device cpu")
+        return
     count = torch.cuda.device_count()
     if int(match[1] or 0) >= count:
         raise InputError(f"no device {device!r}: torch sees {count} GPUs; use --device cpu")

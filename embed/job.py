@@ -22,15 +22,16 @@ from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches, Rows
 from archiveprobe.embed.networks import LoadedBackbone, load_backbone
-from archiveprobe.embed.precision import choose_precision
+from archiveprobe.embed.precision import check_agreement, choose_precision
 from archiveprobe.embed.view_sets import TEXT, View, view_set
 from archiveprobe.embed.views import Rendered
 from archiveprobe.task.config import Task
+from archiveprobe.task.decoding import PASSING
 from archiveprobe.task.snapshot import CacheInUse
 
 Notify = Callable[[str], None]
 # On a CPU every core has a batch of its own.
-_BATCH = {"cpu": 8, "cuda": 256}
+_BATCH = {"cpu": 8, "cuda": 256, "mps": 64}
 # Crops of the first batch that are compared with fp32, which a large network on a CPU feels.
 _COMPARED = 8
 
@@ -95,6 +96,7 @@ class Job:
         self._batch = Batch(crops_per_pass(device, options.batch_size), self._notify)
         self._rejected: dict[bytes, tuple[str, str]] = {}
         self._threads = threads
+        self._is_proved = device != "mps"
         self._pending = PendingBatches(threads, f"{backbone.described} on {device}")
 
     @property
@@ -114,7 +116,10 @@ class Job:
     def failed(self) -> set[bytes]:
         """Return the keys that have no embedding, for a lasting reason."""
         cache = self._writer or self._reader
-        return set(cache.failures if cache else ()) | set(self._rejected)
+        failures = cache.failures if cache else {}
+        return {key for key, (status, _) in failures.items() if status not in PASSING} | set(
+            self._rejected
+        )
 
     @property
     def width(self) -> int | None:
@@ -243,6 +248,8 @@ class Job:
         """Have the batch computed; its rows go to the cache when a later one is full."""
         if self._writer is None:
             self._choose_precision()
+        if not self._is_proved and self.loaded.precision == "fp32":
+            self._check_agreement()
         batch, self._batch = self._batch, Batch(self._batch.size, self._notify)
         self._store(self._pending.results(self._threads.ahead - 1))
         self._pending.submit(batch, self.loaded)
@@ -258,19 +265,31 @@ class Job:
 
     def _choose_precision(self) -> None:
         """Choose the precision of a new cache on the first batch, and open it."""
-        crops, mirror = self._batch.crops()
-        # Spread over the batch, since the views of one image lie side by side.
-        some = np.unique(np.linspace(0, len(crops) - 1, _COMPARED).astype(np.int64))
+        crops, mirror = self._some_crops()
         remedy = "free memory, choose a smaller backbone, or name a precision with --precision"
         with (
             self._pending.explain_faults(),
             memory_for(f"trying {self.backbone.described} on {self._device}", remedy),
         ):
             chosen, why = choose_precision(
-                self.loaded, crops[some], mirror[some], self._device, self._threads.embed
+                self.loaded, crops, mirror, self._device, self._threads.embed
             )
         self._notify(why)
         self._open(chosen)
+
+    def _check_agreement(self) -> None:
+        crops, mirror = self._some_crops()
+        remedy = "free memory, or choose a smaller backbone"
+        with memory_for(f"trying {self.backbone.described} on the CPU", remedy):
+            check_agreement(self.loaded, crops, mirror)
+        self._is_proved = True
+
+    def _some_crops(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return a few crops of the batch, and which of them are mirrored."""
+        crops, mirror = self._batch.crops()
+        # Spread over the batch, since the views of one image lie side by side.
+        some = np.unique(np.linspace(0, len(crops) - 1, _COMPARED).astype(np.int64))
+        return crops[some], mirror[some]
 
     def finish(self) -> None:
         """Embed what still waits. Rejections alone decide no precision, hence make no cache."""

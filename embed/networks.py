@@ -43,6 +43,10 @@ class LoadedBackbone:
         """
         raise NotImplementedError
 
+    def on_cpu(self) -> Self:
+        """Return the same backbone computing on the CPU."""
+        return self
+
     def at(self, precision: str) -> Self:
         """Return the same backbone computing at "fp32", "bf16" or "fp16"."""
         other = copy.copy(self)
@@ -57,7 +61,7 @@ class LoadedBackbone:
 def load_backbone(
     backbone: Backbone, device: str = "cpu", *, untrained: bool = False
 ) -> LoadedBackbone:
-    """Build a backbone with its weights on a device ("cpu", "cuda", "cuda:1").
+    """Build a backbone with its weights on a device ("cpu", "cuda", "cuda:1", "mps").
 
     Raises:
         InputError: its weights are missing or do not fit, it has no such layers, or memory runs
@@ -138,6 +142,15 @@ class Network(LoadedBackbone):
         """Return the network's input, on its device."""
         raise NotImplementedError
 
+    def on_cpu(self) -> Self:
+        """See LoadedBackbone."""
+        import torch
+
+        other = copy.copy(self)
+        other._device = torch.device("cpu")
+        other._module = copy.deepcopy(self._module).to(other._device)
+        return other
+
     def at(self, precision: str) -> Self:
         """See LoadedBackbone."""
         import torch
@@ -153,6 +166,8 @@ class Network(LoadedBackbone):
 
         if self._device.type == "cuda":
             return ("fp16",)
+        if self._device.type != "cpu":
+            return ()
         # Where the processor does not multiply bf16 itself, it is slower than fp32.
         names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return ("bf16",) if any(getattr(torch.cpu, name, bool)() for name in names) else ()
@@ -171,18 +186,27 @@ class ImageNetwork(Network):
         )
         convolutions = sum(isinstance(part, torch.nn.Conv2d) for part in self._module.modules())
         self._format = torch.contiguous_format
-        if convolutions >= _CONVOLUTIONAL:
+        # On Apple's GPUs channels-last is slower, and has been wrong (pytorch/pytorch#174345).
+        if convolutions >= _CONVOLUTIONAL and self._device.type != "mps":
             self._format = torch.channels_last
             self._module = self._module.to(memory_format=self._format)
         self._mean, self._std = (
-            torch.tensor(values, device=self._device).view(1, 3, 1, 1)
+            torch.tensor(values).view(1, 3, 1, 1).to(self._device)
             for values in (model.preprocess.mean, model.preprocess.std)
         )
+
+    def on_cpu(self) -> Self:
+        """See LoadedBackbone."""
+        other = super().on_cpu()
+        other._mean, other._std = self._mean.cpu(), self._std.cpu()
+        return other
 
     def _input(self, crops: np.ndarray, mirror: np.ndarray) -> "torch.Tensor":
         import torch
 
-        pixels = torch.from_numpy(crops).to(self._device, non_blocking=True)
+        # A copy to Apple's GPU that is not waited for may read what is freed (pytorch#189690).
+        waits = self._device.type != "cuda"
+        pixels = torch.from_numpy(crops).to(self._device, non_blocking=not waits)
         pixels = pixels.permute(0, 3, 1, 2).float().div_(255)
         if mirror.any():
             flipped = torch.from_numpy(mirror).to(self._device)

@@ -11,7 +11,7 @@ from archiveprobe.embed.layers import check_layers
 from archiveprobe.embed.precision import check_precision
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.task.config import Task
-from archiveprobe.task.manifest import Entry, scan
+from archiveprobe.task.manifest import Entry, scan, with_found_paths
 from archiveprobe.task.missing_images import report_missing
 from archiveprobe.task.rows import Row, read_rows
 from archiveprobe.task.snapshot import own_snapshot
@@ -70,6 +70,7 @@ def plan(
     before = own_snapshot(task)
     with progress("reading", len(rows)) as advance:
         entries = scan(task, rows, rehash=options.rehash, on_hashed=advance, notify=notify)
+    rows = with_found_paths(rows, entries)
     report_missing(task, entries, notify)
     text_of = texts(task, rows)
     towers = [text_tower(backbone) for backbone in backbones] if text_of else []

@@ -32,7 +32,28 @@ def check_precision(precision: str, device: str) -> None:
         InputError: fp16 on a CPU.
     """
     if precision == "fp16" and not device.startswith("cuda"):
-        raise InputError("fp16 needs a GPU: use --precision auto, bf16 or fp32 on this machine")
+        raise InputError(
+            f"fp16 needs a GPU with CUDA: use --precision auto, bf16 or fp32 on {device}"
+        )
+
+
+def check_agreement(loaded: LoadedBackbone, crops: np.ndarray, mirror: np.ndarray) -> None:
+    """Compare the embeddings of some crops with those that the CPU computes.
+
+    Convolutions on Apple's GPUs have been silently wrong in several versions of torch
+    (pytorch/pytorch#174345, #180984, #188335).
+
+    Raises:
+        InputError: a row disagrees.
+    """
+    expected = loaded.on_cpu().embed(crops, mirror)
+    worst = float(np.min(cosines(loaded.embed(crops, mirror), expected)))
+    # A NaN agrees with nothing.
+    if not worst >= AGREEMENT:
+        raise InputError(
+            f"{loaded.name} gives other numbers on this GPU than on the CPU, worst cosine "
+            f"{worst:.5f} over {len(crops)} crops: use --device cpu, or another version of torch"
+        )
 
 
 def choose_precision(

@@ -83,7 +83,9 @@ def embed(
     if pairs:
         notify(f"equal files with different labels: {len(pairs)}, the first {pairs[0]}")
     record.finish(_make_folds(work, record.entries, notify))
-    return _summarise(work, record.entries, time.monotonic() - started)
+    summary = _summarise(work, record.entries, time.monotonic() - started)
+    _offer_heic(summary.reasons, notify)
+    return summary
 
 
 def _drop_leftovers(work: Path) -> None:
@@ -115,6 +117,12 @@ def _embed_texts(job: Job, texts: Mapping[str, str], notify: Notify, progress: P
         notify(
             f"{job.backbone.cache}: {too_long} texts are longer than {length} tokens and truncated"
         )
+
+
+def _offer_heic(reasons: Mapping[str, int], notify: Notify) -> None:
+    waiting = reasons.get("heic_needs_plugin")
+    if waiting:
+        notify(f"{waiting} HEIC images: pip install 'archiveprobe[heic]', then run embed again")
 
 
 def _reject_known(entries: Iterable[Entry], job: Job) -> None:

@@ -1,6 +1,7 @@
 """The named sets of views; embed/views.py renders them, and this file loads nothing heavy."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from archiveprobe.base.errors import InputError
@@ -64,3 +65,17 @@ def view_set(name: str) -> tuple[View, ...]:
         return tuple(View(f"augment-{draw}") for draw in range(int(draws[1])))
     known = f"{', '.join(VIEW_SETS)} (K from 1 to {_MOST_DRAWS})"
     raise InputError(f"unknown views {name!r}{nearest(name, VIEW_SETS)}: use one of {known}")
+
+
+def place_of_view(view: str, names: Sequence[str], backbone: str) -> int:
+    """Return the place of a view among those of a backbone.
+
+    Raises:
+        InputError: it is none of them; the message names the nearest.
+    """
+    if view not in names:
+        raise InputError(
+            f"unknown view {view!r}{nearest(view, names)}: {backbone} has {', '.join(names)}, "
+            "and their mean"
+        )
+    return names.index(view)

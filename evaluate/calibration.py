@@ -23,6 +23,8 @@ _STEPS = 50
 _HALVINGS = 30
 _SMALL_STEP = 1e-7
 _ROUNDING = 1e-10
+_FLATTEST = 1e-3
+_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class CrossFitted:
         if proba.shape[-1] > 2:
             return np.asarray(logs / scale)
         margin = (logs[..., 1:] - logs[..., :1] - own[..., 1:]) / scale
+        # Rounded, so that logits that were equal before are equal again.
+        margin = np.round(margin, _DIGITS)
         return np.concatenate([0 * margin, margin], -1)
 
 
@@ -153,9 +157,10 @@ def _fit_platt(margin: np.ndarray, is_second: np.ndarray, copies: int) -> np.nda
     x[1, :, 0], x[1, :, 1] = (margin - centre) / scale, 1
     flat = np.array([0, logit(target.mean())])
     slope, intercept = _newton(x, np.stack([1 - target, target]), flat)
-    # The loss is convex: where its optimum has a negative slope, the best other one is flat.
+    # The loss is convex: where its optimum has a negative slope, the best other one is flat. But
+    # never quite, as a temperature: the order of the rows must survive.
     if slope <= 0:
-        slope, intercept = flat
+        slope, intercept = _FLATTEST, flat[1]
     return np.array([slope / scale, intercept - slope / scale * centre])
 
 

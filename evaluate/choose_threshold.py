@@ -1,109 +1,216 @@
-"""The threshold of a stored system: shown, found by another rule, or fixed by hand."""
+"""The threshold of a stored system: shown, chosen by another rule, or set by hand."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.evaluate import thresholding
+from archiveprobe.evaluate import threshold_curve, thresholding
 from archiveprobe.evaluate.calibration import Calibration, CrossFitted
-from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.dataset import Dataset, load_dataset
+from archiveprobe.evaluate.kept_rule import CHOSEN
 from archiveprobe.evaluate.leaderboard import nested_score
 from archiveprobe.evaluate.predictions import Predictions
+from archiveprobe.evaluate.review_load import ReviewLoad, review_load
 from archiveprobe.evaluate.system_status import check_up_to_date
 from archiveprobe.evaluate.system_store import MODEL, Run, load_run, save_run
-from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, Curve, Threshold, decide
-from archiveprobe.task.config import Task
+from archiveprobe.evaluate.threshold_report import (
+    AIMS,
+    LabelReport,
+    LabelThreshold,
+    ThresholdReport,
+)
+from archiveprobe.evaluate.thresholding import (
+    BY_HAND,
+    DEFAULT_RULE,
+    Chosen,
+    decide,
+    numbered,
+)
+from archiveprobe.task.config import Task, nearest
 
-BY_HAND = "fixed"
 _SHOWN = np.arange(0.05, 1, 0.05)
-
-
-@dataclass(frozen=True)
-class ThresholdReport:
-    """Holds a threshold, its spread, its score on rows it has not seen, and the curve around it.
-
-    `macro_f1` with [low, high] comes from nested thresholds, `optimistic` from the threshold on the
-    rows that chose it, `at_half` from a threshold of 0.5 that nobody chose.
-    """
-
-    system: str
-    threshold: Threshold
-    macro_f1: float
-    interval: tuple[float, float]
-    optimistic: float
-    at_half: float
-    curve: Curve
-    shown: Curve
-
-    def record(self) -> dict[str, Any]:
-        """Return the form of `--json`; the curve has every distinct threshold."""
-        return {
-            "system": self.system,
-            "threshold": self.threshold.value,
-            "low": self.threshold.low,
-            "high": self.threshold.high,
-            "method": self.threshold.method,
-            "macro_f1": self.macro_f1,
-            "interval": list(self.interval),
-            "optimistic": self.optimistic,
-            "at_half": self.at_half,
-            "curve": [
-                {"threshold": threshold, "macro_f1": f1, "precision": precision, "recall": recall}
-                for threshold, f1, precision, recall in _points(self.curve)
-            ],
-        }
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Return the curve at round thresholds and at the chosen one, for people."""
-        return [
-            {
-                "threshold": f"{threshold:.3f}",
-                "macro-F1": f"{f1:.4f}",
-                "precision": "-" if precision is None else f"{precision:.3f}",
-                "recall": f"{recall:.3f}",
-                "": "<- chosen" if threshold == self.threshold.value else "",
-            }
-            for threshold, f1, precision, recall in _points(self.shown)
-        ]
 
 
 def report_threshold(
     task: Task, system: str, *, method: str | None = None, fixed: float | None = None
 ) -> ThresholdReport:
-    """Show the threshold of a stored system; with `method` or `fixed`, set it again and store that.
+    """Show the threshold of a stored system; with `method` or `fixed`, choose it again, store that.
 
     Raises:
-        InputError: no such system, it is out of date, or it has no threshold; a threshold outside 0
-        to 1.
+        InputError: as `report_thresholds`, or there are more than two labels.
+    """
+    rule = method if fixed is None else numbered(BY_HAND, fixed)
+    report = report_thresholds(task, system, rule)
+    if isinstance(report, LabelReport):
+        raise InputError(f"{system}: {report.why}, there is no threshold")
+    return report
+
+
+def report_thresholds(
+    task: Task, system: str, rule: str | None = None, labels: Sequence[str] = ()
+) -> ThresholdReport | LabelReport:
+    """Show the threshold of a stored system; with a rule, choose it again, and store that.
+
+    A rule has its number where it has one ("recall 0.95"). Those that aim at something also give
+    thresholds for `labels` other than the positive one, or for all where there are more than two;
+    these are not stored.
+
+    Raises:
+        InputError: no such system or label, it is out of date, or it has no threshold; a recall or
+            a precision that is never reached.
     """
     run = load_run(task, system)
     stored = run.predictions()
-    _check(stored, run, fixed)
+    aims = rule is not None and rule.split()[0] in AIMS
+    _check(stored, run, aims)
     dataset = load_dataset(task)
     check_up_to_date(run, dataset)
-    by_fold, p = _probabilities(stored, run)
-    rule = method or str(run.record["threshold_rule"])
-    changes = method is not None or fixed is not None
-    chosen = _threshold(stored, p, rule, fixed if changes else stored.threshold)
-    if changes:
-        stored = _with_threshold(stored, by_fold, p, chosen, dataset.unreadable)
-        record = {**run.record, "threshold": chosen.value, "threshold_rule": chosen.method}
-        save_run(task, system, record, stored, run.arrays() if MODEL in run.files else None)
+    places = [_place(stored, label) for label in labels]
+    if rule is not None and (len(stored.classes) > 2 or any(p != stored.positive for p in places)):
+        return _report_labels(stored, run, rule, places, dataset)
+    before = str(run.record["threshold_rule"])
+    if rule is not None:
+        stored, run = _choose(stored, run, rule, dataset)
+    return _report(stored, run, rule or before, dataset)
+
+
+def _choose(stored: Predictions, run: Run, rule: str, dataset: Dataset) -> tuple[Predictions, Run]:
+    """Choose the threshold of a system by a rule, and store it."""
+    problem = _unreachable(stored, run, rule, stored.positive, dataset.unreadable)
+    if problem is not None:
+        raise InputError(problem)
+    chosen = _chosen(stored, run, rule, stored.positive, dataset.unreadable)
+    mark = {} if rule == DEFAULT_RULE else {CHOSEN: True}
+    origin = {name: value for name, value in stored.origin.items() if name != CHOSEN}
+    stored = replace(
+        stored,
+        thresholds=chosen.thresholds,
+        threshold=chosen.threshold.value,
+        decision=chosen.decision,
+        origin={**origin, **mark, "threshold_rule": rule, "optimistic": chosen.optimistic},
+    )
+    kept = {name: value for name, value in run.record.items() if name != CHOSEN}
+    record = {**kept, **mark, "threshold": chosen.threshold.value, "threshold_rule": rule}
+    arrays = run.arrays() if MODEL in run.files else None
+    save_run(dataset.task, run.system, record, stored, arrays)
+    return stored, load_run(dataset.task, run.system)
+
+
+def _report(stored: Predictions, run: Run, rule: str, dataset: Dataset) -> ThresholdReport:
+    """Report the threshold that is stored, which the stored rule has found or somebody has set."""
+    positive = stored.positive
+    final_p = _probabilities(stored, run)[1][..., positive]
+    try:
+        found = thresholding.final(stored.labels, final_p, stored.groups, positive, rule)
+    except ValueError as error:
+        raise InputError(f"{run.folder} is damaged ({error}): run that system again") from None
+    value = stored.threshold
+    chosen = replace(found, value=value, low=min(found.low, value), high=max(found.high, value))
     score, low, high = nested_score(stored, stored.decision)
-    half = _decide(stored, stored.oof[..., stored.positive], 0.5, dataset.unreadable)
+    half = decide(stored.oof[..., positive], 0.5, positive)
+    half = np.where(half < 0, dataset.unreadable, half)
     return ThresholdReport(
-        system,
+        stored.system,
+        rule,
+        str(stored.classes[positive]),
         chosen,
         score,
         (low, high),
         float(stored.origin["optimistic"]),
         nested_score(stored, half)[0],
-        thresholding.curve(stored.labels, p, stored.positive),
-        thresholding.curve(stored.labels, p, stored.positive, _shown_with(chosen.value)),
+        _load(stored, stored.decision == positive, positive, value),
+        threshold_curve.curve(stored.labels, final_p, positive),
+        threshold_curve.curve(stored.labels, final_p, positive, _shown_with(value)),
     )
+
+
+def _report_labels(
+    stored: Predictions, run: Run, rule: str, places: Sequence[int], dataset: Dataset
+) -> LabelReport:
+    """Choose a threshold for each label against all others."""
+    lines = []
+    for place in places or range(len(stored.classes)):
+        label = str(stored.classes[place])
+        problem = _unreachable(stored, run, rule, place, dataset.unreadable)
+        if problem is not None:
+            lines.append(LabelThreshold(label, None, None, problem))
+            continue
+        chosen = _chosen(stored, run, rule, place, dataset.unreadable)
+        load = _load(stored, chosen.decision == place, place, chosen.threshold.value)
+        lines.append(LabelThreshold(label, chosen.threshold, load))
+    if all(line.threshold is None for line in lines):
+        raise InputError("; ".join(line.problem or "" for line in lines))
+    k = len(stored.classes)
+    why = f"with {k} labels the likeliest one wins"
+    if k == 2:
+        why = f"the threshold that decides is that of {str(stored.classes[stored.positive])!r}"
+    return LabelReport(stored.system, rule, lines, why)
+
+
+def _load(stored: Predictions, above: np.ndarray, place: int, threshold: float) -> ReviewLoad:
+    """Measure decisions (R, n), whether a row is above its nested threshold, for one label."""
+    y, decision = (stored.labels == place).astype(int), above.astype(int)
+    to_predict = stored.test[:, place]
+    return review_load(y, decision, stored.fold, stored.groups, 1, to_predict, threshold)
+
+
+def _chosen(stored: Predictions, run: Run, rule: str, place: int, unreadable: int) -> Chosen:
+    """Choose thresholds for one label against all others, on the numbers that are stored.
+
+    Decisions are -1 where it is any of several other labels.
+    """
+    by_fold, final_p = _probabilities(stored, run)
+    chosen = thresholding.choose(
+        (stored.labels == place).astype(int),
+        stored.oof[..., place],
+        by_fold[..., place],
+        final_p[..., place],
+        stored.fold,
+        stored.groups,
+        positive=1,
+        rule=rule,
+        unreadable=int(unreadable == place),
+    )
+    other = 1 - place if len(stored.classes) == 2 else -1
+    return replace(chosen, decision=np.where(chosen.decision == 1, place, other))
+
+
+def _unreachable(
+    stored: Predictions, run: Run, rule: str, place: int, unreadable: int
+) -> str | None:
+    """Say why a recall or a precision cannot be reached on the labelled rows, and what can."""
+    name, _, number = rule.partition(" ")
+    label, true = str(stored.classes[place]), stored.labels == place
+    if name == "recall":
+        lost = int((true & ~stored.readable).sum()) if unreadable != place else 0
+        best = 1 - lost / max(1, int(true.sum()))
+        if best < float(number):
+            return (
+                f"recall {number} of {label!r} cannot be reached: {lost} of its {true.sum()} "
+                f"labelled rows cannot be read, so {best:.3f} is the most"
+            )
+    if name == "precision":
+        final_p = _probabilities(stored, run)[1][..., place]
+        curve = threshold_curve.curve(true.astype(int), final_p)
+        best, recall = max(zip(np.nan_to_num(curve.precision), curve.recall, strict=True))
+        if best < float(number):
+            return (
+                f"precision {number} of {label!r} is reached by no threshold on the labelled rows: "
+                f"{best:.3f} is the most, and finds {recall:.3f} of them"
+            )
+    return None
+
+
+def _place(stored: Predictions, label: str) -> int:
+    """Return the place of a label among the classes. Raises InputError."""
+    classes = stored.classes.tolist()
+    if label not in classes:
+        known = ", ".join(classes)
+        raise InputError(f"unknown label {label!r}{nearest(label, classes)}: use one of {known}")
+    return int(classes.index(label))
 
 
 def _shown_with(chosen: float) -> np.ndarray:
@@ -111,84 +218,35 @@ def _shown_with(chosen: float) -> np.ndarray:
     return np.sort(np.append(_SHOWN[~np.isclose(_SHOWN, chosen)], chosen))
 
 
-def _points(curve: Curve) -> Iterator[list[float | None]]:
-    """Yield threshold, macro-F1, precision and recall of every point, None where undefined."""
-    columns = (curve.thresholds, curve.macro_f1, curve.precision, curve.recall)
-    for values in np.stack(columns, 1).tolist():
-        yield [None if np.isnan(value) else value for value in values]
-
-
-def _check(stored: Predictions, run: Run, fixed: float | None) -> None:
-    if len(stored.classes) > 2:
-        raise InputError(
-            f"{stored.system}: with {len(stored.classes)} labels the likeliest wins, there is no "
-            "threshold"
-        )
-    if np.isnan(stored.threshold):
+def _check(stored: Predictions, run: Run, aims: bool) -> None:
+    if stored.answer is not None or (len(stored.classes) == 2 and np.isnan(stored.threshold)):
         raise InputError(
             f"{stored.system} has no threshold of its own, its members vote: fix the thresholds of "
-            + ", ".join(member["system"] for member in run.record.get("members", ()))
+            + (", ".join(_names(run.record)) or "another system")
         )
-    if fixed is not None and not 0 < fixed < 1:
-        raise InputError(f"threshold must lie between 0 and 1, got {fixed:g}")
+    if len(stored.classes) > 2 and not aims:
+        raise InputError(
+            f"{stored.system}: with {len(stored.classes)} labels the likeliest wins, there is no "
+            "threshold: ask for --recall, --precision or --cost"
+        )
+
+
+def _names(record: Mapping[str, Any]) -> list[str]:
+    return [str(member["system"]) for member in record.get("members", ())]
 
 
 def _probabilities(stored: Predictions, run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Compute what thresholds are chosen on: nested ones (R, folds, n), the final one (R, n).
+    """Compute what thresholds are chosen on: nested (R, folds, n, K), final (R, n, K).
 
-    Both are the out-of-fold probabilities (R, n) where no calibration was recorded.
+    The out-of-fold probabilities themselves where no calibration was recorded.
     """
-    positive = stored.positive
     if "calibration" not in stored.origin:
-        p = stored.oof[..., positive]
-        return p, p
+        folds = int(stored.fold.max()) + 1
+        return np.repeat(stored.oof[:, None], folds, 1), stored.oof
     try:
         calibrated = CrossFitted(np.array(stored.origin["calibration"], np.float64))
         logits = calibrated.undo(stored.oof, stored.fold)
         final = Calibration(**run.record["calibration"]).apply(logits)
-        return calibrated.of_every_fold(logits)[..., positive], final[..., positive]
+        return calibrated.of_every_fold(logits), final
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"{run.folder} is damaged ({error}): run that system again") from None
-
-
-def _threshold(stored: Predictions, p: np.ndarray, rule: str, fixed: float | None) -> Threshold:
-    """Choose the threshold by a rule; with `fixed`, take that value."""
-    known_rule = rule if rule in THRESHOLD_RULES else "half"
-    chosen = thresholding.final(stored.labels, p, stored.groups, stored.positive, known_rule)
-    if fixed is None:
-        return chosen
-    if np.isclose(chosen.value, fixed):
-        return replace(chosen, value=fixed)
-    return Threshold(fixed, fixed, fixed, float("nan"), BY_HAND)
-
-
-def _decide(stored: Predictions, p: np.ndarray, threshold: float, unreadable: int) -> np.ndarray:
-    """Decide at one threshold; rows without a probability get the `unreadable` answer."""
-    return np.where(np.isnan(p), unreadable, decide(p, threshold, stored.positive))
-
-
-def _with_threshold(
-    stored: Predictions, by_fold: np.ndarray, p: np.ndarray, threshold: Threshold, unreadable: int
-) -> Predictions:
-    """Decide every row again: at the fixed threshold, or at nested ones of the same rule."""
-    if threshold.method == BY_HAND:
-        thresholds = np.full_like(stored.thresholds, threshold.value)
-        decision = decide(stored.oof[..., stored.positive], threshold.value, stored.positive)
-    else:
-        nested = thresholding.nested(
-            stored.labels, by_fold, stored.fold, stored.groups, stored.positive, threshold.method
-        )
-        thresholds, decision = nested.thresholds, nested.decision
-    optimistic = _decide(stored, p.mean(0)[None], threshold.value, unreadable)
-    origin = {
-        **stored.origin,
-        "threshold_rule": threshold.method,
-        "optimistic": nested_score(stored, optimistic)[0],
-    }
-    return replace(
-        stored,
-        thresholds=thresholds,
-        threshold=threshold.value,
-        decision=np.where(decision < 0, unreadable, decision),
-        origin=origin,
-    )

@@ -10,6 +10,7 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.combine import combine
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
+from archiveprobe.evaluate.kept_rule import CHOSEN, rule_for
 from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system import Assembled, assemble
@@ -17,6 +18,7 @@ from archiveprobe.evaluate.system_status import load_systems
 from archiveprobe.evaluate.system_store import save_run
 from archiveprobe.task.config import Task
 
+Notify = Callable[[str], None]
 DataWarnings = Callable[[Dataset], tuple[Sequence[str], float]]
 # Every ensemble is more complex than every probe and every fine-tuned network.
 _COMPLEXITY = 1000
@@ -48,6 +50,8 @@ def origin(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = ("system", "kind", "features", "complexity", "seconds", "snapshot", "threshold_rule")
     carried = {name: record[name] for name in names}
+    if CHOSEN in record:
+        carried[CHOSEN] = record[CHOSEN]
     partial = record["snapshot"].get("partial")
     if partial is not None:
         carried |= {"features": f"{record['features']} ({partial})", "partial": partial}
@@ -70,11 +74,14 @@ def keep_ensemble(
     dataset: Dataset,
     members: Sequence[Predictions],
     method: str,
-    threshold_rule: str = "smoothed",
+    threshold_rule: str | None = None,
     name: str | None = None,
     ties: str = "mean",
+    notify: Notify = lambda _: None,
 ) -> Predictions:
     """Combine systems into one, called like its method unless named, and write it down.
+
+    Its threshold is found by a rule; None: the one that a person chose for it, or else the default.
 
     Raises:
         InputError: an unknown method or tie rule, members that do not fit together, or the name of
@@ -87,8 +94,11 @@ def keep_ensemble(
         raise InputError(
             f"{system!r} is one of the members: give the ensemble its own name (--name)"
         )
+    possible = combined.decision is None and len(dataset.classes) == 2
+    rule, kept = rule_for(dataset, system, threshold_rule, possible=possible, notify=notify)
     record = {
-        **common_record(dataset, system, threshold_rule, 0),
+        **common_record(dataset, system, rule, 0),
+        **kept,
         "kind": "ensemble",
         "method": method,
         "ties": ties,
@@ -105,7 +115,7 @@ def keep_ensemble(
         combined.logits,
         combined.unlabelled,
         origin(record),
-        method=threshold_rule,
+        method=rule,
         decision=combined.decision,
         answer=combined.answer,
     )
@@ -119,7 +129,7 @@ def run_ensemble(
     method: str,
     names: Sequence[str] = (),
     *,
-    threshold_rule: str = "smoothed",
+    threshold_rule: str | None = None,
     name: str | None = None,
     ties: str = "mean",
     data_warnings: DataWarnings = lambda _: ((), 1.0),
@@ -136,7 +146,12 @@ def run_ensemble(
     started = time.monotonic()
     dataset = load_dataset(task, partial=partial)
     members = load_systems(dataset, names)
-    combined = keep_ensemble(dataset, members, method, threshold_rule, name, ties)
+    said: list[str] = []
+    combined = keep_ensemble(dataset, members, method, threshold_rule, name, ties, said.append)
     warnings, caution = data_warnings(dataset)
-    seconds = time.monotonic() - started
-    return leaderboard([*members, combined], seconds=seconds, warnings=warnings, caution=caution)
+    return leaderboard(
+        [*members, combined],
+        seconds=time.monotonic() - started,
+        warnings=[*said, *warnings],
+        caution=caution,
+    )

@@ -19,7 +19,8 @@ class Line:
     """Holds one system's nested macro-F1 with its 95 % interval, and the optimistic score.
 
     `deviation` is the spread of macro-F1 over repeats (NaN with one repeat), `complexity` orders
-    systems from simple to involved, `groups` counts the groups that the interval rests on.
+    systems from simple to involved, `groups` counts the groups that the interval rests on. The
+    rule has its number ("fixed 0.4"); None where there is no threshold.
     """
 
     system: str
@@ -34,6 +35,7 @@ class Line:
     deviation: float
     complexity: float
     groups: int
+    threshold_rule: str | None = None
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`, null where a number is undefined."""
@@ -123,6 +125,7 @@ def _line(system: Predictions) -> Line:
         deviation=float(np.std(of_repeats)) if len(of_repeats) > 1 else float("nan"),
         complexity=float(origin.get("complexity", 0.0)),
         groups=len(np.unique(system.groups)),
+        threshold_rule=None if np.isnan(system.threshold) else origin.get("threshold_rule"),
     )
 
 

@@ -67,6 +67,25 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 )
 
 
+_OF_CLASS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = (
+    MappingProxyType(
+        {
+            "recall of": lambda hits, true, _: _ratio(hits, true),
+            "precision of": lambda hits, _, decided: _ratio(hits, decided),
+        }
+    )
+)
+
+
+def _find_metric(name: str) -> Metric:
+    """Return one of METRICS, or that of a single class: "recall of 1", "precision of 0"."""
+    if name in METRICS:
+        return METRICS[name]
+    kind, _, place = name.rpartition(" ")
+    of = _OF_CLASS[kind]
+    return Metric(lambda *counts: of(*counts)[..., int(place)], name)
+
+
 def confusions(
     y: np.ndarray, decision: np.ndarray, n_classes: int, weights: np.ndarray | None = None
 ) -> np.ndarray:
@@ -91,11 +110,14 @@ def confusions(
 def from_confusion(
     confusion: np.ndarray, names: Collection[str] = tuple(METRICS)
 ) -> dict[str, np.ndarray]:
-    """Compute metrics of confusion matrices (..., K, K), each (...); NaN for an empty matrix."""
+    """Compute metrics of confusion matrices (..., K, K), each (...); NaN for an empty matrix.
+
+    Beside METRICS there are "recall of K" and "precision of K" for every class K.
+    """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     true, decided = confusion.sum(-1), confusion.sum(-2)
     defined = np.where(true.sum(-1) > 0, 1.0, np.nan)
-    return {name: defined * METRICS[name].of(hits, true, decided) for name in names}
+    return {name: defined * _find_metric(name).of(hits, true, decided) for name in names}
 
 
 def replicated(

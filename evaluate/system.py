@@ -20,6 +20,36 @@ class Assembled:
     calibration: calibration.Calibration
 
 
+def choose_again(
+    labels: np.ndarray,
+    oof: np.ndarray,
+    fold: np.ndarray,
+    groups: np.ndarray,
+    by_fold: calibration.CrossFitted,
+    final: calibration.Calibration,
+    positive: int,
+    rule: str,
+    unreadable: int,
+) -> thresholding.Chosen:
+    """Choose thresholds on out-of-fold probabilities (R, n, K) and the calibrations they have had.
+
+    A new system and a stored one go this same way, from the very numbers that are stored, so that
+    the same rule finds the same thresholds to the last bit.
+    """
+    logits = by_fold.undo(oof, fold)
+    return thresholding.choose(
+        labels,
+        oof[..., positive],
+        by_fold.of_every_fold(logits)[..., positive],
+        final.apply(logits)[..., positive],
+        fold,
+        groups,
+        positive=positive,
+        rule=rule,
+        unreadable=unreadable,
+    )
+
+
 def assemble(
     dataset: Dataset,
     logits: np.ndarray,
@@ -32,12 +62,11 @@ def assemble(
     views: np.ndarray | None = None,
     unlabelled_views: np.ndarray | None = None,
     calibrated: bool = True,
-    fixed: float | None = None,
 ) -> Assembled:
     """Calibrate logits (R, n, K) and (m, K), find the thresholds, and decide.
 
-    Without `calibrated` the thresholds are found on the softmax as the model gives it. With
-    `fixed`, a threshold that somebody else found, none is searched, and `method` is not looked at.
+    Without `calibrated` the thresholds are found on the softmax as the model gives it. `method` is
+    a rule for them, with its number where it has one ("fixed 0.4").
 
     Everything that is fitted for the rows of a fold is fitted outside it. With `decision` (R, n),
     the decisions of a hard vote, and its `answer` (m,), there is no threshold. Rows of NaN get the
@@ -52,21 +81,16 @@ def assemble(
         by_fold = calibration.CrossFitted(np.tile(final.parameters, (len(fold), dataset.folds, 1)))
     oof = by_fold.apply(logits, fold)
     thresholds = np.full((len(fold), dataset.folds), np.nan)
-    threshold, optimistic = float("nan"), None
-    if decision is None and k > 2:
-        decision = np.nan_to_num(oof).argmax(-1)
-    elif decision is None and fixed is not None:
-        thresholds, threshold = np.full_like(thresholds, fixed), fixed
-        decision = thresholding.decide(oof[..., positive], fixed, positive)
-    elif decision is None:
-        about = (dataset.groups, positive, method)
-        p = by_fold.of_every_fold(logits)[..., positive]
-        nested = thresholding.nested(y, p, fold, *about)
-        thresholds, decision = nested.thresholds, nested.decision
-        chosen = thresholding.final(y, final.apply(logits)[..., positive], *about)
-        threshold, optimistic = chosen.value, chosen.score
-    decision = np.where(np.isfinite(logits).all(-1), decision, dataset.unreadable)
-    if optimistic is None:
+    threshold = float("nan")
+    if decision is None and k == 2:
+        chosen = choose_again(
+            y, oof, fold, dataset.groups, by_fold, final, positive, method, dataset.unreadable
+        )
+        thresholds, decision = chosen.thresholds, chosen.decision
+        threshold, optimistic = chosen.threshold.value, chosen.optimistic
+    else:
+        decision = np.nan_to_num(oof).argmax(-1) if decision is None else decision
+        decision = np.where(np.isfinite(logits).all(-1), decision, dataset.unreadable)
         optimistic = macro_f1(y, decision, k)
     predictions = Predictions(
         classes=np.array(dataset.classes, np.str_),

@@ -217,6 +217,17 @@ def load_run(task: Task, system: str) -> Run:
     raise no_system(task, system)
 
 
+def stored_record(task: Task, system: str) -> Mapping[str, Any] | None:
+    """Read the record of a system alone, also where its other files are damaged; None if absent."""
+    if not SYSTEM_NAME.fullmatch(system):
+        return None
+    try:
+        sealed = read_sealed(runs_folder(task) / system / RECORD)
+        return None if sealed is None else _RunFile(**sealed).record
+    except (InputError, OSError, ValueError, TypeError):
+        return None
+
+
 def _read(folder: Path, sealed: dict[str, Any]) -> Run:
     """Read the files that run.json names. Raises OSError, ValueError, TypeError."""
     run_file = _RunFile(**sealed)

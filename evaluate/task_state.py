@@ -7,14 +7,22 @@ from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.task.config import Task
 from archiveprobe.task.find_images import printable
-from archiveprobe.task.manifest import Entry, manifest_file, read_manifest_with_digest
+from archiveprobe.task.manifest import (
+    Entry,
+    manifest_file,
+    read_manifest_with_digest,
+    with_found_paths,
+)
 from archiveprobe.task.rows import Row, read_rows
 from archiveprobe.task.snapshot import Snapshot, read_snapshot
 
 
 @dataclass(frozen=True)
 class State:
-    """The rows of a task as its table has them now, beside what `embed` left of them."""
+    """The rows of a task as its table has them now, beside what `embed` left of them.
+
+    A row's path is that of the file that `embed` found, where its table writes it in another way.
+    """
 
     task: Task
     rows: list[Row]
@@ -81,4 +89,5 @@ def read_state(task: Task) -> State:
         )
     rows = read_rows(task)
     known = {entry.id: entry for entry in entries}
-    return State(task, rows, [known.get(row.id, Entry(row.id, "")) for row in rows], snapshot)
+    entries = [known.get(row.id, Entry(row.id, "")) for row in rows]
+    return State(task, with_found_paths(rows, entries), entries, snapshot)

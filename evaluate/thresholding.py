@@ -7,13 +7,26 @@ step .0045; the argmax of the averaged curves loses as much as the highest step,
 moves the curve up and down but does not smooth it. benchmarks/interval_truth.py measures it again.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
+from archiveprobe.base.errors import InputError
+from archiveprobe.evaluate.aims import at_precision, at_recall
 from archiveprobe.evaluate.intervals import grouped_weights
+from archiveprobe.evaluate.metrics import macro_f1
+from archiveprobe.evaluate.threshold_curve import (
+    Threshold,
+    counts_at,
+    macro_f1_of,
+    scan,
+    score_at,
+)
 
 RESAMPLES = 200
 _CANDIDATES = 512
@@ -23,21 +36,8 @@ _EPSILON = 1e-12
 # .7, .8, .9 and 1 this one lost least over seven simulated score distributions, n = 200 to 1,600.
 _EXPONENT = 0.8
 _GRID = np.arange(30, 71) / 100
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """A threshold, where else it might lie, and the macro-F1 there on the rows it was found on.
-
-    `low` and `high` hold the central 95 % of the resampled best thresholds ("smoothed"), or the
-    lowest and the highest of equally good ones.
-    """
-
-    value: float
-    low: float
-    high: float
-    score: float
-    method: str
+BY_HAND = "fixed"
+DEFAULT_RULE = "smoothed"
 
 
 @dataclass(frozen=True)
@@ -52,84 +52,16 @@ class NestedThresholds:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Holds macro-F1, precision and recall of the positive class at every distinct threshold."""
+class Chosen:
+    """Holds nested thresholds (R, folds), the decisions (R, n) they give, and the final threshold.
+
+    `optimistic` is the macro-F1 of the final threshold on the rows that chose it.
+    """
 
     thresholds: np.ndarray
-    macro_f1: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-
-
-def scan(
-    y01: np.ndarray, p: np.ndarray, weights: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Score every distinct threshold (c,), rising: macro-F1 (c,), or (B, c) with weights (B, n).
-
-    `y01` (n,) is true for the positive class, p (n,) has no NaN. Thresholds lie midway between
-    neighbouring values of p; the first lies just below all of them, the last on the largest.
-    """
-    thresholds, *counts = _counts(y01, p, weights)
-    scores = _macro_f1(*counts)
-    return thresholds, scores[:, 0] if weights is None else scores.T
-
-
-def _counts(
-    y01: np.ndarray, p: np.ndarray, weights: np.ndarray | None, most: int | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Count at thresholds (c,): hits, positive decisions (c, B); positives and rows (B,).
-
-    A threshold after the first s rows in the order of p decides the others positive, so running
-    sums of the weights give the counts at all thresholds at once. With `most`, that many
-    thresholds at most, evenly spaced by rank.
-    """
-    order = np.argsort(p, kind="stable")
-    ranked = p[order]
-    steps = np.r_[0, np.flatnonzero(ranked[1:] > ranked[:-1]) + 1, len(p)]
-    if most is not None and len(steps) > most:
-        steps = steps[np.linspace(0, len(steps) - 1, most).round().astype(int)]
-    scaled = np.ones((len(p), 1)) if weights is None else weights.T[order]
-    below = np.zeros((2, len(p) + 1, scaled.shape[1]), scaled.dtype)
-    np.cumsum(scaled, 0, out=below[0, 1:])
-    np.cumsum(scaled * y01[order, None].astype(scaled.dtype), 0, out=below[1, 1:])
-    (decided, hits), (total, positives) = below[:, -1:] - below[:, steps], below[:, -1]
-    return _between(ranked, steps), hits, decided, positives, total
-
-
-def _between(ranked: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Find the threshold that leaves the first `step` rows below it, for every step."""
-    below = ranked[np.maximum(steps - 1, 0)]
-    above = ranked[np.minimum(steps, len(ranked) - 1)]
-    middle = below + (above - below) / 2
-    # Between neighbouring floats the middle may round up to the upper one, which is not above it.
-    thresholds: np.ndarray = np.where(middle < above, middle, below)
-    if steps[0] == 0:
-        thresholds[0] = np.nextafter(ranked[0], -np.inf)
-    return thresholds
-
-
-def _macro_f1(
-    hits: np.ndarray, decided: np.ndarray, positives: np.ndarray, total: np.ndarray
-) -> np.ndarray:
-    """Compute macro-F1 from true positives, positive decisions, positives and all rows.
-
-    F1 of a class is 2 hits / (decided + true); the halves make the mean of the two classes. What
-    the positive class misses and takes is what the other one takes and misses.
-    """
-    tiny = np.finfo(hits.dtype).tiny
-    positive = hits / np.maximum(decided + positives, tiny)
-    negative_hits = total - positives - decided + hits
-    negative = negative_hits / np.maximum(2 * total - positives - decided, tiny)
-    result: np.ndarray = positive + negative
-    return result
-
-
-def score_at(y01: np.ndarray, p: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
-    """Compute macro-F1 (...) at thresholds (...)."""
-    above = p > np.asarray(threshold)[..., None]
-    hits = (above & y01).sum(-1, dtype=np.float64)
-    decided = above.sum(-1, dtype=np.float64)
-    return _macro_f1(hits, decided, np.asarray(y01.sum()), np.asarray(float(len(p))))
+    decision: np.ndarray
+    threshold: Threshold
+    optimistic: float
 
 
 def _best(thresholds: np.ndarray, scores: np.ndarray, method: str) -> Threshold:
@@ -139,18 +71,27 @@ def _best(thresholds: np.ndarray, scores: np.ndarray, method: str) -> Threshold:
     return Threshold(nearest, tied[0], tied[-1], scores.max(), method)
 
 
-def _smoothed(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:
-    """Average the best thresholds of the resamples as logits, so that Platt scaling commutes."""
+def _smoothed(
+    y01: np.ndarray,
+    p: np.ndarray,
+    weights: np.ndarray,
+    method: str = "smoothed",
+    score: Callable[..., np.ndarray] = macro_f1_of,
+) -> Threshold:
+    """Average the best thresholds of the resamples as logits, so that Platt scaling commutes.
+
+    `score` takes hits, positive decisions, positives and rows, as `counts_at` counts them.
+    """
     inside = np.clip(p, _EPSILON, 1 - _EPSILON)
     scores = np.log(inside) - np.log1p(-inside)
-    thresholds, *counts = _counts(y01, scores, weights, _CANDIDATES)
+    thresholds, *counts = counts_at(y01, scores, weights, _CANDIDATES)
     positives, total = counts[2:]
     both = (positives > 0) & (positives < total)
     if not both.any():
-        return _best(*scan(y01, p), "exact")
+        return _best(*scan(y01, p), method)
     # argmax takes the first of equals, so the order makes ties go to the threshold nearest 0.5.
     near_half = np.argsort(np.abs(thresholds), kind="stable")
-    best = _macro_f1(*counts)[near_half].argmax(0)
+    best = score(*counts)[near_half].argmax(0)
     optima = thresholds[near_half][best[both]]
     centre = optima.mean()
     # The best threshold converges at the rate n^(1/3) (Kim and Pollard, "Cube Root Asymptotics",
@@ -158,29 +99,152 @@ def _smoothed(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> Threshold:
     narrower = (weights.sum(1).mean() / len(p)) ** (1 / 3)
     spread = (np.quantile(optima, [0.025, 0.975]) - centre) * narrower
     value, low, high = expit(centre + np.array([0, min(0, spread[0]), max(0, spread[1])]))
-    return Threshold(value, low, high, float(score_at(y01, p, value)), "smoothed")
+    return Threshold(value, low, high, float(score_at(y01, p, value)), method)
+
+
+def _at_cost(y01: np.ndarray, p: np.ndarray, weights: np.ndarray, price: float) -> Threshold:
+    """Find the threshold whose decisions cost least, where a miss costs `price` false alarms."""
+
+    def savings(hits: np.ndarray, decided: np.ndarray, positives: np.ndarray, *_: Any) -> Any:
+        return -price * (positives - hits) - (decided - hits)
+
+    return _smoothed(y01, p, weights, "cost", savings)
+
+
+def _fixed(y01: np.ndarray, p: np.ndarray, _: np.ndarray, value: float) -> Threshold:
+    return Threshold(value, value, value, float(score_at(y01, p, value)), BY_HAND)
 
 
 @dataclass(frozen=True)
 class ThresholdRule:
     """Finds a threshold, given y01 (n,), p (n,) and resampling weights (B, n).
 
-    A rule that does not resample gets no weights. Ties go to the threshold nearest 0.5.
+    A resample draws n ** `exponent` of n groups; a rule that does not resample gets no weights.
+    Ties go to the threshold nearest 0.5.
     """
 
     find: Callable[[np.ndarray, np.ndarray, np.ndarray], Threshold]
-    resamples: bool = False
+    exponent: float | None = None
+
+
+@dataclass(frozen=True)
+class NumberedRule:
+    """Finds a threshold as a `ThresholdRule` does, given a number below `most` and above 0.
+
+    `what` describes it to people, with "{}" for the number.
+    """
+
+    find: Callable[[np.ndarray, np.ndarray, np.ndarray, float], Threshold]
+    exponent: float | None
+    most: float
+    what: str
+
+    def with_number(self, number: float) -> ThresholdRule:
+        """Return the rule for a number."""
+        return ThresholdRule(lambda y01, p, w: self.find(y01, p, w, number), self.exponent)
 
 
 # "grid" is the CLIP paper's: 0.3 to 0.7 in steps of 0.01.
 THRESHOLD_RULES: dict[str, ThresholdRule] = {
-    "smoothed": ThresholdRule(_smoothed, resamples=True),
+    "smoothed": ThresholdRule(_smoothed, _EXPONENT),
     "exact": ThresholdRule(lambda y01, p, _: _best(*scan(y01, p), "exact")),
     "grid": ThresholdRule(lambda y01, p, _: _best(_GRID, score_at(y01, p, _GRID), "grid")),
     "half": ThresholdRule(
         lambda y01, p, _: Threshold(0.5, 0.5, 0.5, float(score_at(y01, p, 0.5)), "half")
     ),
 }
+NUMBERED_RULES: Mapping[str, NumberedRule] = MappingProxyType(
+    {
+        BY_HAND: NumberedRule(_fixed, None, 1.0, "{}, set by hand"),
+        "recall": NumberedRule(at_recall, 1.0, 1.0, "for recall {}"),
+        "precision": NumberedRule(at_precision, 1.0, 1.0, "for precision {}"),
+        "cost": NumberedRule(
+            _at_cost, _EXPONENT, math.inf, "for a miss that costs {} false alarms"
+        ),
+    }
+)
+"""Rules that are written with a number behind their name: "recall 0.95", "fixed 0.4"."""
+
+
+def numbered(name: str, number: float) -> str:
+    """Write a rule with its number.
+
+    Raises:
+        InputError: the number is out of its range.
+    """
+    most = NUMBERED_RULES[name].most
+    if not 0 < number < most:
+        what = "threshold" if name == BY_HAND else name
+        limits = "above 0, and finite" if math.isinf(most) else f"between 0 and {most:g}"
+        raise InputError(f"{what} must lie {limits}, got {number:g}")
+    return f"{name} {number!r}"
+
+
+def price_of(text: str) -> float:
+    """Return how many false alarms a miss costs, from "5:1" or a plain number.
+
+    Raises:
+        InputError: it is neither.
+    """
+    try:
+        miss, _, alarm = text.partition(":")
+        return float(miss) / float(alarm or 1)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(
+            f"cost {text!r} is not understood: write that of a miss and of a false alarm as 5:1"
+        ) from None
+
+
+def rule_of(text: str) -> ThresholdRule:
+    """Return the rule that a text names, with its number where it has one.
+
+    Raises:
+        ValueError: no such rule.
+    """
+    if text in THRESHOLD_RULES:
+        return THRESHOLD_RULES[text]
+    name, _, number = text.partition(" ")
+    if name not in NUMBERED_RULES:
+        known = ", ".join([*THRESHOLD_RULES, *NUMBERED_RULES])
+        raise ValueError(f"no threshold {text!r}: one of {known}")
+    return NUMBERED_RULES[name].with_number(float(number))
+
+
+def described(rule: str) -> str:
+    """Describe a rule to people, as the end of "threshold ..."."""
+    name, _, number = rule.partition(" ")
+    if name in NUMBERED_RULES:
+        return NUMBERED_RULES[name].what.format(number.removesuffix(".0"))
+    return f"by the rule {rule!r}"
+
+
+def choose(
+    y: np.ndarray,
+    p: np.ndarray,
+    by_fold: np.ndarray,
+    final_p: np.ndarray,
+    fold: np.ndarray,
+    groups: np.ndarray,
+    *,
+    positive: int,
+    rule: str,
+    unreadable: int,
+) -> Chosen:
+    """Find thresholds by a rule, nested and final, and decide every row.
+
+    p (R, n) are the positive class's out-of-fold probabilities, which are decided; `by_fold` (R,
+    folds, n) those of all rows as the calibration of every fold sees them, `final_p` (R, n) as the
+    final one does. Rows of NaN get the answer `unreadable`.
+    """
+    about = (groups, positive, rule)
+    thresholds = nested(y, by_fold, fold, *about).thresholds
+    threshold = final(y, final_p, *about)
+    decision = decide(p, np.take_along_axis(thresholds, fold, 1), positive)
+    # Nobody has looked at these rows for a threshold that was set by hand.
+    by_hand = threshold.method == BY_HAND
+    seen = decision if by_hand else decide(final_p.mean(0), threshold.value, positive)
+    decision, seen = (np.where(each < 0, unreadable, each) for each in (decision, seen))
+    return Chosen(thresholds, decision, threshold, macro_f1(y, seen, 2))
 
 
 def nested(
@@ -232,22 +296,6 @@ def final(
     return _find(y[known] == positive, p.mean(0)[known], weights, method)
 
 
-def curve(y: np.ndarray, p: np.ndarray, positive: int = 1, at: np.ndarray | None = None) -> Curve:
-    """Compute the curve of the mean over repeats of p (R, n), NaN left out.
-
-    At every distinct threshold, or at those of `at` (c,). Precision is NaN where no row is decided
-    positive.
-    """
-    known = np.isfinite(p).all(0)
-    y01, mean = y[known] == positive, p.mean(0)[known]
-    thresholds = _counts(y01, mean, None)[0] if at is None else at
-    above = mean > thresholds[:, None]
-    hits, decided = (above & y01).sum(1, dtype=float), above.sum(1, dtype=float)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision, recall = hits / decided, hits / y01.sum()
-    return Curve(thresholds, score_at(y01, mean, thresholds), precision, recall)
-
-
 def decide(p: np.ndarray, threshold: float | np.ndarray, positive: int = 1) -> np.ndarray:
     """Decide p > threshold: the positive class index or the other (int64), -1 for NaN."""
     above = np.where(p > threshold, positive, 1 - positive)
@@ -255,17 +303,17 @@ def decide(p: np.ndarray, threshold: float | np.ndarray, positive: int = 1) -> n
 
 
 def _find(y01: np.ndarray, p: np.ndarray, weights: np.ndarray, method: str) -> Threshold:
-    if y01.all() or not y01.any():
+    one_class = y01.all() or not y01.any()
+    if one_class and not method.startswith(BY_HAND):
         score = float(score_at(y01, p, 0.5)) if len(y01) else 0.0
         return Threshold(0.5, 0.5, 0.5, score, method)
-    return THRESHOLD_RULES[method].find(y01, p, weights)
+    return rule_of(method).find(y01, p, weights)
 
 
 def _resamples(groups: np.ndarray, method: str, seed: int) -> np.ndarray:
     """Draw weights (B, n), none for rules that resample nothing."""
-    if method not in THRESHOLD_RULES:
-        raise ValueError(f"no threshold {method!r}: one of {', '.join(THRESHOLD_RULES)}")
-    if not THRESHOLD_RULES[method].resamples:
+    exponent = rule_of(method).exponent
+    if exponent is None:
         return np.empty((0, len(groups)), np.float32)
-    draws = round(len(np.unique(groups)) ** _EXPONENT)
+    draws = round(len(np.unique(groups)) ** exponent)
     return grouped_weights(groups, RESAMPLES, seed, draws=draws)

@@ -182,7 +182,8 @@ def fold_shift(
     scores = np.empty((repeats, repeats))
     for models, each in enumerate(decision):
         for parts, placed in enumerate(fold):
-            of_fold = from_confusion(confusions(y, each, n_classes, one_hot[:, placed]))[name]
+            cells = confusions(y, each, n_classes, one_hot[:, placed])
+            of_fold = from_confusion(cells, (name,))[name]
             scores[models, parts] = np.nanmean(of_fold)
     own = np.eye(repeats, dtype=bool)
     return float(scores[own].mean() - scores[~own].mean())

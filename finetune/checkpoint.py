@@ -151,6 +151,7 @@ def random_states() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         # Asking a GPU that is not in use would start it.
         "cuda": torch.cuda.get_rng_state_all() if started else [],
+        "mps": [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else [],
     }
 
 
@@ -164,3 +165,6 @@ def set_random_states(states: Mapping[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])
+    # Checkpoints of earlier versions have none.
+    for state in states.get("mps", []):
+        torch.mps.set_rng_state(state)

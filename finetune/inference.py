@@ -55,7 +55,7 @@ def logits_of(
         for start in range(0, len(places), _BATCH):
             batch = places[start : start + _BATCH]
             by_view = [network(inputs.look(rows[batch], view).to(device)) for view in views]
-            logits[batch] = torch.stack(by_view, 1).double().cpu().numpy()
+            logits[batch] = torch.stack(by_view, 1).cpu().numpy()
     return logits
 
 

@@ -63,9 +63,8 @@ def make_loss(
     """
     import torch
 
-    weights = torch.tensor(
-        class_weights(loss, y, classes, positive), dtype=torch.float32, device=device
-    )
+    weights = torch.tensor(class_weights(loss, y, classes, positive), dtype=torch.float32)
+    weights = weights.to(device)
     return partial(LOSSES[loss.kind], weights=weights, gamma=loss.gamma)
 
 

@@ -69,6 +69,11 @@ class Network:
 
     def to(self, device: str) -> Self:
         """Move to a device."""
+        import torch
+
+        if device == "mps":
+            # There channels-last is slower, and has been wrong (pytorch/pytorch#193349, #174345).
+            self.module.to(memory_format=torch.contiguous_format)
         self.module.to(device)
         return self
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,12 +14,13 @@ from scipy.special import softmax
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
 from archiveprobe.embed.view_sets import view_set
-from archiveprobe.evaluate.choose_threshold import BY_HAND
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.ensemble import common_record, decided, origin
+from archiveprobe.evaluate.kept_rule import rule_for
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.evaluate.system import assemble
 from archiveprobe.evaluate.system_store import save_run
+from archiveprobe.evaluate.thresholding import BY_HAND, numbered
 from archiveprobe.finetune.inference import average, decisions, vote
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.trained_parts import TrainedPart, check_agreement
@@ -72,6 +73,7 @@ def keep_system(
     how: Mapping[str, Any],
     folds: Sequence[TrainedPart],
     networks: Sequence[TrainedPart],
+    notify: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Put the folds together into a system with one repeat of out-of-fold predictions, and save it.
 
@@ -83,8 +85,10 @@ def keep_system(
     """
     check_agreement([*folds, *networks])
     fixed = recipe.predict.threshold
-    method = recipe.predict.threshold_rule if fixed is None else BY_HAND
+    rule = recipe.predict.threshold_rule if fixed is None else numbered(BY_HAND, fixed)
     views = view_set(recipe.predict.views)
+    possible = recipe.predict.combine != "vote" and len(dataset.classes) == 2
+    method, kept = rule_for(dataset, system, None, default=rule, possible=possible, notify=notify)
     several, voted = len(views) > 1, recipe.predict.combine == "vote"
     n = len(dataset)
     oof = np.full(folds[0].logits[:n].shape, np.nan)
@@ -94,6 +98,7 @@ def keep_system(
     unlabelled = average(np.stack([part.logits[n:] for part in networks]), 0)
     record = {
         **common_record(dataset, system, method, recipe.seed),
+        **kept,
         "kind": KIND,
         "recipe": recipe.model_dump(mode="json", exclude={"name"}),
         "features": features,
@@ -128,7 +133,6 @@ def keep_system(
         views=oof[None] if several else None,
         unlabelled_views=unlabelled if several else None,
         calibrated=recipe.predict.calibrate,
-        fixed=fixed,
     )
     record |= decided(done)
     save_run(dataset.task, system, record, done.predictions, arrays)

@@ -80,11 +80,13 @@ def run_finetune(
         folds, networks = run.finished_folds(), run.answering()
         lines = [line_of(dataset, recipe, part) for part in done]
         last = done[-1]
-        board, answers, notes = None, None, []
+        board, answers = None, None
+        notes: list[str] = []
         if len(folds) == dataset.folds and last.name != SPLIT:
             launch = {"recipe": options.recipe, "set": overrides}
             how = {**run.computing, "from_cache": options.from_cache, "launch": launch}
-            keep_system(dataset, recipe, run.system, run.backbone.name, how, folds, networks)
+            about = (dataset, recipe, run.system, run.backbone.name, how)
+            keep_system(*about, folds, networks, notes.append)
             warnings, caution = data_warnings(dataset, notify)
             seconds = time.monotonic() - started
             board = leaderboard(

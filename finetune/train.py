@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _SHOWN_IDS = 8
 # To look at every loss at once would let a GPU wait for the host in every step.
-_LOSSES_AT_ONCE = {"cpu": 1, "cuda": 32}
+_LOSSES_AT_ONCE = {"cpu": 1, "cuda": 32, "mps": 32}
 State = Mapping[str, Any]
 
 
@@ -107,7 +107,8 @@ def train(
 
     initial = network.state(whole=False) if recipe.interpolate.alphas else {}
     # Dropout and stochastic depth draw from the global generators, which others use as well.
-    with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.device(device)]):
+    kind, gpus = device.partition(":")[0], [] if device == "cpu" else [torch.device(device)]
+    with torch.random.fork_rng(devices=gpus, device_type=kind):
         torch.manual_seed(int(seeded("train", recipe.seed).integers(2**62)))
         trainer = Trainer(network.to(device), data, recipe, stop, device, precision)
         if checkpoints is not None:
@@ -117,7 +118,7 @@ def train(
         for epoch in trainer.history:
             on_epoch(epoch)
         batches = training_batches(
-            data.inputs, trainer.sampler(), workers=workers, pin=device != "cpu", notify=notify
+            data.inputs, trainer.sampler(), workers=workers, pin=kind == "cuda", notify=notify
         )
         with closing(batches):
             while not trainer.is_over():
@@ -235,7 +236,9 @@ class Trainer:
 
         recipe = self.recipe
         share = mixup_share(recipe.augment.mixup, recipe.seed, epoch, step)
-        inputs = mix(inputs.to(self._device, non_blocking=True), share)
+        # Memory is pinned for CUDA only: elsewhere such a copy may read what is freed.
+        inputs = inputs.to(self._device, non_blocking=self._device.startswith("cuda"))
+        inputs = mix(inputs, share)
         y = self._y[rows].to(self._device)
         targets = soft_targets(y, self.data.classes, recipe.loss.label_smoothing, share)
         self._optimizer.zero_grad()

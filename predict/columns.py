@@ -12,8 +12,9 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
-from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import FLAGS
+from archiveprobe.task.labels import Words, read_words, refuse
 from archiveprobe.task.table import Table
 
 # What organisers call the column of the answers, where it is not called as in the table.
@@ -44,22 +45,18 @@ class Content:
 
     def sentences(self) -> list[str]:
         """Say what was decided about columns whose names alone do not say it."""
-        plain = [f"p_{label}" for label in self.words]
-        if self._is_translated():
-            plain += []
-        elif self.label is not None:
-            plain.append(self.label)
+        plain = {*probability_columns(self.words), self.label if self._has_names() else None}
         return [
             f"the column {column!r} gets {what}"
             for column, what in self.record().items()
             if column not in plain
         ]
 
-    def _is_translated(self) -> bool:
-        return any(label != word for label, word in self.words.items())
+    def _has_names(self) -> bool:
+        return all(label == word for label, word in self.words.items())
 
     def _of_label(self) -> str:
-        if not self._is_translated():
+        if self._has_names():
             return "labels"
         return ", ".join(f"{word!r} for {label!r}" for label, word in self.words.items())
 
@@ -69,12 +66,13 @@ class TableAnswers:
     """Holds what a table answers, in its order.
 
     `labels` are the cells of the label column as labels, "" where there is none; `proba` (n, K)
-    has NaN where the table gives no probability.
+    has NaN where the table gives no probability. `remarks` say what was guessed.
     """
 
     ids: list[str]
     labels: list[str]
     proba: np.ndarray
+    remarks: list[str]
 
 
 def probability_columns(labels: Iterable[str]) -> list[str]:
@@ -123,7 +121,7 @@ def find_columns(task: Task, table: Table, known: Collection[str]) -> Content:
     if label is not None and _holds_numbers(task, table, label):
         return Content(id_, None, words, {**proba, label: _whose(task, table, label, proba)})
     if label is not None:
-        words = _words(task, table, label)
+        words = words_in(task, table, label)
     return Content(id_, label, words, proba)
 
 
@@ -148,12 +146,11 @@ def _id_column(task: Task, table: Table, known: Collection[str]) -> str:
 def _named_after(task: Task, table: Table, column: str) -> str | None:
     """Find the label whose probability a column holds by its name, unless its cells are labels."""
     label = label_of(task, column)
-    if label is None or column.startswith("p_"):
+    if label is None or column in probability_columns(task.labels):
         return label
     cells = _filled(table, column)
-    has_words = bool(cells) and all(word_in(words_of(task), cell) for cell in cells)
     several = sum(label_of(task, other) is not None for other in table.columns) > 1
-    if has_words and not several:
+    if cells and not several and _are_words(words_of(task), cells):
         return None
     return label if all(map(_is_number, cells)) else None
 
@@ -189,13 +186,9 @@ def _is_integer(cell: str) -> bool:
     return cell.strip().lstrip("+-").isdecimal()
 
 
-def word_in(words: Mapping[str, str], cell: str) -> str | None:
-    """Find the label that a cell stands for; 1.0, as pandas writes an integer, stands for 1."""
-    of_word = {word: label for label, word in words.items()}
-    if cell in of_word or not _is_number(cell):
-        return of_word.get(cell)
-    number = float(cell)
-    return of_word.get(str(int(number))) if number.is_integer() else None
+def _are_words(words: Mapping[str, str], cells: Iterable[str]) -> bool:
+    """Return whether every cell stands for a label; 1.0, as pandas writes integers, is 1."""
+    return all(map(Words(words.values()).meaning, cells))
 
 
 def _holds_numbers(task: Task, table: Table, column: str) -> bool:
@@ -203,7 +196,7 @@ def _holds_numbers(task: Task, table: Table, column: str) -> bool:
     cells = _filled(table, column)
     if not cells or not all(map(_is_number, cells)) or all(map(_is_integer, cells)):
         return False
-    return not all(word_in(words_of(task), cell) for cell in cells)
+    return not _are_words(words_of(task), cells)
 
 
 def _whose(task: Task, table: Table, column: str, proba: Mapping[str, str]) -> str:
@@ -216,7 +209,7 @@ def _whose(task: Task, table: Table, column: str, proba: Mapping[str, str]) -> s
     )
 
 
-def _words(task: Task, table: Table, column: str) -> dict[str, str]:
+def words_in(task: Task, table: Table, column: str) -> dict[str, str]:
     """Find what stands for the labels in a column, by its cells.
 
     Raises:
@@ -248,38 +241,53 @@ def read_answers(task: Task, content: Content, table: Table) -> TableAnswers:
     """Read the answers of a table by what its columns hold.
 
     Raises:
-        InputError: a cell is no label, or no probability; line and nearest label are named.
+        InputError: cells are no labels, or no probabilities; lines and nearest labels are named.
     """
-    ids = [cells[content.id] for cells in table.rows]
-    labels = [""] * len(ids)
-    proba = np.full((len(ids), len(task.labels)), np.nan)
+    labels, remarks = [""] * len(table.rows), list[str]()
+    if content.label is not None:
+        labels, remarks = read_label_column(table, content.label, content.words)
+    proba = np.full((len(table.rows), len(task.labels)), np.nan)
     for at, cells in enumerate(table.rows):
-        where = f"{table.file} {table.place(at)}"
         for column, label in content.proba.items():
             if cells[column].strip():
+                where = f"{table.file} {table.place(at)}"
                 proba[at, task.labels.index(label)] = _probability(cells[column], column, where)
-        if content.label is not None and not _is_unread(cells, content.label):
-            labels[at] = _label(content, cells[content.label], where)
     if len(task.labels) == 2:
         # Of two labels one probability says both.
         proba = np.where(np.isnan(proba), 1 - proba[:, ::-1], proba)
-    return TableAnswers(ids, labels, proba)
+    return TableAnswers([cells[content.id] for cells in table.rows], labels, proba, remarks)
 
 
-def _is_unread(cells: Mapping[str, str], label: str) -> bool:
-    """Return whether a row has no label because its image could not be read, as `predict` says."""
-    return not cells[label].strip() and cells.get(STATUS, "ok") not in USABLE
+def read_label_column(
+    table: Table, column: str, words: Mapping[str, str], *, empty: bool = False
+) -> tuple[list[str], list[str]]:
+    """Read the labels that cells stand for, "" where there is none, and what was guessed.
 
+    Cells may be empty where `predict` says that an image could not be read, else only if `empty`.
 
-def _label(content: Content, cell: str, where: str) -> str:
-    label = word_in(content.words, cell)
-    if label is None:
-        known = content.words.values()
-        raise InputError(
-            f"{where}: unknown label {cell!r} in the column {content.label!r}"
-            f"{nearest(cell, known)}: use {', '.join(known)}"
+    Raises:
+        InputError: unknown or missing labels, all of them in one message.
+    """
+    of_word = {word: label for label, word in words.items()}
+    reading = read_words((cells[column] for cells in table.rows), Words(of_word).meaning)
+    use, faults = f"use {', '.join(of_word)}", []
+    if reading.unknown:
+        listed = reading.listed(of_word, table.place)
+        count = reading.unknown.total()
+        faults.append(f"unknown labels in {count} rows of the column {column!r}: {listed}: {use}")
+    blank = [
+        at
+        for at, cells in enumerate(table.rows)
+        if not empty and not cells[column].strip() and cells.get(STATUS, "ok") in USABLE
+    ]
+    if blank:
+        first = table.place(blank[0])
+        faults.append(
+            f"{len(blank)} rows of the column {column!r} are empty (first {first}): {use}"
         )
-    return label
+    refuse(table.file, faults)
+    begin = f"{table.file.name}: labels that differ by case, blanks or a .0 only are recognized"
+    return [of_word.get(word or "", "") for word in reading.meanings], reading.remarks(begin)
 
 
 def _probability(cell: str, column: str, where: str) -> float:

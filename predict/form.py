@@ -12,11 +12,11 @@ from archiveprobe.predict.columns import (
     find_columns,
     label_of,
     probability_columns,
-    word_in,
     words_of,
 )
 from archiveprobe.predict.packed import read_any_table
 from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.labels import Words
 from archiveprobe.task.rows import Row, refuse_repeated
 from archiveprobe.task.table import Table
 
@@ -33,6 +33,13 @@ class Form:
     separator: str | None = None
     given: Mapping[str, Mapping[str, str]] | None = None
     template: Path | None = None
+
+    def notes(self) -> list[str]:
+        """Say what was decided about the columns."""
+        content = self.content
+        kept = {*self.columns} - {content.id, content.label, *content.proba}
+        listed = quote_few(name for name in self.columns if name in kept)
+        return content.sentences() + ([f"kept as in the template: {listed}"] if kept else [])
 
     def fill(self, id_: str, label: str, proba: Mapping[str, str]) -> list[str]:
         """Fill one line: id, label, probabilities by label, and what else the template has."""
@@ -79,12 +86,12 @@ def form_of(task: Task, known: Collection[str]) -> Form:
 
 def _check_words(task: Task, table: Table, content: Content) -> None:
     """Refuse a template whose column for labels shows words that stand for none of them."""
-    if content.label is None:
+    if content.label is None or all(word.isdecimal() for word in content.words.values()):
         return
+    known = Words(content.words.values())
     for at, cells in enumerate(table.rows):
         cell = cells[content.label]
-        is_integer = cell.strip().isdecimal()  # a placeholder, where words are integers too
-        if cell.strip() and not is_integer and word_in(content.words, cell) is None:
+        if cell.strip() and known.meaning(cell) is None:
             raise InputError(
                 f"{table.file} {table.place(at)}: {cell!r} in the column {content.label!r} "
                 f"stands for no label{nearest(cell, content.words.values())}: empty it, or say in "

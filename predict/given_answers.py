@@ -51,7 +51,7 @@ def read_answered(task: Task, file: Path, rows: Mapping[str, Row]) -> Answered:
     known = np.array([task.labels.index(row.label) for row in rows.values()
                       if row.label is not None and row.split != "test"], np.intp)  # fmt: skip
     unread = [content.label is not None and not label for label in found.labels]
-    labels, notes = list(found.labels), []
+    labels, notes = list(found.labels), list(found.remarks)
     if any(unread):
         answer = task.labels[unreadable_class(task, known)]
         labels = [label or answer for label in labels]
@@ -165,7 +165,7 @@ def submit_answers(
             f"{answers} lacks {len(missing)} of the rows to predict: {quote_few(missing)}: add them"
         )
     lines = _lines(task, form, answers, given, [place[id_] for id_ in ids])
-    target = target.after(form.template, form.separator, form.content.proba)
+    target = target.in_form(form.template, form.separator, form.content.proba)
 
     def check(cells: Cells) -> None:
         read_back(task, form, ids, cells)
@@ -178,7 +178,7 @@ def submit_answers(
         len(ids),
         {name: counts[name] for name in task.labels},
         form.content.record(),
-        [*given.notes, *form.content.sentences(), *target.notes()],
+        [*given.notes, *form.notes(), *target.notes()],
         target.copy,
     )
 

@@ -97,7 +97,7 @@ def predict(
             entries, status, answers.decision, answers.readable, answers.proba, strict=True
         )
     ]
-    target = target.after(None, None, probability_columns(classes))
+    target = target.in_form(None, None, probability_columns(classes))
     write_answers(target, columns, lines)
     read = answers.decision[answers.readable]
     return Predicted(
@@ -108,6 +108,7 @@ def predict(
         copy=target.copy,
         seconds=time.monotonic() - started,
         snapshot=dataset.snapshot_digest,
+        notes=target.notes(),
         status=dict(Counter(status).most_common()),
         labels={name: int((read == at).sum()) for at, name in enumerate(classes)},
     )

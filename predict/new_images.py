@@ -127,7 +127,7 @@ def _check_ahead(archive: Task, record: CacheRecord, device: str) -> None:
     if record.fingerprint["precision"] == "fp16" and not device.startswith("cuda"):
         raise InputError(
             f"{record.folder.name}, which the system was trained on, was computed in fp16, which "
-            "needs a GPU: run this where there is one, or embed and probe again in fp32"
+            "needs a GPU with CUDA: run this where there is one, or embed and probe again in fp32"
         )
     asked = record.request["asked"]
     part = _asking(archive, (asked["backbone"],), asked["views"], asked["layers"])

@@ -1,14 +1,16 @@
 """Tables of answers as people hand them over: also packed, one file in a zip."""
 
+import io
 import tempfile
 import zipfile
-import zlib
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.reading import TABLE_BYTES
+from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
 from archiveprobe.task.table import Table, read_table
+
+_LONGEST = 10  # characters of an ending
 
 
 def read_any_table(file: Path) -> Table:
@@ -19,25 +21,36 @@ def read_any_table(file: Path) -> Table:
     """
     if file.suffix.lower() != ".zip" or not file.is_file():
         return read_table(file)
+    member, content = _unpack(file)
+    ending = PurePosixPath(member).suffix
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                member = _only_member(file, archive)
-                # What the zip says about sizes may be a lie: no more is read than a table may have.
-                with archive.open(member) as stream:
-                    content = stream.read(TABLE_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as e:
-            raise InputError(f"{file} is no zip that can be read ({e}): pack it again") from None
-        except OSError as error:
-            raise InputError(f"cannot read {file}: {error.strerror or error}") from None
-        if len(content) > TABLE_BYTES:
-            raise InputError(f"{file}: {member} is larger than {TABLE_BYTES} bytes: it is no table")
-        inner = Path(folder) / f"table{PurePosixPath(member).suffix}"
+        inner = Path(folder) / f"table{ending if len(ending) < _LONGEST else ''}"
         inner.write_bytes(content)
         try:
             return replace(read_table(inner), file=file)
         except InputError as error:
             raise InputError(str(error).replace(str(inner), f"{file} ({member})")) from None
+
+
+def _unpack(file: Path) -> tuple[str, bytes]:
+    """Give the name and the bytes of the one table in a zip."""
+    try:
+        packed = read_ordinary(file, TABLE_BYTES)
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror or error}") from None
+    try:
+        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+            member = _only_member(file, archive)
+            # What a zip says about sizes may be a lie: no more is read than a table may have.
+            with archive.open(member) as stream:
+                content = stream.read(TABLE_BYTES + 1)
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and its decompressors have some ten kinds of them
+        raise InputError(f"{file} is no zip that can be read ({error}): pack it again") from None
+    if len(content) > TABLE_BYTES:
+        raise InputError(f"{file}: {member} has more than {TABLE_BYTES} bytes: it is no table")
+    return member, content
 
 
 def _only_member(file: Path, archive: zipfile.ZipFile) -> str:

@@ -10,12 +10,11 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.metrics import confusions, from_confusion
-from archiveprobe.predict.columns import probability_columns, word_in, words_of
+from archiveprobe.predict.columns import probability_columns, read_label_column, words_in
 from archiveprobe.predict.given_answers import Answered, read_answered
 from archiveprobe.predict.packed import read_any_table
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
-from archiveprobe.task.table import Table
 
 # Figures further from chance than this many standard errors are no accident.
 _ERRORS = 3.0
@@ -128,23 +127,10 @@ def _labels(task: Task, rows: Mapping[str, Row], truth: Path | None) -> dict[str
     table = read_any_table(truth)
     table.require(task.images.id, task.images.label)
     refuse_repeated(table, task.images.id)
-    found = [_true_label(task, table, at) for at in range(len(table.rows))]
-    ids = [line[task.images.id] for line in table.rows]
-    return {id_: label for id_, label in zip(ids, found, strict=True) if label is not None}
-
-
-def _true_label(task: Task, table: Table, at: int) -> str | None:
-    """Read the label of a row: its name, or what [submission.labels] says stands for it."""
-    value = table.rows[at][task.images.label]
-    if not value.strip() or value in task.labels:
-        return value if value.strip() else None
-    label = word_in(words_of(task), value)
-    if label is None:
-        raise InputError(
-            f"{table.file} {table.place(at)}: unknown label {value!r} in the column "
-            f"{task.images.label!r}{nearest(value, task.labels)}: use {', '.join(task.labels)}"
-        )
-    return label
+    words = words_in(task, table, task.images.label)
+    labels, _ = read_label_column(table, task.images.label, words, empty=True)
+    ids = (line[task.images.id] for line in table.rows)
+    return {id_: label for id_, label in zip(ids, labels, strict=True) if label}
 
 
 def _check_ids(

@@ -41,7 +41,6 @@ class Submission(WrittenAnswers):
 
     answer: str
     columns: dict[str, str]
-    notes: list[str]
     shares: list[Share]
     spot_check: SpotCheck
     reasons: dict[str, int]
@@ -123,7 +122,7 @@ def submit(
         written = read_back(task, form, ids, cells)
         seen.append(spot_check(loaded, rows, written, table, answers, changed))
 
-    target = target.after(form.template, form.separator, form.content.proba)
+    target = target.in_form(form.template, form.separator, form.content.proba)
     write_answers(target, form.columns, lines, check=check)
     of_labels = shares(loaded.stored, answers.decision)
     messages = [*warnings, *_blank(blank), *_warnings(dataset, loaded, rows, of_labels, changed)]
@@ -137,7 +136,7 @@ def submit(
         snapshot=dataset.snapshot_digest,
         answer=unreadable_answer(form, dataset.classes[dataset.unreadable]),
         columns=form.content.record(),
-        notes=[*form.content.sentences(), *target.notes()],
+        notes=[*form.notes(), *target.notes()],
         shares=of_labels,
         spot_check=seen[0],
         reasons=dict(reasons.most_common()),

@@ -21,7 +21,8 @@ _FORMULA = (*"=+-@", "\t", "\r", "\n", *"＝＋－＠")
 class WrittenAnswers:
     """Holds what every written file of a system's answers is reported with.
 
-    `unreadable` counts rows without an answer of their own, `copy` is the one for spreadsheets.
+    `unreadable` counts rows without an answer of their own, `copy` is the one for spreadsheets,
+    `notes` say what was decided about the form, a sentence each.
     """
 
     file: Path
@@ -31,6 +32,7 @@ class WrittenAnswers:
     copy: Path | None
     seconds: float
     snapshot: str
+    notes: list[str]
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`."""
@@ -57,7 +59,7 @@ class Target:
     copy: OutputFile | None = None
     numbers: frozenset[str] = frozenset()
 
-    def after(
+    def in_form(
         self, template: Path | None, separator: str | None, numbers: Iterable[str]
     ) -> "Target":
         """Return this target in the form of a template, with columns of probabilities."""

@@ -14,6 +14,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.ensemble import common_record, decided, keep_ensemble, origin
+from archiveprobe.evaluate.kept_rule import rule_for
 from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system import assemble
@@ -34,11 +35,14 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What to try; None leaves the choice to the task: every probe on all backbones."""
+    """What to try; None leaves the choice to the task: every probe on all backbones.
+
+    `threshold_rule` None: the one that a person chose for a system, or else the default.
+    """
 
     probes: tuple[str, ...] | None = None
     features: tuple[str, ...] | None = None
-    threshold_rule: str = "smoothed"
+    threshold_rule: str | None = None
     seed: int = 0
     workers: int | None = None
     partial: bool = False
@@ -69,6 +73,7 @@ def run_probes(
     dataset = load_dataset(task, partial=options.partial)
     plans = _plans(dataset, options, notify)
     systems: list[Predictions] = []
+    said: list[str] = []
     total = sum(len(plan.makes) for plan in plans) * (1 + dataset.fold.shape[0] * dataset.folds)
     with progress("fitting", total) as advance:
         for plan in plans:
@@ -76,12 +81,15 @@ def run_probes(
                 plan.makes, plan.features, dataset, workers=options.workers, advance=advance
             )
             for name, result in results.items():
-                systems.append(_keep_probe(dataset, plan.features, name, result, options))
+                systems.append(
+                    _keep_probe(dataset, plan.features, name, result, options, said.append)
+                )
     if len(systems) > 1:
-        systems.append(keep_ensemble(dataset, systems, ENSEMBLE, options.threshold_rule))
+        rule = options.threshold_rule
+        systems.append(keep_ensemble(dataset, systems, ENSEMBLE, rule, notify=said.append))
     warnings, caution = data_warnings(dataset, notify)
     seconds = time.monotonic() - started
-    return leaderboard(systems, seconds=seconds, warnings=warnings, caution=caution)
+    return leaderboard(systems, seconds=seconds, warnings=[*said, *warnings], caution=caution)
 
 
 def data_warnings(dataset: Dataset, notify: Notify = lambda _: None) -> tuple[list[str], float]:
@@ -182,7 +190,12 @@ def system_name(kind: str, choice: Choice) -> str:
 
 
 def _keep_probe(
-    dataset: Dataset, features: Features, name: str, result: ProbeResult, options: Options
+    dataset: Dataset,
+    features: Features,
+    name: str,
+    result: ProbeResult,
+    options: Options,
+    notify: Notify,
 ) -> Predictions:
     """Assemble a cross-validated probe into a system and write it down."""
     choice, model = features.choice, result.model
@@ -190,8 +203,11 @@ def _keep_probe(
     settings = model.get_params()
     # They are part of the fitted arrays.
     settings.pop("prompts", None)
+    possible = len(dataset.classes) == 2
+    rule, kept = rule_for(dataset, system, options.threshold_rule, possible=possible, notify=notify)
     record = {
-        **common_record(dataset, system, options.threshold_rule, options.seed),
+        **common_record(dataset, system, rule, options.seed),
+        **kept,
         "kind": "probe",
         "probe": name,
         "settings": {key: _plain(value) for key, value in settings.items()},
@@ -210,7 +226,7 @@ def _keep_probe(
         result.logits,
         result.unlabelled,
         origin(record),
-        method=options.threshold_rule,
+        method=rule,
         views=result.views,
         unlabelled_views=result.unlabelled_views,
     )

@@ -15,12 +15,13 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
-from archiveprobe.task.file_kind import looks_truncated, reason_for_unknown
+from archiveprobe.task.file_kind import is_heif, looks_truncated, reason_for_unknown
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 PIXEL_LIMIT = 64_000_000
@@ -48,7 +49,10 @@ REJECTIONS = frozenset(
     "corrupt decode_timeout decoder_died".split()
 )
 # These may be gone at the next run, so they are tried again.
-PASSING = frozenset("missing_file unreadable_file changed_file decode_timeout decoder_died".split())
+PASSING = frozenset(
+    "missing_file unreadable_file changed_file heic_needs_plugin decode_timeout "
+    "decoder_died".split()
+)
 # The image is innocent of it, so it must not be rejected for good.
 OUT_OF_MEMORY = "decoder_died", "memory ran out"
 
@@ -110,6 +114,11 @@ class _RejectedError(Exception):
         self.status = status
 
 
+def passing_now() -> frozenset[str]:
+    """Return the statuses to try again: HEIC only where what it needs is installed by now."""
+    return PASSING if find_spec("pillow_heif") else PASSING - {"heic_needs_plugin"}
+
+
 def digest(content: bytes) -> str:
     """Compute the SHA-256 of a file's bytes in hex: the key of its embedding."""
     return hashlib.sha256(content).hexdigest()
@@ -140,32 +149,85 @@ def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
     if not content:
         raise _RejectedError("empty_file")
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = _open(content)
     except Image.DecompressionBombError as error:
         raise _RejectedError("too_many_pixels", str(error)) from None
     except MemoryError:
         raise _RejectedError(*OUT_OF_MEMORY) from None
+    except _RejectedError:
+        raise
     except (UnidentifiedImageError, Exception) as error:
         raise _RejectedError(*reason_for_unknown(content, error, PIXEL_LIMIT)) from None
     with image:
-        _check_size(image)
-        if image.mode not in MODES and not image.mode.startswith("I;16"):
-            raise _RejectedError("mode_not_supported", f"mode {image.mode}")
-        try:
-            # Pillow applies a TIFF's orientation while loading, and drops the tag.
-            tags = getattr(image, "tag_v2", None)
-            turned = {} if tags is None else {"orientation": _valid(tags.get(_ORIENTATION_TAG, 1))}
-            image.load()
-            seen = _properties(image)
-            upright = _rgb(image)
-        except MemoryError:
-            raise _RejectedError(*OUT_OF_MEMORY) from None
-        except Exception as error:
-            status = "truncated" if looks_truncated(content) else "corrupt"
-            raise _RejectedError(status, f"{type(error).__name__}: {error}") from None
+        return _upright(image, content)
+
+
+def decode_opened(image: Image.Image) -> Image.Image | Observation:
+    """Bring an image that somebody else has opened into the form of `decode`: RGB, upright.
+
+    One that the policy rejects gives its Observation only.
+    """
+    try:
+        with warnings.catch_warnings(), _own_switches():
+            warnings.simplefilter("ignore")
+            return _upright(image, b"")[0]
+    except _RejectedError as rejection:
+        return rejected(rejection.status, str(rejection))
+
+
+def _upright(image: Image.Image, content: bytes) -> tuple[Image.Image, dict[str, Any]]:
+    """Load an image; its pixels in RGB, upright, and its properties."""
+    _check_size(image)
+    if image.mode not in MODES and not image.mode.startswith("I;16"):
+        raise _RejectedError("mode_not_supported", f"mode {image.mode}")
+    try:
+        turned = _turned_by_loading(image)
+        image.load()
+        seen = _properties(image)
+        upright = _rgb(image)
+    except MemoryError:
+        raise _RejectedError(*OUT_OF_MEMORY) from None
+    except Exception as error:
+        raise _broken(content, error) from None
     if seen["orientation"] in _TRANSPOSE:
         upright = upright.transpose(_TRANSPOSE[seen["orientation"]])
     return upright, seen | turned
+
+
+def _open(content: bytes) -> Image.Image:
+    """Open a file by a decoder that is allowed for its content; the pixels are not decoded yet.
+
+    HEIC has one of its own, which knows no other format, so the rest is as without it.
+    """
+    if not is_heif(content):
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise _RejectedError(*reason_for_unknown(content, error, PIXEL_LIMIT)) from None
+    if looks_truncated(content):
+        # Its decoder paints what is missing in one colour.
+        raise _RejectedError("truncated")
+    try:
+        image: Image.Image = HeifImageFile(io.BytesIO(content))  # type: ignore[no-untyped-call]
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _broken(content, error) from None
+    return image
+
+
+def _broken(content: bytes, error: Exception) -> _RejectedError:
+    status = "truncated" if looks_truncated(content) else "corrupt"
+    return _RejectedError(status, f"{type(error).__name__}: {error}")
+
+
+def _turned_by_loading(image: Image.Image) -> dict[str, int]:
+    """Return the orientation that loading a TIFF or a HEIC applies itself, dropping the tag."""
+    if image.format == "HEIF":
+        return {"orientation": _valid(image.info.get("original_orientation"))}
+    tags = getattr(image, "tag_v2", None)
+    return {} if tags is None else {"orientation": _valid(tags.get(_ORIENTATION_TAG, 1))}
 
 
 def _check_size(image: Image.Image) -> None:

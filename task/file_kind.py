@@ -20,6 +20,11 @@ _BITMAP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 HEAD = 64
 
 
+def is_heif(content: bytes) -> bool:
+    """Return whether a file says that it is a HEIC or another HEIF that is no AVIF."""
+    return content[4:8] == b"ftyp" and _boxed(content)[0] == "heic_needs_plugin"
+
+
 def may_be_image(head: bytes) -> bool:
     """Return whether the first bytes of a file are those of an image, however broken the rest."""
     if head.startswith(b"BM"):
@@ -71,7 +76,7 @@ def _boxed(content: bytes) -> tuple[str, str]:
     if b"avif" in brands or b"avis" in brands:
         return "corrupt", "AVIF"
     if any(brand in _HEIF_BRANDS for brand in brands):
-        return "heic_needs_plugin", "HEIC: convert it to JPEG"
+        return "heic_needs_plugin", "HEIC: pip install 'archiveprobe[heic]', or convert it to JPEG"
     return "video_not_image", ""
 
 
@@ -97,4 +102,18 @@ def looks_truncated(content: bytes) -> bool:
         return b"\x3b" not in content[-16:]
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return len(content) < int.from_bytes(content[4:8], "little") + 8
-    return False
+    return is_heif(content) and _end_of_boxes(content) > len(content)
+
+
+def _end_of_boxes(content: bytes) -> int:
+    """Return where the last box of a HEIF file would end, by the sizes in the boxes' heads."""
+    at = 0
+    while at + 8 <= len(content):
+        size = int.from_bytes(content[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(content[at + 8 : at + 16], "big")
+        if size < 8:
+            # 0: the last one, to the end of the file, wherever that is.
+            return len(content)
+        at += size
+    return at

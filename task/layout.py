@@ -12,7 +12,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
 from archiveprobe.task.config import Images
 from archiveprobe.task.find_images import find_images, printable
-from archiveprobe.task.missing_images import likely_file
+from archiveprobe.task.match_files import match_some
 from archiveprobe.task.rows import UNLABELLED, split_folders
 from archiveprobe.task.splits import SPLITS, split_named
 from archiveprobe.task.table import Table, read_table
@@ -81,10 +81,11 @@ def _from_table(folder: Path, file: Path) -> Layout:
 
 def _resembling(folder: Path, table: Table) -> str:
     """Hint at what the first row's cells may mean: ids without the ending, for example."""
+    files = find_images(folder, [folder / "work"]).paths
     for column, value in table.rows[0].items() if table.rows else ():
-        found = likely_file(folder, value)
-        if found:
-            path = printable(found)
+        found = match_some(folder, [value], files).get(value)
+        if found and found.path:
+            path = printable(found.path)
             return f", but {column!r} has {value!r} and there is {path!r}: write paths as they are"
     return ""
 

@@ -4,6 +4,8 @@ The last name of its header holds the SHA-256 of everything else in the file, wh
 before anything is read: a plain table for people and notebooks that proves itself all the same.
 
 Observations depend on a file's bytes only, so they are carried over by digest when names change.
+Where a table writes a path in another way than the file's, the manifest has both: whoever reads it
+without the images knows which file was meant.
 Size, mtime and inode are kept as a hint that a file's digest is still the one recorded.
 """
 
@@ -35,9 +37,17 @@ from archiveprobe.base.reading import (
     read_product,
 )
 from archiveprobe.task.config import Task
-from archiveprobe.task.decoding import FLAGS, PASSING, POLICY, REJECTIONS, Observation, rejected
+from archiveprobe.task.decoding import (
+    FLAGS,
+    POLICY,
+    REJECTIONS,
+    Observation,
+    passing_now,
+    rejected,
+)
 from archiveprobe.task.find_images import printable
-from archiveprobe.task.rows import Row, locate
+from archiveprobe.task.match_files import AMBIGUOUS, Match, match_files, text_below
+from archiveprobe.task.rows import Row, images_below, locate
 from archiveprobe.task.table import long_cells, text_stream
 
 # A file written in the same clock tick as it was hashed may change again unseen.
@@ -52,7 +62,8 @@ DECODER = f"pillow-{'.'.join(version('pillow').split('.')[:2])}/policy-{POLICY['
 class Entry:
     """A row's image: where it lies, the digest of its bytes, and what was observed.
 
-    `digest` is empty where no bytes could be read; `observed` is None before the first decode.
+    `written` is the path as the table has it, empty where that is `path`. `digest` is empty where
+    no bytes could be read; `observed` is None before the first decode.
     """
 
     id: str
@@ -61,6 +72,7 @@ class Entry:
     observed: Observation | None = None
     mtime_ns: int | None = None
     inode: int | None = None
+    written: str = ""
 
     @property
     def status(self) -> str:
@@ -76,7 +88,7 @@ class Entry:
 _OBSERVED = [field.name for field in fields(Observation)]
 _DIGEST = re.compile("([0-9a-f]{64})?")
 _PHASH = re.compile("([0-9a-f]{16})?")
-_COLUMNS = ["id", "path", "digest", *_OBSERVED, "mtime_ns", "inode", "decoder"]
+_COLUMNS = ["id", "path", "digest", *_OBSERVED, "mtime_ns", "inode", "decoder", "written"]
 _SEEN = operator.attrgetter(*_OBSERVED)
 _UNSEEN = [None] * len(_OBSERVED)
 _WHOLE = {"bytes", "width", "height", "frames", "orientation", "exif", "mtime_ns", "inode"}
@@ -109,8 +121,8 @@ def read_manifest_with_digest(task: Task, *, decoder: str | None = None) -> tupl
     content = read_product(file, PRODUCT_BYTES, _REMEDY)
     if content is None:
         return [], ""
-    header, end, rows = content.partition(b"\r\n")
-    columns, _, seal = header.rpartition(b",")
+    first, end, rows = content.partition(b"\r\n")
+    columns, _, seal = first.rpartition(b",")
     content = columns + end + rows
     digest = sha256(content).hexdigest()
     if seal != f"{_SEAL}{digest}".encode():
@@ -118,9 +130,12 @@ def read_manifest_with_digest(task: Task, *, decoder: str | None = None) -> tupl
     reader = csv.reader(text_stream(content, errors="surrogateescape"), strict=True)
     try:
         with long_cells():
-            if next(reader, None) != _COLUMNS:
+            header = next(reader, [])
+            # Manifests of earlier versions end before `written`.
+            if header not in (_COLUMNS, _COLUMNS[:-1]):
                 raise ValueError("not its header")
-            return [_parse(cells, decoder) for cells in reader if cells], digest
+            lacking = [""] * (len(_COLUMNS) - len(header))
+            return [_parse(cells + lacking, decoder) for cells in reader if cells], digest
     except (csv.Error, ValueError) as error:
         raise InputError(
             f"{file} line {reader.line_num} cannot be read ({error}): {_REMEDY}"
@@ -136,7 +151,7 @@ def write_manifest(task: Task, entries: Iterable[Entry]) -> str:
         # None comes out as an empty cell.
         seen, decoder = (_SEEN(entry.observed), DECODER) if entry.observed else (_UNSEEN, "")
         cells = [entry.id, entry.path, entry.digest, *seen, entry.mtime_ns, entry.inode, decoder]
-        writer.writerow(cells)
+        writer.writerow([*cells, entry.written])
     plain = out.getvalue().encode("utf-8", "surrogateescape")
     seal = sha256(plain).hexdigest()
     columns, end, rows = plain.partition(b"\r\n")
@@ -159,7 +174,7 @@ def _parse(cells: list[str], wanted: str | None) -> Entry:
     if len(cells) != len(_COLUMNS):
         raise ValueError("cells too many or too few")
     values: list[Any] = [read(text) for read, text in zip(_READ_CELL, cells, strict=True)]
-    id_, path, key, *seen, mtime_ns, inode, decoder = values
+    id_, path, key, *seen, mtime_ns, inode, decoder, written = values
     status = sys.intern(seen[0])
     if status and status != "ok" and status not in FLAGS and status not in REJECTIONS:
         raise ValueError(f"unknown status {status!r}")
@@ -167,7 +182,7 @@ def _parse(cells: list[str], wanted: str | None) -> Entry:
         raise ValueError("no digest")
     known = bool(status) and wanted in (None, decoder)
     observed = Observation(status, *seen[1:]) if known else None
-    return Entry(id_, path, key, observed, mtime_ns, inode)
+    return Entry(id_, path, key, observed, mtime_ns, inode, written)
 
 
 def scan(
@@ -180,8 +195,10 @@ def scan(
 ) -> list[Entry]:
     """Look at every row's file and give its entry, hashing only what changed since last time.
 
-    Entries come in the order of the rows. A file that cannot be read gets a rejection. Where the
-    manifest is damaged every file is looked at as if for the first time, and `notify` is told.
+    Entries come in the order of the rows. A file that cannot be read gets a rejection. Where a
+    table names no file as it is called, the one that it means is looked for: see `match_files`.
+    Where the manifest is damaged every file is looked at as if for the first time, and `notify` is
+    told.
 
     Raises:
         InputError: not one of the images that were seen before is there.
@@ -191,30 +208,117 @@ def scan(
     except InputError:
         notify(f"{manifest_file(task)} is damaged or was edited: every image is looked at again")
         known = []
-    by_path = {entry.path: entry for entry in known}
-    seen = {
-        entry.digest: entry.observed
-        for entry in known
-        if entry.digest and entry.observed and entry.status not in PASSING
-    }
-    root = task.root.resolve()
-    folders: dict[str, bool] = {}
+    scanner = _Scanner(task.root.resolve(), known, rehash)
 
     def look(row: Row) -> Entry:
-        hint = None if rehash else by_path.get(printable(row.path))
-        entry = _look(root, row, hint, folders)
+        entry = scanner.look(row)
         on_hashed()
-        if entry.observed or not entry.digest:
-            return entry
-        return replace(entry, observed=seen.get(entry.digest))
+        return entry
 
     # Threads take no chunks by themselves, and a future for every row weighs more than its entry.
     parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
     with ThreadPoolExecutor(max_workers=min(8, usable_cores())) as pool:
         parts_done = pool.map(lambda part: [look(row) for row in part], parts)
         entries = [entry for some in parts_done for entry in some]
-    _check_there(task, by_path, entries)
+    if task.tables:
+        _match_lost(task, rows, entries, scanner, notify)
+    _check_there(task, scanner.by_path, entries)
     return entries
+
+
+class _Scanner:
+    """Looks at files below a root; what was known of them before spares reading them again."""
+
+    def __init__(self, root: Path, known: Sequence[Entry], rehash: bool) -> None:
+        self.root = root
+        self.by_path = {entry.path: entry for entry in known}
+        self._by_written = {entry.written: entry.path for entry in known if entry.written}
+        self._rehash = rehash
+        self._folders: dict[str, bool] = {}
+        self._passing = passing_now()
+        self._seen = {
+            entry.digest: entry.observed
+            for entry in known
+            if entry.digest and entry.observed and entry.status not in self._passing
+        }
+
+    def look(self, row: Row) -> Entry:
+        """Look at a row's file, or at the one that was found for it before, if it is still so."""
+        stored = self._by_written.get(printable(row.path))
+        if stored is not None and not _exists(f"{self.root}/{row.path}"):
+            entry = self.look_at(row, stored)
+            if entry.status != "missing_file":
+                return entry
+        return self.look_at(row, row.path)
+
+    def look_at(self, row: Row, path: str) -> Entry:
+        """Look at the file at `path`, which is what the table means by the row's own."""
+        hint = None if self._rehash else self.by_path.get(printable(path))
+        entry = _look(self.root, replace(row, path=path), hint, self._folders, self._passing)
+        if entry.observed is None and entry.digest:
+            entry = replace(entry, observed=self._seen.get(entry.digest))
+        return entry if path == row.path else replace(entry, written=printable(row.path))
+
+
+def _exists(file: str) -> bool:
+    try:
+        return os.path.lexists(file)
+    except ValueError:
+        return False  # a NUL in it
+
+
+def _match_lost(
+    task: Task,
+    rows: Sequence[Row],
+    entries: list[Entry],
+    scanner: _Scanner,
+    notify: Callable[[str], None],
+) -> None:
+    """Find the files of rows whose path leads to none; entries change in place."""
+    literal = {entry.path for entry in entries if entry.digest and not entry.written}
+    lost: dict[str, str] = {}
+    for row, entry in zip(rows, entries, strict=True):
+        is_claimed = bool(entry.written) and entry.path in literal
+        if is_claimed or entry.status in ("missing_file", "outside_root"):
+            text = text_below(str(scanner.root), row.path)
+            # A link that leads out, or nowhere, bears the very name.
+            is_there = text == row.path and _exists(f"{scanner.root}/{text}")
+            if text is not None and not is_there:
+                lost[row.path] = text
+    if not lost or not task.root.is_dir():
+        return
+    try:
+        files = images_below(task).paths
+    except InputError as error:
+        notify(str(error))
+        return
+    taken = [
+        entry.path
+        for row, entry in zip(rows, entries, strict=True)
+        if entry.digest and row.path not in lost
+    ]
+    matches = match_files(lost, files, taken)
+    for at, row in enumerate(rows):
+        if row.path in lost:
+            entries[at] = _of_match(row, entries[at], matches[row.path], scanner)
+
+
+def _of_match(row: Row, entry: Entry, match: Match, scanner: _Scanner) -> Entry:
+    if match.path is not None:
+        return scanner.look_at(row, match.path)
+    if entry.status == "outside_root" and not match.detail.startswith(AMBIGUOUS):
+        return entry
+    return Entry(row.id, printable(row.path), "", rejected("missing_file", match.detail))
+
+
+def with_found_paths(rows: Sequence[Row], entries: Sequence[Entry]) -> list[Row]:
+    """Return the rows with the paths of the files that were found for what their table writes."""
+    return [
+        replace(row, path=entry.path)
+        if entry.written and entry.written == printable(row.path)
+        else row
+        for row, entry in zip(rows, entries, strict=True)
+    ]
 
 
 def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry]) -> None:
@@ -230,7 +334,9 @@ def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry
         )
 
 
-def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) -> Entry:
+def _look(
+    root: Path, row: Row, hint: Entry | None, folders: dict[str, bool], passing: frozenset[str]
+) -> Entry:
     def without(status: str, detail: str = "", size: int | None = None) -> Entry:
         return Entry(row.id, path, "", rejected(status, detail, size))
 
@@ -244,7 +350,7 @@ def _look(root: Path, row: Row, hint: Entry | None, folders: dict[str, bool]) ->
             return without("not_a_file", "it is no ordinary file")
         times = facts.st_mtime_ns, facts.st_ino
         if hint and _is_unchanged(hint, facts):
-            lasting = None if hint.status in PASSING else hint.observed
+            lasting = None if hint.status in passing else hint.observed
             return Entry(row.id, path, hint.digest, lasting, *times)
         content_digest = digest_of(file, IMAGE_BYTES)
     except (FileNotFoundError, NotADirectoryError):

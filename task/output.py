@@ -12,7 +12,8 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.file_kind import HEAD, may_be_image
 from archiveprobe.task.find_images import has_image_extension
-from archiveprobe.task.rows import locate, read_rows
+from archiveprobe.task.manifest import read_manifest
+from archiveprobe.task.rows import Row, locate, read_rows
 
 OutputFile = NewType("OutputFile", Path)
 """A path that `output_file` has checked."""
@@ -106,7 +107,7 @@ def _image(task: Task, target: Path, exists: bool) -> str | None:
         # Whoever needs the rows says what is wrong with them.
         return None
     root, inode = os.path.realpath(task.root), _inode(target)
-    for row in rows:
+    for row in (*rows, *_rows_found(task)):
         file = os.path.join(root, row.path)
         if exists:
             is_it = (_inode(file) or _inode(locate(task.root, row.path))) == inode
@@ -115,6 +116,15 @@ def _image(task: Task, target: Path, exists: bool) -> str | None:
         if is_it:
             return f"the image {row.id!r} of the task"
     return None
+
+
+def _rows_found(task: Task) -> Iterator[Row]:
+    """Yield rows with the file that embed found for them, where their table writes another path."""
+    try:
+        entries = read_manifest(task)
+    except InputError:
+        return
+    yield from (Row(entry.id, entry.path) for entry in entries if entry.written)
 
 
 def _inode(file: Path | str) -> tuple[int, int] | None:

@@ -1,64 +1,23 @@
 """The command line of systems: a leaderboard, ensembles, thresholds; faults as one line."""
 
-import json
 import shutil
 from pathlib import Path
 
 import click
-import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-from PIL import Image
+from striped_archive import result_of, striped_archive
+from stripes import run
 
-from archiveprobe import cli
 from archiveprobe.commands.systems import ensemble as ensemble_command
 from archiveprobe.commands.systems import probe as probe_command
 from archiveprobe.evaluate.combine import METHODS
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 
-TASK = """
-name = "stripes"
-labels = ["across", "down"]
-positive = "down"
-[images]
-root = "."
-[folds]
-count = 3
-repeats = 2
-group = "none"
-[embed]
-backbones = ["hog"]
-views = "center"
-"""
-
-
-def run(*words: str | Path) -> Result:
-    return CliRunner().invoke(cli.main, [str(word) for word in words])
-
-
-def result_of(*words: str | Path) -> dict:
-    done = run(*words, "--json")
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout.count("\n") == 1
-    return json.loads(done.stdout)
-
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of noisy stripes, an eighth of them labelled wrongly, six without a label."""
-    folder = tmp_path_factory.mktemp("stripes")
-    rng = np.random.default_rng(0)
-    for number in range(54):
-        down = number % 2
-        label = ("across", "down")[down if number % 8 else 1 - down]
-        place = folder / (label if number < 48 else "unlabelled")
-        place.mkdir(exist_ok=True)
-        stripes = np.tile(np.arange(64) // 8 % 2 * 60 + 60, (64, 1))
-        pixels = (stripes if down else stripes.T)[..., None] + rng.integers(0, 90, (64, 64, 3))
-        Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
-    (folder / "task.toml").write_text(TASK)
-    assert run("embed", folder).exit_code == 0
-    return folder
+    return striped_archive(tmp_path_factory.mktemp("stripes"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 import archiveprobe as ap
 
-MODULES = ("api.task", "api.probes")
+MODULES = ("api.task", "api.probes", "api.embedder")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

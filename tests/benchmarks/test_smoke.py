@@ -135,7 +135,7 @@ def test_interval_truth(start, figures_of, monkeypatch) -> None:
     p = np.stack([x[:, 8], np.ones(len(x))])
     mine = benchmark.true_scores(p, np.array([0.1, 0.0]), rows)
     known = [
-        benchmark.thresholding.score_at(rows.y == 1, each, cut)
+        benchmark.threshold_curve.score_at(rows.y == 1, each, cut)
         for each, cut in zip(p, (0.1, 0.0), strict=True)
     ]
     assert mine == pytest.approx(known)

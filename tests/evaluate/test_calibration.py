@@ -153,8 +153,9 @@ def test_a_slope_is_never_negative() -> None:
     found = fit(-logits, labels)
     share = (labels.sum() + 1) / (labels.sum() + 2) * labels.mean()
     share += (1 - labels).mean() / ((1 - labels).sum() + 2)
-    assert found.parameters[0] == 0
-    assert expit(found.parameters[1]) == pytest.approx(share)
+    # Nearly flat, so that the order of the rows survives.
+    assert 0 < found.parameters[0] < 1e-3
+    assert expit(found.parameters[1]) == pytest.approx(share, abs=1e-3)
     logits, labels = drawn(3)
     assert 0 < fit(-logits, labels).parameters[0] < 0.01
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from archiveprobe.evaluate import choose_threshold, ensemble
-from archiveprobe.evaluate.choose_threshold import BY_HAND, report_threshold
+from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.ensemble import (
     common_record,
@@ -19,7 +19,7 @@ from archiveprobe.evaluate.system import assemble
 from archiveprobe.evaluate.system_names import runs_folder, systems
 from archiveprobe.evaluate.system_status import load_systems, overview
 from archiveprobe.evaluate.system_store import load_run, save_run
-from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, decide, nested
+from archiveprobe.evaluate.thresholding import BY_HAND, THRESHOLD_RULES, decide, nested
 
 
 @pytest.fixture

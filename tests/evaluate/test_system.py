@@ -26,11 +26,12 @@ def test_two_classes_have_thresholds(draw_dataset, draw_logits, method, repeats)
     np.testing.assert_allclose(found.test, final.apply(unlabelled))
     p = held.of_every_fold(logits)[..., 1]
     nested = thresholding.nested(dataset.labels, p, dataset.fold, dataset.groups, 1, method)
-    assert np.array_equal(found.thresholds, nested.thresholds)
+    np.testing.assert_allclose(found.thresholds, nested.thresholds, atol=1e-9)
     assert np.array_equal(found.decision, nested.decision)
     p = final.apply(logits)[..., 1]
     threshold = thresholding.final(dataset.labels, p, dataset.groups, 1, method)
-    assert (found.threshold, found.origin["optimistic"]) == (threshold.value, threshold.score)
+    assert found.threshold == pytest.approx(threshold.value, abs=1e-9)
+    assert found.origin["optimistic"] == pytest.approx(threshold.score)
     assert found.origin["positive"] == 1 and found.system == "s"
 
 
@@ -47,20 +48,19 @@ def test_without_calibration_the_softmax_is_used(draw_dataset, draw_logits, k) -
     if k == 2:
         p = found.oof[..., 1]
         about = (dataset.fold, dataset.groups, 1, "grid")
-        assert np.array_equal(
-            found.thresholds, thresholding.nested(dataset.labels, p, *about).thresholds
-        )
-        assert (
-            found.threshold
-            == thresholding.final(dataset.labels, p, dataset.groups, 1, "grid").value
-        )
+        nested = thresholding.nested(dataset.labels, p, *about)
+        np.testing.assert_allclose(found.thresholds, nested.thresholds, atol=1e-9)
+        final = thresholding.final(dataset.labels, p, dataset.groups, 1, "grid")
+        assert found.threshold == pytest.approx(final.value, abs=1e-9)
 
 
 def test_a_fixed_threshold_is_applied_and_nothing_is_searched(draw_dataset, draw_logits) -> None:
     dataset = draw_dataset(repeats=3)
     logits, unlabelled = draw_logits(dataset)
     logits[1, 4] = np.nan
-    found = assemble(dataset, logits, unlabelled, {}, calibrated=False, fixed=0.8).predictions
+    found = assemble(
+        dataset, logits, unlabelled, {}, calibrated=False, method="fixed 0.8"
+    ).predictions
     assert found.threshold == 0.8 and (found.thresholds == 0.8).all()
     above = softmax(logits, -1)[..., 1] > 0.8
     above[1, 4] = dataset.unreadable

@@ -8,16 +8,8 @@ from scipy.special import expit
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from archiveprobe.evaluate.intervals import grouped_weights
-from archiveprobe.evaluate.thresholding import (
-    THRESHOLD_RULES,
-    Curve,
-    curve,
-    decide,
-    final,
-    nested,
-    scan,
-    score_at,
-)
+from archiveprobe.evaluate.threshold_curve import Curve, curve, scan, score_at
+from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, decide, final, nested
 
 
 def scores(n: int, seed: int = 0, levels: int = 1000) -> tuple[np.ndarray, np.ndarray]:

@@ -182,7 +182,7 @@ def test_a_recipes_own_threshold_is_applied_as_it_is_and_recorded_as_fixed(
     done = finetune(archive, "--fold", "all", recipe=str(recipe))
     assert done.exit_code == 0, done.stderr
     stored = load_run(load_task(archive), "own")
-    assert (stored.record["threshold"], stored.record["threshold_rule"]) == (0.51, "fixed")
+    assert (stored.record["threshold"], stored.record["threshold_rule"]) == (0.51, "fixed 0.51")
     found = stored.predictions()
     assert (found.thresholds == 0.51).all()
     assert np.array_equal(found.decision, (found.oof[..., 1] > 0.51).astype(int))

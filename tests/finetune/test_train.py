@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import apple
 import numpy as np
 import pytest
 import torch
@@ -210,6 +211,22 @@ def test_half_precision_learns_about_the_same_and_keeps_whole_weights(noise, net
     for one, other in zip(half.history, whole.history, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=0.05)
     assert all(tensor.dtype != torch.bfloat16 for tensor in half.state.values())
+
+
+def test_a_gpu_of_apple_learns_the_same(
+    noise, network_for, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(schedule={"epochs": 2})
+    on_cpu = train(network_for(recipe), noise(), recipe)
+    moved = apple.pretend(monkeypatch)
+    checkpoints = Checkpoints(tmp_path, {"recipe": "small"})
+    there = train(network_for(recipe), noise(), recipe, device="mps", checkpoints=checkpoints)
+    assert "Tensor" in moved and set(moved) - {"Tensor"}
+    for one, other in zip(there.history, on_cpu.history, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-3)
+        assert one.macro_f1 == other.macro_f1
+    again = train(network_for(recipe), noise(), recipe, device="mps", checkpoints=checkpoints)
+    same(again, there)
 
 
 @pytest.mark.proves("memory")

@@ -21,6 +21,7 @@ VALID = {
     "corrections": '"corrections.csv"',
     "images.root": '"images"',
     "images.table": '"labels.csv"',
+    "images.relative_to": '"root"',
     "images.id": '"image"',
     "images.path": '"image"',
     "images.label": '"label"',

@@ -41,7 +41,7 @@ FAULTS: list[tuple[Callable[[list[str]], list[str]], list[str]]] = [
     (lambda lines: lines[:-2], ["lacks 2 of the rows to predict", "add them"]),
     (lambda lines: [*lines, "elsewhere.jpg,intact,,"], ["1 of 25 ids are not in", "elsewhere"]),
     (lambda lines: [*lines, lines[-1]], ["072.jpg"]),
-    (lambda lines: [*lines[:-1], "072.jpg,Intact,,"], ["line 25", "'Intact'", "intact, destroyed"]),
+    (lambda lines: [*lines[:-1], "072.jpg,intct,,"], ["line 25", "'intct'", "intact, destroyed"]),
     (lambda lines: [line.split(",")[0] for line in lines], ["no column for the label"]),
 ]
 

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from archiveprobe import cli
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.predict.systems import load_system
+from archiveprobe.probe.run import Options, run_probes
 
 THREE = ("intact", "damaged", "destroyed")
 MAPPED = "[submission.labels]\nintact = 0\ndestroyed = 1\n"
@@ -275,8 +276,33 @@ def test_damaged_zips_are_one_line(known, tmp_path) -> None:
 
 
 def test_a_zip_bomb_is_refused(known, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("archiveprobe.predict.packed.TABLE_BYTES", 1_000)
+    monkeypatch.setattr("archiveprobe.predict.packed.TABLE_BYTES", 5_000)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("a.csv", "0" * 1_000_000)
     line = refused(known, tmp_path / "sub.csv", "--answers", tmp_path / "bomb.zip")
-    assert "larger than 1000 bytes" in line
+    assert "more than 5000 bytes" in line
+
+
+def test_an_image_without_an_embedding_gets_the_labels_shares(draw, tmp_path) -> None:
+    """Its file can be read, so a spot check may fall on it."""
+    archive = draw(known=48, test=6)
+    archive.add_backbone("other", failed=range(49, 54))
+    run_probes(archive.task, Options(probes=("ridge",), features=("other",), workers=1))
+    template(archive, "destroyed", "0.5")
+    done = run("submit", archive.folder, "--system", "ridge-other", "-o", tmp_path / "sub.csv")
+    assert done.exit_code == 0, done.stderr
+    assert "5 cannot be read" in done.stdout and "5 bad_embedding" in done.stdout
+    assert list(pandas.read_csv(tmp_path / "sub.csv").destroyed[1:]) == [0.5] * 5
+
+
+def test_columns_that_nothing_is_put_into_are_named(archive, tmp_path) -> None:
+    template(archive, "destroyed", "0.5", "Usage", "weight")
+    done = submitted(archive, tmp_path / "sub.csv")
+    assert "note: kept as in the template: 'Usage', 'weight'" in done.stderr
+    assert set(pandas.read_csv(tmp_path / "sub.csv").weight) == {0.5}
+
+
+def test_what_the_columns_hold_is_in_the_record(archive, tmp_path) -> None:
+    template(archive, "destroyed", "0.5")
+    record = json.loads(submitted(archive, tmp_path / "sub.csv", "--json").stdout)
+    assert record["columns"] == {"destroyed": "the probability of 'destroyed'"}

@@ -94,8 +94,8 @@ def test_labels_of_test_rows_are_never_seen_before_scoring(known, archive, tmp_p
         (lambda rows: [*rows, ["0720.jpg", "intact"]], ("1 of 25", "'0720.jpg'", "did you mean")),
         (lambda rows: [*rows, ["001.jpg", "intact"]], ("'001.jpg'", "labelled rows")),
         (lambda rows: [*rows, rows[0]], ("'072.jpg'", "line 2")),
-        (lambda rows: [["072.jpg", "Intact"], *rows[1:]], ("line 2", "'Intact'", "'intact'")),
-        (lambda rows: [["072.jpg", ""], *rows[1:]], ("line 2", "''", "use intact, destroyed")),
+        (lambda rows: [["072.jpg", "intct"], *rows[1:]], ("line 2", "'intct'", "'intact'")),
+        (lambda rows: [["072.jpg", ""], *rows[1:]], ("line 2", "empty", "use intact, destroyed")),
         (lambda rows: [row[::-1] for row in rows], ("changed places", "put them right")),
         (lambda rows: [], ("has no rows",)),
     ],
@@ -105,6 +105,14 @@ def test_files_that_do_not_match(known, fault_of, change, words) -> None:
     rows = [list(pair) for pair in zip(known.test_ids, known.test_truth, strict=True)]
     file = known.write_csv("out.csv", [["image", "label"], *change(rows)])
     fault_of(lambda: score(known.task, file), "out.csv", *words)
+
+
+def test_labels_in_other_case_are_recognized_aloud(known) -> None:
+    answers = [label.upper() + " " for label in known.test_truth]
+    done = score(known.task, write(known, answers))
+    assert done.record()["accuracy"] == 1.0
+    (remark,) = done.remarks
+    assert "24 in all" in remark and "'INTACT ' as 'intact' (12)" in remark
 
 
 def test_one_folder_per_label(draw) -> None:
@@ -133,7 +141,7 @@ def test_labels_from_another_table(archive, fault_of) -> None:
     file = write(archive, archive.test_truth)
     assert score(archive.task, file, truth=truth).record()["macro_f1"] == 1.0
     truth.write_text(truth.read_text().replace("intact", "intct", 1))
-    fault_of(lambda: score(archive.task, file, truth=truth), "truth.csv line 2", "'intct'")
+    fault_of(lambda: score(archive.task, file, truth=truth), "truth.csv", "first line 2", "'intct'")
 
 
 def test_rows_without_a_label_are_left_out_aloud(known) -> None:

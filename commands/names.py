@@ -1,0 +1,230 @@
+"""Names that options take: checked before any library is loaded, and completed by the shell."""
+
+import ast
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from archiveprobe.task.config import Task
+
+# Without a task for a command that takes none.
+Check = Callable[[Any, str], Any]
+Known = Callable[["Task"], Iterable[str]]
+
+
+class Name(click.ParamType[str]):
+    """A name that a task knows: `check` raises InputError for another, `known` lists them."""
+
+    name = "name"
+
+    def __init__(self, check: Check, known: Known) -> None:
+        self.check, self._known = check, known
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> "list[CompletionItem]":
+        """Complete it to a name known to the task that was typed before it, or to the one here."""
+        from click.shell_completion import CompletionItem
+
+        from archiveprobe.base.errors import InputError
+        from archiveprobe.task.config import load_task
+
+        # click leaves a task that stands before an option without its value among the rest.
+        folder = ctx.args[0] if ctx.args else ctx.params.get("task") or "."
+        try:
+            task = load_task(Path(folder))
+        except InputError:
+            return []
+        # What stands before a plus is complete.
+        head = incomplete[: incomplete.rfind("+") + 1]
+        names = (head + name for name in self._known(task))
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+class Recipe(Name):
+    """A recipe's name, or the path of a .toml file; known without a task."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _, name: _find_recipe(name), lambda _: _recipes())
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> "list[CompletionItem]":
+        """Complete it to a recipe that comes with the project, or to a file."""
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name) for name in _recipes() if name.startswith(incomplete)]
+        return names or [CompletionItem(incomplete, type="file")]
+
+
+class Output(click.Path):
+    """A file to write; a folder is refused before anything is computed."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def check(self, _: "Task | None", file: Path) -> None:
+        """Check that a file may stand there. Raises InputError."""
+        from archiveprobe.base.errors import InputError
+
+        if file.is_dir():
+            raise InputError(f"{file} is a folder: name a file in it with -o")
+        above = next(folder for folder in file.absolute().parents if folder.exists())
+        if not above.is_dir():
+            raise InputError(f"cannot write {file}: {above} is no folder: name another with -o")
+
+
+class TableChoice(click.Choice[str]):
+    """Chooses among the keys of a table, named as "module:TABLE".
+
+    They are read from the module's source: to import it may take seconds.
+    """
+
+    def __init__(self, table: str) -> None:
+        super().__init__([])
+        self.table = table
+
+    @cached_property
+    def _keys(self) -> tuple[str, ...]:
+        module, _, name = self.table.partition(":")
+        spec = find_spec(f"archiveprobe.{module}")
+        assert spec is not None and spec.origin is not None
+        return _keys_in(Path(spec.origin).read_text("utf-8"), name)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Return the table's keys."""
+        return self._keys
+
+    @choices.setter
+    def choices(self, _: tuple[str, ...]) -> None:
+        """Ignore what the base class has been given."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Name the nearest choice, too."""
+        near = get_close_matches(str(value), self.choices, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return super().get_invalid_choice_message(value, ctx) + hint
+
+
+def _keys_in(source: str, table: str) -> tuple[str, ...]:
+    """Return the keys of the first dictionary in the assignment to that name."""
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if [getattr(target, "id", None) for target in targets] == [table]:
+            entries = next(part for part in ast.walk(node) if isinstance(part, ast.Dict))
+            return tuple(ast.literal_eval(key) for key in entries.keys if key is not None)
+    raise LookupError(f"no table {table}")
+
+
+def check_typed(ctx: click.Context) -> None:
+    """Check the task and all names of a command, in the time of a blink.
+
+    Raises:
+        InputError: a task.toml that is missing or wrong, or an unknown name; the nearest is given.
+    """
+    task = None
+    if "task" in ctx.params:
+        from archiveprobe.task.config import load_task
+
+        task = load_task(ctx.params["task"])
+    for parameter in ctx.command.params:
+        if isinstance(parameter.type, Name | Output):
+            value = ctx.params[str(parameter.name)]
+            values = value if isinstance(value, tuple) else (value,)
+            for each in values:
+                if each is not None:
+                    parameter.type.check(task, each)
+
+
+def _check_probe(_: "Task", name: str) -> None:
+    from archiveprobe.probe.table import probe_entry
+
+    probe_entry(name)
+
+
+def _probes(_: "Task") -> Iterable[str]:
+    from archiveprobe.probe.table import PROBES
+
+    return PROBES
+
+
+def _check_backbone(task: "Task", name: str) -> None:
+    from archiveprobe.embed.backbones import resolve
+
+    resolve(name, task)
+
+
+def _backbones(task: "Task") -> Iterable[str]:
+    from archiveprobe.embed.backbones import BACKBONES
+
+    return dict.fromkeys([*task.embed.backbones, *task.backbone, *BACKBONES])
+
+
+def _check_views(_: "Task", name: str) -> None:
+    from archiveprobe.embed.view_sets import view_set
+
+    view_set(name)
+
+
+def _views(_: "Task") -> Iterable[str]:
+    from archiveprobe.embed.view_sets import VIEW_SETS
+
+    return [name for name, entry in VIEW_SETS.items() if entry.views]
+
+
+def _check_features(task: "Task", text: str) -> None:
+    from archiveprobe.probe.choice import parse_choice
+    from archiveprobe.task.texts import is_text_cache
+
+    for backbone in parse_choice(text).backbones:
+        if not is_text_cache(backbone):
+            _check_backbone(task, backbone)
+
+
+def _check_system(task: "Task", name: str) -> None:
+    from archiveprobe.evaluate.system_names import no_system, systems
+
+    if name not in systems(task):
+        raise no_system(task, name)
+
+
+def _systems(task: "Task") -> Iterable[str]:
+    from archiveprobe.evaluate.system_names import systems
+
+    return systems(task)
+
+
+def _find_recipe(name: str) -> None:
+    from archiveprobe.finetune.recipe_names import find_recipe
+
+    find_recipe(name)
+
+
+def _recipes() -> Iterable[str]:
+    from archiveprobe.finetune.recipe_names import RECIPES
+
+    return RECIPES
+
+
+PROBE = Name(_check_probe, _probes)
+BACKBONE = Name(_check_backbone, _backbones)
+VIEWS = Name(_check_views, _views)
+FEATURES = Name(_check_features, lambda task: task.embed.backbones)
+SYSTEM = Name(_check_system, _systems)
+RECIPE = Recipe()
+OUTPUT = Output()
