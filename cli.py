@@ -10,7 +10,15 @@ _handler = end_at_once()
 
 import click  # noqa: E402
 
-from archiveprobe.commands import answers, archive, cache, finetuning, listing, systems  # noqa: E402
+from archiveprobe.commands import (  # noqa: E402
+    answers,
+    archive,
+    cache,
+    films,
+    finetuning,
+    listing,
+    systems,
+)
 from archiveprobe.commands.terminal import NAME, Commands, example  # noqa: E402
 
 _LIBRARIES = ("torch", "timm", "open_clip_torch", "numpy", "h5py", "scikit-learn", "pillow")
@@ -39,10 +47,12 @@ def main() -> None:
 for command in (
     archive.init,
     archive.demo,
+    films.frames,
     archive.weights,
     archive.embed,
     systems.probe,
     systems.ensemble,
+    systems.leaderboard,
     systems.threshold,
     systems.audit,
     finetuning.finetune,

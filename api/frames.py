@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from archiveprobe.evaluate.leaderboard import Leaderboard
     from archiveprobe.evaluate.predictions import Predictions
+    from archiveprobe.predict.images import ImageAnswers
 
 # Whole numbers stay whole beside images that could not be measured.
 _TYPES: dict[Any, str] = {int | None: "Int64", float | None: "float64"}
@@ -110,6 +111,21 @@ def labels_of(numbers: np.ndarray, classes: Sequence[str] | np.ndarray) -> "pd.C
 def proba_columns(proba: np.ndarray, classes: Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
     """Return probabilities (n, K) as one column per label."""
     return {f"p_{name}": proba[:, at] for at, name in enumerate(classes)}
+
+
+def answers_frame(answers: "ImageAnswers") -> "pd.DataFrame":
+    """Return what a system says of images."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "id": pd.Series([entry.id for entry in answers.entries], dtype=object),
+            "digest": pd.Series([entry.digest for entry in answers.entries], dtype=object),
+            "status": pd.Series(answers.status, dtype=object),
+            "label": pd.Categorical(answers.labels, answers.classes),
+            **proba_columns(answers.proba, answers.classes),
+        }
+    )
 
 
 def board_frame(board: "Leaderboard") -> "pd.DataFrame":

@@ -198,6 +198,44 @@ class Task:
         stored = self._run(dataset, system).predictions()
         return self._named(oof_frame(stored, repeat), pinned, system=system)
 
+    def predict(
+        self,
+        system: str,
+        folder: str | Path | None = None,
+        *,
+        device: str | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+    ) -> "pd.DataFrame":
+        """Answer for the rows to predict, or for every image below a folder of new ones.
+
+        id (below the folder, for new images), digest, status, label and `p_<label>`; label and
+        probabilities are missing where the status says why there is no image. New images are
+        embedded as those that the system was trained on, into a cache of their own below work/new.
+
+        Raises:
+            InputError: no such system, it is out of date, there is nothing to predict, or this
+                machine would embed otherwise than the one that the system was trained on.
+
+        >>> answers = task.predict("ridge-hog")
+        >>> answers.label.value_counts().to_dict()
+        {'not_destruction': 12, 'destruction': 7}
+        >>> new = task.predict("ridge-hog", "my/photographs/images/agency")
+        >>> new[["id", "status", "label"]].head(2)
+                             id status            label
+        0  street-view-0012.jpg     ok  not_destruction
+        1  street-view-0014.jpg     ok  not_destruction
+        """
+        from archiveprobe.api.frames import answers_frame
+        from archiveprobe.embed.job import Options
+        from archiveprobe.predict.images import answer_images
+
+        pinned, dataset = self._pin_labelled()
+        images = None if folder is None else Path(folder)
+        how = Options(device=device, batch_size=batch_size, workers=workers)
+        answers = answer_images(dataset, system, images, how, notify=warn)
+        return self._named(answers_frame(answers), pinned, system=system)
+
     def thresholds(self, system: str) -> "pd.DataFrame":
         """Return macro-F1, precision and recall of the positive label at every threshold.
 

@@ -20,13 +20,36 @@ from archiveprobe.commands.terminal import (
 )
 
 
-@command("init my/images")
+@command("init my/images", "init . --table labels.xlsx --images photos --labels intact,destroyed")
 @click.argument("folder", metavar="[DIR]", default=Path(), type=click.Path(path_type=Path))
-def init(folder: Path) -> None:
-    """Write a task.toml for a folder of images."""
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Table of the images instead of those found; repeatable.",
+)
+@click.option(
+    "--images", type=click.Path(path_type=Path), help="Folder of the images; default: in DIR."
+)
+@click.option("--labels", help="Labels instead of those found, separated by commas.")
+@click.option("--positive", help="The label to look for.")
+@click.option("--force", is_flag=True, help="Replace a task.toml that is there already.")
+def init(
+    folder: Path,
+    tables: tuple[Path, ...],
+    images: Path | None,
+    labels: str | None,
+    positive: str | None,
+    force: bool,
+) -> None:
+    """Write a task.toml for a folder of images, guessed from its tables and folders."""
     from archiveprobe.task.init import write_task
+    from archiveprobe.task.layout import Choices
 
-    file = write_task(folder, notify=say)
+    named = tuple(label.strip() for label in labels.split(",")) if labels else ()
+    choices = Choices(tables, images, named, positive)
+    file = write_task(folder, choices=choices, force=force, notify=say)
     click.echo(str(file))
     say(f"check it, then: {NAME} embed {file}")
 

@@ -132,21 +132,31 @@ def _threshold_cell(line: "Line") -> str:
     return "-" if line.threshold is None else f"{line.threshold:.3f}{name}"
 
 
-def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
-    """Print the leaderboard, and what to do with it."""
+def _board_lines(board: "Leaderboard") -> list[dict[str, str]]:
+    """Return the lines of a leaderboard for people: what `--json` has beside fits no terminal."""
+    about = {} if board.partial is None else {"rows": board.partial}
     lines = [
         {
             "system": line.system,
-            "features": line.features,
             "macro-F1 [95% CI]": f"{line.macro_f1:.4f} [{line.low:.3f}, {line.high:.3f}]",
             "accuracy": f"{line.accuracy:.4f}",
             "threshold": _threshold_cell(line),
             "optimistic": f"{line.optimistic:.4f}",
-            "seconds": f"{line.seconds:.1f}",
+            **about,
         }
         for line in board.lines
     ]
-    print_result(board.record(), lines, as_json)
+    majority = {
+        "system": "majority class",
+        "macro-F1 [95% CI]": f"{board.majority.macro_f1:.4f}",
+        "accuracy": f"{board.majority.accuracy:.4f}",
+    }
+    return [*lines, {name: majority.get(name, "-") for name in lines[0]} | about]
+
+
+def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
+    """Print the leaderboard, and what to do with it."""
+    print_result(board.record(), _board_lines(board), as_json)
     if board.selection is not None and not as_json:
         line = board.selection
         interval = f"[{line.low:.3f}, {line.high:.3f}]"
@@ -157,14 +167,33 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
         )
     for warning in board.warnings:
         say(f"note: {warning}")
-    if not as_json:
-        say(f"the 95 % intervals rest on {board.lines[0].groups} independent groups of rows")
-        if board.partial is not None:
-            click.echo(f"recommended: {board.best} ({board.partial})")
-            say(f"then: {NAME} embed {task}")
-            return
-        click.echo(f"recommended: {board.best}")
+    if as_json:
+        return
+    say(f"the 95 % intervals rest on {board.lines[0].groups} independent groups of rows")
+    partial = "" if board.partial is None else f" ({board.partial})"
+    if board.best is None:
+        click.echo(f"recommended: none{partial}, {board.reason}")
+    else:
+        click.echo(f"recommended: {board.best}{partial}" + (board.reason and f", {board.reason}"))
+    if board.partial is not None:
+        say(f"then: {NAME} embed {task}")
+    elif board.best is None:
+        say(f"then: {NAME} audit {task}, label more images, or try other backbones")
+    else:
         say(f"then: {NAME} submit {task} --system {board.best} -o answers.csv")
+
+
+@command("leaderboard my/task.toml")
+@task_argument
+@partial_option
+@json_option
+def leaderboard(task: Path, partial: bool, as_json: bool) -> None:
+    """Compare all stored systems that are up to date; nothing is fitted."""
+    from archiveprobe.evaluate.ensemble import stored_leaderboard
+    from archiveprobe.probe.run import data_warnings
+
+    board = stored_leaderboard(load(task), data_warnings=data_warnings, partial=partial)
+    show_board(board, task, as_json)
 
 
 @command(

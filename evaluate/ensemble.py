@@ -14,7 +14,7 @@ from archiveprobe.evaluate.kept_rule import CHOSEN, rule_for
 from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system import Assembled, assemble
-from archiveprobe.evaluate.system_status import load_systems
+from archiveprobe.evaluate.system_status import load_current, load_systems
 from archiveprobe.evaluate.system_store import save_run
 from archiveprobe.task.config import Task
 
@@ -137,6 +137,8 @@ def run_ensemble(
 ) -> Leaderboard:
     """Combine stored systems, all that are no ensembles unless named, and rank it among them.
 
+    Fine-tuned systems are ranked in any case.
+
     `data_warnings` gives the leaderboard's warnings, and its caution.
 
     Raises:
@@ -148,10 +150,39 @@ def run_ensemble(
     members = load_systems(dataset, names)
     said: list[str] = []
     combined = keep_ensemble(dataset, members, method, threshold_rule, name, ties, said.append)
+    kinds = ("finetune",) if names else ("probe", "finetune")
+    others, left_out = load_current(dataset, kinds, but=[member.system for member in members])
     warnings, caution = data_warnings(dataset)
     return leaderboard(
-        [*members, combined],
+        [*members, *others, combined],
         seconds=time.monotonic() - started,
-        warnings=[*said, *warnings],
+        warnings=[*said, *left_out, *warnings],
+        caution=caution,
+    )
+
+
+def stored_leaderboard(
+    task: Task, *, data_warnings: DataWarnings = lambda _: ((), 1.0), partial: bool = False
+) -> Leaderboard:
+    """Rank every stored system that is up to date, ensembles too; nothing is fitted.
+
+    Raises:
+        InputError: no system is up to date.
+    """
+    started = time.monotonic()
+    dataset = load_dataset(task, partial=partial)
+    found, left_out = load_current(dataset, ("probe", "finetune", "ensemble"))
+    if not found:
+        what = f"none of {len(left_out)} systems is up to date" if left_out else "no systems yet"
+        raise InputError(f"{what}: run `archiveprobe probe {task.file}`")
+    try:
+        warnings, caution = data_warnings(dataset)
+    except InputError as error:
+        # Figures that are stored need no cache.
+        warnings, caution = [f"no look for a shift: {error}"], 1.0
+    return leaderboard(
+        found,
+        seconds=time.monotonic() - started,
+        warnings=[*left_out, *warnings],
         caution=caution,
     )

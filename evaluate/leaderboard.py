@@ -46,17 +46,29 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Leaderboard:
-    """Holds lines sorted by macro-F1; `best` is the recommended system, `warnings` say why.
+class Majority:
+    """Holds what always answering the commonest label scores on the labelled rows."""
 
-    `selection` is the score to expect of the recommended system: that of picking it among the
-    others, None where there is nothing to pick. `partial` says, where it is not None, how few of
-    the task's rows all this is about.
+    label: str
+    macro_f1: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Holds lines sorted by macro-F1; `best` is the recommended system, `reason` says why.
+
+    `best` is None where every line is at chance. `majority` is no system, but what every one of
+    them has to beat. `selection` is the score to expect of the recommended system: that of picking
+    it among the others, None where there is nothing to pick. `partial` says, where it is not None,
+    how few of the task's rows all this is about.
     """
 
     lines: list[Line]
     selection: Line | None
-    best: str
+    best: str | None
+    reason: str
+    majority: Majority
     warnings: list[str]
     seconds: float
     partial: str | None = None
@@ -67,6 +79,8 @@ class Leaderboard:
             "leaderboard": [line.record() for line in self.lines],
             "model_selection": None if self.selection is None else self.selection.record(),
             "best": self.best,
+            "reason": self.reason,
+            "majority": asdict(self.majority),
             "warnings": self.warnings,
             "seconds": round(self.seconds, 3),
             **({} if self.partial is None else {"partial": self.partial}),
@@ -83,21 +97,48 @@ def leaderboard(
     """Score systems that share rows and folds, and the procedure of picking among them.
 
     Recommended is the simplest system that is not worse than the first by more than `caution`
-    standard errors of their difference (the one-standard-error rule of Breiman et al., 1984).
+    standard errors of their difference (the one-standard-error rule of Breiman et al., 1984). None
+    is where no line's interval lies above chance.
 
     Raises:
         InputError: systems that were held out in different folds.
     """
     candidates = candidates_of(systems, caution)
     lines = [_line(system) for system in systems]
-    pick = candidates.pick(candidates.scores)
+    above = np.array([line.low for line in lines]) > chance(len(systems[0].classes))
+    pick = candidates.pick(candidates.scores, above) if above.any() else None
     return Leaderboard(
         sorted(lines, key=lambda line: -line.macro_f1),
         _selection(candidates, lines) if len(systems) > 1 else None,
-        systems[pick].system,
-        [*warnings, *_reason(candidates, pick), *_few_groups(systems[0].groups)],
+        None if pick is None else systems[pick].system,
+        _reason(candidates, pick),
+        majority(systems[0]),
+        [*warnings, *_few_groups(systems[0].groups)],
         seconds,
         systems[0].origin.get("partial"),
+    )
+
+
+def chance(classes: int) -> float:
+    """Compute the highest macro-F1 that answers can expect which know nothing of the images.
+
+    Say the K classes have the shares s_k, and answers without a look at the image are k with
+    probability d_k. F1 of class k is then 2 s_k d_k / (s_k + d_k), which is concave in d_k and has
+    the slope 2 s_k^2 / (s_k + d_k)^2. Where the sum over classes is highest, under sum d_k = 1, the
+    slopes are equal: d_k = s_k, and every F1 is s_k. So macro-F1 is 1 / K at most, whatever the
+    shares, and below it for the majority's label alone.
+    """
+    return 1 / classes
+
+
+def majority(system: Predictions) -> Majority:
+    """Score the answer that is always the commonest label."""
+    counts = np.bincount(system.labels, minlength=len(system.classes))
+    answer = np.full_like(system.labels, counts.argmax())
+    return Majority(
+        str(system.classes[counts.argmax()]),
+        macro_f1(system.labels, answer, len(counts)),
+        float(counts.max() / counts.sum()),
     )
 
 
@@ -156,18 +197,23 @@ def _selection(candidates: Candidates, lines: Sequence[Line]) -> Line:
     )
 
 
-def _reason(candidates: Candidates, pick: int) -> list[str]:
-    """Say why a system is recommended that does not score highest."""
+def _reason(candidates: Candidates, pick: int | None) -> str:
+    """Say by what rule a system is recommended, and how far below the first it is."""
     scores, caution = candidates.scores, candidates.caution
+    if pick is None:
+        level = chance(len(candidates.systems[0].classes))
+        return (
+            f"no interval lies above {level:.3g}, the most that answers can expect which know "
+            "nothing of the images"
+        )
     first = int(scores.argmax())
+    within = "one standard error" if caution == 1 else f"{caution:g} standard errors"
     if pick == first:
-        return []
-    errors, verb = ("error", "is") if caution == 1 else ("errors", "are")
-    return [
-        f"{candidates.systems[pick].system} is recommended over {candidates.systems[first].system},"
-        f" which scores {scores[first] - scores[pick]:.4f} higher: it is simpler, and {caution:g} "
-        f"standard {errors} of that difference {verb} {caution * candidates.error[first, pick]:.4f}"
-    ]
+        return f"the first, and no simpler one is within {within} of it" if len(scores) > 1 else ""
+    return (
+        f"the simplest within {within} ({caution * candidates.error[first, pick]:.3f}) of the "
+        f"first; {scores[first] - scores[pick]:.3f} below it"
+    )
 
 
 def _few_groups(groups: np.ndarray) -> list[str]:

@@ -29,10 +29,15 @@ class Candidates:
     complexity: np.ndarray
     caution: float
 
-    def pick(self, scores: np.ndarray) -> int:
-        """Pick the system to prefer at these scores (S,): the simplest that is not worse."""
+    def pick(self, scores: np.ndarray, among: np.ndarray | None = None) -> int:
+        """Pick the system to prefer at these scores (S,): the simplest that is not worse.
+
+        With `among` (S,), one of these systems, the first of them where none is close to the first.
+        """
         first = int(scores.argmax())
         close = scores[first] - scores <= self.caution * self.error[first] + 1e-12
+        if among is not None:
+            close = close & among if (close & among).any() else among
         order = np.lexsort((-scores, self.complexity))
         return int(order[close[order]][0])
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from archiveprobe.evaluate.caches import asked_of
 from archiveprobe.evaluate.dataset import PARTS, Dataset, survey_dataset
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_names import systems
-from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run
+from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run, stored_record
 from archiveprobe.task.config import Task
 from archiveprobe.task.texts import is_text_cache
 
@@ -152,6 +152,28 @@ def check_up_to_date(run: Run, dataset: Dataset) -> None:
             f"{run.system} is {OUT_OF_DATE} ({', '.join(changed)}, changed since): run "
             f"`{command_again(run, dataset.task)}`"
         )
+
+
+def load_current(
+    dataset: Dataset, kinds: Collection[str], *, but: Collection[str] = ()
+) -> tuple[list[Predictions], list[str]]:
+    """Load the stored systems of some kinds that are up to date, and say which are left out.
+
+    Those in `but` are passed over.
+    """
+    found, said = [], []
+    for name in systems(dataset.task):
+        kind = (stored_record(dataset.task, name) or {}).get("kind")
+        # Of what kind a damaged one was nobody knows.
+        if name in but or kind not in (*kinds, None):
+            continue
+        try:
+            run = load_run(dataset.task, name)
+            check_up_to_date(run, dataset)
+            found.append(run.predictions())
+        except InputError as error:
+            said.append(f"left out: {error}")
+    return found, said
 
 
 def load_systems(dataset: Dataset, names: Sequence[str] = ()) -> list[Predictions]:

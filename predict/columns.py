@@ -4,6 +4,7 @@ One reading serves templates, submissions and answers from elsewhere. Nothing is
 of two integers is which label: [submission.labels] says it, or the table is refused.
 """
 
+import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -216,25 +217,26 @@ def words_in(task: Task, table: Table, column: str) -> dict[str, str]:
         InputError: integers, and nobody has said which of them is which label.
     """
     cells, words = _filled(table, column), words_of(task)
-    same = {label: label for label in task.labels}
-    if cells and cells <= set(same):
-        return same
-    integers = bool(cells) and all(map(_is_integer, cells))
-    if integers and not all(map(_is_integer, words.values())):
+    names = {label: label for label in task.labels}
+    if cells and _are_words(names, cells):
+        return names
+    is_of_integers = bool(cells) and all(map(_is_integer, cells))
+    if is_of_integers and not all(map(_is_integer, words.values())):
         raise InputError(
             f"{table.file}: the column {column!r} holds integers ({quote_few(sorted(cells))}), "
-            f"and nothing says which label is which: write them into {task.file}, for example "
-            f"{example_of_labels(task)}"
+            f"and nothing says which label is which: say it under [submission] in {task.file}, "
+            f"for example {example_of_labels(task)}"
         )
     return words
 
 
 def example_of_labels(task: Task) -> str:
-    """Write a table [submission.labels] that a user can copy and correct."""
+    """Write the key of [submission] that a user can copy and correct."""
     positive = task.positive or task.labels[-1]
     order = sorted(task.labels, key=lambda label: label == positive)
-    pairs = ", ".join(f'"{label}" = {at}' for at, label in enumerate(order))
-    return f"[submission] labels = {{ {pairs} }}"
+    # JSON's strings are TOML's.
+    pairs = (f"{json.dumps(label, ensure_ascii=False)} = {at}" for at, label in enumerate(order))
+    return f"labels = {{ {', '.join(pairs)} }}"
 
 
 def read_answers(task: Task, content: Content, table: Table) -> TableAnswers:
@@ -243,9 +245,10 @@ def read_answers(task: Task, content: Content, table: Table) -> TableAnswers:
     Raises:
         InputError: cells are no labels, or no probabilities; lines and nearest labels are named.
     """
-    labels, remarks = [""] * len(table.rows), list[str]()
+    labels, remarks = [""] * len(table.rows), list(table.remarks)
     if content.label is not None:
-        labels, remarks = read_label_column(table, content.label, content.words)
+        labels, guesses = read_label_column(table, content.label, content.words)
+        remarks += guesses
     proba = np.full((len(table.rows), len(task.labels)), np.nan)
     for at, cells in enumerate(table.rows):
         for column, label in content.proba.items():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.task.table import long_cells
@@ -30,11 +30,15 @@ _MEMBER = "submission.csv"
 
 @dataclass(frozen=True)
 class FileForm:
-    """Says how answers become a file: its ending, the mark between cells, the name inside a zip."""
+    """Says how answers become a file: its ending, the mark between cells, the name inside a zip.
+
+    `quoting` is csv's word for which cells of text stand in quotes.
+    """
 
     ending: str
     mark: str
     member: str
+    quoting: Literal[0, 1] = csv.QUOTE_MINIMAL
 
     @property
     def is_text(self) -> bool:
@@ -118,7 +122,8 @@ def _library(name: str) -> Any:
 
 def _to_csv(form: FileForm, cells: Cells, _: Collection[str]) -> bytes:
     out = io.StringIO()
-    csv.writer(out, delimiter=form.mark, lineterminator="\n").writerows(cells)
+    lines = csv.writer(out, delimiter=form.mark, lineterminator="\n", quoting=form.quoting)
+    lines.writerows(cells)
     return out.getvalue().encode()
 
 

@@ -25,7 +25,8 @@ from archiveprobe.task.table import Table
 class Form:
     """The columns of a file of answers, and what they hold.
 
-    `given` are the template's rows by id, None where there is no template.
+    `given` are the template's rows by id, None where there is no template; `remarks` say what was
+    guessed in reading it.
     """
 
     columns: tuple[str, ...]
@@ -33,13 +34,15 @@ class Form:
     separator: str | None = None
     given: Mapping[str, Mapping[str, str]] | None = None
     template: Path | None = None
+    remarks: tuple[str, ...] = ()
 
     def notes(self) -> list[str]:
         """Say what was decided about the columns."""
         content = self.content
         kept = {*self.columns} - {content.id, content.label, *content.proba}
         listed = quote_few(name for name in self.columns if name in kept)
-        return content.sentences() + ([f"kept as in the template: {listed}"] if kept else [])
+        of_kept = [f"kept as in the template: {listed}"] if kept else []
+        return [*self.remarks, *content.sentences(), *of_kept]
 
     def fill(self, id_: str, label: str, proba: Mapping[str, str]) -> list[str]:
         """Fill one line: id, label, probabilities by label, and what else the template has."""
@@ -65,7 +68,7 @@ def form_of(task: Task, known: Collection[str]) -> Form:
         refuse_repeated(table, content.id)
         _check_words(task, table, content)
         given = {cells[content.id]: cells for cells in table.rows}
-        return Form(table.columns, content, table.separator, given, table.file)
+        return Form(table.columns, content, table.separator, given, table.file, table.remarks)
     columns = task.submission.columns
     if len(columns) < 2:
         raise InputError(f"submission.columns in {task.file}: name two, for ids and for labels")
@@ -94,8 +97,9 @@ def _check_words(task: Task, table: Table, content: Content) -> None:
         if cell.strip() and known.meaning(cell) is None:
             raise InputError(
                 f"{table.file} {table.place(at)}: {cell!r} in the column {content.label!r} "
-                f"stands for no label{nearest(cell, content.words.values())}: empty it, or say in "
-                f"{task.file} what is to stand there, for example {example_of_labels(task)}"
+                f"stands for no label{nearest(cell, content.words.values())}: empty it, or say "
+                f"under [submission] in {task.file} what is to stand there, for example "
+                f"{example_of_labels(task)}"
             )
 
 

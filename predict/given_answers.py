@@ -11,7 +11,12 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.dataset import unreadable_class
-from archiveprobe.predict.columns import Content, find_columns, read_answers
+from archiveprobe.predict.columns import (
+    Content,
+    find_columns,
+    probability_columns,
+    read_answers,
+)
 from archiveprobe.predict.file_forms import Cells
 from archiveprobe.predict.form import Form, wanted
 from archiveprobe.predict.packed import read_any_table
@@ -20,6 +25,9 @@ from archiveprobe.predict.tables import answer_target, write_answers
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
 from archiveprobe.task.table import Table
+
+# What three digits after the point leave.
+_ROUNDING = 5e-3
 
 
 @dataclass(frozen=True)
@@ -48,31 +56,26 @@ def read_answered(task: Task, file: Path, rows: Mapping[str, Row]) -> Answered:
     content = find_columns(task, table, rows)
     refuse_repeated(table, content.id)
     found = read_answers(task, content, table)
-    known = np.array([task.labels.index(row.label) for row in rows.values()
-                      if row.label is not None and row.split != "test"], np.intp)  # fmt: skip
-    unread = [content.label is not None and not label for label in found.labels]
-    labels, notes = list(found.labels), list(found.remarks)
-    if any(unread):
-        answer = task.labels[unreadable_class(task, known)]
-        labels = [label or answer for label in labels]
-        notes.append(f"{sum(unread)} rows cannot be read and are answered {answer!r}")
-    proba = _complete(task, content, found.proba, table)
-    if content.label is None:
-        if proba is None:
-            raise InputError(
-                f"{file} has neither labels nor a probability for each of {', '.join(task.labels)}:"
-                " add the columns"
-            )
+    proba, notes = _complete(task, content, found.proba, table), list(found.remarks)
+    if content.label is None and proba is None:
+        raise InputError(
+            f"{file} has neither labels nor a probability for each of {', '.join(task.labels)}: "
+            "add the columns"
+        )
+    labelled = [row.label for row in rows.values() if row.label and row.split != "test"]
+    known = np.array([task.labels.index(label) for label in labelled], np.intp)
+    labels = found.labels
+    if content.label is None and proba is not None:
         labels, how = _decide(task, proba)
         notes.append(how)
+    unread = labels.count("")
+    if unread:
+        answer = task.labels[unreadable_class(task, known)]
+        labels = [label or answer for label in labels]
+        notes.append(f"{unread} rows cannot be read and are answered {answer!r}")
     if proba is not None:
-        empty = np.isnan(proba).any(1)
-        if empty.any():
-            proba = np.where(empty[:, None], label_shares(known, len(task.labels)), proba)
-            notes.append(
-                f"{empty.sum()} rows have no probability: the labels' shares of the labelled rows "
-                "are taken"
-            )
+        proba, remarks = _filled(proba, label_shares(known, len(task.labels)))
+        notes += remarks
     return Answered(found.ids, labels, proba, notes)
 
 
@@ -95,15 +98,29 @@ def _complete(task: Task, content: Content, proba: np.ndarray, table: Table) -> 
     return proba if count.any() else None
 
 
+def _filled(proba: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Put the labels' shares (K,) into rows without probabilities (n, K), and say what is odd."""
+    empty, notes = np.isnan(proba).any(1), []
+    if empty.any():
+        notes.append(
+            f"{empty.sum()} rows have no probability: the labels' shares of the labelled rows are "
+            "taken"
+        )
+    odd = ~empty & (np.abs(proba.sum(1) - 1) > _ROUNDING)
+    if odd.any():
+        notes.append(f"the probabilities of {odd.sum()} rows do not add up to 1")
+    return np.where(empty[:, None], shares, proba), notes
+
+
 def _decide(task: Task, proba: np.ndarray) -> tuple[list[str], str]:
+    """Take the positive label above 0.5, of several the likeliest, and say so."""
     if len(task.labels) == 2:
         positive = task.labels.index(task.positive or task.labels[-1])
         at = np.where(proba[:, positive] > 0.5, positive, 1 - positive)
-        how = f"a probability decides nothing: {task.labels[positive]!r} is taken above 0.5"
+        how = f"{task.labels[positive]!r} is taken above 0.5"
     else:
-        at = proba.argmax(1)
-        how = "a probability decides nothing: the likeliest label is taken"
-    return [task.labels[index] for index in at], how
+        at, how = proba.argmax(1), "the likeliest label is taken"
+    return [task.labels[index] for index in at], f"a probability decides nothing: {how}"
 
 
 @dataclass(frozen=True)
@@ -186,8 +203,9 @@ def submit_answers(
 def _lines(task: Task, form: Form, answers: Path, given: Answered, order: Sequence[int]) -> Cells:
     if form.content.proba and given.proba is None:
         raise InputError(
-            f"{answers} has labels only, but {quote_few(form.content.proba)} of the submission "
-            f"holds probabilities: add the columns {', '.join(f'p_{name}' for name in task.labels)}"
+            f"{answers} does not have every label's probability, which "
+            f"{quote_few(form.content.proba)} of the submission needs: add the columns "
+            f"{', '.join(probability_columns(task.labels))}"
         )
     proba = (
         np.full((len(given.ids), len(task.labels)), np.nan) if given.proba is None else given.proba

@@ -49,6 +49,17 @@ class Predicted(WrittenAnswers):
         return {why: count for why, count in self.status.items() if why not in USABLE}
 
 
+@dataclass(frozen=True)
+class ImageAnswers:
+    """Holds what a system says of images: label (None where one cannot be read), proba (m, K)."""
+
+    entries: list[Entry]
+    status: list[str]
+    labels: list[str | None]
+    classes: list[str]
+    proba: np.ndarray
+
+
 def predict(
     task: Task,
     system: str,
@@ -78,39 +89,66 @@ def predict(
     started = time.monotonic()
     target = answer_target(task, file, spreadsheet_safe)
     dataset = load_dataset(task)
-    loaded = load_system(dataset, system, Resources(device, workers, progress))
-    if images is None:
-        entries, answers = _of_task(dataset, loaded)
-    else:
-        how = Options(device=device, batch_size=batch_size, workers=workers)
-        entries, answers = _of_folder(dataset, loaded, images, how, notify, progress)
-    status = [
-        "bad_embedding" if entry.usable and not read else entry.status
-        for entry, read in zip(entries, answers.readable, strict=True)
-    ]
-    classes = [str(name) for name in loaded.stored.classes]
-    columns = ["id", "digest", STATUS, "label", *probability_columns(classes)]
+    how = Options(device=device, batch_size=batch_size, workers=workers)
+    answers = answer_images(dataset, system, images, how, notify=notify, progress=progress)
+    columns = ["id", "digest", STATUS, "label", *probability_columns(answers.classes)]
     lines = [
         # An image that nobody saw has no label: an answer there would be counted as one.
-        [entry.id, entry.digest, state, classes[decision] if read else "", *map(probability, p)]
-        for entry, state, decision, read, p in zip(
-            entries, status, answers.decision, answers.readable, answers.proba, strict=True
+        [entry.id, entry.digest, state, label or "", *map(probability, p)]
+        for entry, state, label, p in zip(
+            answers.entries, answers.status, answers.labels, answers.proba, strict=True
         )
     ]
-    target = target.in_form(None, None, probability_columns(classes))
+    target = target.in_form(None, None, probability_columns(answers.classes))
     write_answers(target, columns, lines)
-    read = answers.decision[answers.readable]
+    counts = Counter(answers.labels)
     return Predicted(
         file=target.file,
         system=system,
-        rows=len(entries),
-        unreadable=int((~answers.readable).sum()),
+        rows=len(lines),
+        unreadable=counts[None],
         copy=target.copy,
         seconds=time.monotonic() - started,
         snapshot=dataset.snapshot_digest,
         notes=target.notes(),
-        status=dict(Counter(status).most_common()),
-        labels={name: int((read == at).sum()) for at, name in enumerate(classes)},
+        status=dict(Counter(answers.status).most_common()),
+        labels={name: counts[name] for name in answers.classes},
+    )
+
+
+def answer_images(
+    dataset: Dataset,
+    system: str,
+    images: Path | None,
+    how: Options,
+    *,
+    notify: Notify = lambda _: None,
+    progress: Progress = silent,
+) -> ImageAnswers:
+    """Answer for the rows to predict, or for every image below the folder `images`.
+
+    Raises:
+        InputError: as `predict`.
+    """
+    loaded = load_system(dataset, system, Resources(how.device, how.workers, progress))
+    if images is None:
+        entries, answers = _of_task(dataset, loaded)
+    else:
+        entries, answers = _of_folder(dataset, loaded, images, how, notify, progress)
+    classes = [str(name) for name in loaded.stored.classes]
+    read = answers.readable
+    return ImageAnswers(
+        entries,
+        [
+            "bad_embedding" if entry.usable and not known else entry.status
+            for entry, known in zip(entries, read, strict=True)
+        ],
+        [
+            classes[decision] if known else None
+            for decision, known in zip(answers.decision, read, strict=True)
+        ],
+        classes,
+        answers.proba,
     )
 
 

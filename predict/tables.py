@@ -1,6 +1,7 @@
 """Files of answers, written whole in the form that their ending names, read back and checked."""
 
 import contextlib
+import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,6 +109,8 @@ def write_answers(
     _write(target.file, target.form, cells, target.numbers, check)
     if target.copy is not None:
         text = target.form if target.form.is_text else file_form(target.copy)
+        # Where a spreadsheet takes another mark than ours, a cell without quotes becomes several.
+        text = replace(text, quoting=csv.QUOTE_ALL)
         safe = [_for_spreadsheets(line) for line in cells]
         _write(target.copy, text, safe, frozenset(), lambda _: None)
 

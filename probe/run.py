@@ -18,6 +18,7 @@ from archiveprobe.evaluate.kept_rule import rule_for
 from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system import assemble
+from archiveprobe.evaluate.system_status import load_current
 from archiveprobe.evaluate.system_store import save_run
 from archiveprobe.probe.audit.shift import find_shift
 from archiveprobe.probe.base import Probe
@@ -87,9 +88,14 @@ def run_probes(
     if len(systems) > 1:
         rule = options.threshold_rule
         systems.append(keep_ensemble(dataset, systems, ENSEMBLE, rule, notify=said.append))
+    tuned, left_out = load_current(dataset, ("finetune",), but=[one.system for one in systems])
     warnings, caution = data_warnings(dataset, notify)
-    seconds = time.monotonic() - started
-    return leaderboard(systems, seconds=seconds, warnings=[*said, *warnings], caution=caution)
+    return leaderboard(
+        [*systems, *tuned],
+        seconds=time.monotonic() - started,
+        warnings=[*said, *left_out, *warnings],
+        caution=caution,
+    )
 
 
 def data_warnings(dataset: Dataset, notify: Notify = lambda _: None) -> tuple[list[str], float]:

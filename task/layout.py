@@ -1,188 +1,274 @@
-"""What a folder of images seems to hold: a table or one folder per label, columns and labels.
+"""What a folder of images seems to hold: tables or one folder per label, columns and labels.
 
-Whatever is guessed is said, and so is what was looked for in vain.
+Known are Kaggle's tables (train.csv, test.csv, sample_submission.csv), Hugging Face's metadata
+files, folders of splits and labels, and any table with a column of paths or names. Whatever is
+guessed is said, and so is what was looked for in vain.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import quote_few
+from archiveprobe.base.wording import first_few, quote_few
 from archiveprobe.task.config import Images
 from archiveprobe.task.find_images import find_images, printable
-from archiveprobe.task.match_files import match_some
-from archiveprobe.task.rows import UNLABELLED, split_folders
-from archiveprobe.task.splits import SPLITS, split_named
+from archiveprobe.task.label_column import (
+    MOST_LABELS,
+    check_positive,
+    given_labels,
+    guess_labels,
+    listed,
+    merged_spellings,
+    named_column,
+    positive_last,
+)
+from archiveprobe.task.labels import UNLABELLED
+from archiveprobe.task.rows import BY_FOLDERS, split_folders
+from archiveprobe.task.splits import SPLITS, is_form, split_named
 from archiveprobe.task.table import Table, read_table
+from archiveprobe.task.table_layout import (
+    Listing,
+    Root,
+    choose_listings,
+    describe_rows,
+    file_names,
+    find_root,
+    find_tables,
+    read_listing,
+)
 
-_LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
 _SPLIT_NAMES = ("split", "set", "subset", "partition")
 _TEXT_NAMES = ("caption", "text", "description")
-_TABLES = (".csv", ".tsv")
-_MOST_LABELS = 50
-# A column of any name is taken for the labels where so few values repeat.
-_FEW = range(2, 21)
-_LOOKED_AT = 200
-_NEGATIONS = frozenset("0 false intact negative no non none normal not other un undamaged".split())
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user says instead of having it guessed."""
+
+    tables: tuple[Path, ...] = ()
+    images: Path | None = None
+    labels: tuple[str, ...] = ()
+    positive: str | None = None
 
 
 @dataclass(frozen=True)
 class Layout:
     """What the folder seems to hold; `label_column` is None where no table has labels.
 
-    `remarks` say what was guessed and what was not found, a sentence each.
+    `counts` has the labelled rows of every label, `template` the form to hand in. `remarks` say
+    what was guessed and what was not found, a sentence each.
     """
 
     labels: tuple[str, ...]
     images: Images
-    count: int
+    counts: Counter[str] = field(default_factory=Counter)
     label_column: str | None = None
+    positive: str | None = None
+    template: str | None = None
     remarks: list[str] = field(default_factory=list)
 
 
-def detect_layout(folder: Path) -> Layout:
-    """Guess labels, table and columns of a folder of images.
+NO_CHOICE = Choices()
+
+
+def detect_layout(folder: Path, choices: Choices = NO_CHOICE) -> Layout:
+    """Guess labels, tables and columns of a folder of images, but for what is chosen.
 
     Raises:
-        InputError: there is no image.
+        InputError: there is no image, or what is chosen does not fit what is there.
     """
     folder = folder.resolve()
-    tables: list[Layout] = []
-    unused: list[str] = []
-    for file in sorted(path for path in folder.iterdir() if path.suffix.lower() in _TABLES):
-        try:
-            tables.append(_from_table(folder, file))
-        except InputError as error:
-            unused.append(f"not used: {error}")
-    # A table without labels may be the form to hand in.
-    tables.sort(key=lambda table: (not table.labels, -table.count))
-    best = tables[0] if tables else _from_folders(folder)
-    unused += [f"not used: {other.images.table}" for other in tables[1:]]
-    if len(best.labels) == 2:
-        best.remarks.append(f"positive, the label to look for, is {best.labels[1]!r}: a guess")
+    if len(set(choices.labels)) < len(choices.labels) or "" in choices.labels:
+        raise InputError("--labels: name every label once, separated by commas")
+    base = (choices.images or folder).resolve()
+    if not base.is_dir():
+        raise InputError(f"no folder {base}: correct --images")
+    files = find_images(base, [folder / "work"]).paths
+    if not files:
+        raise InputError(_nothing(folder, base))
+    candidates, forms, unused = _candidates(folder, files, choices)
+    others: list[str] = []
+    if candidates and (choices.tables or not all(is_form(one.name) for one in candidates)):
+        layout, others = _from_tables(folder, base, files, candidates, choices)
+    else:
+        layout = _from_folders(folder, base, files, choices)
+        if not layout.labels and candidates:
+            layout, others = _from_tables(folder, base, files, candidates, choices)
+    remarks = [*layout.remarks]
+    for form in forms:
+        layout, remark = _with_form(folder, layout, form, files)
+        remarks.append(remark)
+    layout, positive = _with_positive(layout, choices)
+    remarks += [*positive, *others, *unused]
     # Names may hold line ends.
-    remarks = [" ".join(remark.split()) for remark in (*best.remarks, *unused)]
-    return replace(best, remarks=remarks)
+    return replace(layout, remarks=[" ".join(remark.split()) for remark in remarks])
 
 
-def _from_table(folder: Path, file: Path) -> Layout:
-    table = read_table(file)
-    for root in (folder, folder / "images", *_subfolders(folder)):
-        for column in table.columns:
-            values = [row[column] for row in table.rows[:_LOOKED_AT]]
-            # A caption, for example, is too long for a name, which pathlib would raise for.
-            hits = sum(bool(value) and os.path.isfile(root / value) for value in values)  # noqa: PTH113
-            if values and hits * 2 >= len(values):
-                return _described(folder, table, column, root)
-    raise InputError(f"{file.name}: no column holds paths of images{_resembling(folder, table)}")
+def _nothing(folder: Path, base: Path) -> str:
+    tables = [path.name for path in find_tables(folder)]
+    also = f", but {first_few(tables)}" if tables else ""
+    return f"no image below {base}{also}: name the folder that holds them with --images"
 
 
-def _resembling(folder: Path, table: Table) -> str:
-    """Hint at what the first row's cells may mean: ids without the ending, for example."""
-    files = find_images(folder, [folder / "work"]).paths
-    for column, value in table.rows[0].items() if table.rows else ():
-        found = match_some(folder, [value], files).get(value)
-        if found and found.path:
-            path = printable(found.path)
-            return f", but {column!r} has {value!r} and there is {path!r}: write paths as they are"
-    return ""
+def _candidates(
+    folder: Path, files: Sequence[str], choices: Choices
+) -> tuple[list[Listing], list[Path], list[str]]:
+    """Return the tables that list images, the forms to hand in, and what cannot be used."""
+    names = file_names(files)
+    if choices.tables:
+        taken = {file.resolve(): file for file in choices.tables}
+        given = [read_listing(folder, file, names) for file in taken.values()]
+        forms = [file for file in find_tables(folder) if is_form(file.name)]
+        return given, [file for file in forms if file.resolve() not in taken], []
+    listings, unused = [], []
+    for file in find_tables(folder):
+        try:
+            listings.append(read_listing(folder, file, names))
+        except InputError as error:
+            if not is_form(file.name):
+                unused.append(f"not used: {error}")
+    forms = [file for file in find_tables(folder) if is_form(file.name)]
+    tables = [one for one in listings if not is_form(one.name)]
+    return tables or listings, forms, unused
 
 
-def _described(folder: Path, table: Table, id_column: str, root: Path) -> Layout:
-    split = _named(table, _SPLIT_NAMES)
-    text = _named(table, _TEXT_NAMES)
-    label, labels, why = _label_column(table, {id_column, split, text})
-    remarks = [
-        f"{table.file.name}: {len(table.rows)} rows, {table.separator}-separated, "
-        f"images in the column {id_column!r}"
-    ]
-    odd = {row[split] for row in table.rows if row[split].strip()} if split else set()
-    odd = {word for word in odd if not split_named(word)}
-    if odd:
-        remarks.append(
-            f"the column {split!r} has other values than {', '.join(SPLITS)} "
-            f"({quote_few(sorted(odd))}): it is left out"
-        )
-        split = None
-    remarks.append(why)
+def _from_tables(
+    folder: Path,
+    base: Path,
+    files: Sequence[str],
+    candidates: Sequence[Listing],
+    choices: Choices,
+) -> tuple[Layout, list[str]]:
+    """Describe the tables that belong together, and say which are not used."""
+    chosen = list(candidates)
+    if not choices.tables:
+        labelled = Counter({one.name: _labelled(one) for one in candidates})
+        chosen = choose_listings(candidates, labelled)
+    root = find_root(base, files, chosen, is_given=choices.images is not None)
+    tables = [one.table for one in chosen]
+    split, doubtful, remarks = _split(root, chosen)
+    text = named_column(tables[0].columns, _TEXT_NAMES)
+    if not all(text in table.columns for table in tables):
+        text = None
+    training = [one.table for one in chosen if one.split != "test"] or tables
+    taken = {split, text, *doubtful, *(one.column for one in chosen)}
+    labels = (
+        given_labels(training, choices.labels) if choices.labels else guess_labels(training, taken)
+    )
+    names = tuple(printable(one.name) for one in chosen)
     images = Images(
-        root=root.relative_to(folder).as_posix(),
-        table=table.file.name,
-        id=id_column,
-        label=label or "label",
+        root=Path(os.path.relpath(base / root.root, folder)).as_posix(),
+        table=names if len(names) > 1 else names[0],
+        relative_to="table" if root.relative_to_table else "root",
+        id=chosen[0].column,
+        label=labels.column or "label",
         split=split,
         text=text,
     )
-    return Layout(_positive_last(labels), images, len(table.rows), label, remarks)
+    said = [*describe_rows(root, chosen), *remarks, labels.why]
+    layout = Layout(
+        choices.labels or positive_last(labels.counts), images, labels.counts, labels.column
+    )
+    unused = [_unused(one, chosen) for one in candidates if one not in chosen]
+    return replace(layout, remarks=said), unused
 
 
-def _label_column(table: Table, taken: set[str | None]) -> tuple[str | None, Sequence[str], str]:
-    """Find the column that holds the labels, the labels, and how they were found."""
-    named = _named(table, _LABEL_NAMES)
-    labels = _values(table, named) if named else []
-    if named and len(labels) <= _MOST_LABELS:
-        return named, labels, f"labels from the column {named!r}: {', '.join(labels) or 'none yet'}"
-    many = f" ({named!r} has {len(labels)} values)" if named else ""
-    repeating = [
-        (column, _values(table, column))
-        for column in table.columns
-        if column not in taken and _repeats(table, column)
-    ]
-    repeating.sort(key=lambda item: len(item[1]))
-    if not repeating:
-        return None, (), f"no label column found{many}: set images.label and labels"
-    (column, labels), *others = repeating
-    also = f" (or is it {', '.join(repr(name) for name, _ in others)}?)" if others else ""
-    guessed = f"labels from the column {column!r}, a guess{also}: {', '.join(labels)}"
-    return column, labels, guessed
+def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
+    ids = {path for one in chosen for path in one.paths()}
+    shared = sum(path in ids for path in listing.paths())
+    names = " and ".join(one.name for one in chosen)
+    why = f": {shared} of its {len(listing.table.rows)} rows stand in {names}" if shared else ""
+    return f"not used: {printable(listing.name)}{why or ': use it with --table'}"
 
 
-def _repeats(table: Table, column: str) -> bool:
-    filled = [row[column] for row in table.rows if row[column].strip()]
-    values = set(filled)
-    few = len(values) in _FEW and 2 * len(values) <= len(filled)
-    return few and not all(map(split_named, values))
+def _labelled(listing: Listing) -> int:
+    return guess_labels([listing.table], {listing.column}).counts.total()
 
 
-def _values(table: Table, column: str) -> list[str]:
-    return sorted({row[column] for row in table.rows if _clean(row[column])})
+def _split(
+    root: Root, listings: Sequence[Listing]
+) -> tuple[str | None, list[str | None], list[str]]:
+    """Find what says the splits: a column, or the folders in the paths; columns of other words than
+    splits; and what to say of it.
+    """
+    remarks: list[str] = []
+    doubtful: list[str | None] = []
+    for listing in listings:
+        column = named_column(listing.table.columns, _SPLIT_NAMES)
+        words = {row[column] for row in listing.table.rows if row[column].strip()} if column else ()
+        odd = sorted(word for word in words if not split_named(word))
+        if column and not odd:
+            return column, doubtful, remarks
+        if odd:
+            doubtful.append(column)
+            remarks.append(
+                f"the column {column!r} has other values than {', '.join(SPLITS)} "
+                f"({quote_few(odd)}): it is left out"
+            )
+    if len(listings) > 1:
+        return None, doubtful, remarks
+    tops = Counter(path.partition("/")[0] for path in root.paths(listings[0]) if "/" in path)
+    splits = {split_named(top) for top in tops}
+    if len(splits) > 1 and None not in splits:
+        return BY_FOLDERS, doubtful, remarks
+    return None, doubtful, [*remarks, *_doubt_tests(root, listings[0])]
 
 
-def _clean(label: str) -> bool:
-    """Return whether it can be a label; reading the rows complains of the others by name."""
-    return bool(label) and label == label.strip()
+def _doubt_tests(root: Root, listing: Listing) -> Iterator[str]:
+    """Yield that images lie in a folder of test images although nothing in the table says so."""
+    paths = [match.path for match in root.matches(listing).values() if match.path]
+    tested = [path for path in paths if split_named(path.partition("/")[0]) == "test"]
+    if tested and len(tested) < len(paths):
+        yield (
+            f"{len(tested)} images of {listing.name} lie in {tested[0].partition('/')[0]}/, but no "
+            "column says that they are test rows: those with a label are trained on; add a column "
+            "`split`"
+        )
 
 
-def _named(table: Table, names: Iterable[str]) -> str | None:
-    lower = {column.strip().lower(): column for column in table.columns}
-    return next((lower[name] for name in names if name in lower), None)
+def _from_folders(folder: Path, base: Path, files: Sequence[str], choices: Choices) -> Layout:
+    root, paths = base, list(files)
+    while choices.images is None and (inner := _inner_root(paths)):
+        root /= inner
+        paths = [path.removeprefix(f"{inner}/") for path in paths if path.startswith(f"{inner}/")]
+    splits = split_folders(paths, choices.labels)
+    folders = Counter(printable(name) for path in paths if (name := _label_folder(path, splits)))
+    counts = merged_spellings(folders)
+    counts.pop(UNLABELLED, None)
+    why = f"labels from the folders: {listed(counts)}"
+    if choices.labels:
+        known = merged_spellings(Counter(choices.labels))
+        counts = Counter({label: counts[label] for label in known})
+    elif not 2 <= len(counts) <= MOST_LABELS:
+        why = f"no labels found ({len(counts)} folders): fill in labels, and give a table (--table)"
+        counts = Counter()
+    images = Images(root=Path(os.path.relpath(root, folder)).as_posix())
+    remarks = [f"{len(paths)} images below {printable(str(root))}", why]
+    if len(paths) < len(files):
+        remarks.append(
+            f"{len(files) - len(paths)} images lie beside {root.name}/ and are left out: include "
+            "them with --images"
+        )
+    labels = choices.labels or positive_last(counts)
+    return Layout(labels, images, counts, remarks=remarks)
 
 
-def _subfolders(folder: Path) -> Iterator[Path]:
-    subfolders = (path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
-    return iter(sorted(path for path in subfolders if path.name != "work"))
+def _inner_root(paths: Collection[str]) -> str | None:
+    """Return the folder that holds the images: `images`, or the only one, where it holds folders
+    and names no split.
+    """
+    tops = {path.partition("/")[0] if "/" in path else "" for path in paths}
+    if "images" in tops:
+        return "images"
+    inner = {path.split("/")[1] for path in paths if path.count("/") > 1}
+    top = tops.pop() if len(tops) == 1 else ""
+    return top if top and len(inner) > 1 and not split_named(top) else None
 
 
-def _from_folders(folder: Path) -> Layout:
-    root = folder / "images" if (folder / "images").is_dir() else folder
-    found = find_images(root, [folder / "work"])
-    if not found.paths:
-        raise InputError(f"no image below {folder}: name the folder that holds them")
-    splits = split_folders(found.paths, ())
-    names = {printable(name) for path in found.paths if (name := _label_folder(path, splits))}
-    labels = sorted(filter(_clean, names - {UNLABELLED}))
-    why = f"labels from the folders: {', '.join(labels)}"
-    if not 2 <= len(labels) <= _MOST_LABELS:
-        why = f"no labels found ({len(labels)} folders): fill in labels, and give a table"
-        labels = []
-    images = Images(root=root.relative_to(folder).as_posix())
-    remarks = [f"{len(found.paths)} images below {printable(str(root))}", why, *found.remarks()]
-    return Layout(_positive_last(labels), images, len(found.paths), None, remarks)
-
-
-def _label_folder(path: str, splits: Mapping[str, str]) -> str | None:
+def _label_folder(path: str, splits: dict[str, str]) -> str | None:
     folders = path.split("/")[:-1]
     if folders and folders[0] in splits:
         # Below `test` a folder may have any name.
@@ -190,10 +276,69 @@ def _label_folder(path: str, splits: Mapping[str, str]) -> str | None:
     return folders[0] if folders else None
 
 
-def _positive_last(labels: Sequence[str]) -> tuple[str, ...]:
-    """Of two labels the one that negates goes first, so that the last is the positive one."""
+def _with_form(
+    folder: Path, layout: Layout, file: Path, files: Sequence[str]
+) -> tuple[Layout, str]:
+    """Take a form to hand in as the template, and its rows where no table has them."""
+    name = Path(os.path.relpath(file.resolve(), folder)).as_posix()
+    names = layout.images.table or ()
+    names = (names,) if isinstance(names, str) else names
+    if layout.template:
+        return layout, f"not used: {name}, another form to hand in"
+    try:
+        form = read_table(file)
+        tables = [read_table(folder / other) for other in names]
+    except InputError as error:
+        return layout, f"not used: {error}"
+    if name in names:
+        return replace(layout, template=name), f"{name}: the form to hand in"
+    column = _shared_ids(form, tables, layout.images.id)
+    said = f"{name}: the form to hand in, {len(form.rows)} rows"
+    if column == layout.images.id:
+        return replace(layout, template=name), said
+    if column is not None:
+        images = layout.images.model_copy(update={"id": column, "path": layout.images.id})
+        return replace(layout, template=name, images=images), f"{said}; its {column!r} are the ids"
+    listing = _try_listing(folder, file, files)
+    if (
+        names
+        and listing
+        and listing.column == layout.images.id
+        and not _any_shared(listing, tables)
+    ):
+        images = layout.images.model_copy(update={"table": (*names, name)})
+        rows = "its rows, which no other table has, are to be predicted"
+        return replace(layout, template=name, images=images), f"{said}; {rows}"
+    return layout, f"not used: {name}, whose ids are not those of the rows"
 
-    def negated(label: str) -> bool:
-        return label.lower().replace("-", "_").split("_")[0] in _NEGATIONS
 
-    return tuple(sorted(labels, key=lambda label: (not negated(label), label)))
+def _shared_ids(form: Table, tables: Sequence[Table], id_column: str) -> str | None:
+    """Return the column of the tables with the ids that a form asks for, None where none has."""
+    for column in (id_column, *form.columns):
+        asked = {row[column] for row in form.rows} if column in form.columns else set()
+        values = [row[column] for table in tables if column in table.columns for row in table.rows]
+        if asked and asked <= set(values) and len(set(values)) == len(values):
+            return column
+    return None
+
+
+def _any_shared(listing: Listing, tables: Sequence[Table]) -> bool:
+    asked = set(listing.paths())
+    return any(row[listing.column] in asked for table in tables for row in table.rows)
+
+
+def _try_listing(folder: Path, file: Path, files: Sequence[str]) -> Listing | None:
+    try:
+        return read_listing(folder, file, file_names(files))
+    except InputError:
+        return None
+
+
+def _with_positive(layout: Layout, choices: Choices) -> tuple[Layout, list[str]]:
+    if choices.positive is not None:
+        return replace(layout, positive=check_positive(choices.positive, layout.labels)), []
+    if len(layout.labels) != 2:
+        return layout, []
+    positive = layout.labels[1]
+    remark = f"positive, the label to look for, is {positive!r}: a guess"
+    return replace(layout, positive=positive), [remark]

@@ -275,16 +275,7 @@ def _match_lost(
     notify: Callable[[str], None],
 ) -> None:
     """Find the files of rows whose path leads to none; entries change in place."""
-    literal = {entry.path for entry in entries if entry.digest and not entry.written}
-    lost: dict[str, str] = {}
-    for row, entry in zip(rows, entries, strict=True):
-        is_claimed = bool(entry.written) and entry.path in literal
-        if is_claimed or entry.status in ("missing_file", "outside_root"):
-            text = text_below(str(scanner.root), row.path)
-            # A link that leads out, or nowhere, bears the very name.
-            is_there = text == row.path and _exists(f"{scanner.root}/{text}")
-            if text is not None and not is_there:
-                lost[row.path] = text
+    lost = _lost_paths(rows, entries, str(scanner.root))
     if not lost or not task.root.is_dir():
         return
     try:
@@ -301,6 +292,23 @@ def _match_lost(
     for at, row in enumerate(rows):
         if row.path in lost:
             entries[at] = _of_match(row, entries[at], matches[row.path], scanner)
+
+
+def _lost_paths(rows: Sequence[Row], entries: Sequence[Entry], root: str) -> dict[str, str]:
+    """Return the written paths that lead to no file, or to one that another row names itself, each
+    with the same path as far as it lies below the root.
+    """
+    matched = {entry.path for entry in entries if entry.written}
+    claimed = {e.path for e in entries if e.digest and not e.written and e.path in matched}
+    lost: dict[str, str] = {}
+    for row, entry in zip(rows, entries, strict=True):
+        is_lost = entry.status in ("missing_file", "outside_root")
+        if is_lost or (entry.written and entry.path in claimed):
+            text = text_below(root, row.path)
+            # A link that leads out, or nowhere, bears the very name.
+            if text is not None and not (text == row.path and _exists(f"{root}/{text}")):
+                lost[row.path] = text
+    return lost
 
 
 def _of_match(row: Row, entry: Entry, match: Match, scanner: _Scanner) -> Entry:

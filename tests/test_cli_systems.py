@@ -36,6 +36,7 @@ def test_the_leaderboard_has_the_promised_form(probed: dict) -> None:
     assert scores == sorted(scores, reverse=True)
     assert probed["best"] in names
     assert set(probed["model_selection"]) == set(probed["leaderboard"][0])
+    assert set(probed["majority"]) == {"label", "macro_f1", "accuracy"}
     assert min(scores) > 0.7
 
 
@@ -43,9 +44,9 @@ def test_people_see_a_table_and_the_recommended_system(embedded: Path, probed: d
     done = run("probe", embedded, "--probe", "ridge", "--probe", "knn")
     header, *lines = done.stdout.splitlines()
     assert header.startswith("system") and "macro-F1 [95% CI]" in header
-    assert len(lines) == len(probed["leaderboard"]) + 2
+    assert len(lines) == len(probed["leaderboard"]) + 3
     assert lines[-2].startswith("model selection (nested): macro-F1 0.")
-    assert lines[-1] == f"recommended: {probed['best']}"
+    assert lines[-1].startswith(f"recommended: {probed['best']}, ")
     assert f"submit {embedded} --system {probed['best']}" in done.stderr
     groups = probed["leaderboard"][0]["groups"]
     assert f"intervals rest on {groups} independent groups" in done.stderr

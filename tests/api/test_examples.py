@@ -1,6 +1,7 @@
-"""The examples of the Python API give what they show."""
+"""The examples of the Python API and of docs/notebook.md give what they show."""
 
 import doctest
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 
 import archiveprobe as ap
 
-MODULES = ("api.task", "api.probes", "api.embedder")
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = ("api.task", "api.probes")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+_BLOCK = re.compile(r"^```pycon\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def run(test: doctest.DocTest, names: dict[str, object]) -> int:
@@ -41,3 +44,15 @@ def test_whatever_is_public_has_an_example(name: str) -> None:
     short = {test.name for test in wanted if len(test.docstring.splitlines()) == 1}
     without = [test.name for test in wanted if not test.examples and test.name not in short]
     assert without in ([], [f"archiveprobe.{name}"])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_guide(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    text = (ROOT / "docs" / "notebook.md").read_text("utf-8")
+    names: dict[str, object] = {}
+    count = 0
+    for at, block in enumerate(_BLOCK.findall(text)):
+        test = doctest.DocTestParser().get_doctest(block, {}, f"block {at}", "notebook.md", 0)
+        count += run(test, names)
+    assert count >= 10

@@ -124,6 +124,40 @@ def test_out_of_fold_frames_are_what_the_system_stored(task: ap.Task) -> None:
         task.oof("gready")
 
 
+def test_predictions_are_those_that_the_command_writes(archive: Path, tmp_path: Path) -> None:
+    import pandas as pd
+    from click.testing import CliRunner
+
+    from archiveprobe.cli import main
+
+    task = ap.open(archive)
+    # One to predict cannot be read: a status, no label, no probability.
+    gone = task.rows().query("split == 'test'").path.iloc[0]
+    (archive / "images" / gone).write_bytes(b"<html>")
+    embed(load_task(archive), Options(workers=0, device="cpu"))
+    for folder in (None, archive / "images" / "agency"):
+        file = tmp_path / "answers.csv"
+        words = ["predict", str(archive), "--system", "greedy", "-o", str(file)]
+        words += [] if folder is None else ["--images", str(folder), "--workers", "0"]
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 0, done.output
+        written = pd.read_csv(file, dtype=str, keep_default_na=False)
+        answers = task.predict("greedy", folder, workers=0)
+        assert answers.attrs["snapshot"] == task.rows().attrs["snapshot"]
+        assert answers.columns.tolist() == written.columns.tolist()
+        for name in ("id", "digest", "status"):
+            assert answers[name].tolist() == written[name].tolist()
+        assert answers.label.astype(object).fillna("").tolist() == written.label.tolist()
+        numbers = pd.to_numeric(written.p_destruction, errors="coerce")
+        np.testing.assert_allclose(answers.p_destruction, numbers, atol=1e-6)
+        if folder is None:
+            missing = answers[answers.status != "ok"]
+            assert gone in set(missing.id)
+            assert missing.label.isna().all() and missing.p_destruction.isna().all()
+    with pytest.raises(ap.InputError, match="no folder"):
+        task.predict("greedy", archive / "nowhere")
+
+
 @quiet
 def test_the_leaderboard_is_that_of_the_stored_systems(task: ap.Task) -> None:
     board = task.leaderboard()

@@ -57,7 +57,8 @@ def test_lines_are_sorted_and_one_tells_what_picking_is_worth(rows) -> None:
 
 def test_its_record_is_json(rows) -> None:
     record = leaderboard([rows, replace(rows, threshold=float("nan"))], seconds=1.0).record()
-    assert set(record) == {"leaderboard", "model_selection", "best", "warnings", "seconds"}
+    promised = {"leaderboard", "model_selection", "best", "reason", "majority", "warnings"}
+    assert set(record) == promised | {"seconds"}
     promised = {"system", "features", "macro_f1", "low", "high", "accuracy", "threshold", "seconds"}
     assert promised <= set(record["leaderboard"][0])
     assert {line["threshold"] for line in record["leaderboard"]} == {rows.threshold, None}
@@ -70,8 +71,7 @@ def test_within_noise_the_simpler_system_is_recommended(rows) -> None:
     board = leaderboard([involved, simple], seconds=0.0, caution=3.0)
     assert board.lines[0].system == "involved"
     assert board.best == "simple"
-    (said,) = board.warnings
-    assert "simple is recommended over involved" in said and "3 standard errors" in said
+    assert board.reason.startswith("the simplest within 3 standard errors (0.")
     assert leaderboard([involved, simple], seconds=0.0, caution=0.0).best == "involved"
     poor = deciding(rows, 0.3, 1, system="poor", complexity=1)
     board = leaderboard([poor, involved], seconds=0.0, warnings=["shift"])

@@ -75,6 +75,7 @@ def answers(draw) -> list[list[str]]:
     return [["id", "label", "p"], *map(list, draw(st.lists(line, min_size=1, max_size=5)))]
 
 
+@pytest.mark.proves("answers")
 @STEADY
 @given(answers(), st.sampled_from(ENDINGS))
 def test_whatever_is_written_reads_back_to_the_same_cells(cells, ending) -> None:
@@ -150,6 +151,22 @@ def test_a_workbook_holds_no_formula(fitted, tmp_path) -> None:
         assert [row[0][0] for row in csv.reader(stream)][1:] == ["'"] * 9
 
 
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".txt"])
+def test_no_cell_of_the_safe_copy_is_a_formula_whatever_separates_cells(
+    fitted, tmp_path, ending
+) -> None:
+    """A spreadsheet takes the mark of its own language: comma, semicolon or tab."""
+    odd = ("=a{}.jpg", "b;=cmd{}.jpg", "c,@d{}.jpg", "\t+e{}.jpg", "＝f{}.jpg", "g\t-h{}.jpg")
+    archive = fitted(name=lambda at: odd[at % 6].format(at), test=12)
+    file = tmp_path / f"p{ending}"
+    done = run("predict", archive.folder, "--system", "mean", "-o", file, "--spreadsheet-safe")
+    assert done.exit_code == 0, done.stderr
+    text = (tmp_path / f"p.spreadsheet{ending}").read_text()
+    for mark in ",;\t":
+        cells = [cell for row in csv.reader(text.splitlines(), delimiter=mark) for cell in row]
+        assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "＝"))]
+
+
 @pytest.mark.parametrize("name", ["a.pkl", "a", "a.csv.gz", "a.h5"])
 @pytest.mark.parametrize("words", [["submit"], ["predict"]], ids=" ".join)
 def test_another_ending_is_refused(archive, tmp_path, name, words) -> None:
@@ -170,6 +187,7 @@ def test_the_mark_between_cells(archive, tmp_path, ending) -> None:
     assert file.read_text().startswith("image\tlabel\n" if ending == ".tsv" else "image;label\n")
 
 
+@pytest.mark.proves("answers")
 def test_what_a_form_cannot_hold_is_refused_and_nothing_is_written(archive, tmp_path) -> None:
     odd = [[id_, "", "a\x0bb" if at == 3 else ""] for at, id_ in enumerate(archive.test_ids)]
     archive.template([["image", "label", "note"], *odd])

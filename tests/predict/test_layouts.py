@@ -1,6 +1,7 @@
 """What organisers ask for: Kaggle's probabilities, integers of any task, Codabench's zip."""
 
 import csv
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pandas
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from archiveprobe import cli
@@ -130,11 +132,13 @@ def test_numbers_of_several_labels_in_one_column_are_refused(several, tmp_path) 
     assert "form.csv" in line and "of which label" in line and ", ".join(THREE) in line
 
 
+@pytest.mark.proves("answers")
 def test_integers_that_nothing_explains_are_refused(archive, tmp_path) -> None:
     template(archive, "target", "0")
     line = refused(archive, tmp_path / "sub.csv")
     assert "holds integers ('0')" in line
-    assert '[submission] labels = { "intact" = 0, "destroyed" = 1 }' in line
+    assert "under [submission]" in line
+    assert line.endswith('for example labels = { "intact" = 0, "destroyed" = 1 }')
 
 
 @pytest.mark.parametrize(
@@ -165,7 +169,7 @@ def test_labels_that_are_integers_need_no_table(copied, tmp_path) -> None:
 def test_words_of_the_organisers(archive, tmp_path) -> None:
     template(archive, "target", "no")
     line = refused(archive, tmp_path / "sub.csv")
-    assert "line 2: 'no'" in line and "[submission] labels" in line
+    assert "line 2: 'no'" in line and "under [submission]" in line
     archive.set('[submission.labels]\nintact = "no"\ndestroyed = "yes"\n')
     submitted(archive, tmp_path / "sub.csv")
     frame = pandas.read_csv(tmp_path / "sub.csv")
@@ -200,6 +204,7 @@ def test_a_zip_for_codabench(known, tmp_path, mapped) -> None:
 
 ANSWERS = {
     "names": (["id", "label"], ["intact", "destroyed"]),
+    "names in other case": (["id", "label"], ["INTACT", "Destroyed "]),
     "integers": (["id", "label"], ["0", "1"]),
     "floats": (["id", "label"], ["0.0", "1.0"]),
     "probabilities": (["id", "destroyed"], ["0.25", "0.75"]),
@@ -219,6 +224,7 @@ def test_given_answers_in_any_form(archive, tmp_path, kind) -> None:
     frame = pandas.read_csv(tmp_path / "sub.csv")
     assert list(frame.label) == [int(label == "destroyed") for label in archive.test_truth]
     assert ("taken above 0.5" in done.stderr) == (kind in ("probabilities", "numbers"))
+    assert ("'Destroyed ' as 'destroyed' (12)" in done.stderr) == (kind == "names in other case")
 
 
 def test_given_probabilities_for_a_template_of_probabilities(archive, tmp_path) -> None:
@@ -233,9 +239,9 @@ def test_given_probabilities_for_a_template_of_probabilities(archive, tmp_path) 
 @pytest.mark.parametrize(
     ("header", "cell", "words"),
     [
-        (["id", "label"], "intact", ["has labels only", "p_intact, p_destroyed"]),
+        (["id", "label"], "intact", ["every label's probability", "p_intact, p_destroyed"]),
         (["id", "destroyed"], "1.5", ["line 2", "'1.5'", "no probability"]),
-        (["id", "label"], "1", ["holds integers", "[submission] labels"]),
+        (["id", "label"], "1", ["holds integers", "under [submission]"]),
     ],
     ids=["labels", "beyond one", "integers"],
 )
@@ -275,6 +281,7 @@ def test_damaged_zips_are_one_line(known, tmp_path) -> None:
     assert "holds 2 files" in refused(known, tmp_path / "sub.csv", "--answers", file)
 
 
+@pytest.mark.proves("hostile")
 def test_a_zip_bomb_is_refused(known, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("archiveprobe.predict.packed.TABLE_BYTES", 5_000)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as packed:
@@ -306,3 +313,46 @@ def test_what_the_columns_hold_is_in_the_record(archive, tmp_path) -> None:
     template(archive, "destroyed", "0.5")
     record = json.loads(submitted(archive, tmp_path / "sub.csv", "--json").stdout)
     assert record["columns"] == {"destroyed": "the probability of 'destroyed'"}
+
+
+def test_probabilities_that_do_not_add_up_are_named(known, tmp_path) -> None:
+    rows = [[id_, "0.9", "0.9" if at < 3 else "0.1"] for at, id_ in enumerate(known.test_ids)]
+    file = known.write_csv("given.csv", [["id", "p_intact", "p_destroyed"], *rows])
+    done = run("score", known.folder, file)
+    assert done.exit_code == 0 and "3 rows do not add up to 1" in done.stderr
+
+
+def picture(seed: int) -> bytes:
+    coarse = np.random.default_rng(seed).integers(0, 256, (4 + 8 * (seed % 2), 5, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_a_kaggle_competition_from_its_files_to_the_submission(tmp_path) -> None:
+    """Two tables, integers as labels, ids without endings, and probabilities to hand in."""
+    folder = tmp_path / "kaggle"
+    (folder / "images").mkdir(parents=True)
+    for at in range(30):
+        (folder / "images" / f"{at:03}.png").write_bytes(picture(at))
+    train = [f"{at:03},{at % 2}" for at in range(24)]
+    (folder / "train.csv").write_text("\n".join(["id,label", *train]))
+    (folder / "test.csv").write_text("\n".join(["id", *(f"{at:03}" for at in range(24, 30))]))
+    sample = [f"{at:03},0.5" for at in (29, 24, 25, 28, 27, 26)]
+    (folder / "sample_submission.csv").write_text("\n".join(["id,label", *sample]))
+    assert run("init", folder).exit_code == 0
+    file = folder / "task.toml"
+    text = file.read_text().replace("= 5\n", "= 2\n").replace("crops6", "center")
+    file.write_text(text)
+    for words in (["embed", folder, "--workers", "0"], ["probe", folder, "--probe", "ridge"]):
+        done = run(*words)
+        assert done.exit_code == 0, done.stderr
+    done = run("submit", folder, "--system", "ridge-hog", "-o", tmp_path / "submission.csv")
+    assert done.exit_code == 0, done.stderr
+    assert "the column 'label' gets the probability of '1'" in done.stderr
+    frame = pandas.read_csv(tmp_path / "submission.csv", dtype={"id": str})
+    assert list(frame.id) == [line.split(",")[0] for line in sample]
+    assert frame.label.between(0, 1).all() and frame.label.nunique() > 1
+    run("predict", folder, "--system", "ridge-hog", "-o", tmp_path / "p.csv")
+    own = pandas.read_csv(tmp_path / "p.csv", dtype={"id": str}).set_index("id")
+    assert list(frame.label) == list(own.p_1[frame.id])

@@ -89,8 +89,9 @@ PROMISES: dict[str, tuple[str, str]] = {
         "`audit` says so; a shift is said on every leaderboard and submission.",
     ),
     "answers": (
-        "Rows of a submission are out of order, labels swapped, ids missing; an output would "
-        "replace a file of the task; stored answers are not those of the images",
+        "Rows of a submission are out of order, labels swapped, ids missing; its form asks for "
+        "numbers and nothing says which, or cannot hold a cell; an output would replace a file "
+        "of the task; stored answers are not those of the images",
         "Refused before the file is there, or named by `score`; the old file stays; an output "
         "never replaces what is the task's own.",
     ),

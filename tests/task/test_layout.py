@@ -7,6 +7,8 @@ from archiveprobe.task.init import write_task
 from archiveprobe.task.layout import detect_layout
 from archiveprobe.task.rows import read_rows
 
+FEWER = "fewer than the 5 folds: label more, or scores will say little about it"
+
 
 @pytest.fixture
 def begin(tmp_path):
@@ -35,7 +37,7 @@ def table(header, *columns, mark=","):
 def test_known_names_of_the_label_column(begin, name):
     task, said = begin(table(f"image,few,{name}", "pq", ["no", "yes", "maybe"]))
     assert (task.images.label, task.labels) == (name, ("no", "maybe", "yes"))
-    assert f"labels from the column {name!r}: maybe, no, yes" in said
+    assert f"labels from the column {name!r}: maybe (2), no (3), yes (3)" in said
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
@@ -51,8 +53,10 @@ def test_label_column_of_another_name(begin, mark, suffix):
     word = {",": "comma", ";": "semicolon", "\t": "tab"}[mark]
     assert said == [
         f"labels{suffix}: 8 rows, {word}-separated, images in the column 'image'",
-        "labels from the column 'damage', a guess (or is it 'year'?): heavy, none",
+        "labels from the column 'damage', a guess (or is it 'year'?): heavy (4), none (4)",
         "positive, the label to look for, is 'heavy': a guess",
+        *(f"the label {label!r} has 4 rows only, {FEWER}" for label in ("heavy", "none")),
+        "8 labelled rows, 0 to predict",
     ]
 
 
@@ -112,12 +116,13 @@ def test_other_tables_are_named(begin, tmp_path):
     assert task.images.table == "train.csv"
     unused = [line for line in said if line.startswith("not used: ")]
     assert [line.split(": ")[1].rpartition("/")[2] for line in unused] == [
-        "broken.csv",
         "ids.csv",
-        "notes.csv",
         "test.csv",
+        "broken.csv",
+        "notes.csv",
     ]
-    assert "'image' has 'a' and there is 'images/a.jpg'" in unused[1]
+    assert unused[1] == "not used: test.csv: 1 of its 1 rows stand in train.csv"
+    assert "it begins with x '1', y '2'): name their folder with --images" in unused[3]
 
 
 def test_the_longer_table_is_taken(begin, tmp_path):
@@ -130,12 +135,21 @@ def test_folders_are_said(tmp_path):
     for path in ("ruin/a.jpg", "intact/b.jpg", "intact/c.txt", "weights/d.st", "test/any/e.jpg"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(b"x")
-    assert detect_layout(tmp_path).remarks == [
+    said = []
+    write_task(tmp_path, notify=said.append)
+    assert said == [
         f"3 images below {tmp_path}",
-        "labels from the folders: intact, ruin",
+        "labels from the folders: intact (1), ruin (1)",
+        "positive, the label to look for, is 'ruin': a guess",
+        *(
+            f"the label {label!r} has 1 row only, fewer than the 5 folds: label more, or probe "
+            "will refuse it"
+            for label in ("intact", "ruin")
+        ),
         "ignored 2 files, no images: .st (1), .txt (1)",
         "no image lies in weights: move it out of images.root",
-        "positive, the label to look for, is 'ruin': a guess",
+        "test/ 1 images: rows of test are predicted, never trained on",
+        "2 labelled rows, 1 to predict",
     ]
 
 
@@ -147,7 +161,8 @@ def test_folders_that_are_no_labels(tmp_path, count):
         (tmp_path / f"day{number}" / "a.jpg").touch()
     found = detect_layout(tmp_path)
     assert found.labels == ()
-    assert f"no labels found ({count} folders): fill in labels, and give a table" in found.remarks
+    why = f"no labels found ({count} folders): fill in labels, and give a table (--table)"
+    assert why in found.remarks
 
 
 def test_products_of_an_earlier_run_are_no_images(tmp_path, monkeypatch):
@@ -156,7 +171,7 @@ def test_products_of_an_earlier_run_are_no_images(tmp_path, monkeypatch):
         (tmp_path / path).write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
     found = detect_layout(tmp_path.__class__("."))
-    assert (found.labels, found.count) == (("intact", "ruin"), 2)
+    assert (found.labels, found.counts.total()) == (("intact", "ruin"), 2)
 
 
 def test_remarks_are_single_lines(tmp_path):

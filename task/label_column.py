@@ -1,0 +1,184 @@
+"""Which column of a table holds the labels, which labels they are, and which are doubtful."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import first_few
+from archiveprobe.task.config import Folds, nearest
+from archiveprobe.task.labels import Words, fold
+from archiveprobe.task.splits import split_named
+from archiveprobe.task.table import Table
+
+MOST_LABELS = 50
+_LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
+# A column of any name is taken for the labels where so few values repeat.
+_FEW = range(2, 21)
+_NEGATIONS = frozenset("0 false intact negative no non none normal not other un undamaged".split())
+# How alike a label must be to one that is this many times as frequent to be taken for a typo.
+_ALIKE, _RARER = 0.85, 5
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels that were found: rows by label, their column, and a sentence on how."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    column: str | None = None
+    why: str = ""
+
+
+def guess_labels(tables: Sequence[Table], taken: Collection[str | None]) -> Labels:
+    """Find the column with the labels of some tables; the first table says which columns there are.
+
+    A column of a usual name goes first, then one of few values that repeat.
+    """
+    columns = tables[0].columns
+    named = named_column(columns, _LABEL_NAMES)
+    counts = _values(tables, named) if named else Counter()
+    if named and len(counts) <= MOST_LABELS:
+        return Labels(counts, named, f"labels from the column {named!r}: {listed(counts)}")
+    many = f" ({named!r} has {len(counts)} values)" if named else ""
+    repeating = [
+        (column, _values(tables, column))
+        for column in columns
+        if column not in taken and _repeats(tables, column)
+    ]
+    repeating.sort(key=lambda item: len(item[1]))
+    if not repeating:
+        return Labels(why=f"no label column found{many}: set images.label and labels")
+    (column, counts), *others = repeating
+    also = f" (or is it {', '.join(repr(name) for name, _ in others)}?)" if others else ""
+    return Labels(
+        counts, column, f"labels from the column {column!r}, a guess{also}: {listed(counts)}"
+    )
+
+
+def given_labels(tables: Sequence[Table], labels: Sequence[str]) -> Labels:
+    """Find the column that holds the labels that the user has named.
+
+    Raises:
+        InputError: no column has them, or theirs has other values too.
+    """
+    words = Words(labels)
+    hits: Counter[str] = Counter()
+    for table in tables:
+        for column in table.columns:
+            hits[column] += sum(words.meaning(row[column]) is not None for row in table.rows)
+    named = named_column(tables[0].columns, _LABEL_NAMES)
+    column = named if named and hits[named] else max(hits, key=lambda name: hits[name])
+    files = " and ".join(str(table.file) for table in tables)
+    if not hits[column]:
+        raise InputError(
+            f"no column of {files} holds the labels {', '.join(labels)}: correct --labels"
+        )
+    counts: Counter[str] = Counter(dict.fromkeys(labels, 0))
+    other: Counter[str] = Counter()
+    for value in _filled(tables, column):
+        meaning = words.meaning(value)
+        (other if meaning is None else counts)[value if meaning is None else meaning] += 1
+    if other:
+        raise InputError(
+            f"the column {column!r} of {files} has other labels than --labels: {listed(other)}: "
+            "add them, or correct the table"
+        )
+    return Labels(counts, column, f"labels from the column {column!r}: {listed(counts)}")
+
+
+def named_column(columns: Iterable[str], names: Iterable[str]) -> str | None:
+    """Find the column that bears one of some names, whatever its case."""
+    lower = {column.strip().lower(): column for column in columns}
+    return next((lower[name] for name in names if name in lower), None)
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """List labels with their rows: "no (3), yes (5)"."""
+    return first_few((f"{label} ({n})" for label, n in sorted(counts.items())), 20) or "none yet"
+
+
+def merged_spellings(words: Mapping[str, int]) -> Counter[str]:
+    """Count labels; spellings that reading takes for one label become the most usual of them."""
+    spellings: dict[str, Counter[str]] = {}
+    for word, count in sorted(words.items()):
+        plain = unicodedata.normalize("NFC", word.strip())
+        if plain:
+            spellings.setdefault(fold(word), Counter())[plain] += count
+    return Counter({some.most_common(1)[0][0]: some.total() for some in spellings.values()})
+
+
+def positive_last(labels: Iterable[str]) -> tuple[str, ...]:
+    """Order labels: one that negates goes first, so that of two the last is the positive one."""
+
+    def negated(label: str) -> bool:
+        return label.lower().replace("-", "_").split("_")[0] in _NEGATIONS
+
+    return tuple(sorted(labels, key=lambda label: (not negated(label), label)))
+
+
+def check_positive(positive: str, labels: Sequence[str]) -> str:
+    """Return the positive label that the user has named.
+
+    Raises:
+        InputError: it is none of the labels.
+    """
+    meaning = Words(labels).meaning(positive)
+    if meaning is None:
+        known = ", ".join(labels) or "none were found: name them with --labels"
+        raise InputError(
+            f"--positive: {positive!r} is not one of the labels{nearest(positive, labels)} "
+            f"({known}): correct it"
+        )
+    return meaning
+
+
+def doubts(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield what is doubtful about labels: near misses of others, and those of very few rows."""
+    for label, count in sorted(counts.items(), key=lambda item: (item[1], item[0])):
+        usual = _near_miss(label, counts)
+        rows = f"{count} row" if count == 1 else f"{count} rows"
+        if usual is not None:
+            yield (
+                f"{label!r} ({rows}) looks like {usual!r} ({counts[usual]}): a typo? correct the "
+                "table, or it counts as a label of its own"
+            )
+        elif count < Folds().count:
+            fate = "scores will say little about it" if count > 1 else "probe will refuse it"
+            yield (
+                f"the label {label!r} has {rows} only, fewer than the {Folds().count} folds: label "
+                f"more, or {fate}"
+            )
+
+
+def _near_miss(label: str, counts: Mapping[str, int]) -> str | None:
+    likely = [
+        (SequenceMatcher(None, fold(label), fold(other)).ratio(), other)
+        for other, count in counts.items()
+        if count >= _RARER * max(counts[label], 1) and not _are_distinct(fold(label), fold(other))
+    ]
+    best = max(likely, default=(0.0, ""))
+    return best[1] if best[0] >= _ALIKE else None
+
+
+def _are_distinct(label: str, other: str) -> bool:
+    """Return whether one negates the other (`damaged`, `undamaged`), or only numbers differ."""
+    letters = [[mark for mark in word if not mark.isdigit()] for word in (label, other)]
+    return label.endswith(other) or other.endswith(label) or letters[0] == letters[1]
+
+
+def _values(tables: Sequence[Table], column: str) -> Counter[str]:
+    return merged_spellings(Counter(_filled(tables, column)))
+
+
+def _filled(tables: Sequence[Table], column: str) -> list[str]:
+    with_column = [table for table in tables if column in table.columns]
+    return [row[column] for table in with_column for row in table.rows if row[column].strip()]
+
+
+def _repeats(tables: Sequence[Table], column: str) -> bool:
+    filled = _filled(tables, column)
+    values = set(map(fold, filled))
+    few = len(values) in _FEW and 2 * len(values) <= len(filled)
+    return few and not all(map(split_named, values))
