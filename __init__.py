@@ -26,12 +26,14 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _PLACES[name].partition(":")
-    loaded = import_module(f"{__name__}.{module}")
-    return getattr(loaded, attribute) if attribute else loaded
+if not TYPE_CHECKING:  # Else every name would have the type Any.
+
+    def __getattr__(name: str) -> Any:
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, _, attribute = _PLACES[name].partition(":")
+        loaded = import_module(f"{__name__}.{module}")
+        return getattr(loaded, attribute) if attribute else loaded
 
 
 def __dir__() -> list[str]:

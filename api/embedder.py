@@ -150,7 +150,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             value = getattr(self, name)
             if value not in known:
                 raise InputError(f"{name} must be {' or '.join(known)}, got {value!r}")
-        task = _UNNAMED if self.task is None else load_task(Path(self.task))
+        task = _UNNAMED if self.task is None else load_task(Path(self.task).expanduser())
         backbone = resolve(self.backbone, task)
         if self.weights is not None:
             if backbone.library == "descriptor":

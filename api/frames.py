@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from archiveprobe.evaluate.leaderboard import Leaderboard
     from archiveprobe.evaluate.predictions import Predictions
+    from archiveprobe.evaluate.threshold_report import ThresholdReport
     from archiveprobe.predict.images import ImageAnswers
 
 # Whole numbers stay whole beside images that could not be measured.
@@ -129,10 +130,20 @@ def answers_frame(answers: "ImageAnswers") -> "pd.DataFrame":
 
 
 def board_frame(board: "Leaderboard") -> "pd.DataFrame":
-    """Return the lines of a leaderboard; the recommended system is in `attrs`."""
+    """Return the lines of a leaderboard; `attrs` has what else `--json` gives."""
     import pandas as pd
 
-    frame = pd.DataFrame([line.record() for line in board.lines])
     record = board.record()
-    frame.attrs |= {"best": record["best"], "model_selection": record["model_selection"]}
+    frame = pd.DataFrame(record.pop("leaderboard"))
+    frame.attrs |= record
+    return frame
+
+
+def curve_frame(report: "ThresholdReport") -> "pd.DataFrame":
+    """Return the curve of a threshold; `attrs` has what else `--json` gives."""
+    import pandas as pd
+
+    record = report.record()
+    frame = pd.DataFrame(record.pop("curve"), dtype=float)
+    frame.attrs |= record
     return frame

@@ -17,12 +17,11 @@ array([0.9, 0.9, 0.8])
 ['KNN', 'LDA', 'LightGBM', 'Logistic', 'Ridge', 'SVM', 'ZeroShot']
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from archiveprobe.probe.table import PROBES
 
 if TYPE_CHECKING:
-    from archiveprobe.probe.base import Probe
     from archiveprobe.probe.knn import KNN
     from archiveprobe.probe.lda import LDA
     from archiveprobe.probe.linear import Logistic, Ridge
@@ -34,11 +33,12 @@ if TYPE_CHECKING:
 
 _BY_CLASS = {entry.place.partition(":")[2]: entry for entry in PROBES.values()}
 
+if not TYPE_CHECKING:  # Else every name would have the type Any.
 
-def __getattr__(name: str) -> "type[Probe]":
-    if name not in _BY_CLASS:
-        raise AttributeError(f"no probe {name!r}: there are {', '.join(sorted(_BY_CLASS))}")
-    return _BY_CLASS[name].kind()
+    def __getattr__(name: str) -> Any:
+        if name not in _BY_CLASS:
+            raise AttributeError(f"no probe {name!r}: there are {', '.join(sorted(_BY_CLASS))}")
+        return _BY_CLASS[name].kind()
 
 
 def __dir__() -> list[str]:

@@ -18,7 +18,6 @@ from archiveprobe.task.texts import is_text_cache
 if TYPE_CHECKING:
     import pandas as pd
 
-    from archiveprobe.evaluate.predictions import Predictions
     from archiveprobe.evaluate.system_store import Run
 
 
@@ -39,7 +38,7 @@ def open_task(place: str | Path, *, partial: bool = False) -> "Task":
     archiveprobe.base.errors.InputError: no task file at ...fotographs: name a task.toml, or make \
 one with `archiveprobe init DIR`
     """
-    return Task(load_task(Path(place)), partial=partial)
+    return Task(load_task(Path(place).expanduser()), partial=partial)
 
 
 class Task:
@@ -148,9 +147,9 @@ class Task:
         """Return the stored systems that are up to date, the highest macro-F1 first.
 
         system, features, macro_f1 with its 95 % interval [low, high], accuracy, threshold, and so
-        on, as `archiveprobe probe --json` gives them. `.attrs` has the recommended system as
-        "best" and the score to expect of picking it as "model_selection". A warning names the
-        systems that are left out.
+        on. `.attrs` has what else `archiveprobe leaderboard --json` gives: the recommended system
+        as "best" (None where all are at chance), the "reason", the "majority" to beat, and as
+        "model_selection" the score to expect of picking. A warning names what is left out.
 
         Raises:
             InputError: no system is there that is up to date.
@@ -166,13 +165,11 @@ class Task:
         'ridge-hog'
         """
         from archiveprobe.api.frames import board_frame
-        from archiveprobe.evaluate.leaderboard import leaderboard
+        from archiveprobe.evaluate.ensemble import rank_stored
         from archiveprobe.probe.run import data_warnings
 
         pinned, dataset = self._pin_labelled()
-        systems = self._up_to_date(dataset)
-        remarks, caution = data_warnings(dataset)
-        board = leaderboard(systems, seconds=0.0, warnings=remarks, caution=caution)
+        board = rank_stored(dataset, data_warnings)
         for remark in board.warnings:
             warn(remark)
         return self._named(board_frame(board), pinned)
@@ -231,7 +228,7 @@ class Task:
         from archiveprobe.predict.images import answer_images
 
         pinned, dataset = self._pin_labelled()
-        images = None if folder is None else Path(folder)
+        images = None if folder is None else Path(folder).expanduser()
         how = Options(device=device, batch_size=batch_size, workers=workers)
         answers = answer_images(dataset, system, images, how, notify=warn)
         return self._named(answers_frame(answers), pinned, system=system)
@@ -240,8 +237,9 @@ class Task:
         """Return macro-F1, precision and recall of the positive label at every threshold.
 
         threshold, macro_f1, precision (NaN where nothing is decided positive) and recall, on
-        out-of-fold probabilities. `.attrs` has the chosen "threshold", its "method", and the
-        macro-F1 to expect with its 95 % interval as "macro_f1", "low" and "high".
+        out-of-fold probabilities. `.attrs` has what else `archiveprobe threshold --json` gives: the
+        "threshold" in use, [low, high] where else it might lie, the "macro_f1" to expect with its
+        "interval", and so on.
 
         Raises:
             InputError: no such system, it is out of date, or it has no threshold.
@@ -253,24 +251,12 @@ class Task:
         >>> round(curve.attrs["threshold"], 1)
         0.4
         """
-        import pandas as pd
-
+        from archiveprobe.api.frames import curve_frame
         from archiveprobe.evaluate.choose_threshold import report_threshold
 
         pinned, dataset = self._pin_labelled()
         self._run(dataset, system)
-        report = report_threshold(self._settings, system)
-        low, high = report.interval
-        return self._named(
-            pd.DataFrame(report.record()["curve"], dtype=float),
-            pinned,
-            system=system,
-            threshold=report.threshold.value,
-            method=report.threshold.method,
-            macro_f1=report.macro_f1,
-            low=low,
-            high=high,
-        )
+        return self._named(curve_frame(report_threshold(self._settings, system)), pinned)
 
     def _pin(self) -> Pinned:
         pinned = pin(self._settings, partial=self._partial)
@@ -299,21 +285,6 @@ class Task:
         run = load_run(self._settings, system)
         check_up_to_date(run, dataset)
         return run
-
-    def _up_to_date(self, dataset: Dataset) -> list["Predictions"]:
-        """Load the systems that are up to date, and warn of the others."""
-        from archiveprobe.evaluate.system_names import systems
-
-        names, found = systems(self._settings), []
-        for name in names:
-            try:
-                found.append(self._run(dataset, name).predictions())
-            except InputError as error:
-                warn(f"left out: {error}")
-        if not found:
-            what = f"none of {len(names)} systems is up to date" if names else "no systems yet"
-            raise InputError(f"{what}: run `archiveprobe probe {self.file}`")
-        return found
 
     def _named(self, frame: "pd.DataFrame", pinned: Pinned, **more: Any) -> "pd.DataFrame":
         """Name the snapshot that a frame is about."""

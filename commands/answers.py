@@ -13,6 +13,7 @@ from archiveprobe.commands.terminal import (
     device_option,
     json_option,
     load,
+    print_line,
     print_result,
     progress,
     say,
@@ -61,7 +62,7 @@ def predict(
 def _report(done: Any, as_json: bool) -> None:
     """Print what was written, and say what was decided about it."""
     if not as_json:
-        click.echo(done.summary())
+        print_line(done.summary())
     print_result(done.record(), done.lines(), as_json)
     for note in done.notes:
         say(f"note: {note}")

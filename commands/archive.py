@@ -13,6 +13,7 @@ from archiveprobe.commands.terminal import (
     device_option,
     json_option,
     load,
+    print_line,
     print_result,
     progress,
     say,
@@ -109,22 +110,35 @@ def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, 
     record = record_of(summary)
     if not as_json:
         counts = ("images", "embedded", "reused", "duplicates", "failed")
-        click.echo(", ".join(f"{record[name]} {name}" for name in counts))
+        print_line(", ".join(f"{record[name]} {name}" for name in counts))
     if summary.reasons:
         reasons = ", ".join(f"{count} {why}" for why, count in summary.reasons.items())
         say(f"failed: {reasons}; work/manifest.csv says which, and why")
-    print_result(record, [*record["caches"], *record.get("texts", ())], as_json)
+    caches = [*record["caches"], *record.get("texts", ())]
+    print_result(record, map(_shown, caches), as_json)
+
+
+def _shown(cache: dict[str, Any]) -> dict[str, Any]:
+    """Return what people need of a cache; its path begins with the backbone's name."""
+    shown = {
+        "cache": cache["path"],
+        "rows": cache["rows"],
+        "views": cache["views"],
+        "width": cache["width"],
+    }
+    # Said wherever it is so, since nothing that is computed with them is a result.
+    return {**shown, "weights": "random"} if cache["random_weights"] else shown
 
 
 def _show_estimate(task: Path, options: Any, as_json: bool) -> None:
+    from archiveprobe.base.wording import file_size
     from archiveprobe.embed.dry_run import dry_run
 
-    estimate = asdict(dry_run(load(task), options))
+    estimate = dry_run(load(task), options)
+    print_result(asdict(estimate), estimate.lines(), as_json)
     if not as_json:
-        click.echo(
-            "{images} images, {to_decode} to decode, about {seconds} s, {bytes:,} bytes on disk "
-            "({free_bytes:,} free)".format(**estimate)
+        print_line(
+            f"{estimate.images} images; {file_size(estimate.free_bytes)} of the disk are free"
         )
-    if estimate["bytes"] > estimate["free_bytes"]:
+    if estimate.bytes > estimate.free_bytes:
         say("the disk is too small for this: make space first")
-    print_result(estimate, estimate["backbones"], as_json)

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,7 @@ from archiveprobe.commands.terminal import (
     json_option,
     load,
     partial_option,
+    print_line,
     print_result,
     say,
     task_argument,
@@ -32,8 +34,24 @@ def show(task: Path, as_json: bool) -> None:
     """List the caches."""
     from archiveprobe.embed.inventory import list_caches
 
-    lines = [asdict(line) for line in list_caches(load(task))]
-    print_result({"caches": lines}, lines, as_json)
+    record = [asdict(line) for line in list_caches(load(task))]
+    print_result({"caches": record}, map(_shown, record), as_json)
+
+
+def _shown(line: dict[str, Any]) -> dict[str, Any]:
+    """Return what people need of a cache, within 80 characters."""
+    from archiveprobe.base.wording import file_size
+
+    shown = {
+        "cache": line["cache"],
+        "rows": line["rows"],
+        "failed": line["failures"],
+        "numbers": f"{' x '.join(map(str, [line['views'], *line['shape']]))} {line['precision']}",
+        "size": file_size(line["bytes"]),
+        "used": line["in_use"],
+    }
+    # Said wherever it is so, since nothing that is computed with them is a result.
+    return {**shown, "weights": "random"} if line["random_weights"] else shown
 
 
 @cache.command(**example("cache verify my/task.toml --deep"))
@@ -64,9 +82,9 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
     if as_json:
         click.echo(json.dumps(asdict(verdict)))
     else:
-        click.echo(f"{verdict.shards} shards, {verdict.rows} rows, {len(verdict.bad)} faults")
+        print_line(f"{verdict.shards} shards, {verdict.rows} rows, {len(verdict.bad)} faults")
         for fault in verdict.bad:
-            click.echo(fault)
+            print_line(fault)
     if not verdict.ok:
         say("run embed again: bad shards are set aside, and it computes their rows again")
         sys.exit(1)
@@ -84,15 +102,23 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
 @click.option("-o", "file", required=True, type=OUTPUT, help="Output: HDF5 file.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @partial_option
+@json_option
 def export(
-    task: Path, backbones: tuple[str, ...], file: Path, overwrite: bool, partial: bool
+    task: Path,
+    backbones: tuple[str, ...],
+    file: Path,
+    overwrite: bool,
+    partial: bool,
+    as_json: bool,
 ) -> None:
     """Write one ordinary HDF5 file in the order of the table, for notebooks."""
     from archiveprobe.embed.inventory import export_task
 
     done = export_task(load(task), file, backbones, overwrite=overwrite, partial=partial)
     about = "" if done.partial is None else f" ({done.partial})"
-    click.echo(f"{done.rows} rows in {file}{about}")
+    if not as_json:
+        print_line(f"{done.rows} rows in {file}{about}")
+    print_result({"file": str(file), **asdict(done)}, [], as_json)
     for remark in done.remarks:
         say(remark)
 
@@ -103,14 +129,26 @@ def export(
 @json_option
 def prune(task: Path, yes: bool, as_json: bool) -> None:
     """List, or with --yes remove, caches that the task no longer asks for, and leftovers."""
+    from archiveprobe.base.wording import file_size
     from archiveprobe.cache.prune import prune as remove
     from archiveprobe.embed.inventory import unused_caches
 
-    items = unused_caches(load(task))
+    loaded = load(task)
+    items = unused_caches(loaded)
     if yes:
         remove(items)
-    lines = [{"path": str(item.path), "bytes": item.bytes, "reason": item.reason} for item in items]
-    print_result({"removed": yes, "items": lines}, lines, as_json)
+    record = [
+        {"path": str(item.path), "bytes": item.bytes, "reason": item.reason} for item in items
+    ]
+    lines = [
+        {
+            "path": item.path.relative_to(loaded.work / "cache"),
+            "size": file_size(item.bytes),
+            "reason": item.reason,
+        }
+        for item in items
+    ]
+    print_result({"removed": yes, "items": record}, lines, as_json)
     if not items:
         say("nothing to prune")
     if items and not yes:

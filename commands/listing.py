@@ -1,5 +1,6 @@
 """What there is to choose from: list backbones, views, probes, recipes, metrics, systems."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def backbones(as_json: bool) -> None:
     """List backbones; timm:NAME and open_clip:ARCH/TAG work too."""
     from archiveprobe.embed.backbones import BACKBONES
 
-    lines = [
+    record = [
         {
             "backbone": row.name,
             "weights": row.described,
@@ -35,7 +36,11 @@ def backbones(as_json: bool) -> None:
         }
         for row in BACKBONES.values()
     ]
-    print_result({"backbones": lines}, lines, as_json)
+    shown = ("backbone", "library", "width", "size", "licence")
+    lines = [{**line, "library": str(line["weights"]).split(":")[0]} for line in record]
+    print_result(
+        {"backbones": record}, [{key: line[key] for key in shown} for line in lines], as_json
+    )
 
 
 @listing.command(**example("list views"))
@@ -76,9 +81,16 @@ def recipes(as_json: bool) -> None:
         }
         for name, head in heads.items()
     ]
-    short = [{**line, "origin": line["origin"].split(":")[0]} for line in record]
-    lines = [{key: line[key] for key in ("recipe", "backbone", "origin")} for line in short]
+    lines = [
+        {"recipe": line["recipe"], "backbone": line["backbone"], "origin": _short(line["origin"])}
+        for line in record
+    ]
     print_result({"recipes": record}, lines, as_json)
+
+
+def _short(origin: str) -> str:
+    """Return the beginning of what a recipe's head says of its origin."""
+    return re.split(r"[:,(]| of ", origin)[0].strip()
 
 
 @listing.command(**example("list metrics"))
@@ -87,8 +99,9 @@ def metrics(as_json: bool) -> None:
     """List metrics, and how each is defined."""
     from archiveprobe.evaluate.metrics import METRICS
 
-    lines = [{"metric": name, "what": metric.what} for name, metric in METRICS.items()]
-    print_result({"metrics": lines}, lines, as_json)
+    record = [{"metric": name, "what": metric.what} for name, metric in METRICS.items()]
+    lines = [{**line, "what": line["what"].split(" (")[0]} for line in record]
+    print_result({"metrics": record}, lines, as_json)
 
 
 @listing.command(**example("list systems my/task.toml"))

@@ -13,6 +13,7 @@ from archiveprobe.commands.terminal import (
     json_option,
     load,
     partial_option,
+    print_line,
     print_result,
     progress,
     say,
@@ -161,7 +162,7 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
         line = board.selection
         interval = f"[{line.low:.3f}, {line.high:.3f}]"
         partial = f" ({line.features})" if line.features else ""
-        click.echo(
+        print_line(
             f"{line.system}: macro-F1 {line.macro_f1:.4f} {interval}, "
             f"optimistic {line.optimistic:.4f}{partial}"
         )
@@ -172,9 +173,9 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
     say(f"the 95 % intervals rest on {board.lines[0].groups} independent groups of rows")
     partial = "" if board.partial is None else f" ({board.partial})"
     if board.best is None:
-        click.echo(f"recommended: none{partial}, {board.reason}")
+        print_line(f"recommended: none{partial}, {board.reason}")
     else:
-        click.echo(f"recommended: {board.best}{partial}" + (board.reason and f", {board.reason}"))
+        print_line(f"recommended: {board.best}{partial}" + (board.reason and f", {board.reason}"))
     if board.partial is not None:
         say(f"then: {NAME} embed {task}")
     elif board.best is None:
@@ -237,7 +238,7 @@ def threshold(task: Path, system: str, labels: tuple[str, ...], as_json: bool, *
     if as_json:
         return
     for sentence in report.summary():
-        click.echo(sentence)
+        print_line(sentence)
     if given and isinstance(report, ThresholdReport):
         say(
             f"stored with {system}, and kept when it is made again; ensembles that it is a member "

@@ -1,8 +1,9 @@
 """What every command shares: faults as one line, results as JSON or a table, help with examples."""
 
 import json
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,10 +13,11 @@ import click
 from archiveprobe.base.cores import let_waiting_threads_sleep
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import silent
-from archiveprobe.base.reporting import LOGGER, SHOWN, Reporting
+from archiveprobe.base.reporting import LOGGER, SHOWN, Reporting, wrap
 from archiveprobe.commands.limits import heed_memory_limit
 from archiveprobe.commands.names import check_typed
 from archiveprobe.commands.stopping import end_at_once, stoppable
+from archiveprobe.commands.tables import table
 
 if TYPE_CHECKING:
     from archiveprobe.task.config import Task
@@ -231,26 +233,20 @@ def group(name: str, *examples: str) -> Callable[[Callable[..., Any]], Group]:
     return click.group(name, cls=Group, **example(*examples))
 
 
-def print_result(record: Any, lines: Iterable[dict[str, Any]], as_json: bool) -> None:
+def print_result(record: Any, lines: Iterable[Mapping[str, Any]], as_json: bool) -> None:
     """Print the record as JSON, or its lines as an aligned table."""
     if as_json:
         click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
         return
-    # Not a table of rich: where stdout is a pipe it cuts columns to 80 characters.
-    cells = [{key: _cell(value) for key, value in line.items()} for line in lines]
-    if not cells:
-        return
-    width = {key: max(len(key), *(len(line[key]) for line in cells)) for key in cells[0]}
-    for line in [{key: key for key in width}, *cells]:
-        click.echo("  ".join(line[key].ljust(width[key]) for key in width).rstrip())
+    # Another program gets whole lines; rich would cut them to 80 characters there.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in table(lines, width):
+        click.echo(line)
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return " x ".join(map(str, value)) or "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "-" if value is None else str(value)
+def print_line(text: str) -> None:
+    """Print a line of a result; on a terminal it wraps at words."""
+    click.echo(wrap(text) if sys.stdout.isatty() else text)
 
 
 def load(task: Path) -> "Task":

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from archiveprobe.base.wording import duration, file_size
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
 from archiveprobe.embed.forward import Batch
 from archiveprobe.embed.job import Job, Options
@@ -21,6 +22,7 @@ from archiveprobe.task.manifest import paths_by_digest
 _SAMPLE = 6
 _ROW_OVERHEAD = 48
 _THUMBNAIL_BYTES = 15_000
+_MINUTE = 60
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,46 @@ class JobEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is to do. Seconds are rough: measured on a few images on this machine."""
+    """What is to do. Seconds are rough: measured on a few images on this machine.
+
+    `bytes` and `seconds` are those of all backbones, of the thumbnails and of the decoding.
+    """
 
     images: int
     to_decode: int
     backbones: list[JobEstimate]
+    thumbnail_bytes: int
+    decoding_seconds: float
     bytes: int
     free_bytes: int
     seconds: float
+
+    def lines(self) -> list[dict[str, str | int]]:
+        """Return a table for people, whose last line adds up the others."""
+        # Rounded first, so that the sum of what is shown is what is shown below.
+        digits = 0 if self.seconds >= _MINUTE else 1
+        decoding = round(self.decoding_seconds, digits)
+        seconds = [round(job.seconds or 0.0, digits) for job in self.backbones]
+        return [
+            _line("decoding", self.to_decode, "-", self.thumbnail_bytes, decoding),
+            *(
+                _line(job.backbone, job.missing, job.weights, job.bytes, rounded)
+                for job, rounded in zip(self.backbones, seconds, strict=True)
+            ),
+            _line("in all", "", "", self.bytes, decoding + sum(seconds)),
+        ]
+
+
+def _line(
+    step: str, missing: int | str, weights: str, size: int, seconds: float
+) -> dict[str, str | int]:
+    return {
+        "step": step,
+        "missing": missing,
+        "weights": weights,
+        "disk": file_size(size),
+        "time": duration(seconds),
+    }
 
 
 def dry_run(task: Task, options: Options) -> Estimate:
@@ -72,14 +106,16 @@ def dry_run(task: Task, options: Options) -> Estimate:
             seconds, width = _measure(loaded, batch)
         jobs.append(_estimate(job, len(keys), width, seconds / max(len(sample), 1)))
     jobs += [_estimate_texts(job, work) for job in work.text_jobs]
-    total = decoding * len(decode) + sum(job.seconds or 0.0 for job in jobs)
+    thumbnails, reading = _THUMBNAIL_BYTES * len(work.undecoded), round(decoding * len(decode), 1)
     return Estimate(
         images=len(work.entries),
         to_decode=len(decode),
         backbones=jobs,
-        bytes=sum(job.bytes for job in jobs) + _THUMBNAIL_BYTES * len(work.undecoded),
+        thumbnail_bytes=thumbnails,
+        decoding_seconds=reading,
+        bytes=sum(job.bytes for job in jobs) + thumbnails,
         free_bytes=shutil.disk_usage(task.folder).free,
-        seconds=round(total, 1),
+        seconds=round(reading + sum(job.seconds or 0.0 for job in jobs), 1),
     )
 
 

@@ -38,16 +38,14 @@ VIEW_SETS = {
     "squash": ViewSet((View("squash"),), "the whole image, both sides resized to the input"),
     "flip": ViewSet((View("center"), View("center", mirror=True)), "center and its mirror image"),
     "crops3": ViewSet(
-        _CROPS3, "shorter side resized to the input; left or top, centre, right or bottom"
+        _CROPS3, "short side resized to the input; left or top, centre, right or bottom"
     ),
     "crops6": ViewSet(
         _CROPS3 + tuple(View(view.crop, mirror=True) for view in _CROPS3),
         "crops3 and their mirror images",
     ),
     # K is a number in the name that a task asks for.
-    _DRAWS: ViewSet(
-        (), "K seeded draws of crop 0.8 to 1, flip, rotation by 10 degrees and colour jitter"
-    ),
+    _DRAWS: ViewSet((), "K seeded draws of crop, flip, rotation and colour jitter"),
 }
 TEXT = (View("text"),)
 

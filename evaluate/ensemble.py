@@ -169,12 +169,16 @@ def stored_leaderboard(
     Raises:
         InputError: no system is up to date.
     """
+    return rank_stored(load_dataset(task, partial=partial), data_warnings)
+
+
+def rank_stored(dataset: Dataset, data_warnings: DataWarnings) -> Leaderboard:
+    """Rank the stored systems of a dataset. See `stored_leaderboard`."""
     started = time.monotonic()
-    dataset = load_dataset(task, partial=partial)
     found, left_out = load_current(dataset, ("probe", "finetune", "ensemble"))
     if not found:
         what = f"none of {len(left_out)} systems is up to date" if left_out else "no systems yet"
-        raise InputError(f"{what}: run `archiveprobe probe {task.file}`")
+        raise InputError(f"{what}: run `archiveprobe probe {dataset.task.file}`")
     try:
         warnings, caution = data_warnings(dataset)
     except InputError as error:

@@ -60,8 +60,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         ),
         "specificity": Metric(
             lambda *counts: _specificities(*counts).mean(-1),
-            "mean over all classes of the share of other classes' rows not assigned to it; equals "
-            "recall for two classes (the shared task's organisers)",
+            "share of others' rows not given to a class, mean (as the shared task's organisers "
+            "have it; equals recall for two classes)",
         ),
     }
 )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.task.table import long_cells
+from archiveprobe.task.table_csv import long_cells
 
 Cells = list[list[str]]
 

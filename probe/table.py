@@ -45,31 +45,31 @@ _TABLE = (
     ProbeEntry(
         "zeroshot",
         "zeroshot:ZeroShot",
-        "cosine to the classes' prompts, nothing learned (CLIP, Radford et al. 2021)",
+        "cosine to the classes' prompts, nothing learned (Radford et al. 2021)",
         prompts=True,
     ),
     ProbeEntry(
         "ridge",
         "linear:Ridge",
-        "least squares on class indicators, all penalties (Suykens and Vandewalle 1999)",
+        "least squares, all penalties (Suykens and Vandewalle 1999)",
         linear=True,
     ),
     ProbeEntry(
         "lda",
         "lda:LDA",
-        "linear discriminant, all shrinkages (Fisher 1936; Ledoit and Wolf 2004)",
+        "linear discriminant, all shrinkages (Fisher 1936; Ledoit, Wolf 2004)",
         linear=True,
     ),
     ProbeEntry(
         "logistic",
         "linear:Logistic",
-        "logistic regression, all L2 penalties (the linear probe of CLIP and DINO)",
+        "logistic regression, all penalties (the linear probe of CLIP, DINO)",
         linear=True,
     ),
     ProbeEntry(
         "knn",
         "knn:KNN",
-        "nearest neighbours by cosine, temperature 0.07 (DINO, Caron et al. 2021)",
+        "nearest neighbours by cosine (DINO, Caron et al. 2021)",
         most_rows=20_000,
     ),
     ProbeEntry(

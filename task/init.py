@@ -82,7 +82,8 @@ def _text(name: str, layout: Layout, backbones: Sequence[str]) -> str:
     if layout.positive is not None:
         lines.append(f"positive = {_quoted(layout.positive)}   # the label to look for")
     lines += ["", "[images]", f"root = {_quoted(images.root)}", *_table_lines(layout)]
-    lines += ["", "[folds]", "count = 5", "repeats = 5", "seed = 0", 'group = "near-duplicates"']
+    lines += ["", "[folds]", "count = 5", "repeats = 5", "seed = 0"]
+    lines.append(f"group = {_quoted(layout.group)}")
     lines += ["", "[embed]", f"backbones = {_list(backbones)}"]
     lines[-1] += "   # `archiveprobe list backbones` shows them all"
     lines += ['views = "crops6"', 'layers = "pooled"']

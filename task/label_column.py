@@ -13,6 +13,8 @@ from archiveprobe.task.labels import Words, fold
 from archiveprobe.task.splits import split_named
 from archiveprobe.task.table import Table
 
+# What `frames` says of an image is no label.
+_OF_FILMS = frozenset({"film", "second"})
 MOST_LABELS = 50
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
 # A column of any name is taken for the labels where so few values repeat.
@@ -45,7 +47,7 @@ def guess_labels(tables: Sequence[Table], taken: Collection[str | None]) -> Labe
     repeating = [
         (column, _values(tables, column))
         for column in columns
-        if column not in taken and _repeats(tables, column)
+        if column not in taken and column not in _OF_FILMS and _repeats(tables, column)
     ]
     repeating.sort(key=lambda item: len(item[1]))
     if not repeating:

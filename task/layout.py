@@ -13,7 +13,7 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few, quote_few
-from archiveprobe.task.config import Images
+from archiveprobe.task.config import Folds, Images
 from archiveprobe.task.find_images import find_images, printable
 from archiveprobe.task.label_column import (
     MOST_LABELS,
@@ -58,8 +58,8 @@ class Choices:
 class Layout:
     """What the folder seems to hold; `label_column` is None where no table has labels.
 
-    `counts` has the labelled rows of every label, `template` the form to hand in. `remarks` say
-    what was guessed and what was not found, a sentence each.
+    `counts` has the labelled rows of every label, `template` the form to hand in, `group` is what
+    stays in one fold. `remarks` say what was guessed and what was not found, a sentence each.
     """
 
     labels: tuple[str, ...]
@@ -68,6 +68,7 @@ class Layout:
     label_column: str | None = None
     positive: str | None = None
     template: str | None = None
+    group: str = "near-duplicates"
     remarks: list[str] = field(default_factory=list)
 
 
@@ -169,11 +170,26 @@ def _from_tables(
         text=text,
     )
     said = [*describe_rows(root, chosen), *remarks, labels.why]
+    film = _film_column(tables)
+    if film:
+        said.append(f"images of one film, in the column {film!r}, stay in one fold")
     layout = Layout(
-        choices.labels or positive_last(labels.counts), images, labels.counts, labels.column
+        choices.labels or positive_last(labels.counts),
+        images,
+        labels.counts,
+        labels.column,
+        group=film or Layout.group,
     )
     unused = [_unused(one, chosen) for one in candidates if one not in chosen]
     return replace(layout, remarks=said), unused
+
+
+def _film_column(tables: Sequence[Table]) -> str | None:
+    """Find the column that `frames` writes, where there are films for every fold."""
+    if not all("film" in table.columns for table in tables):
+        return None
+    films = {row["film"] for table in tables for row in table.rows}
+    return "film" if len(films) >= Folds().count else None
 
 
 def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:

@@ -48,7 +48,7 @@ from archiveprobe.task.decoding import (
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.match_files import AMBIGUOUS, Match, match_files, text_below
 from archiveprobe.task.rows import Row, images_below, locate
-from archiveprobe.task.table import long_cells, text_stream
+from archiveprobe.task.table_csv import long_cells, text_stream
 
 # A file written in the same clock tick as it was hashed may change again unseen.
 _SETTLED_NS = 2_000_000_000

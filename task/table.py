@@ -1,24 +1,44 @@
-"""CSV tables read as text: ids, labels and captions come out exactly as they were written.
+"""Tables of any form read as text: ids, labels and captions come out exactly as they were written.
 
-Cells are separated by commas, semicolons (spreadsheets write them where the comma is decimal) or
-tabs: by whichever splits the header into the most names, by commas where none does.
+What a file is, its bytes say and not its ending: CSV, xlsx, Parquet, JSON or JSON lines.
 """
 
-import codecs
-import contextlib
-import csv
-import io
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
+from archiveprobe.base.wording import clipped, first_few
+from archiveprobe.task.cells import Cells
 from archiveprobe.task.config import nearest
+from archiveprobe.task.table_csv import encoding_of, read_csv
+from archiveprobe.task.table_forms import SAVE, read_parquet, read_xlsx
+from archiveprobe.task.table_json import read_json
 
-_FIELD_LIMIT = 16 * 1024 * 1024
-_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+# Ending -> how the form of such a file begins.
+_FORMS = {
+    **dict.fromkeys((".csv", ".tsv", ".txt"), "CSV"),
+    **dict.fromkeys((".xlsx", ".xlsm"), "xlsx"),
+    ".parquet": "Parquet",
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), "JSON"),
+}
+# Endings of the files among which a table is looked for.
+TABLE_ENDINGS = tuple(ending for ending in _FORMS if ending != ".txt")
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_UNREADABLE = {
+    _OLE: f"is an old Excel file (.xls): {SAVE}",
+    b"\x1f\x8b": "is compressed (gzip): unpack it",
+    b"BZh91AY&SY": "is compressed (bzip2): unpack it",
+    b"\xfd7zXZ\0": "is compressed (xz): unpack it",
+    b"\x28\xb5\x2f\xfd": "is compressed (zstd): unpack it",
+    b"%PDF": "is a PDF file: save the table that it shows as xlsx, or as CSV in UTF-8",
+    b"SQLite format 3\0": "is a database: write its table as CSV in UTF-8",
+    b"ARROW1": "is a Feather file: write it as Parquet, or as CSV in UTF-8",
+}
+_PROTECTED = "is protected by a password: save it without one"
+_MARKUP = ("<!doctype", "<html", "<?xml", "<table")
 
 
 @dataclass(frozen=True)
@@ -59,89 +79,114 @@ class Table:
 
 
 def read_table(file: Path) -> Table:
-    """Read a CSV file in UTF-8 (with or without a byte-order mark) or marked UTF-16.
+    """Read a table of any form, all cells as text.
+
+    A CSV is in UTF-8 (with or without a byte-order mark), marked UTF-16 or, where it is neither,
+    cp1252. Rows without any cell and pandas' nameless index are left out, which `remarks` say.
 
     Raises:
-        InputError: missing, not text, a header with an empty or repeated name, or a row whose
-            number of cells differs from the header's.
+        InputError: missing, of no known form, damaged, too large, a header with an empty or
+            repeated name, or a row whose number of cells differs from the header's.
     """
-    content, encoding = _content(file)
-    with long_cells():
-        separator = max(_SEPARATORS, key=lambda mark: _columns_by(mark, content, encoding))
-        reader = csv.reader(text_stream(content, encoding), strict=True, delimiter=separator)
-        try:
-            return _read(file, reader, _SEPARATORS[separator])
-        except csv.Error as error:
-            raise InputError(f"{file} line {reader.line_num}: {error}: correct that line") from None
+    cells = _read(file, _content(file))
+    remarks = [*_doubt_ending(file, cells), *cells.remarks, *_leave_out(cells)]
+    _check_header(file, cells)
+    return Table(
+        file,
+        tuple(cells.columns),
+        tuple(dict(zip(cells.columns, row, strict=True)) for row in cells.rows),
+        tuple(cells.lines),
+        cells.separator,
+        cells.form,
+        tuple(f"{file.name}: {remark}" for remark in remarks),
+        cells.unit,
+    )
 
 
-@contextlib.contextmanager
-def long_cells() -> Iterator[None]:
-    """Let csv, within this context, read cells of up to 16 Mi characters, else of up to 128 Ki."""
-    previous_limit = csv.field_size_limit(_FIELD_LIMIT)
+def _content(file: Path) -> bytes:
     try:
-        yield
-    finally:
-        csv.field_size_limit(previous_limit)
-
-
-def _columns_by(separator: str, content: bytes, encoding: str) -> int:
-    reader = csv.reader(text_stream(content, encoding), delimiter=separator)
-    try:
-        return len(next((cells for cells in reader if cells), ()))
-    except csv.Error:
-        return 0
-
-
-def text_stream(
-    content: bytes, encoding: str = "utf-8", errors: str = "strict"
-) -> io.TextIOWrapper:
-    """Open bytes as text for csv.
-
-    StringIO would take four bytes for every character of a file that is nearly all ASCII.
-    """
-    return io.TextIOWrapper(io.BytesIO(content), encoding, errors, newline="")
-
-
-def _read(file: Path, reader: Any, separator: str) -> Table:
-    columns: tuple[str, ...] = ()
-    rows, lines = [], []
-    line = 1
-    for cells in reader:
-        if cells and not columns:
-            columns = tuple(cells)
-            if len(set(columns)) != len(columns):
-                raise InputError(f"{file}: a column name stands twice in the header: rename one")
-            if not all(column.strip() for column in columns):
-                raise InputError(f"{file}: a column has no name in the header: name it")
-        elif cells:
-            if len(cells) != len(columns):
-                raise InputError(
-                    f"{file} line {line}: {len(cells)} cells under {len(columns)} column names: "
-                    f"quote cells that hold a {separator}"
-                )
-            rows.append(dict(zip(columns, cells, strict=True)))
-            lines.append(line)
-        line = reader.line_num + 1
-    if not columns:
-        raise InputError(f"{file} is empty: it needs a header line with column names")
-    return Table(file, columns, tuple(rows), tuple(lines), separator)
-
-
-def _content(file: Path) -> tuple[bytes, str]:
-    """Read the bytes of a table and the encoding in which they are text."""
-    try:
-        content = read_ordinary(file, TABLE_BYTES)
+        return read_ordinary(file, TABLE_BYTES)
     except FileNotFoundError:
         raise InputError(f"no table at {file}: correct its path") from None
     except OSError as error:
         raise InputError(f"cannot read the table {file}: {error.strerror}") from None
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    encoding = "utf-16" if wide else "utf-8-sig"
-    try:
-        content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{file} is not UTF-8 text (byte {error.start}): save the table as CSV in UTF-8"
-        ) from None
-    return content, encoding
+
+
+def _read(file: Path, content: bytes) -> Cells:
+    if content.startswith((b"PK\3\4", b"PK\5\6")):
+        return read_xlsx(file, content)
+    # Every Parquet file goes on with a number of four bytes in Thrift's compact form.
+    if content.startswith(b"PAR1\x15"):
+        return read_parquet(file, content)
+    for start, what in _UNREADABLE.items():
+        if content.startswith(start):
+            protected = start == _OLE and "EncryptedPackage".encode("utf-16-le") in content
+            raise InputError(f"{file} {_PROTECTED if protected else what}")
+    encoding = encoding_of(file, content)
+    begin = content[:256].decode(encoding, "ignore").lstrip().lower()
+    if begin.startswith(_MARKUP):
+        raise InputError(f"{file} holds HTML or XML: {SAVE}")
+    if begin.startswith(("{", "[")) and encoding != "cp1252":
+        try:
+            return read_json(file, content.decode(encoding))
+        except InputError:
+            # The name of a CSV's first column may begin so.
+            if _FORMS.get(file.suffix.lower()) != "CSV":
+                raise
+    return read_csv(file, content, encoding)
+
+
+def _doubt_ending(file: Path, cells: Cells) -> list[str]:
+    expected = _FORMS.get(file.suffix.lower())
+    if expected is None or cells.form.startswith(expected):
+        return []
+    return [f"read as {cells.form}, which it is, though its name ends in {file.suffix}"]
+
+
+def _leave_out(cells: Cells) -> Iterator[str]:
+    """Leave out what holds nothing or only counts, and say so."""
+    kept = [at for at, row in enumerate(cells.rows) if any(row)]
+    if len(kept) < len(cells.rows):
+        yield f"{len(cells.rows) - len(kept)} rows without any cell are left out"
+        cells.rows = [cells.rows[at] for at in kept]
+        cells.lines = [cells.lines[at] for at in kept]
+    while _has_index(cells):
+        name = cells.columns[0].strip()
+        which = repr(name) if name else "which has no name"
+        yield f"the first column, {which}, counts from 0: taken for pandas' index and left out"
+        _keep(cells, range(1, len(cells.columns)))
+    empty = [at for at, name in enumerate(cells.columns) if not name.strip()]
+    empty = [at for at in empty if cells.rows and not any(row[at] for row in cells.rows)]
+    if empty:
+        yield f"{len(empty)} columns without a name and without any cell are left out"
+        _keep(cells, [at for at in range(len(cells.columns)) if at not in set(empty)])
+
+
+def _has_index(cells: Cells) -> bool:
+    if len(cells.columns) < 2 or cells.columns[0].strip() not in ("", "Unnamed: 0"):
+        return False
+    return bool(cells.rows) and all(row[0] == str(at) for at, row in enumerate(cells.rows))
+
+
+def _keep(cells: Cells, columns: Iterable[int]) -> None:
+    wanted = list(columns)
+    cells.columns = [cells.columns[at] for at in wanted]
+    cells.rows = [[row[at] for at in wanted] for row in cells.rows]
+
+
+def _check_header(file: Path, cells: Cells) -> None:
+    columns = cells.columns
+    if not columns:
+        raise InputError(f"{file} is empty: it needs a header line with column names")
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        listed = first_few(map(clipped, twice))
+        raise InputError(f"{file}: a column name stands twice in the header: {listed}: rename one")
+    for at, name in enumerate(columns):
+        if not name.strip():
+            held = next((row[at] for row in cells.rows if row[at]), None)
+            what = "" if held is None else f", but holds {clipped(held)}"
+            raise InputError(
+                f"{file}: a column has no name in the header{what}: name it (pandas writes its "
+                "index so: leave it out with index=False)"
+            )

@@ -12,9 +12,8 @@ from archiveprobe.base.wording import clipped, first_few, quote_few
 from archiveprobe.task.find_images import has_image_extension, printable
 from archiveprobe.task.match_files import Match, count_differences, match_some
 from archiveprobe.task.splits import SPLITS, split_named, split_of_table
-from archiveprobe.task.table import Table, read_table
+from archiveprobe.task.table import TABLE_ENDINGS, Table, read_table
 
-_ENDINGS = (".csv", ".tsv", ".xlsx", ".xlsm", ".parquet", ".json", ".jsonl", ".ndjson")
 # Values of a column that are looked at to tell whether they are paths.
 _LOOKED_AT = 200
 # Folders at the top of a root that may be the root themselves: more are labels, or days.
@@ -65,13 +64,13 @@ class Root:
 def find_tables(folder: Path) -> Iterator[Path]:
     """Yield the files that may be tables: at the top, and metadata files in the folders below."""
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in _ENDINGS and path.is_file():
+        if path.suffix.lower() in TABLE_ENDINGS and path.is_file():
             yield path
     for pattern in ("*/metadata.*", "*/*/metadata.*"):
         for path in sorted(folder.glob(pattern)):
             inside = path.relative_to(folder).parts
             hidden = any(part.startswith(".") for part in inside) or inside[0] == "work"
-            if path.suffix.lower() in _ENDINGS and path.is_file() and not hidden:
+            if path.suffix.lower() in TABLE_ENDINGS and path.is_file() and not hidden:
                 yield path
 
 
@@ -205,9 +204,9 @@ def describe_rows(root: Root, listings: Sequence[Listing]) -> Iterator[str]:
     for listing in listings:
         table = listing.table
         count = f"{len(table.rows)} rows" if len(table.rows) != 1 else "1 row"
-        form = getattr(table, "form", "CSV")
-        form = f"{table.separator}-separated" if form == "CSV" else form
+        form = table.form.removeprefix("CSV, UTF-8, ")
         yield f"{listing.name}: {count}, {form}, images in the column {listing.column!r}"
+        yield from table.remarks
         matches = root.matches(listing)
         found = {path: match.path for path, match in matches.items() if match.path}
         other = [(path, file) for path, file in found.items() if path != file]

@@ -75,5 +75,8 @@ def test_the_demo_runs_beside_modules_of_the_same_names(installed: Path, tmp_pat
         done = run([*command, words[0], *place, *words[1:]], tmp_path)
         assert done.returncode == 0, done.stderr
     assert "demo-tiny" in done.stdout
+    line = "import archiveprobe as ap; print(ap.open('archive').oof('ridge-hog').shape)"
+    done = run([installed, "-W", "error", "-P", "-c", line], tmp_path)
+    assert (done.stdout, done.stderr) == ("(320, 7)\n", "")
     script = run([installed.with_name("archiveprobe"), "--version"], tmp_path)
     assert script.stdout.startswith("archiveprobe "), script.stderr

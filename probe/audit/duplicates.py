@@ -85,9 +85,9 @@ def audit_duplicates(data: AuditData) -> Finding:
     regrouped = data.apply and _regroup(data, duplicates.number)
     counts = {
         "near-duplicate groups": groups,
-        "- found by embeddings only": [group for group in groups if group.found_by == EMBEDDINGS],
+        "- by embeddings only": [group for group in groups if group.found_by == EMBEDDINGS],
         "- with different labels": [group for group in groups if group.conflicting],
-        "- both labelled and to predict": [group for group in groups if group.straddles],
+        "- labelled and to predict": [group for group in groups if group.straddles],
     }
     return Finding(
         value=len(groups),

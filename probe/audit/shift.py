@@ -94,13 +94,13 @@ class Shift:
 def audit_shift(data: AuditData) -> Finding:
     """Report whether the rows to predict differ from the labelled ones."""
     shift = _kept_or_measured(data)
-    name = "shift to the rows to predict"
+    name = "shift to rows to predict"
     if shift.auc is None:
         row = line(name, "-", "too few rows to tell")
     else:
-        names = ", ".join(f"{one.name} {one.auc:.2f}" for one in shift.properties[:NAMED])
+        first = [f"{one.name} {one.auc:.2f}" for one in shift.properties[:1]]
         result = f"AUC {shift.auc:.3f} [{shift.low:.3f}, {shift.high:.3f}]"
-        row = line(name, result, names or "no property stands out")
+        row = line(name, result, *(first or ["no property stands out"]))
     return Finding(shift.record(), [row], [shift.warning] if shift.warning else [])
 
 

@@ -12,6 +12,8 @@ import archiveprobe as ap
 from archiveprobe.embed.run import Options, embed
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run
+from archiveprobe.probe.run import Options as Probes
+from archiveprobe.probe.run import run_probes
 from archiveprobe.task.config import load_task
 
 quiet = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -58,6 +60,7 @@ def test_every_frame_names_the_snapshot_of_the_command_line(task: ap.Task, capsy
     frames = [task.rows(), task.leaderboard(), task.oof("greedy"), task.thresholds("lda-hog")]
     assert {frame.attrs["snapshot"] for frame in frames} == {digest}
     assert frames[1].attrs["best"] in set(frames[1].system)
+    assert {"model_selection", "majority", "reason"} <= frames[1].attrs.keys()
     out, err = capsys.readouterr()
     assert out == err == ""
 
@@ -183,11 +186,15 @@ def test_systems_out_of_date_are_left_out_aloud_and_refused(archive: Path) -> No
     for answer in (task.oof, task.thresholds):
         with pytest.raises(ap.InputError, match=r"greedy is out of date \(labels"):
             answer("greedy")
-    with (
-        pytest.warns(UserWarning, match=r"left out: lda-hog is out of date \(labels"),
-        pytest.raises(ap.InputError, match="none of 4 systems is up to date: run `archiveprobe"),
-    ):
+    with pytest.raises(ap.InputError, match="none of 4 systems is up to date: run `archiveprobe"):
         task.leaderboard()
+
+
+def test_the_leaderboard_says_what_it_leaves_out(archive: Path) -> None:
+    run_probes(load_task(archive), Probes(probes=("lda",), threshold_rule="half", workers=1))
+    with pytest.warns(UserWarning, match=r"left out: greedy is out of date \(its member lda-hog"):
+        board = ap.open(archive).leaderboard()
+    assert sorted(board.system) == ["knn-hog", "lda-hog", "ridge-hog"]
 
 
 def test_rows_that_wait_are_refused_or_left_out_aloud(archive: Path) -> None:

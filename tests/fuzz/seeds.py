@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from archiveprobe.cache import shard
@@ -172,14 +173,23 @@ def table() -> bytes:
 
 
 def tables() -> list[bytes]:
-    """The table in every encoding that is read, and with other line ends."""
+    """The table in every form and encoding that is read, and with other line ends."""
     text = table().decode()
+    frame = pd.DataFrame(ROWS, columns=COLUMNS)
+    sheet, parquet = io.BytesIO(), io.BytesIO()
+    frame.to_excel(sheet, index=False)
+    frame.to_parquet(parquet)
     return [
         table(),
         text.encode("utf-8-sig"),
         text.encode("utf-16"),
         b"\xfe\xff" + text.encode("utf-16-be"),
         text.replace("\r\n", "\n").encode(),
+        text.encode("cp1252", "replace") + b"gr\xf6\xdfe.png,,,,\r\n",
+        sheet.getvalue(),
+        parquet.getvalue(),
+        frame.to_json(orient="records").encode(),
+        frame.to_json(orient="records", lines=True).encode(),
     ]
 
 

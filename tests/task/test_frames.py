@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -431,3 +432,59 @@ def test_without_the_extra_one_line_says_what_to_install(
     done = take(source, target, code=1)
     assert done.stderr == "error: films need another package: pip install 'archiveprobe[frames]'\n"
     assert not target.exists()
+
+
+@pytest.mark.proves("leaks")
+def test_init_takes_the_table_and_keeps_a_film_in_one_fold(
+    source: Path, target: Path, film: Callable[..., Path]
+) -> None:
+    for number in range(6):
+        film(source / f"{number}.mp4", [10 * number + scene for scene in range(4)], seconds=1)
+    (source / "broken.mp4").write_bytes(b"")
+    take(source, target)
+    # As somebody labels it in a spreadsheet: under another name, with a column of their own.
+    lines = table(target)
+    assert len(lines) >= 20
+    done = CliRunner().invoke(cli.main, ["init", str(target)])
+    assert done.exit_code == 0, done.stderr
+    text = (target / "task.toml").read_text()
+    assert 'table = "frames.csv"' in text and 'id = "image"' in text and "labels = []" in text
+    assert 'group = "film"' in text
+    assert "images of one film, in the column 'film', stay in one fold" in done.stderr
+    (target / "task.toml").unlink()
+    with (target / "labels.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, [*lines[0], "label"])
+        writer.writeheader()
+        for number, line in enumerate(lines):
+            writer.writerow({**line, "label": ("intact", "destroyed")[number % 2]})
+    words = ["init", str(target), "--table", str(target / "labels.csv")]
+    assert CliRunner().invoke(cli.main, words).exit_code == 0
+    done = CliRunner().invoke(cli.main, ["embed", str(target), "--workers", "0", "--json"])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == len(lines)
+    film_of = {line["image"]: line["film"] for line in lines}
+    folds: dict[str, set[str]] = {}
+    for line in table(target, "work/folds.csv"):
+        place = next(value for key, value in line.items() if "repeat" in key or "fold" in key)
+        folds.setdefault(film_of[line["id"]], set()).add(place)
+    assert len(folds) == 6 and all(len(places) == 1 for places in folds.values())
+
+
+def test_a_film_is_no_label(source: Path, target: Path, film: Callable[..., Path]) -> None:
+    for number in range(2):
+        film(source / f"{number}.mp4", [10 * number + scene for scene in range(4)], seconds=1)
+    take(source, target)
+    done = CliRunner().invoke(cli.main, ["init", str(target)])
+    assert done.exit_code == 0, done.stderr
+    text = (target / "task.toml").read_text()
+    # Two films are too few for five folds.
+    assert "labels = []" in text and 'group = "near-duplicates"' in text
+    assert "no label column found" in done.stderr
+
+
+def test_the_page_explains_every_status() -> None:
+    page = (Path(__file__).parents[2] / "docs/films.md").read_text("utf-8")
+    explained = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    code = "".join((Path(module.__file__ or "").read_text("utf-8")) for module in (films, frames))
+    written = set(re.findall(r'(?:refuse|_refused)\((?:name, folder, )?"(\w+)"', code))
+    assert written | {"ok", "partial", "unreadable"} == explained - {"label"}

@@ -95,8 +95,10 @@ def test_european_spreadsheet(read):
 
 
 def test_not_utf8_names_the_byte(read, fault_of):
-    fault_of(lambda: read("id,label\né,x".encode("latin-1")), "labels.csv", "byte 9", "UTF-8")
-    fault_of(lambda: read(b"\xff\xfea"), "labels.csv")
+    undefined = b"id,label\n\x81,x"
+    fault_of(lambda: read(undefined), "labels.csv is not UTF-8 nor cp1252 text", "byte 9")
+    fault_of(lambda: read(b"id,label\n\xe9\0,x"), "labels.csv is not UTF-8 text", "byte 9")
+    fault_of(lambda: read(b"\xff\xfea"), "labels.csv is not UTF-16 text")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "﻿"])
@@ -151,3 +153,57 @@ def test_long_cells_and_the_limit_for_others(read):
     caption = "x" * 300_000
     assert read(f"id,caption\na,{caption}\n").rows[0]["caption"] == caption
     assert csv.field_size_limit() == before
+
+
+@pytest.mark.proves("tables")
+def test_cp1252_is_said_with_an_example(read):
+    table = read("id;label\r\na;Größe\r\nb;“x”\r\nc;y\r\n".encode("cp1252"))
+    assert [row["label"] for row in table.rows] == ["Größe", "“x”", "y"]
+    assert table.form == "CSV, cp1252, semicolon-separated"
+    (remark,) = table.remarks
+    assert "labels.csv: not UTF-8, so read as cp1252" in remark
+    assert "2 cells are not ASCII, for example 'Größe'" in remark
+
+
+def test_form(read):
+    assert read(PLAIN).form == "CSV, UTF-8, comma-separated"
+    assert read(PLAIN.encode("utf-16")).form == "CSV, UTF-16, comma-separated"
+    assert read(PLAIN).remarks == ()
+
+
+@pytest.mark.proves("tables")
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_the_index_of_pandas_is_left_out_aloud(read, name):
+    table = read(f"{name},id,label\n0,a,x\n1,b,y\n")
+    assert [tuple(row.values()) for row in table.rows] == [("a", "x"), ("b", "y")]
+    shown = repr(name) if name else "which has no name"
+    assert table.remarks == (
+        f"labels.csv: the first column, {shown}, counts from 0: taken for pandas' index and left "
+        "out",
+    )
+
+
+def test_an_index_that_was_written_twice(read):
+    table = read(",Unnamed: 0,id\n0,0,a\n1,1,b\n")
+    assert (table.columns, len(table.remarks)) == (("id",), 2)
+
+
+def test_what_does_not_count_is_no_index(read, fault_of):
+    fault_of(lambda: read(",id\n5,a\n7,b\n"), "has no name in the header, but holds '5'")
+    assert read("Unnamed: 0,id\n5,a\n7,b\n").columns == ("Unnamed: 0", "id")
+    assert read("Unnamed: 0\n0\n1\n").columns == ("Unnamed: 0",)
+
+
+def test_empty_rows_and_columns_of_a_spreadsheet(read):
+    table = read("id;label;;\na;x;;\n;;;\nb;y;;\n;;;\n")
+    assert [tuple(row.values()) for row in table.rows] == [("a", "x"), ("b", "y")]
+    assert table.lines == (2, 4)
+    assert table.remarks == (
+        "labels.csv: 2 rows without any cell are left out",
+        "labels.csv: 2 columns without a name and without any cell are left out",
+    )
+
+
+def test_wide_text_without_a_mark(read, fault_of):
+    fault_of(lambda: read("id,label\na,x\n".encode("utf-16-le")), "NUL", "save it as CSV in UTF-8")
+    fault_of(lambda: read("id,label\na,x\n".encode("utf-32")), "NUL", "save it as CSV in UTF-8")
