@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from layouts import LAYOUTS, draw
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "walks"
-IMAGES = 200
+IMAGES = 120
 _BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 _MARK = "\x01"
 
