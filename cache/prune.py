@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archiveprobe.base import files, lock
+from archiveprobe.base.errors import InputError
 from archiveprobe.cache import log, spec
+from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.resume import SET_ASIDE, SHARDS
 
 _CACHE_NAME = re.compile(r".+-[0-9a-f]{16}", re.DOTALL)
@@ -33,12 +35,11 @@ def prunable(root: Path, keep: Iterable[str]) -> list[Prunable]:
     items: list[Prunable] = []
     with files.explained(f"read {root}"):
         for folder in sorted(root.iterdir()) if root.is_dir() else []:
-            if not _is_cache(folder) or lock.is_locked(folder):
+            if not is_cache(folder) or lock.is_locked(folder):
                 continue
             sizes = {path: path.lstat().st_size for path in _own_files(folder)}
             if folder.name not in kept:
-                reason = "the task does not ask for it"
-                items.append(Prunable(folder, sum(sizes.values()), reason, folder))
+                items.append(Prunable(folder, sum(sizes.values()), _reason(folder), folder))
                 continue
             for path, size in sizes.items():
                 if path.parent.name == SET_ASIDE:
@@ -58,7 +59,7 @@ def prune(items: Iterable[Prunable]) -> int:
     """
     freed = 0
     for item in items:
-        if not _is_cache(item.cache):
+        if not is_cache(item.cache):
             continue
         with lock.Lock(item.cache), files.explained(f"remove {item.path}"):
             whole = item.path == item.cache
@@ -71,11 +72,24 @@ def prune(items: Iterable[Prunable]) -> int:
     return freed
 
 
-def _is_cache(folder: Path) -> bool:
+def is_cache(folder: Path) -> bool:
+    """Return whether a folder is a cache, whole or damaged, by its name and the files of a cache.
+
+    Links never are.
+    """
+    own = [folder / name for name in (spec.FILE, log.COMMITS)]
+    plain = not any(path.is_symlink() for path in (folder, *own))
     named = _CACHE_NAME.fullmatch(folder.name) is not None
-    record = folder / spec.FILE
-    plain = not folder.is_symlink() and not record.is_symlink()
-    return named and plain and record.is_file()
+    return named and plain and any(path.is_file() for path in own)
+
+
+def _reason(folder: Path) -> str:
+    """Say why a cache that nothing uses may go."""
+    try:
+        Reader(folder)
+    except InputError:
+        return "damaged, and nothing uses it"
+    return "the task does not ask for it"
 
 
 def _own_files(folder: Path) -> Iterator[Path]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from archiveprobe.commands.names import OUTPUT, SYSTEM
+from archiveprobe.commands.names import OUTPUT, SYSTEM, Input
 from archiveprobe.commands.terminal import (
     Function,
     command,
@@ -41,7 +41,11 @@ _spreadsheet_safe = click.option(
 @task_argument
 @_system
 @_output("id, digest, status, label and the probability of every label; .csv, .parquet, .xlsx, ...")
-@click.option("--images", type=click.Path(path_type=Path), help="Folder of new images.")
+@click.option(
+    "--images",
+    type=Input("the folder of the images with --images", "folder"),
+    help="Folder of new images.",
+)
 @_spreadsheet_safe
 @device_option
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
@@ -70,13 +74,14 @@ def _report(done: Any, as_json: bool) -> None:
 
 @command(
     "submit my/task.toml --system greedy -o submission.csv",
+    "submit my/task.toml --system greedy -o submission.zip",
     "submit my/task.toml --answers notebook.csv -o submission.csv",
 )
 @task_argument
 @click.option("--system", type=SYSTEM, help="System to use; see `list systems`.")
 @click.option(
     "--answers",
-    type=click.Path(path_type=Path),
+    type=Input("the table of answers"),
     help="Table of answers instead of a system: id, and label or probabilities.",
 )
 @_output("in the form of the template or of submission.columns; .csv, .zip, .parquet, ...")
@@ -112,9 +117,11 @@ def submit(
     "score my/task.toml submission.csv --truth test_labels.csv",
 )
 @task_before_argument
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=Input("the submission to score"))
 @click.option(
-    "--truth", type=click.Path(path_type=Path), help="Table of labels, where the task has none."
+    "--truth",
+    type=Input("the table of labels with --truth"),
+    help="Table of labels, where the task has none.",
 )
 @json_option
 def score(task: Path, file: Path, truth: Path | None, as_json: bool) -> None:

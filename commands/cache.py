@@ -10,6 +10,7 @@ import click
 
 from archiveprobe.commands.names import BACKBONE, OUTPUT
 from archiveprobe.commands.terminal import (
+    NAME,
     example,
     group,
     json_option,
@@ -32,10 +33,16 @@ def cache() -> None:
 @json_option
 def show(task: Path, as_json: bool) -> None:
     """List the caches."""
-    from archiveprobe.embed.inventory import list_caches
+    from archiveprobe.embed.inventory import OK, list_caches
 
     record = [asdict(line) for line in list_caches(load(task))]
     print_result({"caches": record}, map(_shown, record), as_json)
+    damaged = [line for line in record if line["state"] != OK]
+    for line in damaged:
+        say(f"damaged: {line['cache']}: {line['state']}")
+    unused = [line["cache"] for line in damaged if not line["in_use"]]
+    if unused:
+        say(f"nothing uses {', '.join(unused)}: `{NAME} cache prune {task} --yes` removes it")
 
 
 def _shown(line: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +56,7 @@ def _shown(line: dict[str, Any]) -> dict[str, Any]:
         "numbers": f"{' x '.join(map(str, [line['views'], *line['shape']]))} {line['precision']}",
         "size": file_size(line["bytes"]),
         "used": line["in_use"],
+        "state": "ok" if line["state"] == "ok" else "damaged",
     }
     # Said wherever it is so, since nothing that is computed with them is a result.
     return {**shown, "weights": "random"} if line["random_weights"] else shown
@@ -86,7 +94,10 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
         for fault in verdict.bad:
             print_line(fault)
     if not verdict.ok:
-        say("run embed again: bad shards are set aside, and it computes their rows again")
+        for name in verdict.removable:
+            say(f"nothing uses {name}: `{NAME} cache prune {task} --yes` removes it")
+        if len(verdict.removable) < len({fault.partition(": ")[0] for fault in verdict.bad}):
+            say("run embed again: bad shards are set aside, and it computes their rows again")
         sys.exit(1)
 
 

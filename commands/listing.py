@@ -109,10 +109,10 @@ def metrics(as_json: bool) -> None:
 @json_option
 def systems(task: Path, as_json: bool) -> None:
     """List the stored systems of a task, and whether they are up to date."""
-    from archiveprobe.evaluate.system_status import overview
+    from archiveprobe.predict.states import system_states
 
     loaded = load(task)
-    record = [asdict(line) for line in overview(loaded)]
+    record = [asdict(line) for line in system_states(loaded)]
     lines = [
         {**line, "threshold": "-" if line["threshold"] is None else f"{line['threshold']:.3f}"}
         for line in record

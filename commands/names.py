@@ -1,10 +1,12 @@
 """Names that options take: checked before any library is loaded, and completed by the shell."""
 
 import ast
+import os
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cached_property
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +17,42 @@ if TYPE_CHECKING:
 
     from archiveprobe.task.config import Task
 
-# Without a task for a command that takes none.
-Check = Callable[[Any, str], Any]
-Known = Callable[["Task"], Iterable[str]]
+
+# To compare a name with those of a hundred thousand images would take seconds.
+_COMPARED = 2000
 
 
-class Name(click.ParamType[str]):
-    """A name that a task knows: `check` raises InputError for another, `known` lists them."""
+class Checked:
+    """A kind of value that is checked before anything heavy is loaded."""
+
+    def check(self, task: "Task | None", value: Any) -> None:
+        """Check a value; the task is None in a command that takes none. Raises InputError."""
+        raise NotImplementedError
+
+
+class Name(Checked, click.ParamType[str]):
+    """A name: `check` raises InputError for one that is not known, `known` lists those that are.
+
+    Both take the task, or None where they have no need of it (`of_task` false). Where it may also
+    be the path of a file, `or_file` is true.
+    """
 
     name = "name"
 
-    def __init__(self, check: Check, known: Known) -> None:
-        self.check, self._known = check, known
+    def __init__(
+        self,
+        check: Callable[[Any, str], object],
+        known: Callable[[Any], Iterable[str]],
+        *,
+        of_task: bool = True,
+        or_file: bool = False,
+    ) -> None:
+        self._check, self._known = check, known
+        self._of_task, self._or_file = of_task, or_file
+
+    def check(self, task: "Task | None", value: str) -> None:
+        """See Checked."""
+        self._check(task, value)
 
     def shell_complete(
         self,
@@ -43,49 +69,51 @@ class Name(click.ParamType[str]):
         # click leaves a task that stands before an option without its value among the rest.
         folder = ctx.args[0] if ctx.args else ctx.params.get("task") or "."
         try:
-            task = load_task(Path(folder))
+            task = load_task(Path(folder)) if self._of_task else None
         except InputError:
             return []
         # What stands before a plus is complete.
         head = incomplete[: incomplete.rfind("+") + 1]
         names = (head + name for name in self._known(task))
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        items = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return items or [CompletionItem(incomplete, type="file")] if self._or_file else items
 
 
-class Recipe(Name):
-    """A recipe's name, or the path of a .toml file; known without a task."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda _, name: _find_recipe(name), lambda _: _recipes())
-
-    def shell_complete(
-        self,
-        ctx: click.Context,  # noqa: ARG002
-        param: click.Parameter,  # noqa: ARG002
-        incomplete: str,
-    ) -> "list[CompletionItem]":
-        """Complete it to a recipe that comes with the project, or to a file."""
-        from click.shell_completion import CompletionItem
-
-        names = [CompletionItem(name) for name in _recipes() if name.startswith(incomplete)]
-        return names or [CompletionItem(incomplete, type="file")]
-
-
-class Output(click.Path):
+class Output(Checked, click.Path):
     """A file to write; a folder is refused before anything is computed."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
-    def check(self, _: "Task | None", file: Path) -> None:
-        """Check that a file may stand there. Raises InputError."""
+    def check(self, task: "Task | None", value: Path) -> None:  # noqa: ARG002
+        """See Checked."""
         from archiveprobe.base.errors import InputError
 
-        if file.is_dir():
-            raise InputError(f"{file} is a folder: name a file in it with -o")
-        above = next(folder for folder in file.absolute().parents if folder.exists())
+        if value.is_dir():
+            raise InputError(f"{value} is a folder: name a file in it with -o")
+        above = next(folder for folder in value.absolute().parents if folder.exists())
         if not above.is_dir():
-            raise InputError(f"cannot write {file}: {above} is no folder: name another with -o")
+            raise InputError(f"cannot write {value}: {above} is no folder: name another with -o")
+
+
+class Input(Checked, click.Path):
+    """A file or folder to read: `kind` of the two, and `what` to name where there is none."""
+
+    def __init__(self, what: str, kind: str = "file") -> None:
+        super().__init__(path_type=Path)
+        self._what, self._kind = what, kind
+
+    def check(self, task: "Task | None", value: Path) -> None:  # noqa: ARG002
+        """See Checked."""
+        from archiveprobe.base.errors import InputError
+        from archiveprobe.task.config import nearest
+
+        # Whoever reads it says what is wrong with what is there.
+        if not os.path.lexists(value):
+            beside = value.parent.iterdir() if value.parent.is_dir() else ()
+            some = islice(beside, _COMPARED)
+            hint = nearest(value.name, (path.name for path in some))
+            raise InputError(f"no {self._kind} {value}{hint}: name {self._what}")
 
 
 class TableChoice(click.Choice[str]):
@@ -143,7 +171,7 @@ def check_typed(ctx: click.Context) -> None:
 
         task = load_task(ctx.params["task"])
     for parameter in ctx.command.params:
-        if isinstance(parameter.type, Name | Output):
+        if isinstance(parameter.type, Checked):
             value = ctx.params[str(parameter.name)]
             values = value if isinstance(value, tuple) else (value,)
             for each in values:
@@ -151,13 +179,13 @@ def check_typed(ctx: click.Context) -> None:
                     parameter.type.check(task, each)
 
 
-def _check_probe(_: "Task", name: str) -> None:
+def _check_probe(_: object, name: str) -> None:
     from archiveprobe.probe.table import probe_entry
 
     probe_entry(name)
 
 
-def _probes(_: "Task") -> Iterable[str]:
+def _probes(_: object) -> Iterable[str]:
     from archiveprobe.probe.table import PROBES
 
     return PROBES
@@ -175,13 +203,13 @@ def _backbones(task: "Task") -> Iterable[str]:
     return dict.fromkeys([*task.embed.backbones, *task.backbone, *BACKBONES])
 
 
-def _check_views(_: "Task", name: str) -> None:
+def _check_views(_: object, name: str) -> None:
     from archiveprobe.embed.view_sets import view_set
 
     view_set(name)
 
 
-def _views(_: "Task") -> Iterable[str]:
+def _views(_: object) -> Iterable[str]:
     from archiveprobe.embed.view_sets import VIEW_SETS
 
     return [name for name, entry in VIEW_SETS.items() if entry.views]
@@ -209,22 +237,29 @@ def _systems(task: "Task") -> Iterable[str]:
     return systems(task)
 
 
-def _find_recipe(name: str) -> None:
+def _check_recipe(_: object, name: str) -> None:
     from archiveprobe.finetune.recipe_names import find_recipe
 
     find_recipe(name)
 
 
-def _recipes() -> Iterable[str]:
+def _recipes(_: object) -> Iterable[str]:
     from archiveprobe.finetune.recipe_names import RECIPES
 
     return RECIPES
 
 
-PROBE = Name(_check_probe, _probes)
+def _check_device(_: object, name: str) -> None:
+    from archiveprobe.embed.device import check_device_name
+
+    check_device_name(name)
+
+
+PROBE = Name(_check_probe, _probes, of_task=False)
 BACKBONE = Name(_check_backbone, _backbones)
-VIEWS = Name(_check_views, _views)
+VIEWS = Name(_check_views, _views, of_task=False)
 FEATURES = Name(_check_features, lambda task: task.embed.backbones)
 SYSTEM = Name(_check_system, _systems)
-RECIPE = Recipe()
+RECIPE = Name(_check_recipe, _recipes, of_task=False, or_file=True)
+DEVICE = Name(_check_device, lambda _: ("cpu", "cuda", "mps"), of_task=False)
 OUTPUT = Output()

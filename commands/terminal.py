@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,9 +14,10 @@ import click
 from archiveprobe.base.cores import let_waiting_threads_sleep
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import silent
-from archiveprobe.base.reporting import LOGGER, SHOWN, Reporting, wrap
+from archiveprobe.base.reporting import LOGGER, SHOWN, Reporting, is_terminal, wrap
+from archiveprobe.base.wording import duration
 from archiveprobe.commands.limits import heed_memory_limit
-from archiveprobe.commands.names import check_typed
+from archiveprobe.commands.names import DEVICE, check_typed
 from archiveprobe.commands.stopping import end_at_once, stoppable
 from archiveprobe.commands.tables import table
 
@@ -61,6 +63,7 @@ def device_option(command: Function) -> Function:
     """Add the option --device."""
     return click.option(
         "--device",
+        type=DEVICE,
         help='"cpu", "cuda", "cuda:1" or "mps" (Apple); default: a GPU where there is one.',
     )(command)
 
@@ -135,7 +138,10 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Check what was typed, then run. Raises InputError."""
         check_typed(ctx)
-        return super().invoke(ctx)
+        started = time.monotonic()
+        result = super().invoke(ctx)
+        LOGGER.debug("%s: done in %s", ctx.info_name, duration(time.monotonic() - started))
+        return result
 
 
 class Group(click.Group):
@@ -239,14 +245,14 @@ def print_result(record: Any, lines: Iterable[Mapping[str, Any]], as_json: bool)
         click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
         return
     # Another program gets whole lines; rich would cut them to 80 characters there.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
     for line in table(lines, width):
         click.echo(line)
 
 
 def print_line(text: str) -> None:
     """Print a line of a result; on a terminal it wraps at words."""
-    click.echo(wrap(text) if sys.stdout.isatty() else text)
+    click.echo(wrap(text) if is_terminal(sys.stdout) else text)
 
 
 def load(task: Path) -> "Task":

@@ -22,23 +22,31 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def check_device_name(device: str) -> None:
+    """Refuse what names no device anywhere, without loading torch.
+
+    Raises:
+        InputError: not "cpu", "cuda", "cuda:N" or "mps".
+    """
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise InputError(f"unknown device {device!r}: use cpu, cuda, cuda:N or mps")
+
+
 def check_device(device: str) -> None:
     """Refuse a device that is not here.
 
     Raises:
         InputError: not "cpu", "cuda", "cuda:N" or "mps", or no such GPU.
     """
+    check_device_name(device)
     if device == "cpu":
         return
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
-    if not match and device != "mps":
-        raise InputError(f"unknown device {device!r}: use cpu, cuda, cuda:N or mps")
     import torch
 
-    if not match:
+    if device == "mps":
         if not torch.backends.mps.is_available():
             raise InputError("no device 'mps': torch sees no GPU of Apple; use --device cpu")
         return
     count = torch.cuda.device_count()
-    if int(match[1] or 0) >= count:
+    if int(device.partition(":")[2] or 0) >= count:
         raise InputError(f"no device {device!r}: torch sees {count} GPUs; use --device cpu")

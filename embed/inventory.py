@@ -1,12 +1,13 @@
 """The caches of a task: list, verify, find unused ones, and export to one HDF5 file."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.export import export
-from archiveprobe.cache.prune import Prunable, prunable
+from archiveprobe.cache.prune import Prunable, is_cache, prunable
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.cache.store import Reader
 from archiveprobe.cache.verify import repair, verify
@@ -23,10 +24,15 @@ from archiveprobe.task.output import output_file
 from archiveprobe.task.rows import Row, locate
 from archiveprobe.task.snapshot import Snapshot, find_snapshot
 
+OK = "ok"
+
 
 @dataclass(frozen=True)
 class CacheLine:
-    """One cache as `cache show` lists it; `bytes` is the size of its shards."""
+    """One cache as `cache show` lists it; `bytes` is the size of its shards.
+
+    `state` is "ok", or what is damaged: then nothing more is known but the size.
+    """
 
     cache: str
     rows: int
@@ -37,16 +43,21 @@ class CacheLine:
     failures: int
     in_use: bool
     random_weights: bool
+    state: str = OK
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of verifying all caches of a task; `bad` says what is wrong, a sentence each."""
+    """The result of verifying all caches of a task; `bad` says what is wrong, a sentence each.
+
+    `removable` names the damaged caches that nothing uses.
+    """
 
     ok: bool
     shards: int
     rows: int
     bad: list[str]
+    removable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,17 +73,21 @@ class Exported:
 
 
 def list_caches(task: Task) -> list[CacheLine]:
-    """Return a line for every cache below the task's work folder.
+    """Return a line for every cache below the task's work folder, also for a damaged one.
 
     Raises:
-        InputError: there is none, or one is damaged.
+        InputError: there is none.
     """
     in_use = _in_use(task)
     return [_line(folder, folder.name in in_use) for folder in _folders(task)]
 
 
 def _line(folder: Path, in_use: bool) -> CacheLine:
-    reader = Reader(folder)
+    try:
+        reader = Reader(folder)
+    except InputError as error:
+        size = sum(file.stat().st_size for file in folder.glob("shards/*.h5"))
+        return CacheLine(folder.name, 0, 0, [], "-", size, 0, in_use, False, str(error))
     return CacheLine(
         cache=folder.name,
         rows=reader.rows,
@@ -94,7 +109,7 @@ def _folders(task: Task) -> list[Path]:
     root = _root(task)
     if not root.is_dir():
         raise InputError(f"no cache in {root}: make one with `archiveprobe embed {task.file}`")
-    return sorted(folder for folder in root.iterdir() if (folder / "fingerprint.json").is_file())
+    return sorted(folder for folder in root.iterdir() if is_cache(folder))
 
 
 def _in_use(task: Task) -> set[str]:
@@ -106,13 +121,13 @@ def _in_use(task: Task) -> set[str]:
     in_use = {cache.folder for cache in caches if cache and cache.folder}
     digests, from_tokens = _used_by_systems(task)
     for folder in _root(task).iterdir() if digests or from_tokens else ():
-        try:
-            record = CacheRecord.read(folder)
-        except InputError:
-            continue
-        tokens = record.request.get("asked", {}).get("layers") == "tokens"
-        if record.digest in digests or (from_tokens and tokens):
+        # The name of a cache ends with its digest, also where its record is damaged.
+        if any(folder.name.endswith(f"-{digest[:16]}") for digest in digests):
             in_use.add(folder.name)
+        with suppress(InputError):
+            record = CacheRecord.read(folder)
+            if from_tokens and record.request.get("asked", {}).get("layers") == "tokens":
+                in_use.add(folder.name)
     return in_use
 
 
@@ -142,11 +157,15 @@ def verify_caches(task: Task, *, deep: bool = False) -> Verification:
     for folder, report in reports:
         if report.bad_shards:
             repair(folder, report)
+    in_use = _in_use(task)
     return Verification(
         ok=all(report.ok for _, report in reports),
         shards=sum(report.shards for _, report in reports),
         rows=sum(report.rows for _, report in reports),
         bad=[f"{folder.name}: {fault}" for folder, report in reports for fault in report.bad],
+        removable=tuple(
+            folder.name for folder, report in reports if report.bad and folder.name not in in_use
+        ),
     )
 
 

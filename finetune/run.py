@@ -139,7 +139,7 @@ def _check_system(run: RecipeRun) -> None:
     if recipe.predict.threshold is not None and labels > 2:
         raise InputError(
             f"predict.threshold of recipe {recipe.name} decides between two labels, and "
-            f"{task.file} has {labels}: leave it out in a copy of the recipe under another name"
+            f"{task.file} has {labels}: add --set predict.threshold=none"
         )
 
 

@@ -348,8 +348,8 @@ class Trainer:
         onwards = f"goes on after epoch {epoch}" if epoch else "starts with the first epoch"
         return (
             f"free some and run the same command again, which {onwards}; or lower "
-            "optimizer.batch_size or model.size in a copy of the recipe under another name, which "
-            "is trained from the start"
+            "optimizer.batch_size or model.size by --set, which trains another system from the "
+            "start"
         )
 
     def _diverged(self, what: str, rows: list[int]) -> InputError:
@@ -357,8 +357,8 @@ class Trainer:
         more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
         return InputError(
             f"{self.data.part.name}: {what}, with the images {', '.join(ids[:_SHOWN_IDS])}{more}: "
-            "lower the learning rates, or set optimizer.clip_grad_norm, in a copy of the recipe "
-            "under another name; the state of the epoch before is kept"
+            "lower the learning rates, or give optimizer.clip_grad_norm, by --set, which trains "
+            "another system; the state of the epoch before is kept"
         )
 
 

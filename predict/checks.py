@@ -133,6 +133,24 @@ def is_memorized(system: System, dataset: Dataset) -> bool:
     return bool((apart < _SAME).any())
 
 
+def check_images(task: Task, rows: Rows, table: Mapping[str, Row]) -> tuple[list[int], bool]:
+    """Look at the images of a few rows: the places of those rows, and whether all are here.
+
+    Raises:
+        InputError: one is not what it was when it was embedded.
+    """
+    usable = sorted((str(id_), at) for at, id_ in enumerate(rows.ids) if rows.keys[at])
+    order = np.random.default_rng(0).permutation(len(usable))[:_LOOKED_AT].tolist()
+    found = {usable[at]: _content(task, table[usable[at][0]]) for at in order}
+    altered = [id_ for (id_, at), key in found.items() if key not in (None, rows.keys[at])]
+    if altered:
+        raise InputError(
+            f"{len(altered)} of {len(found)} images looked at have changed since they were "
+            f"embedded: {quote_few(altered)}: run `archiveprobe embed {task.file}`"
+        )
+    return [at for _, at in found], all(key is not None for key in found.values())
+
+
 def spot_check(
     system: System,
     rows: Rows,
@@ -149,19 +167,10 @@ def spot_check(
     Raises:
         InputError: the file, or the system's stored answer, says something else.
     """
-    task, saved = system.task, system.stored
-    usable = np.flatnonzero([bool(key) for key in rows.keys])
-    chosen = np.random.default_rng(0).permutation(usable)[:_LOOKED_AT].tolist()
+    saved = system.stored
+    chosen, here = check_images(system.task, rows, table)
     ids = {at: str(rows.ids[at]) for at in chosen}
-    found = {at: _content(task, table[ids[at]]) for at in chosen}
-    altered = [ids[at] for at, key in found.items() if key not in (None, rows.keys[at])]
-    if altered:
-        raise InputError(
-            f"{len(altered)} of {len(chosen)} images looked at have changed since they were "
-            f"embedded: {quote_few(altered)}: run `archiveprobe embed {task.file}`"
-        )
     stored = dict(zip(saved.test_ids.tolist(), saved.test, strict=True))
-    here = all(key is not None for key in found.values())
     again = system.answer(rows.select(chosen), afresh=here)
     for at, proba, decision in zip(chosen, again.proba, again.decision, strict=True):
         is_stored = ids[at] in stored and ids[at] not in changed

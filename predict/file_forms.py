@@ -1,4 +1,4 @@
-"""Answers as the bytes of a file, in the form that its ending names, and read back from them.
+"""Answers as the bytes of a file, in the form that its ending names; `read_table` reads them back.
 
 Cells are text everywhere in this project. Forms that know numbers (Parquet, xlsx, JSON) get them
 where nothing is lost by it: a column of probabilities, and one whose every cell is an integer
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.task.table_csv import long_cells
 
 Cells = list[list[str]]
 
@@ -74,12 +73,7 @@ def encode(form: FileForm, cells: Cells, numbers: Collection[str] = ()) -> bytes
     Raises:
         InputError: the form cannot hold a cell, or needs a library that is not installed.
     """
-    return _FORMS[form.ending].encode(form, cells, numbers)
-
-
-def decode(form: FileForm, content: bytes) -> Cells:
-    """Read the header and lines of a file that `encode` wrote."""
-    return _FORMS[form.ending].decode(form, content)
+    return _FORMS[form.ending](form, cells, numbers)
 
 
 def values_of(cells: Cells, numbers: Collection[str]) -> list[list[Any]]:
@@ -106,10 +100,6 @@ def _records(cells: Cells, numbers: Collection[str]) -> list[str]:
     ]
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
 def _library(name: str) -> Any:
     try:
         return import_module(name)
@@ -127,12 +117,6 @@ def _to_csv(form: FileForm, cells: Cells, _: Collection[str]) -> bytes:
     return out.getvalue().encode()
 
 
-def _from_csv(form: FileForm, content: bytes) -> Cells:
-    stream = io.TextIOWrapper(io.BytesIO(content), "utf-8", newline="")
-    with long_cells():
-        return list(csv.reader(stream, strict=True, delimiter=form.mark))
-
-
 def _to_zip(form: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
     out = io.BytesIO()
     # The same answers give the same bytes: a zip otherwise holds the time and the system.
@@ -142,11 +126,6 @@ def _to_zip(form: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr(entry, _to_csv(form, cells, numbers))
     return out.getvalue()
-
-
-def _from_zip(form: FileForm, content: bytes) -> Cells:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return _from_csv(form, archive.read(form.member))
 
 
 def _to_parquet(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
@@ -161,12 +140,6 @@ def _to_parquet(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
     out = io.BytesIO()
     parquet.write_table(pa.table(columns, names=cells[0]), out)
     return out.getvalue()
-
-
-def _from_parquet(_: FileForm, content: bytes) -> Cells:
-    table = _library("pyarrow.parquet").read_table(io.BytesIO(content))
-    columns = [column.to_pylist() for column in table.columns]
-    return [table.column_names, *([_text(v) for v in line] for line in zip(*columns, strict=True))]
 
 
 def _to_xlsx(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
@@ -192,14 +165,6 @@ def _to_xlsx(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
     return out.getvalue()
 
 
-def _from_xlsx(_: FileForm, content: bytes) -> Cells:
-    book = _library("openpyxl").load_workbook(io.BytesIO(content), read_only=True)
-    header, *lines = book.active.iter_rows(values_only=True)
-    # Empty cells at the end of a line are left out.
-    padded = [[*line, *[None] * (len(header) - len(line))] for line in lines]
-    return [[_text(value) for value in line] for line in [header, *padded]]
-
-
 def _to_json(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
     return ("[\n" + ",\n".join(_records(cells, numbers)) + "\n]\n").encode()
 
@@ -208,31 +173,11 @@ def _to_json_lines(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes
     return "".join(f"{record}\n" for record in _records(cells, numbers)).encode()
 
 
-def _from_json(_: FileForm, content: bytes) -> Cells:
-    return _of_records(json.loads(content))
-
-
-def _from_json_lines(_: FileForm, content: bytes) -> Cells:
-    return _of_records([json.loads(line) for line in content.split(b"\n") if line])
-
-
-def _of_records(records: Sequence[Mapping[str, Any]]) -> Cells:
-    header = list(records[0]) if records else []
-    return [header, *([_text(value) for value in record.values()] for record in records)]
-
-
-@dataclass(frozen=True)
-class _Coder:
-    encode: Callable[[FileForm, Cells, Collection[str]], bytes]
-    decode: Callable[[FileForm, bytes], Cells]
-
-
-_CSV = _Coder(_to_csv, _from_csv)
-_FORMS: Mapping[str, _Coder] = {
-    **dict.fromkeys(_TEXT, _CSV),
-    ".zip": _Coder(_to_zip, _from_zip),
-    ".parquet": _Coder(_to_parquet, _from_parquet),
-    ".xlsx": _Coder(_to_xlsx, _from_xlsx),
-    ".json": _Coder(_to_json, _from_json),
-    ".jsonl": _Coder(_to_json_lines, _from_json_lines),
+_FORMS: Mapping[str, Callable[[FileForm, Cells, Collection[str]], bytes]] = {
+    **dict.fromkeys(_TEXT, _to_csv),
+    ".zip": _to_zip,
+    ".parquet": _to_parquet,
+    ".xlsx": _to_xlsx,
+    ".json": _to_json,
+    ".jsonl": _to_json_lines,
 }

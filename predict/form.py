@@ -14,11 +14,10 @@ from archiveprobe.predict.columns import (
     probability_columns,
     words_of,
 )
-from archiveprobe.predict.packed import read_any_table
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.labels import Words
 from archiveprobe.task.rows import Row, refuse_repeated
-from archiveprobe.task.table import Table
+from archiveprobe.task.table import Table, read_table
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def form_of(task: Task, known: Collection[str]) -> Form:
             or repeats an id.
     """
     if task.submission.template is not None:
-        table = read_any_table(task.folder / task.submission.template)
+        table = read_table(task.folder / task.submission.template)
         content = find_columns(task, table, known)
         refuse_repeated(table, content.id)
         _check_words(task, table, content)

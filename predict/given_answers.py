@@ -19,12 +19,11 @@ from archiveprobe.predict.columns import (
 )
 from archiveprobe.predict.file_forms import Cells
 from archiveprobe.predict.form import Form, wanted
-from archiveprobe.predict.packed import read_any_table
 from archiveprobe.predict.submission import label_shares, read_back
 from archiveprobe.predict.tables import answer_target, write_answers
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
-from archiveprobe.task.table import Table
+from archiveprobe.task.table import Table, read_table
 
 # What three digits after the point leave.
 _ROUNDING = 5e-3
@@ -52,7 +51,7 @@ def read_answered(task: Task, file: Path, rows: Mapping[str, Row]) -> Answered:
     Raises:
         InputError: columns that can be read in two ways, unknown labels, or cells without a number.
     """
-    table = read_any_table(file)
+    table = read_table(file)
     content = find_columns(task, table, rows)
     refuse_repeated(table, content.id)
     found = read_answers(task, content, table)

@@ -10,9 +10,10 @@ from typing import Any
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
-from archiveprobe.predict.file_forms import Cells, FileForm, decode, encode, file_form, values_of
+from archiveprobe.predict.file_forms import Cells, FileForm, encode, file_form, values_of
 from archiveprobe.task.config import Task
 from archiveprobe.task.output import OutputFile, output_file
+from archiveprobe.task.table import read_table
 
 # What spreadsheets take for the start of a formula (OWASP, "CSV injection"), also in full width.
 _FORMULA = (*"=+-@", "\t", "\r", "\n", *"＝＋－＠")
@@ -125,7 +126,7 @@ def _write(
     try:
         with _draft_of(file) as draft:
             write_whole(draft, encode(form, cells, numbers))
-            found = _read_back(draft, form)
+            found = _read_back(draft)
             _check_same(file, cells, found, numbers)
             check(found)
             files.move_durable(draft, file)
@@ -147,9 +148,10 @@ def _check_same(file: Path, cells: Cells, found: Cells, numbers: frozenset[str])
             return
         at = next(at for at, column in enumerate(then) if column != now[at])
         row = next(row for row, value in enumerate(then[at]) if value != now[at][row])
+        other = ".parquet" if file_form(file).is_text else ".csv"
         raise InputError(
             f"{file.suffix} cannot hold {cells[row + 1][at]!r} in the column {cells[0][at]!r}, it "
-            f"comes back as {found[row + 1][at]!r}: nothing was written, write a .csv"
+            f"comes back as {found[row + 1][at]!r}: nothing was written, write a {other}"
         )
     raise InputError("the file read back is not what was to be written: run again")
 
@@ -157,6 +159,7 @@ def _check_same(file: Path, cells: Cells, found: Cells, numbers: frozenset[str])
 @contextlib.contextmanager
 def _draft_of(target: Path) -> Iterator[Path]:
     draft = files.temporary_beside(target)
+    draft = draft.with_name(f"{draft.name}{target.suffix}")
     try:
         yield draft
     finally:
@@ -164,8 +167,9 @@ def _draft_of(target: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
-def _read_back(file: Path, form: FileForm) -> Cells:
-    return decode(form, file.read_bytes())
+def _read_back(file: Path) -> Cells:
+    table = read_table(file)
+    return [list(table.columns), *(list(cells.values()) for cells in table.rows)]
 
 
 def _for_spreadsheets(cells: Sequence[str]) -> list[str]:

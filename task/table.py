@@ -1,6 +1,7 @@
 """Tables of any form read as text: ids, labels and captions come out exactly as they were written.
 
-What a file is, its bytes say and not its ending: CSV, xlsx, Parquet, JSON or JSON lines.
+What a file is, its bytes say and not its ending: CSV, xlsx, Parquet, JSON or JSON lines, or one
+of them alone in a zip.
 """
 
 from collections import Counter
@@ -11,11 +12,12 @@ from pathlib import Path
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
 from archiveprobe.base.wording import clipped, first_few
-from archiveprobe.task.cells import Cells
+from archiveprobe.task.cells import Cells, check_size
 from archiveprobe.task.config import nearest
 from archiveprobe.task.table_csv import encoding_of, read_csv
 from archiveprobe.task.table_forms import SAVE, read_parquet, read_xlsx
 from archiveprobe.task.table_json import read_json
+from archiveprobe.task.table_zip import unpacked
 
 # Ending -> how the form of such a file begins.
 _FORMS = {
@@ -26,6 +28,7 @@ _FORMS = {
 }
 # Endings of the files among which a table is looked for.
 TABLE_ENDINGS = tuple(ending for ending in _FORMS if ending != ".txt")
+_ZIP = (b"PK\3\4", b"PK\5\6")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _UNREADABLE = {
     _OLE: f"is an old Excel file (.xls): {SAVE}",
@@ -89,6 +92,7 @@ def read_table(file: Path) -> Table:
             repeated name, or a row whose number of cells differs from the header's.
     """
     cells = _read(file, _content(file))
+    check_size(file, len(cells.rows), len(cells.columns))
     remarks = [*_doubt_ending(file, cells), *cells.remarks, *_leave_out(cells)]
     _check_header(file, cells)
     return Table(
@@ -113,7 +117,9 @@ def _content(file: Path) -> bytes:
 
 
 def _read(file: Path, content: bytes) -> Cells:
-    if content.startswith((b"PK\3\4", b"PK\5\6")):
+    if content.startswith(_ZIP):
+        content = unpacked(file, content, _FORMS)
+    if content.startswith(_ZIP):
         return read_xlsx(file, content)
     # Every Parquet file goes on with a number of four bytes in Thrift's compact form.
     if content.startswith(b"PAR1\x15"):

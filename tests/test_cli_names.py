@@ -38,6 +38,8 @@ def task(tmp_path: Path) -> Path:
     for system in ("greedy", "ridge-hog"):
         (tmp_path / "work" / "runs" / system).mkdir(parents=True)
         (tmp_path / "work" / "runs" / system / "run.json").touch()
+    (tmp_path / "answers.csv").touch()
+    (tmp_path / "images").mkdir()
     (tmp_path / "wrong").mkdir()
     (tmp_path / "wrong" / "task.toml").write_text(f"{TASK}view = 1\n", "utf-8")
     return tmp_path
@@ -63,6 +65,14 @@ TYPED = [
     (["embed", "--backbone", "mime"], "unknown backbone 'mime' (did you mean 'mine'?)"),
     (["embed", "--views", "crop6"], "unknown views 'crop6' (did you mean 'crops6'?)"),
     (["cache", "export", "--backbone", "hgo", "-o", "x.h5"], "(did you mean 'hog'?)"),
+    (["embed", "--device", "tpu"], "unknown device 'tpu': use cpu, cuda, cuda:N or mps"),
+    (["score", "answrs.csv"], "no file answrs.csv (did you mean 'answers.csv'?): name the sub"),
+    (["score", "answers.csv", "--truth", "x"], "no file x: name the table of labels"),
+    (["submit", "--answers", "answrs.csv", "-o", "x.csv"], "(did you mean 'answers.csv'?)"),
+    (
+        ["predict", "--system", "greedy", "--images", "imgs", "-o", "x.csv"],
+        "no folder imgs (did you mean 'images'?): name the folder",
+    ),
     (["finetune", "--recipe", "demo-tny"], "unknown recipe 'demo-tny' (did you mean 'demo-tiny'?)"),
     (["recipe", "show", "demo-tny"], "unknown recipe 'demo-tny' (did you mean 'demo-tiny'?)"),
     (["ensemble", "-h"], "greedy"),
@@ -137,6 +147,7 @@ def completed(*typed: str | Path) -> list[str]:
         (["embed", "{task}", "--backbone", "m"], ["mine", "maxvit-base-384", "mobilenetv2"]),
         (["embed", "{task}", "--views", "crops"], ["crops3", "crops6"]),
         (["finetune", "{task}", "--recipe", "demo"], ["demo-tiny"]),
+        (["embed", "{task}", "--device", "m"], ["mps"]),
         (["submit", "{task}/nowhere", "--system", ""], []),
     ],
     ids=lambda value: " ".join(value)[:60],
@@ -154,9 +165,10 @@ def test_without_a_task_names_are_those_of_the_current_folder(
     assert completed("submit", "--system", "") == []
 
 
-def test_the_task_is_completed_to_a_file() -> None:
+@pytest.mark.parametrize("typed", [["embed"], ["finetune", "--recipe"], ["score"]])
+def test_files_are_completed_by_the_shell(typed: list[str]) -> None:
     shell = BashComplete(cli.main, {}, "archiveprobe", "_ARCHIVEPROBE_COMPLETE")
-    [item] = shell.get_completions(["embed"], "my/ta")
+    [item] = shell.get_completions(typed, "my/ta")
     assert isinstance(item, CompletionItem)
     assert item.type == "file"
 

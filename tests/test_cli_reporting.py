@@ -1,7 +1,9 @@
 """The options that every command takes: --quiet, --verbose, --log-file, --debug."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGTERM
 
 import click
 import numpy as np
@@ -64,7 +66,9 @@ def test_quiet_leaves_the_result_and_the_errors(task: Path) -> None:
 
 def test_verbose_shows_the_stages(task: Path) -> None:
     assert "reading: 9 of 9 in" not in run("embed", task, "--workers", "0").stderr
-    assert "reading: 9 of 9 in" in run("embed", task, "--workers", "0", "-v").stderr
+    shown = run("embed", task, "--workers", "0", "-v").stderr
+    assert "reading: 9 of 9 in" in shown
+    assert shown.splitlines()[-1].startswith("embed: done in ")
 
 
 def test_a_log_file_holds_messages_faults_and_wrong_usage(task: Path, tmp_path: Path) -> None:
@@ -86,3 +90,25 @@ def test_a_log_is_never_appended_to_the_table(task: Path) -> None:
     assert result.exit_code == 1
     assert "is no log file" in result.stderr
     assert (task / "task.toml").read_bytes() == before
+
+
+def test_the_guide_names_every_shared_option_and_exit_status() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "command-line.md").read_text("utf-8")
+    shared = {option for words in every_command() for option in shared_options(words)}
+    assert {"--quiet", "-v", "--log-file", "--debug"} <= shared
+    for option in shared:
+        assert f"`{option}" in guide
+    for status in (0, 1, 2, *(128 + number for number in (SIGINT, SIGTERM, SIGHUP))):
+        assert re.search(rf"^\|.*\b{status}\b", guide, re.MULTILINE), status
+
+
+def shared_options(words: tuple[str, ...]) -> set[str]:
+    command: click.Command = cli.main
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    shown = command.get_params(click.Context(command))
+    return {name for option in shown if option not in command.params for name in option.opts} - {
+        "-h",
+        "--help",
+    }

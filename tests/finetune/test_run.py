@@ -209,6 +209,10 @@ def test_a_threshold_among_three_labels_is_refused_before_any_training(
     done = finetune(archive, "--fold", "all", recipe=str(archive / "own.toml"))
     assert done.exit_code == 1 and not (archive / "work/finetune").exists()
     assert "predict.threshold of recipe own decides between two labels" in done.stderr
+    assert "add --set predict.threshold=none" in done.stderr
+    recipe = str(archive / "own.toml")
+    done = finetune(archive, "--fold", "0", "--set", "predict.threshold=none", recipe=recipe)
+    assert "decides between two labels" not in done.stderr
 
 
 def small(recipe: Recipe) -> Recipe:

@@ -236,7 +236,7 @@ def test_out_of_memory_tells_what_happens_next(
         patched.setattr(Trainer, "train_step", full)
         told = error_of(finetune(archive, "--fold", "all"))
     assert "run the same command again, which goes on after epoch 1" in told
-    assert "in a copy of the recipe under another name" in told
+    assert "by --set, which trains another system" in told
     smaller = archive / "smaller.toml"
     smaller.write_text((archive / "quick.toml").read_text() + "[optimizer]\nbatch_size = 4\n")
     assert finetune(archive, "--fold", "0", recipe=str(smaller)).exit_code == 0

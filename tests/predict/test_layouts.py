@@ -10,13 +10,20 @@ import numpy as np
 import pandas
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from archiveprobe import cli
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.predict.form import wanted
+from archiveprobe.predict.submission import read_back
 from archiveprobe.predict.systems import load_system
 from archiveprobe.probe.run import Options, run_probes
+from archiveprobe.task.config import Submission
+from archiveprobe.task.rows import read_rows
 
 THREE = ("intact", "damaged", "destroyed")
 MAPPED = "[submission.labels]\nintact = 0\ndestroyed = 1\n"
@@ -259,7 +266,7 @@ def test_a_missing_probability_is_named(archive, tmp_path) -> None:
     assert "given.csv line 6" in line and "probability is missing" in line
 
 
-@pytest.mark.parametrize("ending", [".csv", ".tsv", ".zip"])
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".zip", ".parquet", ".xlsx", ".jsonl"])
 def test_what_predict_writes_can_be_submitted_and_scored(known, tmp_path, ending) -> None:
     """Rows without an image come back as what the task answers for them."""
     predicted = tmp_path / f"p{ending}"
@@ -274,20 +281,20 @@ def test_damaged_zips_are_one_line(known, tmp_path) -> None:
     file = tmp_path / "bad.zip"
     file.write_bytes(b"PK\x03\x04 nothing")
     line = refused(known, tmp_path / "sub.csv", "--answers", file)
-    assert "no zip that can be read" in line
+    assert "damaged or cut zip" in line
     with zipfile.ZipFile(file, "w") as packed:
         packed.writestr("a.csv", "id,label\n")
         packed.writestr("b.csv", "id,label\n")
-    assert "holds 2 files" in refused(known, tmp_path / "sub.csv", "--answers", file)
+    assert "is a zip file and no table" in refused(known, tmp_path / "sub.csv", "--answers", file)
 
 
 @pytest.mark.proves("hostile")
 def test_a_zip_bomb_is_refused(known, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("archiveprobe.predict.packed.TABLE_BYTES", 5_000)
+    monkeypatch.setattr("archiveprobe.task.table_zip.TABLE_BYTES", 5_000)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("a.csv", "0" * 1_000_000)
     line = refused(known, tmp_path / "sub.csv", "--answers", tmp_path / "bomb.zip")
-    assert "more than 5000 bytes" in line
+    assert "more than 5000 bytes unpacked" in line
 
 
 def test_an_image_without_an_embedding_gets_the_labels_shares(draw, tmp_path) -> None:
@@ -356,3 +363,60 @@ def test_a_kaggle_competition_from_its_files_to_the_submission(tmp_path) -> None
     run("predict", folder, "--system", "ridge-hog", "-o", tmp_path / "p.csv")
     own = pandas.read_csv(tmp_path / "p.csv", dtype={"id": str}).set_index("id")
     assert list(frame.label) == list(own.p_1[frame.id])
+
+
+def test_the_truth_may_hold_integers_too(archive, tmp_path) -> None:
+    """Kaggle's solution.csv has what the submission has."""
+    archive.set(MAPPED)
+    cells = [str(int(label == "destroyed")) for label in archive.test_truth]
+    pairs = list(zip(archive.test_ids, cells, strict=True))
+    truth = archive.write_csv("truth.csv", [["image", "label"], *pairs])
+    file = archive.write_csv("given.csv", [["image", "label"], *pairs])
+    done = run("score", archive.folder, file, "--truth", truth, "--json")
+    assert json.loads(done.stdout)["accuracy"] == 1.0
+
+
+NAMES = ["label", "destroyed", "Intact", "p_intact", "target", "weight"]
+ODD = ["", "0", "1", "0.5", "1.0", "-1", "intact", "DESTROYED", "yes", "nan", "1e400", "\u0661"]
+
+
+@pytest.mark.proves("answers")
+@settings(
+    deadline=None,
+    max_examples=80,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True).flatmap(
+        lambda names: st.permutations(["id", *names])
+    ),
+    cells=st.lists(st.sampled_from(ODD), min_size=1, max_size=4),
+    mapped=st.booleans(),
+)
+def test_any_template_is_filled_as_it_is_said_or_refused(archive, names, cells, mapped) -> None:
+    """Whatever a column is said to hold can be read out of it again."""
+    ids = archive.test_ids
+    columns = [[cells[(at + row) % len(cells)] for row in range(len(ids))] for at in range(4)]
+    filled = dict(zip(names, columns, strict=False)) | {"id": ids}
+    lines = [names, *(list(row) for row in zip(*filled.values(), strict=True))]
+    archive.write_csv("form.csv", lines)
+    words = {"intact": 0, "destroyed": 1} if mapped else {}
+    form = Submission(template="form.csv", labels=words)
+    task = archive.task.model_copy(update={"submission": form})
+    rows = {row.id: row for row in read_rows(task)}
+    try:
+        found, order = wanted(task, rows)
+    except InputError as error:
+        assert len(str(error).splitlines()) == 1
+        return
+    proba = {"intact": "0.25", "destroyed": "0.75"}
+    written = [found.fill(id_, "destroyed", proba) for id_ in order]
+    again = read_back(task, found, order, [names, *written])
+    assert again.ids == ids
+    if found.content.label is not None:
+        assert set(again.labels) == {"destroyed"}
+    if found.content.proba:
+        assert np.allclose(again.proba, [0.25, 0.75])
+    kept = set(names) - {found.content.id, found.content.label, *found.content.proba}
+    for name in kept:
+        assert [line[names.index(name)] for line in written] == filled[name]

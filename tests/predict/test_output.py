@@ -59,7 +59,7 @@ def commands_with_output(
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands_with_output(command, (*before, name))
-        elif any("-o" in parameter.opts for parameter in command.params):
+        elif {"-o", "task"} <= {word for each in command.params for word in each.opts}:
             yield (*before, name)
 
 

@@ -24,6 +24,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.embed.inventory import verify_caches
 from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.ensemble import run_ensemble
+from archiveprobe.evaluate.system_status import overview
 from archiveprobe.probe.audit.run import run_audit
 from archiveprobe.task.duplicates import near_duplicate_groups
 from archiveprobe.task.manifest import read_manifest
@@ -369,7 +370,7 @@ class Trial(RuleBasedStateMachine):
 
     def list_systems(self, _: Random) -> None:
         try:
-            states = self.shelf.states()
+            states = {line.system: line.state for line in overview(self.shelf.task)}
         except InputError as error:
             assert self.doubt or not self.complete, f"nothing is listed: {error}"
             return

@@ -22,8 +22,8 @@ import archiveprobe.embed.job
 import archiveprobe.embed.prepare
 from archiveprobe.cache.store import Writer
 from archiveprobe.embed.inventory import export_task
-from archiveprobe.evaluate.system_status import overview
 from archiveprobe.predict.images import predict
+from archiveprobe.predict.states import system_states
 from archiveprobe.predict.submission import submit
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import Task, load_task
@@ -221,7 +221,7 @@ class Shelf:
 
     def states(self) -> dict[str, str]:
         """The state of every stored system, as `list systems` shows it."""
-        return {one.system: one.state for one in overview(self.task)}
+        return {one.system: one.state for one in system_states(self.task)}
 
     def submission(self, system: str) -> str:
         file = self.folder / "submission.csv"
