@@ -43,7 +43,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         weights: "pretrained", "random" or a file; None: what the backbone says, mostly pretrained.
         task: a folder or task.toml, whose own backbones, layers and views count.
         precision: "fp32", "bf16", or on a GPU "fp16".
-        device: "cpu", "cuda" or "cuda:N"; None: a GPU where there is one.
+        device: "cpu", "cuda", "cuda:N" or "mps"; None: a GPU where there is one.
         batch_size: crops per forward pass; None: what suits the device.
         workers: decoder processes; 0: none, None: one per core for more than a few files.
         errors: "raise" refuses an image that cannot be read, "nan" gives it a row of NaN.

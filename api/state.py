@@ -22,8 +22,9 @@ _NOT_THE_USERS = (__name__.partition(".")[0], "sklearn")
 class Pinned:
     """Rows of a task in the order of its table, beside what `embed` left of them.
 
-    `dataset` is None where folds cannot be assigned, as in an archive without labels. `partial`
-    says, where it is not None, how few of the rows these are; `digest` names the snapshot.
+    `dataset` is None where folds cannot be assigned, as in an archive without labels; `fault` says
+    why. `partial` says, where it is not None, how few of the rows these are; `digest` names the
+    snapshot.
     """
 
     task: Task
@@ -32,6 +33,7 @@ class Pinned:
     snapshot: Snapshot
     digest: str
     dataset: Dataset | None
+    fault: str
     partial: str | None
 
     @property
@@ -50,7 +52,7 @@ def pin(task: Task, *, partial: bool = False) -> Pinned:
     state = read_state(task)
     if not partial:
         state.check_complete()
-    dataset = _dataset(state, partial)
+    dataset, fault = _dataset(state, partial)
     if dataset is not None:
         kept = {row.id for row in dataset.rows}
         digest, used = dataset.snapshot_digest, dataset.partial
@@ -64,18 +66,18 @@ def pin(task: Task, *, partial: bool = False) -> Pinned:
     if used is not None:
         warn(f"{used}, the others wait for embed")
     rows, entries = [row for row, _ in chosen], [entry for _, entry in chosen]
-    return Pinned(task, rows, entries, state.snapshot, digest, dataset, used)
+    return Pinned(task, rows, entries, state.snapshot, digest, dataset, fault, used)
 
 
-def _dataset(state: State, partial: bool) -> Dataset | None:
-    """Assign the folds, as far as there are labels for them."""
+def _dataset(state: State, partial: bool) -> tuple[Dataset | None, str]:
+    """Assign the folds as far as there are labels for them; or say why that is impossible."""
     if not any(row.label is not None for row in state.rows):
-        return None
+        return None, f"no labelled rows in {state.task.place}: label images of two classes or more"
     try:
-        return dataset_of(state, partial=partial)
+        return dataset_of(state, partial=partial), ""
     except InputError as error:
         warn(f"no folds and no systems: {error}")
-        return None
+        return None, str(error)
 
 
 def _digest(state: State) -> str:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from archiveprobe.evaluate.system_store import Run
 
 
-def open_task(place: str | Path, *, partial: bool = False) -> "Task":
-    """Open the task in a folder, or of a task.toml.
+def open_task(place: str | Path = ".", *, partial: bool = False) -> "Task":
+    """Open the task in a folder, or of a task.toml; by default in the current folder.
 
     With `partial`, rows that wait for `embed` are left out, and a warning says how many.
 
@@ -271,10 +271,7 @@ class Task:
     def _pin_labelled(self) -> tuple[Pinned, Dataset]:
         pinned = self._pin()
         if pinned.dataset is None:
-            raise InputError(
-                f"no labelled rows to speak of in {self._settings.table or self._settings.root}: "
-                "label images of two classes or more"
-            )
+            raise InputError(pinned.fault)
         return pinned, pinned.dataset
 
     def _run(self, dataset: Dataset, system: str) -> "Run":

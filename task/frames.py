@@ -253,7 +253,9 @@ class _Work:
 
         def keep(frame: Frame) -> None:
             image = f"{_time(frame.second)}.jpg"
-            files.write_whole(temporary / image, frame.jpeg)
+            # As an InputError, since the film is innocent of a full disk.
+            with files.explained(f"write to {self.target}"):
+                files.write_whole(temporary / image, frame.jpeg)
             written.append((round(frame.second, 3), image))
 
         folder = self._folder_of(name)

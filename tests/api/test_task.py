@@ -45,6 +45,14 @@ def test_the_root_names_what_is_promised() -> None:
         _ = ap.probes.Tree
 
 
+def test_a_task_is_opened_by_any_of_its_names(home: Path, monkeypatch) -> None:
+    archive = home / "my" / "photographs"
+    monkeypatch.chdir(archive)
+    monkeypatch.setenv("HOME", str(home))
+    for given in ((), ("task.toml",), ("~/my/photographs",), (archive,)):
+        assert ap.open(*given).file == archive / "task.toml"
+
+
 def test_what_cannot_be_opened(tmp_path: Path, fault_of) -> None:
     fault_of(lambda: ap.open(tmp_path / "nowhere"), "no task file at", "archiveprobe init DIR")
     (tmp_path / "task.toml").write_text('name = "x"\nlabel = ["a"]\n')
@@ -234,5 +242,18 @@ def test_an_archive_without_labels_has_rows_and_embeddings(archive: Path, tmp_pa
     rows, x = task.rows(), task.embeddings("hog")
     assert len(rows) == len(x) == 100 and rows.fold.isna().all() and rows.label.isna().all()
     assert rows.attrs["snapshot"] == task.rows().attrs["snapshot"]
-    with pytest.raises(ap.InputError, match="no labelled rows to speak of"):
+    with pytest.raises(ap.InputError, match=r"no labelled rows in .*images: label"):
         task.leaderboard()
+
+
+def test_damaged_folds_leave_rows_and_are_named(archive: Path) -> None:
+    folds = archive / "work" / "folds.csv"
+    folds.write_text(folds.read_text("utf-8").replace(",0,", ",1,", 1), "utf-8")
+    task = ap.open(archive)
+    with pytest.warns(UserWarning, match=r"no folds and no systems: .*folds.csv is damaged"):
+        assert task.rows().fold.isna().all()
+    with (
+        pytest.warns(UserWarning, match="no folds"),
+        pytest.raises(ap.InputError, match=r"folds.csv is damaged or was edited"),
+    ):
+        task.oof("greedy")

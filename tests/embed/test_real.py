@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from snapshots import current_cache
 
+import archiveprobe as ap
 from archiveprobe.cache.store import Reader
 from archiveprobe.embed.run import Options, Summary, embed
 from archiveprobe.task.config import Task, load_task
@@ -130,6 +131,13 @@ def test_every_image_has_its_rows(mobilenets) -> None:
         (IMAGES, 6, 1024),
         (IMAGES, 6, 1280),
     ]
+
+
+def test_a_transformer_gives_the_cached_rows(mobilenets) -> None:
+    task, _ = mobilenets
+    embedder = ap.Embedder("mobilenetv2", task=task.file, device="cpu", workers=0)
+    rows = embedder.transform(ap.open(task.file).files())
+    assert cosines(rows, rows_of(task, "mobilenetv2").mean(1)).min() > 0.9999
 
 
 def test_a_second_run_has_nothing_to_do(mobilenets) -> None:

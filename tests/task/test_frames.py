@@ -1,6 +1,7 @@
 """Films become frames and a table: from the command line, on films that are encoded here."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -488,3 +489,45 @@ def test_the_page_explains_every_status() -> None:
     code = "".join((Path(module.__file__ or "").read_text("utf-8")) for module in (films, frames))
     written = set(re.findall(r'(?:refuse|_refused)\((?:name, folder, )?"(\w+)"', code))
     assert written | {"ok", "partial", "unreadable"} == explained - {"label"}
+
+
+@pytest.mark.proves("disk")
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
+    source: Path, target: Path, film: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film(source / "a.mp4", [1])
+    film(source / "b.mp4", [2, 3])
+    real = frames.files.write_whole
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "00-00-02.000.jpg":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, data)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(frames.files, "write_whole", full)
+        done = take(source, target, code=1)
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "No space left on device; free some space" in line
+    assert [line["film"] for line in table(target)] == ["a.mp4"]
+    assert sorted(path.name for path in (target / ".frames").iterdir()) == ["LOCK", "record.json"]
+    assert json.loads(take(source, target, "--json").stdout)["new"] == 1
+    assert len(table(target)) == 3
+
+
+@pytest.mark.proves("hostile")
+@pytest.mark.parametrize("seed", range(8))
+def test_random_damage_never_ends_the_run(
+    seed: int, source: Path, film: Callable[..., Path]
+) -> None:
+    rng = np.random.default_rng(seed)
+    name, codec = [("a.mp4", "libx264"), ("a.avi", "mpeg4"), ("a.mkv", "mpeg4")][seed % 3]
+    content = bytearray(film(source / name, [1, 2], codec=codec).read_bytes())
+    for at in rng.integers(0, len(content), 60):
+        content[at] = int(rng.integers(256))
+    (source / name).write_bytes(bytes(content))
+    kept: list[films.Frame] = []
+    reading = read_film(source / name, None, kept.append)
+    assert reading.status in ("ok", "partial", "unreadable", "no_video", "too_many_pixels")
+    assert (reading.status == "ok") is (reading.detail == "")
+    assert reading.frames == len(kept)
