@@ -12,9 +12,9 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Count
@@ -55,13 +55,24 @@ class _Stderr(logging.Handler):
         if hasattr(record, "shown"):
             return
         text = record.getMessage()
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             text = wrap(text)
+        if sys.stderr is None:
+            return
         if self.display is None:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
         elif not hasattr(record, "in_bar"):
             self.display.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _LogFile(logging.FileHandler):
+    """Appends to a file; where that fails, as on a full disk, it says so once and goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
+        """See logging.Handler."""
+        LOGGER.removeHandler(self)
+        LOGGER.warning("note: %s cannot be written: %s", self.baseFilename, sys.exc_info()[1])
 
 
 class Reporting:
@@ -108,7 +119,7 @@ class Reporting:
                     head = stream.read(20)
                 if head and not _DATE.fullmatch(head):
                     raise InputError(f"{file} is no log file: name another one with --log-file")
-            self._file = logging.FileHandler(file, "a", "utf-8", errors="backslashreplace")
+            self._file = _LogFile(file, "a", "utf-8", errors="backslashreplace")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(
@@ -136,7 +147,9 @@ class Reporting:
         def report() -> None:
             # A thread of its own: one step of slow work may take longer than a minute.
             while not self._clock.wait(end, MINUTE):
-                LOGGER.info("%s", count.line(self._clock.now()), extra=_IN_BAR)
+                # A reader of stderr that has gone is met by the next message.
+                with suppress(OSError):
+                    LOGGER.info("%s", count.line(self._clock.now()), extra=_IN_BAR)
 
         thread = threading.Thread(target=report, name="progress", daemon=True)
         thread.start()
@@ -151,7 +164,7 @@ class Reporting:
 
     @contextmanager
     def _bar(self, count: Count) -> Iterator[Callable[[], None]]:
-        if not sys.stderr.isatty() or self._stderr.level == logging.ERROR:
+        if not is_terminal(sys.stderr) or self._stderr.level == logging.ERROR:
             yield lambda: None
             return
         # One display for all bars that are open at once: two would draw over each other.
@@ -166,6 +179,11 @@ class Reporting:
             if not self._open_bars:
                 display.stop()
                 self._stderr.display = None
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Say whether a standard stream leads to a terminal; one that was closed is None."""
+    return stream is not None and stream.isatty()
 
 
 def wrap(text: str) -> str:

@@ -14,7 +14,7 @@ import click
 from archiveprobe.base.cores import let_waiting_threads_sleep
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import silent
-from archiveprobe.base.reporting import LOGGER, SHOWN, Reporting, wrap
+from archiveprobe.base.reporting import LOGGER, SHOWN, Reporting, is_terminal, wrap
 from archiveprobe.base.wording import duration
 from archiveprobe.commands.limits import heed_memory_limit
 from archiveprobe.commands.names import DEVICE, check_typed
@@ -245,14 +245,14 @@ def print_result(record: Any, lines: Iterable[Mapping[str, Any]], as_json: bool)
         click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
         return
     # Another program gets whole lines; rich would cut them to 80 characters there.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
     for line in table(lines, width):
         click.echo(line)
 
 
 def print_line(text: str) -> None:
     """Print a line of a result; on a terminal it wraps at words."""
-    click.echo(wrap(text) if sys.stdout.isatty() else text)
+    click.echo(wrap(text) if is_terminal(sys.stdout) else text)
 
 
 def load(task: Path) -> "Task":

@@ -68,7 +68,7 @@ def score(task: Task, file: Path, *, truth: Path | None = None) -> Score:
     if not file.is_file():
         raise InputError(f"no file {file}: name the submission to score")
     rows = {row.id: row for row in read_rows(task, test_labels=truth is None)}
-    known = _labels(task, rows, truth)
+    known, remarks = _labels(task, rows, truth)
     given = read_answered(task, file, rows)
     _check_ids(task, file, given.ids, rows, known, list(known) if truth else [])
     at = [at for at, name in enumerate(given.ids) if name in known]
@@ -76,7 +76,7 @@ def score(task: Task, file: Path, *, truth: Path | None = None) -> Score:
     y = np.array([task.labels.index(known[name]) for name in scored])
     decision = np.array([task.labels.index(given.labels[place]) for place in at])
     confusion = confusions(y, decision, len(task.labels))[0].astype(np.int64)
-    remarks = [*given.notes, *_left_out(len(given.ids), len(scored))]
+    remarks += [*given.notes, *_left_out(len(given.ids), len(scored))]
     known_ids = set(scored)
     in_table = [name for name in rows if name in known_ids]
     remarks += _out_of_order(task, scored, in_table, known, decision)
@@ -118,19 +118,22 @@ def _of_probabilities(task: Task, y: np.ndarray, proba: np.ndarray) -> dict[str,
     }
 
 
-def _labels(task: Task, rows: Mapping[str, Row], truth: Path | None) -> dict[str, str]:
-    """Read the known labels by id."""
+def _labels(
+    task: Task, rows: Mapping[str, Row], truth: Path | None
+) -> tuple[dict[str, str], list[str]]:
+    """Read the known labels by id, and say what was guessed."""
     if not task.labels:
         raise InputError(f"labels is empty in {task.file}: name them")
     if truth is None:
-        return {id_: row.label for id_, row in rows.items() if row.label is not None}
+        return {id_: row.label for id_, row in rows.items() if row.label is not None}, []
     table = read_table(truth)
     table.require(task.images.id, task.images.label)
     refuse_repeated(table, task.images.id)
     words = words_in(task, table, task.images.label)
-    labels, _ = read_label_column(table, task.images.label, words, empty=True)
+    labels, remarks = read_label_column(table, task.images.label, words, empty=True)
     ids = (line[task.images.id] for line in table.rows)
-    return {id_: label for id_, label in zip(ids, labels, strict=True) if label}
+    known = {id_: label for id_, label in zip(ids, labels, strict=True) if label}
+    return known, [*table.remarks, *remarks]
 
 
 def _check_ids(

@@ -12,7 +12,7 @@ from pathlib import Path
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
 from archiveprobe.base.wording import clipped, first_few
-from archiveprobe.task.cells import Cells
+from archiveprobe.task.cells import Cells, check_size
 from archiveprobe.task.config import nearest
 from archiveprobe.task.table_csv import encoding_of, read_csv
 from archiveprobe.task.table_forms import SAVE, read_parquet, read_xlsx
@@ -92,6 +92,7 @@ def read_table(file: Path) -> Table:
             repeated name, or a row whose number of cells differs from the header's.
     """
     cells = _read(file, _content(file))
+    check_size(file, len(cells.rows), len(cells.columns))
     remarks = [*_doubt_ending(file, cells), *cells.remarks, *_leave_out(cells)]
     _check_header(file, cells)
     return Table(

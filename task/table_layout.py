@@ -206,7 +206,6 @@ def describe_rows(root: Root, listings: Sequence[Listing]) -> Iterator[str]:
         count = f"{len(table.rows)} rows" if len(table.rows) != 1 else "1 row"
         form = table.form.removeprefix("CSV, UTF-8, ")
         yield f"{listing.name}: {count}, {form}, images in the column {listing.column!r}"
-        yield from table.remarks
         matches = root.matches(listing)
         found = {path: match.path for path, match in matches.items() if match.path}
         other = [(path, file) for path, file in found.items() if path != file]

@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import TABLE_BYTES
 
+_CONTENTS = "[Content_Types].xml"
+
 
 def unpacked(file: Path, content: bytes, endings: Collection[str]) -> bytes:
     """Give the bytes of the only file in a zip with one of these endings; all else as it is.
@@ -17,8 +19,10 @@ def unpacked(file: Path, content: bytes, endings: Collection[str]) -> bytes:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = [name for name in archive.namelist() if _is_table(name, endings)]
-            if len(names) != 1:
+            members = archive.namelist()
+            names = [name for name in members if _is_table(name, endings)]
+            # An xlsx file is a zip too, and may hold another table as an attachment.
+            if len(names) != 1 or _CONTENTS in members:
                 return content
             # What a zip says about sizes may be a lie: no more is read than a table may have.
             with archive.open(names[0]) as stream:

@@ -1,7 +1,9 @@
 """The options that every command takes: --quiet, --verbose, --log-file, --debug."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGTERM
 
 import click
 import numpy as np
@@ -88,3 +90,25 @@ def test_a_log_is_never_appended_to_the_table(task: Path) -> None:
     assert result.exit_code == 1
     assert "is no log file" in result.stderr
     assert (task / "task.toml").read_bytes() == before
+
+
+def test_the_guide_names_every_shared_option_and_exit_status() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "command-line.md").read_text("utf-8")
+    shared = {option for words in every_command() for option in shared_options(words)}
+    assert {"--quiet", "-v", "--log-file", "--debug"} <= shared
+    for option in shared:
+        assert f"`{option}" in guide
+    for status in (0, 1, 2, *(128 + number for number in (SIGINT, SIGTERM, SIGHUP))):
+        assert re.search(rf"^\|.*\b{status}\b", guide, re.MULTILINE), status
+
+
+def shared_options(words: tuple[str, ...]) -> set[str]:
+    command: click.Command = cli.main
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    shown = command.get_params(click.Context(command))
+    return {name for option in shown if option not in command.params for name in option.opts} - {
+        "-h",
+        "--help",
+    }

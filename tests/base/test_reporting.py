@@ -144,3 +144,28 @@ def test_quiet_shows_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
             advance()
         LOGGER.info("a note")
     assert screen.getvalue() == ""
+
+
+def test_a_full_disk_ends_the_log_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Reporting() as reporting:
+        reporting.log_to(tmp_path / "run.log")
+        assert reporting._file is not None
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        reporting._file.stream.write = full
+        LOGGER.info("first")
+        LOGGER.info("second")
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert {first, third} == {"first", "second"}
+    assert second.startswith(f"note: {tmp_path / 'run.log'} cannot be written: ")
+
+
+def test_closed_streams_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    with Reporting() as reporting, reporting.progress("reading", 1) as advance:
+        advance()
+        LOGGER.error("nobody reads this")

@@ -152,6 +152,12 @@ def test_a_table_that_begins_further_down_and_right(read):
     )
 
 
+def test_an_attached_table_is_not_read_instead(read):
+    other = saved(other=[["x"], ["y"]])
+    table = read(xlsx(**{"xl/embeddings/Other.xlsx": other, "customXml/data.json": "[]"}))
+    assert table.columns[:2] == ("Bild", "Schaden")
+
+
 def test_cells_beside_the_table(read, fault_of):
     content = saved(one=[["id", "label"], ["a", "x", None, "a note"]])
     fault_of(lambda: read(content), "a column has no name in the header, but holds 'a note'")
