@@ -74,6 +74,7 @@ def _report(done: Any, as_json: bool) -> None:
 
 @command(
     "submit my/task.toml --system greedy -o submission.csv",
+    "submit my/task.toml --system greedy -o submission.zip",
     "submit my/task.toml --answers notebook.csv -o submission.csv",
 )
 @task_argument

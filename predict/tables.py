@@ -148,9 +148,10 @@ def _check_same(file: Path, cells: Cells, found: Cells, numbers: frozenset[str])
             return
         at = next(at for at, column in enumerate(then) if column != now[at])
         row = next(row for row, value in enumerate(then[at]) if value != now[at][row])
+        other = ".parquet" if file_form(file).is_text else ".csv"
         raise InputError(
             f"{file.suffix} cannot hold {cells[row + 1][at]!r} in the column {cells[0][at]!r}, it "
-            f"comes back as {found[row + 1][at]!r}: nothing was written, write a .csv"
+            f"comes back as {found[row + 1][at]!r}: nothing was written, write a {other}"
         )
     raise InputError("the file read back is not what was to be written: run again")
 

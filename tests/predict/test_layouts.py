@@ -10,13 +10,20 @@ import numpy as np
 import pandas
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from archiveprobe import cli
+from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.predict.form import wanted
+from archiveprobe.predict.submission import read_back
 from archiveprobe.predict.systems import load_system
 from archiveprobe.probe.run import Options, run_probes
+from archiveprobe.task.config import Submission
+from archiveprobe.task.rows import read_rows
 
 THREE = ("intact", "damaged", "destroyed")
 MAPPED = "[submission.labels]\nintact = 0\ndestroyed = 1\n"
@@ -356,3 +363,60 @@ def test_a_kaggle_competition_from_its_files_to_the_submission(tmp_path) -> None
     run("predict", folder, "--system", "ridge-hog", "-o", tmp_path / "p.csv")
     own = pandas.read_csv(tmp_path / "p.csv", dtype={"id": str}).set_index("id")
     assert list(frame.label) == list(own.p_1[frame.id])
+
+
+def test_the_truth_may_hold_integers_too(archive, tmp_path) -> None:
+    """Kaggle's solution.csv has what the submission has."""
+    archive.set(MAPPED)
+    cells = [str(int(label == "destroyed")) for label in archive.test_truth]
+    pairs = list(zip(archive.test_ids, cells, strict=True))
+    truth = archive.write_csv("truth.csv", [["image", "label"], *pairs])
+    file = archive.write_csv("given.csv", [["image", "label"], *pairs])
+    done = run("score", archive.folder, file, "--truth", truth, "--json")
+    assert json.loads(done.stdout)["accuracy"] == 1.0
+
+
+NAMES = ["label", "destroyed", "Intact", "p_intact", "target", "weight"]
+ODD = ["", "0", "1", "0.5", "1.0", "-1", "intact", "DESTROYED", "yes", "nan", "1e400", "\u0661"]
+
+
+@pytest.mark.proves("answers")
+@settings(
+    deadline=None,
+    max_examples=80,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True).flatmap(
+        lambda names: st.permutations(["id", *names])
+    ),
+    cells=st.lists(st.sampled_from(ODD), min_size=1, max_size=4),
+    mapped=st.booleans(),
+)
+def test_any_template_is_filled_as_it_is_said_or_refused(archive, names, cells, mapped) -> None:
+    """Whatever a column is said to hold can be read out of it again."""
+    ids = archive.test_ids
+    columns = [[cells[(at + row) % len(cells)] for row in range(len(ids))] for at in range(4)]
+    filled = dict(zip(names, columns, strict=False)) | {"id": ids}
+    lines = [names, *(list(row) for row in zip(*filled.values(), strict=True))]
+    archive.write_csv("form.csv", lines)
+    words = {"intact": 0, "destroyed": 1} if mapped else {}
+    form = Submission(template="form.csv", labels=words)
+    task = archive.task.model_copy(update={"submission": form})
+    rows = {row.id: row for row in read_rows(task)}
+    try:
+        found, order = wanted(task, rows)
+    except InputError as error:
+        assert len(str(error).splitlines()) == 1
+        return
+    proba = {"intact": "0.25", "destroyed": "0.75"}
+    written = [found.fill(id_, "destroyed", proba) for id_ in order]
+    again = read_back(task, found, order, [names, *written])
+    assert again.ids == ids
+    if found.content.label is not None:
+        assert set(again.labels) == {"destroyed"}
+    if found.content.proba:
+        assert np.allclose(again.proba, [0.25, 0.75])
+    kept = set(names) - {found.content.id, found.content.label, *found.content.proba}
+    for name in kept:
+        assert [line[names.index(name)] for line in written] == filled[name]
