@@ -11,9 +11,10 @@ from archiveprobe.embed.layers import check_layers
 from archiveprobe.embed.precision import check_precision
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.task.config import Task
-from archiveprobe.task.manifest import Entry, scan, with_found_paths
+from archiveprobe.task.manifest import Entry, with_found_paths
 from archiveprobe.task.missing_images import report_missing
 from archiveprobe.task.rows import Row, read_rows
+from archiveprobe.task.scan import scan
 from archiveprobe.task.snapshot import own_snapshot
 from archiveprobe.task.texts import texts
 

@@ -236,7 +236,7 @@ def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
     folders = split_folders(found.paths, task.labels)
     rows = _from_paths(task, sorted(found.paths), folders, notify)
     counts = Counter(row.path.partition("/")[0] for row in rows if row.split)
-    if counts:
+    if counts and task.labels:
         in_order = sorted(counts, key=lambda top: (SPLITS.index(folders[top]), top))
         said = {f"{printable(top)}/": (folders[top], counts[top]) for top in in_order}
         notify(say_splits(said, " images"))

@@ -1,13 +1,14 @@
 """`init` on the layouts that people bring; what it writes runs as it is: embed, probe, submit."""
 
-import json
 import unicodedata
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from stripes import answer_of, done, draw_stripes, read_csv, run, write_csv
 
 from archiveprobe.task.config import load_task
+from archiveprobe.task.rows import read_rows
 
 LABELLED, TO_PREDICT = range(24), range(24, 30)
 
@@ -61,7 +62,8 @@ def test_kaggle(folder, inside):
     assert "train.csv: 24 of 24 rows name their file in another way: without its extension" in said
     assert "train.csv (read as train) 24 rows, test.csv (read as test) 6: rows of test are" in said
     assert "24 labelled rows, 6 to predict" in said
-    assert submitted(folder) == [["id", "label"], *expected(TO_PREDICT, "img{:03}".format)]
+    if inside == "images/{split}":
+        assert submitted(folder) == [["id", "label"], *expected(TO_PREDICT, "img{:03}".format)]
 
 
 def test_kaggle_without_a_test_table(folder):
@@ -98,32 +100,36 @@ def test_the_ids_of_a_form_go_before_paths(folder):
     assert submitted(folder)[1:] == expected(TO_PREDICT, "row-{}".format)
 
 
-def lines_of(rows, form):
-    if form == "csv":
-        return "".join(
-            f"{','.join(row.values())}\n"
-            for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]
-        )
-    return "".join(f"{json.dumps(row)}\n" for row in rows)
+def write_metadata(folder, rows, form):
+    """A metadata file as Hugging Face's imagefolder reads it."""
+    table = pd.DataFrame(rows)
+    if form == "jsonl":
+        table.to_json(folder / "metadata.jsonl", orient="records", lines=True)
+    elif form == "parquet":
+        pytest.importorskip("pyarrow")
+        table.to_parquet(folder / "metadata.parquet", index=False)
+    else:
+        table.to_csv(folder / "metadata.csv", index=False)
 
 
-@pytest.mark.parametrize("top", ["", "images/"])
-def test_hugging_face_metadata_in_every_split(folder, top):
+@pytest.mark.parametrize(("top", "form"), [("", "csv"), ("images/", "jsonl"), ("", "parquet")])
+def test_hugging_face_metadata_in_every_split(folder, top, form):
     """The same file_name in two splits are two images; splits come from the folders."""
-    for split, rows in (("train", LABELLED), ("test", TO_PREDICT)):
-        lines = []
-        for at, number in enumerate(rows):
+    for split, numbers in (("train", LABELLED), ("test", TO_PREDICT)):
+        rows = []
+        for at, number in enumerate(numbers):
             label = draw_stripes(folder / top / split / f"{at:04}.png", number)
-            lines.append(
+            rows.append(
                 {"file_name": f"{at:04}.png"} | ({"label": label} if split == "train" else {})
             )
-        (folder / top / split / "metadata.csv").write_text(lines_of(lines, "csv"))
+        write_metadata(folder / top / split, rows, form)
     task, said = quick(folder)
-    assert task.images.table == (f"{top}train/metadata.csv", f"{top}test/metadata.csv")
+    assert task.images.table == (f"{top}train/metadata.{form}", f"{top}test/metadata.{form}")
     assert (task.images.relative_to, task.images.root) == ("table", top.rstrip("/") or ".")
-    answers = submitted(folder)[1:]
-    assert answers == expected(TO_PREDICT, lambda number: f"test/{number - 24:04}.png")
-    assert "metadata.csv (read as test) 6" in said
+    assert f"metadata.{form} (read as test) 6" in said
+    if form == "jsonl":
+        answers = submitted(folder)[1:]
+        assert answers == expected(TO_PREDICT, lambda number: f"test/{number - 24:04}.png")
 
 
 def test_hugging_face_metadata_at_the_top(folder):
@@ -170,23 +176,33 @@ def test_one_folder_per_class_with_umlauts_and_capitals(folder, form):
     assert set(task.labels) == set(names)
     assert task.images.root == "Fotos"
     assert "24 labelled rows, 6 to predict" in said
+    if form == "NFC":
+        return
     answers = submitted(folder)[1:]
     assert [label for _, label in sorted(answers)] == [names[number % 2] for number in TO_PREDICT]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_spreadsheet_as_csv(folder, encoding):
-    rows = [["Datei", "Sch\u00e4den"]]
+@pytest.mark.parametrize("form", ["xlsx", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_spreadsheet(folder, form):
+    names = ["Datei", "Sch\u00e4den"]
+    rows = []
     for number in (*LABELLED, *TO_PREDICT):
         draw_stripes(folder / "Bilder" / f"Stra\u00dfe {number}.png", number)
         label = ("nein", "ja, gro\u00dfe")[number % 2] if number in LABELLED else ""
         rows.append([f"Stra\u00dfe {number}.PNG", label])
-    write_csv(folder / "Liste.csv", rows, encoding)
+    if form == "xlsx":
+        pytest.importorskip("openpyxl")
+        pd.DataFrame(rows, columns=names).to_excel(folder / "Liste.xlsx", index=False)
+    else:
+        write_csv(folder / "Liste.csv", [names, *rows], form)
     task, said = quick(folder)
     assert (task.images.id, task.images.label) == ("Datei", "Sch\u00e4den")
     assert task.labels == ("ja, gro\u00dfe", "nein")
     assert "by another case (30)" in said
-    assert [label for _, label in submitted(folder)[1:]] == ["nein", "ja, gro\u00dfe"] * 3
+    labels = [row.label for row in read_rows(task)]
+    assert labels == ["nein", "ja, gro\u00dfe"] * 12 + [None] * 6
+    if form == "xlsx":
+        assert [line[1] for line in submitted(folder)[1:]] == ["nein", "ja, gro\u00dfe"] * 3
 
 
 def two_tables(folder, tmp_path):

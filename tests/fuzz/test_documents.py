@@ -14,8 +14,9 @@ from law import STEADY, one_line
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import load_task
-from archiveprobe.task.manifest import read_manifest, scan, write_manifest
+from archiveprobe.task.manifest import read_manifest, write_manifest
 from archiveprobe.task.rows import read_rows
+from archiveprobe.task.scan import scan
 from archiveprobe.task.table import read_table
 
 

@@ -5,10 +5,10 @@ import csv
 import pytest
 
 from archiveprobe.task import manifest
+from archiveprobe.task import scan as scan_module
 from archiveprobe.task.decoding import Observation
 from archiveprobe.task.manifest import (
     read_manifest,
-    scan,
     with_found_paths,
     with_observations,
     write_manifest,
@@ -16,6 +16,7 @@ from archiveprobe.task.manifest import (
 from archiveprobe.task.missing_images import report_missing
 from archiveprobe.task.output import output_file
 from archiveprobe.task.rows import read_rows
+from archiveprobe.task.scan import scan
 
 TABLE = '[images]\ntable = "labels.csv"\n'
 
@@ -47,8 +48,8 @@ def again(task):
 def listings(monkeypatch):
     """How often the files below the root were listed."""
     calls = []
-    real = manifest.images_below
-    monkeypatch.setattr(manifest, "images_below", lambda task: calls.append(1) or real(task))
+    real = scan_module.images_below
+    monkeypatch.setattr(scan_module, "images_below", lambda task: calls.append(1) or real(task))
     return calls
 
 

@@ -12,8 +12,9 @@ from PIL import Image
 from archiveprobe.task import decoding
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import DecodedImage, Observation, decode
-from archiveprobe.task.manifest import scan, with_observations, write_manifest
+from archiveprobe.task.manifest import with_observations, write_manifest
 from archiveprobe.task.rows import Row
+from archiveprobe.task.scan import scan
 
 pillow_heif = pytest.importorskip("pillow_heif", reason="the extra `heic` is not installed")
 BAD = "heif/empty.heic", "heif/truncated.heic", "heif/corrupted.heic", "heif/corrupted.hif"

@@ -6,16 +6,17 @@ import pytest
 
 from archiveprobe.base.reading import digest_of
 from archiveprobe.task import manifest
+from archiveprobe.task import scan as scan_module
 from archiveprobe.task.decoding import PASSING, REJECTIONS, Observation, digest, rejected
 from archiveprobe.task.manifest import (
     Entry,
     read_manifest,
     read_manifest_with_digest,
-    scan,
     with_observations,
     write_manifest,
 )
 from archiveprobe.task.rows import Row, locate
+from archiveprobe.task.scan import scan
 
 SEEN = Observation("ok", bytes=3, width=40, height=50, format="PNG", phash="00ff00ff00ff00ff")
 OLD = 1_600_000_000  # settled long ago
@@ -36,7 +37,7 @@ def hashed(monkeypatch):
         files.append(file)
         return hashed
 
-    monkeypatch.setattr(manifest, "digest_of", note)
+    monkeypatch.setattr(scan_module, "digest_of", note)
     return files
 
 
@@ -61,7 +62,8 @@ def look(task, hashed):
 def test_another_decoder_does_not_count(task, put, look, monkeypatch):
     row = put("a")
     look(row)
-    monkeypatch.setattr(manifest, "DECODER", "pillow-99.0/policy-1")
+    for module in (manifest, scan_module):
+        monkeypatch.setattr(module, "DECODER", "pillow-99.0/policy-1")
     (entry,), _ = read_manifest_with_digest(task, decoder=manifest.DECODER)
     assert (entry.observed, entry.digest) == (None, digest(b"abc"))
     # What it saw is still what the figures are about, on a machine with another Pillow.

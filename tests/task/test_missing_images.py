@@ -1,8 +1,8 @@
 import pytest
 
-from archiveprobe.task.manifest import scan
 from archiveprobe.task.missing_images import report_missing
 from archiveprobe.task.rows import read_rows
+from archiveprobe.task.scan import scan
 
 TABLE = '[images]\ntable = "labels.csv"\n'
 

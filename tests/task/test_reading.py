@@ -13,8 +13,9 @@ from archiveprobe.base.reading import TooManyBytesError, digest_of, read_ordinar
 from archiveprobe.task import manifest
 from archiveprobe.task.config import load_task
 from archiveprobe.task.folds import ensure_folds, folds_file
-from archiveprobe.task.manifest import manifest_file, read_manifest, scan
+from archiveprobe.task.manifest import manifest_file, read_manifest
 from archiveprobe.task.rows import Row, read_rows
+from archiveprobe.task.scan import scan
 
 READERS: list[Callable[[Path, int], object]] = [read_ordinary, digest_of]
 

@@ -5,8 +5,8 @@ import unicodedata
 
 import pytest
 
-from archiveprobe.task.manifest import scan
 from archiveprobe.task.rows import locate, read_rows
+from archiveprobe.task.scan import scan
 
 TABLE = '[images]\ntable = "labels.csv"\n'
 FOLDERS = '[images]\nroot = "."\n'

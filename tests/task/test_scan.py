@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from archiveprobe.task import manifest
+from archiveprobe.task import scan as scan_module
 from archiveprobe.task.decoding import digest
-from archiveprobe.task.manifest import scan
 from archiveprobe.task.rows import Row
+from archiveprobe.task.scan import scan
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_detail_of_a_fault_names_no_path(task, put, monkeypatch):
     def refuse(file, _):
         raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr(manifest, "digest_of", refuse)
+    monkeypatch.setattr(scan_module, "digest_of", refuse)
     (task.root / "loop").symlink_to("loop")
     details = [entry.observed.detail for entry in scan(task, [row, Row("loop", "loop")])]
     assert details == ["Permission denied", "links in a loop"]
@@ -115,14 +115,14 @@ def test_detail_of_a_fault_names_no_path(task, put, monkeypatch):
 
 def test_disk_error(task, put, monkeypatch):
     row, other = put("a"), put("b")
-    real = manifest.digest_of
+    real = scan_module.digest_of
 
     def failing(file, limit):
         if file.endswith("/a"):
             raise OSError(5, "Input/output error")
         return real(file, limit)
 
-    monkeypatch.setattr(manifest, "digest_of", failing)
+    monkeypatch.setattr(scan_module, "digest_of", failing)
     entries = scan(task, [row, other])
     assert [entry.status for entry in entries] == ["unreadable_file", "new"]
     assert "Input/output error" in entries[0].observed.detail
