@@ -154,7 +154,8 @@ def _from_tables(
     text = named_column(tables[0].columns, _TEXT_NAMES)
     if not all(text in table.columns for table in tables):
         text = None
-    training = [one.table for one in chosen if one.split != "test"] or tables
+    listings = [one for one in chosen if one.split != "test" or len(chosen) == 1]
+    training = [_without_tests(root, one, split) for one in listings]
     taken = {split, text, *doubtful, *(one.column for one in chosen)}
     labels = (
         given_labels(training, choices.labels) if choices.labels else guess_labels(training, taken)
@@ -182,6 +183,19 @@ def _from_tables(
     )
     unused = [_unused(one, chosen) for one in candidates if one not in chosen]
     return replace(layout, remarks=said), unused
+
+
+def _without_tests(root: Root, listing: Listing, split: str | None) -> Table:
+    """Return a table without its test rows, whose labels only `score` reads."""
+    table = listing.table
+    words = [path.partition("/")[0] for path in root.paths(listing)] if split == BY_FOLDERS else []
+    if split in table.columns:
+        words = [row[str(split)] for row in table.rows]
+    if not words:
+        return table
+    kept = [at for at, word in enumerate(words) if split_named(word) != "test"]
+    rows, lines = (tuple(table.rows[at] for at in kept), tuple(table.lines[at] for at in kept))
+    return replace(table, rows=rows, lines=lines)
 
 
 def _film_column(tables: Sequence[Table]) -> str | None:

@@ -138,13 +138,20 @@ def test_hugging_face_metadata_at_the_top(folder):
         split = "train" if number in LABELLED else "test"
         label = draw_stripes(folder / split / f"{number}.png", number)
         rows.append([f"{split}/{number}.png", label])
+    rows[-1][1] = "across, and only in a row of test"
     write_csv(folder / "metadata.csv", rows)
     task, said = quick(folder)
     assert (task.images.table, task.images.split) == ("metadata.csv", "folders")
+    assert task.labels == ("across", "down")
     assert "train/ 24 rows, test/ 6: rows of test are predicted, never trained on" in said
     assert submitted(folder)[1:] == expected(TO_PREDICT, "test/{}.png".format)
+    refused = run("score", folder, folder.parent / "out.csv")
+    assert "'across, and only in a row of test'" in refused.stderr
+    (folder / "metadata.csv").write_text(
+        (folder / "metadata.csv").read_text().replace('"across, and only in a row of test"', "down")
+    )
     scored = answer_of("score", folder, folder.parent / "out.csv")
-    assert scored["n"] == 6
+    assert (scored["n"], scored["accuracy"]) == (6, 1)
 
 
 def test_torchvision_folders(folder):
