@@ -177,7 +177,7 @@ def _has_index(cells: Cells) -> bool:
 def _keep(cells: Cells, columns: Iterable[int]) -> None:
     wanted = list(columns)
     cells.columns = [cells.columns[at] for at in wanted]
-    cells.rows = [[row[at] for at in wanted] for row in cells.rows]
+    cells.rows = [tuple([row[at] for at in wanted]) for row in cells.rows]
 
 
 def _check_header(file: Path, cells: Cells) -> None:
