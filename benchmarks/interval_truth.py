@@ -36,6 +36,7 @@ from archiveprobe.evaluate.dataset import Dataset, Rows  # noqa: E402
 from archiveprobe.evaluate.intervals import compare  # noqa: E402
 from archiveprobe.evaluate.leaderboard import SELECTION, leaderboard, nested_score  # noqa: E402
 from archiveprobe.evaluate.metrics import from_confusion  # noqa: E402
+from archiveprobe.evaluate.model_selection import candidates_of  # noqa: E402
 from archiveprobe.evaluate.predictions import Predictions  # noqa: E402
 from archiveprobe.evaluate.system import Assembled, assemble  # noqa: E402
 from archiveprobe.probe.base import Probe  # noqa: E402
@@ -181,7 +182,9 @@ def trials(folder: Path, name: str, seed: int) -> list[Trial]:
     board = leaderboard([one.predictions for one in lines], seconds=0.0)
     every = {one.predictions.system: one.truth for one in lines}
     truths = dict([*every.items()][: len(lines) if MEAN in every else 2])
-    truths[SELECTION] = every[board.best]
+    # Also where the leaderboard recommends nothing: picking is about the pick.
+    candidates = candidates_of([one.predictions for one in lines], 1.0)
+    truths[SELECTION] = every[candidates.systems[candidates.pick(candidates.scores)].system]
     shown = [
         Trial(
             line.system, line.macro_f1, line.optimistic, line.low, line.high, *truths[line.system]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from archiveprobe.commands.names import Input
 from archiveprobe.commands.terminal import (
     NAME,
     command,
@@ -15,7 +16,7 @@ from archiveprobe.commands.terminal import (
 
 
 @command("frames my/films -o my/images", "frames my/films -o my/images --every 5")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=Input("the folder that holds the films", "folder"))
 @click.option(
     "-o",
     "--output",

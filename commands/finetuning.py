@@ -77,13 +77,24 @@ def set_option(command: Function) -> Function:
 @click.option("--workers", type=click.IntRange(0), help="Processes for images; 0: none.")
 @json_option
 def finetune(
-    task: Path, as_json: bool, track: tuple[str, ...], tensorboard: bool, **how: Any
+    task: Path,
+    as_json: bool,
+    recipe: str,
+    overrides: tuple[str, ...],
+    track: tuple[str, ...],
+    tensorboard: bool,
+    **how: Any,
 ) -> None:
     """Train a recipe; by default on the split train, selecting on validation."""
+    from archiveprobe.finetune.recipe_file import load_recipe, override
+
+    # A typing error is answered before the rest is loaded.
+    override(load_recipe(recipe), overrides)
     from archiveprobe.finetune.run import Options, run_finetune
 
     trackers = tuple(dict.fromkeys([*track, *["tensorboard"] * tensorboard]))
-    done = run_finetune(load(task), Options(track=trackers, **how), notify=say, progress=progress)
+    options = Options(recipe, overrides, track=trackers, **how)
+    done = run_finetune(load(task), options, notify=say, progress=progress)
     lines = [
         {
             "part": line.part,

@@ -32,12 +32,13 @@ def table(lines: Iterable[Mapping[str, Any]], width: int | None) -> Iterator[str
 
 
 def _narrow(widths: dict[str, int], rows: list[dict[str, str]], width: int) -> None:
-    """Narrow the widest columns, to their longest word at most, until all fit."""
+    """Narrow the widest columns, to their longest word at most, until all fit; figures last."""
     longest = {
         key: max((len(word) for row in rows for word in row[key].split()), default=0)
         for key in widths
     }
-    for key in sorted(widths, key=lambda key: -widths[key]):
+    figures = {key: all(row[key][:1].isdigit() for row in rows[1:]) for key in widths}
+    for key in sorted(widths, key=lambda key: (figures[key], -widths[key])):
         excess = sum(widths.values()) + len(_GAP) * (len(widths) - 1) - width
         if excess > 0:
             widths[key] = max(longest[key], widths[key] - excess)

@@ -69,8 +69,8 @@ def run_finetune(
             disk, or another process that trains this system.
     """
     started = time.monotonic()
-    dataset = load_dataset(task)
     recipe, overrides = override(load_recipe(options.recipe), options.overrides)
+    dataset = load_dataset(task)
     run = RecipeRun(dataset, recipe, options, notify=notify, progress=progress)
     check_device(run.device)
     check_trackers(options.track)

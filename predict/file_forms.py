@@ -63,8 +63,7 @@ def file_form(file: Path, template: Path | None = None, separator: str | None = 
     member = file.stem if Path(file.stem).suffix.lower() in _TEXT else shape
     text = Path(member) if ending == ".zip" else file
     is_tabbed = text.suffix.lower() == ".tsv" and Path(shape).suffix.lower() != ".tsv"
-    word = "tab" if is_tabbed else separator or ("tab" if text.suffix == ".tsv" else "comma")
-    return FileForm(ending, _MARKS[word], member)
+    return FileForm(ending, _MARKS["tab" if is_tabbed else separator or "comma"], member)
 
 
 def encode(form: FileForm, cells: Cells, numbers: Collection[str] = ()) -> bytes:

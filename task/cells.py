@@ -25,7 +25,7 @@ class Cells:
     """
 
     columns: list[str]
-    rows: list[list[str]]
+    rows: list[tuple[str, ...]]
     lines: list[int]
     form: str
     unit: str = "row"
@@ -48,7 +48,7 @@ def check_size(file: Path, rows: int, columns: int) -> None:
 
 def from_columns(
     file: Path, names: Sequence[str], columns: Sequence[Sequence[Any]]
-) -> list[list[str]]:
+) -> list[tuple[str, ...]]:
     """Turn columns of values into rows of text.
 
     Raises:
@@ -62,7 +62,7 @@ def from_columns(
             raise InputError(
                 f"{file}: the column {name!r} holds {error}: keep only text and numbers in a table"
             ) from None
-    return [list(row) for row in zip(*texts, strict=True)]
+    return list(zip(*texts, strict=True))
 
 
 def as_texts(values: Sequence[Any]) -> list[str]:

@@ -1,6 +1,5 @@
 """Ids of a table: every row has one, another one, and one that every file gives back."""
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from archiveprobe.base.wording import clipped, first_few
@@ -24,32 +23,35 @@ def refuse_repeated(table: Table, column: str) -> None:
 
 def id_faults(table: Table, column: str) -> list[str]:
     """Say what is wrong with the ids, a sentence for each kind of fault."""
-    rows: dict[str, list[int]] = defaultdict(list)
+    first: dict[str, int] = {}
+    again: dict[str, int] = {}
+    empty: list[int] = []
     for index, cells in enumerate(table.rows):
-        rows[cells[column]].append(index)
-    empty = sorted(index for value in rows if not value.strip() for index in rows[value])
-    long = {value: found for value, found in rows.items() if len(value) > ID_LIMIT}
-    unsafe = {value: found for value, found in rows.items() if UNSAFE_IN_IDS.search(value)}
-    repeated = {value: found for value, found in rows.items() if len(found) > 1 and value.strip()}
+        value = cells[column]
+        if not value.strip():
+            empty.append(index)
+        elif first.setdefault(value, index) != index:
+            again.setdefault(value, index)
+    long = [(f"{len(value)}", [at]) for value, at in first.items() if len(value) > ID_LIMIT]
+    unsafe = [(clipped(value), [at]) for value, at in first.items() if UNSAFE_IN_IDS.search(value)]
     faults = []
     if empty:
-        faults.append(f"{len(empty)} rows have no id (first {table.place(empty[0])}): give every "
-                      "row an id")  # fmt: skip
+        where = table.place(empty[0])
+        faults.append(f"{len(empty)} rows have no id (first {where}): give every row an id")
     if long:
-        found = (f"{len(value)} ({table.place(at[0])})" for value, at in long.items())
         faults.append(
-            f"{len(long)} ids have more than {ID_LIMIT} characters: {first_few(found, _SHOWN)}: "
+            f"{len(long)} ids have more than {ID_LIMIT} characters: {_listed(table, long)}: "
             "shorten them, or correct the quotes around them"
         )
     if unsafe:
         faults.append(
             f"{len(unsafe)} ids hold a NUL or a lone carriage return, which no CSV gives back: "
-            f"{_listed(table, unsafe.items())}: take it out"
+            f"{_listed(table, unsafe)}: take it out"
         )
-    if repeated:
+    if again:
+        twice = ((clipped(value), [first[value], at]) for value, at in again.items())
         faults.append(
-            f"{len(repeated)} ids stand more than once: {_listed(table, repeated.items())}: keep "
-            "one row of each"
+            f"{len(again)} ids stand more than once: {_listed(table, twice)}: keep one row of each"
         )
     return faults
 
@@ -59,14 +61,12 @@ def unknown_ids(table: Table, column: str, known: Collection[str]) -> list[str]:
     lost = [index for index, cells in enumerate(table.rows) if cells[column] not in known]
     if not lost:
         return []
-    listed = (f"{clipped(table.rows[at][column])} ({table.place(at)})" for at in lost)
-    return [f"no row has the id of {len(lost)} rows: {first_few(listed, _SHOWN)}: correct or "
-            "remove them"]  # fmt: skip
+    listed = _listed(table, ((clipped(table.rows[at][column]), [at]) for at in lost))
+    return [f"no row has the id of {len(lost)} rows: {listed}: correct or remove them"]
 
 
 def _listed(table: Table, found: Iterable[tuple[str, list[int]]]) -> str:
-    """List ids with the first two places of each."""
+    """List ids, each with the places of its rows."""
     return first_few(
-        (f"{clipped(value)} ({', '.join(map(table.place, at[:2]))})" for value, at in found),
-        _SHOWN,
+        (f"{shown} ({', '.join(map(table.place, rows))})" for shown, rows in found), _SHOWN
     )

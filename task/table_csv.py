@@ -111,7 +111,8 @@ def _add(file: Path, cells: Cells, line: int, row: list[str]) -> None:
             f"{file} line {line}: {len(row)} cells under {len(cells.columns)} column names: "
             f"quote cells that hold a {cells.separator}"
         )
-    cells.rows.append(row)
+    # A tuple of strings, unlike a list, is none of the garbage collector's business.
+    cells.rows.append(tuple(row))
     cells.lines.append(line)
 
 

@@ -67,6 +67,16 @@ def test_a_narrow_terminal_wraps_the_text_and_cuts_no_name() -> None:
     )
 
 
+def test_text_wraps_before_figures_do() -> None:
+    lines = [{"score": "0.82 [0.77, 0.87]", "state": "ok but old"}]
+    assert list(table(lines, 24)) == [
+        "score              state",
+        "0.82 [0.77, 0.87]  ok",
+        "                   but",
+        "                   old",
+    ]
+
+
 def test_lines_of_other_keys_and_names_with_line_ends_stay_in_their_columns() -> None:
     assert list(table([{"a": 1}, {"a": "x\ny", "b": True}, {"b": None}], None)) == [
         "a    b",

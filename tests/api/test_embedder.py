@@ -114,14 +114,14 @@ def test_weights_from_a_file_of_the_tasks_own(archive: Path) -> None:
 
 def test_it_works_where_estimators_work(task: ap.Task) -> None:
     rows = task.rows()
-    known = rows[(rows.label.notna() & (rows.status == "ok")).to_numpy()].index[:36]
+    known = rows[(rows.label.notna() & (rows.status == "ok")).to_numpy()].index[:24]
     files, y = np.array([str(file) for file in task.files()])[known], rows.label[known]
     pipeline = make_pipeline(ap.Embedder("hog"), ap.probes.Ridge())
     scores = cross_val_score(pipeline, files, y, cv=2)
     by_hand = cross_val_score(ap.probes.Ridge(), task.embeddings("hog", "center")[known], y, cv=2)
     np.testing.assert_array_equal(scores, by_hand)
     search = GridSearchCV(pipeline, {"ridge__alphas": [(1.0,), (1e3,)]}, cv=2)
-    assert search.fit(files[:16], y[:16]).best_params_["ridge__alphas"] in ((1.0,), (1e3,))
+    assert search.fit(files[:12], y[:12]).best_params_["ridge__alphas"] in ((1.0,), (1e3,))
     copied = clone(pipeline)
     assert copied[0].get_params() == pipeline[0].get_params() == ap.Embedder("hog").get_params()
     # As a ColumnTransformer and pandas hand columns over.
@@ -131,6 +131,7 @@ def test_it_works_where_estimators_work(task: ap.Task) -> None:
         np.testing.assert_array_equal(ap.Embedder("hog").fit_transform(given), wanted)
 
 
+@pytest.mark.proves("images")
 def test_what_cannot_be_read_is_named_or_nan(task: ap.Task, tmp_path: Path, fault_of) -> None:
     good = task.files()[task.rows().status.eq("ok").argmax()]
     cut = tmp_path / "cut.jpg"

@@ -184,6 +184,7 @@ def test_the_leaderboard_is_that_of_the_stored_systems(task: ap.Task) -> None:
     assert curve.threshold.is_monotonic_increasing and curve.recall.is_monotonic_decreasing
 
 
+@pytest.mark.proves("state")
 def test_systems_out_of_date_are_left_out_aloud_and_refused(archive: Path) -> None:
     task = ap.open(archive)
     before = task.rows()
@@ -205,6 +206,7 @@ def test_the_leaderboard_says_what_it_leaves_out(archive: Path) -> None:
     assert sorted(board.system) == ["knn-hog", "lda-hog", "ridge-hog"]
 
 
+@pytest.mark.proves("state")
 def test_rows_that_wait_are_refused_or_left_out_aloud(archive: Path) -> None:
     task = ap.open(archive)
     then = task.rows()

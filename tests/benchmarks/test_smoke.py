@@ -12,6 +12,7 @@ import pytest
 from counted import register_clip
 
 from archiveprobe.cli import main as command
+from archiveprobe.evaluate.threshold_curve import score_at
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -134,11 +135,18 @@ def test_interval_truth(start, figures_of, monkeypatch) -> None:
     x = rows.x - 0.1 * rng.standard_normal(rows.x.shape[1])
     p = np.stack([x[:, 8], np.ones(len(x))])
     mine = benchmark.true_scores(p, np.array([0.1, 0.0]), rows)
-    known = [
-        benchmark.threshold_curve.score_at(rows.y == 1, each, cut)
-        for each, cut in zip(p, (0.1, 0.0), strict=True)
-    ]
+    known = [score_at(rows.y == 1, each, cut) for each, cut in zip(p, (0.1, 0.0), strict=True)]
     assert mine == pytest.approx(known)
+
+
+def test_threshold_aims(start, figures_of, monkeypatch) -> None:
+    benchmark, drawn = start("threshold_aims"), start("drawn_archives")
+    monkeypatch.setattr(drawn, "FRESH", 2000)
+    words = ["--tasks", "2", "--workers", "0", "--archive", "plain, 400 rows"]
+    figures = figures_of(benchmark, *words)
+    assert len(named(figures, ", holds")) >= 2 and len(named(figures, "rows to review")) == 2
+    for figure in named(figures, "rows to review"):
+        assert 0 < figure["value"] < 1
 
 
 def test_drawn_archives_are_what_they_say(start) -> None:

@@ -23,14 +23,21 @@ RULES = [*THRESHOLD_RULES, "fixed 0.4", "recall 0.9", "precision 0.7", "cost 5.0
 
 @pytest.fixture
 def keep(draw_dataset, draw_logits, monkeypatch) -> Callable[..., Dataset]:
-    def keep(seed: int, skill: float, unreadable: int, rule: str = "smoothed") -> Dataset:
-        """A stored system "one" of a dataset whose task finds it, some rows without an image."""
+    def keep(
+        seed: int, skill: float, unreadable: int, rule: str = "smoothed", surest: int | None = None
+    ) -> Dataset:
+        """A stored system "one" of a dataset whose task finds it, some rows without an image.
+
+        `surest` is a row that it is surest of, whatever its label.
+        """
         dataset = draw_dataset(n=90, repeats=3, seed=seed)
         for module in (choose_threshold, ensemble):
             monkeypatch.setattr(module, "load_dataset", lambda _, **__: dataset)
         logits, rest = draw_logits(dataset, skill, seed)
         lost = np.random.default_rng(seed).choice(90, unreadable, replace=False)
         logits[:, lost] = np.nan
+        if surest is not None:
+            logits[:, surest] = -50, 50
         record = common_record(dataset, "one", rule, 0)
         record |= {"kind": "probe", "features": "a", "complexity": 1, "seconds": 0.5}
         done = assemble(dataset, logits, rest, origin(record), method=rule)
@@ -61,6 +68,17 @@ def test_choosing_the_stored_rule_again_changes_no_bit(keep, skill, unreadable) 
             np.testing.assert_array_equal(getattr(after, name), getattr(before, name), rule)
         assert again.record() == shown.record()
         assert after.origin["optimistic"] == before.origin["optimistic"]
+
+
+def test_a_precision_that_is_never_reached_is_said_with_the_best(keep, fault_of) -> None:
+    dataset = keep(0, 1.5, 0, surest=int(np.flatnonzero(keep(0, 1.5, 0).labels == 0)[0]))
+    before = load_run(dataset.task, "one").predictions().digest
+    fault_of(
+        lambda: report_threshold(dataset.task, "one", method="precision 0.999"),
+        "precision 0.999 of 'damaged' is reached by no threshold on the labelled rows: 0.",
+        "is the most, and finds 0.",
+    )
+    assert load_run(dataset.task, "one").predictions().digest == before
 
 
 def test_every_numbered_rule_is_among_those_tried() -> None:

@@ -188,6 +188,13 @@ def test_a_recipes_own_threshold_is_applied_as_it_is_and_recorded_as_fixed(
     assert np.array_equal(found.decision, (found.oof[..., 1] > 0.51).astype(int))
     shown = run("threshold", archive, "--system", "own")
     assert shown.exit_code == 0 and "threshold 0.510 (fixed)" in shown.stdout
+    # One that a person chose outlives the recipe's.
+    run("threshold", archive, "--system", "own", "--set", "0.6")
+    done = finetune(archive, "--fold", "all", recipe=str(recipe))
+    assert "own: threshold 0.6, set by hand, kept; `archiveprobe threshold " in done.stderr
+    again = load_run(load_task(archive), "own")
+    assert again.record["threshold"] == 0.6 and (again.predictions().thresholds == 0.6).all()
+    assert "0.600 fixed" in done.stdout
     # A part alone answers with it too.
     recipe.write_text(recipe.read_text().replace("0.51", "0.999"))
     shutil.rmtree(archive / "work/finetune/own")

@@ -181,6 +181,13 @@ def test_wrong_value_names_the_key(load, fault_of, content, key):
         (LEAST + "[submission]\nunreadable = 'noo'", ("submission.unreadable", "'noo'", "'no'")),
         (LEAST + "[submission]\ncolumns = ['a', 'b', 'a']", ("submission", "columns", "once")),
         (LEAST + "[submission]\ncolumns = ['a', ' ']", ("submission", "columns", "empty")),
+        (LEAST + "[submission.labels]\nyes = 1", ("submission.labels", "'no'", "missing")),
+        (LEAST + "[submission.labels]\nyes = 1\nno = '1'", ("submission", "labels", "same word")),
+        (LEAST + "[submission.labels]\nyess = 1\nno = 0", ("'yess'", "did you mean 'yes'?")),
+        (LEAST + "[submission.labels]\nyes = 'no'\nno = 'yes'", ("'no'", "another label")),
+        (LEAST + "[submission.labels]\nyes = true\nno = false", ("string or an integer",)),
+        (LEAST + "[submission.labels]\nyes = 1.0\nno = 0", ("string or an integer",)),
+        (LEAST + "[submission.labels]\nyes = ''\nno = 0", ("labels.yes", "without spaces")),
     ],
 )
 def test_values_hang_together(load, fault_of, content, words):
