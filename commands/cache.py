@@ -56,8 +56,9 @@ def _shown(line: dict[str, Any]) -> dict[str, Any]:
         "numbers": f"{' x '.join(map(str, [line['views'], *line['shape']]))} {line['precision']}",
         "size": file_size(line["bytes"]),
         "used": line["in_use"],
-        "state": "ok" if line["state"] == "ok" else "damaged",
     }
+    if line["state"] != "ok":
+        shown["state"] = "damaged"
     # Said wherever it is so, since nothing that is computed with them is a result.
     return {**shown, "weights": "random"} if line["random_weights"] else shown
 

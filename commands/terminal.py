@@ -53,9 +53,11 @@ def _at_most_one(ctx: click.Context, argument: click.Parameter, tasks: tuple[Pat
     return _ready_to_import(ctx, argument, tasks[0] if tasks else _HERE)
 
 
-def _ready_to_import(_: click.Context, __: click.Parameter, task: Path) -> Path:
-    heed_memory_limit()
-    let_waiting_threads_sleep()
+def _ready_to_import(ctx: click.Context, _: click.Parameter, task: Path) -> Path:
+    # Completion imports nothing that a limit on memory matters to.
+    if not ctx.resilient_parsing:
+        heed_memory_limit()
+        let_waiting_threads_sleep()
     return task
 
 

@@ -41,6 +41,7 @@ _UNREADABLE = {
     b"ARROW1": "is a Feather file: write it as Parquet, or as CSV in UTF-8",
 }
 _PROTECTED = "is protected by a password: save it without one"
+_SHOWN = 20
 _MARKUP = ("<!doctype", "<html", "<?xml", "<table")
 
 
@@ -74,7 +75,7 @@ class Table:
         for column in columns:
             if column not in self.columns:
                 hint = nearest(column, self.columns)
-                has = ", ".join(self.columns)
+                has = first_few(self.columns, _SHOWN)
                 raise InputError(
                     f"no column {column!r} in {self.file}{hint}: it has {has}; "
                     "name the right column in task.toml"
@@ -184,15 +185,15 @@ def _check_header(file: Path, cells: Cells) -> None:
     columns = cells.columns
     if not columns:
         raise InputError(f"{file} is empty: it needs a header line with column names")
-    twice = [name for name, count in Counter(columns).items() if count > 1]
-    if twice:
-        listed = first_few(map(clipped, twice))
-        raise InputError(f"{file}: a column name stands twice in the header: {listed}: rename one")
     for at, name in enumerate(columns):
         if not name.strip():
             held = next((row[at] for row in cells.rows if row[at]), None)
             what = "" if held is None else f", but holds {clipped(held)}"
             raise InputError(
-                f"{file}: a column has no name in the header{what}: name it (pandas writes its "
-                "index so: leave it out with index=False)"
+                f"{file}: a column has no name in the header{what}: name it, or remove what stands "
+                "above the header (where it is pandas' index, write with index=False)"
             )
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        listed = first_few(map(clipped, twice))
+        raise InputError(f"{file}: a column name stands twice in the header: {listed}: rename one")

@@ -109,7 +109,7 @@ def test_the_way_of_a_new_user(archive: Path, tmp_path: Path) -> None:
     again = json.loads(run("embed", archive, "--workers", "0", "--json").stdout)
     assert (again["embedded"], again["reused"]) == (0, 12)
     verdict = json.loads(run("cache", "verify", archive, "--deep", "--json").stdout)
-    assert verdict == {"ok": True, "shards": 1, "rows": 12, "bad": []}
+    assert verdict == {"ok": True, "shards": 1, "rows": 12, "bad": [], "removable": []}
     assert run("cache", "export", archive, "-o", tmp_path / "all.h5").exit_code == 0
     assert "hog-" in run("cache", "show", archive).stdout
 

@@ -204,6 +204,16 @@ def test_empty_rows_and_columns_of_a_spreadsheet(read):
     )
 
 
+def test_a_title_above_the_header(read, fault_of):
+    content = "Liste der Bilder;;\nid;label;x\na;b;c\n"
+    fault_of(lambda: read(content), "but holds 'label'", "remove what stands above the header")
+
+
+def test_a_missing_column_among_very_many(read, fault_of):
+    table = read(",".join(f"c{at}" for at in range(5000)) + "\n")
+    assert len(fault_of(lambda: table.require("id"), "and 4980 more")) < 500
+
+
 def test_wide_text_without_a_mark(read, fault_of):
     fault_of(lambda: read("id,label\na,x\n".encode("utf-16-le")), "NUL", "save it as CSV in UTF-8")
     fault_of(lambda: read("id,label\na,x\n".encode("utf-32")), "NUL", "save it as CSV in UTF-8")
