@@ -89,9 +89,7 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
 
         verdict = verify_recomputed(loaded, verdict, recompute, adopt=adopt, notify=say)
     if as_json:
-        record = asdict(verdict)
-        del record["removable"]
-        click.echo(json.dumps(record))
+        click.echo(json.dumps(asdict(verdict)))
     else:
         print_line(f"{verdict.shards} shards, {verdict.rows} rows, {len(verdict.bad)} faults")
         for fault in verdict.bad:
