@@ -15,6 +15,11 @@ def quote_few(names: Iterable[str]) -> str:
     return first_few(map(repr, names))
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a number of things: "1 row", "3 rows"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def clipped(text: str, most: int = 60) -> str:
     """Quote a text of any length, shortened to `most` characters."""
     return repr(text if len(text) <= most else text[: most - 3] + "...")

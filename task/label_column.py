@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import first_few
+from archiveprobe.base.wording import counted, first_few
 from archiveprobe.task.config import Folds, nearest
 from archiveprobe.task.labels import Words, fold
 from archiveprobe.task.splits import split_named
@@ -140,7 +140,7 @@ def doubts(counts: Mapping[str, int]) -> Iterator[str]:
     """Yield what is doubtful about labels: near misses of others, and those of very few rows."""
     for label, count in sorted(counts.items(), key=lambda item: (item[1], item[0])):
         usual = _near_miss(label, counts)
-        rows = f"{count} row" if count == 1 else f"{count} rows"
+        rows = counted(count, "row")
         if usual is not None:
             yield (
                 f"{label!r} ({rows}) looks like {usual!r} ({counts[usual]}): a typo? correct the "

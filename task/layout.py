@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import first_few, quote_few
+from archiveprobe.base.wording import counted, first_few, quote_few
 from archiveprobe.task.config import Folds, Images
 from archiveprobe.task.find_images import find_images, printable
 from archiveprobe.task.label_column import (
@@ -154,7 +154,8 @@ def _from_tables(
     text = named_column(tables[0].columns, _TEXT_NAMES)
     if not all(text in table.columns for table in tables):
         text = None
-    training = [one.table for one in chosen if one.split != "test"] or tables
+    listings = [one for one in chosen if one.split != "test" or len(chosen) == 1]
+    training = [_without_tests(root, one, split) for one in listings]
     taken = {split, text, *doubtful, *(one.column for one in chosen)}
     labels = (
         given_labels(training, choices.labels) if choices.labels else guess_labels(training, taken)
@@ -182,6 +183,19 @@ def _from_tables(
     )
     unused = [_unused(one, chosen) for one in candidates if one not in chosen]
     return replace(layout, remarks=said), unused
+
+
+def _without_tests(root: Root, listing: Listing, split: str | None) -> Table:
+    """Return a table without its test rows, whose labels only `score` reads."""
+    table = listing.table
+    words = [path.partition("/")[0] for path in root.paths(listing)] if split == BY_FOLDERS else []
+    if split in table.columns:
+        words = [row[str(split)] for row in table.rows]
+    if not words:
+        return table
+    kept = [at for at, word in enumerate(words) if split_named(word) != "test"]
+    rows, lines = (tuple(table.rows[at] for at in kept), tuple(table.lines[at] for at in kept))
+    return replace(table, rows=rows, lines=lines)
 
 
 def _film_column(tables: Sequence[Table]) -> str | None:
@@ -239,9 +253,9 @@ def _doubt_tests(root: Root, listing: Listing) -> Iterator[str]:
     tested = [path for path in paths if split_named(path.partition("/")[0]) == "test"]
     if tested and len(tested) < len(paths):
         yield (
-            f"{len(tested)} images of {listing.name} lie in {tested[0].partition('/')[0]}/, but no "
-            "column says that they are test rows: those with a label are trained on; add a column "
-            "`split`"
+            f"{counted(len(tested), 'image')} of {listing.name} in {tested[0].partition('/')[0]}/, "
+            "but no column says that they are test rows: those with a label are trained on; add a "
+            "column `split`"
         )
 
 
@@ -262,12 +276,10 @@ def _from_folders(folder: Path, base: Path, files: Sequence[str], choices: Choic
         why = f"no labels found ({len(counts)} folders): fill in labels, and give a table (--table)"
         counts = Counter()
     images = Images(root=Path(os.path.relpath(root, folder)).as_posix())
-    remarks = [f"{len(paths)} images below {printable(str(root))}", why]
+    remarks = [f"{counted(len(paths), 'image')} below {printable(str(root))}", why]
     if len(paths) < len(files):
-        remarks.append(
-            f"{len(files) - len(paths)} images lie beside {root.name}/ and are left out: include "
-            "them with --images"
-        )
+        count = counted(len(files) - len(paths), "image")
+        remarks.append(f"{count} beside {root.name}/ left out: name another folder with --images")
     labels = choices.labels or positive_last(counts)
     return Layout(labels, images, counts, remarks=remarks)
 
@@ -309,7 +321,7 @@ def _with_form(
     if name in names:
         return replace(layout, template=name), f"{name}: the form to hand in"
     column = _shared_ids(form, tables, layout.images.id)
-    said = f"{name}: the form to hand in, {len(form.rows)} rows"
+    said = f"{name}: the form to hand in, {counted(len(form.rows), 'row')}"
     if column == layout.images.id:
         return replace(layout, template=name), said
     if column is not None:

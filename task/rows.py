@@ -92,7 +92,7 @@ def _from_tables(task: Task, test_labels: bool, notify: Notify) -> list[Row]:
     counts = {name: (split, len(tables[name].rows)) for name, split in splits.items()}
     counts |= _counts_by_folder(task, rows) | _counts_by_word(task, tables)
     if counts:
-        notify(say_splits(counts, " rows"))
+        notify(say_splits(counts, "row"))
     return rows
 
 
@@ -239,7 +239,7 @@ def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
     if counts and task.labels:
         in_order = sorted(counts, key=lambda top: (SPLITS.index(folders[top]), top))
         said = {f"{printable(top)}/": (folders[top], counts[top]) for top in in_order}
-        notify(say_splits(said, " images"))
+        notify(say_splits(said, "image"))
     _refuse_twins(rows)
     return rows
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePath
 
+from archiveprobe.base.wording import counted
+
 SPLITS = ("train", "validation", "test")
 _WORDS = {
     "train": "train",
@@ -51,11 +53,11 @@ def is_form(file: str) -> bool:
 
 
 def say_splits(counts: Mapping[str, tuple[str, int]], noun: str) -> str:
-    """Say how many rows every name gives to which split, by (split, rows) under the names."""
+    """Say how many things (`noun`) every name gives to which split: (split, count) by name."""
     parts: list[str] = []
     for name, (split, count) in counts.items():
         meaning = "" if name.strip("'/") == split else f" (read as {split})"
-        parts.append(f"{name}{meaning} {count}{noun if not parts else ''}")
+        parts.append(f"{name}{meaning} {count if parts else counted(count, noun)}")
     said = ", ".join(parts)
     tested = any(split == "test" for split, _ in counts.values())
     return f"{said}: rows of test are predicted, never trained on" if tested else said

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import clipped, first_few, quote_few
+from archiveprobe.base.wording import clipped, counted, first_few, quote_few
 from archiveprobe.task.find_images import has_image_extension, printable
 from archiveprobe.task.match_files import Match, count_differences, match_some
 from archiveprobe.task.splits import SPLITS, split_named, split_of_table
@@ -203,7 +203,7 @@ def describe_rows(root: Root, listings: Sequence[Listing]) -> Iterator[str]:
     named: set[str] = set()
     for listing in listings:
         table = listing.table
-        count = f"{len(table.rows)} rows" if len(table.rows) != 1 else "1 row"
+        count = counted(len(table.rows), "row")
         form = table.form.removeprefix("CSV, UTF-8, ")
         yield f"{listing.name}: {count}, {form}, images in the column {listing.column!r}"
         matches = root.matches(listing)
@@ -218,9 +218,9 @@ def describe_rows(root: Root, listings: Sequence[Listing]) -> Iterator[str]:
         if lost:
             detail = matches[lost[0]].detail if lost[0] in matches else ""
             why = f" ({detail})" if detail else ""
-            yield f"{listing.name}: {len(lost)} of {count} have no image: {quote_few(lost)}{why}"
+            yield f"{listing.name}: no image for {len(lost)} of {count}: {quote_few(lost)}{why}"
         named.update(found.values())
     unnamed = [file for file in root.files if file not in named]
     if unnamed:
         shown = quote_few(map(printable, sorted(unnamed)))
-        yield f"{len(unnamed)} of {len(root.files)} images are in no table: {shown}"
+        yield f"no table names {len(unnamed)} of {counted(len(root.files), 'image')}: {shown}"

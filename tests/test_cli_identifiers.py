@@ -4,6 +4,9 @@ import shutil
 
 from stripes import answer_of, done, draw_stripes, read_csv, run, write_csv
 
+from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.task.config import load_task
+
 TASK = """
 name = "stripes"
 labels = ["across", "down"]
@@ -39,6 +42,10 @@ def test_found_files_are_known_without_the_images(tmp_path):
     assert "36 of 36 rows name their file in another way" in embedded.stderr
     assert "without its extension (12)" in embedded.stderr
     assert "train.csv (read as train) 30 rows, test.csv (read as test) 6" in embedded.stderr
+    task = load_task(tmp_path / "gpu")
+    dataset = load_dataset(task)
+    entries = (*dataset.labelled.entries, *dataset.unlabelled.entries)
+    assert all((task.root / entry.path).is_file() for entry in entries)  # for fine-tuning
     away = shutil.ignore_patterns("images")
     shutil.copytree(tmp_path / "gpu", tmp_path / "laptop", ignore=away)
     best = answer_of("probe", tmp_path / "laptop", "--probe", "ridge")["leaderboard"][0]["system"]

@@ -138,13 +138,20 @@ def test_hugging_face_metadata_at_the_top(folder):
         split = "train" if number in LABELLED else "test"
         label = draw_stripes(folder / split / f"{number}.png", number)
         rows.append([f"{split}/{number}.png", label])
+    rows[-1][1] = "across, and only in a row of test"
     write_csv(folder / "metadata.csv", rows)
     task, said = quick(folder)
     assert (task.images.table, task.images.split) == ("metadata.csv", "folders")
+    assert task.labels == ("across", "down")
     assert "train/ 24 rows, test/ 6: rows of test are predicted, never trained on" in said
     assert submitted(folder)[1:] == expected(TO_PREDICT, "test/{}.png".format)
+    refused = run("score", folder, folder.parent / "out.csv")
+    assert "'across, and only in a row of test'" in refused.stderr
+    (folder / "metadata.csv").write_text(
+        (folder / "metadata.csv").read_text().replace('"across, and only in a row of test"', "down")
+    )
     scored = answer_of("score", folder, folder.parent / "out.csv")
-    assert scored["n"] == 6
+    assert (scored["n"], scored["accuracy"]) == (6, 1)
 
 
 def test_torchvision_folders(folder):
@@ -285,8 +292,8 @@ def test_doubts_about_labels_and_images(folder):
         "as a label of its own" in said
     )
     assert "the label 'collapsed' has 1 row only, fewer than the 5 folds" in said
-    assert "labels.csv: 2 of 42 rows have no image: 'gone.png', 'lost.png'" in said
-    assert "1 of 41 images are in no table: 'extra.png'" in said
+    assert "labels.csv: no image for 2 of 42 rows: 'gone.png', 'lost.png'" in said
+    assert "no table names 1 of 41 images: 'extra.png'" in said
 
 
 def test_no_doubt_where_labels_only_look_alike(folder):
@@ -317,7 +324,7 @@ def test_images_of_test_folders_without_a_word_in_the_table(folder):
         rows.append([f"{number}.png", draw_stripes(folder / split / f"{number}.png", number)])
     write_csv(folder / "labels.csv", rows)
     said = quick(folder)[1]
-    assert "3 images of labels.csv lie in test/, but no column says that they are test rows" in said
+    assert "3 images of labels.csv in test/, but no column says that they are test rows" in said
 
 
 def test_images_beside_the_folder_images_are_said(folder):
@@ -325,7 +332,7 @@ def test_images_beside_the_folder_images_are_said(folder):
         draw_stripes(folder / name, 1)
     task, said = quick(folder)
     assert (task.images.root, task.labels) == ("images", ("a", "b"))
-    assert "1 images lie beside images/ and are left out: include them with --images" in said
+    assert "1 image beside images/ left out: name another folder with --images" in said
     assert quick(folder, "--images", folder, "--force")[0].images.root == "."
 
 

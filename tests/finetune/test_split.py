@@ -19,8 +19,7 @@ N, FOLDS = 120, 5
 
 
 class Where:
-    table = "labels.csv"
-    root = "images"
+    place = "labels.csv"
 
 
 def dataset_of(seed: int = 0, n: int = N) -> Dataset:

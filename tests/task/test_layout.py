@@ -148,7 +148,7 @@ def test_folders_are_said(tmp_path):
         ),
         "ignored 2 files, no images: .st (1), .txt (1)",
         "no image lies in weights: move it out of images.root",
-        "test/ 1 images: rows of test are predicted, never trained on",
+        "test/ 1 image: rows of test are predicted, never trained on",
         "2 labelled rows, 1 to predict",
     ]
 

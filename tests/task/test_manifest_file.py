@@ -53,6 +53,7 @@ ENTRIES = st.builds(
     observed=st.none() | OBSERVATIONS,
     mtime_ns=WHOLE,
     inode=WHOLE,
+    written=TEXT | st.just(""),
 )
 
 

@@ -1,8 +1,11 @@
 """Which file a path of a table means: the only one that fits, else none, with a reason."""
 
 import random
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from archiveprobe.task.match_files import Match, count_differences, differences, match_some
 
@@ -142,6 +145,33 @@ def test_differences(written, path, kinds):
 def test_differences_are_counted():
     pairs = [("a", "a.jpg"), ("B.jpg", "b.jpg"), ("C", "c.jpg")]
     assert count_differences(pairs) == "without its extension (2), by another case (2)"
+
+
+NAMES = st.sampled_from(
+    ["a", "A", "b.jpg", "B.JPG", "b.png", "12", "0012.jpg", "012.png", "e\u0301"]
+)
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+WRITTEN = st.one_of(
+    PATHS,
+    PATHS.map(str.upper),
+    PATHS.map(lambda path: path.replace("/", "\\")),
+    PATHS.map(lambda path: f"C:\\x\\{path}"),
+    PATHS.map(lambda path: path.rpartition(".")[0]),
+    st.text(max_size=4),
+)
+
+
+@given(st.lists(WRITTEN, unique=True), st.lists(PATHS, unique=True, max_size=8))
+def test_whatever_is_written(written, files):
+    matches = match_some(Path("/nowhere"), written, files)
+    found = [match.path for match in matches.values() if match.path is not None]
+    assert set(found) <= set(files)
+    assert len(set(found)) == len(found)
+    for path in {*written} & {*files}:
+        assert matches[path].path == path
+    for path, match in matches.items():
+        if match.path is not None and match.path != path:
+            assert differences(path, match.path)
 
 
 def test_many_rows_are_matched_by_sets(tmp_path):

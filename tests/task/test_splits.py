@@ -90,7 +90,7 @@ def test_words_of_the_split_column(make_task, tmp_path):
         ("test", None),
     ]
     assert said == [
-        "'Train' (read as train) 1 rows, 'val' (read as validation) 1, 'Testing' (read as test) 1: "
+        "'Train' (read as train) 1 row, 'val' (read as validation) 1, 'Testing' (read as test) 1: "
         "rows of test are predicted, never trained on"
     ]
 
@@ -108,4 +108,4 @@ def test_the_first_folder_of_a_path_may_be_the_split(make_task, tmp_path):
         ("test", None),
         (None, "intact"),
     ]
-    assert said[0].startswith("train/ 1 rows, val/ (read as validation) 1, test/ 1: ")
+    assert said[0].startswith("train/ 1 row, val/ (read as validation) 1, test/ 1: ")
