@@ -68,6 +68,8 @@ def out_of_date(run: Run, dataset: Dataset) -> list[str]:
     if not isinstance(then, Mapping):
         return ["the version of archiveprobe"]
     changed = [name for name in PARTS if then.get(name) != dataset.parts[name]]
+    if len(dataset.classes) == 2 and record.get("positive") != dataset.positive:
+        changed.append("the positive label")
     sources = _mapping(record.get("sources"))
     for name, digest in sources.items():
         in_use = dataset.snapshot.cache(asked_of(dataset.task, str(name)))

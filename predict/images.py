@@ -37,7 +37,7 @@ class Predicted(WrittenAnswers):
     def summary(self) -> str:
         """Return what was written, in a sentence."""
         lost = ", ".join(f"{count} {why}" for why, count in self._lost().items())
-        without = f"; {self.unreadable} cannot be read and have no label ({lost})" if lost else ""
+        without = f"; no label for {self.unreadable} that cannot be read ({lost})" if lost else ""
         return f"{self.rows} rows by {self.system} in {self.file}{without}"
 
     def lines(self) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ class Submission(WrittenAnswers):
             "reasons": self.reasons,
             "columns": self.columns,
             "shares": [asdict(share) for share in self.shares],
-            "canary": asdict(self.spot_check),
+            "spot_check": asdict(self.spot_check),
             "warnings": self.warnings,
         }
 
@@ -228,7 +228,7 @@ def _warnings(
     trained = training_duplicates(dataset, rows)
     if trained:
         messages.append(
-            f"{len(trained)} rows to predict show, byte by byte, the image of a labelled row: "
+            f"images of labelled rows are, byte by byte, those of {len(trained)} rows to predict: "
             f"{quote_few(trained)}"
         )
     if is_memorized(system, dataset):

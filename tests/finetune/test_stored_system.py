@@ -58,8 +58,8 @@ def test_a_submission_remembers_and_looks_at_a_few_again(
     assert done.exit_code == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["rows"] == 6 and record["unreadable"] == 1
-    assert record["canary"] == {"rows": 5, "by": "images"}
-    # The canary's, and the labelled rows that might have been memorised.
+    assert record["spot_check"] == {"rows": 5, "by": "images"}
+    # Those of the spot check, and the labelled rows that might have been memorised.
     assert looked_at == [5, 12]
     stored = load_run(load_task(own), "quick").predictions()
     written = [next(iter(row.values())) for row in rows(file)]
@@ -152,7 +152,7 @@ def test_without_the_images_what_is_remembered_is_submitted(
     file = tmp_path / "submission.csv"
     done = run("submit", own, "--system", "quick", "-o", file, "--json")
     assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout)["canary"]["by"] == "manifest"
+    assert json.loads(done.stdout)["spot_check"]["by"] == "manifest"
 
 
 @pytest.mark.proves("state")

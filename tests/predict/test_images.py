@@ -151,7 +151,7 @@ def test_every_file_has_a_row_with_a_status(real, rows_of, tmp_path) -> None:
     assert rows["a.png"] == rows["e.png"]
     assert all(rows[name][2:] == ["", "", ""] for name in ("b.png", "c.jpg", "d.png"))
     assert (done.rows, done.unreadable) == (5, 3)
-    assert "3 cannot be read and have no label (1 truncated, 1 html" in done.summary()
+    assert "no label for 3 that cannot be read (1 truncated, 1 html" in done.summary()
     assert any("note" in text or ".txt" in text for text in said)
     assert not any("folds" in text for text in said)
 

@@ -101,6 +101,10 @@ CASES: dict[str, tuple[str, tuple[Step, ...]]] = {
     "labelled image, embedded": ("out of date", (lambda f: replaced(first(f, "across")), embed)),
     "task renamed": ("out of date: the task", (edited('"stripes"', '"other"'),)),
     "labels swapped": ("out of date", (edited('["across", "down"]', '["down", "across"]'),)),
+    "positive label": (
+        "out of date: the positive label",
+        (edited('positive = "down"', 'positive = "across"'),),
+    ),
     "views": ("out of date: the cache of hog", (edited('"center"', '"flip"'),)),
     "views, embedded": ("out of date: the cache of hog", (edited('"center"', '"flip"'), embed)),
     "partial": ("out of date", (partial,)),
