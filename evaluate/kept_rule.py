@@ -30,6 +30,8 @@ def rule_for(
     chosen = _chosen_rule(record)
     if chosen is None:
         return rule, {}
+    if chosen == given:
+        return chosen, {CHOSEN: True}
     said = f"{system}: threshold {described(chosen)}"
     dropped = None
     if given is not None:

@@ -15,7 +15,7 @@ from archiveprobe.embed.device import check_device
 from archiveprobe.evaluate.combine import METHODS
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.leaderboard import SELECTION, Leaderboard, leaderboard
-from archiveprobe.evaluate.system_status import FROM_CACHE, load_systems
+from archiveprobe.evaluate.system_status import FROM_CACHE, load_current
 from archiveprobe.evaluate.system_store import check_name
 from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.recipe_file import load_recipe, override
@@ -87,10 +87,13 @@ def run_finetune(
             how = {**run.computing, "from_cache": options.from_cache, "launch": launch}
             about = (dataset, recipe, run.system, run.backbone.name, how)
             keep_system(*about, folds, networks, notes.append)
+            systems, left_out = load_current(dataset, ("probe", KIND))
             warnings, caution = data_warnings(dataset, notify)
-            seconds = time.monotonic() - started
             board = leaderboard(
-                load_systems(dataset), seconds=seconds, warnings=warnings, caution=caution
+                systems,
+                seconds=time.monotonic() - started,
+                warnings=[*left_out, *warnings],
+                caution=caution,
             )
         elif last.name in (SPLIT, MERGED):
             answers = write_answers(dataset, recipe, last)

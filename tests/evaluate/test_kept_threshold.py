@@ -99,6 +99,8 @@ def test_a_rule_that_was_chosen_is_kept_unless_it_cannot_be(keep) -> None:
     assert said.pop() == "one: threshold for recall 0.9, dropped: --threshold-rule half"
     assert rule_for(dataset, "one", None, possible=False, notify=said.append) == ("smoothed", {})
     assert said.pop().endswith("dropped: this system has no threshold")
+    assert rule_for(dataset, "one", "recall 0.9", notify=said.append) == ("recall 0.9", mark)
+    assert said == []
     # A damaged system has forgotten its answers, and not what was chosen for it.
     for path in load_run(dataset.task, "one").paths.values():
         path.write_bytes(b"damaged")
