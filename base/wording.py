@@ -15,7 +15,7 @@ def quote_few(names: Iterable[str]) -> str:
     return first_few(map(repr, names))
 
 
-def counted(count: int, noun: str) -> str:
+def number_of(count: int, noun: str) -> str:
     """Write a number of things: "1 row", "3 rows"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 

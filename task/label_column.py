@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import counted, first_few
+from archiveprobe.base.wording import first_few, number_of
 from archiveprobe.task.config import Folds, nearest
 from archiveprobe.task.labels import Words, fold
 from archiveprobe.task.splits import split_named
@@ -42,7 +42,7 @@ def guess_labels(tables: Sequence[Table], taken: Collection[str | None]) -> Labe
     named = named_column(columns, _LABEL_NAMES)
     counts = _values(tables, named) if named else Counter()
     if named and len(counts) <= MOST_LABELS:
-        return Labels(counts, named, f"labels from the column {named!r}: {listed(counts)}")
+        return Labels(counts, named, f"labels from the column {named!r}: {list_counts(counts)}")
     many = f" ({named!r} has {len(counts)} values)" if named else ""
     repeating = [
         (column, _values(tables, column))
@@ -55,7 +55,7 @@ def guess_labels(tables: Sequence[Table], taken: Collection[str | None]) -> Labe
     (column, counts), *others = repeating
     also = f" (or is it {', '.join(repr(name) for name, _ in others)}?)" if others else ""
     return Labels(
-        counts, column, f"labels from the column {column!r}, a guess{also}: {listed(counts)}"
+        counts, column, f"labels from the column {column!r}, a guess{also}: {list_counts(counts)}"
     )
 
 
@@ -84,10 +84,10 @@ def given_labels(tables: Sequence[Table], labels: Sequence[str]) -> Labels:
         (other if meaning is None else counts)[value if meaning is None else meaning] += 1
     if other:
         raise InputError(
-            f"the column {column!r} of {files} has other labels than --labels: {listed(other)}: "
-            "add them, or correct the table"
+            f"the column {column!r} of {files} has other labels than --labels: "
+            f"{list_counts(other)}: add them, or correct the table"
         )
-    return Labels(counts, column, f"labels from the column {column!r}: {listed(counts)}")
+    return Labels(counts, column, f"labels from the column {column!r}: {list_counts(counts)}")
 
 
 def named_column(columns: Iterable[str], names: Iterable[str]) -> str | None:
@@ -96,7 +96,7 @@ def named_column(columns: Iterable[str], names: Iterable[str]) -> str | None:
     return next((lower[name] for name in names if name in lower), None)
 
 
-def listed(counts: Mapping[str, int]) -> str:
+def list_counts(counts: Mapping[str, int]) -> str:
     """List labels with their rows: "no (3), yes (5)"."""
     return first_few((f"{label} ({n})" for label, n in sorted(counts.items())), 20) or "none yet"
 
@@ -140,7 +140,7 @@ def doubts(counts: Mapping[str, int]) -> Iterator[str]:
     """Yield what is doubtful about labels: near misses of others, and those of very few rows."""
     for label, count in sorted(counts.items(), key=lambda item: (item[1], item[0])):
         usual = _near_miss(label, counts)
-        rows = counted(count, "row")
+        rows = number_of(count, "row")
         if usual is not None:
             yield (
                 f"{label!r} ({rows}) looks like {usual!r} ({counts[usual]}): a typo? correct the "

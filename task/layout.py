@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import counted, first_few, quote_few
+from archiveprobe.base.wording import first_few, number_of, quote_few
 from archiveprobe.task.config import Folds, Images
 from archiveprobe.task.find_images import find_images, printable
 from archiveprobe.task.label_column import (
@@ -20,7 +20,7 @@ from archiveprobe.task.label_column import (
     check_positive,
     given_labels,
     guess_labels,
-    listed,
+    list_counts,
     merged_spellings,
     named_column,
     positive_last,
@@ -92,7 +92,7 @@ def detect_layout(folder: Path, choices: Choices = NO_CHOICE) -> Layout:
         raise InputError(_nothing(folder, base))
     candidates, forms, unused = _candidates(folder, files, choices)
     others: list[str] = []
-    if candidates and (choices.tables or not all(is_form(one.name) for one in candidates)):
+    if candidates and (choices.tables or not all(is_form(listing.name) for listing in candidates)):
         layout, others = _from_tables(folder, base, files, candidates, choices)
     else:
         layout = _from_folders(folder, base, files, choices)
@@ -132,7 +132,7 @@ def _candidates(
             if not is_form(file.name):
                 unused.append(f"not used: {error}")
     forms = [file for file in find_tables(folder) if is_form(file.name)]
-    tables = [one for one in listings if not is_form(one.name)]
+    tables = [listing for listing in listings if not is_form(listing.name)]
     return tables or listings, forms, unused
 
 
@@ -146,21 +146,21 @@ def _from_tables(
     """Describe the tables that belong together, and say which are not used."""
     chosen = list(candidates)
     if not choices.tables:
-        labelled = Counter({one.name: _labelled(one) for one in candidates})
+        labelled = Counter({listing.name: _labelled(listing) for listing in candidates})
         chosen = choose_listings(candidates, labelled)
     root = find_root(base, files, chosen, is_given=choices.images is not None)
-    tables = [one.table for one in chosen]
+    tables = [listing.table for listing in chosen]
     split, doubtful, remarks = _split(root, chosen)
     text = named_column(tables[0].columns, _TEXT_NAMES)
     if not all(text in table.columns for table in tables):
         text = None
-    listings = [one for one in chosen if one.split != "test" or len(chosen) == 1]
-    training = [_without_tests(root, one, split) for one in listings]
-    taken = {split, text, *doubtful, *(one.column for one in chosen)}
+    listings = [listing for listing in chosen if listing.split != "test" or len(chosen) == 1]
+    training = [_without_tests(root, listing, split) for listing in listings]
+    taken = {split, text, *doubtful, *(listing.column for listing in chosen)}
     labels = (
         given_labels(training, choices.labels) if choices.labels else guess_labels(training, taken)
     )
-    names = tuple(printable(one.name) for one in chosen)
+    names = tuple(printable(listing.name) for listing in chosen)
     images = Images(
         root=Path(os.path.relpath(base / root.root, folder)).as_posix(),
         table=names if len(names) > 1 else names[0],
@@ -181,7 +181,7 @@ def _from_tables(
         labels.column,
         group=film or Layout.group,
     )
-    unused = [_unused(one, chosen) for one in candidates if one not in chosen]
+    unused = [_unused(listing, chosen) for listing in candidates if listing not in chosen]
     return replace(layout, remarks=said), unused
 
 
@@ -207,9 +207,9 @@ def _film_column(tables: Sequence[Table]) -> str | None:
 
 
 def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
-    ids = {path for one in chosen for path in one.paths()}
+    ids = {path for listing in chosen for path in listing.paths()}
     shared = sum(path in ids for path in listing.paths())
-    names = " and ".join(one.name for one in chosen)
+    names = " and ".join(listing.name for listing in chosen)
     why = f": {shared} of its {len(listing.table.rows)} rows stand in {names}" if shared else ""
     return f"not used: {printable(listing.name)}{why or ': use it with --table'}"
 
@@ -252,10 +252,10 @@ def _doubt_tests(root: Root, listing: Listing) -> Iterator[str]:
     paths = [match.path for match in root.matches(listing).values() if match.path]
     tested = [path for path in paths if split_named(path.partition("/")[0]) == "test"]
     if tested and len(tested) < len(paths):
+        folder = tested[0].partition("/")[0]
         yield (
-            f"{counted(len(tested), 'image')} of {listing.name} in {tested[0].partition('/')[0]}/, "
-            "but no column says that they are test rows: those with a label are trained on; add a "
-            "column `split`"
+            f"{number_of(len(tested), 'image')} of {listing.name} in {folder}/, but no column "
+            "says that they are test rows: those with a label are trained on; add a column `split`"
         )
 
 
@@ -268,7 +268,7 @@ def _from_folders(folder: Path, base: Path, files: Sequence[str], choices: Choic
     folders = Counter(printable(name) for path in paths if (name := _label_folder(path, splits)))
     counts = merged_spellings(folders)
     counts.pop(UNLABELLED, None)
-    why = f"labels from the folders: {listed(counts)}"
+    why = f"labels from the folders: {list_counts(counts)}"
     if choices.labels:
         known = merged_spellings(Counter(choices.labels))
         counts = Counter({label: counts[label] for label in known})
@@ -276,9 +276,9 @@ def _from_folders(folder: Path, base: Path, files: Sequence[str], choices: Choic
         why = f"no labels found ({len(counts)} folders): fill in labels, and give a table (--table)"
         counts = Counter()
     images = Images(root=Path(os.path.relpath(root, folder)).as_posix())
-    remarks = [f"{counted(len(paths), 'image')} below {printable(str(root))}", why]
+    remarks = [f"{number_of(len(paths), 'image')} below {printable(str(root))}", why]
     if len(paths) < len(files):
-        count = counted(len(files) - len(paths), "image")
+        count = number_of(len(files) - len(paths), "image")
         remarks.append(f"{count} beside {root.name}/ left out: name another folder with --images")
     labels = choices.labels or positive_last(counts)
     return Layout(labels, images, counts, remarks=remarks)
@@ -321,7 +321,7 @@ def _with_form(
     if name in names:
         return replace(layout, template=name), f"{name}: the form to hand in"
     column = _shared_ids(form, tables, layout.images.id)
-    said = f"{name}: the form to hand in, {counted(len(form.rows), 'row')}"
+    said = f"{name}: the form to hand in, {number_of(len(form.rows), 'row')}"
     if column == layout.images.id:
         return replace(layout, template=name), said
     if column is not None:

@@ -26,7 +26,7 @@ def report_missing(task: Task, entries: Sequence[Entry], notify: Callable[[str],
     without = [entry for entry in entries if not entry.digest]
     if task.table and without and len(without) == len(entries):
         raise InputError(_all_missing(task, without))
-    for remark in (*_matched(entries), *_shared(entries)):
+    for remark in (*_match_remarks(entries), *_shared_remarks(entries)):
         notify(remark)
     ambiguous = [entry for entry in without if _is_ambiguous(entry)]
     if ambiguous:
@@ -44,7 +44,7 @@ def report_missing(task: Task, entries: Sequence[Entry], notify: Callable[[str],
             notify(f"{count} {fault}: the first is {some[0].path!r}{_hint(some[0])}{more}")
 
 
-def _matched(entries: Sequence[Entry]) -> list[str]:
+def _match_remarks(entries: Sequence[Entry]) -> list[str]:
     matched = [entry for entry in entries if entry.written and entry.digest]
     if not matched:
         return []
@@ -56,7 +56,7 @@ def _matched(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _shared(entries: Sequence[Entry]) -> list[str]:
+def _shared_remarks(entries: Sequence[Entry]) -> list[str]:
     """Say which rows have the same path as another row."""
     first: dict[str, str] = {}
     shared = []

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePath
 
-from archiveprobe.base.wording import counted
+from archiveprobe.base.wording import number_of
 
 SPLITS = ("train", "validation", "test")
 _WORDS = {
@@ -57,7 +57,7 @@ def say_splits(counts: Mapping[str, tuple[str, int]], noun: str) -> str:
     parts: list[str] = []
     for name, (split, count) in counts.items():
         meaning = "" if name.strip("'/") == split else f" (read as {split})"
-        parts.append(f"{name}{meaning} {count if parts else counted(count, noun)}")
+        parts.append(f"{name}{meaning} {count if parts else number_of(count, noun)}")
     said = ", ".join(parts)
     tested = any(split == "test" for split, _ in counts.values())
     return f"{said}: rows of test are predicted, never trained on" if tested else said

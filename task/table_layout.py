@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import clipped, counted, first_few, quote_few
+from archiveprobe.base.wording import clipped, first_few, number_of, quote_few
 from archiveprobe.task.find_images import has_image_extension, printable
 from archiveprobe.task.match_files import Match, count_differences, match_some
 from archiveprobe.task.splits import SPLITS, split_named, split_of_table
@@ -182,7 +182,11 @@ def choose_listings(candidates: Sequence[Listing], base_labels: Counter[str]) ->
     """
     by_rank = sorted(
         candidates,
-        key=lambda one: (not base_labels[one.name], one.split == "test", -len(one.table.rows)),
+        key=lambda listing: (
+            not base_labels[listing.name],
+            listing.split == "test",
+            -len(listing.table.rows),
+        ),
     )
     first, *others = by_rank
     ids = set(first.paths())
@@ -193,7 +197,7 @@ def choose_listings(candidates: Sequence[Listing], base_labels: Counter[str]) ->
         if fits and (in_folders or ids.isdisjoint(other.paths())):
             chosen.append(other)
             ids.update(other.paths())
-    return sorted(chosen, key=lambda one: SPLITS.index(one.split) if one.split else 0)
+    return sorted(chosen, key=lambda listing: SPLITS.index(listing.split) if listing.split else 0)
 
 
 def describe_rows(root: Root, listings: Sequence[Listing]) -> Iterator[str]:
@@ -203,7 +207,7 @@ def describe_rows(root: Root, listings: Sequence[Listing]) -> Iterator[str]:
     named: set[str] = set()
     for listing in listings:
         table = listing.table
-        count = counted(len(table.rows), "row")
+        count = number_of(len(table.rows), "row")
         form = table.form.removeprefix("CSV, UTF-8, ")
         yield f"{listing.name}: {count}, {form}, images in the column {listing.column!r}"
         matches = root.matches(listing)
@@ -223,4 +227,4 @@ def describe_rows(root: Root, listings: Sequence[Listing]) -> Iterator[str]:
     unnamed = [file for file in root.files if file not in named]
     if unnamed:
         shown = quote_few(map(printable, sorted(unnamed)))
-        yield f"no table names {len(unnamed)} of {counted(len(root.files), 'image')}: {shown}"
+        yield f"no table names {len(unnamed)} of {number_of(len(root.files), 'image')}: {shown}"

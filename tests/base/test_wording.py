@@ -1,6 +1,6 @@
 import pytest
 
-from archiveprobe.base.wording import counted, duration, file_size, first_few, quote_few
+from archiveprobe.base.wording import duration, file_size, first_few, number_of, quote_few
 
 
 def test_long_lists_are_shortened_with_a_count() -> None:
@@ -43,4 +43,4 @@ def test_a_file_size_has_one_unit(count: int, text: str) -> None:
 
 
 def test_counted():
-    assert [counted(n, "row") for n in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
+    assert [number_of(n, "row") for n in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
