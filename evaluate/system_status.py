@@ -70,15 +70,11 @@ def out_of_date(run: Run, dataset: Dataset) -> list[str]:
     changed = [name for name in PARTS if then.get(name) != dataset.parts[name]]
     if len(dataset.classes) == 2 and record.get("positive") != dataset.positive:
         changed.append("the positive label")
-    sources = _mapping(record.get("sources"))
-    for name, digest in sources.items():
-        in_use = dataset.snapshot.cache(asked_of(dataset.task, str(name)))
-        if in_use is None or in_use.fingerprint != digest:
-            changed.append(f"the cache of {name}")
+    changed += _changed_caches(record, dataset)
     if "partial" in then and dataset.partial is None and "rows" not in changed:
         # Rows to predict were left out; its scores say so, and so do those of its ensembles.
         changed.insert(0, "rows")
-    of_texts = any(is_text_cache(str(name)) for name in sources)
+    of_texts = any(map(is_text_cache, _sources(record)))
     if of_texts and then.get("texts") != dataset.parts["texts"]:
         changed.append("texts")
     if record.get("kind") == "finetune" and _has_other_start(record, dataset):
@@ -88,6 +84,19 @@ def out_of_date(run: Run, dataset: Dataset) -> list[str]:
         if name == run.system or _has_changed(name, _mapping(entry), dataset):
             changed.append(f"its member {name}")
     return changed
+
+
+def _sources(record: Mapping[str, Any]) -> dict[str, str]:
+    sources = _mapping(record.get("sources"))
+    return {str(name): str(digest) for name, digest in sources.items()}
+
+
+def _changed_caches(record: Mapping[str, Any], dataset: Dataset) -> Iterator[str]:
+    """Yield the caches that a system was trained on and that are no longer in use."""
+    for name, digest in _sources(record).items():
+        in_use = dataset.snapshot.cache(asked_of(dataset.task, name))
+        if in_use is None or in_use.fingerprint != digest:
+            yield f"the cache of {name}"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """Which column of a table holds the labels, which labels they are, and which are doubtful."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,9 +20,12 @@ MOST_LABELS = 50
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
 # A column of any name is taken for the labels where so few values repeat.
 _FEW = range(2, 21)
-_NEGATIONS = frozenset("0 false intact negative no non none normal not other un undamaged".split())
+_NEGATIONS = frozenset(
+    "0 false intact intakt negative nao não nee nein nej no non none normal not other un undamaged "
+    "нет لا".split()
+)
 # How alike a label must be to one that is this many times as frequent to be taken for a typo.
-_ALIKE, _RARER = 0.85, 5
+_ALIKE, _RARER = 0.8, 5
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,13 @@ def merged_spellings(words: Mapping[str, int]) -> Counter[str]:
 
 def positive_last(labels: Iterable[str]) -> tuple[str, ...]:
     """Order labels: one that negates goes first, so that of two the last is the positive one."""
+    labels = [*labels]
 
     def negated(label: str) -> bool:
-        return label.lower().replace("-", "_").split("_")[0] in _NEGATIONS
+        plain = fold(label)
+        # As `unbeschädigt` and `not destroyed` do, one that ends in the other says its contrary.
+        ends = any(plain != fold(other) and plain.endswith(fold(other)) for other in labels)
+        return ends or re.split(r"[\W_]", plain, maxsplit=1)[0] in _NEGATIONS
 
     return tuple(sorted(labels, key=lambda label: (not negated(label), label)))
 

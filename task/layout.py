@@ -93,11 +93,11 @@ def detect_layout(folder: Path, choices: Choices = NO_CHOICE) -> Layout:
     candidates, forms, unused = _candidates(folder, files, choices)
     others: list[str] = []
     if candidates and (choices.tables or not all(is_form(listing.name) for listing in candidates)):
-        layout, others = _from_tables(folder, base, files, candidates, choices)
+        layout, others = _from_tables(folder, base, files, candidates, choices, forms)
     else:
         layout = _from_folders(folder, base, files, choices)
         if not layout.labels and candidates:
-            layout, others = _from_tables(folder, base, files, candidates, choices)
+            layout, others = _from_tables(folder, base, files, candidates, choices, forms)
     remarks = [*layout.remarks]
     for form in forms:
         layout, remark = _with_form(folder, layout, form, files)
@@ -142,6 +142,7 @@ def _from_tables(
     files: Sequence[str],
     candidates: Sequence[Listing],
     choices: Choices,
+    forms: Sequence[Path],
 ) -> tuple[Layout, list[str]]:
     """Describe the tables that belong together, and say which are not used."""
     chosen = list(candidates)
@@ -170,7 +171,8 @@ def _from_tables(
         split=split,
         text=text,
     )
-    said = [*describe_rows(root, chosen), *remarks, labels.why]
+    asked = [form for file in forms if (form := _try_listing(folder, file, files))]
+    said = [*describe_rows(root, chosen, asked), *remarks, labels.why]
     film = _film_column(tables)
     if film:
         said.append(f"images of one film, in the column {film!r}, stay in one fold")

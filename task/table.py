@@ -11,7 +11,7 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
-from archiveprobe.base.wording import clipped, first_few
+from archiveprobe.base.wording import clipped, first_few, number_of
 from archiveprobe.task.cells import Cells, check_size
 from archiveprobe.task.config import nearest
 from archiveprobe.task.table_csv import encoding_of, read_csv
@@ -154,7 +154,7 @@ def _leave_out(cells: Cells) -> Iterator[str]:
     """Leave out what holds nothing or only counts, and say so."""
     kept = [at for at, row in enumerate(cells.rows) if any(row)]
     if len(kept) < len(cells.rows):
-        yield f"{len(cells.rows) - len(kept)} rows without any cell are left out"
+        yield f"left out {number_of(len(cells.rows) - len(kept), 'row')} without any cell"
         cells.rows = [cells.rows[at] for at in kept]
         cells.lines = [cells.lines[at] for at in kept]
     while _has_index(cells):

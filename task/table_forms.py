@@ -6,6 +6,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,19 @@ def _read_workbook(file: Path, openpyxl: Any, content: bytes) -> Cells:
 
     book = load(computed=False)
     names = [sheet.title for sheet in book.worksheets if sheet.sheet_state == "visible"]
-    filled = [name for name in names if any(_rows(file, book[name]))]
+    begins = {name: [*islice(_rows(file, book[name]), 2)] for name in names}
+    filled = [name for name in names if begins[name]]
     if not filled:
         raise InputError(f"{file} is empty: it needs a sheet with column names in its first row")
-    name, remarks = filled[0], []
+    tables = [name for name in filled if _begins_a_table(begins[name])]
+    name, remarks = (tables or filled)[0], []
     if len(names) > 1:
         others = [other for other in names if other != name]
-        why = "the first" if len(filled) > 1 else "the only one with cells"
+        why = "the first with a table" if tables else "the first"
+        if len(filled) == 1:
+            why = "the only one with cells"
+        elif len(tables) == 1:
+            why = "the only one with a table"
         remarks.append(f"read from the sheet {name!r}, {why}; not read: {quote_few(others)}")
     values: dict[int, list[Any]] = {}
     formulas: list[tuple[int, int]] = []
@@ -97,6 +104,14 @@ def _read_workbook(file: Path, openpyxl: Any, content: bytes) -> Cells:
     texts = from_columns(file, names, columns)
     form = f"xlsx, sheet {name!r}"
     return Cells(names, texts, list(values)[1:], form, unit="line", remarks=remarks)
+
+
+def _begins_a_table(rows: Sequence[tuple[int, Sequence[Any]]]) -> bool:
+    """Return whether two rows of a sheet, both of several cells, may be a header and a row.
+
+    A cover with a title, a date and notes does not begin so.
+    """
+    return len(rows) == 2 and all(len(cells) > 1 for _, cells in rows)
 
 
 def _padded(file: Path, values: Mapping[int, list[Any]]) -> list[list[Any]]:

@@ -87,10 +87,17 @@ def read_listing(folder: Path, file: Path, names: frozenset[str]) -> Listing:
     if not best:
         first = [f"{key} {clipped(value)}" for row in table.rows[:1] for key, value in row.items()]
         raise InputError(
-            f"{printable(name)}: no column holds paths or names of the images (it begins with "
-            f"{first_few(first) or 'no row'}): name their folder with --images"
+            f"{'; '.join([printable(name), *_sheets(table)])}: no column holds paths or names of "
+            f"the images (it begins with {first_few(first) or 'no row'}): name their folder with "
+            "--images, or correct the table"
         )
     return Listing(name, table, table.columns[-at])
+
+
+def _sheets(table: Table) -> Iterator[str]:
+    """Yield which sheet of several was read: the images may be in another one."""
+    mark = "read from the sheet"
+    yield from (remark[remark.index(mark) :] for remark in table.remarks if mark in remark)
 
 
 def _hits(table: Table, column: str, names: frozenset[str]) -> int:
@@ -200,11 +207,13 @@ def choose_listings(candidates: Sequence[Listing], base_labels: Counter[str]) ->
     return sorted(chosen, key=lambda listing: SPLITS.index(listing.split) if listing.split else 0)
 
 
-def describe_rows(root: Root, listings: Sequence[Listing]) -> Iterator[str]:
-    """Yield what each table holds and how its rows name their images, then how many images no
-    table names.
+def describe_rows(
+    root: Root, listings: Sequence[Listing], forms: Sequence[Listing]
+) -> Iterator[str]:
+    """Yield what each table holds and how its rows name their images, then how many images neither
+    a table nor a form to hand in names.
     """
-    named: set[str] = set()
+    named = {match.path for form in forms for match in root.matches(form).values()}
     for listing in listings:
         table = listing.table
         count = number_of(len(table.rows), "row")

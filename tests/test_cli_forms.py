@@ -50,7 +50,10 @@ def two_sheets(frame: pd.DataFrame, file: Path) -> None:
 
 
 FORMS: dict[str, tuple[Callable[[pd.DataFrame, Path], None], str]] = {
-    "spreadsheet.xlsx": (two_sheets, "read from the sheet 'Tabelle1', the first; not read: 'Noti"),
+    "spreadsheet.xlsx": (
+        two_sheets,
+        "read from the sheet 'Tabelle1', the first with a table; not read: 'Notizen'",
+    ),
     "windows.csv": (
         lambda frame, file: frame.to_csv(file, sep=";", index=False, encoding="cp1252"),
         "not UTF-8, so read as cp1252, which Excel writes: 6 cells are not ASCII, for example 'Zer",

@@ -204,7 +204,7 @@ def test_a_spreadsheet(folder, form):
         write_csv(folder / "Liste.csv", [names, *rows], form)
     task, said = quick(folder)
     assert (task.images.id, task.images.label) == ("Datei", "Sch\u00e4den")
-    assert task.labels == ("ja, gro\u00dfe", "nein")
+    assert task.labels == ("nein", "ja, gro\u00dfe")
     assert "by another case (30)" in said
     labels = [row.label for row in read_rows(task)]
     assert labels == ["nein", "ja, gro\u00dfe"] * 12 + [None] * 6

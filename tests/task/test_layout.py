@@ -4,6 +4,7 @@ import pytest
 
 from archiveprobe.task.config import load_task
 from archiveprobe.task.init import write_task
+from archiveprobe.task.label_column import positive_last
 from archiveprobe.task.layout import detect_layout
 from archiveprobe.task.rows import read_rows
 
@@ -179,3 +180,18 @@ def test_remarks_are_single_lines(tmp_path):
         (tmp_path / label).mkdir()
         (tmp_path / label / "a.jpg").touch()
     assert all(len(remark.splitlines()) == 1 for remark in detect_layout(tmp_path).remarks)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("nein", "ja"),
+        ("unbeschädigt", "beschädigt"),
+        ("not destroyed", "destroyed"),
+        ("Nicht zerstört", "zerstört"),
+        ("0", "1"),
+        ("normal", "damaged"),
+    ],
+)
+def test_the_label_that_negates_goes_first(labels):
+    assert positive_last(labels) == positive_last(labels[::-1]) == labels

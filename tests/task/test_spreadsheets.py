@@ -122,7 +122,7 @@ def test_csv_saved_by_a_western_spreadsheet(read):
     assert table.remarks == (
         "labels.csv: not UTF-8, so read as cp1252, which Excel writes: 3 cells are not ASCII, for "
         "example 'Größe'",
-        "labels.csv: 1 rows without any cell are left out",
+        "labels.csv: left out 1 row without any cell",
     )
 
 
@@ -134,7 +134,15 @@ def test_which_sheet_is_said(read):
         "labels.xlsx: read from the sheet 'data', the only one with cells; not read: 'notes'",
     )
     table = read(saved(first=LABELS, second=[["x"], ["y"]]))
-    assert "the sheet 'first', the first; not read: 'second'" in table.remarks[0]
+    assert "the sheet 'first', the only one with a table; not read: 'second'" in table.remarks[0]
+    cover = [["Stand: 3. März"], [], ["Fotos"]]
+    table = read(saved(cover=cover, data=LABELS, more=LABELS))
+    assert "the sheet 'data', the first with a table; not read: 'cover', 'm" in table.remarks[0]
+    assert (
+        read(saved(cover=cover, notes=[["x"]]))
+        .remarks[0]
+        .startswith("labels.xlsx: read from the sheet 'cover', the first; not read")
+    )
 
 
 def test_hidden_sheets_are_not_read(read):

@@ -199,7 +199,7 @@ def test_empty_rows_and_columns_of_a_spreadsheet(read):
     assert [tuple(row.values()) for row in table.rows] == [("a", "x"), ("b", "y")]
     assert table.lines == (2, 4)
     assert table.remarks == (
-        "labels.csv: 2 rows without any cell are left out",
+        "labels.csv: left out 2 rows without any cell",
         "labels.csv: 2 columns without a name and without any cell are left out",
     )
 
