@@ -2,7 +2,7 @@
 
 import hashlib
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -68,9 +68,7 @@ def out_of_date(run: Run, dataset: Dataset) -> list[str]:
     if not isinstance(then, Mapping):
         return ["the version of archiveprobe"]
     changed = [name for name in PARTS if then.get(name) != dataset.parts[name]]
-    if len(dataset.classes) == 2 and record.get("positive") != dataset.positive:
-        changed.append("the positive label")
-    changed += _changed_caches(record, dataset)
+    changed += [*_changed_settings(record, dataset), *_changed_caches(record, dataset)]
     if "partial" in then and dataset.partial is None and "rows" not in changed:
         # Rows to predict were left out; its scores say so, and so do those of its ensembles.
         changed.insert(0, "rows")
@@ -84,6 +82,14 @@ def out_of_date(run: Run, dataset: Dataset) -> list[str]:
         if name == run.system or _has_changed(name, _mapping(entry), dataset):
             changed.append(f"its member {name}")
     return changed
+
+
+def _changed_settings(record: Mapping[str, Any], dataset: Dataset) -> Iterator[str]:
+    """Yield the settings of the task that figures depend on and that have changed."""
+    if len(dataset.classes) == 2 and record.get("positive") != dataset.positive:
+        yield "the positive label"
+    if record.get("unreadable") != dataset.unreadable and None in dataset.labelled.keys:
+        yield "the answer for unreadable images"
 
 
 def _sources(record: Mapping[str, Any]) -> dict[str, str]:

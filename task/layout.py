@@ -324,6 +324,7 @@ def _with_form(
         return replace(layout, template=name), f"{name}: the form to hand in"
     column = _shared_ids(form, tables, layout.images.id)
     said = f"{name}: the form to hand in, {number_of(len(form.rows), 'row')}"
+    said += "" if column is None else _unknown_ids(form, tables, column)
     if column == layout.images.id:
         return replace(layout, template=name), said
     if column is not None:
@@ -343,13 +344,32 @@ def _with_form(
 
 
 def _shared_ids(form: Table, tables: Sequence[Table], id_column: str) -> str | None:
-    """Return the column of the tables with the ids that a form asks for, None where none has."""
+    """Return the column of the tables with most of the ids that a form asks for, or None."""
     for column in (id_column, *form.columns):
-        asked = {row[column] for row in form.rows} if column in form.columns else set()
-        values = [row[column] for table in tables if column in table.columns for row in table.rows]
-        if asked and asked <= set(values) and len(set(values)) == len(values):
+        asked, values = _asked(form, column), _values(tables, column)
+        if 2 * len(asked & {*values}) > len(asked) and len(set(values)) == len(values):
             return column
     return None
+
+
+def _asked(form: Table, column: str) -> set[str]:
+    return {row[column] for row in form.rows} if column in form.columns else set()
+
+
+def _values(tables: Sequence[Table], column: str) -> list[str]:
+    return [row[column] for table in tables if column in table.columns for row in table.rows]
+
+
+def _unknown_ids(form: Table, tables: Sequence[Table], column: str) -> str:
+    """Say how many ids of a form no table has: `submit` will refuse them."""
+    unknown = sorted(_asked(form, column) - {*_values(tables, column)})
+    if not unknown:
+        return ""
+    count = number_of(len(form.rows), "id")
+    return (
+        f"; {len(unknown)} of its {count} are in no table ({quote_few(unknown)}): add those rows, "
+        "or submit will refuse"
+    )
 
 
 def _any_shared(listing: Listing, tables: Sequence[Table]) -> bool:

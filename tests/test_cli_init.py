@@ -83,6 +83,33 @@ def test_kaggle_without_a_test_table(folder):
     assert submitted(folder) == [["id", "target"], *lines]
 
 
+def test_a_form_that_asks_for_more_than_the_tables_have(folder):
+    tables = {
+        "train": [["id", "target"]],
+        "test": [["id"]],
+        "sample_submission": [["id", "target"]],
+    }
+    for number in (*LABELLED, *TO_PREDICT):
+        draw_stripes(folder / "images" / f"{number}.png", number)
+        if number in LABELLED:
+            tables["train"].append([number, number % 2])
+            continue
+        tables["sample_submission"].append([number, 0.5])
+        if number != TO_PREDICT[-1]:
+            tables["test"].append([number])
+    for name, rows in tables.items():
+        write_csv(folder / f"{name}.csv", rows)
+    task, said = quick(folder)
+    assert task.submission.template == "sample_submission.csv"
+    last = str(TO_PREDICT[-1])
+    assert f"1 of its 6 ids are in no table ({last!r}): add those rows, or submit will" in said
+    done("embed", folder)
+    done("probe", folder, "--probe", "ridge")
+    refused = run("submit", folder, "--system", "ridge-hog", "-o", folder.parent / "out.csv")
+    assert refused.exit_code == 1
+    assert "1 of 6 ids are not in" in refused.stderr and last in refused.stderr
+
+
 def test_the_ids_of_a_form_go_before_paths(folder):
     """A table with an id and a file name, and a form that asks for the ids."""
     train, form = [["id", "file", "label"]], [["id", "label"]]

@@ -77,6 +77,14 @@ def partial(folder: Path) -> None:
     result_of("probe", folder, *PROBE, "--partial")
 
 
+def unreadable(folder: Path) -> None:
+    first(folder, "across").write_bytes(b"no image")
+    with (folder / "task.toml").open("a") as task:
+        task.write('\n[submission]\nunreadable = "down"\n')
+    embed(folder)
+    result_of("probe", folder, *PROBE)
+
+
 CASES: dict[str, tuple[str, tuple[Step, ...]]] = {
     # The state of ridge-hog begins with the first word.
     "nothing": ("ok", ()),
@@ -104,6 +112,10 @@ CASES: dict[str, tuple[str, tuple[Step, ...]]] = {
     "positive label": (
         "out of date: the positive label",
         (edited('positive = "down"', 'positive = "across"'),),
+    ),
+    "unreadable answer": (
+        "out of date: the answer for unreadable images",
+        (unreadable, edited('unreadable = "down"', 'unreadable = "across"')),
     ),
     "views": ("out of date: the cache of hog", (edited('"center"', '"flip"'),)),
     "views, embedded": ("out of date: the cache of hog", (edited('"center"', '"flip"'), embed)),
