@@ -180,8 +180,10 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
         say(f"then: {NAME} embed {task}")
     elif board.best is None:
         say(f"then: {NAME} audit {task}, label more images, or try other backbones")
-    else:
+    elif board.to_predict:
         say(f"then: {NAME} submit {task} --system {board.best} -o answers.csv")
+    else:
+        say(f"then: {NAME} predict {task} --system {board.best} --images FOLDER -o answers.csv")
 
 
 @command("leaderboard my/task.toml")

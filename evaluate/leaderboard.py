@@ -60,8 +60,8 @@ class Leaderboard:
 
     `best` is None where every line is at chance. `majority` is no system, but what every one of
     them has to beat. `selection` is the score to expect of the recommended system: that of picking
-    it among the others, None where there is nothing to pick. `partial` says, where it is not None,
-    how few of the task's rows all this is about.
+    it among the others, None where there is nothing to pick. `to_predict` counts unlabelled rows.
+    `partial` says, where it is not None, how few of the task's rows all this is about.
     """
 
     lines: list[Line]
@@ -71,6 +71,7 @@ class Leaderboard:
     majority: Majority
     warnings: list[str]
     seconds: float
+    to_predict: int
     partial: str | None = None
 
     def record(self) -> dict[str, Any]:
@@ -115,6 +116,7 @@ def leaderboard(
         majority(systems[0]),
         [*warnings, *_few_groups(systems[0].groups)],
         seconds,
+        len(systems[0].test_ids),
         systems[0].origin.get("partial"),
     )
 

@@ -13,6 +13,7 @@ from archiveprobe.base.files import write_whole
 from archiveprobe.predict.file_forms import Cells, FileForm, encode, file_form, values_of
 from archiveprobe.task.config import Task
 from archiveprobe.task.output import OutputFile, output_file
+from archiveprobe.task.own_answers import remember_answers
 from archiveprobe.task.table import read_table
 
 # What spreadsheets take for the start of a formula (OWASP, "CSV injection"), also in full width.
@@ -53,11 +54,12 @@ class WrittenAnswers:
 class Target:
     """Where answers go, in which form; and where their copy for spreadsheets goes, if there is one.
 
-    `numbers` are the columns that hold probabilities.
+    `numbers` are the columns that hold probabilities, `work` is the task's folder of products.
     """
 
     file: OutputFile
     form: FileForm
+    work: Path
     copy: OutputFile | None = None
     numbers: frozenset[str] = frozenset()
 
@@ -87,7 +89,8 @@ def answer_target(
     form = file_form(target)
     ending = target.suffix if form.is_text else ".csv"
     copy = target.with_name(f"{target.stem}.spreadsheet{ending}")
-    return Target(target, form, output_file(task, copy, read=read) if spreadsheet_safe else None)
+    safe = output_file(task, copy, read=read) if spreadsheet_safe else None
+    return Target(target, form, task.work, safe)
 
 
 def write_answers(
@@ -108,12 +111,14 @@ def write_answers(
     """
     cells = [list(columns), *rows]
     _write(target.file, target.form, cells, target.numbers, check)
+    remember_answers(target.work, target.file)
     if target.copy is not None:
         text = target.form if target.form.is_text else file_form(target.copy)
         # Where a spreadsheet takes another mark than ours, a cell without quotes becomes several.
         text = replace(text, quoting=csv.QUOTE_ALL)
         safe = [_for_spreadsheets(line) for line in cells]
         _write(target.copy, text, safe, frozenset(), lambda _: None)
+        remember_answers(target.work, target.copy)
 
 
 def _write(

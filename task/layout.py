@@ -26,6 +26,7 @@ from archiveprobe.task.label_column import (
     positive_last,
 )
 from archiveprobe.task.labels import UNLABELLED
+from archiveprobe.task.own_answers import is_own_answer
 from archiveprobe.task.rows import BY_FOLDERS, split_folders
 from archiveprobe.task.splits import SPLITS, is_form, split_named
 from archiveprobe.task.table import Table, read_table
@@ -126,6 +127,9 @@ def _candidates(
         return given, [file for file in forms if file.resolve() not in taken], []
     listings, unused = [], []
     for file in find_tables(folder):
+        if is_own_answer(folder / "work", file):
+            unused.append(f"not used: {printable(file.name)}, which `submit` or `predict` wrote")
+            continue
         try:
             listings.append(read_listing(folder, file, names))
         except InputError as error:
@@ -212,8 +216,11 @@ def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
     ids = {path for listing in chosen for path in listing.paths()}
     shared = sum(path in ids for path in listing.paths())
     names = " and ".join(listing.name for listing in chosen)
-    why = f": {shared} of its {len(listing.table.rows)} rows stand in {names}" if shared else ""
-    return f"not used: {printable(listing.name)}{why or ': use it with --table'}"
+    why = ": use it with --table"
+    if shared:
+        rows = number_of(len(listing.table.rows), "row")
+        why = f": {shared} of its {rows} stand in {names}, and a row must stand in one table only"
+    return f"not used: {printable(listing.name)}{why}"
 
 
 def _labelled(listing: Listing) -> int:

@@ -380,3 +380,31 @@ def test_where_nothing_fits_the_way_out_is_named(folder):
     assert f"no image below {folder}, but labels.csv: name the folder" in refused.stderr
     assert "--images" in refused.stderr
     assert Path(folder / "task.toml").exists() is False
+
+
+def test_the_tools_own_answers_are_no_labels(folder):
+    for number in range(30):
+        label = ("across", "down")[number % 2] if number < 24 else "unlabelled"
+        draw_stripes(folder / label / f"{number}.png", number)
+    quick(folder)
+    done("embed", folder)
+    then = done("probe", folder, "--probe", "ridge").stderr
+    assert "archiveprobe submit" in then
+    for command, name in (("submit", "out.csv"), ("predict", "answers.json")):
+        done(command, folder, "--system", "ridge-hog", "-o", folder / name, "--spreadsheet-safe")
+    task, said = quick(folder, "--force")
+    assert task.images.table is None and task.labels == ("across", "down")
+    for name in ("out.csv", "out.spreadsheet.csv", "answers.json", "answers.spreadsheet.csv"):
+        assert f"not used: {name}, which `submit` or `predict` wrote" in said
+    # Once somebody has corrected them they are a table like any other.
+    (folder / "out.csv").write_text((folder / "out.csv").read_text() + "\n")
+    assert "out.csv: 6 rows" in quick(folder, "--force")[1]
+
+
+def test_without_rows_to_predict_probe_speaks_of_new_images(folder):
+    for number in LABELLED:
+        draw_stripes(folder / ("across", "down")[number % 2] / f"{number}.png", number)
+    quick(folder)
+    done("embed", folder)
+    then = done("probe", folder, "--probe", "ridge").stderr
+    assert "archiveprobe predict" in then and "--images" in then

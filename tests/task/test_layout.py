@@ -122,7 +122,10 @@ def test_other_tables_are_named(begin, tmp_path):
         "broken.csv",
         "notes.csv",
     ]
-    assert unused[1] == "not used: test.csv: 1 of its 1 rows stand in train.csv"
+    assert unused[1] == (
+        "not used: test.csv: 1 of its 1 row stand in train.csv, and a row must stand in one table "
+        "only"
+    )
     assert "it begins with x '1', y '2'): name their folder with --images" in unused[3]
 
 
