@@ -1,9 +1,9 @@
 """Which file below the root a table means where no file bears the written path letter by letter.
 
 A path may lack its extension or its folder, have another case, backslashes or blanks around it, be
-absolute, also on another machine, or be a whole number that was `0012` in the file's name. A file is taken where it
-is the only one that a rule finds; rules go from the strictest to the loosest, and the first that
-finds any file decides. One file never stands for two paths.
+absolute, also on another machine, or be a whole number that was `0012` in the file's name. A file
+is taken where it is the only one that a rule finds; rules go from the strictest to the loosest, and
+the first that finds any file decides. One file never stands for two paths.
 """
 
 import os

@@ -1,8 +1,8 @@
 """CSV read as text, whatever spreadsheets and scripts make of it.
 
 Cells are separated by commas, semicolons (spreadsheets write them where the comma is decimal) or
-tabs: by what Excel's line `sep=;` names, else by whichever splits the header into the most names, by
-commas where none does.
+tabs: by what Excel's line `sep=;` names, else by whichever splits the header into the most names,
+by commas where none does.
 """
 
 import codecs
