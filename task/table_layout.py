@@ -140,7 +140,7 @@ def file_names(files: Iterable[str]) -> frozenset[str]:
 
 
 def _plain_name(path: str) -> str:
-    name = re.split(r"[/\\]", path)[-1].lower()
+    name = re.split(r"[/\\]", path.strip())[-1].lower()
     return name.lstrip("0") or "0" if name.isdigit() else name
 
 
