@@ -7,7 +7,7 @@ guessed is said, and so is what was looked for in vain.
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,11 +35,11 @@ from archiveprobe.task.table_layout import (
     Root,
     choose_listings,
     describe_rows,
+    doubt_tests,
     file_names,
     find_root,
-    find_split_folders,
     find_tables,
-    have_distinct_ids,
+    forms_apart,
     read_listing,
 )
 
@@ -156,7 +156,7 @@ def _from_tables(
         labelled = Counter({listing.name: _labelled(listing) for listing in candidates})
         chosen = choose_listings(base, files, candidates, labelled)
     asked = [form for file in forms if (form := _try_listing(folder, file, files))]
-    chosen += _forms_apart(base, files, chosen, asked)
+    chosen += forms_apart(base, files, chosen, asked)
     root = find_root(base, files, chosen, is_given=choices.images is not None)
     tables = [listing.table for listing in chosen]
     split, doubtful, remarks = _split(root, chosen)
@@ -196,21 +196,6 @@ def _from_tables(
     )
     unused = [_unused(listing, chosen) for listing in candidates if listing not in chosen]
     return replace(layout, remarks=said), unused
-
-
-def _forms_apart(
-    base: Path, files: Sequence[str], chosen: Sequence[Listing], forms: Iterable[Listing]
-) -> list[Listing]:
-    """Return the form that stands for a table of test rows whose ids are those of other rows too,
-    and whose images lie in a folder of their own.
-    """
-    if any(listing.split == "test" for listing in chosen):
-        return []
-    for form in forms:
-        both = [*chosen, form]
-        if form.column == chosen[0].column and not have_distinct_ids(both):
-            return [form] if find_split_folders(base, files, both) else []
-    return []
 
 
 def _without_tests(root: Root, listing: Listing, split: str | None) -> Table:
@@ -280,19 +265,7 @@ def _split(
     splits = {split_named(top) for top in tops}
     if len(splits) > 1 and None not in splits:
         return BY_FOLDERS, doubtful, remarks
-    return None, doubtful, [*remarks, *_doubt_tests(root, listings[0])]
-
-
-def _doubt_tests(root: Root, listing: Listing) -> Iterator[str]:
-    """Yield that images lie in a folder of test images although nothing in the table says so."""
-    paths = [match.path for match in root.matches(listing).values() if match.path]
-    tested = [path for path in paths if split_named(path.partition("/")[0]) == "test"]
-    if tested and len(tested) < len(paths):
-        folder = tested[0].partition("/")[0]
-        yield (
-            f"{number_of(len(tested), 'image')} of {listing.name} in {folder}/, but no column "
-            "says that they are test rows: those with a label are trained on; add a column `split`"
-        )
+    return None, doubtful, [*remarks, *doubt_tests(root, listings[0])]
 
 
 def _from_folders(folder: Path, base: Path, files: Sequence[str], choices: Choices) -> Layout:

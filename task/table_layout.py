@@ -154,7 +154,7 @@ def find_root(
         beside = _beside_tables(base, files, listings)
         if beside is not None and (not is_given or beside.root == "."):
             return beside
-    apart = None if have_distinct_ids(listings) else find_split_folders(base, files, listings)
+    apart = None if _have_distinct_ids(listings) else _find_split_folders(base, files, listings)
     if apart is not None and (not is_given or apart.root == "."):
         return apart
     best = Root(base, ".", list(files))
@@ -187,13 +187,12 @@ def _beside_tables(base: Path, files: Sequence[str], listings: Sequence[Listing]
     return candidate
 
 
-def have_distinct_ids(listings: Sequence[Listing]) -> bool:
-    """Return whether no path stands in two tables."""
+def _have_distinct_ids(listings: Sequence[Listing]) -> bool:
     ids = [path for listing in listings for path in set(listing.paths())]
     return len(set(ids)) == len(ids)
 
 
-def find_split_folders(
+def _find_split_folders(
     base: Path, files: Sequence[str], listings: Sequence[Listing]
 ) -> Root | None:
     """Return the root with one folder for each table, named like its split, that holds its images;
@@ -273,10 +272,25 @@ def choose_listings(
         fits = other.split and other.split != first.split and other.column == first.column
         both = [*chosen, other]
         if fits and (
-            in_folders or have_distinct_ids(both) or find_split_folders(base, files, both)
+            in_folders or _have_distinct_ids(both) or _find_split_folders(base, files, both)
         ):
             chosen.append(other)
     return sorted(chosen, key=lambda listing: SPLITS.index(listing.split) if listing.split else 0)
+
+
+def forms_apart(
+    base: Path, files: Sequence[str], chosen: Sequence[Listing], forms: Iterable[Listing]
+) -> list[Listing]:
+    """Return the form that stands for a table of test rows whose ids are those of other rows too,
+    and whose images lie in a folder of their own.
+    """
+    if any(listing.split == "test" for listing in chosen):
+        return []
+    for form in forms:
+        both = [*chosen, form]
+        if form.column == chosen[0].column and not _have_distinct_ids(both):
+            return [form] if _find_split_folders(base, files, both) else []
+    return []
 
 
 def describe_rows(
@@ -309,3 +323,15 @@ def describe_rows(
     if unnamed:
         shown = quote_few(map(printable, sorted(unnamed)))
         yield f"no table names {len(unnamed)} of {number_of(len(root.files), 'image')}: {shown}"
+
+
+def doubt_tests(root: Root, listing: Listing) -> Iterator[str]:
+    """Yield that images lie in a folder of test images although nothing in the table says so."""
+    paths = [match.path for match in root.matches(listing).values() if match.path]
+    tested = [path for path in paths if split_named(path.partition("/")[0]) == "test"]
+    if tested and len(tested) < len(paths):
+        folder = tested[0].partition("/")[0]
+        yield (
+            f"{number_of(len(tested), 'image')} of {listing.name} in {folder}/, but no column "
+            "says that they are test rows: those with a label are trained on; add a column `split`"
+        )
