@@ -203,8 +203,9 @@ def read_back(task: Task, form: Form, ids: Sequence[str], cells: Cells) -> Table
     """
     header, *lines = cells
     at_id = form.columns.index(form.content.id)
+    own = [form.own_id(id_) for id_ in ids]
     right = tuple(header) == form.columns and all(len(line) == len(header) for line in lines)
-    if not right or [line[at_id] for line in lines] != list(ids) or len(set(ids)) != len(ids):
+    if not right or [line[at_id] for line in lines] != own or len(set(own)) != len(own):
         raise InputError("the file read back does not have its rows in order: nothing was written, "
                          "run again")  # fmt: skip
     rows = tuple(dict(zip(header, line, strict=True)) for line in lines)

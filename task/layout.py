@@ -13,7 +13,7 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few, number_of, quote_few
-from archiveprobe.task.config import Folds, Images
+from archiveprobe.task.config import Folds, Images, Task
 from archiveprobe.task.find_images import find_images, printable
 from archiveprobe.task.label_column import (
     MOST_LABELS,
@@ -27,7 +27,8 @@ from archiveprobe.task.label_column import (
 )
 from archiveprobe.task.labels import UNLABELLED
 from archiveprobe.task.own_answers import is_own_answer
-from archiveprobe.task.rows import BY_FOLDERS, split_folders
+from archiveprobe.task.row_ids import find_id_column, find_rows
+from archiveprobe.task.rows import BY_FOLDERS, read_rows, split_folders
 from archiveprobe.task.splits import SPLITS, is_form, split_named
 from archiveprobe.task.table import Table, read_table
 from archiveprobe.task.table_layout import (
@@ -337,6 +338,12 @@ def _with_form(
     if column is not None:
         images = layout.images.model_copy(update={"id": column, "path": layout.images.id})
         return replace(layout, template=name, images=images), f"{said}; its {column!r} are the ids"
+    try:
+        how = _rows_of_form(folder, layout, form)
+    except InputError as error:
+        return layout, f"not used: {error}"
+    if how is not None:
+        return replace(layout, template=name), "; ".join([said, *how])
     listing = _try_listing(folder, file, files)
     if (
         names
@@ -377,6 +384,36 @@ def _unknown_ids(form: Table, tables: Sequence[Table], column: str) -> str:
         f"; {len(unknown)} of its {count} are in no table ({quote_few(unknown)}): add those rows, "
         "or submit will refuse"
     )
+
+
+def _rows_of_form(folder: Path, layout: Layout, form: Table) -> list[str] | None:
+    """Say how the ids of a form name rows to predict; None where most name none.
+
+    Raises:
+        InputError: two of its columns name different rows.
+    """
+    task = Task(file=folder / "task.toml", name="init", labels=layout.labels, images=layout.images)
+    try:
+        rows = {row.id: row for row in read_rows(task)}
+    except InputError:
+        return None  # as `init` will say
+    asked = {id_ for id_, row in rows.items() if row.label is None}
+    column = find_id_column(task, form, rows) if asked else None
+    if column is None:
+        return None
+    ids = [cells[column] for cells in form.rows]
+    found = find_rows(task.root, ids, rows)
+    lost = [id_ for id_ in ids if found.rows.get(id_) not in asked]
+    if 2 * (len(ids) - len(lost) + len(found.doubts)) <= len(ids):
+        return None
+    said = found.remarks(form.file, len(ids))
+    if lost:
+        count = number_of(len(ids), "id")
+        said.append(
+            f"{len(lost)} of its {count} name no row to predict for certain ({quote_few(lost)}): "
+            "submit will refuse"
+        )
+    return said
 
 
 def _any_shared(listing: Listing, tables: Sequence[Table]) -> bool:

@@ -90,7 +90,7 @@ def test_a_template_that_does_not_fit(archive, fault_of, tmp_path, change, words
 
 def test_a_template_without_a_known_column(archive, fault_of, tmp_path) -> None:
     task = archive.template([["a", "b"], ["x", "y"]])
-    fault_of(lambda: submit(task, "mean", tmp_path / "out.csv"), "no column", "a, b", "'image'")
+    fault_of(lambda: submit(task, "mean", tmp_path / "out.csv"), "no column", "a, b", "'072.jpg'")
 
 
 def test_a_missing_template(archive, fault_of, tmp_path) -> None:
