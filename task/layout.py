@@ -7,14 +7,15 @@ guessed is said, and so is what was looked for in vain.
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few, number_of, quote_few
-from archiveprobe.task.config import Folds, Images, Task
+from archiveprobe.task.config import Folds, Images
 from archiveprobe.task.find_images import find_images, printable
+from archiveprobe.task.form_layout import use_form
 from archiveprobe.task.label_column import (
     MOST_LABELS,
     check_positive,
@@ -27,20 +28,22 @@ from archiveprobe.task.label_column import (
 )
 from archiveprobe.task.labels import UNLABELLED
 from archiveprobe.task.own_answers import is_own_answer, is_prediction
-from archiveprobe.task.row_ids import find_id_column, find_rows
-from archiveprobe.task.rows import BY_FOLDERS, read_rows, split_folders
+from archiveprobe.task.rows import BY_FOLDERS, split_folders
 from archiveprobe.task.splits import SPLITS, is_form, split_named
-from archiveprobe.task.table import Table, read_table
+from archiveprobe.task.table import Table
 from archiveprobe.task.table_layout import (
     Listing,
     Root,
     choose_listings,
     describe_rows,
+    doubt_tests,
     file_names,
     find_root,
     find_tables,
+    forms_apart,
     plain_name,
     read_listing,
+    try_listing,
 )
 
 _SPLIT_NAMES = ("split", "set", "subset", "partition")
@@ -107,12 +110,9 @@ def detect_layout(folder: Path, choices: Choices = NO_CHOICE) -> Layout:
         layout = _from_folders(folder, base, files, choices)
         if not layout.labels and candidates:
             layout, others = _from_tables(folder, base, files, candidates, choices, forms)
-    remarks = [*layout.remarks]
-    for form in forms:
-        layout, remark = _with_form(folder, layout, form, files)
-        remarks.append(remark)
+    layout = _with_forms(folder, layout, forms, files)
     layout, positive = _with_positive(layout, choices)
-    remarks += [*positive, *others, *unused]
+    remarks = [*layout.remarks, *positive, *others, *unused]
     # Names may hold line ends.
     return replace(layout, remarks=[" ".join(remark.split()) for remark in remarks])
 
@@ -175,7 +175,9 @@ def _from_tables(
     chosen = list(candidates)
     if not choices.tables:
         labelled = Counter({listing.name: _labelled(listing) for listing in candidates})
-        chosen = choose_listings(candidates, labelled)
+        chosen = choose_listings(base, files, candidates, labelled)
+    asked = [form for file in forms if (form := try_listing(folder, file, files))]
+    chosen += forms_apart(base, files, chosen, asked)
     root = find_root(base, files, chosen, is_given=choices.images is not None)
     tables = [listing.table for listing in chosen]
     split, doubtful, remarks = _split(root, chosen)
@@ -185,21 +187,24 @@ def _from_tables(
     listings = [listing for listing in chosen if listing.split != "test" or len(chosen) == 1]
     training = [_without_tests(root, listing, split) for listing in listings]
     taken = {split, text, *doubtful, *(listing.column for listing in chosen)}
+    # Where nothing else is to be predicted, rows without a label may be.
+    alone = len(chosen) == 1 and not forms and not split
     labels = (
-        given_labels(training, choices.labels) if choices.labels else guess_labels(training, taken)
+        given_labels(training, choices.labels)
+        if choices.labels
+        else guess_labels(training, taken, with_empty_cells=alone)
     )
     names = tuple(printable(listing.name) for listing in chosen)
     images = Images(
         root=Path(os.path.relpath(base / root.root, folder)).as_posix(),
         table=names if len(names) > 1 else names[0],
-        relative_to="table" if root.relative_to_table else "root",
+        relative_to=root.relative_to(chosen),
         id=chosen[0].column,
         label=labels.column or "label",
         split=split,
         text=text,
     )
-    asked = [form for file in forms if (form := _try_listing(folder, file, files))]
-    said = [*describe_rows(root, chosen, asked), *remarks, labels.why]
+    said = [*describe_rows(root, chosen, asked), *root.remarks(chosen), *remarks, labels.why]
     film = _film_column(tables)
     if film:
         said.append(f"images of one film, in the column {film!r}, stay in one fold")
@@ -237,12 +242,17 @@ def _film_column(tables: Sequence[Table]) -> str | None:
 
 def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
     ids = {path for listing in chosen for path in listing.paths()}
-    shared = sum(path in ids for path in listing.paths())
+    shared = [path for path in listing.paths() if path in ids]
     names = " and ".join(listing.name for listing in chosen)
     why = ": use it with --table"
     if shared:
         rows = number_of(len(listing.table.rows), "row")
-        why = f": {shared} of its {rows} stand in {names}, and a row must stand in one table only"
+        why = (
+            f": {len(shared)} of its {rows} stand in {names} too: {quote_few(shared)}: take them "
+            "out of one of the two, or name tables with --table"
+        )
+        left = len(listing.table.rows) - len(shared)
+        why += f"; till then its other {number_of(left, 'row')} are left out" if left else ""
     return f"not used: {printable(listing.name)}{why}"
 
 
@@ -276,19 +286,7 @@ def _split(
     splits = {split_named(top) for top in tops}
     if len(splits) > 1 and None not in splits:
         return BY_FOLDERS, doubtful, remarks
-    return None, doubtful, [*remarks, *_doubt_tests(root, listings[0])]
-
-
-def _doubt_tests(root: Root, listing: Listing) -> Iterator[str]:
-    """Yield that images lie in a folder of test images although nothing in the table says so."""
-    paths = [match.path for match in root.matches(listing).values() if match.path]
-    tested = [path for path in paths if split_named(path.partition("/")[0]) == "test"]
-    if tested and len(tested) < len(paths):
-        folder = tested[0].partition("/")[0]
-        yield (
-            f"{number_of(len(tested), 'image')} of {listing.name} in {folder}/, but no column "
-            "says that they are test rows: those with a label are trained on; add a column `split`"
-        )
+    return None, doubtful, [*remarks, *doubt_tests(root, listings[0])]
 
 
 def _from_folders(folder: Path, base: Path, files: Sequence[str], choices: Choices) -> Layout:
@@ -336,118 +334,21 @@ def _label_folder(path: str, splits: dict[str, str]) -> str | None:
     return folders[0] if folders else None
 
 
-def _with_form(
-    folder: Path, layout: Layout, file: Path, files: Sequence[str]
-) -> tuple[Layout, str]:
-    """Take a form to hand in as the template, and its rows where no table has them."""
-    name = Path(os.path.relpath(file.resolve(), folder)).as_posix()
-    names = layout.images.table or ()
-    names = (names,) if isinstance(names, str) else names
-    if layout.template:
-        return layout, f"not used: {name}, another form to hand in"
-    try:
-        form = read_table(file)
-        tables = [read_table(folder / other) for other in names]
-    except InputError as error:
-        return layout, f"not used: {error}"
-    if name in names:
-        return replace(layout, template=name), f"{name}: the form to hand in"
-    column = _shared_ids(form, tables, layout.images.id)
-    said = f"{name}: the form to hand in, {number_of(len(form.rows), 'row')}"
-    said += "" if column is None else _unknown_ids(form, tables, column)
-    if column == layout.images.id:
-        return replace(layout, template=name), said
-    if column is not None:
-        images = layout.images.model_copy(update={"id": column, "path": layout.images.id})
-        return replace(layout, template=name, images=images), f"{said}; its {column!r} are the ids"
-    try:
-        how = _rows_of_form(folder, layout, form)
-    except InputError as error:
-        return layout, f"not used: {error}"
-    if how is not None:
-        return replace(layout, template=name), "; ".join([said, *how])
-    listing = _try_listing(folder, file, files)
-    if (
-        names
-        and listing
-        and listing.column == layout.images.id
-        and not _any_shared(listing, tables)
-    ):
-        images = layout.images.model_copy(update={"table": (*names, name)})
-        rows = "its rows, which no other table has, are to be predicted"
-        return replace(layout, template=name, images=images), f"{said}; {rows}"
-    return layout, f"not used: {name}, whose ids are not those of the rows"
-
-
-def _shared_ids(form: Table, tables: Sequence[Table], id_column: str) -> str | None:
-    """Return the column of the tables with most of the ids that a form asks for, or None."""
-    for column in (id_column, *form.columns):
-        asked, values = _asked(form, column), _values(tables, column)
-        if 2 * len(asked & {*values}) > len(asked) and len(set(values)) == len(values):
-            return column
-    return None
-
-
-def _asked(form: Table, column: str) -> set[str]:
-    return {row[column] for row in form.rows} if column in form.columns else set()
-
-
-def _values(tables: Sequence[Table], column: str) -> list[str]:
-    return [row[column] for table in tables if column in table.columns for row in table.rows]
-
-
-def _unknown_ids(form: Table, tables: Sequence[Table], column: str) -> str:
-    """Say how many ids of a form no table has: `submit` will refuse them."""
-    unknown = sorted(_asked(form, column) - {*_values(tables, column)})
-    if not unknown:
-        return ""
-    count = number_of(len(form.rows), "id")
-    return (
-        f"; {len(unknown)} of its {count} are in no table ({quote_few(unknown)}): add those rows, "
-        "or submit will refuse"
-    )
-
-
-def _rows_of_form(folder: Path, layout: Layout, form: Table) -> list[str] | None:
-    """Say how the ids of a form name rows to predict; None where most name none.
-
-    Raises:
-        InputError: two of its columns name different rows.
-    """
-    task = Task(file=folder / "task.toml", name="init", labels=layout.labels, images=layout.images)
-    try:
-        rows = {row.id: row for row in read_rows(task)}
-    except InputError:
-        return None  # as `init` will say
-    asked = {id_ for id_, row in rows.items() if row.label is None}
-    column = find_id_column(task, form, rows) if asked else None
-    if column is None:
-        return None
-    ids = [cells[column] for cells in form.rows]
-    found = find_rows(task.root, ids, rows)
-    lost = [id_ for id_ in ids if found.rows.get(id_) not in asked]
-    if 2 * (len(ids) - len(lost) + len(found.doubts)) <= len(ids):
-        return None
-    said = found.remarks(form.file, len(ids))
-    if lost:
-        count = number_of(len(ids), "id")
-        said.append(
-            f"{len(lost)} of its {count} name no row to predict for certain ({quote_few(lost)}): "
-            "submit will refuse"
-        )
-    return said
-
-
-def _any_shared(listing: Listing, tables: Sequence[Table]) -> bool:
-    asked = set(listing.paths())
-    return any(row[listing.column] in asked for table in tables for row in table.rows)
-
-
-def _try_listing(folder: Path, file: Path, files: Sequence[str]) -> Listing | None:
-    try:
-        return read_listing(folder, file, file_names(files))
-    except InputError:
-        return None
+def _with_forms(
+    folder: Path, layout: Layout, forms: Sequence[Path], files: Sequence[str]
+) -> Layout:
+    """Take the first form to hand in that fits as the template, and say so."""
+    remarks = [*layout.remarks]
+    for form in forms:
+        name = Path(os.path.relpath(form.resolve(), folder)).as_posix()
+        if layout.template:
+            remarks.append(f"not used: {name}, another form to hand in")
+            continue
+        images, remark = use_form(folder, layout.images, layout.labels, form, files)
+        if images is not None:
+            layout = replace(layout, template=name, images=images)
+        remarks.append(remark)
+    return replace(layout, remarks=remarks)
 
 
 def _with_positive(layout: Layout, choices: Choices) -> tuple[Layout, list[str]]:
@@ -455,6 +356,6 @@ def _with_positive(layout: Layout, choices: Choices) -> tuple[Layout, list[str]]
         return replace(layout, positive=check_positive(choices.positive, layout.labels)), []
     if len(layout.labels) != 2:
         return layout, []
-    positive = layout.labels[1]
+    positive = positive_last(layout.labels)[1]
     remark = f"positive, the label to look for, is {positive!r}: a guess"
     return replace(layout, positive=positive), [remark]

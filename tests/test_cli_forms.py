@@ -1,131 +1,131 @@
-"""Forms to hand in whose ids are those of the organisers: from the folders to the scored file."""
+"""A table in any form, from the user's side: init, embed, probe, submit, and what they say."""
 
-import json
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
-from stripes import answer_of, done, draw_stripes, read_csv, run, write_csv
+from click.testing import CliRunner, Result
+from PIL import Image
 
+from archiveprobe import cli
 from archiveprobe.task.config import load_task
+from archiveprobe.task.rows import read_rows
 
-LABELLED, TO_PREDICT = range(24), range(100, 112)
-ORDER = TO_PREDICT[::-1]
-
-
-def drawn(folder):
-    """Kaggle's folders: train/LABEL, and all images to predict in test/."""
-    for number in LABELLED:
-        label = ("across", "down")[number % 2]
-        draw_stripes(folder / f"train/{label}/{number}.jpg", number)
-    for number in TO_PREDICT:
-        draw_stripes(folder / f"test/{number}.jpg", number)
-    return folder
+LABELS = ["Zerstörung", "kein Schaden"]
+FRAME = pd.DataFrame(
+    {
+        "Bild": [f"{number:02}.png" for number in range(16)],
+        "Label": [*LABELS * 6, *[None] * 4],
+        "Split": [*["train"] * 12, *["test"] * 4],
+    }
+)
 
 
-def begun(folder, header, ids, cell=0.5):
-    """What `init` says of a form with these ids."""
-    write_csv(folder / "sample_submission.csv", [header, *([id_, cell] for id_ in ids)])
-    said = done("init", folder).stderr
-    file = folder / "task.toml"
-    text = file.read_text().replace("count = 5", "count = 3").replace("repeats = 5", "repeats = 1")
-    file.write_text(text.replace('views = "crops6"', 'views = "center"'))
-    return said
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(cli.main, [str(word) for word in words])
 
 
-def answered(folder):
-    """The lines of the submission of right answers from elsewhere, or why it is refused."""
-    names = [[number, number % 2] for number in TO_PREDICT]
-    write_csv(folder / "given.csv", [["number", "p_down"], *names])
-    result = run("submit", folder, "--answers", folder / "given.csv", "-o", folder / "out.csv")
-    if result.exit_code:
-        (line,) = result.stderr.splitlines()
-        assert result.exit_code == 1 and not (folder / "out.csv").exists()
-        return line
-    return read_csv(folder / "out.csv")[1:]
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for number, name in enumerate(FRAME["Bild"]):
+        stripes = np.arange(48) // (1 + 5 * (number % 2)) % 2 * 99
+        pixels = np.tile(stripes, (48, 1))[..., None] + rng.integers(0, 90, (48, 48, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / name)
+    return tmp_path
 
 
-FORMS = {
-    "bare names": (["file", "down"], "{}.jpg", "without its folder (12)"),
-    "numbers": (["id", "target"], "{}", "without its extension (12), without its folder (12)"),
-    "exact paths": (["filename", "down"], "test/{}.jpg", ""),
+def hugging_face(frame: pd.DataFrame, file: Path) -> None:
+    renamed = frame.rename(columns={"Bild": "file_name"})
+    renamed.to_json(file, orient="records", lines=True)
+
+
+def two_sheets(frame: pd.DataFrame, file: Path) -> None:
+    with pd.ExcelWriter(file) as book:
+        frame.to_excel(book, sheet_name="Tabelle1", index=False)
+        pd.DataFrame({"Notiz": ["x"]}).to_excel(book, sheet_name="Notizen")
+
+
+FORMS: dict[str, tuple[Callable[[pd.DataFrame, Path], None], str]] = {
+    "spreadsheet.xlsx": (
+        two_sheets,
+        "read from the sheet 'Tabelle1', the first with a table; not read: 'Notizen'",
+    ),
+    "windows.csv": (
+        lambda frame, file: frame.to_csv(file, sep=";", index=False, encoding="cp1252"),
+        "not UTF-8, so read as cp1252, which Excel writes: 6 cells are not ASCII, for example 'Zer",
+    ),
+    "indexed.csv": (
+        lambda frame, file: frame.to_csv(file),
+        "the first column, which has no name, counts from 0: taken for pandas' index and left out",
+    ),
+    "wide.csv": (lambda frame, file: frame.to_csv(file, index=False, encoding="utf-16"), ""),
+    "labels.parquet": (lambda frame, file: frame.to_parquet(file), ""),
+    "labels.json": (lambda frame, file: frame.to_json(file, orient="records"), ""),
+    "metadata.jsonl": (hugging_face, ""),
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_labels_in_folders_and_a_form_of_names(tmp_path, form):
-    header, id_, how = FORMS[form]
-    folder = drawn(tmp_path / "archive")
-    ids = [id_.format(number) for number in ORDER]
-    said = begun(folder, header, ids)
-    assert "sample_submission.csv: the form to hand in, 12 rows" in said
-    other = f"12 of 12 ids of sample_submission.csv name their row in another way: {how}"
-    assert (other in said) == bool(how)
-    assert "24 labelled rows, 12 to predict" in said
-    assert load_task(folder).submission.template == "sample_submission.csv"
-
-    done("embed", folder)
-    best = answer_of("probe", folder, "--probe", "ridge")["leaderboard"][0]["system"]
-    told = done("submit", folder, "--system", best, "-o", folder / "out.csv").stderr
-    assert (other in told) == bool(how)
-    columns, *lines = read_csv(folder / "out.csv")
-    assert columns == header and [line[0] for line in lines] == ids
-    assert [float(line[1]) > 0.5 for line in lines] == [number % 2 == 1 for number in ORDER]
-
-    labels = [[f"{number}.jpg", ("across", "down")[number % 2]] for number in TO_PREDICT]
-    write_csv(folder / "truth.csv", [["photo", "label"], *labels])
-    words = [folder / "out.csv", "--truth", folder / "truth.csv", "--json"]
-    scored = done("score", folder, *words)
-    figures = json.loads(scored.stdout)
-    assert (figures["accuracy"], figures["n"]) == (1, 12)
-    assert "12 of 12 ids of truth.csv name their row in another way" in scored.stderr
-    assert answered(folder) == [[id_, f"{n % 2}.0"] for id_, n in zip(ids, ORDER, strict=True)]
+@pytest.mark.proves("tables")
+@pytest.mark.parametrize("name", FORMS)
+def test_init_and_embed_understand_every_form(archive: Path, name: str) -> None:
+    write, remark = FORMS[name]
+    write(FRAME, archive / name)
+    begun = run("init", archive)
+    assert begun.exit_code == 0, begun.stderr
+    embedded = run("embed", archive, "--workers", "0", "--views", "center")
+    assert embedded.exit_code == 0, embedded.stderr
+    for said in (begun.stderr, embedded.stderr):
+        told = " ".join(said.split())
+        assert told.count(f"{name}: {remark}") == 1 if remark else "read as" not in told
+    rows = read_rows(load_task(archive))
+    assert [row.label or "" for row in rows] == [*LABELS * 6, *[""] * 4]
+    assert [row.split for row in rows] == list(FRAME["Split"])
 
 
-@pytest.mark.proves("answers")
-def test_a_name_in_two_folders_is_refused(tmp_path):
-    """Nothing says which of two images a name means."""
-    folder = drawn(tmp_path / "archive")
-    draw_stripes(folder / "test" / "more" / "100.jpg", 100)
-    said = begun(folder, ["file", "down"], [f"{number}.jpg" for number in ORDER])
-    assert "1 of its 12 ids name no row to predict for certain ('100.jpg')" in said
-    line = answered(folder)
-    assert "sample_submission.csv: 1 id of no certain row, the first is '100.jpg'" in line
-    assert "'test/100.jpg', 'test/more/100.jpg'" in line
+@pytest.mark.proves("tables")
+def test_aliases_are_said_once_and_train(archive: Path) -> None:
+    FRAME.to_csv(archive / "labels.csv", index=False)
+    assert run("init", archive).exit_code == 0
+    written = FRAME.replace("kein Schaden", " Kein schaden").replace("test", "TEST")
+    written.to_excel(archive / "labels.xlsx", index=False)
+    task = archive / "task.toml"
+    task.write_text(task.read_text("utf-8").replace("labels.csv", "labels.xlsx"), "utf-8")
+    embedded = run("embed", archive, "--workers", "0")
+    assert embedded.exit_code == 0, embedded.stderr
+    said = " ".join(embedded.stderr.split())
+    assert said.count("6 in all: ' Kein schaden' as 'kein Schaden' (6)") == 1
+    assert said.count("'TEST' (read as test) 4 rows") == 1
+    board = run("probe", archive, "--probe", "ridge")
+    assert board.exit_code == 0, board.stderr
+    template = pd.DataFrame({"Bild": FRAME["Bild"][12:], "Label": "", "Größe": "1,5"})
+    template.to_csv(archive / "form.csv", sep=";", encoding="cp1252", index=False)
+    with task.open("a", encoding="utf-8") as stream:
+        stream.write('\n[submission]\ntemplate = "form.csv"\n')
+    done = run("submit", archive, "--system", "ridge-hog", "-o", archive / "out.csv")
+    assert done.exit_code == 0, done.stderr
+    assert " ".join(done.stderr.split()).count("form.csv: not UTF-8, so read as cp1252") == 1
+    lines = (archive / "out.csv").read_text("utf-8").splitlines()
+    assert lines[0] == "Bild;Label;Größe"
+    assert [line.split(";")[0] for line in lines[1:]] == list(FRAME["Bild"][12:])
 
 
-def test_a_table_of_paths_and_a_form_of_numbers(tmp_path):
-    rows = [["path", "label"]]
-    for number in (*LABELLED, *TO_PREDICT):
-        split = "train" if number in LABELLED else "test"
-        label = draw_stripes(tmp_path / f"{split}/{number:04}.png", number)
-        rows.append([f"{split}/{number:04}.png", label if split == "train" else ""])
-    write_csv(tmp_path / "all.csv", rows)
-    assert "without zeros in front (12)" in begun(tmp_path, ["image_id", "target"], ORDER)
-    assert load_task(tmp_path).images.table == "all.csv"
-    assert answered(tmp_path) == [[str(number), f"{number % 2}.0"] for number in ORDER]
-
-
-@pytest.mark.proves("answers")
-def test_a_name_is_that_of_a_row_to_predict(tmp_path):
-    """Images of both folders may count from the same number."""
-    folder = drawn(tmp_path / "archive")
-    for number in TO_PREDICT:
-        draw_stripes(folder / f"train/across/{number}.jpg", 0)
-    begun(folder, ["file", "down"], [f"{number}.jpg" for number in ORDER])
-    assert answered(folder) == [[f"{number}.jpg", f"{number % 2}.0"] for number in ORDER]
-
-
-@pytest.mark.proves("answers")
-def test_two_columns_of_different_ids_are_refused(tmp_path):
-    folder = drawn(tmp_path / "archive")
-    form = [[at, f"{at}.jpg", 0.5] for at in TO_PREDICT]
-    turned = [[ORDER[at], *cells] for at, (_, *cells) in enumerate(form)]
-    write_csv(folder / "sample_submission.csv", [["index", "file", "down"], *turned])
-    said = done("init", folder).stderr
-    assert "'index' and 'file' both seem to hold ids, but of different rows" in said
-    assert load_task(folder).submission.template is None
-    file = folder / "task.toml"
-    file.write_text(f'{file.read_text()}[submission]\ntemplate = "sample_submission.csv"\n')
-    assert "name the right one first in submission.columns" in answered(folder)
-    file.write_text(f'{file.read_text()}columns = ["file", "down"]\n')
-    lines = answered(folder)
-    assert [line[1:] for line in lines] == [[f"{n}.jpg", f"{n % 2}.0"] for n in TO_PREDICT]
+@pytest.mark.proves("tables")
+def test_all_faults_of_a_table_are_one_line(archive: Path) -> None:
+    FRAME.to_csv(archive / "labels.csv", index=False)
+    assert run("init", archive).exit_code == 0
+    faulty = FRAME.copy()
+    faulty.loc[[2, 4], "Label"] = "Zerstorung"
+    faulty.loc[5, "Bild"] = "00.png"
+    faulty.loc[7, "Split"] = "tset"
+    faulty.to_csv(archive / "labels.csv", index=False)
+    result = run("embed", archive)
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {archive / 'labels.csv'}: 1 ids stand more than once")
+    assert "'Zerstorung' (2, first line 4; did you mean 'Zerstörung'?)" in line
+    assert "'00.png' (line 2, line 7)" in line
+    assert "'tset' (1, first line 9; did you mean 'test'?)" in line
