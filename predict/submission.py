@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import quote_few
+from archiveprobe.base.wording import number_of, quote_few
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
 from archiveprobe.predict.checks import (
     Share,
@@ -229,8 +229,8 @@ def _warnings(
     trained = training_duplicates(dataset, rows)
     if trained:
         messages.append(
-            f"images of labelled rows are, byte by byte, those of {len(trained)} rows to predict: "
-            f"{quote_few(trained)}"
+            "images of labelled rows are, byte by byte, those of "
+            f"{number_of(len(trained), 'row')} to predict: {quote_few(trained)}"
         )
     if is_memorized(system, dataset):
         messages.append(

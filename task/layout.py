@@ -13,7 +13,7 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few, number_of, quote_few
-from archiveprobe.task.config import Folds, Images
+from archiveprobe.task.config import Images
 from archiveprobe.task.find_images import find_images, printable
 from archiveprobe.task.form_layout import use_form
 from archiveprobe.task.label_column import (
@@ -30,7 +30,6 @@ from archiveprobe.task.labels import UNLABELLED
 from archiveprobe.task.own_answers import is_own_answer, is_prediction
 from archiveprobe.task.rows import BY_FOLDERS, split_folders
 from archiveprobe.task.splits import SPLITS, is_form, split_named
-from archiveprobe.task.table import Table
 from archiveprobe.task.table_layout import (
     Listing,
     Root,
@@ -38,12 +37,14 @@ from archiveprobe.task.table_layout import (
     describe_rows,
     doubt_tests,
     file_names,
+    film_column,
     find_root,
     find_tables,
     forms_apart,
     plain_name,
     read_listing,
     try_listing,
+    without_tests,
 )
 
 _SPLIT_NAMES = ("split", "set", "subset", "partition")
@@ -185,7 +186,7 @@ def _from_tables(
     if not all(text in table.columns for table in tables):
         text = None
     listings = [listing for listing in chosen if listing.split != "test" or len(chosen) == 1]
-    training = [_without_tests(root, listing, split) for listing in listings]
+    training = [without_tests(root, listing, split) for listing in listings]
     taken = {split, text, *doubtful, *(listing.column for listing in chosen)}
     # Where nothing else is to be predicted, rows without a label may be.
     alone = len(chosen) == 1 and not forms and not split
@@ -205,7 +206,7 @@ def _from_tables(
         text=text,
     )
     said = [*describe_rows(root, chosen, asked), *root.remarks(chosen), *remarks, labels.why]
-    film = _film_column(tables)
+    film = film_column(tables)
     if film:
         said.append(f"images of one film, in the column {film!r}, stay in one fold")
     layout = Layout(
@@ -217,27 +218,6 @@ def _from_tables(
     )
     unused = [_unused(listing, chosen) for listing in candidates if listing not in chosen]
     return replace(layout, remarks=said), unused
-
-
-def _without_tests(root: Root, listing: Listing, split: str | None) -> Table:
-    """Return a table without its test rows, whose labels only `score` reads."""
-    table = listing.table
-    words = [path.partition("/")[0] for path in root.paths(listing)] if split == BY_FOLDERS else []
-    if split in table.columns:
-        words = [row[str(split)] for row in table.rows]
-    if not words:
-        return table
-    kept = [at for at, word in enumerate(words) if split_named(word) != "test"]
-    rows, lines = (tuple(table.rows[at] for at in kept), tuple(table.lines[at] for at in kept))
-    return replace(table, rows=rows, lines=lines)
-
-
-def _film_column(tables: Sequence[Table]) -> str | None:
-    """Find the column that `frames` writes, where there are films for every fold."""
-    if not all("film" in table.columns for table in tables):
-        return None
-    films = {row["film"] for table in tables for row in table.rows}
-    return "film" if len(films) >= Folds().count else None
 
 
 def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:

@@ -58,6 +58,8 @@ def test_a_form_of_ids_that_both_tables_have(folder, with_test_table):
     task, said = quick(folder)
     assert task.submission.template == "sample_submission.csv"
     assert "24 labelled rows, 6 to predict" in said
+    answers = [[str(number), ("across", "down")[number % 2]] for number in reversed(TEST)]
+    assert submitted(folder) == [["id", "has_damage"], *answers]
 
 
 def test_one_folder_of_images_cannot_serve_two_tables_of_the_same_ids(folder):

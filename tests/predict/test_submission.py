@@ -216,7 +216,7 @@ def test_a_image_of_the_training_rows_is_named(archive, tmp_path) -> None:
     (archive.folder / "images").rename(archive.folder / "elsewhere")
     swap(archive.task, "072.jpg", "072.jpg", **{"072.jpg": "000.jpg"})
     said = submit(archive.task, "ridge-hog", tmp_path / "out.csv").warnings
-    assert any("the image of a labelled row: '072.jpg'" in warning for warning in said)
+    assert any("byte by byte, those of 1 row to predict: '072.jpg'" in warning for warning in said)
 
 
 def test_a_share_that_nobody_expects(archive, tmp_path) -> None:
