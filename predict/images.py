@@ -158,7 +158,7 @@ def _of_task(dataset: Dataset, system: System) -> tuple[list[Entry], Answers]:
     if not len(rows):
         raise InputError(
             f"nothing to predict in {task.place}: every row has a label; name a "
-            "folder of images with --images"
+            "folder of new images"
         )
     answers = system.answer(rows)
     changed_answers(system, rows.ids.tolist(), answers.proba)
