@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from archiveprobe.evaluate.dataset import Dataset
+from archiveprobe.evaluate.system_names import RECORD, runs_folder
 from archiveprobe.evaluate.system_store import stored_record
 from archiveprobe.evaluate.thresholding import DEFAULT_RULE, described, rule_of
 
@@ -26,7 +27,11 @@ def rule_for(
     it is not `possible`; `notify` is told either.
     """
     rule = given or default
-    record = stored_record(dataset.task, system) or {}
+    record = stored_record(dataset.task, system)
+    if record is None:
+        if (runs_folder(dataset.task) / system / RECORD).exists():
+            notify(f"{system}: whether a threshold was chosen for it cannot be read any more")
+        return rule, {}
     chosen = _chosen_rule(record)
     if chosen is None:
         return rule, {}

@@ -1,6 +1,6 @@
 """The leaderboard: systems with their intervals, the recommended one, and what picking is worth."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -114,11 +114,27 @@ def leaderboard(
         None if pick is None else systems[pick].system,
         _reason(candidates, pick),
         majority(systems[0]),
-        [*warnings, *_few_groups(systems[0].groups)],
+        [*warnings, *_missed_aims(systems), *_few_groups(systems[0].groups)],
         seconds,
         len(systems[0].test_ids),
         systems[0].origin.get("partial"),
     )
+
+
+def _missed_aims(systems: Sequence[Predictions]) -> Iterator[str]:
+    """Yield the systems whose threshold aims at more than the labelled rows show, nested."""
+    for system in systems:
+        name, _, number = str(system.origin.get("threshold_rule")).partition(" ")
+        above, true = system.decision == system.positive, system.labels == system.positive
+        hits, of = (
+            (above & true).sum(),
+            {"recall": true.sum() * len(above), "precision": above.sum()},
+        )
+        if name in of and hits < float(number) * of[name]:
+            yield (
+                f"{system.system}: its threshold aims at {name} {number}, and the labelled rows "
+                f"show {hits / of[name]:.3f}"
+            )
 
 
 def chance(classes: int) -> float:

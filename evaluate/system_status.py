@@ -136,10 +136,10 @@ def _has_changed(name: str, entry: Mapping[str, Any], dataset: Dataset) -> bool:
 
 def command_again(run: Run, task: Task) -> str:
     """Return the command that makes a system again, as one types it."""
-    record = run.record
+    record, stored = run.record, systems(task)
     words = ["archiveprobe", str(record.get("kind")), str(task.file)]
-    if record.get("kind") == "ensemble":
-        members = [str(_mapping(entry).get("system")) for entry in record.get("members", ())]
+    members = [str(_mapping(entry).get("system")) for entry in record.get("members", ())]
+    if record.get("kind") == "ensemble" and all(member in stored for member in members):
         words += ["--method", str(record.get("method")), "--name", run.system]
         words += _repeated("--system", members)
     elif record.get("kind") == "finetune":

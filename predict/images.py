@@ -13,7 +13,7 @@ from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.job import Notify
 from archiveprobe.embed.run import Options
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
-from archiveprobe.predict.checks import changed_answers, check_reproduces
+from archiveprobe.predict.checks import changed_answers, check_images, check_reproduces
 from archiveprobe.predict.columns import STATUS, USABLE, probability_columns
 from archiveprobe.predict.new_images import embed_new
 from archiveprobe.predict.submission import probability
@@ -160,6 +160,7 @@ def _of_task(dataset: Dataset, system: System) -> tuple[list[Entry], Answers]:
             f"nothing to predict in {task.place}: every row has a label; name a "
             "folder of new images"
         )
+    check_images(task, rows, {row.id: row for row in dataset.rows})
     answers = system.answer(rows)
     changed_answers(system, rows.ids.tolist(), answers.proba)
     return list(rows.entries), answers

@@ -26,7 +26,7 @@ from archiveprobe.task.label_column import (
     positive_last,
 )
 from archiveprobe.task.labels import UNLABELLED
-from archiveprobe.task.own_answers import is_own_answer
+from archiveprobe.task.own_answers import is_own_answer, is_prediction
 from archiveprobe.task.rows import BY_FOLDERS, split_folders
 from archiveprobe.task.splits import SPLITS, is_form, split_named
 from archiveprobe.task.table import Table, read_table
@@ -38,6 +38,7 @@ from archiveprobe.task.table_layout import (
     file_names,
     find_root,
     find_tables,
+    plain_name,
     read_listing,
 )
 
@@ -93,6 +94,12 @@ def detect_layout(folder: Path, choices: Choices = NO_CHOICE) -> Layout:
         raise InputError(_nothing(folder, base))
     candidates, forms, unused = _candidates(folder, files, choices)
     others: list[str] = []
+    if not choices.tables:
+        beside = [listing for listing in candidates if _names_no_labelled(listing, files)]
+        if len(beside) == len(candidates):
+            why = "it names no image below the folder of a label"
+            others = [f"not used: {printable(listing.name)}: {why}" for listing in beside]
+            candidates = []
     if candidates and (choices.tables or not all(is_form(listing.name) for listing in candidates)):
         layout, others = _from_tables(folder, base, files, candidates, choices, forms)
     else:
@@ -131,13 +138,28 @@ def _candidates(
             unused.append(f"not used: {printable(file.name)}, which `submit` or `predict` wrote")
             continue
         try:
-            listings.append(read_listing(folder, file, names))
+            listing = read_listing(folder, file, names)
+            if is_prediction(listing.table.columns):
+                unused.append(f"not used: {printable(file.name)}, which has answers of `predict`")
+            else:
+                listings.append(listing)
         except InputError as error:
             if not is_form(file.name):
                 unused.append(f"not used: {error}")
     forms = [file for file in find_tables(folder) if is_form(file.name)]
     tables = [listing for listing in listings if not is_form(listing.name)]
     return tables or listings, forms, unused
+
+
+def _names_no_labelled(listing: Listing, files: Sequence[str]) -> bool:
+    """Return whether folders are labels, and a table names none of the images in them."""
+    splits = split_folders(files, ())
+    by_label: dict[str, list[str]] = {}
+    for file in files:
+        if (label := _label_folder(file, splits)) and label != UNLABELLED:
+            by_label.setdefault(label, []).append(file)
+    labelled = file_names(file for some in by_label.values() for file in some)
+    return len(by_label) > 1 and not any(plain_name(path) in labelled for path in listing.paths())
 
 
 def _from_tables(

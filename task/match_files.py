@@ -1,9 +1,9 @@
 """Which file below the root a table means where no file bears the written path letter by letter.
 
-A path may lack its extension or its folder, have another case or backslashes, be absolute, also on
-another machine, or be a whole number that was `0012` in the file's name. A file is taken where it
-is the only one that a rule finds; rules go from the strictest to the loosest, and the first that
-finds any file decides. One file never stands for two paths.
+A path may lack its extension or its folder, have another case, backslashes or blanks around it, be
+absolute, also on another machine, or be a whole number that was `0012` in the file's name. A file
+is taken where it is the only one that a rule finds; rules go from the strictest to the loosest, and
+the first that finds any file decides. One file never stands for two paths.
 """
 
 import os
@@ -73,7 +73,7 @@ def text_below(root: str, path: str) -> str | None:
 def differences(written: str, path: str) -> list[str]:
     """Return in which ways a written path differs from the file's own, each as a few words."""
     parts, own = _parts(written), path.split("/")
-    kinds = []
+    kinds = ["with blanks around it"] if written != written.strip() else []
     if _is_absolute(written):
         kinds.append("by an absolute path")
     elif "\\" in written:
@@ -107,12 +107,12 @@ def _pairs(parts: Sequence[str], own: Sequence[str], without: bool) -> Iterator[
 
 
 def _is_absolute(path: str) -> bool:
-    text = path.replace("\\", "/")
+    text = path.strip().replace("\\", "/")
     return text.startswith("/") or bool(_DRIVE.match(text))
 
 
 def _parts(path: str) -> list[str]:
-    text = _DRIVE.sub("", path.replace("\\", "/"), count=1)
+    text = _DRIVE.sub("", path.strip().replace("\\", "/"), count=1)
     return [part for part in text.split("/") if part not in ("", ".", "..")] or [""]
 
 

@@ -1,5 +1,6 @@
 """Which files are answers of the task's own systems, so that nobody learns from them as labels."""
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def is_own_answer(work: Path, file: Path) -> bool:
         return bool(known) and digest_of(file, TABLE_BYTES) in known
     except OSError:
         return False
+
+
+def is_prediction(columns: Collection[str]) -> bool:
+    """Return whether a table has the columns that `predict` writes, whoever saved it again."""
+    return {"digest", "status", "label"} <= {*columns} and any(c.startswith("p_") for c in columns)
 
 
 def _digests(work: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """CSV read as text, whatever spreadsheets and scripts make of it.
 
 Cells are separated by commas, semicolons (spreadsheets write them where the comma is decimal) or
-tabs: by whichever splits the header into the most names, by commas where none does.
+tabs: by what Excel's line `sep=;` names, else by whichever splits the header into the most names,
+by commas where none does.
 """
 
 import codecs
@@ -9,6 +10,7 @@ import contextlib
 import csv
 import io
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from archiveprobe.task.cells import Cells
 
 _FIELD_LIMIT = 16 * 1024 * 1024
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+# Excel's own first line, which no other program knows.
+_SEPARATOR_LINE = re.compile('"?sep=([,;\t])"?\r?\n')
 _NAMES = {"utf-8-sig": "UTF-8", "utf-16": "UTF-16", "cp1252": "cp1252"}
 
 
@@ -28,12 +32,13 @@ def read_csv(file: Path, content: bytes, encoding: str) -> Cells:
         InputError: broken quotes, or a row whose number of cells differs from the header's.
     """
     with long_cells():
-        mark = max(_SEPARATORS, key=lambda mark: _columns_by(mark, content, encoding))
+        named = _SEPARATOR_LINE.match(content[:32].decode(encoding, "ignore"))
+        mark = named[1] if named else _most_columns(content, encoding)
         form = f"CSV, {_NAMES[encoding]}, {_SEPARATORS[mark]}-separated"
         cells = Cells([], [], [], form, unit="line", separator=_SEPARATORS[mark])
         reader = csv.reader(text_stream(content, encoding), strict=True, delimiter=mark)
         try:
-            for line, row in _with_lines(reader):
+            for line, row in itertools.islice(_with_lines(reader), 1 if named else 0, None):
                 _add(file, cells, line, row)
         except csv.Error as error:
             raise InputError(f"{file} line {reader.line_num}: {error}: correct that line") from None
@@ -71,6 +76,10 @@ def long_cells() -> Iterator[None]:
         yield
     finally:
         csv.field_size_limit(previous_limit)
+
+
+def _most_columns(content: bytes, encoding: str) -> str:
+    return max(_SEPARATORS, key=lambda mark: _columns_by(mark, content, encoding))
 
 
 def _columns_by(separator: str, content: bytes, encoding: str) -> int:

@@ -103,7 +103,7 @@ def _sheets(table: Table) -> Iterator[str]:
 def _hits(table: Table, column: str, names: frozenset[str]) -> int:
     """Count the values among the first that may name an image; 0 where they are less than half."""
     values = {row[column] for row in table.rows[:_LOOKED_AT]} - {""}
-    hits = sum(_plain_name(value) in names for value in values)
+    hits = sum(plain_name(value) in names for value in values)
     return hits if 2 * hits >= len(values) else 0
 
 
@@ -112,14 +112,15 @@ def file_names(files: Iterable[str]) -> frozenset[str]:
     names: set[str] = set()
     for file in files:
         name = file.rpartition("/")[2]
-        names.add(_plain_name(name))
+        names.add(plain_name(name))
         if has_image_extension(name):
-            names.add(_plain_name(name.rpartition(".")[0]))
+            names.add(plain_name(name.rpartition(".")[0]))
     return frozenset(names)
 
 
-def _plain_name(path: str) -> str:
-    name = re.split(r"[/\\]", path)[-1].lower()
+def plain_name(path: str) -> str:
+    """Return the name in a path in the form that names are compared in."""
+    name = re.split(r"[/\\]", path.strip())[-1].lower()
     return name.lstrip("0") or "0" if name.isdigit() else name
 
 

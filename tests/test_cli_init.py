@@ -396,9 +396,13 @@ def test_the_tools_own_answers_are_no_labels(folder):
     assert task.images.table is None and task.labels == ("across", "down")
     for name in ("out.csv", "out.spreadsheet.csv", "answers.json", "answers.spreadsheet.csv"):
         assert f"not used: {name}, which `submit` or `predict` wrote" in said
-    # Once somebody has corrected them they are a table like any other.
-    (folder / "out.csv").write_text((folder / "out.csv").read_text() + "\n")
-    assert "out.csv: 6 rows" in quick(folder, "--force")[1]
+    # A spreadsheet program has saved them again: they name no image that has a label.
+    (folder / "out.csv").write_text((folder / "out.csv").read_text().replace(",", ";"))
+    pd.read_json(folder / "answers.json").to_csv(folder / "again.csv", sep=";", index=False)
+    task, said = quick(folder, "--force")
+    assert task.images.table is None and task.labels == ("across", "down")
+    assert "not used: out.csv: it names no image below the folder of a label" in said
+    assert "not used: again.csv, which has answers of `predict`" in said
 
 
 def test_without_rows_to_predict_probe_speaks_of_new_images(folder):

@@ -1,10 +1,12 @@
 """Thresholds of stored systems: shown as they are, chosen again to the last bit, and kept."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import precision_score, recall_score
 from striped_archive import result_of, striped_archive
 from stripes import run
 
@@ -14,6 +16,7 @@ from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.ensemble import common_record, decided, origin
 from archiveprobe.evaluate.kept_rule import rule_for
+from archiveprobe.evaluate.leaderboard import leaderboard
 from archiveprobe.evaluate.system import assemble
 from archiveprobe.evaluate.system_store import load_run, save_run
 from archiveprobe.evaluate.thresholding import NUMBERED_RULES, THRESHOLD_RULES
@@ -105,11 +108,29 @@ def test_a_rule_that_was_chosen_is_kept_unless_it_cannot_be(keep) -> None:
     for path in load_run(dataset.task, "one").paths.values():
         path.write_bytes(b"damaged")
     assert rule_for(dataset, "one", None)[0] == "recall 0.9"
+    (dataset.task.work / "runs" / "one" / "run.json").write_bytes(b"damaged")
+    assert rule_for(dataset, "one", None, notify=said.append) == ("smoothed", {})
+    assert said.pop() == "one: whether a threshold was chosen for it cannot be read any more"
     keep(0, 1.5, 3)
     report_threshold(dataset.task, "one", fixed=0.4)
     report_threshold(dataset.task, "one", method="smoothed")
     assert rule_for(dataset, "one", None, notify=said.append) == ("smoothed", {})
     assert said == []
+
+
+@pytest.mark.parametrize("name", ["recall", "precision"])
+def test_a_board_says_which_aim_the_labelled_rows_miss(keep, name) -> None:
+    dataset = keep(0, 1.5, 3)
+    report_threshold(dataset.task, "one", method=f"{name} 0.8")
+    stored = load_run(dataset.task, "one").predictions()
+    true = np.tile(stored.labels == stored.positive, (len(stored.decision), 1)).ravel()
+    score = {"recall": recall_score, "precision": precision_score}[name]
+    shown = score(true, (stored.decision == stored.positive).ravel())
+    for aim in (shown - 0.01, shown + 0.01):
+        aimed = replace(stored, origin={**stored.origin, "threshold_rule": f"{name} {aim}"})
+        said = [w for w in leaderboard([aimed], seconds=0).warnings if "aims at" in w]
+        assert len(said) == (aim > shown)
+        assert all(f"show {shown:.3f}" in warning for warning in said)
 
 
 @pytest.fixture(scope="module")

@@ -140,6 +140,8 @@ def test_the_list_and_the_submission_say_the_same(archive, tmp_path, name) -> No
         done = run("submit", folder, "--system", system, "-o", out)
         assert (done.exit_code == 0) == (states[system] == "ok"), (states[system], done.stderr)
         assert out.exists() == (states[system] == "ok")
+        predicted = run("predict", folder, "--system", system, "-o", folder / "predicted.csv")
+        assert predicted.exit_code == done.exit_code, predicted.stderr
         if states[system] != "ok" and not states[system].startswith("out of date"):
             assert states[system] in done.stderr
 

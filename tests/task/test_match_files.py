@@ -57,6 +57,8 @@ def meaning_of(tmp_path):
         ("b/img9", "b/img9.jpg"),
         ("IMG9.JPG", "B/IMG9.JPG"),
         ("noext", "noext"),
+        ("img_0012 ", "a/img_0012.jpg"),
+        (" 0012\u00a0", "b/0012.jpg"),
         ("STRASSE/z", "stra\u00dfe/z.jpg"),
     ],
 )

@@ -217,3 +217,11 @@ def test_a_missing_column_among_very_many(read, fault_of):
 def test_wide_text_without_a_mark(read, fault_of):
     fault_of(lambda: read("id,label\na,x\n".encode("utf-16-le")), "NUL", "save it as CSV in UTF-8")
     fault_of(lambda: read("id,label\na,x\n".encode("utf-32")), "NUL", "save it as CSV in UTF-8")
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"'])
+def test_the_separator_that_excel_names(read, line):
+    """Also where another one would split the header into more names."""
+    table = read(f"{line}\r\nid;a,b,c\r\n7;x\r\n")
+    assert (table.columns, table.rows) == (("id", "a,b,c"), ({"id": "7", "a,b,c": "x"},))
+    assert table.lines == (3,)
