@@ -39,8 +39,8 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 def main() -> None:
     """Classify the images of an archive from a few labelled examples.
 
-    Every command takes a task.toml or its folder first, by default the current folder. The options
-    below go before or after the command.
+    Commands on a task take its task.toml or its folder first, by default the current folder. The
+    options below go before or after the command.
     """
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from archiveprobe.api.arguments import check_number
 from archiveprobe.api.state import Pinned
 from archiveprobe.base.errors import InputError
+from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.task.decoding import Observation
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.manifest import Entry
@@ -98,10 +99,16 @@ def oof_frame(stored: "Predictions", repeat: int | None) -> "pd.DataFrame":
 
 
 def _majority(stored: "Predictions") -> np.ndarray:
-    """Return the class (n,) that most repeats decided, of equal ones the more probable."""
-    votes = (stored.decision[..., None] == np.arange(len(stored.classes))).sum(0)
-    # Half of a probability never outweighs a vote.
-    return np.asarray((votes + np.nan_to_num(stored.oof.mean(0)) / 2).argmax(1))
+    """Return the class (n,) that most repeats decided, of equal ones the more probable.
+
+    Of two classes with a threshold, the mean probability decides at it instead.
+    """
+    k, proba = len(stored.classes), np.nan_to_num(stored.oof.mean(0))
+    votes = (stored.decision[..., None] == np.arange(k)).sum(0)
+    if k == 2 and not np.isnan(stored.threshold):
+        proba = np.eye(2)[decide(proba[:, stored.positive], stored.threshold, stored.positive)]
+    # Half of a vote never outweighs one.
+    return np.asarray((votes + proba / 2).argmax(1))
 
 
 def labels_of(numbers: np.ndarray, classes: Sequence[str] | np.ndarray) -> "pd.Categorical":

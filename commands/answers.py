@@ -54,7 +54,10 @@ _spreadsheet_safe = click.option(
 def predict(
     task: Path, system: str, file: Path, images: Path | None, as_json: bool, **how: Any
 ) -> None:
-    """Predict the unlabelled rows, or new images: a row and a status for each."""
+    """Predict the unlabelled rows, or new images.
+
+    The file has a row and a status for each.
+    """
     from archiveprobe.predict.images import predict as answer
 
     _report(
@@ -125,7 +128,10 @@ def submit(
 )
 @json_option
 def score(task: Path, file: Path, truth: Path | None, as_json: bool) -> None:
-    """Score a submission where labels are known, as the shared task's organisers do."""
+    """Score a submission where labels are known.
+
+    The figures are those of the shared task's organisers.
+    """
     from archiveprobe.predict.score import score as judge
 
     done = judge(load(task), file, truth=truth)

@@ -44,7 +44,10 @@ def init(
     positive: str | None,
     force: bool,
 ) -> None:
-    """Write a task.toml for a folder of images, guessed from its tables and folders."""
+    """Write a task.toml for a folder of images.
+
+    It is guessed from the tables and folders there.
+    """
     from archiveprobe.task.init import write_task
     from archiveprobe.task.layout import Choices
 
@@ -58,7 +61,7 @@ def init(
 @command("demo my/demo")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def demo(folder: Path) -> None:
-    """Draw the built-in archive, with its task.toml, into a new folder."""
+    """Draw the built-in archive into a new folder."""
     from archiveprobe.demo.archive import write_demo
 
     summary = write_demo(folder)
@@ -73,7 +76,7 @@ def demo(folder: Path) -> None:
 @task_argument
 @json_option
 def weights(task: Path, as_json: bool) -> None:
-    """Download and check the weights, for machines without a network."""
+    """Download and check the weights ahead of embed."""
     from archiveprobe.embed.weights import fetch_all
 
     lines = [asdict(line) for line in fetch_all(load(task))]

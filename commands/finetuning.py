@@ -85,7 +85,10 @@ def finetune(
     tensorboard: bool,
     **how: Any,
 ) -> None:
-    """Train a recipe; by default on the split train, selecting on validation."""
+    """Train a recipe on the images themselves.
+
+    By default it trains on the split train, and selects the epoch on validation.
+    """
     from archiveprobe.finetune.recipe_file import load_recipe, override
 
     # A typing error is answered before the rest is loaded.

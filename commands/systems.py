@@ -191,7 +191,7 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
 @partial_option
 @json_option
 def leaderboard(task: Path, partial: bool, as_json: bool) -> None:
-    """Compare all stored systems that are up to date; nothing is fitted."""
+    """Compare the stored systems; nothing is fitted."""
     from archiveprobe.evaluate.ensemble import stored_leaderboard
     from archiveprobe.probe.run import data_warnings
 
@@ -225,7 +225,7 @@ def leaderboard(task: Path, partial: bool, as_json: bool) -> None:
 )
 @json_option
 def threshold(task: Path, system: str, labels: tuple[str, ...], as_json: bool, **how: Any) -> None:
-    """Show macro-F1 over the threshold, and the chosen one; or choose another."""
+    """Show the threshold of a system, or choose another."""
     from archiveprobe.evaluate.choose_threshold import report_thresholds
     from archiveprobe.evaluate.threshold_report import ThresholdReport
 
@@ -268,7 +268,10 @@ def _rule_of(given: Mapping[str, Any]) -> str | None:
 @partial_option
 @json_option
 def audit(task: Path, apply: bool, partial: bool, as_json: bool) -> None:
-    """Look for near-duplicates, suspect labels, shortcuts and a shift to the rows to predict."""
+    """Look for duplicates, suspect labels, shortcuts and shift.
+
+    A shift is a difference between the labelled rows and those to predict.
+    """
     from archiveprobe.probe.audit.run import run_audit
 
     found = run_audit(load(task), apply=apply, partial=partial, notify=say, progress=progress)

@@ -163,6 +163,10 @@ class Commands(click.Group):
         """Return the parameters, shared ones too."""
         return [*super().get_params(ctx), *_SHARED_SHOWN]
 
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the commands in the order of the work."""
+        return list(self.commands)
+
     def main(self, args: Sequence[str] | None = None, *rest: Any, **named: Any) -> Any:
         """Run; `--debug`, before or after the command, lets the traceback through."""
         if args is None:

@@ -32,9 +32,22 @@ def at_precision(y01: np.ndarray, p: np.ndarray, weights: np.ndarray, aim: float
 
 
 def _counts(y01: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Count as `counts_at` does, the rows themselves before their resamples."""
-    once = np.ones((1, len(p)), weights.dtype)
-    return counts_at(y01, p, np.concatenate([once, weights]), _CANDIDATES)
+    """Count as `counts_at` does, the rows themselves before their resamples.
+
+    Rows of infinite p are on their side of every threshold, so they are no candidates for one.
+    """
+    all_weights = np.concatenate([np.ones((1, len(p)), weights.dtype), weights])
+    known, always = np.isfinite(p), p == np.inf
+    thresholds, hits, decided, positives, total = counts_at(
+        y01[known], p[known], all_weights[:, known], _CANDIDATES
+    )
+    return (
+        thresholds,
+        hits + all_weights[:, always & y01].sum(1),
+        decided + all_weights[:, always].sum(1),
+        positives + all_weights[:, ~known & y01].sum(1),
+        total,
+    )
 
 
 def _highest(

@@ -104,7 +104,14 @@ def _report(stored: Predictions, run: Run, rule: str, dataset: Dataset) -> Thres
     positive = stored.positive
     final_p = _probabilities(stored, run)[1][..., positive]
     try:
-        found = thresholding.final(stored.labels, final_p, stored.groups, positive, rule)
+        found = thresholding.final(
+            stored.labels,
+            final_p,
+            stored.groups,
+            positive,
+            rule,
+            unreadable=dataset.unreadable,
+        )
     except ValueError as error:
         raise InputError(f"{run.folder} is damaged ({error}): run that system again") from None
     value = stored.threshold

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import first_few, number_of
 from archiveprobe.evaluate.combine import combine
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.kept_rule import CHOSEN, rule_for
@@ -15,7 +16,7 @@ from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system import Assembled, assemble
 from archiveprobe.evaluate.system_status import load_current, load_systems
-from archiveprobe.evaluate.system_store import save_run
+from archiveprobe.evaluate.system_store import save_run, stored_record
 from archiveprobe.task.config import Task
 
 Notify = Callable[[str], None]
@@ -94,6 +95,7 @@ def keep_ensemble(
         raise InputError(
             f"{system!r} is one of the members: give the ensemble its own name (--name)"
         )
+    _say_replaced(dataset.task, system, [member.system for member in members], notify)
     possible = combined.decision is None and len(dataset.classes) == 2
     rule, kept = rule_for(dataset, system, threshold_rule, possible=possible, notify=notify)
     record = {
@@ -122,6 +124,20 @@ def keep_ensemble(
     record |= decided(done)
     save_run(dataset.task, system, record, done.predictions)
     return done.predictions
+
+
+def _say_replaced(task: Task, system: str, members: Sequence[str], notify: Notify) -> None:
+    """Say where an ensemble of other members goes, and how to make it again."""
+    record = stored_record(task, system) or {}
+    before = [str(entry["system"]) for entry in record.get("members", ())]
+    lost = [name for name in before if name not in members]
+    if lost:
+        words = " ".join(f"--system {name}" for name in before)
+        notify(
+            f"{system}: {number_of(len(members), 'member')} now, {len(before)} before, without "
+            f"{first_few(lost)}; `archiveprobe ensemble {task.file} --method {record['method']} "
+            f"--name {system} {words}` combines those again"
+        )
 
 
 def run_ensemble(

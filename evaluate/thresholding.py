@@ -237,8 +237,8 @@ def choose(
     final one does. Rows of NaN get the answer `unreadable`.
     """
     about = (groups, positive, rule)
-    thresholds = nested(y, by_fold, fold, *about).thresholds
-    threshold = final(y, final_p, *about)
+    thresholds = nested(y, by_fold, fold, *about, unreadable=unreadable).thresholds
+    threshold = final(y, final_p, *about, unreadable=unreadable)
     decision = decide(p, np.take_along_axis(thresholds, fold, 1), positive)
     # Nobody has looked at these rows for a threshold that was set by hand.
     by_hand = threshold.method == BY_HAND
@@ -255,15 +255,17 @@ def nested(
     positive: int = 1,
     method: str = "smoothed",
     seed: int = 0,
+    unreadable: int | None = None,
 ) -> NestedThresholds:
     """Find thresholds and decisions of p (R, n), the positive class's, in folds (R, n).
 
     The threshold for the rows of a fold is found on that repeat's other rows. p may also be (R,
     folds, n): all rows as the calibration of every fold sees them, so that a threshold is found on
     the scale on which it is applied, and no calibration brings a fold's own labels to its
-    threshold. Rows with NaN take no part and get decision -1. Where the other rows have one class
-    only the threshold is 0.5.
+    threshold. Rows with NaN take no part and get decision -1, but where a rule aims at something,
+    see `_with_unreadable`. Where the other rows have one class only the threshold is 0.5.
     """
+    p = _with_unreadable(p, method, positive, unreadable)
     weights = _resamples(groups, method, seed)
     count = int(fold.max()) + 1
     if p.ndim == 2:
@@ -271,7 +273,7 @@ def nested(
     thresholds = np.full((len(p), count), 0.5)
     for repeat, held in np.ndindex(*thresholds.shape):
         seen = p[repeat, held]
-        rows = np.flatnonzero((fold[repeat] != held) & np.isfinite(seen))
+        rows = np.flatnonzero((fold[repeat] != held) & ~np.isnan(seen))
         found = _find(y[rows] == positive, seen[rows], weights[:, rows], method)
         thresholds[repeat, held] = found.value
     own = np.take_along_axis(p, fold[:, None], 1)[:, 0]
@@ -286,14 +288,26 @@ def final(
     positive: int = 1,
     method: str = "smoothed",
     seed: int = 0,
+    unreadable: int | None = None,
 ) -> Threshold:
     """Find the threshold for new rows on the mean over repeats of p (R, n), NaN left out.
 
     Its score is the optimistic one: the threshold has seen these labels.
     """
-    known = np.isfinite(p).all(0)
+    p = _with_unreadable(p, method, positive, unreadable)
+    known = ~np.isnan(p).any(0)
     weights = _resamples(groups, method, seed)[:, known]
     return _find(y[known] == positive, p.mean(0)[known], weights, method)
+
+
+def _with_unreadable(p: np.ndarray, rule: str, positive: int, unreadable: int | None) -> np.ndarray:
+    """Put rows of NaN beyond every threshold, on the side of their answer, for rules that aim.
+
+    A recall that left out the images which cannot be read, and are missed, would promise too much.
+    """
+    if unreadable is None or rule.split()[0] not in ("recall", "precision"):
+        return p
+    return np.where(np.isnan(p), np.inf if unreadable == positive else -np.inf, p)
 
 
 def decide(p: np.ndarray, threshold: float | np.ndarray, positive: int = 1) -> np.ndarray:
@@ -303,7 +317,7 @@ def decide(p: np.ndarray, threshold: float | np.ndarray, positive: int = 1) -> n
 
 
 def _find(y01: np.ndarray, p: np.ndarray, weights: np.ndarray, method: str) -> Threshold:
-    one_class = y01.all() or not y01.any()
+    one_class = y01.all() or not y01.any() or not np.isfinite(p).any()
     if one_class and not method.startswith(BY_HAND):
         score = float(score_at(y01, p, 0.5)) if len(y01) else 0.0
         return Threshold(0.5, 0.5, 0.5, score, method)

@@ -23,6 +23,7 @@ from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.probe.base import Probe
 from archiveprobe.probe.features import Features
 from archiveprobe.probe.selection import average_good
+from archiveprobe.task.config import nearest
 
 Make = Callable[[], Probe]
 
@@ -124,9 +125,11 @@ def _check_classes(labels: np.ndarray, dataset: Dataset, repeat: int, number: in
     present = np.bincount(labels, minlength=len(dataset.classes))
     for label, count in zip(dataset.classes, present, strict=True):
         if not count:
+            others = [other for other in dataset.classes if other != label]
             raise InputError(
                 f"no readable row of {label!r} lies outside fold {number} of repeat {repeat}: "
-                "label more of them, or lower folds.count"
+                f"label more of them, or correct it where it is a typo{nearest(label, others)} in "
+                "the table or the folder's name, or lower folds.count"
             )
 
 

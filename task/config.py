@@ -60,10 +60,20 @@ def _table(value: Any) -> str | tuple[str, ...]:
     return checked[0] if isinstance(value, str) else checked
 
 
+def _beginning(value: Any) -> str | tuple[str, ...]:
+    if value in ("root", "table"):
+        return str(value)
+    is_list = isinstance(value, list | tuple) and value
+    if not is_list or not all(isinstance(folder, str) for folder in value):
+        raise ValueError('"root", "table" or a list of folders is needed')
+    return tuple(map(_path, value))
+
+
 Word = Annotated[str | int, PlainValidator(_word)]
 Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar)]
 PathText = Annotated[str, AfterValidator(_path)]
 TablePaths = Annotated[str | tuple[str, ...], PlainValidator(_table)]
+Beginning = Annotated[str | tuple[str, ...], PlainValidator(_beginning)]
 
 
 class _Section(BaseModel):
@@ -74,17 +84,25 @@ class Images(_Section):
     """Where the images lie, and which columns of the table say what.
 
     `table` is one path or several. `relative_to` says where paths in a table begin: at the root,
-    or at the table's own folder, as in Hugging Face's metadata files.
+    at the table's own folder, as in Hugging Face's metadata files, or at folders below the root,
+    one for every table, as where train/ and test/ hold images of the same names.
     """
 
     root: PathText = "images"
     table: TablePaths | None = None
-    relative_to: Literal["root", "table"] = "root"
+    relative_to: Beginning = "root"
     id: str = "image"
     path: str | None = None
     label: str = "label"
     split: str | None = None
     text: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Images":
+        tables = self.table if isinstance(self.table, tuple) else (self.table,)
+        if isinstance(self.relative_to, tuple) and len(self.relative_to) != len(tables):
+            raise ValueError("relative_to: name one folder for every table")
+        return self
 
 
 class Folds(_Section):

@@ -99,7 +99,9 @@ def _table_lines(layout: Layout) -> list[str]:
     one = isinstance(images.table, str)
     lines = [f"table = {_quoted(str(images.table)) if one else _list(images.table)}"]
     if images.relative_to != "root":
-        lines.append(f"relative_to = {_quoted(images.relative_to)}   # where paths in it begin")
+        place = images.relative_to
+        places = _quoted(place) if isinstance(place, str) else _list(place)
+        lines.append(f"relative_to = {places}   # where the paths in a table begin")
     lines.append(f"id = {_quoted(images.id)}")
     if images.path is not None:
         lines.append(f"path = {_quoted(images.path)}")

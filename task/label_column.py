@@ -17,6 +17,7 @@ from archiveprobe.task.table import Table
 # What `frames` says of an image is no label.
 _OF_FILMS = frozenset({"film", "second"})
 MOST_LABELS = 50
+_LABEL_WORDS = frozenset({"label", "class", "category", "target"})
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
 # A column of any name is taken for the labels where so few values repeat.
 _FEW = range(2, 21)
@@ -37,10 +38,13 @@ class Labels:
     why: str = ""
 
 
-def guess_labels(tables: Sequence[Table], taken: Collection[str | None]) -> Labels:
+def guess_labels(
+    tables: Sequence[Table], taken: Collection[str | None], *, with_empty_cells: bool = False
+) -> Labels:
     """Find the column with the labels of some tables; the first table says which columns there are.
 
-    A column of a usual name goes first, then one of few values that repeat.
+    A column of a usual name goes first, then one of few values that repeat, of these one with such
+    a word in its name, and `with_empty_cells` one that has some: rows to predict.
     """
     columns = tables[0].columns
     named = named_column(columns, _LABEL_NAMES)
@@ -53,11 +57,18 @@ def guess_labels(tables: Sequence[Table], taken: Collection[str | None]) -> Labe
         for column in columns
         if column not in taken and column not in _OF_FILMS and _repeats(tables, column)
     ]
-    repeating.sort(key=lambda item: len(item[1]))
+
+    def rank(item: tuple[str, Counter[str]]) -> tuple[bool, bool, int]:
+        column, counts = item
+        empty = with_empty_cells and _has_empty(tables, column)
+        return not _LABEL_WORDS & {*_words(column)}, not empty, len(counts)
+
+    repeating.sort(key=rank)
     if not repeating:
         return Labels(why=f"no label column found{many}: set images.label and labels")
     (column, counts), *others = repeating
-    also = f" (or is it {', '.join(repr(name) for name, _ in others)}?)" if others else ""
+    names = ", ".join(repr(name) for name, _ in others)
+    also = f" (or is it {names}? name its labels with --labels)" if others else ""
     return Labels(
         counts, column, f"labels from the column {column!r}, a guess{also}: {list_counts(counts)}"
     )
@@ -185,6 +196,15 @@ def _values(tables: Sequence[Table], column: str) -> Counter[str]:
 def _filled(tables: Sequence[Table], column: str) -> list[str]:
     with_column = [table for table in tables if column in table.columns]
     return [row[column] for table in with_column for row in table.rows if row[column].strip()]
+
+
+def _has_empty(tables: Sequence[Table], column: str) -> bool:
+    rows = sum(len(table.rows) for table in tables if column in table.columns)
+    return len(_filled(tables, column)) < rows
+
+
+def _words(column: str) -> list[str]:
+    return [word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", column)]
 
 
 def _repeats(tables: Sequence[Table], column: str) -> bool:

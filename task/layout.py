@@ -7,13 +7,13 @@ guessed is said, and so is what was looked for in vain.
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few, number_of, quote_few
-from archiveprobe.task.config import Folds, Images
+from archiveprobe.task.config import Images
 from archiveprobe.task.find_images import find_images, printable
 from archiveprobe.task.label_column import (
     MOST_LABELS,
@@ -28,18 +28,22 @@ from archiveprobe.task.label_column import (
 from archiveprobe.task.labels import UNLABELLED
 from archiveprobe.task.own_answers import is_own_answer, is_prediction
 from archiveprobe.task.rows import BY_FOLDERS, split_folders
-from archiveprobe.task.splits import SPLITS, is_form, split_named
+from archiveprobe.task.splits import SPLITS, is_form, split_named, split_of_table
 from archiveprobe.task.table import Table, read_table
 from archiveprobe.task.table_layout import (
     Listing,
     Root,
     choose_listings,
     describe_rows,
+    doubt_tests,
     file_names,
+    film_column,
     find_root,
     find_tables,
+    forms_apart,
     plain_name,
     read_listing,
+    without_tests,
 )
 
 _SPLIT_NAMES = ("split", "set", "subset", "partition")
@@ -174,7 +178,9 @@ def _from_tables(
     chosen = list(candidates)
     if not choices.tables:
         labelled = Counter({listing.name: _labelled(listing) for listing in candidates})
-        chosen = choose_listings(candidates, labelled)
+        chosen = choose_listings(base, files, candidates, labelled)
+    asked = [form for file in forms if (form := _try_listing(folder, file, files))]
+    chosen += forms_apart(base, files, chosen, asked)
     root = find_root(base, files, chosen, is_given=choices.images is not None)
     tables = [listing.table for listing in chosen]
     split, doubtful, remarks = _split(root, chosen)
@@ -182,24 +188,27 @@ def _from_tables(
     if not all(text in table.columns for table in tables):
         text = None
     listings = [listing for listing in chosen if listing.split != "test" or len(chosen) == 1]
-    training = [_without_tests(root, listing, split) for listing in listings]
+    training = [without_tests(root, listing, split) for listing in listings]
     taken = {split, text, *doubtful, *(listing.column for listing in chosen)}
+    # Where nothing else is to be predicted, rows without a label may be.
+    alone = len(chosen) == 1 and not forms and not split
     labels = (
-        given_labels(training, choices.labels) if choices.labels else guess_labels(training, taken)
+        given_labels(training, choices.labels)
+        if choices.labels
+        else guess_labels(training, taken, with_empty_cells=alone)
     )
     names = tuple(printable(listing.name) for listing in chosen)
     images = Images(
         root=Path(os.path.relpath(base / root.root, folder)).as_posix(),
         table=names if len(names) > 1 else names[0],
-        relative_to="table" if root.relative_to_table else "root",
+        relative_to=root.relative_to(chosen),
         id=chosen[0].column,
         label=labels.column or "label",
         split=split,
         text=text,
     )
-    asked = [form for file in forms if (form := _try_listing(folder, file, files))]
-    said = [*describe_rows(root, chosen, asked), *remarks, labels.why]
-    film = _film_column(tables)
+    said = [*describe_rows(root, chosen, asked), *root.remarks(chosen), *remarks, labels.why]
+    film = film_column(tables)
     if film:
         said.append(f"images of one film, in the column {film!r}, stay in one fold")
     layout = Layout(
@@ -213,35 +222,19 @@ def _from_tables(
     return replace(layout, remarks=said), unused
 
 
-def _without_tests(root: Root, listing: Listing, split: str | None) -> Table:
-    """Return a table without its test rows, whose labels only `score` reads."""
-    table = listing.table
-    words = [path.partition("/")[0] for path in root.paths(listing)] if split == BY_FOLDERS else []
-    if split in table.columns:
-        words = [row[str(split)] for row in table.rows]
-    if not words:
-        return table
-    kept = [at for at, word in enumerate(words) if split_named(word) != "test"]
-    rows, lines = (tuple(table.rows[at] for at in kept), tuple(table.lines[at] for at in kept))
-    return replace(table, rows=rows, lines=lines)
-
-
-def _film_column(tables: Sequence[Table]) -> str | None:
-    """Find the column that `frames` writes, where there are films for every fold."""
-    if not all("film" in table.columns for table in tables):
-        return None
-    films = {row["film"] for table in tables for row in table.rows}
-    return "film" if len(films) >= Folds().count else None
-
-
 def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
     ids = {path for listing in chosen for path in listing.paths()}
-    shared = sum(path in ids for path in listing.paths())
+    shared = [path for path in listing.paths() if path in ids]
     names = " and ".join(listing.name for listing in chosen)
     why = ": use it with --table"
     if shared:
         rows = number_of(len(listing.table.rows), "row")
-        why = f": {shared} of its {rows} stand in {names}, and a row must stand in one table only"
+        why = (
+            f": {len(shared)} of its {rows} stand in {names} too: {quote_few(shared)}: take them "
+            "out of one of the two, or name tables with --table"
+        )
+        left = len(listing.table.rows) - len(shared)
+        why += f"; till then its other {number_of(left, 'row')} are left out" if left else ""
     return f"not used: {printable(listing.name)}{why}"
 
 
@@ -275,19 +268,7 @@ def _split(
     splits = {split_named(top) for top in tops}
     if len(splits) > 1 and None not in splits:
         return BY_FOLDERS, doubtful, remarks
-    return None, doubtful, [*remarks, *_doubt_tests(root, listings[0])]
-
-
-def _doubt_tests(root: Root, listing: Listing) -> Iterator[str]:
-    """Yield that images lie in a folder of test images although nothing in the table says so."""
-    paths = [match.path for match in root.matches(listing).values() if match.path]
-    tested = [path for path in paths if split_named(path.partition("/")[0]) == "test"]
-    if tested and len(tested) < len(paths):
-        folder = tested[0].partition("/")[0]
-        yield (
-            f"{number_of(len(tested), 'image')} of {listing.name} in {folder}/, but no column "
-            "says that they are test rows: those with a label are trained on; add a column `split`"
-        )
+    return None, doubtful, [*remarks, *doubt_tests(root, listings[0])]
 
 
 def _from_folders(folder: Path, base: Path, files: Sequence[str], choices: Choices) -> Layout:
@@ -346,7 +327,7 @@ def _with_form(
         return layout, f"not used: {name}, another form to hand in"
     try:
         form = read_table(file)
-        tables = [read_table(folder / other) for other in names]
+        tables = [read_table(folder / other) for other in _with_ids_of_forms(layout.images, names)]
     except InputError as error:
         return layout, f"not used: {error}"
     if name in names:
@@ -370,6 +351,12 @@ def _with_form(
         rows = "its rows, which no other table has, are to be predicted"
         return replace(layout, template=name, images=images), f"{said}; {rows}"
     return layout, f"not used: {name}, whose ids are not those of the rows"
+
+
+def _with_ids_of_forms(images: Images, names: Sequence[str]) -> list[str]:
+    """Return the tables whose ids a form may have: of test, where tables begin at own folders."""
+    apart = isinstance(images.relative_to, tuple)
+    return [name for name in names if not apart or split_of_table(name) == "test"]
 
 
 def _shared_ids(form: Table, tables: Sequence[Table], id_column: str) -> str | None:
@@ -418,6 +405,6 @@ def _with_positive(layout: Layout, choices: Choices) -> tuple[Layout, list[str]]
         return replace(layout, positive=check_positive(choices.positive, layout.labels)), []
     if len(layout.labels) != 2:
         return layout, []
-    positive = layout.labels[1]
+    positive = positive_last(layout.labels)[1]
     remark = f"positive, the label to look for, is {positive!r}: a guess"
     return replace(layout, positive=positive), [remark]

@@ -86,7 +86,8 @@ def _from_tables(task: Task, test_labels: bool, notify: Notify) -> list[Row]:
     rows: list[Row] = []
     for name, table in tables.items():
         scored = test_labels and not is_form(name)
-        rows += _from_table(task, table, splits.get(name), scored, notify)
+        folder = _folder_of_paths(task, name, table)
+        rows += _from_table(task, table, folder, splits.get(name), scored, notify)
     if len(tables) > 1:
         _refuse_shared(task, list(tables.values()), rows)
     counts = {name: (split, len(tables[name].rows)) for name, split in splits.items()}
@@ -117,12 +118,16 @@ def _check_columns(task: Task, tables: Mapping[str, Table]) -> None:
 
 
 def _from_table(
-    task: Task, table: Table, table_split: str | None, test_labels: bool, notify: Notify
+    task: Task,
+    table: Table,
+    folder: str,
+    table_split: str | None,
+    test_labels: bool,
+    notify: Notify,
 ) -> list[Row]:
     images = task.images
     has_labels = images.label in table.columns
     group = _group_column(task, table, needed=has_labels)
-    folder = _folder_of_paths(task, table)
     paths = [folder + cells[images.path or images.id] for cells in table.rows]
     splits = _splits(task, table, table_split, paths)
     is_read = [has_labels and (test_labels or split != "test") for split in splits.meanings]
@@ -154,10 +159,14 @@ def _splits(task: Task, table: Table, table_split: str | None, paths: Sequence[s
     return Column([table_split] * len(paths))
 
 
-def _folder_of_paths(task: Task, table: Table) -> str:
+def _folder_of_paths(task: Task, name: str, table: Table) -> str:
     """Return what goes before every path of a table so that it begins at the root."""
-    if task.images.relative_to == "root":
+    places = task.images.relative_to
+    if places == "root":
         return ""
+    if isinstance(places, tuple):
+        folder = places[[*task.tables].index(name)].rstrip("/")
+        return f"{folder}/" if folder not in ("", ".") else ""
     below = os.path.relpath(table.file.parent.resolve(), task.root.resolve())
     if below.split("/")[0] == "..":
         raise InputError(

@@ -1,16 +1,19 @@
 """The tables of a folder: which of them list its images, in which column, below which root."""
 
 import os
+import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import clipped, first_few, number_of, quote_few
+from archiveprobe.task.config import Folds
 from archiveprobe.task.find_images import has_image_extension, printable
 from archiveprobe.task.match_files import Match, count_differences, match_some
+from archiveprobe.task.rows import BY_FOLDERS
 from archiveprobe.task.splits import SPLITS, split_named, split_of_table
 from archiveprobe.task.table import TABLE_ENDINGS, Table, read_table
 
@@ -40,12 +43,32 @@ class Listing:
 
 @dataclass(frozen=True)
 class Root:
-    """The folder where paths begin: `root` relative to `base`, whose images are `files`."""
+    """The folder where paths begin: `root` relative to `base`, whose images are `files`.
+
+    `folders` are those below it where the paths of tables of a split begin, by split.
+    """
 
     base: Path
     root: str
     files: list[str]
     relative_to_table: bool = False
+    folders: Mapping[str | None, str] = field(default_factory=dict)
+
+    def relative_to(self, listings: Iterable[Listing]) -> str | tuple[str, ...]:
+        """Return what task.toml calls `images.relative_to`."""
+        if self.folders:
+            return tuple(self.folders[listing.split] for listing in listings)
+        return "table" if self.relative_to_table else "root"
+
+    def remarks(self, listings: Iterable[Listing]) -> Iterator[str]:
+        """Yield where tables of the same ids begin, and which ids their rows have then."""
+        if self.folders:
+            places = [f"{one.name} in {self.folders[one.split]}/" for one in listings]
+            first = [path for one in listings for path in self.paths(one, 1)]
+            yield (
+                f"tables have ids in common, but folders of their own: images of "
+                f"{', '.join(places)}; ids begin with the folder, as {quote_few(first)}"
+            )
 
     def matches(self, listing: Listing, most: int | None = None) -> dict[str, Match]:
         """Find the files of a table's rows, by their paths below the root."""
@@ -54,7 +77,7 @@ class Root:
 
     def paths(self, listing: Listing, most: int | None = None) -> list[str]:
         """Return the paths of a table's rows as the task will read them."""
-        before = ""
+        before = f"{self.folders[listing.split]}/" if listing.split in self.folders else ""
         if self.relative_to_table:
             below = os.path.relpath(listing.table.file.parent.resolve(), self.base / self.root)
             before = "" if below == "." else f"{below}/"
@@ -134,6 +157,9 @@ def find_root(
         beside = _beside_tables(base, files, listings)
         if beside is not None and (not is_given or beside.root == "."):
             return beside
+    apart = None if _have_distinct_ids(listings) else _find_split_folders(base, files, listings)
+    if apart is not None and (not is_given or apart.root == "."):
+        return apart
     best = Root(base, ".", list(files))
     counts = _counts(best, listings)
     for root in [] if is_given else _roots(files):
@@ -164,6 +190,49 @@ def _beside_tables(base: Path, files: Sequence[str], listings: Sequence[Listing]
     return candidate
 
 
+def _have_distinct_ids(listings: Sequence[Listing]) -> bool:
+    ids = [path for listing in listings for path in set(listing.paths())]
+    return len(set(ids)) == len(ids)
+
+
+def _find_split_folders(
+    base: Path, files: Sequence[str], listings: Sequence[Listing]
+) -> Root | None:
+    """Return the root with one folder for each table, named like its split, that holds its images;
+    None where there is none, or two tables would have the same one.
+    """
+    places: dict[str | None, str] = {}
+    folders = {folder for file in files for folder in _folders_of(file)}
+    by_depth = sorted(folders, key=lambda folder: (folder.count("/"), folder))
+    for listing in listings:
+        likely = [folder for folder in by_depth if split_of_table(folder) == listing.split]
+        hits = [
+            (_hits_below(base, folder, files, listing), folder) for folder in likely[:_MOST_ROOTS]
+        ]
+        most, folder = max(hits, key=lambda hit: (hit[0], -len(hit[1])), default=(0, ""))
+        if not listing.split or 2 * most < len({*listing.paths(_LOOKED_AT)}):
+            return None
+        places[listing.split] = folder
+    if len(set(places.values())) < len(listings):
+        return None
+    root = posixpath.commonpath([posixpath.dirname(place) for place in places.values()]) or "."
+    before = "" if root == "." else f"{root}/"
+    below = [file.removeprefix(before) for file in files if file.startswith(before)]
+    inner = {split: folder.removeprefix(before) for split, folder in places.items()}
+    return Root(base, root, below, folders=inner)
+
+
+def _folders_of(file: str) -> Iterator[str]:
+    while "/" in file:
+        file = file.rpartition("/")[0]
+        yield file
+
+
+def _hits_below(base: Path, folder: str, files: Sequence[str], listing: Listing) -> int:
+    below = [file for file in files if file.startswith(f"{folder}/")]
+    return _counts(Root(base, ".", below, folders={listing.split: folder}), [listing])[0]
+
+
 def _roots(files: Sequence[str]) -> list[str]:
     """Return the folders that may be the root: `images`, those beside it, and those in it."""
     tops = Counter(file.partition("/")[0] for file in files if "/" in file)
@@ -183,10 +252,13 @@ def _counts(root: Root, listings: Sequence[Listing]) -> tuple[int, int]:
     return matched, exact
 
 
-def choose_listings(candidates: Sequence[Listing], base_labels: Counter[str]) -> list[Listing]:
+def choose_listings(
+    base: Path, files: Sequence[str], candidates: Sequence[Listing], base_labels: Counter[str]
+) -> list[Listing]:
     """Choose the tables that belong together: the longest with labels, and those of other splits.
 
-    `base_labels` counts the labelled rows of a table by its name.
+    `base_labels` counts the labelled rows of a table by its name. Tables with ids in common belong
+    together where a folder of each one's split holds its images.
     """
     by_rank = sorted(
         candidates,
@@ -197,15 +269,31 @@ def choose_listings(candidates: Sequence[Listing], base_labels: Counter[str]) ->
         ),
     )
     first, *others = by_rank
-    ids = set(first.paths())
     chosen = [first]
     for other in others:
         in_folders = "/" in other.name and "/" in first.name
         fits = other.split and other.split != first.split and other.column == first.column
-        if fits and (in_folders or ids.isdisjoint(other.paths())):
+        both = [*chosen, other]
+        if fits and (
+            in_folders or _have_distinct_ids(both) or _find_split_folders(base, files, both)
+        ):
             chosen.append(other)
-            ids.update(other.paths())
     return sorted(chosen, key=lambda listing: SPLITS.index(listing.split) if listing.split else 0)
+
+
+def forms_apart(
+    base: Path, files: Sequence[str], chosen: Sequence[Listing], forms: Iterable[Listing]
+) -> list[Listing]:
+    """Return the form that stands for a table of test rows whose ids are those of other rows too,
+    and whose images lie in a folder of their own.
+    """
+    if any(listing.split == "test" for listing in chosen):
+        return []
+    for form in forms:
+        both = [*chosen, form]
+        if form.column == chosen[0].column and not _have_distinct_ids(both):
+            return [form] if _find_split_folders(base, files, both) else []
+    return []
 
 
 def describe_rows(
@@ -238,3 +326,36 @@ def describe_rows(
     if unnamed:
         shown = quote_few(map(printable, sorted(unnamed)))
         yield f"no table names {len(unnamed)} of {number_of(len(root.files), 'image')}: {shown}"
+
+
+def doubt_tests(root: Root, listing: Listing) -> Iterator[str]:
+    """Yield that images lie in a folder of test images although nothing in the table says so."""
+    paths = [match.path for match in root.matches(listing).values() if match.path]
+    tested = [path for path in paths if split_named(path.partition("/")[0]) == "test"]
+    if tested and len(tested) < len(paths):
+        folder = tested[0].partition("/")[0]
+        yield (
+            f"{number_of(len(tested), 'image')} of {listing.name} in {folder}/, but no column "
+            "says that they are test rows: those with a label are trained on; add a column `split`"
+        )
+
+
+def without_tests(root: Root, listing: Listing, split: str | None) -> Table:
+    """Return a table without its test rows, whose labels only `score` reads."""
+    table = listing.table
+    words = [path.partition("/")[0] for path in root.paths(listing)] if split == BY_FOLDERS else []
+    if split in table.columns:
+        words = [row[str(split)] for row in table.rows]
+    if not words:
+        return table
+    kept = [at for at, word in enumerate(words) if split_named(word) != "test"]
+    rows, lines = (tuple(table.rows[at] for at in kept), tuple(table.lines[at] for at in kept))
+    return replace(table, rows=rows, lines=lines)
+
+
+def film_column(tables: Sequence[Table]) -> str | None:
+    """Find the column that `frames` writes, where there are films for every fold."""
+    if not all("film" in table.columns for table in tables):
+        return None
+    films = {row["film"] for table in tables for row in table.rows}
+    return "film" if len(films) >= Folds().count else None

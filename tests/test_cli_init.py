@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from stripes import answer_of, done, draw_stripes, read_csv, run, write_csv
+from stripes import answer_of, done, draw_stripes, quick, run, submitted, write_csv
 
-from archiveprobe.task.config import load_task
 from archiveprobe.task.rows import read_rows
 
 LABELLED, TO_PREDICT = range(24), range(24, 30)
@@ -16,23 +15,6 @@ LABELLED, TO_PREDICT = range(24), range(24, 30)
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "archive"
-
-
-def quick(folder, *words):
-    """The task after `init`, with fewer folds and views, and what was said."""
-    said = done("init", folder, *words).stderr
-    file = folder / "task.toml"
-    text = file.read_text().replace("count = 5", "count = 3").replace("repeats = 5", "repeats = 1")
-    file.write_text(text.replace('views = "crops6"', 'views = "center"'))
-    return load_task(folder), said
-
-
-def submitted(folder):
-    """The lines of the submission after embed and probe."""
-    done("embed", folder)
-    best = answer_of("probe", folder, "--probe", "ridge")["leaderboard"][0]["system"]
-    done("submit", folder, "--system", best, "-o", folder.parent / "out.csv")
-    return read_csv(folder.parent / "out.csv")
 
 
 def expected(rows, name):

@@ -12,7 +12,14 @@ from stripes import run
 from archiveprobe.evaluate.aims import at_precision, at_recall
 from archiveprobe.evaluate.intervals import grouped_weights, intervals
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, described, numbered, rule_of
+from archiveprobe.evaluate.thresholding import (
+    THRESHOLD_RULES,
+    described,
+    final,
+    nested,
+    numbered,
+    rule_of,
+)
 from archiveprobe.task.config import load_task
 
 
@@ -38,6 +45,28 @@ def test_the_threshold_is_the_last_that_surely_reaches_the_aim() -> None:
     reached = weights @ (y & (p > found.value)) / (weights @ (p > found.value))
     assert found.bound == pytest.approx(np.quantile(reached, 0.05), abs=1e-6) and found.bound >= 0.8
     assert found.low <= found.value <= found.high
+
+
+@pytest.mark.proves("intervals")
+@pytest.mark.parametrize("answered", [0, 1])
+@pytest.mark.parametrize("aim", ["recall 0.85", "precision 0.7"])
+def test_images_that_cannot_be_read_count_as_what_they_are_answered(answered, aim) -> None:
+    """As a row of the lowest, or of the highest, probability would."""
+    y, p = drawn(300)
+    broken = np.random.default_rng(1).choice(300, 20, replace=False)
+    p_unread, p_sure = p.copy(), p.copy()
+    p_unread[broken], p_sure[broken] = np.nan, (1e-9, 1 - 1e-9)[answered]
+    about = (np.arange(300), 1, aim)
+    labels, repeats = y.astype(int), 3
+    fold = np.tile(np.arange(300) % 5, (repeats, 1))
+    found = final(labels, np.tile(p_unread, (repeats, 1)), *about, unreadable=answered)
+    sure = final(labels, np.tile(p_sure, (repeats, 1)), *about)
+    assert found.bound == pytest.approx(sure.bound)
+    kept = np.setdiff1d(np.arange(300), broken)
+    np.testing.assert_array_equal(p[kept] > found.value, p[kept] > sure.value)
+    nested_ = nested(labels, np.tile(p_unread, (repeats, 1)), fold, *about, unreadable=answered)
+    as_sure = nested(labels, np.tile(p_sure, (repeats, 1)), fold, *about)
+    np.testing.assert_array_equal(nested_.decision, as_sure.decision)
 
 
 def test_few_rows_are_never_sure() -> None:

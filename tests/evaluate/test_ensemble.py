@@ -74,6 +74,17 @@ def test_an_ensemble_is_kept_with_its_members(dataset, store) -> None:
     assert load_run(dataset.task, "vote").record["kind"] == "ensemble"
 
 
+def test_an_ensemble_that_loses_members_says_so(dataset, store) -> None:
+    for seed, name in enumerate(("one", "two", "three")):
+        store(dataset, name, seed)
+    run_ensemble(dataset.task, "greedy")
+    said = run_ensemble(dataset.task, "greedy", ("one", "two")).warnings[0]
+    assert said.startswith("greedy: 2 members now, 3 before, without three; `archiveprobe ensemble")
+    again = ["--method greedy --name greedy", *(f"--system {name}" for name in ("one", "three"))]
+    assert all(words in said for words in again)
+    assert not any("before" in said for said in run_ensemble(dataset.task, "greedy").warnings)
+
+
 def test_an_ensemble_never_replaces_a_probe(dataset, store, fault_of) -> None:
     store(dataset, "one")
     store(dataset, "two", 1)

@@ -1,10 +1,14 @@
 """Frames for notebooks of systems that vote, know more than two labels, or lack an embedding."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import archiveprobe as ap
+from archiveprobe.api.frames import oof_frame
 from archiveprobe.api.state import pin
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.predict.systems import load_system
 
 
@@ -47,3 +51,13 @@ def test_an_image_without_an_embedding_says_so(draw) -> None:
     x = task.embeddings("other")
     assert np.flatnonzero(np.isnan(x).all(1)).tolist() == [5, 90]
     assert np.isfinite(task.embeddings("hog")).all()
+
+
+def test_repeats_that_disagree_are_decided_at_the_threshold(archive) -> None:
+    stored = load_run(archive.task, "ridge-hog").predictions()
+    both = np.stack([np.zeros_like(stored.labels), np.ones_like(stored.labels)])
+    mean = stored.oof[:2].mean(0)[:, stored.positive]
+    halves = replace(stored, oof=stored.oof[:2], decision=both, threshold=float(np.nanmedian(mean)))
+    decided = oof_frame(halves, None).decision == stored.classes[stored.positive]
+    np.testing.assert_array_equal(decided, np.nan_to_num(mean) > halves.threshold)
+    assert 0 < decided.sum() < len(decided)

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from archiveprobe import cli
+from archiveprobe.task.config import Task, load_task
 
 
 def run(*words: str | Path) -> Result:
@@ -28,6 +29,23 @@ def done(*words: str | Path) -> Result:
 def answer_of(*words: str | Path) -> Any:
     """The JSON answer of a command."""
     return json.loads(done(*words, "--json").stdout)
+
+
+def quick(folder: Path, *words: str | Path) -> tuple[Task, str]:
+    """The task after `init`, with fewer folds and views, and what was said."""
+    said = done("init", folder, *words).stderr
+    file = folder / "task.toml"
+    text = file.read_text().replace("count = 5", "count = 3").replace("repeats = 5", "repeats = 1")
+    file.write_text(text.replace('views = "crops6"', 'views = "center"'))
+    return load_task(folder), said
+
+
+def submitted(folder: Path) -> list[list[str]]:
+    """The lines of the submission after embed and probe."""
+    done("embed", folder)
+    best = answer_of("probe", folder, "--probe", "ridge")["leaderboard"][0]["system"]
+    done("submit", folder, "--system", best, "-o", folder.parent / "out.csv")
+    return read_csv(folder.parent / "out.csv")
 
 
 def draw_stripes(file: Path, number: int) -> str:

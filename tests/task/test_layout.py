@@ -54,7 +54,8 @@ def test_label_column_of_another_name(begin, mark, suffix):
     word = {",": "comma", ";": "semicolon", "\t": "tab"}[mark]
     assert said == [
         f"labels{suffix}: 8 rows, {word}-separated, images in the column 'image'",
-        "labels from the column 'damage', a guess (or is it 'year'?): heavy (4), none (4)",
+        "labels from the column 'damage', a guess (or is it 'year'? name its labels with "
+        "--labels): heavy (4), none (4)",
         "positive, the label to look for, is 'heavy': a guess",
         *(f"the label {label!r} has 4 rows only, {FEWER}" for label in ("heavy", "none")),
         "8 labelled rows, 0 to predict",
@@ -123,8 +124,8 @@ def test_other_tables_are_named(begin, tmp_path):
         "notes.csv",
     ]
     assert unused[1] == (
-        "not used: test.csv: 1 of its 1 row stand in train.csv, and a row must stand in one table "
-        "only"
+        "not used: test.csv: 1 of its 1 row stand in train.csv too: 'a.jpg': take them out of one "
+        "of the two, or name tables with --table"
     )
     assert "it begins with x '1', y '2'): name their folder with --images" in unused[3]
 
