@@ -245,7 +245,9 @@ def test_nothing_to_predict(draw, fault_of, tmp_path) -> None:
     archive = draw(known=45, test=0)
     archive.fit(probes=("ridge", "lda"))
     fault_of(
-        lambda: predict(archive.task, "mean", tmp_path / "p.csv"), "nothing to predict", "folder of new images"
+        lambda: predict(archive.task, "mean", tmp_path / "p.csv"),
+        "nothing to predict",
+        "folder of new images",
     )
 
 
