@@ -207,14 +207,8 @@ def _from_tables(
         split=split,
         text=text,
     )
-    left_out = _left_out(base / root.root, len(files) - len(root.files))
-    said = [
-        *left_out,
-        *describe_rows(root, chosen, asked),
-        *root.remarks(chosen),
-        *remarks,
-        labels.why,
-    ]
+    said = _left_out(base / root.root, len(files) - len(root.files))
+    said += [*describe_rows(root, chosen, asked), *root.remarks(chosen), *remarks, labels.why]
     film = film_column(tables)
     if film:
         said.append(f"images of one film, in the column {film!r}, stay in one fold")
@@ -237,13 +231,13 @@ def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
     if shared:
         rows = number_of(len(listing.table.rows), "row")
         left = len(listing.table.rows) - len(shared)
-        remedy = (
-            "rename images so that ids differ, or put those of each table into a folder of its "
-        )
-        remedy += "split (train/, test/)"
+        remedy = "a row must stand in one table only"
         if left:
             remedy = "take them out of one of the two, or name tables with --table; till then its "
             remedy += f"other {number_of(left, 'row')} are left out"
+        elif listing.split:
+            remedy = "rename images so that ids differ, or put those of each table into a folder "
+            remedy += "of its split (train/, test/)"
         why = f": {len(shared)} of its {rows} stand in {names} too: {quote_few(shared)}: {remedy}"
     return f"not used: {printable(listing.name)}{why}"
 
