@@ -15,6 +15,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few, number_of, quote_few
 from archiveprobe.task.config import Images
 from archiveprobe.task.find_images import find_images, printable
+from archiveprobe.task.form_layout import use_form
 from archiveprobe.task.label_column import (
     MOST_LABELS,
     check_positive,
@@ -28,8 +29,7 @@ from archiveprobe.task.label_column import (
 from archiveprobe.task.labels import UNLABELLED
 from archiveprobe.task.own_answers import is_own_answer, is_prediction
 from archiveprobe.task.rows import BY_FOLDERS, split_folders
-from archiveprobe.task.splits import SPLITS, is_form, split_named, split_of_table
-from archiveprobe.task.table import Table, read_table
+from archiveprobe.task.splits import SPLITS, is_form, split_named
 from archiveprobe.task.table_layout import (
     Listing,
     Root,
@@ -43,6 +43,7 @@ from archiveprobe.task.table_layout import (
     forms_apart,
     plain_name,
     read_listing,
+    try_listing,
     without_tests,
 )
 
@@ -110,12 +111,9 @@ def detect_layout(folder: Path, choices: Choices = NO_CHOICE) -> Layout:
         layout = _from_folders(folder, base, files, choices)
         if not layout.labels and candidates:
             layout, others = _from_tables(folder, base, files, candidates, choices, forms)
-    remarks = [*layout.remarks]
-    for form in forms:
-        layout, remark = _with_form(folder, layout, form, files)
-        remarks.append(remark)
+    layout = _with_forms(folder, layout, forms, files)
     layout, positive = _with_positive(layout, choices)
-    remarks += [*positive, *others, *unused]
+    remarks = [*layout.remarks, *positive, *others, *unused]
     # Names may hold line ends.
     return replace(layout, remarks=[" ".join(remark.split()) for remark in remarks])
 
@@ -179,7 +177,7 @@ def _from_tables(
     if not choices.tables:
         labelled = Counter({listing.name: _labelled(listing) for listing in candidates})
         chosen = choose_listings(base, files, candidates, labelled)
-    asked = [form for file in forms if (form := _try_listing(folder, file, files))]
+    asked = [form for file in forms if (form := try_listing(folder, file, files))]
     chosen += forms_apart(base, files, chosen, asked)
     root = find_root(base, files, chosen, is_given=choices.images is not None)
     tables = [listing.table for listing in chosen]
@@ -316,88 +314,21 @@ def _label_folder(path: str, splits: dict[str, str]) -> str | None:
     return folders[0] if folders else None
 
 
-def _with_form(
-    folder: Path, layout: Layout, file: Path, files: Sequence[str]
-) -> tuple[Layout, str]:
-    """Take a form to hand in as the template, and its rows where no table has them."""
-    name = Path(os.path.relpath(file.resolve(), folder)).as_posix()
-    names = layout.images.table or ()
-    names = (names,) if isinstance(names, str) else names
-    if layout.template:
-        return layout, f"not used: {name}, another form to hand in"
-    try:
-        form = read_table(file)
-        tables = [read_table(folder / other) for other in _with_ids_of_forms(layout.images, names)]
-    except InputError as error:
-        return layout, f"not used: {error}"
-    if name in names:
-        return replace(layout, template=name), f"{name}: the form to hand in"
-    column = _shared_ids(form, tables, layout.images.id)
-    said = f"{name}: the form to hand in, {number_of(len(form.rows), 'row')}"
-    said += "" if column is None else _unknown_ids(form, tables, column)
-    if column == layout.images.id:
-        return replace(layout, template=name), said
-    if column is not None:
-        images = layout.images.model_copy(update={"id": column, "path": layout.images.id})
-        return replace(layout, template=name, images=images), f"{said}; its {column!r} are the ids"
-    listing = _try_listing(folder, file, files)
-    if (
-        names
-        and listing
-        and listing.column == layout.images.id
-        and not _any_shared(listing, tables)
-    ):
-        images = layout.images.model_copy(update={"table": (*names, name)})
-        rows = "its rows, which no other table has, are to be predicted"
-        return replace(layout, template=name, images=images), f"{said}; {rows}"
-    return layout, f"not used: {name}, whose ids are not those of the rows"
-
-
-def _with_ids_of_forms(images: Images, names: Sequence[str]) -> list[str]:
-    """Return the tables whose ids a form may have: of test, where tables begin at own folders."""
-    apart = isinstance(images.relative_to, tuple)
-    return [name for name in names if not apart or split_of_table(name) == "test"]
-
-
-def _shared_ids(form: Table, tables: Sequence[Table], id_column: str) -> str | None:
-    """Return the column of the tables with most of the ids that a form asks for, or None."""
-    for column in (id_column, *form.columns):
-        asked, values = _asked(form, column), _values(tables, column)
-        if 2 * len(asked & {*values}) > len(asked) and len(set(values)) == len(values):
-            return column
-    return None
-
-
-def _asked(form: Table, column: str) -> set[str]:
-    return {row[column] for row in form.rows} if column in form.columns else set()
-
-
-def _values(tables: Sequence[Table], column: str) -> list[str]:
-    return [row[column] for table in tables if column in table.columns for row in table.rows]
-
-
-def _unknown_ids(form: Table, tables: Sequence[Table], column: str) -> str:
-    """Say how many ids of a form no table has: `submit` will refuse them."""
-    unknown = sorted(_asked(form, column) - {*_values(tables, column)})
-    if not unknown:
-        return ""
-    count = number_of(len(form.rows), "id")
-    return (
-        f"; {len(unknown)} of its {count} are in no table ({quote_few(unknown)}): add those rows, "
-        "or submit will refuse"
-    )
-
-
-def _any_shared(listing: Listing, tables: Sequence[Table]) -> bool:
-    asked = set(listing.paths())
-    return any(row[listing.column] in asked for table in tables for row in table.rows)
-
-
-def _try_listing(folder: Path, file: Path, files: Sequence[str]) -> Listing | None:
-    try:
-        return read_listing(folder, file, file_names(files))
-    except InputError:
-        return None
+def _with_forms(
+    folder: Path, layout: Layout, forms: Sequence[Path], files: Sequence[str]
+) -> Layout:
+    """Take the first form to hand in that fits as the template, and say so."""
+    remarks = [*layout.remarks]
+    for form in forms:
+        name = Path(os.path.relpath(form.resolve(), folder)).as_posix()
+        if layout.template:
+            remarks.append(f"not used: {name}, another form to hand in")
+            continue
+        images, remark = use_form(folder, layout.images, layout.labels, form, files)
+        if images is not None:
+            layout = replace(layout, template=name, images=images)
+        remarks.append(remark)
+    return replace(layout, remarks=remarks)
 
 
 def _with_positive(layout: Layout, choices: Choices) -> tuple[Layout, list[str]]:

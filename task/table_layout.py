@@ -117,6 +117,14 @@ def read_listing(folder: Path, file: Path, names: frozenset[str]) -> Listing:
     return Listing(name, table, table.columns[-at])
 
 
+def try_listing(folder: Path, file: Path, files: Sequence[str]) -> Listing | None:
+    """Read a table with a column of images; None where it is none."""
+    try:
+        return read_listing(folder, file, file_names(files))
+    except InputError:
+        return None
+
+
 def _sheets(table: Table) -> Iterator[str]:
     """Yield which sheet of several was read: the images may be in another one."""
     mark = "read from the sheet"
