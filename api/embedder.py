@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from archiveprobe.api.arguments import check_choice, check_name, check_resources, path_of
 from archiveprobe.api.pixels import GivenImage, list_images, prepared_images
@@ -30,7 +30,7 @@ _ERRORS, _PRECISIONS = ("raise", "nan"), ("fp32", "bf16", "fp16")
 _UNNAMED = Task(file=Path("ap.Embedder"), name="embedder", embed=Embed(views="center"))
 
 
-class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Embeds images through one backbone, for a Pipeline: decoded, cropped and computed as `embed`.
 
     Nothing is learned, and nothing is kept but the loaded network: in a cross-validation every fold
@@ -140,6 +140,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             else:
                 self._refuse(images[at], at, rejected("bad_embedding", reason))
         width = len(next(iter(rows.values()))) if rows else _width(network, geometry)
+        self._n_features_out = width  # scikit-learn's name for what names the columns
         out = np.full((len(images), width), np.nan, np.float32)
         for at, row in rows.items():
             out[at] = row

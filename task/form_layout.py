@@ -9,7 +9,6 @@ from archiveprobe.base.wording import number_of, quote_few
 from archiveprobe.task.config import Images, Task
 from archiveprobe.task.row_ids import find_id_column, find_rows
 from archiveprobe.task.rows import read_rows
-from archiveprobe.task.splits import split_of_table
 from archiveprobe.task.table import Table, read_table
 from archiveprobe.task.table_layout import Listing, try_listing
 
@@ -26,7 +25,7 @@ def use_form(
     names = (names,) if isinstance(names, str) else names
     try:
         form = read_table(file)
-        tables = [read_table(folder / other) for other in _with_ids_of_forms(images, names)]
+        tables = [read_table(folder / other) for other in names]
     except InputError as error:
         return None, f"not used: {error}"
     if name in names:
@@ -51,12 +50,6 @@ def use_form(
         rows = "its rows, which no other table has, are to be predicted"
         return images, f"{said}; {rows}"
     return None, f"not used: {name}, whose ids are not those of the rows"
-
-
-def _with_ids_of_forms(images: Images, names: Sequence[str]) -> list[str]:
-    """Return the tables whose ids a form may have: of test, where tables begin at own folders."""
-    apart = isinstance(images.relative_to, tuple)
-    return [name for name in names if not apart or split_of_table(name) == "test"]
 
 
 def _shared_ids(form: Table, tables: Sequence[Table], id_column: str) -> str | None:

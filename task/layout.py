@@ -206,7 +206,8 @@ def _from_tables(
         split=split,
         text=text,
     )
-    said = [*describe_rows(root, chosen, asked), *root.remarks(chosen), *remarks, labels.why]
+    said = _left_out(base / root.root, len(files) - len(root.files))
+    said += [*describe_rows(root, chosen, asked), *root.remarks(chosen), *remarks, labels.why]
     film = film_column(tables)
     if film:
         said.append(f"images of one film, in the column {film!r}, stay in one fold")
@@ -228,12 +229,15 @@ def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
     why = ": use it with --table"
     if shared:
         rows = number_of(len(listing.table.rows), "row")
-        why = (
-            f": {len(shared)} of its {rows} stand in {names} too: {quote_few(shared)}: take them "
-            "out of one of the two, or name tables with --table"
-        )
         left = len(listing.table.rows) - len(shared)
-        why += f"; till then its other {number_of(left, 'row')} are left out" if left else ""
+        remedy = "a row must stand in one table only"
+        if left:
+            remedy = "take them out of one of the two, or name tables with --table; till then its "
+            remedy += f"other {number_of(left, 'row')} are left out"
+        elif listing.split:
+            remedy = "rename images so that ids differ, or put those of each table into a folder "
+            remedy += "of its split (train/, test/)"
+        why = f": {len(shared)} of its {rows} stand in {names} too: {quote_few(shared)}: {remedy}"
     return f"not used: {printable(listing.name)}{why}"
 
 
@@ -288,11 +292,16 @@ def _from_folders(folder: Path, base: Path, files: Sequence[str], choices: Choic
         counts = Counter()
     images = Images(root=Path(os.path.relpath(root, folder)).as_posix())
     remarks = [f"{number_of(len(paths), 'image')} below {printable(str(root))}", why]
-    if len(paths) < len(files):
-        count = number_of(len(files) - len(paths), "image")
-        remarks.append(f"{count} beside {root.name}/ left out: name another folder with --images")
+    remarks += _left_out(root, len(files) - len(paths))
     labels = choices.labels or positive_last(counts)
     return Layout(labels, images, counts, remarks=remarks)
+
+
+def _left_out(root: Path, count: int) -> list[str]:
+    """Say how many images are not below the root."""
+    images = number_of(count, "image")
+    name = printable(root.name)
+    return [f"{images} beside {name}/ left out: name another folder with --images"] if count else []
 
 
 def _inner_root(paths: Collection[str]) -> str | None:

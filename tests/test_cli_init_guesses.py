@@ -70,6 +70,13 @@ def test_one_folder_of_images_cannot_serve_two_tables_of_the_same_ids(folder):
     )
 
 
+def test_images_beside_those_of_the_only_table_are_said(folder):
+    draw_splits(folder, "")
+    task, said = quick(folder)
+    assert task.images.root == "train"
+    assert "6 images beside train/ left out: name another folder with --images" in said
+
+
 def test_tables_that_share_some_rows(folder):
     draw_splits(folder, "", ("images", "images"))
     for number in range(24, 30):

@@ -124,6 +124,8 @@ def test_it_works_where_estimators_work(task: ap.Task) -> None:
     assert search.fit(files[:12], y[:12]).best_params_["ridge__alphas"] in ((1.0,), (1e3,))
     copied = clone(pipeline)
     assert copied[0].get_params() == pipeline[0].get_params() == ap.Embedder("hog").get_params()
+    framed = clone(pipeline[0]).set_output(transform="pandas").transform(files[:2])
+    assert framed.columns[[0, -1]].tolist() == ["embedder0", "embedder1859"]
     # As a ColumnTransformer and pandas hand columns over.
     column = rows.assign(file=task.files()).loc[known[:3], ["file"]]
     wanted = ap.Embedder("hog").transform(list(files[:3]))
