@@ -37,4 +37,4 @@ if not TYPE_CHECKING:  # Else every name would have the type Any.
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return __all__

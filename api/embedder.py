@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
+from archiveprobe.api.arguments import check_choice, check_name, check_resources, path_of
 from archiveprobe.api.pixels import GivenImage, list_images, prepared_images
 from archiveprobe.api.state import warn
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.store import unusable
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, resolve
-from archiveprobe.embed.device import check_device, default_device
+from archiveprobe.embed.device import default_device
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches, Rows
 from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
@@ -29,7 +30,7 @@ _ERRORS, _PRECISIONS = ("raise", "nan"), ("fp32", "bf16", "fp16")
 _UNNAMED = Task(file=Path("ap.Embedder"), name="embedder", embed=Embed(views="center"))
 
 
-class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Embeds images through one backbone, for a Pipeline: decoded, cropped and computed as `embed`.
 
     Nothing is learned, and nothing is kept but the loaded network: in a cross-validation every fold
@@ -139,6 +140,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             else:
                 self._refuse(images[at], at, rejected("bad_embedding", reason))
         width = len(next(iter(rows.values()))) if rows else _width(network, geometry)
+        self._n_features_out = width  # scikit-learn's name for what names the columns
         out = np.full((len(images), width), np.nan, np.float32)
         for at, row in rows.items():
             out[at] = row
@@ -146,11 +148,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _checked(self) -> tuple[Backbone, tuple[View, ...], str]:
         """Return the backbone, the views and the device that the settings name."""
-        for name, known in (("errors", _ERRORS), ("precision", _PRECISIONS)):
-            value = getattr(self, name)
-            if value not in known:
-                raise InputError(f"{name} must be {' or '.join(known)}, got {value!r}")
-        task = _UNNAMED if self.task is None else load_task(Path(self.task).expanduser())
+        self._check_arguments()
+        task = _UNNAMED if self.task is None else load_task(path_of("task", self.task))
         backbone = resolve(self.backbone, task)
         if self.weights is not None:
             if backbone.library == "descriptor":
@@ -159,10 +158,21 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         views = view_set(self.views or task.embed.views)
         if self.view != "mean":
             place_of_view(self.view, [view.name for view in views], self.backbone)
+        check_resources(self.device, self.batch_size, self.workers)
         device = self.device or default_device()
-        check_device(device)
         check_precision(self.precision, device)
         return backbone, views, device
+
+    def _check_arguments(self) -> None:
+        """Refuse arguments that no setting could have."""
+        check_choice("errors", self.errors, _ERRORS)
+        check_choice("precision", self.precision, _PRECISIONS)
+        check_name("backbone", self.backbone)
+        check_name("view", self.view)
+        if self.views is not None:
+            check_name("views", self.views)
+        if self.weights is not None:
+            path_of("weights", self.weights)
 
     def _network(self, backbone: Backbone, device: str) -> LoadedBackbone:
         """Load the network, unless it is the one that was used last."""

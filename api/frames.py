@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archiveprobe.api.arguments import check_number
 from archiveprobe.api.state import Pinned
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.thresholding import decide
@@ -66,7 +67,8 @@ def _fold(fold: np.ndarray, repeat: int) -> np.ndarray:
     Raises:
         InputError: there is no such repeat.
     """
-    if not 0 <= repeat < len(fold):
+    check_number("repeat", repeat, 0)
+    if repeat >= len(fold):
         raise InputError(f"no repeat {repeat}: the folds have {len(fold)}, counted from 0")
     return np.asarray(fold[repeat])
 
@@ -79,7 +81,7 @@ def oof_frame(stored: "Predictions", repeat: int | None) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    fold = _fold(stored.fold, repeat or 0)
+    fold = _fold(stored.fold, 0 if repeat is None else repeat)
     if repeat is None:
         proba, decision = stored.oof.mean(0), _majority(stored)
     else:

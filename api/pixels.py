@@ -1,7 +1,8 @@
 """Paths, PIL images and arrays, prepared for backbones as `embed` prepares files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ def list_images(given: Any) -> list[GivenImage]:
     single = isinstance(given, str | bytes | Path | Image.Image)
     if single or (isinstance(given, np.ndarray) and given.ndim == 3 and given.dtype == np.uint8):
         raise InputError("this is one image: put it into a list")
+    if not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
+        raise InputError(f"images must be a list, got {shown(given)}: each is {_FORMS}")
     shape: tuple[int, ...] = getattr(given, "shape", ())
     if len(shape) == 2:
         if shape[1] != 1:

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archiveprobe.api.arguments import check_name, check_resources, path_of
 from archiveprobe.api.state import Pinned, pin, warn
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.view_sets import place_of_view
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Dataset
+from archiveprobe.evaluate.system_names import systems
 from archiveprobe.task import config
 from archiveprobe.task.config import load_task
 from archiveprobe.task.rows import locate
@@ -38,7 +40,7 @@ def open_task(place: str | Path = ".", *, partial: bool = False) -> "Task":
     archiveprobe.base.errors.InputError: no task file at ...fotographs: name a task.toml, or make \
 one with `archiveprobe init DIR`
     """
-    return Task(load_task(Path(place).expanduser()), partial=partial)
+    return Task(load_task(path_of("place", place)), partial=partial)
 
 
 class Task:
@@ -130,6 +132,9 @@ class Task:
         """
         from archiveprobe.probe.features import read_matrix
 
+        check_name("backbone", backbone, self._settings.embed.backbones)
+        if view is not None:
+            check_name("view", view)
         pinned = self._pin()
         rows, partial = pinned.keyed, pinned.partial is not None
         keys = rows.captions if is_text_cache(backbone) else rows.keys
@@ -141,7 +146,7 @@ class Task:
         matrix = read_matrix(reader, rows, backbone, "rows", self._settings)
         if view in (None, "all"):
             return matrix
-        return matrix[:, place_of_view(str(view), reader.fingerprint["views"], backbone)]
+        return matrix[:, place_of_view(view, reader.fingerprint["views"], backbone)]
 
     def leaderboard(self) -> "pd.DataFrame":
         """Return the stored systems that are up to date, the highest macro-F1 first.
@@ -191,6 +196,7 @@ class Task:
         """
         from archiveprobe.api.frames import oof_frame
 
+        self._check_system(system)
         pinned, dataset = self._pin_labelled()
         stored = self._run(dataset, system).predictions()
         return self._named(oof_frame(stored, repeat), pinned, system=system)
@@ -227,8 +233,10 @@ class Task:
         from archiveprobe.embed.job import Options
         from archiveprobe.predict.images import answer_images
 
+        self._check_system(system)
+        images = None if folder is None else path_of("folder", folder, "one folder of images")
+        check_resources(device, batch_size, workers)
         pinned, dataset = self._pin_labelled()
-        images = None if folder is None else Path(folder).expanduser()
         how = Options(device=device, batch_size=batch_size, workers=workers)
         answers = answer_images(dataset, system, images, how, notify=warn)
         return self._named(answers_frame(answers), pinned, system=system)
@@ -254,6 +262,7 @@ class Task:
         from archiveprobe.api.frames import curve_frame
         from archiveprobe.evaluate.choose_threshold import report_threshold
 
+        self._check_system(system)
         pinned, dataset = self._pin_labelled()
         self._run(dataset, system)
         return self._named(curve_frame(report_threshold(self._settings, system)), pinned)
@@ -273,6 +282,10 @@ class Task:
         if pinned.dataset is None:
             raise InputError(pinned.fault)
         return pinned, pinned.dataset
+
+    def _check_system(self, system: object) -> None:
+        """Refuse what is no name, as the best system where all are at chance."""
+        check_name("system", system, systems(self._settings))
 
     def _run(self, dataset: Dataset, system: str) -> "Run":
         """Load a system that is up to date."""

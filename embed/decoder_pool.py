@@ -36,7 +36,7 @@ _IN_PIPE = 2
 # Libraries of linear algebra take memory for every thread when they are imported, and where a limit
 # refuses it they ask again for ever.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-_REMEDY = "or run with --workers 0, which decodes in this process"
+_REMEDY = "or use 0 workers, which decodes in this process"
 
 
 class DecoderError(Exception):

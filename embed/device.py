@@ -45,8 +45,8 @@ def check_device(device: str) -> None:
 
     if device == "mps":
         if not torch.backends.mps.is_available():
-            raise InputError("no device 'mps': torch sees no GPU of Apple; use --device cpu")
+            raise InputError("no device 'mps': torch sees no GPU of Apple; use the device cpu")
         return
     count = torch.cuda.device_count()
     if int(device.partition(":")[2] or 0) >= count:
-        raise InputError(f"no device {device!r}: torch sees {count} GPUs; use --device cpu")
+        raise InputError(f"no device {device!r}: torch sees {count} GPUs; use the device cpu")

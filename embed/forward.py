@@ -200,7 +200,7 @@ class PendingBatches:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_SHOWN]
             raise InputError(
                 f"{self._where} cannot embed ({reason}): check its arguments and preprocess in "
-                "task.toml, or try --precision fp32 or --device cpu; --debug shows more"
+                "task.toml, or try the precision fp32 or the device cpu"
             ) from error
 
     def _rows(self, pending: _Pending) -> Rows:

@@ -32,9 +32,7 @@ def check_precision(precision: str, device: str) -> None:
         InputError: fp16 on a CPU.
     """
     if precision == "fp16" and not device.startswith("cuda"):
-        raise InputError(
-            f"fp16 needs a GPU with CUDA: use --precision auto, bf16 or fp32 on {device}"
-        )
+        raise InputError(f"fp16 needs a GPU with CUDA: use the precision bf16 or fp32 on {device}")
 
 
 def check_agreement(loaded: LoadedBackbone, crops: np.ndarray, mirror: np.ndarray) -> None:
@@ -52,7 +50,7 @@ def check_agreement(loaded: LoadedBackbone, crops: np.ndarray, mirror: np.ndarra
     if not worst >= AGREEMENT:
         raise InputError(
             f"{loaded.name} gives other numbers on this GPU than on the CPU, worst cosine "
-            f"{worst:.5f} over {len(crops)} crops: use --device cpu, or another version of torch"
+            f"{worst:.5f} over {len(crops)} crops: use the device cpu, or another version of torch"
         )
 
 

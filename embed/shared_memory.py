@@ -108,7 +108,7 @@ def shared_slots(
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         notify(
             f"no shared memory of {count * size / 1e6:.0f} MB for pixels ({reason}): they come "
-            "through a pipe, which takes longer; fewer --workers need less"
+            "through a pipe, which takes longer; fewer workers need less"
         )
         slots = Slots()
     try:

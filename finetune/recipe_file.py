@@ -19,11 +19,13 @@ from archiveprobe.base.reading import SETTINGS_BYTES, read_ordinary
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.recipe_names import find_recipe
 from archiveprobe.finetune.recipe_text import settings_of, toml_value
+from archiveprobe.task.config import Task
 from archiveprobe.task.faults import explain
 
 # Beyond that, with "@cache", it might not fit a system's name.
 _LONGEST_NAME = 180
 _PLAIN = re.compile(r"[^A-Za-z0-9._+=,-]+")
+_OF_TASKS = Task.model_fields.keys() - Recipe.model_fields.keys()
 _HEADINGS = ("Origin", "Launch", "Published", "Assumed")
 # What other programs call the keys of a recipe.
 _SYNONYMS = MappingProxyType(
@@ -70,6 +72,10 @@ def load_recipe(name: str) -> Recipe:
         content = tomllib.loads(_read(file))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not valid TOML: {error}: correct that line") from None
+    if "model" not in content and content.keys() & _OF_TASKS:
+        raise InputError(
+            f"{file} is a task file, no recipe: `archiveprobe list recipes` shows some"
+        )
     return _checked(file.stem, content, str(file))
 
 

@@ -6,7 +6,7 @@ of two integers is which label: [submission.labels] says it, or the table is ref
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from archiveprobe.base.wording import quote_few
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import FLAGS
 from archiveprobe.task.labels import Words, read_words, refuse
+from archiveprobe.task.row_ids import find_id_column, id_names
+from archiveprobe.task.rows import Row
 from archiveprobe.task.table import Table
 
 # What organisers call the column of the answers, where it is not called as in the table.
@@ -96,14 +98,14 @@ def words_of(task: Task) -> dict[str, str]:
     return {label: str(task.submission.labels.get(label, label)) for label in task.labels}
 
 
-def find_columns(task: Task, table: Table, known: Collection[str]) -> Content:
-    """Find what the columns hold: by name, else by what is in them; `known` are the task's ids.
+def find_columns(task: Task, table: Table, rows: Mapping[str, Row]) -> Content:
+    """Find what the columns hold: by name, else by what is in them; `rows` are the task's by id.
 
     Raises:
         InputError: no column for ids or answers, one that can be read in two ways; or ids and
             labels have changed places.
     """
-    id_ = _id_column(task, table, known)
+    id_ = id_column(task, table, rows)
     rest = [column for column in table.columns if column != id_]
     proba = {column: label for column in rest if (label := _named_after(task, table, column))}
     label = _label_column(task, table, [c for c in rest if c not in proba], needed=not proba)
@@ -112,7 +114,7 @@ def find_columns(task: Task, table: Table, known: Collection[str]) -> Content:
             f"no column for the label in {table.file}, which has {', '.join(table.columns)}: call "
             f"it {task.images.label!r}"
         )
-    named = _first(_id_names(task), table.columns)
+    named = _first(id_names(task), table.columns)
     if named not in (None, id_) and _all_labels(task, table, str(named)):
         raise InputError(
             f"{table.file}: the column {named!r} holds labels and {id_!r} holds ids: they have "
@@ -126,22 +128,21 @@ def find_columns(task: Task, table: Table, known: Collection[str]) -> Content:
     return Content(id_, label, words, proba)
 
 
-def _id_names(task: Task) -> tuple[str, ...]:
-    return (task.images.id, task.submission.columns[0])
+def id_column(task: Task, table: Table, rows: Mapping[str, Row]) -> str:
+    """Find the column of ids by what its cells are, else by its name.
 
-
-def _id_column(task: Task, table: Table, known: Collection[str]) -> str:
-    """Find the column with most known ids; where none has one, by its name."""
-    names = [name for name in dict.fromkeys(_id_names(task)) if name in table.columns]
-    order = [*names, *(column for column in table.columns if column not in names)]
-    hits = {column: sum(cells[column] in known for cells in table.rows) for column in order}
-    best = max(order, key=lambda column: (bool(hits[column]) and column in names, hits[column]))
-    if hits[best] or names:
-        return best
-    raise InputError(
-        f"no column of {table.file} holds ids of {task.place}: it has "
-        f"{', '.join(table.columns)}; call the one with the ids {task.images.id!r}"
-    )
+    Raises:
+        InputError: there is none, or two name different rows.
+    """
+    column = find_id_column(task, table, rows)
+    if column is None:
+        example = next((id_ for id_, row in rows.items() if row.label is None), next(iter(rows)))
+        raise InputError(
+            f"no column of {table.file} holds ids of {task.place}, such as {example!r}: it has "
+            f"{', '.join(table.columns)}; write the ids as they are there, or without their "
+            "folder and extension"
+        )
+    return column
 
 
 def _named_after(task: Task, table: Table, column: str) -> str | None:

@@ -1,6 +1,6 @@
 """The form of a submission: its columns, what they hold, its ids and their order."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from archiveprobe.predict.columns import (
 )
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.labels import Words
+from archiveprobe.task.row_ids import resolve_ids
 from archiveprobe.task.rows import Row, refuse_repeated
 from archiveprobe.task.table import Table, read_table
 
@@ -24,8 +25,8 @@ from archiveprobe.task.table import Table, read_table
 class Form:
     """The columns of a file of answers, and what they hold.
 
-    `given` are the template's rows by id, None where there is no template; `remarks` say what was
-    guessed in reading it.
+    `given` are the template's rows by the id of the task's row, None where there is no template;
+    `remarks` say what was guessed in reading it.
     """
 
     columns: tuple[str, ...]
@@ -43,31 +44,39 @@ class Form:
         of_kept = [f"kept as in the template: {listed}"] if kept else []
         return [*self.remarks, *content.sentences(), *of_kept]
 
+    def own_id(self, id_: str) -> str:
+        """Return what the file has for the id of a row."""
+        return self.given[id_][self.content.id] if self.given else id_
+
     def fill(self, id_: str, label: str, proba: Mapping[str, str]) -> list[str]:
-        """Fill one line: id, label, probabilities by label, and what else the template has."""
+        """Fill a row's line: id, label, probabilities by label, and what else the template has."""
         content = self.content
         known = {column: proba[name] for column, name in content.proba.items()}
         if content.label is not None:
             known[content.label] = content.words[label]
-        known[content.id] = id_
+        known[content.id] = self.own_id(id_)
         kept = self.given[id_] if self.given else {}
         return [known.get(column, kept.get(column, "")) for column in self.columns]
 
 
-def form_of(task: Task, known: Collection[str]) -> Form:
+def form_of(task: Task, rows: Mapping[str, Row]) -> Form:
     """Find the form of a task's submission: its template's, or its submission.columns.
 
     Raises:
         InputError: a template whose columns say neither id nor answer, or can be read in two ways,
-            or repeats an id.
+            or whose ids are repeated or of no row.
     """
     if task.submission.template is not None:
         table = read_table(task.folder / task.submission.template)
-        content = find_columns(task, table, known)
+        content = find_columns(task, table, rows)
         refuse_repeated(table, content.id)
         _check_words(task, table, content)
-        given = {cells[content.id]: cells for cells in table.rows}
-        return Form(table.columns, content, table.separator, given, table.file, table.remarks)
+        asked = [cells[content.id] for cells in table.rows]
+        advice = "correct them, or add the rows"
+        ids, remarks = resolve_ids(task, table.file, asked, rows, advice)
+        given = dict(zip(ids, table.rows, strict=True))
+        remarks = [*table.remarks, *remarks]
+        return Form(table.columns, content, table.separator, given, table.file, tuple(remarks))
     columns = task.submission.columns
     if len(columns) < 2:
         raise InputError(f"submission.columns in {task.file}: name two, for ids and for labels")
@@ -127,12 +136,6 @@ def _check_template(
     file = task.folder / (task.submission.template or "")
     if not given:
         raise InputError(f"{file} has no rows: a template lists the ids to predict")
-    unknown = [id_ for id_ in given if id_ not in table]
-    if unknown:
-        raise InputError(
-            f"{file}: {len(unknown)} of {len(given)} ids are not in {task.place}: "
-            f"{quote_few(unknown)}{nearest(unknown[0], table)}: correct them, or add the rows"
-        )
     labelled = [id_ for id_ in given if table[id_].label is not None]
     if labelled:
         raise InputError(

@@ -21,7 +21,8 @@ from archiveprobe.predict.file_forms import Cells
 from archiveprobe.predict.form import Form, wanted
 from archiveprobe.predict.submission import label_shares, read_back
 from archiveprobe.predict.tables import answer_target, write_answers
-from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.config import Task
+from archiveprobe.task.row_ids import resolve_ids
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
 from archiveprobe.task.table import Table, read_table
 
@@ -31,7 +32,7 @@ _ROUNDING = 5e-3
 
 @dataclass(frozen=True)
 class Answered:
-    """Holds what a file answers: a label for every id, and `proba` (n, K) where it has them.
+    """Holds what a file answers: a label for every row's id, and `proba` (n, K) where it has them.
 
     `notes` say what was made of it, a sentence each.
     """
@@ -49,7 +50,8 @@ def read_answered(task: Task, file: Path, rows: Mapping[str, Row]) -> Answered:
     are decided at 0.5, or for the likeliest of several labels.
 
     Raises:
-        InputError: columns that can be read in two ways, unknown labels, or cells without a number.
+        InputError: columns that can be read in two ways, unknown labels or ids, or cells without a
+            number.
     """
     table = read_table(file)
     content = find_columns(task, table, rows)
@@ -75,7 +77,9 @@ def read_answered(task: Task, file: Path, rows: Mapping[str, Row]) -> Answered:
     if proba is not None:
         proba, remarks = _filled(proba, label_shares(known, len(task.labels)))
         notes += remarks
-    return Answered(found.ids, labels, proba, notes)
+    advice = "correct them, or name the task that they are of"
+    ids, remarks = resolve_ids(task, file, found.ids, rows, advice)
+    return Answered(ids, labels, proba, [*notes, *remarks])
 
 
 def _complete(task: Task, content: Content, proba: np.ndarray, table: Table) -> np.ndarray | None:
@@ -169,12 +173,6 @@ def submit_answers(
     form, ids = wanted(task, rows)
     given = read_answered(task, answers, rows)
     place = {id_: at for at, id_ in enumerate(given.ids)}
-    unknown = [name for name in place if name not in rows]
-    if unknown:
-        raise InputError(
-            f"{answers}: {len(unknown)} of {len(place)} ids are not in {task.place}: "
-            f"{quote_few(unknown)}{nearest(unknown[0], rows)}: correct them"
-        )
     missing = [name for name in ids if name not in place]
     if missing:
         raise InputError(

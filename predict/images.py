@@ -158,7 +158,7 @@ def _of_task(dataset: Dataset, system: System) -> tuple[list[Entry], Answers]:
     if not len(rows):
         raise InputError(
             f"nothing to predict in {task.place}: every row has a label; name a "
-            "folder of images with --images"
+            "folder of new images"
         )
     check_images(task, rows, {row.id: row for row in dataset.rows})
     answers = system.answer(rows)

@@ -1,6 +1,7 @@
 """New images, embedded exactly as those that a system was trained on, in a cache of their own."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -61,10 +62,11 @@ def _checked_root(task: Task, images: Path) -> Path:
     try:
         root = images.resolve()
         is_there = root.is_dir()
-    except (RuntimeError, OSError):
+    except (RuntimeError, OSError, ValueError):
         is_there = False  # a link that leads back to itself
     if not is_there:
-        raise InputError(f"no folder {images}: name the folder of the images with --images")
+        fault = f"{images} is no folder" if os.path.lexists(images) else f"no folder {images}"
+        raise InputError(f"{fault}: name the folder of the images")
     if task.work.resolve().is_relative_to(root):
         raise InputError(
             f"{images} holds the task's own work folder: name the folder of the new images only"

@@ -10,9 +10,15 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.metrics import confusions, from_confusion
-from archiveprobe.predict.columns import probability_columns, read_label_column, words_in
+from archiveprobe.predict.columns import (
+    id_column,
+    probability_columns,
+    read_label_column,
+    words_in,
+)
 from archiveprobe.predict.given_answers import Answered, read_answered
-from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.config import Task
+from archiveprobe.task.row_ids import find_rows
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
 from archiveprobe.task.table import read_table
 
@@ -127,13 +133,17 @@ def _labels(
     if truth is None:
         return {id_: row.label for id_, row in rows.items() if row.label is not None}, []
     table = read_table(truth)
-    table.require(task.images.id, task.images.label)
-    refuse_repeated(table, task.images.id)
+    table.require(task.images.label)
+    column = id_column(task, table, rows)
+    refuse_repeated(table, column)
+    ids = [line[column] for line in table.rows]
+    found = find_rows(task.root, ids, rows)
+    found.refuse_doubts(task, truth)
     words = words_in(task, table, task.images.label)
     labels, remarks = read_label_column(table, task.images.label, words, empty=True)
-    ids = (line[task.images.id] for line in table.rows)
-    known = {id_: label for id_, label in zip(ids, labels, strict=True) if label}
-    return known, [*table.remarks, *remarks]
+    of_row = (found.rows.get(id_, id_) for id_ in ids)
+    known = {id_: label for id_, label in zip(of_row, labels, strict=True) if label}
+    return known, [*table.remarks, *found.remarks(truth, len(ids)), *remarks]
 
 
 def _check_ids(
@@ -144,15 +154,8 @@ def _check_ids(
     known: Mapping[str, str],
     truth: Sequence[str],
 ) -> None:
-    where = task.place
     if not answered:
         raise InputError(f"{file} has no rows: nothing to score")
-    unknown = [id_ for id_ in answered if id_ not in rows]
-    if unknown:
-        raise InputError(
-            f"{file}: {len(unknown)} of {len(answered)} ids are not in {where}: "
-            f"{quote_few(unknown)}{nearest(unknown[0], rows)}: score it with its own task"
-        )
     tested = [id_ for id_, row in rows.items() if row.split == "test"]
     missing = [id_ for id_ in tested or truth if id_ not in set(answered)]
     if missing:
@@ -167,8 +170,8 @@ def _check_ids(
         )
     if not any(id_ in known for id_ in answered):
         raise InputError(
-            f"no label is known for the rows of {file}: write them into {where}, with the split "
-            "test, or name a table of labels with --truth"
+            f"no label is known for the rows of {file}: write them into {task.place}, with the "
+            "split test, or name a table of labels with --truth"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import quote_few
+from archiveprobe.base.wording import number_of, quote_few
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
 from archiveprobe.predict.checks import (
     Share,
@@ -203,8 +203,9 @@ def read_back(task: Task, form: Form, ids: Sequence[str], cells: Cells) -> Table
     """
     header, *lines = cells
     at_id = form.columns.index(form.content.id)
+    own = [form.own_id(id_) for id_ in ids]
     right = tuple(header) == form.columns and all(len(line) == len(header) for line in lines)
-    if not right or [line[at_id] for line in lines] != list(ids) or len(set(ids)) != len(ids):
+    if not right or [line[at_id] for line in lines] != own or len(set(own)) != len(own):
         raise InputError("the file read back does not have its rows in order: nothing was written, "
                          "run again")  # fmt: skip
     rows = tuple(dict(zip(header, line, strict=True)) for line in lines)
@@ -228,8 +229,8 @@ def _warnings(
     trained = training_duplicates(dataset, rows)
     if trained:
         messages.append(
-            f"images of labelled rows are, byte by byte, those of {len(trained)} rows to predict: "
-            f"{quote_few(trained)}"
+            "images of labelled rows are, byte by byte, those of "
+            f"{number_of(len(trained), 'row')} to predict: {quote_few(trained)}"
         )
     if is_memorized(system, dataset):
         messages.append(

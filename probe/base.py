@@ -54,8 +54,10 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Rows of one group stay together in the inner folds.
 
         Raises:
-            ValueError: NaN or infinite numbers, a single class, or numbers that name no classes.
+            ValueError: NaN or infinite numbers, a single class, numbers that name no classes, or
+                hyper-parameters that are none or negative.
         """
+        self._check_candidates()
         x, encoded = self._validated(X, y)
         weights = self._inner_weights(x, encoded, groups) if len(self.candidates()) > 1 else None
         self.fit_path(X, y)
@@ -69,6 +71,15 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         count = len(self.candidates())
         self.weights_ = np.full(count, 1 / count)
         return self
+
+    def _check_candidates(self) -> None:
+        """Refuse hyper-parameters that nothing can be fitted with."""
+        candidates = self.candidates()
+        if not candidates:
+            raise ValueError(f"{self.name} needs one hyper-parameter or more, got none")
+        for name, value in (item for candidate in candidates for item in candidate.items()):
+            if not value >= 0:
+                raise ValueError(f"{self.name}: {name} must not be negative, got {value}")
 
     def _validated(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         x, y = validate_data(self, x, y, dtype=np.float64)

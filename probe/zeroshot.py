@@ -35,7 +35,7 @@ class ZeroShot(Probe):
             ValueError: there are none, or they are no finite (K, d) that fits classes and columns.
         """
         if self.prompts is None:
-            raise ValueError("zeroshot needs the prompts of every class: write [prompts]")
+            raise ValueError("zeroshot needs prompts, one text embedding (K, d) per class")
         prompts = np.asarray(self.prompts, np.float64)
         if prompts.shape != (self.n_classes_, x.shape[1]) or not np.isfinite(prompts).all():
             raise ValueError(

@@ -285,8 +285,10 @@ def _parse(file: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not UTF-8 text: save it as UTF-8") from None
     except ValueError as error:
+        if file.suffix != ".toml":
+            raise InputError(f"{file} is no task.toml: name one, or its folder") from None
+        if isinstance(error, UnicodeDecodeError):
+            raise InputError(f"{file} is not UTF-8 text: save it as UTF-8") from None
         # A TOMLDecodeError, or Python's own limit on the digits of a whole number.
         raise InputError(f"{file} is not valid TOML: {error}: correct that line") from None

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few, number_of, quote_few
-from archiveprobe.task.config import Folds, Images
+from archiveprobe.task.config import Images
 from archiveprobe.task.find_images import find_images, printable
+from archiveprobe.task.form_layout import use_form
 from archiveprobe.task.label_column import (
     MOST_LABELS,
     check_positive,
@@ -28,8 +29,7 @@ from archiveprobe.task.label_column import (
 from archiveprobe.task.labels import UNLABELLED
 from archiveprobe.task.own_answers import is_own_answer, is_prediction
 from archiveprobe.task.rows import BY_FOLDERS, split_folders
-from archiveprobe.task.splits import SPLITS, is_form, split_named, split_of_table
-from archiveprobe.task.table import Table, read_table
+from archiveprobe.task.splits import SPLITS, is_form, split_named
 from archiveprobe.task.table_layout import (
     Listing,
     Root,
@@ -37,11 +37,14 @@ from archiveprobe.task.table_layout import (
     describe_rows,
     doubt_tests,
     file_names,
+    film_column,
     find_root,
     find_tables,
     forms_apart,
     plain_name,
     read_listing,
+    try_listing,
+    without_tests,
 )
 
 _SPLIT_NAMES = ("split", "set", "subset", "partition")
@@ -100,7 +103,8 @@ def detect_layout(folder: Path, choices: Choices = NO_CHOICE) -> Layout:
         beside = [listing for listing in candidates if _names_no_labelled(listing, files)]
         if len(beside) == len(candidates):
             why = "it names no image below the folder of a label"
-            others = [f"not used: {printable(listing.name)}: {why}" for listing in beside]
+            names = [listing.name for listing in beside if not is_form(listing.name)]
+            others = [f"not used: {printable(name)}: {why}" for name in names]
             candidates = []
     if candidates and (choices.tables or not all(is_form(listing.name) for listing in candidates)):
         layout, others = _from_tables(folder, base, files, candidates, choices, forms)
@@ -108,12 +112,9 @@ def detect_layout(folder: Path, choices: Choices = NO_CHOICE) -> Layout:
         layout = _from_folders(folder, base, files, choices)
         if not layout.labels and candidates:
             layout, others = _from_tables(folder, base, files, candidates, choices, forms)
-    remarks = [*layout.remarks]
-    for form in forms:
-        layout, remark = _with_form(folder, layout, form, files)
-        remarks.append(remark)
+    layout = _with_forms(folder, layout, forms, files)
     layout, positive = _with_positive(layout, choices)
-    remarks += [*positive, *others, *unused]
+    remarks = [*layout.remarks, *positive, *others, *unused]
     # Names may hold line ends.
     return replace(layout, remarks=[" ".join(remark.split()) for remark in remarks])
 
@@ -177,7 +178,7 @@ def _from_tables(
     if not choices.tables:
         labelled = Counter({listing.name: _labelled(listing) for listing in candidates})
         chosen = choose_listings(base, files, candidates, labelled)
-    asked = [form for file in forms if (form := _try_listing(folder, file, files))]
+    asked = [form for file in forms if (form := try_listing(folder, file, files))]
     chosen += forms_apart(base, files, chosen, asked)
     root = find_root(base, files, chosen, is_given=choices.images is not None)
     tables = [listing.table for listing in chosen]
@@ -186,7 +187,7 @@ def _from_tables(
     if not all(text in table.columns for table in tables):
         text = None
     listings = [listing for listing in chosen if listing.split != "test" or len(chosen) == 1]
-    training = [_without_tests(root, listing, split) for listing in listings]
+    training = [without_tests(root, listing, split) for listing in listings]
     taken = {split, text, *doubtful, *(listing.column for listing in chosen)}
     # Where nothing else is to be predicted, rows without a label may be.
     alone = len(chosen) == 1 and not forms and not split
@@ -205,8 +206,9 @@ def _from_tables(
         split=split,
         text=text,
     )
-    said = [*describe_rows(root, chosen, asked), *root.remarks(chosen), *remarks, labels.why]
-    film = _film_column(tables)
+    said = _left_out(base / root.root, len(files) - len(root.files))
+    said += [*describe_rows(root, chosen, asked), *root.remarks(chosen), *remarks, labels.why]
+    film = film_column(tables)
     if film:
         said.append(f"images of one film, in the column {film!r}, stay in one fold")
     layout = Layout(
@@ -220,27 +222,6 @@ def _from_tables(
     return replace(layout, remarks=said), unused
 
 
-def _without_tests(root: Root, listing: Listing, split: str | None) -> Table:
-    """Return a table without its test rows, whose labels only `score` reads."""
-    table = listing.table
-    words = [path.partition("/")[0] for path in root.paths(listing)] if split == BY_FOLDERS else []
-    if split in table.columns:
-        words = [row[str(split)] for row in table.rows]
-    if not words:
-        return table
-    kept = [at for at, word in enumerate(words) if split_named(word) != "test"]
-    rows, lines = (tuple(table.rows[at] for at in kept), tuple(table.lines[at] for at in kept))
-    return replace(table, rows=rows, lines=lines)
-
-
-def _film_column(tables: Sequence[Table]) -> str | None:
-    """Find the column that `frames` writes, where there are films for every fold."""
-    if not all("film" in table.columns for table in tables):
-        return None
-    films = {row["film"] for table in tables for row in table.rows}
-    return "film" if len(films) >= Folds().count else None
-
-
 def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
     ids = {path for listing in chosen for path in listing.paths()}
     shared = [path for path in listing.paths() if path in ids]
@@ -248,12 +229,15 @@ def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
     why = ": use it with --table"
     if shared:
         rows = number_of(len(listing.table.rows), "row")
-        why = (
-            f": {len(shared)} of its {rows} stand in {names} too: {quote_few(shared)}: take them "
-            "out of one of the two, or name tables with --table"
-        )
         left = len(listing.table.rows) - len(shared)
-        why += f"; till then its other {number_of(left, 'row')} are left out" if left else ""
+        remedy = "a row must stand in one table only"
+        if left:
+            remedy = "take them out of one of the two, or name tables with --table; till then its "
+            remedy += f"other {number_of(left, 'row')} are left out"
+        elif listing.split:
+            remedy = "rename images so that ids differ, or put those of each table into a folder "
+            remedy += "of its split (train/, test/)"
+        why = f": {len(shared)} of its {rows} stand in {names} too: {quote_few(shared)}: {remedy}"
     return f"not used: {printable(listing.name)}{why}"
 
 
@@ -308,11 +292,16 @@ def _from_folders(folder: Path, base: Path, files: Sequence[str], choices: Choic
         counts = Counter()
     images = Images(root=Path(os.path.relpath(root, folder)).as_posix())
     remarks = [f"{number_of(len(paths), 'image')} below {printable(str(root))}", why]
-    if len(paths) < len(files):
-        count = number_of(len(files) - len(paths), "image")
-        remarks.append(f"{count} beside {root.name}/ left out: name another folder with --images")
+    remarks += _left_out(root, len(files) - len(paths))
     labels = choices.labels or positive_last(counts)
     return Layout(labels, images, counts, remarks=remarks)
+
+
+def _left_out(root: Path, count: int) -> list[str]:
+    """Say how many images are not below the root."""
+    images = number_of(count, "image")
+    name = printable(root.name)
+    return [f"{images} beside {name}/ left out: name another folder with --images"] if count else []
 
 
 def _inner_root(paths: Collection[str]) -> str | None:
@@ -335,88 +324,21 @@ def _label_folder(path: str, splits: dict[str, str]) -> str | None:
     return folders[0] if folders else None
 
 
-def _with_form(
-    folder: Path, layout: Layout, file: Path, files: Sequence[str]
-) -> tuple[Layout, str]:
-    """Take a form to hand in as the template, and its rows where no table has them."""
-    name = Path(os.path.relpath(file.resolve(), folder)).as_posix()
-    names = layout.images.table or ()
-    names = (names,) if isinstance(names, str) else names
-    if layout.template:
-        return layout, f"not used: {name}, another form to hand in"
-    try:
-        form = read_table(file)
-        tables = [read_table(folder / other) for other in _with_ids_of_forms(layout.images, names)]
-    except InputError as error:
-        return layout, f"not used: {error}"
-    if name in names:
-        return replace(layout, template=name), f"{name}: the form to hand in"
-    column = _shared_ids(form, tables, layout.images.id)
-    said = f"{name}: the form to hand in, {number_of(len(form.rows), 'row')}"
-    said += "" if column is None else _unknown_ids(form, tables, column)
-    if column == layout.images.id:
-        return replace(layout, template=name), said
-    if column is not None:
-        images = layout.images.model_copy(update={"id": column, "path": layout.images.id})
-        return replace(layout, template=name, images=images), f"{said}; its {column!r} are the ids"
-    listing = _try_listing(folder, file, files)
-    if (
-        names
-        and listing
-        and listing.column == layout.images.id
-        and not _any_shared(listing, tables)
-    ):
-        images = layout.images.model_copy(update={"table": (*names, name)})
-        rows = "its rows, which no other table has, are to be predicted"
-        return replace(layout, template=name, images=images), f"{said}; {rows}"
-    return layout, f"not used: {name}, whose ids are not those of the rows"
-
-
-def _with_ids_of_forms(images: Images, names: Sequence[str]) -> list[str]:
-    """Return the tables whose ids a form may have: of test, where tables begin at own folders."""
-    apart = isinstance(images.relative_to, tuple)
-    return [name for name in names if not apart or split_of_table(name) == "test"]
-
-
-def _shared_ids(form: Table, tables: Sequence[Table], id_column: str) -> str | None:
-    """Return the column of the tables with most of the ids that a form asks for, or None."""
-    for column in (id_column, *form.columns):
-        asked, values = _asked(form, column), _values(tables, column)
-        if 2 * len(asked & {*values}) > len(asked) and len(set(values)) == len(values):
-            return column
-    return None
-
-
-def _asked(form: Table, column: str) -> set[str]:
-    return {row[column] for row in form.rows} if column in form.columns else set()
-
-
-def _values(tables: Sequence[Table], column: str) -> list[str]:
-    return [row[column] for table in tables if column in table.columns for row in table.rows]
-
-
-def _unknown_ids(form: Table, tables: Sequence[Table], column: str) -> str:
-    """Say how many ids of a form no table has: `submit` will refuse them."""
-    unknown = sorted(_asked(form, column) - {*_values(tables, column)})
-    if not unknown:
-        return ""
-    count = number_of(len(form.rows), "id")
-    return (
-        f"; {len(unknown)} of its {count} are in no table ({quote_few(unknown)}): add those rows, "
-        "or submit will refuse"
-    )
-
-
-def _any_shared(listing: Listing, tables: Sequence[Table]) -> bool:
-    asked = set(listing.paths())
-    return any(row[listing.column] in asked for table in tables for row in table.rows)
-
-
-def _try_listing(folder: Path, file: Path, files: Sequence[str]) -> Listing | None:
-    try:
-        return read_listing(folder, file, file_names(files))
-    except InputError:
-        return None
+def _with_forms(
+    folder: Path, layout: Layout, forms: Sequence[Path], files: Sequence[str]
+) -> Layout:
+    """Take the first form to hand in that fits as the template, and say so."""
+    remarks = [*layout.remarks]
+    for form in forms:
+        name = Path(os.path.relpath(form.resolve(), folder)).as_posix()
+        if layout.template:
+            remarks.append(f"not used: {name}, another form to hand in")
+            continue
+        images, remark = use_form(folder, layout.images, layout.labels, form, files)
+        if images is not None:
+            layout = replace(layout, template=name, images=images)
+        remarks.append(remark)
+    return replace(layout, remarks=remarks)
 
 
 def _with_positive(layout: Layout, choices: Choices) -> tuple[Layout, list[str]]:

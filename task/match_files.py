@@ -78,9 +78,9 @@ def differences(written: str, path: str) -> list[str]:
         kinds.append("by an absolute path")
     elif "\\" in written:
         kinds.append("with backslashes")
-    name, stem = own[-1], own[-1].rpartition(".")[0]
+    name, stem = own[-1], own[-1].rpartition(".")[0] or own[-1]
     without = _caseless(parts[-1]) != _caseless(name)
-    if without:
+    if without and stem != name:
         kinds.append("without its extension")
     if without and _caseless(parts[-1]) != _caseless(stem):
         kinds.append("without zeros in front")
@@ -240,10 +240,15 @@ def _stem(name: str) -> str:
     return _caseless(name.rpartition(".")[0] if has_image_extension(name) else name)
 
 
-def match_some(root: Path, paths: Collection[str], files: Sequence[str]) -> dict[str, Match]:
-    """Find the files that paths of a table mean, those that are there as they are written too."""
+def match_some(
+    root: Path, paths: Collection[str], files: Sequence[str], taken: Iterable[str] = ()
+) -> dict[str, Match]:
+    """Find the files that paths of a table mean, those that are there as they are written too.
+
+    `taken` are files that others than `paths` name.
+    """
     there = set(files)
     lost = {path: text_below(str(root), path) for path in paths if path not in there}
     inside = {path: text for path, text in lost.items() if text is not None}
     exact = [path for path in paths if path in there]
-    return {path: Match(path) for path in exact} | match_files(inside, files, exact)
+    return {path: Match(path) for path in exact} | match_files(inside, files, [*exact, *taken])

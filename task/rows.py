@@ -193,7 +193,8 @@ def _refuse_shared(task: Task, tables: Sequence[Table], rows: Sequence[Row]) -> 
     for (former, latter), ids in shared.items():
         raise InputError(
             f"{len(ids)} ids of {former} stand in {latter} too: {quote_few(ids)}: keep each row in "
-            f"one table, or leave a table out of images.table in {task.file}"
+            "one table, name each table's folder of images in images.relative_to, or leave a table "
+            f"out of images.table in {task.file}"
         )
 
 

@@ -5,13 +5,15 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import clipped, first_few, number_of, quote_few
+from archiveprobe.task.config import Folds
 from archiveprobe.task.find_images import has_image_extension, printable
 from archiveprobe.task.match_files import Match, count_differences, match_some
+from archiveprobe.task.rows import BY_FOLDERS
 from archiveprobe.task.splits import SPLITS, split_named, split_of_table
 from archiveprobe.task.table import TABLE_ENDINGS, Table, read_table
 
@@ -113,6 +115,14 @@ def read_listing(folder: Path, file: Path, names: frozenset[str]) -> Listing:
             "--images, or correct the table"
         )
     return Listing(name, table, table.columns[-at])
+
+
+def try_listing(folder: Path, file: Path, files: Sequence[str]) -> Listing | None:
+    """Read a table with a column of images; None where it is none."""
+    try:
+        return read_listing(folder, file, file_names(files))
+    except InputError:
+        return None
 
 
 def _sheets(table: Table) -> Iterator[str]:
@@ -336,3 +346,24 @@ def doubt_tests(root: Root, listing: Listing) -> Iterator[str]:
             f"{number_of(len(tested), 'image')} of {listing.name} in {folder}/, but no column "
             "says that they are test rows: those with a label are trained on; add a column `split`"
         )
+
+
+def without_tests(root: Root, listing: Listing, split: str | None) -> Table:
+    """Return a table without its test rows, whose labels only `score` reads."""
+    table = listing.table
+    words = [path.partition("/")[0] for path in root.paths(listing)] if split == BY_FOLDERS else []
+    if split in table.columns:
+        words = [row[str(split)] for row in table.rows]
+    if not words:
+        return table
+    kept = [at for at, word in enumerate(words) if split_named(word) != "test"]
+    rows, lines = (tuple(table.rows[at] for at in kept), tuple(table.lines[at] for at in kept))
+    return replace(table, rows=rows, lines=lines)
+
+
+def film_column(tables: Sequence[Table]) -> str | None:
+    """Find the column that `frames` writes, where there are films for every fold."""
+    if not all("film" in table.columns for table in tables):
+        return None
+    films = {row["film"] for table in tables for row in table.rows}
+    return "film" if len(films) >= Folds().count else None

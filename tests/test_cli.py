@@ -157,8 +157,8 @@ FAULTS = [
     (["init", "nowhere"], "no folder", "name the folder"),
     (["embed", "{task}", "--views", "crop6"], "'crops6'", "use one of"),
     (["embed", "{task}", "--backbone", "hogg"], "'hog'", "list backbones"),
-    (["embed", "{task}", "--precision", "fp16", "--device", "cpu"], "fp16", "use --precision"),
-    (["embed", "{task}", "--device", "cuda:9"], "cuda:9", "--device cpu"),
+    (["embed", "{task}", "--precision", "fp16", "--device", "cpu"], "fp16", "use the precision"),
+    (["embed", "{task}", "--device", "cuda:9"], "cuda:9", "use the device cpu"),
     (["embed", "{task}", "--device", "tpu"], "tpu", "use cpu"),
     (["init", "{task}"], "exists", "edit it"),
     (["cache", "show", "{task}"], "no cache", "archiveprobe embed"),
@@ -184,6 +184,14 @@ def test_a_fault_is_one_line(archive: Path, words: list[str], what: str, remedy:
     assert what in line
     assert remedy in line
     assert sorted(archive.rglob("*")) == before
+
+
+def test_a_table_in_place_of_a_task_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("id,label\na.jpg,intact\n", "utf-8")
+    result = run("embed", table)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"error: {table} is no task.toml: name one, or its folder\n"
 
 
 @pytest.mark.parametrize(

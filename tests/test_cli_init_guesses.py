@@ -58,6 +58,8 @@ def test_a_form_of_ids_that_both_tables_have(folder, with_test_table):
     task, said = quick(folder)
     assert task.submission.template == "sample_submission.csv"
     assert "24 labelled rows, 6 to predict" in said
+    answers = [[str(number), ("across", "down")[number % 2]] for number in reversed(TEST)]
+    assert submitted(folder) == [["id", "has_damage"], *answers]
 
 
 def test_one_folder_of_images_cannot_serve_two_tables_of_the_same_ids(folder):
@@ -66,6 +68,13 @@ def test_one_folder_of_images_cannot_serve_two_tables_of_the_same_ids(folder):
     assert (
         "not used: test.csv: 6 of its 6 rows stand in train.csv too: '0', '1'" in quick(folder)[1]
     )
+
+
+def test_images_beside_those_of_the_only_table_are_said(folder):
+    draw_splits(folder, "")
+    task, said = quick(folder)
+    assert task.images.root == "train"
+    assert "6 images beside train/ left out: name another folder with --images" in said
 
 
 def test_tables_that_share_some_rows(folder):

@@ -124,6 +124,8 @@ def test_it_works_where_estimators_work(task: ap.Task) -> None:
     assert search.fit(files[:12], y[:12]).best_params_["ridge__alphas"] in ((1.0,), (1e3,))
     copied = clone(pipeline)
     assert copied[0].get_params() == pipeline[0].get_params() == ap.Embedder("hog").get_params()
+    framed = clone(pipeline[0]).set_output(transform="pandas").transform(files[:2])
+    assert framed.columns[[0, -1]].tolist() == ["embedder0", "embedder1859"]
     # As a ColumnTransformer and pandas hand columns over.
     column = rows.assign(file=task.files()).loc[known[:3], ["file"]]
     wanted = ap.Embedder("hog").transform(list(files[:3]))
@@ -157,6 +159,8 @@ def test_what_cannot_be_read_is_named_or_nan(task: ap.Task, tmp_path: Path, faul
         ("a.jpg", "this is one image: put it into a list"),
         (np.zeros((8, 8, 3), np.uint8), "this is one image"),
         ([], "no images to embed"),
+        (None, "images must be a list, got None: each is a path"),
+        (np.array(3), r"images must be a list, got array\(3\)"),
         ([3.5], "image 0 is of the type float: give a path, a PIL image or an array"),
         ([np.zeros((8, 8), np.uint8)], r"image 0 is an array \(8, 8\) of uint8"),
         ([np.zeros((8, 8, 3))], r"image 0 is an array \(8, 8, 3\) of float64"),
@@ -175,7 +179,16 @@ def test_what_is_no_list_of_images_is_refused(given: object, message: str) -> No
         ({"views": "crops7"}, "unknown views 'crops7'.*did you mean"),
         ({"view": "centre"}, r"unknown view 'centre' \(did you mean 'center'\?\): hog has center"),
         ({"precision": "fp8"}, "precision must be fp32 or bf16 or fp16, got 'fp8'"),
-        ({"precision": "fp16", "device": "cpu"}, "fp16 needs a GPU"),
+        ({"precision": "fp16", "device": "cpu"}, "use the precision bf16 or fp32 on cpu$"),
+        ({"device": "cuda:99"}, "torch sees .* GPUs; use the device cpu$"),
+        ({"workers": -1}, "workers must be a whole number from 0, got -1"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1, got 0"),
+        ({"batch_size": "8"}, "batch_size must be a whole number from 1, got '8'"),
+        ({"view": None}, "view must be a name, got None"),
+        ({"views": 3}, "views must be a name, got 3"),
+        ({"backbone": None}, "backbone must be a name, got None"),
+        ({"weights": 3}, "weights must be a path, got 3"),
+        ({"task": 3}, "task must be a path, got 3"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"errors": "skip"}, "errors must be raise or nan"),
         ({"weights": "random"}, "hog is a descriptor, it has no weights"),

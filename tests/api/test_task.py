@@ -36,7 +36,7 @@ def test_importing_costs_nothing() -> None:
 
 
 def test_the_root_names_what_is_promised() -> None:
-    assert set(ap.__all__) <= set(dir(ap))
+    assert dir(ap) == sorted(ap.__all__)
     for name in ap.__all__:
         assert getattr(ap, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
@@ -55,6 +55,13 @@ def test_a_task_is_opened_by_any_of_its_names(home: Path, monkeypatch) -> None:
 
 def test_what_cannot_be_opened(tmp_path: Path, fault_of) -> None:
     fault_of(lambda: ap.open(tmp_path / "nowhere"), "no task file at", "archiveprobe init DIR")
+    (tmp_path / "labels.csv").write_text("id,label\na.jpg,intact\n")
+    (tmp_path / "labels.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
+    for table in ("labels.csv", "labels.xlsx"):
+        fault_of(lambda name=table: ap.open(tmp_path / name), f"{table} is no task.toml: name one")
+    for given in (None, 3, ["task.toml"], b"task.toml"):
+        fault_of(lambda given=given: ap.open(given), "place must be a path, got ")
+    fault_of(lambda: ap.open("~nobody-of-this-name"), "place '~nobody-of-this-name': ", "home")
     (tmp_path / "task.toml").write_text('name = "x"\nlabel = ["a"]\n')
     fault_of(lambda: ap.open(str(tmp_path)), "unknown key 'label'", "did you mean 'labels'?")
     (tmp_path / "task.toml").write_text('name = "x"\n')
@@ -165,8 +172,38 @@ def test_predictions_are_those_that_the_command_writes(archive: Path, tmp_path: 
             missing = answers[answers.status != "ok"]
             assert gone in set(missing.id)
             assert missing.label.isna().all() and missing.p_destruction.isna().all()
-    with pytest.raises(ap.InputError, match="no folder"):
-        task.predict("greedy", archive / "nowhere")
+
+
+@pytest.mark.parametrize("repeat", [-1, 1.0, "0", True])
+def test_a_repeat_is_a_whole_number(task: ap.Task, repeat: object, fault_of) -> None:
+    said = f"repeat must be a whole number from 0, got {repeat!r}"
+    fault_of(lambda: task.rows(repeat=repeat), said)
+    fault_of(lambda: task.oof("greedy", repeat=repeat), said)
+
+
+def test_arguments_that_nothing_can_be_done_with(task: ap.Task, fault_of) -> None:
+    """As the best of a leaderboard where all systems are at chance, which is None."""
+    known = "got None: there are greedy, knn-hog, lda-hog, ridge-hog"
+    for answer in (task.oof, task.predict, task.thresholds):
+        fault_of(lambda answer=answer: answer(None), f"system must be a name, {known}")
+    fault_of(lambda: task.rows(repeat=None), "repeat must be a whole number from 0, got None")
+    fault_of(lambda: task.embeddings(None), "backbone must be a name, got None: there are hog")
+    fault_of(lambda: task.embeddings("hog", view=0), "view must be a name, got 0")
+    files = task.files()
+    for folder, said in (
+        (files, "folder must be one folder of images, got [PosixPath("),
+        (files[0], f"{files[0]} is no folder: name the folder of the images"),
+        (files[0].parent / "nowhere", "nowhere: name the folder of the images"),
+        ("a\0b", "no folder a\0b"),
+    ):
+        message = fault_of(lambda folder=folder: task.predict("greedy", folder), said)
+        assert "--" not in message
+    for settings, said in (
+        ({"workers": -1}, "workers must be a whole number from 0, got -1"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1, got 0"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+    ):
+        fault_of(lambda settings=settings: task.predict("greedy", **settings), said)
 
 
 @quiet

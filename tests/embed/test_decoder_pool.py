@@ -184,7 +184,7 @@ def test_processes_that_cannot_start_end_the_run_in_one_line(
     with DecoderPool(work, 2, seconds=30) as decoders:
         calls = [decoders.submit() for _ in range(5)]
         with pytest.raises(
-            InputError, match=r"no decoder process can start.*--workers 0"
+            InputError, match=r"no decoder process can start.*use 0 workers"
         ) as caught:
             calls[0].result()
         assert reason in str(caught.value)
@@ -199,7 +199,7 @@ def test_without_room_for_a_process_the_run_ends_in_one_line(work, monkeypatch) 
     monkeypatch.setattr(module.subprocess, "Popen", refuse)
     with (
         DecoderPool(work, 1, seconds=30) as decoders,
-        pytest.raises(InputError, match=r"temporarily unavailable.*--workers 0"),
+        pytest.raises(InputError, match=r"temporarily unavailable.*use 0 workers"),
     ):
         decoders.submit("double", 1).result()
 

@@ -58,8 +58,8 @@ def test_devices_that_are_not_here_are_refused(fault_of, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for device in ("cpu", "cuda", "cuda:0", "cuda:1"):
         check_device(device)
-    fault_of(lambda: check_device("cuda:2"), "torch sees 2 GPUs", "--device cpu")
-    fault_of(lambda: check_device("mps"), "no GPU of Apple", "--device cpu")
+    fault_of(lambda: check_device("cuda:2"), "torch sees 2 GPUs", "the device cpu")
+    fault_of(lambda: check_device("mps"), "no GPU of Apple", "the device cpu")
     for device in ("mps:1", "cuda:", "gpu", ""):
         fault_of(lambda device=device: check_device(device), "cpu, cuda, cuda:N or mps")
     apple.pretend(monkeypatch)
@@ -102,7 +102,7 @@ def test_a_gpu_that_disagrees_with_the_cpu_is_refused(
     assert done.exit_code == 1
     assert done.stdout == ""
     assert "gives other numbers on this GPU than on the CPU" in done.stderr
-    assert "--device cpu" in done.stderr
+    assert "the device cpu" in done.stderr
     assert not list(task.glob("work/cache/*/shards/*"))
 
 

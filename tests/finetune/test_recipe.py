@@ -154,6 +154,12 @@ def test_files_that_cannot_be_read(tmp_path) -> None:
         load_recipe(str(tmp_path / "latin.toml"))
 
 
+def test_a_task_file_is_no_recipe(tmp_path, fault_of) -> None:
+    file = tmp_path / "task.toml"
+    file.write_text('name = "mine"\nlabels = ["a", "b"]\n[images]\nroot = "."\n', "utf-8")
+    fault_of(lambda: load_recipe(str(file)), f"{file} is a task file, no recipe: ", "list recipes")
+
+
 def test_changes_are_checked_again() -> None:
     recipe = load_recipe("demo-tiny")
     assert changed(recipe, {"seed": 4, "model.size": 32}).model.size == 32

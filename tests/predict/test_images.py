@@ -234,7 +234,7 @@ def test_other_weights_are_refused(real, fault_of, tmp_path, monkeypatch) -> Non
 def test_folders_that_cannot_be_meant(real, fault_of, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     for folder, words in (
-        (tmp_path / "gone", ("no folder", "--images")),
+        (tmp_path / "gone", ("no folder", "name the folder")),
         (real, ("work folder", "new images")),
         (tmp_path / "empty", ("no image", "empty")),
     ):
@@ -245,7 +245,9 @@ def test_nothing_to_predict(draw, fault_of, tmp_path) -> None:
     archive = draw(known=45, test=0)
     archive.fit(probes=("ridge", "lda"))
     fault_of(
-        lambda: predict(archive.task, "mean", tmp_path / "p.csv"), "nothing to predict", "--images"
+        lambda: predict(archive.task, "mean", tmp_path / "p.csv"),
+        "nothing to predict",
+        "folder of new images",
     )
 
 

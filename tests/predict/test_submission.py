@@ -90,7 +90,7 @@ def test_a_template_that_does_not_fit(archive, fault_of, tmp_path, change, words
 
 def test_a_template_without_a_known_column(archive, fault_of, tmp_path) -> None:
     task = archive.template([["a", "b"], ["x", "y"]])
-    fault_of(lambda: submit(task, "mean", tmp_path / "out.csv"), "no column", "a, b", "'image'")
+    fault_of(lambda: submit(task, "mean", tmp_path / "out.csv"), "no column", "a, b", "'072.jpg'")
 
 
 def test_a_missing_template(archive, fault_of, tmp_path) -> None:
@@ -216,7 +216,7 @@ def test_a_image_of_the_training_rows_is_named(archive, tmp_path) -> None:
     (archive.folder / "images").rename(archive.folder / "elsewhere")
     swap(archive.task, "072.jpg", "072.jpg", **{"072.jpg": "000.jpg"})
     said = submit(archive.task, "ridge-hog", tmp_path / "out.csv").warnings
-    assert any("the image of a labelled row: '072.jpg'" in warning for warning in said)
+    assert any("byte by byte, those of 1 row to predict: '072.jpg'" in warning for warning in said)
 
 
 def test_a_share_that_nobody_expects(archive, tmp_path) -> None:

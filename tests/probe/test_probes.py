@@ -12,6 +12,8 @@ from sklearn.svm import SVC
 from archiveprobe.base.errors import InputError
 from archiveprobe.probe import svm
 from archiveprobe.probe.knn import KNN
+from archiveprobe.probe.lda import LDA
+from archiveprobe.probe.linear import Ridge
 from archiveprobe.probe.svm import SVM
 from archiveprobe.probe.trees import LightGBM
 from archiveprobe.probe.zeroshot import ZeroShot
@@ -93,6 +95,21 @@ def test_prompts_that_do_not_fit_are_refused(prompts, draw) -> None:
     with pytest.raises(ValueError, match="zeroshot needs") as caught:
         ZeroShot(prompts=prompts).fit(*draw())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        (Ridge(alphas=[]), "ridge needs one hyper-parameter or more, got none"),
+        (Ridge(alphas=[1.0, -1.0]), "ridge: alpha must not be negative, got -1.0"),
+        (LDA(shrinkages=[float("nan")]), "lda: shrinkage must not be negative, got nan"),
+        (KNN(ks=[-3]), "knn: k must not be negative, got -3"),
+        (ZeroShot(), "zeroshot needs prompts, one text embedding .* per class"),
+    ],
+)
+def test_settings_that_nothing_can_be_fitted_with(probe, message, draw) -> None:
+    with pytest.raises(ValueError, match=message):
+        probe.fit(*draw())
 
 
 def test_heavy_libraries_load_only_where_they_are_used() -> None:

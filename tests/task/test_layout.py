@@ -124,8 +124,8 @@ def test_other_tables_are_named(begin, tmp_path):
         "notes.csv",
     ]
     assert unused[1] == (
-        "not used: test.csv: 1 of its 1 row stand in train.csv too: 'a.jpg': take them out of one "
-        "of the two, or name tables with --table"
+        "not used: test.csv: 1 of its 1 row stand in train.csv too: 'a.jpg': rename images so that "
+        "ids differ, or put those of each table into a folder of its split (train/, test/)"
     )
     assert "it begins with x '1', y '2'): name their folder with --images" in unused[3]
 
