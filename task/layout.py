@@ -103,7 +103,8 @@ def detect_layout(folder: Path, choices: Choices = NO_CHOICE) -> Layout:
         beside = [listing for listing in candidates if _names_no_labelled(listing, files)]
         if len(beside) == len(candidates):
             why = "it names no image below the folder of a label"
-            others = [f"not used: {printable(listing.name)}: {why}" for listing in beside]
+            names = [listing.name for listing in beside if not is_form(listing.name)]
+            others = [f"not used: {printable(name)}: {why}" for name in names]
             candidates = []
     if candidates and (choices.tables or not all(is_form(listing.name) for listing in candidates)):
         layout, others = _from_tables(folder, base, files, candidates, choices, forms)

@@ -59,7 +59,7 @@ def test_labels_in_folders_and_a_form_of_names(tmp_path, form):
     assert "sample_submission.csv: the form to hand in, 12 rows" in said
     other = f"12 of 12 ids of sample_submission.csv name their row in another way: {how}"
     assert (other in said) == bool(how)
-    assert "24 labelled rows, 12 to predict" in said
+    assert "24 labelled rows, 12 to predict" in said and "not used" not in said
     assert load_task(folder).submission.template == "sample_submission.csv"
 
     done("embed", folder)

@@ -68,6 +68,7 @@ def test_the_threshold_decides(archive) -> None:
 
 def test_unreadable_rows_get_the_unreadable_answer(archive) -> None:
     archive.set('[submission]\nunreadable = "destroyed"\n')
+    archive.fit()
     dataset = load_dataset(archive.task)
     for name in systems(archive.task):
         answers = load_system(dataset, name).answer(dataset.unlabelled)
