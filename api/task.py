@@ -46,7 +46,7 @@ one with `archiveprobe init DIR`
 class Task:
     """A task as it lies on disk, from `ap.open`.
 
-    Every method reads the state of the task anew, so that what the command line did meanwhile is
+    Every method reads task.toml and the state of the task anew, so that what changed meanwhile is
     seen. Every DataFrame names that state, its snapshot, in `.attrs["snapshot"]`; where it is
     another one than that of the answer before, a warning says so, since rows may have moved.
 
@@ -70,6 +70,7 @@ class Task:
     @property
     def labels(self) -> tuple[str, ...]:
         """Return the labels, in the order of every column `p_<label>`."""
+        self._settings = load_task(self.file)
         return self._settings.labels
 
     def rows(self, *, repeat: int = 0) -> "pd.DataFrame":
@@ -132,10 +133,10 @@ class Task:
         """
         from archiveprobe.probe.features import read_matrix
 
+        pinned = self._pin()
         check_name("backbone", backbone, self._settings.embed.backbones)
         if view is not None:
             check_name("view", view)
-        pinned = self._pin()
         rows, partial = pinned.keyed, pinned.partial is not None
         keys = rows.captions if is_text_cache(backbone) else rows.keys
         reader = open_in_use(self._settings, pinned.snapshot, backbone, keys=keys, partial=partial)
@@ -176,7 +177,9 @@ class Task:
         pinned, dataset = self._pin_labelled()
         board = rank_stored(dataset, data_warnings)
         for remark in board.warnings:
-            warn(remark)
+            # That rows wait is said already.
+            if pinned.partial is None or not remark.startswith(pinned.partial):
+                warn(remark)
         return self._named(board_frame(board), pinned)
 
     def oof(self, system: str, *, repeat: int | None = None) -> "pd.DataFrame":
@@ -265,9 +268,11 @@ class Task:
         self._check_system(system)
         pinned, dataset = self._pin_labelled()
         self._run(dataset, system)
-        return self._named(curve_frame(report_threshold(self._settings, system)), pinned)
+        report = report_threshold(self._settings, system, partial=self._partial)
+        return self._named(curve_frame(report), pinned)
 
     def _pin(self) -> Pinned:
+        self._settings = load_task(self.file)
         pinned = pin(self._settings, partial=self._partial)
         if self._digest not in (None, pinned.digest):
             warn(

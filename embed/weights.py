@@ -104,8 +104,7 @@ def locate(backbone: Backbone) -> Path | None:
         file = Path(backbone.weights)
         if not file.is_file():
             raise InputError(
-                f"no weights file {file} for backbone {backbone.name!r}: correct `weights` in "
-                "task.toml"
+                f"no weights file {file} for backbone {backbone.name!r}: correct its `weights`"
             )
         return file
     from huggingface_hub import try_to_load_from_cache

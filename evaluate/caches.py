@@ -53,8 +53,8 @@ def open_in_use(
         wait = f"{lacking} images wait" if lacking else "it was interrupted before its end"
         raise InputError(
             f"embedding through {name} is not finished, {wait}: run `archiveprobe embed "
-            f"{task.file} --backbone {name}` (probe, ensemble, audit and cache export can leave "
-            "them out with --partial)"
+            f"{task.file} --backbone {name}` (to leave them out, --partial of probe, "
+            "ensemble, audit and cache export, or partial=True of ap.open)"
         )
     return reader
 

@@ -35,7 +35,12 @@ _SHOWN = np.arange(0.05, 1, 0.05)
 
 
 def report_threshold(
-    task: Task, system: str, *, method: str | None = None, fixed: float | None = None
+    task: Task,
+    system: str,
+    *,
+    method: str | None = None,
+    fixed: float | None = None,
+    partial: bool = False,
 ) -> ThresholdReport:
     """Show the threshold of a stored system; with `method` or `fixed`, choose it again, store that.
 
@@ -43,20 +48,25 @@ def report_threshold(
         InputError: as `report_thresholds`, or there are more than two labels.
     """
     rule = method if fixed is None else numbered(BY_HAND, fixed)
-    report = report_thresholds(task, system, rule)
+    report = report_thresholds(task, system, rule, partial=partial)
     if isinstance(report, LabelReport):
         raise InputError(f"{system}: {report.why}, there is no threshold")
     return report
 
 
 def report_thresholds(
-    task: Task, system: str, rule: str | None = None, labels: Sequence[str] = ()
+    task: Task,
+    system: str,
+    rule: str | None = None,
+    labels: Sequence[str] = (),
+    *,
+    partial: bool = False,
 ) -> ThresholdReport | LabelReport:
     """Show the threshold of a stored system; with a rule, choose it again, and store that.
 
     A rule has its number where it has one ("recall 0.95"). Those that aim at something also give
     thresholds for `labels` other than the positive one, or for all where there are more than two;
-    these are not stored.
+    these are not stored. With `partial`, rows that wait for `embed` are left out.
 
     Raises:
         InputError: no such system or label, it is out of date, or it has no threshold; a recall or
@@ -66,7 +76,7 @@ def report_thresholds(
     stored = run.predictions()
     aims = rule is not None and rule.split()[0] in AIMS
     _check(stored, run, aims)
-    dataset = load_dataset(task)
+    dataset = load_dataset(task, partial=partial)
     check_up_to_date(run, dataset)
     places = [_place(stored, label) for label in labels]
     if rule is not None and (len(stored.classes) > 2 or any(p != stored.positive for p in places)):

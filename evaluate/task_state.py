@@ -52,8 +52,8 @@ class State:
             count = f"{len(waiting)} of {len(self.rows)}"
             what = f"{count} rows {verb} for embed ({quote_few(sorted(waiting))})"
         raise InputError(
-            f"{what}: run `archiveprobe embed {self.task.file}` (probe, ensemble, audit and cache "
-            "export can leave them out with --partial)"
+            f"{what}: run `archiveprobe embed {self.task.file}` (to leave them out, --partial "
+            "of probe, ensemble, audit and cache export, or partial=True of ap.open)"
         )
 
     def uncommitted(self) -> set[str]:

@@ -1,6 +1,7 @@
 """task.toml, read into frozen models; a fault names the file, the key and the nearest valid key."""
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -262,7 +263,8 @@ def load_task(file: Path) -> Task:
     Raises:
         InputError: the file is missing, is not TOML, or holds an unknown key or a wrong value.
     """
-    file = (file / "task.toml" if file.is_dir() else file).absolute()
+    # Unlike Path.is_dir it forgives names that are too long.
+    file = (file / "task.toml" if os.path.isdir(file) else file).absolute()  # noqa: PTH112
     try:
         content = _parse(file)
         if "file" in content:

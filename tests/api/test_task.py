@@ -61,6 +61,8 @@ def test_what_cannot_be_opened(tmp_path: Path, fault_of) -> None:
         fault_of(lambda name=table: ap.open(tmp_path / name), f"{table} is no task.toml: name one")
     for given in (None, 3, ["task.toml"], b"task.toml"):
         fault_of(lambda given=given: ap.open(given), "place must be a path, got ")
+    fault_of(lambda: ap.open("x" * 5000), "cannot read ", "File name too long")
+    fault_of(lambda: ap.open("a\0b"), "is no task.toml")
     fault_of(lambda: ap.open("~nobody-of-this-name"), "place '~nobody-of-this-name': ", "home")
     (tmp_path / "task.toml").write_text('name = "x"\nlabel = ["a"]\n')
     fault_of(lambda: ap.open(str(tmp_path)), "unknown key 'label'", "did you mean 'labels'?")
@@ -269,6 +271,39 @@ def test_rows_that_wait_are_refused_or_left_out_aloud(archive: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(task.embeddings("hog")) == 101
+
+
+def test_all_answers_leave_out_rows_that_wait(archive: Path) -> None:
+    first = ap.open(archive).files()[0]
+    (archive / "images" / "new.jpg").write_bytes(first.read_bytes())
+    with (archive / "labels.csv").open("a", encoding="utf-8") as table:
+        table.write("new.jpg,,test,\n")
+    with pytest.raises(ap.InputError, match=r"partial=True of ap\.open"):
+        ap.open(archive).thresholds("ridge-hog")
+    part = ap.open(archive, partial=True)
+    with pytest.warns(UserWarning, match="partial") as said:
+        curve = part.thresholds("ridge-hog")
+    assert curve.attrs["partial"] == "partial: 100 of 101 rows"
+    with pytest.warns(UserWarning, match="partial") as said:
+        part.leaderboard()
+    assert sum("partial: 100" in str(warning.message) for warning in said) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*has changed since the last answer")
+def test_an_open_task_answers_by_the_task_file_of_now(archive: Path) -> None:
+    task = ap.open(archive)
+    two = task.embeddings("hog", view=None)
+    edit(archive / "task.toml", '"flip"', '"center"')
+    embed(load_task(archive), Options(workers=0, device="cpu"))
+    np.testing.assert_array_equal(task.embeddings("hog", view=None), two[:, :1])
+    for answer in (task.oof, task.predict, task.thresholds):
+        with pytest.raises(ap.InputError, match=r"ridge-hog is out of date"):
+            answer("ridge-hog")
+    with pytest.raises(ap.InputError, match="none of 4 systems is up to date"):
+        task.leaderboard()
+    edit(archive / "task.toml", "labels = [", "labels = [3, ")
+    with pytest.raises(ap.InputError, match="labels"):
+        _ = task.labels
 
 
 def test_an_archive_without_labels_has_rows_and_embeddings(archive: Path, tmp_path: Path) -> None:

@@ -168,7 +168,12 @@ def test_weights_without_a_place_on_the_hub_say_so(fault_of) -> None:
 def test_a_missing_file_is_named(fault_of, tmp_path) -> None:
     backbone = Backbone("own", "timm", "resnet18", weights=str(tmp_path / "no.safetensors"))
     for action in (locate, fetch):
-        fault_of(lambda action=action: action(backbone), "no.safetensors", "'own'", "task.toml")
+        fault_of(
+            lambda action=action: action(backbone),
+            "no.safetensors",
+            "'own'",
+            "correct its `weights`",
+        )
 
 
 def test_a_file_of_ones_own_is_its_own_place(tmp_path, no_network) -> None:
