@@ -48,8 +48,8 @@ def init(
 
     It is guessed from the tables and folders there.
     """
-    from archiveprobe.task.init import write_task
-    from archiveprobe.task.layout import Choices
+    from archiveprobe.task.layouts.init import write_task
+    from archiveprobe.task.layouts.layout import Choices
 
     named = tuple(label.strip() for label in labels.split(",")) if labels else ()
     choices = Choices(tables, images, named, positive)

@@ -36,7 +36,7 @@ from archiveprobe.commands.terminal import (
 @json_option
 def frames(folder: Path, target: Path, every: float | None, scenes: bool, as_json: bool) -> None:
     """Take images out of films; run again, it reads new films only."""
-    from archiveprobe.task.frames import take_frames
+    from archiveprobe.task.films.frames import take_frames
 
     if scenes and every is not None:
         raise click.UsageError("--every and --scenes exclude each other")

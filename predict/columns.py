@@ -18,7 +18,7 @@ from archiveprobe.task.decoding import FLAGS
 from archiveprobe.task.labels import Words, read_words, refuse
 from archiveprobe.task.row_ids import find_id_column, id_names
 from archiveprobe.task.rows import Row
-from archiveprobe.task.table import Table
+from archiveprobe.task.tables.table import Table
 
 # What organisers call the column of the answers, where it is not called as in the table.
 _LABELS = ("label", "prediction", "predicted", "answer", "class", "category", "target")

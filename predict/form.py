@@ -18,7 +18,7 @@ from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.labels import Words
 from archiveprobe.task.row_ids import resolve_ids
 from archiveprobe.task.rows import Row, refuse_repeated
-from archiveprobe.task.table import Table, read_table
+from archiveprobe.task.tables.table import Table, read_table
 
 
 @dataclass(frozen=True)

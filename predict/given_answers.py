@@ -24,7 +24,7 @@ from archiveprobe.predict.tables import answer_target, write_answers
 from archiveprobe.task.config import Task
 from archiveprobe.task.row_ids import resolve_ids
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
-from archiveprobe.task.table import Table, read_table
+from archiveprobe.task.tables.table import Table, read_table
 
 # What three digits after the point leave.
 _ROUNDING = 5e-3

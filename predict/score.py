@@ -19,7 +19,7 @@ from archiveprobe.predict.given_answers import read_answered
 from archiveprobe.task.config import Task
 from archiveprobe.task.row_ids import find_rows
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
-from archiveprobe.task.table import read_table
+from archiveprobe.task.tables.table import read_table
 
 # Figures further from chance than this many standard errors are no accident.
 _ERRORS = 3.0

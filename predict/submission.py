@@ -28,7 +28,7 @@ from archiveprobe.predict.systems import Answers, System, load_system
 from archiveprobe.predict.tables import WrittenAnswers, answer_target, write_answers
 from archiveprobe.probe.audit.shift import find_shift
 from archiveprobe.task.config import Task
-from archiveprobe.task.table import Table
+from archiveprobe.task.tables.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from archiveprobe.predict.file_forms import Cells, FileForm, encode, file_form, 
 from archiveprobe.task.config import Task
 from archiveprobe.task.output import OutputFile, output_file
 from archiveprobe.task.own_answers import remember_answers
-from archiveprobe.task.table import read_table
+from archiveprobe.task.tables.table import read_table
 
 # What spreadsheets take for the start of a formula (OWASP, "CSV injection"), also in full width.
 _FORMULA = (*"=+-@", "\t", "\r", "\n", *"＝＋－＠")

@@ -27,7 +27,7 @@ from archiveprobe.task.config import Task
 from archiveprobe.task.duplicates import near_duplicate_groups
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
-from archiveprobe.task.table_csv import long_cells, text_stream
+from archiveprobe.task.tables.table_csv import long_cells, text_stream
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from archiveprobe.base.wording import clipped, first_few
 from archiveprobe.task.find_images import UNSAFE_IN_IDS
 from archiveprobe.task.labels import refuse
-from archiveprobe.task.table import Table
+from archiveprobe.task.tables.table import Table
 
 # Ids become arrays in which every one takes the room of the longest.
 ID_LIMIT = 1024

@@ -16,7 +16,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import clipped, first_few
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.splits import SPLITS, split_named
-from archiveprobe.task.table import Table
+from archiveprobe.task.tables.table import Table
 
 UNLABELLED = "unlabelled"
 _WHOLE = re.compile(r"(-?\d+)\.0+")

@@ -34,7 +34,7 @@ from archiveprobe.task.decoding import (
 )
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.rows import Row
-from archiveprobe.task.table_csv import long_cells, text_stream
+from archiveprobe.task.tables.table_csv import long_cells, text_stream
 
 _SEAL = "sha256="
 _REMEDY = "run `archiveprobe embed`, which looks at every image again and writes it"

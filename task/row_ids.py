@@ -14,7 +14,7 @@ from archiveprobe.base.wording import number_of, quote_few
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.match_files import AMBIGUOUS, count_differences, match_some
 from archiveprobe.task.rows import Row
-from archiveprobe.task.table import Table
+from archiveprobe.task.tables.table import Table
 
 # Rows of a table that are looked at to tell whether a column holds ids.
 _LOOKED_AT = 200

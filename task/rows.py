@@ -16,7 +16,7 @@ from archiveprobe.task.ids import refuse_repeated as refuse_repeated
 from archiveprobe.task.labels import UNLABELLED as UNLABELLED
 from archiveprobe.task.labels import Column, read_folders, read_labels, read_splits, refuse
 from archiveprobe.task.splits import SPLITS, is_form, say_splits, split_named, split_of_table
-from archiveprobe.task.table import Table, read_table
+from archiveprobe.task.tables.table import Table, read_table
 
 # What folds.group may say instead of a column.
 _GROUPINGS = ("near-duplicates", "none")

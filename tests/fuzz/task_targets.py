@@ -30,14 +30,14 @@ from archiveprobe.task.decoding import (
 )
 from archiveprobe.task.duplicates import contradictions, near_duplicate_groups
 from archiveprobe.task.folds import ensure_folds, folds_file
-from archiveprobe.task.init import write_task
 from archiveprobe.task.labels import fold
+from archiveprobe.task.layouts.init import write_task
 from archiveprobe.task.manifest import manifest_file, read_manifest, write_manifest
 from archiveprobe.task.rows import Row, locate, read_rows
 from archiveprobe.task.scan import scan
 from archiveprobe.task.snapshot import read_snapshot, snapshot_file, update_snapshot
 from archiveprobe.task.splits import SPLITS
-from archiveprobe.task.table import read_table
+from archiveprobe.task.tables.table import read_table
 from archiveprobe.task.texts import texts
 
 MARKS = {"comma": ",", "semicolon": ";", "tab": "\t"}

@@ -17,7 +17,7 @@ from archiveprobe.task.config import load_task
 from archiveprobe.task.manifest import read_manifest, write_manifest
 from archiveprobe.task.rows import read_rows
 from archiveprobe.task.scan import scan
-from archiveprobe.task.table import read_table
+from archiveprobe.task.tables.table import read_table
 
 
 def fault_of(action, *arguments):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from archiveprobe import cli
 from archiveprobe.base.errors import InputError
 from archiveprobe.predict.file_forms import encode, file_form, values_of
-from archiveprobe.task.table import read_table
+from archiveprobe.task.tables.table import read_table
 
 ENDINGS = [".csv", ".tsv", ".txt", ".zip", ".parquet", ".xlsx", ".json", ".jsonl"]
 STEADY = settings(

@@ -307,7 +307,7 @@ def test_damaged_zips_are_one_line(known, tmp_path) -> None:
 
 @pytest.mark.proves("hostile")
 def test_a_zip_bomb_is_refused(known, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("archiveprobe.task.table_zip.TABLE_BYTES", 5_000)
+    monkeypatch.setattr("archiveprobe.task.tables.table_zip.TABLE_BYTES", 5_000)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("a.csv", "0" * 1_000_000)
     line = refused(known, tmp_path / "sub.csv", "--answers", tmp_path / "bomb.zip")

@@ -17,8 +17,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from archiveprobe import cli
-from archiveprobe.task import films, frames
-from archiveprobe.task.films import read_film
+from archiveprobe.task.films import film as films
+from archiveprobe.task.films import frames
+from archiveprobe.task.films.film import read_film
 
 av = pytest.importorskip("av", reason="the extra `frames` is not installed")
 Draw = Callable[..., Image.Image]

@@ -6,8 +6,8 @@ import tomllib
 import pytest
 
 from archiveprobe.task.config import load_task
-from archiveprobe.task.init import write_task
-from archiveprobe.task.layout import detect_layout
+from archiveprobe.task.layouts.init import write_task
+from archiveprobe.task.layouts.layout import detect_layout
 from archiveprobe.task.rows import read_rows
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from archiveprobe.task.config import load_task
-from archiveprobe.task.init import write_task
-from archiveprobe.task.label_column import positive_last
-from archiveprobe.task.layout import detect_layout
+from archiveprobe.task.layouts.init import write_task
+from archiveprobe.task.layouts.label_column import positive_last
+from archiveprobe.task.layouts.layout import detect_layout
 from archiveprobe.task.rows import read_rows
 
 FEWER = "fewer than the 5 folds: label more, or scores will say little about it"

@@ -6,8 +6,8 @@ import zipfile
 import openpyxl
 import pytest
 
-from archiveprobe.task import table_forms
-from archiveprobe.task.table import read_table
+from archiveprobe.task.tables import table_forms
+from archiveprobe.task.tables.table import read_table
 
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"

@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from archiveprobe.task.table import read_table
+from archiveprobe.task.tables.table import read_table
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from law import STEADY
 
-from archiveprobe.task.table import read_table
+from archiveprobe.task.tables.table import read_table
 
 # What is left out no xlsx keeps: control characters, lone carriage returns.
 PLAIN = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufeff\ufffe\uffff")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from archiveprobe.task import cells
-from archiveprobe.task.table import read_table
+from archiveprobe.task.tables import cells
+from archiveprobe.task.tables.table import read_table
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from archiveprobe.task import cells
-from archiveprobe.task.table import read_table
+from archiveprobe.task.tables import cells
+from archiveprobe.task.tables.table import read_table
 
 
 @pytest.fixture

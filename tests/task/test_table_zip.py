@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from archiveprobe.task.table import read_table
+from archiveprobe.task.tables.table import read_table
 
 CSV = b"id,label\n1,a\n"
 
@@ -60,5 +60,5 @@ def test_damaged_and_large_zips_are_refused(read, fault_of, monkeypatch) -> None
     for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         locked[locked.index(mark) + flags] |= 1
     fault_of(lambda: read(bytes(locked)), "a.zip", "cannot be unpacked", "encrypted")
-    monkeypatch.setattr("archiveprobe.task.table_zip.TABLE_BYTES", 100)
+    monkeypatch.setattr("archiveprobe.task.tables.table_zip.TABLE_BYTES", 100)
     fault_of(lambda: read(whole), "more than 100 bytes")

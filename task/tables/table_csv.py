@@ -16,7 +16,7 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import clipped
-from archiveprobe.task.cells import Cells
+from archiveprobe.task.tables.cells import Cells
 
 _FIELD_LIMIT = 16 * 1024 * 1024
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}

@@ -15,7 +15,7 @@ from archiveprobe.task.find_images import has_image_extension, printable
 from archiveprobe.task.match_files import Match, count_differences, match_some
 from archiveprobe.task.rows import BY_FOLDERS
 from archiveprobe.task.splits import SPLITS, split_named, split_of_table
-from archiveprobe.task.table import TABLE_ENDINGS, Table, read_table
+from archiveprobe.task.tables.table import TABLE_ENDINGS, Table, read_table
 
 # Values of a column that are looked at to tell whether they are paths.
 _LOOKED_AT = 200

@@ -28,7 +28,7 @@ from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.reading import TABLE_BYTES, TooManyBytesError, digest_of, read_product
 from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.task.file_kind import HEAD, reason_for_unknown
-from archiveprobe.task.films import Frame, check_reader, read_film
+from archiveprobe.task.films.film import Frame, check_reader, read_film
 from archiveprobe.task.find_images import has_image_extension, printable
 
 TABLE, FILMS = "frames.csv", "films.csv"

@@ -15,8 +15,9 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few, number_of, quote_few
 from archiveprobe.task.config import Images
 from archiveprobe.task.find_images import find_images, printable
-from archiveprobe.task.form_layout import use_form
-from archiveprobe.task.label_column import (
+from archiveprobe.task.labels import UNLABELLED
+from archiveprobe.task.layouts.form_layout import use_form
+from archiveprobe.task.layouts.label_column import (
     MOST_LABELS,
     check_positive,
     given_labels,
@@ -26,11 +27,7 @@ from archiveprobe.task.label_column import (
     named_column,
     positive_last,
 )
-from archiveprobe.task.labels import UNLABELLED
-from archiveprobe.task.own_answers import is_own_answer, is_prediction
-from archiveprobe.task.rows import BY_FOLDERS, split_folders
-from archiveprobe.task.splits import SPLITS, is_form, split_named
-from archiveprobe.task.table_layout import (
+from archiveprobe.task.layouts.table_layout import (
     Listing,
     Root,
     choose_listings,
@@ -46,6 +43,9 @@ from archiveprobe.task.table_layout import (
     try_listing,
     without_tests,
 )
+from archiveprobe.task.own_answers import is_own_answer, is_prediction
+from archiveprobe.task.rows import BY_FOLDERS, split_folders
+from archiveprobe.task.splits import SPLITS, is_form, split_named
 
 _SPLIT_NAMES = ("split", "set", "subset", "partition")
 _TEXT_NAMES = ("caption", "text", "description")

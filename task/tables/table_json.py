@@ -8,7 +8,7 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import clipped, first_few
-from archiveprobe.task.cells import Cells, check_size, from_columns
+from archiveprobe.task.tables.cells import Cells, check_size, from_columns
 
 _RECORDS = "write it as a list of objects (pandas: orient='records')"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import number_of, quote_few
 from archiveprobe.task.config import Images, Task
+from archiveprobe.task.layouts.table_layout import Listing, try_listing
 from archiveprobe.task.row_ids import find_id_column, find_rows
 from archiveprobe.task.rows import read_rows
-from archiveprobe.task.table import Table, read_table
-from archiveprobe.task.table_layout import Listing, try_listing
+from archiveprobe.task.tables.table import Table, read_table
 
 
 def use_form(

@@ -10,8 +10,8 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.find_images import printable
-from archiveprobe.task.label_column import doubts
-from archiveprobe.task.layout import NO_CHOICE, Choices, Layout, detect_layout
+from archiveprobe.task.layouts.label_column import doubts
+from archiveprobe.task.layouts.layout import NO_CHOICE, Choices, Layout, detect_layout
 from archiveprobe.task.rows import read_rows
 
 Notify = Callable[[str], None]

@@ -12,7 +12,7 @@ from archiveprobe.base.wording import first_few, number_of
 from archiveprobe.task.config import Folds, nearest
 from archiveprobe.task.labels import Words, fold
 from archiveprobe.task.splits import split_named
-from archiveprobe.task.table import Table
+from archiveprobe.task.tables.table import Table
 
 # What `frames` says of an image is no label.
 _OF_FILMS = frozenset({"film", "second"})

@@ -12,7 +12,7 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import clipped, quote_few
-from archiveprobe.task.cells import CELL_LIMIT, Cells, as_texts, check_size, from_columns
+from archiveprobe.task.tables.cells import CELL_LIMIT, Cells, as_texts, check_size, from_columns
 
 SAVE = "open it in a spreadsheet program and save it as xlsx, or as CSV in UTF-8"
 # A sheet of a million rows and ten columns has some 400 MB of XML.

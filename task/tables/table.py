@@ -12,12 +12,12 @@ from pathlib import Path
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
 from archiveprobe.base.wording import clipped, first_few, number_of
-from archiveprobe.task.cells import Cells, check_size
 from archiveprobe.task.config import nearest
-from archiveprobe.task.table_csv import encoding_of, read_csv
-from archiveprobe.task.table_forms import SAVE, read_parquet, read_xlsx
-from archiveprobe.task.table_json import read_json
-from archiveprobe.task.table_zip import unpacked
+from archiveprobe.task.tables.cells import Cells, check_size
+from archiveprobe.task.tables.table_csv import encoding_of, read_csv
+from archiveprobe.task.tables.table_forms import SAVE, read_parquet, read_xlsx
+from archiveprobe.task.tables.table_json import read_json
+from archiveprobe.task.tables.table_zip import unpacked
 
 # Ending -> how the form of such a file begins.
 _FORMS = {

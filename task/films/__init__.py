@@ -1,0 +1,1 @@
+"""Images taken out of films."""

@@ -1,0 +1,1 @@
+"""What `init` recognizes in a folder: tables, forms to hand in, labels, splits."""

@@ -1,0 +1,1 @@
+"""Tables of any form read as text: CSV, xlsx, Parquet, JSON, also in a zip."""
