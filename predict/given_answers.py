@@ -76,10 +76,22 @@ def read_answered(task: Task, file: Path, rows: Mapping[str, Row]) -> Answered:
         notes.append(f"{unread} rows cannot be read and are answered {answer!r}")
     if proba is not None:
         proba, remarks = _filled(proba, label_shares(known, len(task.labels)))
-        notes += remarks
+        notes += [*remarks, *_swapped(task, labels, proba)]
     advice = "correct them, or name the task that they are of"
     ids, remarks = resolve_ids(task, file, found.ids, rows, advice)
     return Answered(ids, labels, proba, [*notes, *remarks])
+
+
+def _swapped(task: Task, labels: Sequence[str], proba: np.ndarray) -> list[str]:
+    """Warn where probabilities (n, K) contradict the labels beside them."""
+    index = np.array([task.labels.index(label) for label in labels])
+    agrees = proba.argmax(1) == index
+    if agrees.mean() >= 0.5:
+        return []
+    return [
+        f"in {(~agrees).sum()} of {len(agrees)} rows the label is not the likeliest of "
+        f"{', '.join(probability_columns(task.labels))}: some of these columns have changed places"
+    ]
 
 
 def _complete(task: Task, content: Content, proba: np.ndarray, table: Table) -> np.ndarray | None:

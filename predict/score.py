@@ -12,11 +12,10 @@ from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.metrics import confusions, from_confusion
 from archiveprobe.predict.columns import (
     id_column,
-    probability_columns,
     read_label_column,
     words_in,
 )
-from archiveprobe.predict.given_answers import Answered, read_answered
+from archiveprobe.predict.given_answers import read_answered
 from archiveprobe.task.config import Task
 from archiveprobe.task.row_ids import find_rows
 from archiveprobe.task.rows import Row, read_rows, refuse_repeated
@@ -86,7 +85,6 @@ def score(task: Task, file: Path, *, truth: Path | None = None) -> Score:
     known_ids = set(scored)
     in_table = [name for name in rows if name in known_ids]
     remarks += _out_of_order(task, scored, in_table, known, decision)
-    remarks += _probabilities_swapped(task, given)
     values = {name: float(value) for name, value in from_confusion(confusion).items()}
     of_proba = None if given.proba is None else _of_probabilities(task, y, given.proba[at])
     return Score(len(scored), values, task.labels, confusion, of_proba, remarks)
@@ -221,18 +219,4 @@ def _out_of_order(
     return [
         f"the answers are no better than chance (balanced accuracy {value:.3f}): rows or labels "
         "may be out of order"
-    ]
-
-
-def _probabilities_swapped(task: Task, given: Answered) -> list[str]:
-    """Warn where the probabilities contradict the labels."""
-    if given.proba is None:
-        return []
-    index = np.array([task.labels.index(label) for label in given.labels])
-    agrees = given.proba.argmax(1) == index
-    if agrees.mean() >= 0.5:
-        return []
-    return [
-        f"in {(~agrees).sum()} of {len(agrees)} rows the label is not the likeliest of "
-        f"{', '.join(probability_columns(task.labels))}: some of these columns have changed places"
     ]

@@ -226,7 +226,12 @@ def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
     ids = {path for listing in chosen for path in listing.paths()}
     shared = [path for path in listing.paths() if path in ids]
     names = " and ".join(listing.name for listing in chosen)
-    why = ": use it with --table"
+    why, first = ": use it with --table", chosen[0]
+    if not shared and listing.column != first.column:
+        why = (
+            f": its images are in the column {listing.column!r}, those of {first.name} in "
+            f"{first.column!r}: give both the same name"
+        )
     if shared:
         rows = number_of(len(listing.table.rows), "row")
         left = len(listing.table.rows) - len(shared)

@@ -165,3 +165,15 @@ def test_a_folder_of_one_image_whose_name_is_nearly_a_label(folder, inside):
     (folder / f"{inside}destroid").rename(folder / f"{inside}destroyed" / "more")
     assert quick(folder, "--force")[0].labels == ("intact", "destroyed")
     assert load_task(folder).positive == "destroyed"
+
+
+def test_columns_of_images_with_other_names(folder):
+    for number in (*TRAIN, *range(30, 36)):
+        draw_stripes(folder / "images" / f"{number}.png", number)
+    write_csv(folder / "train.csv", [["name", "label"], *([n, "ab"[n % 2]] for n in TRAIN)])
+    write_csv(folder / "test.csv", [["file"], *([n] for n in range(30, 36))])
+    said = quick(folder)[1]
+    assert (
+        "not used: test.csv: its images are in the column 'file', those of train.csv in 'name': "
+        "give both the same name"
+    ) in said

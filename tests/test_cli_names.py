@@ -133,7 +133,7 @@ def completed(*typed: str | Path) -> list[str]:
 @pytest.mark.parametrize(
     ("typed", "names"),
     [
-        (["pr"], ["predict", "probe"]),
+        (["pr"], ["probe", "predict"]),
         (["submit", "{task}", "--system", ""], ["greedy", "ridge-hog"]),
         (["submit", "{task}", "--system", "ri"], ["ridge-hog"]),
         (["predict", "{task}", "--system", "g"], ["greedy"]),

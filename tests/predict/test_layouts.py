@@ -234,6 +234,23 @@ def test_given_answers_in_any_form(archive, tmp_path, kind) -> None:
     assert ("'Destroyed ' as 'destroyed' (12)" in done.stderr) == (kind == "names in other case")
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_given_probabilities_that_contradict_the_labels_are_said(
+    archive, tmp_path, swapped
+) -> None:
+    pairs = zip(archive.test_ids, archive.test_truth, strict=True)
+    rows = [[id_, label, *_sure(label, swapped)] for id_, label in pairs]
+    given = archive.write_csv("given.csv", [["id", "label", "p_intact", "p_destroyed"], *rows])
+    done = run("submit", archive.folder, "--answers", given, "-o", tmp_path / "sub.csv")
+    assert done.exit_code == 0, done.stderr
+    assert ("changed places" in done.stderr) == swapped
+
+
+def _sure(label: str, swapped: bool) -> list[float]:
+    """Probabilities of intact and destroyed."""
+    return [0.9, 0.1] if (label == "intact") != swapped else [0.1, 0.9]
+
+
 def test_given_probabilities_for_a_template_of_probabilities(archive, tmp_path) -> None:
     template(archive, "destroyed", "0.5")
     rows = [[id_, "0.123456789"] for id_ in archive.test_ids]

@@ -128,7 +128,9 @@ def test_a_member_that_was_run_again(archive, fault_of) -> None:
 def test_a_member_that_is_gone(archive, fault_of) -> None:
     shutil.rmtree(archive.task.work / "runs" / "ridge-hog")
     dataset = load_dataset(archive.task)
-    fault_of(lambda: load_system(dataset, "vote"), "vote", "its member ridge-hog", "ensemble")
+    fault_of(
+        lambda: load_system(dataset, "vote"), "vote", "its member ridge-hog", "archiveprobe probe"
+    )
 
 
 def test_an_ensemble_of_ensembles(archive) -> None:
