@@ -43,7 +43,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         view: "mean" averages the views; the name of one takes that one.
         weights: "pretrained", "random" or a file; None: what the backbone says, mostly pretrained.
         task: a folder or task.toml, whose own backbones, layers and views count.
-        precision: "fp32", "bf16", or on a GPU "fp16".
+        precision: "fp32", "bf16", or on a GPU "fp16". `embed` may have chosen a faster one than
+            fp32, which `archiveprobe cache show` names: pass it on for the same numbers.
         device: "cpu", "cuda", "cuda:N" or "mps"; None: a GPU where there is one.
         batch_size: crops per forward pass; None: what suits the device.
         workers: decoder processes; 0: none, None: one per core for more than a few files.

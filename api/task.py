@@ -8,6 +8,7 @@ import numpy as np
 from archiveprobe.api.arguments import check_name, check_resources, path_of
 from archiveprobe.api.state import Pinned, pin, warn
 from archiveprobe.base.errors import InputError
+from archiveprobe.embed.backbones import resolve, text_tower
 from archiveprobe.embed.view_sets import place_of_view
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Dataset
@@ -15,7 +16,7 @@ from archiveprobe.evaluate.system_names import systems
 from archiveprobe.task import config
 from archiveprobe.task.config import load_task
 from archiveprobe.task.rows import locate
-from archiveprobe.task.texts import is_text_cache
+from archiveprobe.task.texts import is_text_cache, text_cache
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,6 +138,10 @@ class Task:
         check_name("backbone", backbone, self._settings.embed.backbones)
         if view is not None:
             check_name("view", view)
+        if is_text_cache(backbone):
+            image = backbone.removesuffix(text_cache(""))
+            if text_tower(resolve(image, self._settings)) is None:
+                raise InputError(f"{image} embeds no captions: only backbones of open_clip do")
         rows, partial = pinned.keyed, pinned.partial is not None
         keys = rows.captions if is_text_cache(backbone) else rows.keys
         reader = open_in_use(self._settings, pinned.snapshot, backbone, keys=keys, partial=partial)

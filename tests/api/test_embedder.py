@@ -25,7 +25,7 @@ weights = "{weights}"
 """
 
 
-def with_backbone(archive: Path, weights: str, more: str = "") -> ap.Task:
+def with_backbone(archive: Path, weights: str, more: str = "", precision: str = "fp32") -> ap.Task:
     """Embed thirty rows of the archive through a tiny network."""
     table = archive / "labels.csv"
     lines = table.read_text("utf-8").splitlines(keepends=True)
@@ -33,7 +33,7 @@ def with_backbone(archive: Path, weights: str, more: str = "") -> ap.Task:
     file = archive / "task.toml"
     text = file.read_text("utf-8").replace('["hog"]', '["tiny"]')
     file.write_text(text + TINY.format(weights=weights, more=more), "utf-8")
-    embed(load_task(archive), Options(workers=0, device="cpu", precision="fp32"))
+    embed(load_task(archive), Options(workers=0, device="cpu", precision=precision))
     return ap.open(archive)
 
 
@@ -110,6 +110,17 @@ def test_weights_from_a_file_of_the_tasks_own(archive: Path) -> None:
     ):
         other = ap.Embedder("timm:test_resnet", weights=file).transform(task.files()[:1])
     assert not np.allclose(other, rows[:1], atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*RANDOM WEIGHTS")
+def test_the_precision_of_a_cache_gives_its_numbers(archive: Path) -> None:
+    task = with_backbone(archive, "random", precision="bf16")
+    given = {"task": archive, "errors": "nan"}
+    rows = ap.Embedder("tiny", precision="bf16", **given).transform(task.files())
+    assert_same(rows, task.embeddings("tiny"))
+    exact = ap.Embedder("tiny", **given).transform(task.files())
+    distance = [np.nanmax(np.abs(x - task.embeddings("tiny"))) for x in (rows, exact)]
+    assert distance[0] < distance[1]
 
 
 def test_it_works_where_estimators_work(task: ap.Task) -> None:

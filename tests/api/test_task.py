@@ -190,6 +190,7 @@ def test_arguments_that_nothing_can_be_done_with(task: ap.Task, fault_of) -> Non
         fault_of(lambda answer=answer: answer(None), f"system must be a name, {known}")
     fault_of(lambda: task.rows(repeat=None), "repeat must be a whole number from 0, got None")
     fault_of(lambda: task.embeddings(None), "backbone must be a name, got None: there are hog")
+    fault_of(lambda: task.embeddings("hog-text"), "hog embeds no captions: only backbones of")
     fault_of(lambda: task.embeddings("hog", view=0), "view must be a name, got 0")
     files = task.files()
     for folder, said in (
