@@ -198,7 +198,7 @@ class Commands(click.Group):
                 # Libraries turn an interrupt into errors of their own, above all while they load.
                 if not stop.number:
                     raise
-            LOGGER.error("interrupted: what is done is kept, the same command goes on from there")
+            LOGGER.error("interrupted: what was finished is kept, run the same command again")
             raise click.exceptions.Exit(stop.exit_status)
 
 

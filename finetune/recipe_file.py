@@ -25,7 +25,8 @@ from archiveprobe.task.faults import explain
 # Beyond that, with "@cache", it might not fit a system's name.
 _LONGEST_NAME = 180
 _PLAIN = re.compile(r"[^A-Za-z0-9._+=,-]+")
-_OF_TASKS = Task.model_fields.keys() - Recipe.model_fields.keys()
+# A backbone at the top may be the misplaced one of a recipe.
+_OF_TASKS = Task.model_fields.keys() - Recipe.model_fields.keys() - {"backbone"}
 _HEADINGS = ("Origin", "Launch", "Published", "Assumed")
 # What other programs call the keys of a recipe.
 _SYNONYMS = MappingProxyType(

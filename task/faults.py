@@ -72,7 +72,7 @@ def _nearest_key(
         alike = SequenceMatcher(None, word, path[-1]).ratio()
         possible = is_section == isinstance(value, dict) and path != tuple(place)
         if possible and alike >= (_ALIKE if beside else _ALIKE_ELSEWHERE):
-            rated[path[-1] if beside else ".".join(path)] = alike + _BESIDE * beside
+            rated[".".join(path)] = alike + _BESIDE * beside
     best = max(rated.values(), default=0.0)
     close = [repr(shown) for shown, score in rated.items() if score == best]
     # Only a key that several sections have is ambiguous.

@@ -298,7 +298,7 @@ def test_an_interrupt_leaves_a_resumable_state(
     monkeypatch.setattr(stage, "prepare_images", stopped)
     result = run("embed", archive, "--workers", "0", "--batch-size", "6")
     assert result.exit_code == 130
-    assert "goes on from there" in result.stderr
+    assert "run the same command again" in result.stderr
     monkeypatch.setattr(stage, "prepare_images", real)
     rest = json.loads(run("embed", archive, "--workers", "0", "--json").stdout)
     assert rest["embedded"] + rest["reused"] == 12

@@ -85,7 +85,7 @@ def test_a_group_that_is_stopped_commits_what_is_done(
     )
     assert done.returncode == 128 + number
     assert done.stdout == ""
-    assert done.stderr.splitlines()[-1].startswith("interrupted: what is done is kept")
+    assert done.stderr.splitlines()[-1].startswith("interrupted: what was finished is kept")
     assert "Traceback" not in done.stderr
     is_resumed(archive)
 

@@ -27,13 +27,14 @@ from archiveprobe.base.lock import Lock
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.reading import TABLE_BYTES, TooManyBytesError, digest_of, read_product
 from archiveprobe.base.sealed import read_sealed, write_sealed
+from archiveprobe.base.wording import number_of, quote_few
 from archiveprobe.task.file_kind import HEAD, reason_for_unknown
 from archiveprobe.task.films.film import Frame, check_reader, read_film
 from archiveprobe.task.find_images import has_image_extension, printable
 
 TABLE, FILMS = "frames.csv", "films.csv"
 FILM_COLUMN = "film"
-_OWN, _RECORD = ".frames", "record.json"
+OWN, _RECORD = ".frames", "record.json"
 _FILMS = frozenset(
     "3g2 3gp asf avi divx dv f4v flv m2t m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts mxf ogv rm rmvb "
     "ts vob webm wmv".split()
@@ -113,7 +114,7 @@ def take_frames(
     found = list(find_films(folder, target))
     if not found:
         raise InputError(f"no film below {folder}: name the folder that holds them")
-    own = target / _OWN
+    own = target / OWN
     with files.explained(f"write to {target}"):
         files.make_folder(own)
     with Lock(own, "the frames"):
@@ -131,6 +132,14 @@ def take_frames(
         if _table_digest(target) not in work.record.tables[-1:]:
             work.write()
     films = [work.record.films[printable(name)] for name in found]
+    images = [image for film in films for _, image in film.frames]
+    lost = [image for image in images if not (target / image).is_file()]
+    if lost:
+        notify(
+            f"{len(lost)} of {number_of(len(images), 'frame')} that were taken are gone "
+            f"({quote_few(lost)}), and {TABLE} still lists them: to take them again, name another "
+            "folder with -o"
+        )
     return Frames(
         films=len(films),
         new=len(new),
@@ -185,8 +194,8 @@ def _may_be_film(file: Path) -> bool:
 
 def _load_record(target: Path, every: float | None) -> _Record:
     """Read what is done in a folder. Raises InputError: it is not for this run to go on with."""
-    file = target / _OWN / _RECORD
-    remedy = f"delete {target / _OWN} and {target / TABLE} to take all frames anew"
+    file = target / OWN / _RECORD
+    remedy = f"delete {target / OWN} and {target / TABLE} to take all frames anew"
     content = read_sealed(file, remedy=remedy)
     if content is None:
         for name in (TABLE, FILMS):
@@ -239,13 +248,13 @@ class _Work:
 
     def take(self, name: str) -> Film:
         """Read a film, put its frames into their place, and write it down as done."""
-        temporary = files.temporary_beside(self.target / _OWN / "film")
+        temporary = files.temporary_beside(self.target / OWN / "film")
         with files.explained(f"write to {self.target}"):
             try:
                 film = self._read(name, temporary)
                 self._put_in_place(film, temporary)
             finally:
-                _remove_folders(self.target / _OWN)
+                _remove_folders(self.target / OWN)
         return film
 
     def _read(self, name: str, temporary: Path) -> Film:
@@ -307,7 +316,7 @@ class _Work:
         )
         # The record first: a table that no record knows would be taken for somebody's own.
         self.record.tables = [*self.record.tables[-1:], hashlib.sha256(table).hexdigest()]
-        write_sealed(self.target / _OWN / _RECORD, self.record.model_dump(mode="json"))
+        write_sealed(self.target / OWN / _RECORD, self.record.model_dump(mode="json"))
         files.write_whole(self.target / TABLE, table)
         lines = (
             [film.film, film.status, film.detail, len(film.frames), f"{film.seconds:.3f}"]

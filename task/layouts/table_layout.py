@@ -11,6 +11,7 @@ from pathlib import Path
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import clipped, first_few, number_of, quote_few
 from archiveprobe.task.config import Folds
+from archiveprobe.task.films.frames import FILMS, OWN
 from archiveprobe.task.find_images import has_image_extension, printable
 from archiveprobe.task.match_files import Match, count_differences, match_some
 from archiveprobe.task.rows import BY_FOLDERS
@@ -87,7 +88,8 @@ class Root:
 def find_tables(folder: Path) -> Iterator[Path]:
     """Yield the files that may be tables: at the top, and metadata files in the folders below."""
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in TABLE_ENDINGS and path.is_file():
+        of_films = path.name == FILMS and (folder / OWN).is_dir()
+        if path.suffix.lower() in TABLE_ENDINGS and path.is_file() and not of_films:
             yield path
     for pattern in ("*/metadata.*", "*/*/metadata.*"):
         for path in sorted(folder.glob(pattern)):

@@ -66,7 +66,7 @@ def test_a_recipe_cannot_be_changed_in_place() -> None:
     ("text", "message"),
     [
         (SMALL + "[schedul]\n", r"unknown key 'schedul' in \S+ \(did you mean 'schedule'\?\)"),
-        (SMALL + "[loss]\ngama = 1.0\n", r"'loss.gama' in \S+ \(did you mean 'gamma'\?\)"),
+        (SMALL + "[loss]\ngama = 1.0\n", r"'loss.gama' in \S+ \(did you mean 'loss.gamma'\?\)"),
         ('[modle]\nbackbone = "x"\n', r"unknown key 'modle' in \S+ \(did you mean 'model'\?\)"),
         ("[model]\n", r"missing key 'model.backbone' in \S+: add it"),
         ("", r"missing key 'model' in \S+: add it"),

@@ -156,7 +156,7 @@ def test_a_setting_at_fault_is_one_line(
         ("lr = 1e-4\n[model]\nbackbone = 'x'", "'optimizer.lr'"),
         ("[model]\nbackbone = 'x'\n[schedule]\nlr = 1e-4", "'optimizer.lr'"),
         ("[model]\nbackbone = 'x'\nlearning_rate = 1e-4", "'optimizer.lr'"),
-        ("[model]\nbackbone = 'x'\n[optimizer]\nwd = 1e-4", "'weight_decay'"),
+        ("[model]\nbackbone = 'x'\n[optimizer]\nwd = 1e-4", "'optimizer.weight_decay'"),
         ("epochs = 3\n[model]\nbackbone = 'x'", "'schedule.epochs'"),
         ("backbone = 'x'", "'model.backbone'"),
         ("[optimiser]\nlr = 1.0\n[model]\nbackbone = 'x'", "'optimizer'"),

@@ -76,15 +76,15 @@ def test_frozen(load):
     [
         (LEAST + "positiv = 'yes'\n", "positiv", "positive"),
         (LEAST + "[image]\nroot = '.'\n", "image", "images"),
-        (LEAST + "[images]\ntabel = 'x.csv'\n", "images.tabel", "table"),
-        (LEAST + "[folds]\nrepeat = 2\n", "folds.repeat", "repeats"),
-        (LEAST + "[embed]\nbackbone = ['hog']\n", "embed.backbone", "backbones"),
-        (LEAST + "[submission]\ncolumn = []\n", "submission.column", "columns"),
-        (LEAST + OWN + "weight = 'random'\n", "backbone.own.weight", "weights"),
+        (LEAST + "[images]\ntabel = 'x.csv'\n", "images.tabel", "images.table"),
+        (LEAST + "[folds]\nrepeat = 2\n", "folds.repeat", "folds.repeats"),
+        (LEAST + "[embed]\nbackbone = ['hog']\n", "embed.backbone", "embed.backbones"),
+        (LEAST + "[submission]\ncolumn = []\n", "submission.column", "submission.columns"),
+        (LEAST + OWN + "weight = 'random'\n", "backbone.own.weight", "backbone.own.weights"),
         (
             LEAST + OWN + SIZES.replace("mean", "interpolaton = 'nearest', mean"),
             "backbone.own.preprocess.interpolaton",
-            "interpolation",
+            "backbone.own.preprocess.interpolation",
         ),
         # Of another section.
         (LEAST + "table = 'x.csv'\n", "table", "images.table"),
