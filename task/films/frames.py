@@ -222,13 +222,13 @@ class _Work:
     record: _Record
 
     def waiting(self, found: Sequence[str]) -> set[str]:
-        """Return the films that are new, or are others than those that are done."""
+        """Return the films that are new, have changed since, or lack a frame."""
         return {name for name in found if not self._is_done(name)}
 
     def _is_done(self, name: str) -> bool:
         done = self.record.films.get(printable(name))
         file = self.source / name
-        if done is None:
+        if done is None or not all((self.target / image).is_file() for _, image in done.frames):
             return False
         try:
             facts = file.stat()

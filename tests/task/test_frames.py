@@ -300,6 +300,11 @@ def test_again_only_what_is_new_or_changed_is_read(
     (target / "frames.csv").unlink()
     take(source, target)
     assert len(table(target)) == 5 and read == ["b.mp4", "c.mp4"]
+    # So is a frame.
+    lost = target / table(target)[-1]["image"]
+    lost.unlink()
+    take(source, target)
+    assert lost.is_file() and read == ["b.mp4", "c.mp4", "c.mp4"]
 
 
 @pytest.mark.proves("killed")
