@@ -78,7 +78,8 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not candidates:
             raise ValueError(f"{self.name} needs one hyper-parameter or more, got none")
         for name, value in (item for candidate in candidates for item in candidate.items()):
-            if not value >= 0:
+            # A name is for the probe itself to know.
+            if not isinstance(value, str) and not value >= 0:
                 raise ValueError(f"{self.name}: {name} must not be negative, got {value}")
 
     def _validated(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:

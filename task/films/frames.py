@@ -27,7 +27,6 @@ from archiveprobe.base.lock import Lock
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.reading import TABLE_BYTES, TooManyBytesError, digest_of, read_product
 from archiveprobe.base.sealed import read_sealed, write_sealed
-from archiveprobe.base.wording import number_of, quote_few
 from archiveprobe.task.file_kind import HEAD, reason_for_unknown
 from archiveprobe.task.films.film import Frame, check_reader, read_film
 from archiveprobe.task.find_images import has_image_extension, printable
@@ -132,14 +131,6 @@ def take_frames(
         if _table_digest(target) not in work.record.tables[-1:]:
             work.write()
     films = [work.record.films[printable(name)] for name in found]
-    images = [image for film in films for _, image in film.frames]
-    lost = [image for image in images if not (target / image).is_file()]
-    if lost:
-        notify(
-            f"{len(lost)} of {number_of(len(images), 'frame')} that were taken are gone "
-            f"({quote_few(lost)}), and {TABLE} still lists them: to take them again, name another "
-            "folder with -o"
-        )
     return Frames(
         films=len(films),
         new=len(new),
@@ -231,13 +222,13 @@ class _Work:
     record: _Record
 
     def waiting(self, found: Sequence[str]) -> set[str]:
-        """Return the films that are new, or are others than those that are done."""
+        """Return the films that are new, have changed since, or lack a frame."""
         return {name for name in found if not self._is_done(name)}
 
     def _is_done(self, name: str) -> bool:
         done = self.record.films.get(printable(name))
         file = self.source / name
-        if done is None:
+        if done is None or not all((self.target / image).is_file() for _, image in done.frames):
             return False
         try:
             facts = file.stat()
