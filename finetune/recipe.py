@@ -198,7 +198,9 @@ class Schedule(Section):
     @model_validator(mode="after")
     def _check(self) -> "Schedule":
         if self.warmup >= self.epochs:
-            raise ValueError("warmup must be shorter than epochs")
+            raise ValueError(
+                f"warmup of {self.warmup:g} epochs must be shorter than epochs, {self.epochs}"
+            )
         if self.monitor == "none" and self.patience is not None:
             raise ValueError("patience: nothing is monitored, so set monitor or leave patience out")
         return self
