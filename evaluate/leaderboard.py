@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.evaluate.intervals import FEW_GROUPS, effective_groups, intervals
-from archiveprobe.evaluate.metrics import macro_f1
+from archiveprobe.evaluate.metrics import macro_f1, replicated
 from archiveprobe.evaluate.model_selection import Candidates, candidates_of, expected_score
 from archiveprobe.evaluate.predictions import Predictions
 
@@ -125,15 +125,16 @@ def _missed_aims(systems: Sequence[Predictions]) -> Iterator[str]:
     """Yield the systems whose threshold aims at more than the labelled rows show, nested."""
     for system in systems:
         name, _, number = str(system.origin.get("threshold_rule")).partition(" ")
-        above, true = system.decision == system.positive, system.labels == system.positive
-        hits, of = (
-            (above & true).sum(),
-            {"recall": true.sum() * len(above), "precision": above.sum()},
-        )
-        if name in of and hits < float(number) * of[name]:
+        if name not in ("recall", "precision"):
+            continue
+        metric = f"{name} of {system.positive}"
+        shown = replicated(system.labels, system.decision, len(system.classes), names=(metric,))[
+            metric
+        ][0]
+        if shown < float(number):
             yield (
                 f"{system.system}: its threshold aims at {name} {number}, and the labelled rows "
-                f"show {hits / of[name]:.3f}"
+                f"show {shown:.3f}"
             )
 
 

@@ -99,13 +99,11 @@ def detect_layout(folder: Path, choices: Choices = NO_CHOICE) -> Layout:
         raise InputError(_nothing(folder, base))
     candidates, forms, unused = _candidates(folder, files, choices)
     others: list[str] = []
-    if not choices.tables:
-        beside = [listing for listing in candidates if _names_no_labelled(listing, files)]
-        if len(beside) == len(candidates):
-            why = "it names no image below the folder of a label"
-            names = [listing.name for listing in beside if not is_form(listing.name)]
-            others = [f"not used: {printable(name)}: {why}" for name in names]
-            candidates = []
+    if not choices.tables and _are_beside_labels(candidates, files):
+        why = "it names no image below the folder of a label"
+        names = [listing.name for listing in candidates if not is_form(listing.name)]
+        others = [f"not used: {printable(name)}: {why}" for name in names]
+        candidates = []
     if candidates and (choices.tables or not all(is_form(listing.name) for listing in candidates)):
         layout, others = _from_tables(folder, base, files, candidates, choices, forms)
     else:
@@ -130,10 +128,10 @@ def _candidates(
 ) -> tuple[list[Listing], list[Path], list[str]]:
     """Return the tables that list images, the forms to hand in, and what cannot be used."""
     names = file_names(files)
+    forms = [file for file in find_tables(folder) if is_form(file.name)]
     if choices.tables:
         taken = {file.resolve(): file for file in choices.tables}
         given = [read_listing(folder, file, names) for file in taken.values()]
-        forms = [file for file in find_tables(folder) if is_form(file.name)]
         return given, [file for file in forms if file.resolve() not in taken], []
     listings, unused = [], []
     for file in find_tables(folder):
@@ -149,20 +147,20 @@ def _candidates(
         except InputError as error:
             if not is_form(file.name):
                 unused.append(f"not used: {error}")
-    forms = [file for file in find_tables(folder) if is_form(file.name)]
     tables = [listing for listing in listings if not is_form(listing.name)]
     return tables or listings, forms, unused
 
 
-def _names_no_labelled(listing: Listing, files: Sequence[str]) -> bool:
-    """Return whether folders are labels, and a table names none of the images in them."""
+def _are_beside_labels(listings: Sequence[Listing], files: Sequence[str]) -> bool:
+    """Return whether folders are labels, and no table names an image in one of them."""
     splits = split_folders(files, ())
-    by_label: dict[str, list[str]] = {}
-    for file in files:
-        if (label := _label_folder(file, splits)) and label != UNLABELLED:
-            by_label.setdefault(label, []).append(file)
-    labelled = file_names(file for some in by_label.values() for file in some)
-    return len(by_label) > 1 and not any(plain_name(path) in labelled for path in listing.paths())
+    labels = {file: _label_folder(file, splits) for file in files}
+    labelled = [file for file, label in labels.items() if label not in (None, UNLABELLED)]
+    names = file_names(labelled)
+    several = len({labels[file] for file in labelled}) > 1
+    return several and not any(
+        plain_name(path) in names for one in listings for path in one.paths()
+    )
 
 
 def _from_tables(
