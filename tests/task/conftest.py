@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn_films import film, source, target  # noqa: F401
 from PIL import Image
 
 from archiveprobe.task.config import Task, load_task
