@@ -7,6 +7,7 @@ arena for all (see LOG.md).
 """
 
 import ctypes
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 _LARGEST_BUFFER = 1 << 30
+_USUAL_BUFFER = 1 << 17
 _NEVER = 2**31 - 1
 # What torch, CUDA's libraries, the C library and the kernel say, in small letters. CUDA's libraries
 # cannot begin either ("not initialized") where no memory is left for their own work space.
@@ -29,6 +31,9 @@ _OUT_OF_MEMORY = (
     "cudnn_status_internal_error",
     "unable to find an engine to execute this computation",
 )
+# oneDNN says this where its code or its work space finds no memory. What it cannot do at all fails
+# a step earlier, at "a primitive descriptor", which is no lack of memory.
+_NO_PRIMITIVE = re.compile(r"could not (create|execute) a primitive(?! descriptor)")
 
 
 def keep_freed_memory() -> bool:
@@ -46,12 +51,26 @@ def keep_freed_memory() -> bool:
     return all(answers)
 
 
+def give_back_freed_memory() -> None:
+    """Undo `keep_freed_memory` where memory is short: slower, and the kernel gets all of it.
+
+    Under a limit the kept pieces are soon too small for the next layer, and oneDNN, which asks the
+    kernel itself, finds nothing left.
+    """
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt(_M_MMAP_THRESHOLD, _USUAL_BUFFER)
+        library.malloc_trim(0)
+    except (OSError, AttributeError):
+        return
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that the device or the machine has no more memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     words = str(error).lower()
-    return any(said in words for said in _OUT_OF_MEMORY)
+    return any(said in words for said in _OUT_OF_MEMORY) or bool(_NO_PRIMITIVE.search(words))
 
 
 @contextmanager

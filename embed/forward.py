@@ -20,7 +20,12 @@ import numpy as np
 
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.memory import is_out_of_memory, keep_freed_memory, memory_for
+from archiveprobe.base.memory import (
+    give_back_freed_memory,
+    is_out_of_memory,
+    keep_freed_memory,
+    memory_for,
+)
 from archiveprobe.embed.networks import LoadedBackbone
 from archiveprobe.embed.views import Rendered
 
@@ -89,10 +94,13 @@ class Batch:
             except Exception as error:
                 if not is_out_of_memory(error) or self.size == 1:
                     raise
-                self.size = max(1, self.size // 2)
-                self._notify(f"out of memory: batch halved to {self.size}")
+            else:
+                start = part.stop
                 continue
-            start = part.stop
+            # Here, since the error holds what the pass had made until its block ends.
+            self.size = max(1, self.size // 2)
+            self._notify(f"out of memory: batch halved to {self.size}")
+            give_back_freed_memory()
         return np.concatenate(parts)
 
 

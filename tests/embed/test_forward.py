@@ -14,6 +14,7 @@ from snapshots import current_cache
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import is_locked
 from archiveprobe.cache.store import Reader
+from archiveprobe.embed import forward
 from archiveprobe.embed.forward import Batch, ForwardThreads
 from archiveprobe.embed.inventory import verify_caches
 from archiveprobe.embed.job import Job
@@ -94,6 +95,15 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
     assert embed.sizes == [2] * 5
     assert said == ["out of memory: batch halved to 4", "out of memory: batch halved to 2"]
     assert batch.size == 2  # And stays there.
+
+
+def test_freed_memory_is_kept_no_longer_once_it_is_short(monkeypatch) -> None:
+    times: list[int] = []
+    monkeypatch.setattr(forward, "give_back_freed_memory", lambda: times.append(1))
+    filled(8, []).embed(Arithmetic(most=8))
+    assert times == []
+    filled(8, []).embed(Arithmetic(most=3))
+    assert len(times) == 2
 
 
 def test_out_of_memory_for_one_crop_is_raised() -> None:

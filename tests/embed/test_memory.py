@@ -34,6 +34,8 @@ FAULTS = [
     RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
     RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("could not create a primitive"),
+    RuntimeError("could not execute a primitive"),
     RuntimeError("std::bad_alloc"),
     OSError(12, "Cannot allocate memory"),
 ]
@@ -43,6 +45,7 @@ OTHERS = [
     RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x512 and 768x1000)"),
     RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"),
+    RuntimeError("could not create a primitive descriptor for the matmul primitive"),
     RuntimeError("CUDA error: device-side assert triggered"),
     ValueError("memory"),
     OSError(28, "No space left on device"),
