@@ -19,8 +19,9 @@ FLOORS = {
     "finetune": 4,
     "predict": 5,
     "api": 6,
-    "commands": 7,
-    "cli": 8,
+    "look": 7,
+    "commands": 8,
+    "cli": 9,
 }
 LONGEST_FILE = 450
 HEAVY = {"torch", "timm", "open_clip", "torchvision"}
