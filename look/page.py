@@ -48,9 +48,9 @@ _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 def render_page(
+    shell: str,
     meta: Mapping[str, Any],
     *,
-    shell: str,
     blocks: Mapping[str, Any] | None = None,
     language: str = "en",
 ) -> bytes:
@@ -67,11 +67,10 @@ def render_page(
         keep_trailing_newline=True,
     )
     content = {"strings": strings(), "meta": {**meta, "shell": shell}, **(blocks or {})}
+    names = {"language": language, "shell": shell, "title": meta["task"]}
     # The scripts and styles are the project's own; the blocks are escaped by `_json`.
     page = environment.get_template("page.html.jinja").render(
-        language=language,
-        shell=shell,
-        title=meta["task"],
+        names,
         policy=_policy(style, script, shell),
         style=Markup(style),  # noqa: S704
         script=Markup(script),  # noqa: S704
@@ -106,8 +105,8 @@ def write_page(
         for digest, content in made.items()
     }
     content = render_page(
+        "page",
         meta,
-        shell="page",
         language=language,
         blocks={
             "columns": {

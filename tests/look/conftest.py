@@ -1,4 +1,4 @@
-"""A real browser for the page: it fails on any message of the console and any request that leaves."""
+"""A real browser for the page: no message of the console and no request may leave it."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from counted import archive, bench, draw, mixed  # noqa: F401
 
 from archiveprobe.look.collection import Collection
 from archiveprobe.look.page import write_page
@@ -34,7 +35,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open a page file in a context of its own; at the end nothing may have been said or fetched."""
+    """Open a page file in a context of its own; nothing may be said or fetched meanwhile."""
     faults: list[str] = []
     contexts = []
 

@@ -64,7 +64,7 @@ def test_hostile_words_arrive_as_they_are(page_file, open_page) -> None:
 
 def test_nothing_of_the_archive_can_end_a_block() -> None:
     words = "</script><script>alert(1)</script><!--&\u2028"
-    text = render_page({"task": words}, shell="page", blocks={"rows": [words]}).decode()
+    text = render_page("page", {"task": words}, blocks={"rows": [words]}).decode()
     block = re.search('<script type="application/json" id="rows">(.*?)</script>', text, re.DOTALL)
     assert block is not None
     assert json.loads(block[1]) == [words]
@@ -73,7 +73,7 @@ def test_nothing_of_the_archive_can_end_a_block() -> None:
 
 
 def test_policy_allows_no_network() -> None:
-    text = render_page({"task": "t"}, shell="page").decode()
+    text = render_page("page", {"task": "t"}).decode()
     policy = re.search('Content-Security-Policy" content="(.*?)"', text)
     assert policy is not None
     assert "default-src &#39;none&#39;" in policy[1]
