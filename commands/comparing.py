@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 @json_option
 def leaderboard(task: Path, partial: bool, as_json: bool, **forms: bool) -> None:
     """Compare the stored systems; nothing is fitted."""
+    chosen = [name for name, wanted in {**forms, "json": as_json}.items() if wanted]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{' and '.join(f'--{name}' for name in chosen)} exclude each other")
     from archiveprobe.evaluate.board_forms import FORMS
     from archiveprobe.evaluate.ensemble import stored_leaderboard
     from archiveprobe.probe.run import data_warnings
 
-    chosen = [name for name, wanted in {**forms, "json": as_json}.items() if wanted]
-    if len(chosen) > 1:
-        raise click.UsageError(f"{' and '.join(f'--{name}' for name in chosen)} exclude each other")
     loaded = load(task)
     board = stored_leaderboard(loaded, data_warnings=data_warnings, partial=partial)
     if not chosen or as_json:
