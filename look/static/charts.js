@@ -4,15 +4,15 @@
 const charts = (() => {
   let unique = 0;
 
-  /** Choose round values between two numbers, `most` at most. */
+  /** Choose round values between two numbers: about `most` of them, and two at least. */
   function ticks(low, high, most = 5) {
     const span = high - low;
     if (!(span > 0)) return [low];
     const power = 10 ** Math.floor(Math.log10(span / most));
     const step = power * [1, 2, 5, 10].find((factor) => span / (power * factor) <= most);
     const found = [];
-    for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k += 1) found.push(k * step);
-    return found;
+    for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k += 1) found.push(k * step + 0);
+    return found.length < 2 ? ticks(low, high, most + 1) : found;
   }
 
   /** Say how many digits tell ticks apart. */
@@ -42,7 +42,7 @@ const charts = (() => {
    * places, and `draw`, which adds marks to it.
    */
   function plane({ title, description, width, height, x, y, inset = {} }) {
-    const edge = { left: 44, right: 12, top: 10, bottom: 42, ...inset };
+    const edge = { left: 54, right: 12, top: 10, bottom: 42, ...inset };
     const place = (low, high, from, to) => (value) => from + ((value - low) / (high - low)) * (to - from);
     const atX = place(x.low, x.high, edge.left, width - edge.right);
     const atY = place(y.low, y.high, height - edge.bottom, edge.top);
@@ -57,7 +57,7 @@ const charts = (() => {
       y.label && svg("text", { class: "name", x: 11, y: (edge.top + bottom) / 2, "text-anchor": "middle",
         transform: `rotate(-90 11 ${(edge.top + bottom) / 2})` }, y.label));
     const marks = svg("g", {});
-    return { node: image(width, height, title, description, grid, words, marks), x: atX, y: atY, draw: (...added) => marks.append(...added.flat()) };
+    return { node: image(width, height, title, description, grid, words, marks), x: atX, y: atY, draw: (...added) => marks.append(...added.flat(Infinity).filter(Boolean)) };
   }
 
   /** Draw a line through points [x, y]. */
@@ -86,7 +86,7 @@ const charts = (() => {
   function bar(on, [left, right], [from, to], attributes = {}) {
     const [start, end] = [on.x(left) + 0.5, on.x(right) - 0.5];
     const [top, bottom] = [on.y(from), on.y(to)].sort((a, b) => a - b);
-    return svg("rect", { class: "bar", x: start, width: Math.max(0.5, end - start), y: top, height: bottom - top, ...attributes });
+    return svg("rect", { class: "bar", x: start.toFixed(2), width: Math.max(0.5, end - start), y: top, height: bottom - top, ...attributes });
   }
 
   /**
@@ -103,9 +103,13 @@ const charts = (() => {
       known(value) && svg("circle", { class: "dot", cx: at(value), cy: "50%", r: 4.5 }));
   }
 
-  /** Draw the axis above strips of the same scale. */
+  /** Draw the axis above strips of the same scale, with as many numbers as there is room for. */
   function stripAxis(scale, title) {
-    const marks = ticks(scale.low, scale.high, 4);
+    return fitted((width) => axisOf(scale, title, Math.min(6, Math.max(2, Math.floor(width / 48)))));
+  }
+
+  function axisOf(scale, title, most) {
+    const marks = ticks(scale.low, scale.high, most);
     const digits = digitsOf(marks);
     const at = (value) => (100 * (value - scale.low)) / (scale.high - scale.low);
     return svg("svg", { class: "strip names", role: "img", "aria-label": title }, marks.filter((value) => at(value) > 3 && at(value) < 97).map((value) =>

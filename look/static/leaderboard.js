@@ -53,14 +53,14 @@ const leaderboard = (() => {
       el("th", { scope: "col" }, t("results.system")),
       el("th", { scope: "col", class: "plot" }, charts.stripAxis(scale, t("results.macro_f1_axis"))),
       el("th", { scope: "col", class: "number" }, t("results.macro_f1_interval")),
-      el("th", { scope: "col", class: "number" }, t("results.optimistic")),
+      el("th", { scope: "col", class: "number wide" }, t("results.optimistic")),
       el("th", { scope: "col", class: "number wide" }, t("results.accuracy")),
       el("th", { scope: "col", class: "number wide" }, t("results.threshold")));
     const rows = systems.map((system, at) => systemRow(system, system.name === board.best, scale, rules, () => choose(at)));
     return el("table", { class: "board" },
       el("caption", {}, legend(rules.length > 0)),
       el("thead", {}, head),
-      el("tbody", {}, rows, selection && selectionRow(selection, scale, rules), majorityRow(majority)));
+      el("tbody", {}, rows, selection && selectionRow(selection, scale, rules), majorityRow(majority, scale, rules)));
   }
 
   /** Explain the marks. */
@@ -80,8 +80,9 @@ const leaderboard = (() => {
 
   function scoreCells(line) {
     return [
-      el("td", { class: "number" }, figure(number(line.macro_f1)), " ", interval(line.low, line.high)),
-      el("td", { class: "number" }, figure(number(line.optimistic))),
+      el("td", { class: "number" }, figure(number(line.macro_f1)), " ", interval(line.low, line.high),
+        el("span", { class: "soft narrow" }, t("results.optimistic"), " ", figure(number(line.optimistic)))),
+      el("td", { class: "number wide" }, figure(number(line.optimistic))),
       el("td", { class: "number wide" }, figure(number(line.accuracy))),
     ];
   }
@@ -103,12 +104,14 @@ const leaderboard = (() => {
       plot(selection, scale, rules), ...scoreCells(selection), el("td", { class: "number wide" }, "–"));
   }
 
-  function majorityRow({ label, macro_f1: f1, accuracy }) {
+  function majorityRow({ label, macro_f1: f1, accuracy }, scale, rules) {
+    // Off the scale, it is where the arrow points.
+    const mark = rules.length ? charts.strip(scale, {}, rules, t("results.majority")) : el("span", { class: "soft off", dir: "ltr" }, f1 < scale.low ? `◂ ${number(f1)}` : `${number(f1)} ▸`);
     return el("tr", { class: "selection" },
       el("th", { scope: "row" }, t("results.majority"), el("span", { class: "features" }, phrase("results.majority_note", { label: bdi(label) }))),
-      el("td", { class: "plot" }),
+      el("td", { class: f1 > scale.high ? "plot far" : "plot" }, mark),
       el("td", { class: "number" }, figure(number(f1))),
-      el("td", { class: "number" }, "–"),
+      el("td", { class: "number wide" }, "–"),
       el("td", { class: "number wide" }, figure(number(accuracy))),
       el("td", { class: "number wide" }, "–"));
   }

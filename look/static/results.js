@@ -10,7 +10,10 @@ const results = (() => {
   /** Build the tab: it shows what there is, and says what is missing. */
   function mount(section) {
     const { meta } = data;
-    const choose = (system) => store.set({ system, threshold: meta.systems[system].threshold ?? NaN });
+    const choose = (system) => {
+      store.set({ system, threshold: meta.systems[system].threshold ?? NaN });
+      announce(t("results.shown_below", { system: isolated(meta.systems[system].name) }));
+    };
     const board = meta.systems.length ? leaderboard.systemsTable(meta, choose) : null;
     const chosen = el("section", { class: "system" });
     section.append(
@@ -67,7 +70,6 @@ const results = (() => {
     const binary = labels.length === 2;
     return {
       system: systems[number_], labels, target, binary, ranking, name: labels[target],
-      othersName: () => (binary ? labels[1 - target] : t("results.others")),
       others: () => (binary ? bdi(labels[1 - target]) : t("results.others")),
       matrix: figures.confusion(label, answer, labels.length),
       bins: figures.histogram(ranking),
@@ -189,6 +191,11 @@ const results = (() => {
           title: `${t("results.calibration")}, ${isolated(name)}`, description: t("results.calibration_note"), width, height: 260,
           x: charts.axis(0, 1, { label: x }), y: charts.axis(0, 1, { label: y }),
         });
+        const bars = calibration.map(({ mean, count: rows }) => {
+          const left = Math.min(9, Math.floor(mean * 10)) / 10;
+          return charts.bar(on, [left + 0.01, left + 0.09], [0, 0.18 * rows / most], { class: "bar count" });
+        });
+        on.draw(bars);
         // A point's area follows the count of its bin.
         on.draw(charts.line(on, [[0, 0], [1, 1]], { class: "line chance" }), calibration.map(({ mean, share, low, high, count: rows }) => [
           charts.interval(on, mean, low, high),

@@ -6,7 +6,7 @@ const thresholdPanel = (() => {
   const OF_ALL = ["macro_f1", "accuracy", "balanced_accuracy"];
   const OF_LABEL = ["precision", "recall", "specificity", "f1"];
   const BINS = 40;
-  const INSET = { left: 48, right: 16 };
+  const INSET = { left: 54, right: 16 };
   // What the keys of the slider do to it.
   const STEPS = { ArrowRight: 0.01, ArrowUp: 0.01, ArrowLeft: -0.01, ArrowDown: -0.01, PageUp: 0.1, PageDown: -0.1, Home: -1, End: 1 };
 
@@ -25,7 +25,7 @@ const thresholdPanel = (() => {
       el("h3", {}, t("results.threshold_heading")),
       el("p", {}, model.binary ? phrase("results.threshold_note", { label: bdi(model.name) }) : phrase("results.threshold_one", { label: bdi(model.name) })),
       model.binary && model.system.threshold === null && el("p", { class: "note" }, t("results.threshold_none")),
-      scores, slider, load, wishes,
+      scores, slider, numbers(model), load, wishes,
       el("div", { class: "pair" }, table, matrix));
     return { node, show };
   }
@@ -53,13 +53,20 @@ const thresholdPanel = (() => {
       if (last) move(last);
       return drawn.node;
     });
-    const { positive, negative, predict } = model.bins;
-    const rows = () => positive.map((hits, bin) => [`${number(bin / BINS, 3)} – ${number((bin + 1) / BINS, 3)}`, count(hits), count(negative[bin]), count(predict[bin])]);
     const node = el("figure", { class: "wide-chart" },
-      el("figcaption", {}, t("results.scores")),
-      place,
-      charts.table([t("results.score"), bdi(model.name), model.others(), t("results.to_predict")], rows));
+      el("figcaption", {}, t("results.scores"),
+        el("span", { class: "legend" },
+          el("span", {}, el("span", { class: "swatch positive", "aria-hidden": "true" }, "▲"), bdi(model.name)),
+          el("span", {}, el("span", { class: "swatch negative", "aria-hidden": "true" }, "▼"), model.others()))),
+      place);
     return { node, show: (state) => { last = state; move(state); } };
+  }
+
+  /** Give the numbers of the histogram, those of the rows to predict too. */
+  function numbers(model) {
+    const { positive, negative, predict } = model.bins;
+    const rows = () => positive.map((hits, bin) => [`${number(bin / BINS)} – ${number((bin + 1) / BINS)}`, count(hits), count(negative[bin]), count(predict[bin])]);
+    return charts.table([t("results.score"), bdi(model.name), model.others(), t("results.to_predict")], rows);
   }
 
   function drawHistogram(model, width) {
@@ -75,10 +82,8 @@ const thresholdPanel = (() => {
     const region = svg("rect", { class: "region", y: on.y(most), height: on.y(-most) - on.y(most) });
     const mark = svg("line", { class: "mark", y1: on.y(most), y2: on.y(-most) });
     const bars = (values, name, sign) => values.map((value, bin) => value > 0 && charts.bar(on, [bin / BINS, (bin + 1) / BINS], [0, sign * value], { class: `bar ${name}` }));
-    const word = (text, y, name) => svg("text", { class: `key ${name}`, x: on.x(0) + 6, y, "text-anchor": "start" }, text);
     on.draw(region, bars(up, "positive", 1), bars(down, "negative", -1), mark,
-      svg("line", { class: "zero", x1: on.x(0), x2: on.x(1), y1: on.y(0), y2: on.y(0) }),
-      word(`▲ ${short(model.name)}`, on.y(most) + 12, "positive"), word(`▼ ${short(model.othersName())}`, on.y(-most) - 5, "negative"));
+      svg("line", { class: "zero", x1: on.x(0), x2: on.x(1), y1: on.y(0), y2: on.y(0) }));
     const move = ({ at }) => {
       const x = on.x(Math.min(1, Math.max(0, at)));
       mark.setAttribute("x1", x);
@@ -118,7 +123,7 @@ const thresholdPanel = (() => {
     const write = () => { exact.value = String(Number(current.toFixed(4))); };
     const stored = model.system.threshold;
     const reset = el("button", { type: "button", class: "reset", on: { click: () => store.set({ threshold: stored ?? NaN }) } },
-      stored === null ? t("results.reset_none") : [t("results.reset"), " ", figure(number(stored))]);
+      stored === null ? t(model.binary ? "results.reset_none" : "results.reset_half") : [t("results.reset"), " ", figure(number(stored))]);
     const show = ({ at, moved, rates }) => {
       current = at;
       range.value = String(at);
