@@ -9,6 +9,7 @@ const NAME_LENGTH = 100;
 /* What waits to be recorded: the correction of an id, or null where it is taken back. */
 const correctionsWaiting = new Map();
 let correctionsSending = null;
+let correctionsLoaded = null;
 
 /**
  * Say what a choice makes of one row.
@@ -98,7 +99,7 @@ async function correctionsSend() {
   try {
     const entries = [...correctionsSending];
     await data.record({
-      record: entries.filter(([, each]) => each).map(([, each]) => each),
+      record: entries.filter(([, each]) => each).map(([, each]) => correctionsStored(each)),
       remove: entries.filter(([, each]) => !each).map(([id]) => id),
       who: store.get("who"),
     });
@@ -109,6 +110,12 @@ async function correctionsSend() {
   correctionsSending = null;
   store.set({ correctionsFailure: failure });
   if (failure === null) await correctionsSend();
+}
+
+/** Return what is recorded: in a browser with the digest, since another image may get the same id later. */
+function correctionsStored(correction) {
+  const names = data.meta.shell === "server" ? CORRECTION_COLUMNS : [...CORRECTION_COLUMNS, "digest"];
+  return Object.fromEntries(names.filter((name) => name in correction).map((name) => [name, correction[name]]));
 }
 
 function correctionsSign({ id, label, decision, when }) {
@@ -150,30 +157,40 @@ function remember(name, value) {
 
 /** Save all corrections as a file, those of rows that this page lacks too. */
 async function downloadCorrections() {
-  const all = new Map((await data.corrections()).map((each) => [each.id, each]));
-  for (const [id, each] of correctionsWaiting) if (each === null) all.delete(id);
-  for (const [id, each] of store.get("corrections")) all.set(id, each);
-  const url = URL.createObjectURL(new Blob([correctionsCsv(all.values())], { type: "text/csv" }));
+  const all = [...(await knownCorrections()).values()];
+  const url = URL.createObjectURL(new Blob([correctionsCsv(all)], { type: "text/csv" }));
   el("a", { href: url, download: "corrections.csv" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60000);
-  correctionsInFile = [...all.values()].map(correctionsSign);
+  correctionsInFile = all.map(correctionsSign);
   remember("downloaded", correctionsInFile);
-  store.set({ corrections: store.get("corrections") });
+  store.set({ corrections: new Map(store.get("corrections")) });
+}
+
+/** Return all decisions by id: those that the page came with, and later ones of this browser; or the server's. */
+async function knownCorrections() {
+  const isServer = data.meta.shell === "server";
+  const known = new Map((isServer ? [] : data.meta.corrections ?? []).map((each) => [each.id, each]));
+  for (const each of (await data.corrections()) ?? []) {
+    if (!((known.get(each.id)?.when ?? "") > each.when)) known.set(each.id, each);
+  }
+  for (const [id, each] of correctionsWaiting) {
+    if (each) known.set(id, each);
+    else known.delete(id);
+  }
+  return known;
 }
 
 /** Read what was decided before; what is said of a row of another digest, or of none, is kept and not shown. */
 async function loadCorrections() {
-  const known = await data.corrections();
-  const rows = known.every((each) => "position" in each) ? null : await correctionsRows(new Set(known.map(({ id }) => id)));
-  const shown = known.filter(({ id, digest, position }) => {
-    const row = rows === null ? { position, digest } : rows.get(id);
-    return row !== undefined && row.position !== undefined && (digest === undefined || digest === row.digest);
-  }).map((each) => [each.id, { position: rows?.get(each.id).position, ...each }]);
-  const waiting = [...correctionsWaiting].filter(([, each]) => each !== null);
-  store.set({ corrections: new Map([...shown, ...waiting]) });
+  const known = await knownCorrections();
+  const isServer = data.meta.shell === "server";
+  const rows = isServer ? known : await correctionsRows(known);
+  const shown = [...known.values()].filter(({ id, digest = rows.get(id)?.digest }) => (
+    rows.get(id)?.position !== undefined && digest === rows.get(id).digest));
+  store.set({ corrections: new Map(shown.map((each) => [each.id, { ...each, position: rows.get(each.id).position }])) });
 }
 
-/** Find the rows of ids: position and digest of those that the page has. */
+/** Find the rows of some ids: position and digest of those that the page has. */
 async function correctionsRows(ids) {
   const found = new Map();
   for (let start = 0; found.size < ids.size && start < data.meta.count; start += 1000) {
@@ -188,36 +205,38 @@ function correctionsNews() {
   const unsaved = correctionsUnsaved();
   const failure = store.get("correctionsFailure");
   const isServer = data.meta.shell === "server";
-  const lines = [el("span", {}, t("corrections_count", { count: count(store.get("corrections").size) }))];
+  const lines = [el("span", {}, t("corrections.count", { count: count(store.get("corrections").size) }))];
   if (unsaved > 0) {
-    lines.push(el("strong", {}, t(isServer ? "corrections_unsent" : "corrections_unsaved", { count: count(unsaved) })));
+    lines.push(el("strong", {}, t(isServer ? "corrections.unsent" : "corrections.unsaved", { count: count(unsaved) })));
+    if (!isServer) lines.push(el("span", { class: "soft" }, t("corrections.advice")));
   }
   if (failure !== null) {
     lines.push(
       el("strong", { class: "review-fault", role: "alert" },
-        t(isServer ? "corrections_failed" : "corrections_not_kept"), " ", bdi(failure)),
-      el("button", { type: "button", on: { click: correctionsSend } }, t("corrections_retry")));
+        t(isServer ? "corrections.failed" : "corrections.not_kept"), " ", bdi(failure)),
+      el("button", { type: "button", on: { click: correctionsSend } }, t("corrections.retry")));
   }
   return lines;
 }
 
 store.set({ corrections: new Map(), correctionsFailure: null, who: "" });
 
+window.addEventListener("beforeunload", (event) => correctionsWaiting.size > 0 && event.preventDefault());
+
 part({
   name: "corrections",
   tab: false,
-  mount(section) {
-    const news = el("p", { class: "corrections-news", "aria-live": "polite" });
-    const download = el("button", { type: "button", on: { click: downloadCorrections } }, t("corrections_download"));
-    section.append(el("div", { class: "corrections-bar" }, news, download));
+  mount() {
+    const news = el("p", { "aria-live": "polite" });
+    const download = el("button", { type: "button", on: { click: downloadCorrections } }, t("corrections.download"));
+    const region = beforeMain("corrections", t("corrections.title"), news, download);
     const update = () => {
-      section.hidden = store.get("corrections").size === 0 && correctionsWaiting.size === 0;
+      region.hidden = store.get("corrections").size === 0 && correctionsWaiting.size === 0;
       news.replaceChildren(...correctionsNews().flatMap((line) => [line, " "]));
     };
-    store.set({ who: recall("who") ?? "" });
+    store.set({ who: recall("who") ?? "", keys: recall("keys") ?? true });
     store.on(["corrections", "correctionsFailure"], update);
     update();
-    loadCorrections();
-    window.addEventListener("beforeunload", (event) => correctionsWaiting.size > 0 && event.preventDefault());
+    correctionsLoaded = loadCorrections();
   },
 });

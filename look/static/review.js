@@ -64,7 +64,7 @@ async function reviewDecide(choice) {
   const step = review.steps[review.at];
   const undo = await decide(step.positions, choice);
   if (undo === null) {
-    reviewSay(t("review_no_label"));
+    reviewSay(t("review.no_label"));
     return;
   }
   step.state = "decided";
@@ -95,7 +95,7 @@ const REVIEW_ACTIONS = {
   async undo() {
     const last = review.past.pop();
     if (!last) {
-      reviewSay(t("review_nothing_to_undo"));
+      reviewSay(t("review.nothing_to_undo"));
       return;
     }
     last.undo();
@@ -110,7 +110,7 @@ const REVIEW_ACTIONS = {
   },
   async lead() {
     review.lead = !review.lead;
-    review.place.form.elements.lead.checked = review.lead;
+    review.place.settings.querySelector("form").elements.lead.checked = review.lead;
     await reviewShow({ keep: true });
   },
   keys() {
@@ -159,9 +159,9 @@ async function reviewShow({ keep = false } = {}) {
   const total = review.steps.length + review.done;
   place.bar.max = Math.max(total, 1);
   place.bar.value = total - left;
-  place.progress.textContent = t("review_left", { left: count(left), total: count(total) });
+  place.progress.textContent = t("review.left", { left: count(left), total: count(total) });
   place.name.hidden = Boolean(store.get("who"));
-  place.who.replaceChildren(t("review_by"), " ", bdi(store.get("who")));
+  place.who.replaceChildren(t("review.by"), " ", bdi(store.get("who")));
   place.reviewer.hidden = !store.get("who");
   const isAtStep = review.at >= 0 && !review.isStopped && Boolean(store.get("who"));
   place.controls.hidden = !isAtStep && !(review.past.length > 0 && !review.isStopped);
@@ -193,8 +193,8 @@ function reviewEnd(left) {
     reviewShow();
     review.place.stage.focus();
   };
-  const text = review.isStopped ? "review_stopped" : left > 0 ? "review_skipped" : "review_finished";
-  const button = el("button", { type: "button", class: "review-go-on", on: { click: goOn } }, t("review_go_on"));
+  const text = review.isStopped ? "review.stopped" : left > 0 ? "review.skipped" : "review.finished";
+  const button = el("button", { type: "button", class: "review-go-on", on: { click: goOn } }, t("review.go_on"));
   return [el("p", {}, t(text, { count: count(skipped.length) })), left > 0 ? button : ""];
 }
 
@@ -208,19 +208,19 @@ async function reviewFigures(positions, old) {
     return reviewFigure(position, rows[index], words[index], image, size);
   });
   const heading = positions.length > 1 ? [el("p", { class: "review-together" },
-    t("review_together", { count: count(positions.length), shown: count(some.length) }))] : [];
+    t("review.together", { count: count(positions.length), shown: count(some.length) }))] : [];
   return [...heading, el("div", { class: some.length === 1 ? "review-alone" : "review-group" }, ...figures)];
 }
 
 function reviewFigure(position, row, words, image, size) {
-  const label = data.meta.labels[words.label] ?? t("review_none");
+  const label = data.meta.labels[words.label] ?? t("review.none");
   const decided = store.get("corrections").get(row.id);
   return el("figure", { class: "review-figure" },
     image ?? careImage(position, { size, alt: `${row.id}, ${label}` }),
     el("figcaption", {},
       el("p", { class: "review-id" }, bdi(row.id)),
-      el("p", {}, t("review_label"), " ", el("strong", {}, bdi(label))),
-      decided ? el("p", {}, t("review_before"), " ", t(`review_was_${decided.decision}`), " ", bdi(decided.who)) : "",
+      el("p", {}, t("review.label"), " ", el("strong", {}, bdi(label))),
+      decided ? el("p", {}, t("review.before"), " ", t(`review.was_${decided.decision}`), " ", bdi(decided.who)) : "",
       row.text ? el("p", { class: "review-caption", dir: "auto" }, row.text) : "",
       ...words.lines));
 }
@@ -242,14 +242,13 @@ function reviewLead(position, label, [, , suspect, suggested, answer, probabilit
   const { labels, systems } = data.meta;
   const lines = [];
   if (answer && answer[position] >= 0) {
-    const of = (name) => number(probability[position * labels.length + name]);
-    const words = [bdi(systems[system].name), " ", t("review_answers"), " ", bdi(labels[answer[position]]), " ", of(answer[position])];
-    if (label >= 0 && label !== answer[position]) words.push("; ", bdi(labels[label]), " ", of(label));
-    lines.push(el("p", { class: "review-lead" }, ...words));
+    lines.push([bdi(systems[system].name), " ", t("review.answers"), " ", bdi(labels[answer[position]])]);
+    const named = [...new Set([answer[position], label])].filter((name) => name >= 0);
+    lines.push([t("review.probability"), ...named.map((name) => el("span", { class: "review-p" },
+      " ", bdi(labels[name]), ": ", bdi(number(probability[position * labels.length + name]))))]);
   }
   if (Number.isFinite(suspect[position])) {
-    lines.push(el("p", { class: "review-lead" }, t("review_suspect", { p: number(suspect[position]) }), " ",
-      bdi(labels[suggested[position]] ?? t("review_none"))));
+    lines.push([t("review.suspect", { p: number(suspect[position]) }), " ", bdi(labels[suggested[position]] ?? t("review.none"))]);
   }
-  return lines;
+  return lines.map((words) => el("p", { class: "review-lead" }, ...words));
 }

@@ -11,14 +11,14 @@ function reviewButton(action, key, act, words, argument) {
 /** Make the buttons of actions by their names, with one for each label. */
 function reviewButtons(actions, act) {
   const keys = Object.fromEntries(Object.entries(REVIEW_KEYS).map(([key, action]) => [action, key]));
-  const buttons = actions.map((action) => reviewButton(action, keys[action], act, [t(`review_${action}`)]));
+  const buttons = actions.map((action) => reviewButton(action, keys[action], act, [t(`review.${action}`)]));
   const labels = data.meta.labels.map((label, number) => {
     const key = number < 10 ? String((number + 1) % 10) : "";
     return reviewButton("label", key, act, [bdi(label)], number);
   });
   return el("div", { class: "review-buttons" },
     buttons[0],
-    el("span", { class: "review-labels", role: "group", "aria-label": t("review_change") }, t("review_change"), ...labels),
+    el("span", { class: "review-labels", role: "group", "aria-label": t("review.change") }, t("review.change"), ...labels),
     ...buttons.slice(1));
 }
 
@@ -31,7 +31,7 @@ function reviewNameForm(whenGiven) {
   const submit = (event) => {
     event.preventDefault();
     const who = plainName(input.value);
-    input.setCustomValidity(who === "" ? t("review_name_empty") : "");
+    input.setCustomValidity(who === "" ? t("review.name_empty") : "");
     if (!event.target.reportValidity()) return;
     remember("who", who);
     store.set({ who });
@@ -39,7 +39,7 @@ function reviewNameForm(whenGiven) {
   };
   input.addEventListener("input", () => input.setCustomValidity(""));
   return el("form", { class: "review-name", novalidate: true, on: { submit } },
-    el("label", {}, t("review_name"), " ", input), " ", el("button", { type: "submit" }, t("review_begin")));
+    el("label", {}, t("review.name"), " ", input), " ", el("button", { type: "submit" }, t("review.begin")));
 }
 
 function reviewCheck(name, whenChanged, isChecked) {
@@ -47,7 +47,7 @@ function reviewCheck(name, whenChanged, isChecked) {
     type: "checkbox", name, checked: isChecked || null, autocomplete: "off",
     on: { change: () => whenChanged(box.checked) },
   });
-  return el("label", {}, box, " ", t(`review_set_${name}`));
+  return el("label", {}, box, " ", t(`review.set_${name}`));
 }
 
 function reviewSettings() {
@@ -58,24 +58,25 @@ function reviewSettings() {
   const from = ["suspicion", "selection"].map((name) => el("label", {}, el("input", {
     type: "radio", name: "from", value: name, checked: review.from === name || null, autocomplete: "off",
     on: { change: () => rebuild("from")(name) },
-  }), " ", t(`review_from_${name}`)));
+  }), " ", t(`review.from_${name}`)));
   const keys = (value) => {
     store.set({ keys: value });
     remember("keys", value);
   };
-  return el("form", { class: "review-settings", on: { submit: (event) => event.preventDefault() } },
-    el("fieldset", {}, el("legend", {}, t("review_order")), ...from,
+  const form = el("form", { class: "review-settings", on: { submit: (event) => event.preventDefault() } },
+    el("fieldset", {}, el("legend", {}, t("review.order")), ...from,
       ...["others", "again", "together"].map((name) => reviewCheck(name, rebuild(name), review[name]))),
-    el("fieldset", {}, el("legend", {}, t("review_way")),
+    el("fieldset", {}, el("legend", {}, t("review.way")),
       reviewCheck("lead", (value) => value !== review.lead && reviewAct("lead"), review.lead),
       reviewCheck("keys", keys, store.get("keys") !== false)));
+  return el("details", { class: "review-settings-all", open: !store.get("who") }, el("summary", {}, t("review.settings")), form);
 }
 
 function reviewKeyList() {
-  const others = { v: "review_view", b: "care_page" };
-  const keys = Object.entries(REVIEW_KEYS).map(([key, action]) => [key, `review_${action}`]);
-  const rows = [...keys.filter(([key]) => key !== "v"), ["1 – 9, 0", "review_key_labels"], ...Object.entries(others)];
-  return el("details", { class: "review-keys" }, el("summary", {}, t("review_keys")),
+  const others = { v: "review.view", b: "care.page" };
+  const keys = Object.entries(REVIEW_KEYS).map(([key, action]) => [key, `review.${action}`]);
+  const rows = [...keys.filter(([key]) => key !== "v"), ["1 – 9, 0", "review.key_labels"], ...Object.entries(others)];
+  return el("details", { class: "review-keys" }, el("summary", {}, t("review.keys")),
     el("table", {}, el("tbody", {}, ...rows.map(([key, words]) => el("tr", {},
       el("th", { scope: "row" }, el("kbd", {}, key === "Escape" ? "Esc" : key.toUpperCase())), el("td", {}, t(words)))))));
 }
@@ -102,7 +103,7 @@ function reviewBar(position) {
       const isAll = group.querySelector("input")?.checked ?? false;
       const made = await decide(isAll ? positions : [position], name === "label" ? argument : name);
       if (made) past.push(made);
-      else news.textContent = t("review_no_label");
+      else news.textContent = t("review.no_label");
     }
     await update();
   };
@@ -112,25 +113,28 @@ function reviewBar(position) {
     buttons.querySelector("[data-action=undo]").disabled = past.length === 0;
     const [row] = await data.rows([position]);
     const decided = store.get("corrections").get(row.id);
-    news.replaceChildren(...(decided ? [t(`review_was_${decided.decision}`), " ", bdi(decided.label), " ", bdi(decided.who)] : []));
+    news.replaceChildren(...(decided ? [t(`review.was_${decided.decision}`), " ", bdi(decided.label), " ", bdi(decided.who)] : []));
   };
-  const bar = el("div", { class: "review-bar", role: "group", "aria-label": t("review_title") }, form, buttons, group, news);
+  const bar = el("div", { class: "review-bar", role: "group", "aria-label": t("review.title") }, form, buttons, group, news);
   reviewBars.set(bar, act);
   Promise.all([data.column("label"), data.column("group")]).then(([label, groups]) => {
     [positions] = reviewSteps([position], { label, group: groups }, true);
     group.hidden = positions.length < 2;
     group.append(el("input", { type: "checkbox", checked: positions.length > 1 || null, autocomplete: "off" }), " ",
-      t("review_bar_group", { count: count(positions.length - 1) }));
+      t("review.bar_group", { count: count(positions.length - 1) }));
   });
   update();
   return bar;
 }
+
+document.addEventListener("keydown", reviewOnKey);
 
 part({
   name: "review",
   tab: true,
   mount(section) {
     const begin = () => {
+      place.settings.open = false;
       reviewShow();
       place.stage.focus();
     };
@@ -139,24 +143,23 @@ part({
       reviewShow().then(() => place.name.querySelector("input").focus());
     };
     const place = review.place = {
-      form: reviewSettings(),
+      settings: reviewSettings(),
       name: reviewNameForm(begin),
       who: el("span"),
       reviewer: el("p", { class: "review-reviewer" }),
-      bar: el("progress", { "aria-label": t("review_progress") }),
+      bar: el("progress", { "aria-label": t("review.progress") }),
       progress: el("span", { class: "review-progress", role: "status" }),
-      stage: el("div", { class: "review-stage", tabindex: "-1", role: "region", "aria-label": t("review_stage") }),
+      stage: el("div", { class: "review-stage", tabindex: "-1", role: "region", "aria-label": t("review.stage") }),
       controls: reviewButtons(["keep", "unsure", "skip", "undo", "view", "split", "lead", "keys", "stop"], reviewAct),
       news: el("p", { class: "review-news", "aria-live": "polite" }),
       keys: reviewKeyList(),
     };
-    place.reviewer.append(place.who, " ", el("button", { type: "button", on: { click: change } }, t("review_other_name")));
-    section.append(el("h2", {}, t("review_title")), place.form, place.name,
+    place.reviewer.append(place.who, " ", el("button", { type: "button", on: { click: change } }, t("review.other_name")));
+    section.append(el("h2", {}, t("review.title")), place.settings, place.name,
       el("div", { class: "review-state" }, place.bar, " ", place.progress, place.reviewer),
       place.controls, place.news, place.stage, place.keys);
-    store.set({ keys: recall("keys") ?? true });
-    document.addEventListener("keydown", reviewOnKey);
     store.on(["tab", "shown", "system"], reviewRefresh);
-    loadCorrections().then(reviewBuild);
+    if (review.built) reviewShow();
+    else correctionsLoaded.then(reviewBuild);
   },
 });
