@@ -5,7 +5,9 @@ is left out and named in `meta["missing"]`, with the command that brings it.
 """
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -18,17 +20,17 @@ from archiveprobe.look.collect_embeddings import collect_embeddings
 from archiveprobe.look.collect_groups import group_numbers
 from archiveprobe.look.collect_rows import collect_rows
 from archiveprobe.look.collect_systems import collect_systems, load_current_runs
-from archiveprobe.look.collection import Collection, Missing, Notify, Part, RowWords
+from archiveprobe.look.collection import FORM, Collection
 from archiveprobe.look.embeddings import standing_caches
 from archiveprobe.look.maps import MAPS
 from archiveprobe.look.missing import missing_of
+from archiveprobe.look.parts import Notify, Part, RowWords
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.corrections import corrections_of
 from archiveprobe.task.snapshot import digest_of_words
 
-FORM = 1
 _MOST_LABELS = 127
-_LEARN = Missing("no labels to learn from", "")
 
 
 def collect(
@@ -56,6 +58,7 @@ def collect(
     with progress("collecting", 3) as advance:
         part.add(collect_rows(pinned))
         part.columns["group"] = group_numbers(pinned)
+        part.add(_data(pinned, part.columns["group"]))
         advance()
         part.add(_systems(pinned, part.columns["label"]))
         advance()
@@ -81,16 +84,36 @@ def _head(pinned: Pinned, made: str | None) -> dict[str, object]:
     task = pinned.task
     return {
         "form": FORM,
-        "shell": "page",
         "task": task.name,
         "key": digest_of_words(task.name, *task.labels),
         "snapshot": pinned.digest,
         "partial": pinned.partial,
         "made": made or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "version": version("archiveprobe"),
-        "command": f"archiveprobe COMMAND {shlex.quote(str(task.file))}",
+        "command": f"archiveprobe probe {shlex.quote(str(task.file))}",
         "learning": [],
+        "corrections": [
+            asdict(fix) for fix in corrections_of(task, {row.id for row in pinned.rows}).values()
+        ],
     }
+
+
+def _data(pinned: Pinned, group: np.ndarray) -> Part:
+    """Say of the data what needs no audit."""
+    count = len(group)
+    columns: dict[str, np.ndarray] = {
+        "suspect": np.full(count, np.nan, np.float32),
+        "suggested": np.full(count, -1, np.int8),
+    }
+    unreadable = Counter(entry.status for entry in pinned.entries if not entry.usable)
+    data = {
+        "unreadable": dict(sorted(unreadable.items())),
+        "groups": {"count": int(group.max(initial=-1)) + 1, "rows": int((group >= 0).sum())},
+        "suspects": {"judge": None, "count": 0},
+        "shortcuts": [],
+        "shift": None,
+    }
+    return Part(columns, {"data": data})
 
 
 def _systems(pinned: Pinned, label: np.ndarray) -> Part:
@@ -117,11 +140,6 @@ def _put_together(pinned: Pinned, part: Part) -> Collection:
     meta = part.meta | {
         "missing": [{"what": gap.what, "command": gap.command} for gap in part.missing]
     }
-    collection = Collection(
-        meta,
-        part.columns,
-        RowWords(pinned.rows, pinned.entries),
-        [entry.digest if entry.usable else "" for entry in pinned.entries],
-    )
+    collection = Collection(meta, part.columns, RowWords(pinned.rows, pinned.entries))
     meta["columns"] = collection.types
     return collection

@@ -8,10 +8,10 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.reader import Reader
 from archiveprobe.evaluate.dataset import Rows
-from archiveprobe.look.collection import Part
 from archiveprobe.look.embeddings import mean_embeddings
 from archiveprobe.look.maps import MAPS, explained_shares
 from archiveprobe.look.missing import missing_of
+from archiveprobe.look.parts import Part
 from archiveprobe.task.config import Task
 
 

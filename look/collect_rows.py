@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from archiveprobe.api.state import Pinned
-from archiveprobe.look.collection import Part
+from archiveprobe.look.parts import Part
+from archiveprobe.task.corrections import corrections_file
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import read_rows
 from archiveprobe.task.splits import SPLITS
@@ -56,9 +57,9 @@ def _numbers(values: Sequence[str | None], names: Sequence[str], kind: DTypeLike
 def _table_labels(pinned: Pinned, label: np.ndarray) -> np.ndarray:
     """Return the labels as the table has them, before the task's corrections."""
     task = pinned.task
-    if task.corrections is None:
+    if not corrections_file(task).exists():
         return label.copy()
-    given = {row.id: row.label for row in read_rows(task.model_copy(update={"corrections": None}))}
+    given = {row.id: row.label for row in read_rows(task.model_copy(update={"corrections": ""}))}
     return _numbers([given.get(row.id) for row in pinned.rows], task.labels, np.int8)
 
 

@@ -3,7 +3,7 @@
 import re
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.look.collection import Missing
+from archiveprobe.look.parts import Missing
 
 _COMMAND = re.compile("`(archiveprobe [^`]+)`")
 # How a message goes on before the command.
