@@ -63,6 +63,7 @@ for command in (
     answers.predict,
     answers.submit,
     answers.score,
+    answers.export,
     cache.cache,
     listing.listing,
 ):
