@@ -7,7 +7,6 @@ import click
 
 from archiveprobe.commands.names import OUTPUT, SYSTEM
 from archiveprobe.commands.terminal import (
-    NAME,
     command,
     json_option,
     load,
@@ -70,13 +69,7 @@ def look(
         raise click.UsageError("--port is for the server, which -o and --figures do without")
     settings = load(task)
     about: dict[str, Any] = {"partial": partial, "notify": say, "progress": progress}
-    if figures is not None:
-        from archiveprobe.look.figures import write_figures
-
-        written = write_figures(settings, figures, system=system, partial=partial, notify=say)
-        record = {"figures": [str(path) for path in written]}
-        print_result(record, [{"figure": str(path)} for path in written], as_json)
-    maps = ("pca", "umap") if umap else ("pca",)
+    maps = ("PCA", "UMAP") if umap else ("PCA",)
     if file is not None:
         from archiveprobe.look.write import write_look
 
@@ -86,9 +79,3 @@ def look(
         print_result(done.record(), [], as_json) if as_json else print_line(
             f"wrote {done.file} ({done.size}): open it in a browser"
         )
-    if file is None and figures is None:
-        from archiveprobe.look.serve import serve
-
-        if as_json:
-            raise click.UsageError(f"--json needs -o or --figures: `{NAME} look` serves a page")
-        serve(settings, port=port or 0, maps=maps, language=language, **about)

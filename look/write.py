@@ -44,7 +44,7 @@ def write_look(
     file: Path,
     *,
     partial: bool = False,
-    maps: tuple[str, ...] = ("pca",),
+    maps: tuple[str, ...] = ("PCA",),
     language: str = "en",
     notify: Callable[[str], None] = lambda _: None,
     progress: Progress = silent,
