@@ -10,7 +10,7 @@ import numpy as np
 from archiveprobe.api.arguments import check_number
 from archiveprobe.api.state import Pinned
 from archiveprobe.base.errors import InputError
-from archiveprobe.evaluate.thresholding import decide
+from archiveprobe.evaluate.majority import majority_decision
 from archiveprobe.task.decoding import Observation
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.manifest import Entry
@@ -83,7 +83,7 @@ def oof_frame(stored: "Predictions", repeat: int | None) -> "pd.DataFrame":
 
     fold = _fold(stored.fold, 0 if repeat is None else repeat)
     if repeat is None:
-        proba, decision = stored.oof.mean(0), _majority(stored)
+        proba, decision = stored.oof.mean(0), majority_decision(stored)
     else:
         proba, decision = stored.oof[repeat], stored.decision[repeat]
     return pd.DataFrame(
@@ -96,19 +96,6 @@ def oof_frame(stored: "Predictions", repeat: int | None) -> "pd.DataFrame":
             "correct": decision == stored.labels,
         }
     )
-
-
-def _majority(stored: "Predictions") -> np.ndarray:
-    """Return the class (n,) that most repeats decided, of equal ones the more probable.
-
-    Of two classes with a threshold, the mean probability decides at it instead.
-    """
-    k, proba = len(stored.classes), np.nan_to_num(stored.oof.mean(0))
-    votes = (stored.decision[..., None] == np.arange(k)).sum(0)
-    if k == 2 and not np.isnan(stored.threshold):
-        proba = np.eye(2)[decide(proba[:, stored.positive], stored.threshold, stored.positive)]
-    # Half of a vote never outweighs one.
-    return np.asarray((votes + proba / 2).argmax(1))
 
 
 def labels_of(numbers: np.ndarray, classes: Sequence[str] | np.ndarray) -> "pd.Categorical":

@@ -191,6 +191,8 @@ def _upright(image: Image.Image, content: bytes) -> tuple[Image.Image, dict[str,
         raise _broken(content, error) from None
     if seen["orientation"] in _TRANSPOSE:
         upright = upright.transpose(_TRANSPOSE[seen["orientation"]])
+    # Pillow writes some of it into every file that is made of these pixels, a comment for one.
+    upright.info = {}
     return upright, seen | turned
 
 

@@ -10,6 +10,7 @@ from typing import NewType
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.corrections import corrections_file
 from archiveprobe.task.file_kind import HEAD, may_be_image
 from archiveprobe.task.find_images import has_image_extension
 from archiveprobe.task.manifest import read_manifest
@@ -76,11 +77,9 @@ def _own_files(task: Task) -> Iterator[tuple[str, Path]]:
     for file in (task.file, *task.folder.glob("*.toml")):
         yield "a task file or a recipe", file
     yield from (("the table of the task", table) for table in task.tables.values())
-    named = {
-        "the corrections of the task": task.corrections,
-        "the template of the task": task.submission.template,
-    }
-    yield from ((what, task.folder / name) for what, name in named.items() if name)
+    yield "the corrections of the task", corrections_file(task)
+    if task.submission.template:
+        yield "the template of the task", task.folder / task.submission.template
     for name, backbone in task.backbone.items():
         if backbone.weights not in _PRETRAINED:
             yield f"the weights of backbone {name!r}", task.folder / backbone.weights

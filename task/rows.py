@@ -10,8 +10,9 @@ from pathlib import Path
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
 from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.corrections import CHANGE, corrections_file, corrections_of
 from archiveprobe.task.find_images import Found, find_images, printable
-from archiveprobe.task.ids import ID_LIMIT, id_faults, unknown_ids
+from archiveprobe.task.ids import ID_LIMIT, id_faults
 from archiveprobe.task.ids import refuse_repeated as refuse_repeated
 from archiveprobe.task.labels import UNLABELLED as UNLABELLED
 from archiveprobe.task.labels import Column, read_folders, read_labels, read_splits, refuse
@@ -261,8 +262,9 @@ def images_below(task: Task) -> Found:
         InputError: a folder cannot be listed.
     """
     home = task.folder.resolve()
-    own = [task.file.name, task.work.name, task.corrections, task.submission.template]
-    return find_images(task.root.resolve(), [home / name for name in own if name])
+    own = [task.file.name, task.work.name, task.submission.template]
+    paths = [home / name for name in own if name]
+    return find_images(task.root.resolve(), [*paths, corrections_file(task).resolve()])
 
 
 def split_folders(paths: Iterable[str], labels: Collection[str]) -> dict[str, str]:
@@ -320,15 +322,6 @@ def _split_and_folder(path: str, splits: Mapping[str, str]) -> tuple[str | None,
 
 
 def _corrected(task: Task, rows: list[Row], notify: Notify) -> list[Row]:
-    if task.corrections is None:
-        return rows
-    table = read_table(task.folder / task.corrections)
-    table.require("id", "label")
-    labels = read_labels(task, table, "label")
-    unknown = unknown_ids(table, "id", {row.id for row in rows})
-    refuse(table.file, [*id_faults(table, "id"), *unknown, *labels.faults])
-    for remark in (*table.remarks, *labels.remarks):
-        notify(remark)
-    ids = (cells["id"] for cells in table.rows)
-    corrected = dict(zip(ids, labels.meanings, strict=True))
-    return [replace(row, label=corrected[row.id]) if row.id in corrected else row for row in rows]
+    given = corrections_of(task, {row.id for row in rows}, notify)
+    changes = {id_: fix.label or None for id_, fix in given.items() if fix.decision == CHANGE}
+    return [replace(row, label=changes[row.id]) if row.id in changes else row for row in rows]

@@ -77,6 +77,7 @@ unreadable = "intact"
 # The task that tables, manifests and folds are read for.
 HOUSE = """\
 name = "house"
+corrections = ""
 labels = ["intact", "NA", "destroyed"]
 [images]
 table = "labels.csv"
@@ -89,7 +90,7 @@ count = 2
 repeats = 2
 group = "scene"
 """
-CORRECTED = 'corrections = "corrections.csv"\n' + HOUSE
+CORRECTED = HOUSE.replace('corrections = ""', 'corrections = "corrections.csv"')
 COLUMNS = ["image", "label", "split", "caption", "scene"]
 ROWS = [
     ["a.png", "intact", "train", "شارع", "s1"],
@@ -196,6 +197,16 @@ def tables() -> list[bytes]:
 def corrections() -> bytes:
     """Corrections of the house's table."""
     return b"id,label,why\r\na.png,destroyed,seen\r\n001,,unclear\r\n"
+
+
+def decisions() -> bytes:
+    """Corrections as they are recorded, of a row of the house and of one that it lacks."""
+    when = b"2026-11-28T21:00:00Z"
+    return (
+        b"id,label,old_label,decision,who,when\r\n"
+        b"a.png,destroyed,intact,change,Ana," + when + b"\r\n"
+        b"gone.png,intact,intact,keep,Ana," + when + b"\r\n"
+    )
 
 
 def build_house(folder: Path, settings: str = HOUSE) -> None:

@@ -66,7 +66,7 @@ TARGETS: dict[str, Target] = {
     "task": Target(task_targets.task_file, lambda: [seeds.TASK, seeds.HOUSE.encode()], _TOML),
     "table": Target(task_targets.table, seeds.tables, (*_CSV, *_WORDS)),
     "corrections": Target(
-        task_targets.corrections, lambda: [seeds.corrections()], (*_CSV, *_WORDS)
+        task_targets.corrections, lambda: [seeds.corrections(), seeds.decisions()], (*_CSV, *_WORDS)
     ),
     "starter": Target(task_targets.starter, seeds.tables, (*_CSV, *_WORDS)),
     "manifest": Target(

@@ -153,8 +153,12 @@ def corrections(data: bytes, folder: Path) -> None:
         if not read.form.startswith("CSV"):
             return
         lines = cells_of(data, read.separator)
-        at = [lines[0].index(name) for name in ("id", "label")]
-        fixed = {line[at[0]]: line[at[1]] for line in lines[1:]}
+        cells = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+        fixed = {
+            each["id"]: each["label"]
+            for each in cells
+            if fold(each.get("decision", "")) in ("", "change")
+        }
         before = [seeds.ROWS[number] for number in range(len(seeds.ROWS))]
         for row, cells in zip(after, before, strict=True):
             label = fixed.get(cells[0], cells[1])

@@ -151,8 +151,17 @@ def test_wrong_corrections(rows_of, fault_of, fixes, words):
     fault_of(lambda: rows_of(labels, CORRECTED, fixes=fixes), "fixes.csv", *words)
 
 
-def test_missing_corrections(rows_of, fault_of):
-    fault_of(lambda: rows_of(HEAD + "a,,\n", CORRECTED), "fixes.csv")
+def test_missing_corrections_are_told(make_task, tmp_path):
+    task = make_task(tmp_path, CORRECTED, labels=HEAD + "a,intact,\n")
+    said = []
+    assert [row.label for row in read_rows(task, notify=said.append)] == ["intact"]
+    assert said == ["fixes.csv is named in task.toml and not there yet"]
+
+
+def test_a_mistyped_name_of_corrections_names_the_nearest(rows_of, fault_of):
+    fixes = {"fixed": "id,label\n"}
+    words = ("no file", "fixes.csv", "did you mean 'fixed.csv'?", "task.toml")
+    fault_of(lambda: rows_of(HEAD + "a,,\n", CORRECTED, **fixes), *words)
 
 
 def test_an_id_that_would_blow_up_every_row_is_refused(rows_of, fault_of):

@@ -1,0 +1,178 @@
+"""The page: one HTML file with all its scripts, styles and words, and its data where it is a file.
+
+No script, style or image comes from elsewhere: a policy in the page allows its own script and its
+own style by their digests, and nothing to be fetched. Everything that comes from the archive is
+data in blocks of JSON; the scripts put it into the page as text only.
+"""
+
+import base64
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import discard, make_folder, write_whole
+from archiveprobe.base.wording import file_size
+from archiveprobe.look.collection import Collection, little_endian
+
+LANGUAGES = ("en", "ar")
+MOST_INLINED = 5_000
+_HERE = Path(__file__).parent
+# In the order in which they build on each other; a part registers itself, main.js starts them.
+SCRIPTS = (
+    "base",
+    "source_page",
+    "source_server",
+    "care",
+    "figures",
+    "charts",
+    "results",
+    "filters",
+    "gallery",
+    "image",
+    "map",
+    "search",
+    "images",
+    "corrections",
+    "review",
+    "data",
+    "main",
+)
+STYLES = ("base", "results", "images", "review", "data")
+# JSON may hold these, HTML and JavaScript may take them for something else.
+_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+
+def render_page(
+    shell: str,
+    meta: Mapping[str, Any],
+    *,
+    blocks: Mapping[str, Any] | None = None,
+    language: str = "en",
+) -> bytes:
+    """Return the page for a shell, "page" or "server", with further `blocks` of JSON by name."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    style, script = _joined(STYLES, "css"), _joined(SCRIPTS, "js")
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    content = {"strings": strings(), "meta": {**meta, "shell": shell}, **(blocks or {})}
+    names = {"language": language, "shell": shell, "title": meta["task"]}
+    # The scripts and styles are the project's own; the blocks are escaped by `_json`.
+    page = environment.get_template("page.html.jinja").render(
+        names,
+        policy=_policy(style, script, shell),
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        blocks={name: Markup(_json(value)) for name, value in content.items()},  # noqa: S704
+    )
+    # Half a surrogate pair, from a name that is no text, is what JSON writes as an escape.
+    return page.encode("utf-8", "backslashreplace")
+
+
+def write_page(
+    file: Path,
+    collection: Collection,
+    thumbnails: Iterable[tuple[str, bytes | None]],
+    *,
+    language: str = "en",
+) -> str:
+    """Write the page of a collection to one file, and say in words how large it is.
+
+    `thumbnails` are WebP images by the digests of their images. Beyond `MOST_INLINED` rows they go
+    into a folder beside the file, which belongs to the page: its other .webp files are removed.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    made = {digest: content for digest, content in thumbnails if content is not None}
+    inlined = len(collection) <= MOST_INLINED
+    folder = None if inlined else file.with_name(f"{file.stem}-images")
+    meta = {**collection.meta, "images": None if folder is None else folder.name}
+    digests = [str(row["digest"]) for row in collection.rows]
+    encoded = {
+        digest: base64.b64encode(content).decode() if inlined else digest
+        for digest, content in made.items()
+    }
+    content = render_page(
+        "page",
+        meta,
+        language=language,
+        blocks={
+            "columns": {
+                name: base64.b64encode(little_endian(column)).decode()
+                for name, column in collection.columns.items()
+            },
+            "rows": list(collection.rows),
+            "thumbnails": [encoded.get(digest, "") for digest in digests],
+        },
+    )
+    try:
+        if folder is not None:
+            _write_images(folder, made)
+        write_whole(file, content)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {file}: {error.strerror or error}: make space or correct permissions"
+        ) from None
+    beside = "" if folder is None else f" and {len(made)} images in {folder}"
+    return f"{file_size(len(content))}{beside}"
+
+
+def _write_images(folder: Path, images: Mapping[str, bytes]) -> None:
+    make_folder(folder)
+    for digest, content in images.items():
+        file = folder / f"{digest}.webp"
+        if not file.exists():
+            write_whole(file, content)
+    for file in folder.glob("*.webp"):
+        if file.stem not in images:
+            discard(file)
+
+
+@cache
+def strings() -> dict[str, dict[str, str]]:
+    """Return the words of the page by key and language."""
+    words: dict[str, dict[str, str]] = {}
+    for file in sorted((_HERE / "strings").glob("*.toml")):
+        words |= tomllib.loads(file.read_text("utf-8"))
+    return words
+
+
+@cache
+def _joined(names: tuple[str, ...], ending: str) -> str:
+    files = [_HERE / "static" / f"{name}.{ending}" for name in names]
+    return "\n" + "\n".join(file.read_text("utf-8") for file in files if file.is_file())
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.translate(_ESCAPES)
+
+
+def _policy(style: str, script: str, shell: str) -> str:
+    """Allow the page's own script and style, images that it carries, and nothing else."""
+    digests = {
+        name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for name, text in (("style", style), ("script", script))
+    }
+    rules = {
+        "default-src": "'none'",
+        "script-src": f"'sha256-{digests['script']}'",
+        "style-src": f"'sha256-{digests['style']}'",
+        "img-src": "'self' data: blob:" if shell == "server" else "data: blob: file:",
+        "connect-src": "'self'" if shell == "server" else "'none'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{name} {value}" for name, value in rules.items())

@@ -1,0 +1,84 @@
+/** The data of a page that carries everything itself: see source_server.js for the other one. */
+"use strict";
+
+const ARRAYS = { i1: Int8Array, i2: Int16Array, i4: Int32Array, f4: Float32Array, f8: Float64Array };
+
+/** Decode base64 into bytes. */
+function bytesOf(base64) {
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);
+  return bytes;
+}
+
+/** Make the `data` of a page file. */
+function pageSource() {
+  const meta = block("meta"), encoded = block("columns"), rows = block("rows"), thumbnails = block("thumbnails");
+  const columns = new Map();
+  const stored = `archiveprobe ${meta.key}`;
+
+  async function column(name) {
+    if (!columns.has(name)) {
+      if (!(name in encoded)) throw new Error(`no column ${name}`);
+      columns.set(name, new ARRAYS[meta.columns[name]](bytesOf(encoded[name]).buffer));
+      delete encoded[name];
+    }
+    return columns.get(name);
+  }
+
+  function kept() {
+    try {
+      const found = JSON.parse(localStorage.getItem(stored) ?? "[]");
+      return Array.isArray(found) ? found : [];
+    } catch {
+      return null;
+    }
+  }
+
+  return {
+    meta,
+    column,
+    rows: async (positions) => Array.from(positions, (position) => rows[position]),
+
+    async find(text) {
+      const wanted = text.toLocaleLowerCase();
+      return Uint8Array.from(rows, (row) => (
+        [row.id, row.path, row.text].some((words) => words.toLocaleLowerCase().includes(wanted)) ? 1 : 0
+      ));
+    },
+
+    thumbnail(position) {
+      const found = thumbnails[position];
+      if (!found) return null;
+      return meta.images ? `${meta.images}/${found}.webp` : `data:image/webp;base64,${found}`;
+    },
+
+    preview: () => null,
+
+    async neighbours(embedding, position) {
+      const near = await column(`near:${embedding}`), similarity = await column(`similarity:${embedding}`);
+      const width = near.length / meta.count;
+      const found = [];
+      for (let at = position * width; at < (position + 1) * width; at += 1) {
+        if (near[at] >= 0) found.push({ position: near[at], similarity: similarity[at] });
+      }
+      return found;
+    },
+
+    async search(embedding, words) {
+      const known = meta.words.find((entry) => entry.embedding === meta.embeddings[embedding]);
+      const at = known ? known.texts.indexOf(words) : -1;
+      if (at < 0) throw new Error("this page can only search for the texts that it carries");
+      return column(`words:${embedding}:${at}`);
+    },
+
+    /** Return the corrections that this browser keeps for the task; null where it keeps nothing. */
+    corrections: async () => kept(),
+
+    async record({ record = [], remove = [] }) {
+      const gone = new Set([...remove, ...record.map((correction) => correction.id)]);
+      const rest = (kept() ?? []).filter((correction) => !gone.has(correction.id));
+      localStorage.setItem(stored, JSON.stringify([...rest, ...record]));
+    },
+  };
+}

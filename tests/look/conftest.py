@@ -1,0 +1,76 @@
+"""A real browser for the page: no message of the console and no request may leave it."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from counted import archive, bench, draw, mixed  # noqa: F401
+
+from archiveprobe.look.collection import Collection
+from archiveprobe.look.page import write_page
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+PIXEL = (  # A WebP of one grey pixel.
+    b"RIFF\x24\x00\x00\x00WEBPVP8 \x18\x00\x00\x000\x01\x00\x9d\x01*\x01\x00\x01\x00\x02\x004%"
+    b"\xa4\x00\x03p\x00\xfe\xfb\xfdP\x00"
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Start Chromium once."""
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(CHROMIUM)} is installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Its own sandbox cannot be had inside many containers; what it opens is the test's own.
+        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a page file in a context of its own; nothing may be said or fetched meanwhile."""
+    faults: list[str] = []
+    contexts = []
+
+    def open_page(file: Path, *, context: Any = None, width: int = 1280, **options: Any) -> Any:
+        if context is None:
+            context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+            contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.on("request", lambda request: _check(request.url, file, faults))
+        page.goto(file.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def _check(url: str, file: Path, faults: list[str]) -> None:
+    beside = f"{file.parent.as_uri()}/{file.stem}-images/"
+    if url != file.as_uri() and not url.startswith(("data:", "blob:", beside)):
+        faults.append(f"request: {url}")
+
+
+@pytest.fixture
+def page_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write the page of a collection, with one grey pixel for every image; its file."""
+
+    def write(collection: Collection, name: str = "page.html", **options: Any) -> Path:
+        file = tmp_path / name
+        digests = sorted({str(row["digest"]) for row in collection.rows} - {""})
+        write_page(file, collection, ((digest, PIXEL) for digest in digests), **options)
+        return file
+
+    return write
