@@ -95,6 +95,7 @@ def run_probes(
         seconds=time.monotonic() - started,
         warnings=[*said, *left_out, *warnings],
         caution=caution,
+        snapshot=dataset.snapshot_digest,
     )
 
 
