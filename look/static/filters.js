@@ -3,7 +3,7 @@
 
 /** Name a value of a facet; -1 is "none". */
 function facetValue(name, value) {
-  if (value < 0) return t("images_none");
+  if (value < 0) return t("images.none");
   const names = { label: data.meta.labels, answer: data.meta.labels, split: data.meta.splits, status: data.meta.statuses };
   return names[name][value];
 }
@@ -45,7 +45,7 @@ function facetChoice(name, value) {
 function facetBox(name) {
   const values = [...Array(facetSize(name)).keys(), -1];
   const choices = values.map((value) => facetChoice(name, value));
-  const box = el("fieldset", { class: "facet" }, el("legend", {}, t(`images_${name}`)),
+  const box = el("fieldset", { class: "facet" }, el("legend", {}, t(`images.${name}`)),
     ...choices.map(({ line }) => line));
   const update = () => {
     const values_ = listing.columns[name];
@@ -68,14 +68,14 @@ function outcomeBox() {
     const input = el("input", {
       type: "checkbox", on: { change: () => changeFilter({ outcome: input.checked ? outcome : null }) },
     });
-    return choice(input, [outcomeMark(outcome), t(`images_${outcome}`)], (box, amount) => {
+    return choice(input, [outcomeMark(outcome), t(`images.${outcome}`)], (box, amount) => {
       const outcomes = outcomesOf(listing.columns.label, listing.columns.answer);
-      const counts = tally(outcomes, listing.failures, bitOf("outcome"), 2);
+      const counts = tally(outcomes, listing.failures, bitOf("outcome"), 3);
       box.checked = store.get("filter")?.outcome === outcome;
       amount.textContent = count(counts[1 + (outcome === "wrong" ? WRONG : RIGHT)]);
     });
   });
-  const box = el("fieldset", { class: "facet" }, el("legend", {}, t("images_outcome")), ...choices.map(({ line }) => line));
+  const box = el("fieldset", { class: "facet" }, el("legend", {}, t("images.outcome")), ...choices.map(({ line }) => line));
   return { box, update: () => { box.hidden = !listing.columns.answer; choices.forEach((item) => item.update()); } };
 }
 
@@ -95,16 +95,16 @@ function flagChoice(part) {
   const input = el("input", {
     type: "checkbox", on: { change: () => changeFilter({ [part]: input.checked ? value : null }) },
   });
-  return choice(input, [t(`images_is_${part}`)], (box, amount) => {
+  return choice(input, [t(`images.is_${part}`)], (box, amount) => {
     const marked = rows(listing.columns);
     box.checked = store.get("filter")?.[part] !== undefined;
-    amount.textContent = marked ? count(tally(marked, listing.failures, bitOf(part), 1)[2]) : "";
+    amount.textContent = marked ? count(tally(marked, listing.failures, bitOf(part), 2)[2]) : "";
   });
 }
 
 function flagBox() {
   const choices = Object.keys(FLAGS).map(flagChoice);
-  const box = el("fieldset", { class: "facet" }, el("legend", {}, t("images_marks")), ...choices.map(({ line }) => line));
+  const box = el("fieldset", { class: "facet" }, el("legend", {}, t("images.marks")), ...choices.map(({ line }) => line));
   return { box, update: () => choices.forEach((item) => item.update()) };
 }
 
@@ -120,7 +120,7 @@ function textBox() {
   const input = el("input", { type: "search", id: "images-text", autocomplete: "off", spellcheck: "false", dir: "auto" });
   const apply = later(200, () => changeFilter({ text: input.value.trim() }));
   input.addEventListener("input", apply);
-  const box = el("p", { class: "facet" }, el("label", { for: "images-text" }, t("images_text")), input);
+  const box = el("p", { class: "facet" }, el("label", { for: "images-text" }, t("images.text")), input);
   const update = () => { if (document.activeElement !== input) input.value = store.get("filter")?.text ?? ""; };
   return { box, update };
 }
@@ -134,7 +134,7 @@ function filterBar() {
   const amount = el("span", { class: "filter-amount" });
   const wide = window.matchMedia("(min-width: 60rem)");
   const box = el("details", { class: "filter-bar", open: wide.matches },
-    el("summary", {}, t("images_filters"), " ", amount), ...parts.map((part) => part.box));
+    el("summary", {}, t("images.filters"), " ", amount), ...parts.map((part) => part.box));
   wide.addEventListener("change", () => { box.open = wide.matches; });
   const update = () => {
     amount.textContent = activeParts().length ? `(${count(activeParts().length)})` : "";
@@ -152,35 +152,29 @@ function activeParts() {
 function chipWords(part) {
   const value = store.get("filter")?.[part];
   if (FACETS.includes(part)) {
-    return [t(`images_${part}`), ": ", ...value.flatMap((one, index) => [index ? ", " : "", bdi(facetValue(part, one))])];
+    return [t(`images.${part}`), ": ", ...value.flatMap((one, index) => [index ? ", " : "", bdi(facetValue(part, one))])];
   }
-  if (part === "outcome") return [t(`images_${value}`)];
-  if (part === "text") return [t("images_text"), ": ", bdi(value)];
-  if (part === "group" && value !== "any") return [t("images_group", { number: number(value, 0) })];
+  if (part === "outcome") return [t(`images.${value}`)];
+  if (part === "text") return [t("images.text"), ": ", bdi(value)];
+  if (part === "group" && value !== "any") return [t("images.group", { number: number(value, 0) })];
   if (part === "ranking") return rankingWords();
-  return [t(part === "lasso" ? "images_lasso" : `images_is_${part}`)];
+  return [t(`images.is_${part}`)];
 }
 
 function rankingWords() {
   const { kind, embedding, position, words } = store.get("ranking");
   const name = bdi(data.meta.embeddings[embedding] ?? "");
-  if (kind === "words") return [t("images_like_words"), " ", bdi(words), " · ", name];
+  if (kind === "words") return [t("images.like_words"), " ", bdi(words), " · ", name];
   const id = bdi("");
   wordsOf(position).then((row) => { id.textContent = row.id; });
-  return [t("images_like_image"), " ", id, " · ", name];
-}
-
-function removePart(part) {
-  const isSimilar = part === "ranking" && currentSort().by === "similarity";
-  changeFilter({ [part]: null });
-  if (isSimilar) store.set({ sort: null });
+  return [t("images.like_image"), " ", id, " · ", name];
 }
 
 function chip(part) {
   const rows = countPassing(listing.failures, part);
-  return el("button", { class: "chip", type: "button", "data-part": part, title: t("images_remove"), on: { click: () => removePart(part) } },
+  return el("button", { class: "chip", type: "button", "data-part": part, title: t("images.remove"), on: { click: () => changeFilter({ [part]: null }) } },
     el("span", { class: "chip-words" }, ...chipWords(part)), el("span", { class: "chip-count" }, count(rows)),
-    el("span", { class: "chip-cross", "aria-hidden": "true" }, "×"), el("span", { class: "visually-hidden" }, t("images_remove")));
+    el("span", { class: "chip-cross", "aria-hidden": "true" }, "×"), el("span", { class: "visually-hidden" }, t("images.remove")));
 }
 
 /**
@@ -188,12 +182,12 @@ function chip(part) {
  * @returns {{box: HTMLElement, update: () => void}}
  */
 function chipRow() {
-  const box = el("div", { class: "chips", role: "group", "aria-label": t("images_active") });
+  const box = el("div", { class: "chips", role: "group", "aria-label": t("images.active") });
   const update = () => {
     const hadFocus = box.contains(document.activeElement);
     const chips = activeParts().map(chip);
     if (chips.length > 1) {
-      chips.push(el("button", { class: "chip chip-all", type: "button", on: { click: clearFilter } }, t("images_clear")));
+      chips.push(el("button", { class: "chip chip-all", type: "button", on: { click: clearFilter } }, t("images.clear")));
     }
     box.replaceChildren(...chips);
     box.hidden = chips.length === 0;

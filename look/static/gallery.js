@@ -7,7 +7,7 @@
 
 const SCROLL_MOST = 8_000_000;
 const TILES_MOST = 196;
-const WORDS_HEIGHT = 88;
+const WORDS_HEIGHT = 104;
 const GAP = 8;
 const SIZES = { small: 96, medium: 144, large: 220 };
 
@@ -65,15 +65,15 @@ class Gallery {
     this.lines = new Map();
     this.ground = el("div", { class: "gallery-ground", role: "presentation" });
     this.scroller = el("div", {
-      class: "gallery", role: "grid", "aria-label": t("images_gallery"), tabindex: "-1",
+      class: "gallery", role: "grid", "aria-label": t("images.gallery"), tabindex: "-1",
       on: {
         keydown: (event) => this.onKey(event),
         scroll: () => this.onScroll(),
         focusin: (event) => this.onFocus(event),
       },
     }, this.ground);
-    this.empty = el("p", { class: "gallery-empty", hidden: true }, t("images_nothing"), " ",
-      el("button", { type: "button", on: { click: clearFilter } }, t("images_clear")));
+    this.empty = el("p", { class: "gallery-empty", hidden: true }, t("images.nothing"), " ",
+      el("button", { type: "button", on: { click: clearFilter } }, t("images.clear")));
     this.box = el("div", { class: "gallery-frame" }, this.scroller, this.empty);
     this.settle = later(150, () => this.straighten());
     new ResizeObserver(() => this.resize()).observe(this.scroller);

@@ -11,12 +11,9 @@ function chosenSystem() {
   return data.meta.systems[store.get("system") ?? -1] ?? null;
 }
 
-/** Return whether the slider stands at another threshold than the stored one of the chosen system. */
-function isThresholdMoved() {
-  const system = chosenSystem();
-  const threshold = store.get("threshold");
-  if (system === null || system.threshold === null || data.meta.labels.length !== 2) return false;
-  return Number.isFinite(threshold) && threshold !== system.threshold;
+/** Return whether the answers follow the threshold of the page; else they are the stored ones. */
+function isAtThreshold() {
+  return chosenSystem() !== null && data.meta.labels.length === 2 && Number.isFinite(store.get("threshold"));
 }
 
 /** Return the class whose probability is the score, and which the threshold decides on. */
@@ -39,7 +36,9 @@ async function correctedRows(label) {
   const before = await columnOrNull("table_label");
   const mask = new Uint8Array(data.meta.count);
   if (before) for (let row = 0; row < mask.length; row += 1) mask[row] = before[row] !== label[row] ? 1 : 0;
-  if (typeof correctedPositions === "function") for (const row of await correctedPositions()) mask[row] = 1;
+  for (const { decision, position } of store.get("corrections")?.values() ?? []) {
+    if (decision === "change" && position >= 0) mask[position] = 1;
+  }
   return mask;
 }
 
@@ -55,21 +54,18 @@ async function gatherColumns() {
     foundText(filter.text)]);
   const classes = data.meta.labels.length;
   const positive = positiveClass();
-  const threshold = isThresholdMoved() ? store.get("threshold") : NaN;
   return {
     n: data.meta.count, classes, positive, label, split, status, group, suspect, scores, text,
-    answer: answersAt(scores, classes, positive, threshold, stored),
+    answer: answersAt(scores, classes, positive, store.get("threshold") ?? NaN, stored),
     corrected: filter.corrected ? await correctedRows(label) : null,
     lasso: store.get("lasso") ?? null,
     ranking: store.get("ranking")?.keys ?? null,
   };
 }
 
-/** Return the sort in use: mistakes first where a system is chosen, else the order of the table. */
-function currentSort() {
-  const sort = store.get("sort");
-  if (sort) return sort;
-  return chosenSystem() ? { by: "mistakes", descending: true } : { by: "table", descending: false };
+/** Return the sort to begin with: mistakes first where a system is chosen, else the order of the table. */
+function firstSort() {
+  return chosenSystem() ? { by: "mistake", descending: true } : { by: "table", descending: false };
 }
 
 async function renewListing() {
@@ -79,7 +75,7 @@ async function renewListing() {
     if (listing.again) continue;
     listing.columns = columns;
     listing.failures = failuresOf(columns, store.get("filter") ?? {});
-    store.set({ shown: orderedPositions(columns, listing.failures, currentSort()) });
+    store.set({ shown: orderedPositions(columns, listing.failures, store.get("sort") ?? firstSort()) });
   } while (listing.again);
   listing.running = null;
 }
@@ -95,16 +91,17 @@ function updateListing() {
 }
 
 /**
- * Start to follow the store; further calls only wait for the first.
+ * List the rows, unless that was done; from then on the list follows the store.
  * @returns {Promise<void>}
  */
 function startListing() {
-  if (listing.columns) return Promise.resolve();
-  if (!listing.started) {
-    listing.started = true;
-    store.on(["system", "threshold", "positive", "filter", "sort", "lasso", "ranking", "corrections"], updateListing);
-  }
-  return updateListing();
+  return listing.columns ? Promise.resolve() : updateListing();
+}
+
+/** Follow the store; main.js forgets all listeners when the language changes. */
+function followStore() {
+  const names = ["system", "threshold", "positive", "filter", "sort", "lasso", "ranking", "corrections"];
+  store.on(names, () => { if (listing.columns || listing.running) updateListing(); });
 }
 
 /**
@@ -119,13 +116,18 @@ function changeFilter(changes) {
     else if (value === null || value === undefined || value.length === 0) delete filter[part];
     else filter[part] = value;
   }
+  if (values.ranking === null) Object.assign(values, sortWithout("ranking"));
   store.set({ filter, ...values });
 }
 
 /** Show all rows again. */
 function clearFilter() {
-  const sort = currentSort().by === "similarity" ? null : store.get("sort");
-  store.set({ filter: {}, lasso: null, ranking: null, sort });
+  store.set({ filter: {}, lasso: null, ranking: null, ...sortWithout("ranking") });
+}
+
+/** Return the change of the sort that goes with taking a part of the filter away. */
+function sortWithout(part) {
+  return part === "ranking" && store.get("sort")?.by === "similarity" ? { sort: firstSort() } : {};
 }
 
 /**

@@ -40,24 +40,28 @@ function countInSight(x, y, view, width, height) {
 }
 
 /**
- * Draw all points as squares of pixels, kind after kind where they lie; the rows of a kind keep their order.
+ * Draw all points as squares of pixels, in the order of the rows.
  * @param {Uint32Array} pixels (width * height), as an ImageData holds them
  * @param {{x: Float32Array, y: Float32Array, kinds: Uint8Array, colours: Uint32Array}} points kinds: number
  *   of the colour of every row
- * @param {number} last draw the kind with this number over the others, -1 for none
+ * @param {number} size side of a square in pixels
+ * @param {number} below the kind that the others are drawn over, -1 for none
  */
-function paintPoints(pixels, width, height, { x, y, kinds, colours }, view, size, last = -1) {
+function paintPoints(pixels, width, height, points, view, size, below = -1) {
+  if (below >= 0) paintKind(pixels, width, height, points, view, size, (kind) => kind === below);
+  paintKind(pixels, width, height, points, view, size, (kind) => kind !== below);
+}
+
+function paintKind(pixels, width, height, { x, y, kinds, colours }, view, size, isWanted) {
   const half = size >> 1;
-  for (const isLast of last < 0 ? [false] : [false, true]) {
-    for (let row = 0; row < x.length; row += 1) {
-      if (last >= 0 && (kinds[row] === last) !== isLast) continue;
-      const left = Math.floor((x[row] - view.x) * view.scale) - half;
-      const top = Math.floor((y[row] - view.y) * view.scale) - half;
-      if (!(left >= 0 && top >= 0 && left + size <= width && top + size <= height)) continue;
-      const colour = colours[kinds[row]];
-      for (let line = top * width + left, end = line + size * width; line < end; line += width) {
-        for (let pixel = line; pixel < line + size; pixel += 1) pixels[pixel] = colour;
-      }
+  for (let row = 0; row < x.length; row += 1) {
+    if (!isWanted(kinds[row])) continue;
+    const left = Math.floor((x[row] - view.x) * view.scale) - half;
+    const top = Math.floor((y[row] - view.y) * view.scale) - half;
+    if (!(left >= 0 && top >= 0 && left + size <= width && top + size <= height)) continue;
+    const colour = colours[kinds[row]];
+    for (let line = top * width + left, end = line + size * width; line < end; line += width) {
+      for (let pixel = line; pixel < line + size; pixel += 1) pixels[pixel] = colour;
     }
   }
 }

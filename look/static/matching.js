@@ -7,7 +7,7 @@
 
 const FACETS = ["label", "answer", "split", "status"];
 const PARTS = [...FACETS, "outcome", "group", "suspect", "corrected", "text", "lasso", "ranking"];
-const SORTS = ["mistakes", "score", "suspicion", "table", "similarity"];
+const SORTS = ["mistake", "score", "suspicion", "table", "similarity"];
 const RIGHT = 1;
 const WRONG = 2;
 
@@ -157,7 +157,7 @@ function mistakeKeys({ n, classes, label, answer, scores }) {
  * @returns {?Float32Array} (n,); null for the order of the table
  */
 function sortKeys(columns, by) {
-  if (by === "mistakes") return mistakeKeys(columns);
+  if (by === "mistake") return mistakeKeys(columns);
   if (by === "suspicion") return columns.suspect.map((probability) => 1 - probability);
   if (by === "similarity") return columns.ranking;
   if (by !== "score" || columns.scores === null) return null;

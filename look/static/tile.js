@@ -16,7 +16,7 @@ function clipped(text, length = ID_LENGTH) {
 }
 
 function className(value) {
-  return value < 0 ? t("images_none") : data.meta.labels[value];
+  return value < 0 ? t("images.none") : data.meta.labels[value];
 }
 
 function classWords(value) {
@@ -38,22 +38,36 @@ function factsOf(position) {
 
 function tileLines(position) {
   const facts = factsOf(position);
-  const lines = [el("div", { class: "tile-line" },
-    el("span", { class: "tile-key" }, t("images_label")), classWords(facts.label))];
+  const lines = [tileLine(t("images.label"), classWords(facts.label), ...suspectMark(facts.suspect))];
   if (chosenSystem()) {
-    const mark = facts.outcome ? [outcomeMark(facts.outcome), el("span", { class: "visually-hidden" }, t(`images_${facts.outcome}`))] : [];
-    lines.push(el("div", { class: "tile-line" },
-      el("span", { class: "tile-key" }, t("images_answer")), classWords(facts.answer), ...mark));
+    lines.push(tileLine(t("images.answer"), classWords(facts.answer), ...outcomeSigns(facts.outcome)));
+    lines.push(tileLine(t("images.score"), el("span", { class: "tile-score" }, number(facts.score)), ...similarityOf(position)));
   }
-  const last = el("div", { class: "tile-line tile-small" });
-  if (chosenSystem()) last.append(el("span", { class: "tile-score" }, t("images_score"), " ", number(facts.score)));
-  if (facts.split) last.append(el("span", {}, bdi(clipped(facts.split))));
-  if (facts.status && facts.status !== "ok") last.append(el("span", { class: "tile-status" }, bdi(facts.status)));
-  if (facts.suspect === facts.suspect) last.append(el("span", { class: "tile-suspect" }, t("images_suspect_short")));
-  const near = store.get("ranking")?.keys[position];
-  if (near === near && near <= 1) last.append(el("span", {}, "≈ ", number(near)));
-  lines.push(last);
+  const isOdd = facts.status && facts.status !== "ok";
+  lines.push(el("div", { class: "tile-line tile-small" }, facts.split ? bdi(clipped(facts.split)) : null,
+    isOdd ? el("span", { class: "tile-status" }, bdi(facts.status)) : null));
   return { facts, lines };
+}
+
+function tileLine(key, ...words) {
+  return el("div", { class: "tile-line" }, el("span", { class: "tile-key" }, key), ...words);
+}
+
+/** Say that a label is suspect. */
+function suspectMark(probability) {
+  if (probability !== probability) return [];
+  const words = t("images.is_suspect");
+  return [el("span", { class: "tile-suspect", title: words, "aria-hidden": "true" }, "?"), el("span", { class: "visually-hidden" }, words)];
+}
+
+/** Say whether an answer is right or wrong, where that is known. */
+function outcomeSigns(outcome) {
+  return outcome ? [outcomeMark(outcome), el("span", { class: "visually-hidden" }, t(`images.${outcome}`))] : [];
+}
+
+function similarityOf(position) {
+  const similarity = store.get("ranking")?.keys[position];
+  return similarity >= -1 && similarity <= 1 ? [el("span", { class: "tile-near" }, "≈ ", number(similarity))] : [];
 }
 
 function fillTile(box, position) {
@@ -64,9 +78,9 @@ function fillTile(box, position) {
 
 function tileText(row, position) {
   const facts = factsOf(position);
-  const words = [clipped(row.id), `${t("images_label")}: ${clipped(className(facts.label))}`];
-  if (facts.answer >= 0) words.push(`${t("images_answer")}: ${clipped(className(facts.answer))}`);
-  if (facts.outcome) words.push(t(`images_${facts.outcome}`));
+  const words = [clipped(row.id), `${t("images.label")}: ${clipped(className(facts.label))}`];
+  if (facts.answer >= 0) words.push(`${t("images.answer")}: ${clipped(className(facts.answer))}`);
+  if (facts.outcome) words.push(t(`images.${facts.outcome}`));
   return words.join(", ");
 }
 
@@ -90,7 +104,8 @@ function tile(position, { size = 128, focusable = true } = {}) {
   const ready = listing.columns ? Promise.resolve() : startListing();
   Promise.all([wordsOf(position), ready]).then(([row]) => {
     fillTile(box, position);
-    open.replaceChildren(bdi(clipped(row.id)));
+    // The end of a path tells images apart; all of it is in the title.
+    open.replaceChildren(bdi(clipped(row.id.split("/").at(-1) || row.id)));
     open.title = clipped(row.id);
     open.setAttribute("aria-label", tileText(row, position));
     box.querySelector("img.archive")?.setAttribute("alt", clipped(row.id));
