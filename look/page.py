@@ -42,7 +42,9 @@ SCRIPTS = (
     "search",
     "images",
     "corrections",
+    "review_order",
     "review",
+    "review_page",
     "data",
     "main",
 )
