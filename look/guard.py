@@ -70,7 +70,9 @@ class Guard:
             await fault(*refusal)(scope, receive, send_on)
             return
         try:
-            await self._app({**scope, "path": f"/{rest}"}, receive, send_on)
+            # With "app", Starlette raises what it refuses instead of answering in its own form.
+            inner = {**scope, "path": f"/{rest}", "app": self}
+            await self._app(inner, receive, send_on)
         except ClientDisconnect:
             pass
         except Exception as error:

@@ -55,7 +55,7 @@ def find_index(folder: Path, key: str) -> Path | None:
         record = read_sealed(folder / RECORD) or {}
         file = folder / _file_name(key)
         if record.get("form") == FORM and record.get("key") == key:
-            return file if digest_of(file, _LARGEST) == record.get("sha256") else None
+            return file if digest_of(file, _LARGEST) == record.get("digest") else None
     except (InputError, OSError):
         pass
     return None
@@ -75,7 +75,7 @@ def write_index(folder: Path, key: str, collection: Collection) -> Path:
         drop_temporaries(folder)
         with replacing(file) as temporary:
             _write(temporary, collection)
-        record = {"form": FORM, "key": key, "sha256": digest_of(file, _LARGEST)}
+        record = {"form": FORM, "key": key, "digest": digest_of(file, _LARGEST)}
         write_sealed(folder / RECORD, record)
     for other in set(folder.glob("index-*.sqlite*")) - {file}:
         discard(other)
@@ -90,8 +90,8 @@ def _write(file: Path, collection: Collection) -> None:
     connection = sqlite3.connect(file, isolation_level=None)
     try:
         # The file is made durable as a whole, or thrown away.
-        connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN")
-        connection.executescript(_TABLES)
+        connection.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES}")
+        connection.execute("BEGIN")
         meta = json.dumps({**collection.meta, "shell": "server"}, allow_nan=False)
         connection.execute("INSERT INTO meta VALUES (?)", [meta])
         for name, column in collection.columns.items():
@@ -103,7 +103,8 @@ def _write(file: Path, collection: Collection) -> None:
         )
         connection.executemany("INSERT INTO rows VALUES (?, ?, ?)", records)
         connection.executemany("INSERT INTO blocks VALUES (?, ?, ?)", _blocks(collection.rows))
-        connection.executescript(f"{_INDEXES} COMMIT")
+        connection.execute("COMMIT")
+        connection.executescript(_INDEXES)
     except sqlite3.Error as error:
         raise InputError(
             f"cannot write {file.parent}: {error}; free some space there, then run the same "
