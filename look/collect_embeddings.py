@@ -8,7 +8,7 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.reader import Reader
 from archiveprobe.evaluate.dataset import Rows
-from archiveprobe.look.embeddings import mean_embeddings
+from archiveprobe.look.embeddings import read_embeddings
 from archiveprobe.look.maps import MAPS, explained_shares
 from archiveprobe.look.missing import missing_of
 from archiveprobe.look.parts import Part
@@ -22,7 +22,7 @@ def collect_embeddings(
     part = Part(meta={"maps": [], "embeddings": [], "words": []})
     for name, reader in readers.items():
         try:
-            matrix = mean_embeddings(task, rows, name, reader)
+            matrix = read_embeddings(task, rows, name, reader)
         except InputError as error:
             part.missing.append(missing_of(error, f"archiveprobe embed {task.file}"))
             continue

@@ -1,4 +1,4 @@
-"""The embeddings that a page shows: one row per image, the mean of its views."""
+"""The embeddings that a page shows: one row per image."""
 
 import numpy as np
 
@@ -32,8 +32,12 @@ def standing_caches(pinned: Pinned, rows: Rows) -> tuple[dict[str, Reader], list
     return readers, missing
 
 
-def mean_embeddings(task: Task, rows: Rows, name: str, reader: Reader) -> np.ndarray:
-    """Read the mean over the views of every row (n, d) float32, NaN where there is none.
+def read_embeddings(
+    task: Task, rows: Rows, name: str, reader: Reader, view: int | None = None
+) -> np.ndarray:
+    """Read one embedding of every row (n, d) float32, NaN where there is none.
+
+    It is that of the view at a place, by default the mean of all.
 
     Raises:
         InputError: the cache is damaged.
@@ -45,7 +49,8 @@ def mean_embeddings(task: Task, rows: Rows, name: str, reader: Reader) -> np.nda
     result = np.empty((0, 0), np.float32)
     for start in range(0, max(1, len(order)), _AT_ONCE):
         part = order[start : start + _AT_ONCE]
-        found = read_matrix(reader, rows.select(part), name, "mean", task)[:, 0]
+        views = "mean" if view is None else "rows"
+        found = read_matrix(reader, rows.select(part), name, views, task)[:, view or 0]
         if not start:
             result = np.empty((len(rows), found.shape[1]), np.float32)
         result[part] = found
