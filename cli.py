@@ -18,6 +18,7 @@ from archiveprobe.commands import (  # noqa: E402
     films,
     finetuning,
     listing,
+    look,
     systems,
 )
 from archiveprobe.commands.terminal import NAME, Commands, example  # noqa: E402
@@ -55,13 +56,16 @@ for command in (
     systems.ensemble,
     comparing.leaderboard,
     comparing.compare,
+    answers.mistakes,
     systems.threshold,
     systems.audit,
     finetuning.finetune,
     finetuning.recipes,
+    look.look,
     answers.predict,
     answers.submit,
     answers.score,
+    answers.export,
     cache.cache,
     listing.listing,
 ):

@@ -116,11 +116,8 @@ class Counts:
         if not self.total:
             return []
         counts = [(getattr(self, name), words) for name, words in _SAID.items()]
-        listed = [
-            f"{count} {_ONE.sub(r'\1', words) if count == 1 else words}"
-            for count, words in counts
-            if count
-        ]
+        counts = [(count, _ONE.sub("", words) if count == 1 else words) for count, words in counts]
+        listed = [f"{count} {words}" for count, words in counts if count]
         again = (
             f"; {self.outdated} of them decided under another label than the table has now: "
             "look at them again"
@@ -134,7 +131,7 @@ class Counts:
         return {name: getattr(self, name) for name in (*_SAID, "outdated")}
 
 
-_ONE = re.compile("^(label|row)s")
+_ONE = re.compile("(?<=^label)s|(?<=^row)s")
 _SAID = {
     "changed": "labels changed",
     "labelled": "rows without a label labelled",
