@@ -114,7 +114,7 @@ def test_figures_are_those_of_scikit_learn_at_every_threshold(page_file, open_pa
 def test_curves_are_those_of_scikit_learn(page_file, open_page):
     collection = with_ties()
     page = open_results(open_page, page_file(collection))
-    curves = page.evaluate("async () => (await results.modelOf(0, 1)).curves")
+    curves = page.evaluate("async () => figures.curves((await results.modelOf(0, 1)).ranking)")
     score, label = collection.columns["p:0"][:, 1], collection.columns["label"]
     known = (label >= 0) & np.isfinite(score)
     truth, score = label[known], score[known]
@@ -131,8 +131,8 @@ def test_histogram_and_calibration_count_every_row_once(page_file, open_page):
     collection = with_ties()
     page = open_results(open_page, page_file(collection))
     model = page.evaluate(
-        "async () => { const { bins, calibration } = await results.modelOf(0, 1);"
-        " return { bins, calibration }; }"
+        "async () => { const { bins, ranking } = await results.modelOf(0, 1);"
+        " return { bins, calibration: figures.calibration(ranking) }; }"
     )
     score, label = collection.columns["p:0"][:, 1], collection.columns["label"]
     known = np.isfinite(score)
