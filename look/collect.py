@@ -5,7 +5,6 @@ is left out and named in `meta["missing"]`, with the command that brings it.
 """
 
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,8 +15,8 @@ import numpy as np
 from archiveprobe.api.state import Pinned, pin
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
+from archiveprobe.look.collect_data import collect_data
 from archiveprobe.look.collect_embeddings import collect_embeddings
-from archiveprobe.look.collect_groups import group_numbers
 from archiveprobe.look.collect_rows import collect_rows
 from archiveprobe.look.collect_systems import collect_systems, load_current_runs
 from archiveprobe.look.collection import FORM, Collection
@@ -25,6 +24,7 @@ from archiveprobe.look.embeddings import standing_caches
 from archiveprobe.look.maps import MAPS
 from archiveprobe.look.missing import missing_of
 from archiveprobe.look.parts import Notify, Part, RowWords
+from archiveprobe.probe.audit.shift import Shift
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.corrections import corrections_of
@@ -55,17 +55,14 @@ def collect(
     pinned = pin(task, partial=partial, notify=notify)
     rows = pinned.keyed
     part = Part(meta=_head(pinned, made))
-    with progress("collecting", 3) as advance:
-        part.add(collect_rows(pinned))
-        part.columns["group"] = group_numbers(pinned)
-        part.add(_data(pinned, part.columns["group"]))
-        advance()
-        part.add(_systems(pinned, part.columns["label"]))
-        advance()
-        readers, gone = standing_caches(pinned, rows)
-        part.missing += gone
-        part.add(collect_embeddings(task, rows, readers, maps))
-        advance()
+    part.add(collect_rows(pinned))
+    label = part.columns["label"]
+    report = collect_data(pinned, label, notify, progress)
+    part.add(_systems(pinned, label, report.shift))
+    part.add(report.part)
+    readers, gone = standing_caches(pinned, rows)
+    part.missing += gone
+    part.add(collect_embeddings(task, rows, readers, maps))
     return _put_together(pinned, part)
 
 
@@ -98,25 +95,7 @@ def _head(pinned: Pinned, made: str | None) -> dict[str, object]:
     }
 
 
-def _data(pinned: Pinned, group: np.ndarray) -> Part:
-    """Say of the data what needs no audit."""
-    count = len(group)
-    columns: dict[str, np.ndarray] = {
-        "suspect": np.full(count, np.nan, np.float32),
-        "suggested": np.full(count, -1, np.int8),
-    }
-    unreadable = Counter(entry.status for entry in pinned.entries if not entry.usable)
-    data = {
-        "unreadable": dict(sorted(unreadable.items())),
-        "groups": {"count": int(group.max(initial=-1)) + 1, "rows": int((group >= 0).sum())},
-        "suspects": {"judge": None, "count": 0},
-        "shortcuts": [],
-        "shift": None,
-    }
-    return Part(columns, {"data": data})
-
-
-def _systems(pinned: Pinned, label: np.ndarray) -> Part:
+def _systems(pinned: Pinned, label: np.ndarray, shift: Shift) -> Part:
     """Collect the systems, as far as there are labels and folds to have any."""
     nothing = Part(meta={"systems": [], "board": None})
     if pinned.dataset is None:
@@ -127,11 +106,7 @@ def _systems(pinned: Pinned, label: np.ndarray) -> Part:
     nothing.missing += gone
     if not runs:
         return nothing
-    try:
-        warnings, caution = data_warnings(pinned.dataset)
-    except InputError as error:
-        warnings, caution = [], 1.0
-        nothing.missing.append(missing_of(error, what="no look for a shift"))
+    warnings, caution = data_warnings(pinned.dataset, shift=shift)
     nothing.add(collect_systems(pinned.dataset, label, runs, warnings, caution))
     return nothing
 
