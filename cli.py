@@ -55,6 +55,7 @@ for command in (
     systems.ensemble,
     comparing.leaderboard,
     comparing.compare,
+    answers.mistakes,
     systems.threshold,
     systems.audit,
     finetuning.finetune,

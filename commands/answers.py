@@ -1,4 +1,4 @@
-"""What a finished system answers: predict, submit, score."""
+"""What a finished system answers: predict, submit, score, mistakes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -140,3 +140,19 @@ def score(task: Path, file: Path, truth: Path | None, as_json: bool) -> None:
         print_result(None, done.matrix_lines(), as_json)
     for remark in done.remarks:
         say(f"note: {remark}")
+
+
+@command("mistakes my/task.toml --system greedy -o mistakes.csv")
+@task_argument
+@_system
+@_output("id, label, answer, probabilities, confidence, folds, ...; .csv, .parquet, .xlsx, ...")
+@_spreadsheet_safe
+@json_option
+def mistakes(task: Path, system: str, file: Path, as_json: bool, **how: Any) -> None:
+    """Write the labelled rows that a system gets wrong, the most confident first.
+
+    Each was decided out of fold, by models that had not seen it.
+    """
+    from archiveprobe.predict.mistakes import write_mistakes
+
+    _report(write_mistakes(load(task), system, file, **how), as_json)
