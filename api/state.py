@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
@@ -14,6 +14,7 @@ from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
 from archiveprobe.task.snapshot import Snapshot, digest_of_words, snapshot_digest
 
+Notify = Callable[[str], None]
 # Frames of these are not what a user wrote: scikit-learn wraps the methods of its estimators.
 _NOT_THE_USERS = (__name__.partition(".")[0], "sklearn")
 
@@ -42,8 +43,10 @@ class Pinned:
         return rows_of(self.rows, self.entries)
 
 
-def pin(task: Task, *, partial: bool = False) -> Pinned:
+def pin(task: Task, *, partial: bool = False, notify: Notify | None = None) -> Pinned:
     """Read a task as it is now; with `partial` without the rows that wait for `embed`.
+
+    `notify` is told what else there is to know; by default it is a warning.
 
     Raises:
         InputError: nothing is embedded yet, or embed was interrupted or rows came since, which
@@ -52,7 +55,8 @@ def pin(task: Task, *, partial: bool = False) -> Pinned:
     state = read_state(task)
     if not partial:
         state.check_complete()
-    dataset, fault = _dataset(state, partial)
+    notify = notify or warn
+    dataset, fault = _dataset(state, partial, notify)
     if dataset is not None:
         kept = {row.id for row in dataset.rows}
         digest, used = dataset.snapshot_digest, dataset.partial
@@ -64,19 +68,19 @@ def pin(task: Task, *, partial: bool = False) -> Pinned:
     pairs = zip(state.rows, state.entries, strict=True)
     chosen = [(row, entry) for row, entry in pairs if row.id in kept]
     if used is not None:
-        warn(f"{used}, the others wait for embed")
+        notify(f"{used}, the others wait for embed")
     rows, entries = [row for row, _ in chosen], [entry for _, entry in chosen]
     return Pinned(task, rows, entries, state.snapshot, digest, dataset, fault, used)
 
 
-def _dataset(state: State, partial: bool) -> tuple[Dataset | None, str]:
+def _dataset(state: State, partial: bool, notify: Notify) -> tuple[Dataset | None, str]:
     """Assign the folds as far as there are labels for them; or say why that is impossible."""
     if not any(row.label is not None for row in state.rows):
         return None, f"no labelled rows in {state.task.place}: label images of two classes or more"
     try:
         return dataset_of(state, partial=partial), ""
     except InputError as error:
-        warn(f"no folds and no systems: {error}")
+        notify(f"no folds and no systems: {error}")
         return None, str(error)
 
 

@@ -61,15 +61,18 @@ class Name(Checked, click.ParamType[str]):
         incomplete: str,
     ) -> "list[CompletionItem]":
         """Complete it to a name known to the task that was typed before it, or to the one here."""
+        # click leaves a task that stands before an option without its value among the rest.
+        return self.complete(ctx.args[0] if ctx.args else ctx.params.get("task"), incomplete)
+
+    def complete(self, folder: Path | str | None, incomplete: str) -> "list[CompletionItem]":
+        """Complete it to a name known to the task in a folder, by default the current one."""
         from click.shell_completion import CompletionItem
 
         from archiveprobe.base.errors import InputError
         from archiveprobe.task.config import load_task
 
-        # click leaves a task that stands before an option without its value among the rest.
-        folder = ctx.args[0] if ctx.args else ctx.params.get("task") or "."
         try:
-            task = load_task(Path(folder)) if self._of_task else None
+            task = load_task(Path(folder or ".")) if self._of_task else None
         except InputError:
             return []
         # What stands before a plus is complete.

@@ -186,19 +186,6 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
         say(f"then: {NAME} predict {task} --system {board.best} --images FOLDER -o answers.csv")
 
 
-@command("leaderboard my/task.toml")
-@task_argument
-@partial_option
-@json_option
-def leaderboard(task: Path, partial: bool, as_json: bool) -> None:
-    """Compare the stored systems; nothing is fitted."""
-    from archiveprobe.evaluate.ensemble import stored_leaderboard
-    from archiveprobe.probe.run import data_warnings
-
-    board = stored_leaderboard(load(task), data_warnings=data_warnings, partial=partial)
-    show_board(board, task, as_json)
-
-
 @command(
     "threshold my/task.toml --system logistic-hog",
     "threshold my/task.toml --system logistic-hog --set 0.4",

@@ -36,15 +36,22 @@ def task_argument(command: Function) -> Function:
     return click.argument("task", type=kind, default=_HERE, callback=_ready_to_import)(command)
 
 
-def task_before_argument(command: Function) -> Function:
-    """Add TASK, by default the current folder, to a command that takes another argument after it.
+def task_before_argument(
+    command: Function, complete: Callable[..., list[Any]] | None = None
+) -> Function:
+    """Add TASK, by default the current folder, to a command that takes other arguments after it.
 
-    click gives the words to arguments from the left, so that one word alone would be the task.
+    click gives the words to arguments from the left, so that one word alone would be the task. It
+    completes all of them as TASK, by `complete` where that is given.
     """
-    kind = click.Path(path_type=Path)
-    return click.argument("task", type=kind, nargs=-1, metavar="[TASK]", callback=_at_most_one)(
-        command
-    )
+    return click.argument(
+        "task",
+        type=click.Path(path_type=Path),
+        nargs=-1,
+        metavar="[TASK]",
+        callback=_at_most_one,
+        shell_complete=complete,
+    )(command)
 
 
 def _at_most_one(ctx: click.Context, argument: click.Parameter, tasks: tuple[Path, ...]) -> Path:

@@ -174,6 +174,7 @@ def run_ensemble(
         seconds=time.monotonic() - started,
         warnings=[*said, *left_out, *warnings],
         caution=caution,
+        snapshot=dataset.snapshot_digest,
     )
 
 
@@ -205,4 +206,5 @@ def rank_stored(dataset: Dataset, data_warnings: DataWarnings) -> Leaderboard:
         seconds=time.monotonic() - started,
         warnings=[*left_out, *warnings],
         caution=caution,
+        snapshot=dataset.snapshot_digest,
     )

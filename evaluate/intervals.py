@@ -15,7 +15,7 @@ uneven the groups are, and has the part of the training rows, which a bootstrap 
 takes as given (evaluate/variance.py).
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +40,7 @@ _CHUNK = 3_000_000
 
 @dataclass(frozen=True)
 class Comparison:
-    """Holds macro-F1 of `a` less that of `b` on the same rows, and its 95 % interval.
+    """Holds a metric of one system less that of another on the same rows, and its 95 % interval.
 
     `p` is the two-sided p-value of the paired grouped bootstrap: below .05 just where the interval
     leaves out zero.
@@ -231,24 +231,65 @@ def compare(
 ) -> Comparison:
     """Compare decisions of two systems, (R, n) or (n,) each, on the same rows and groups.
 
-    `name` is any metric of decisions, `fold` (R, n) the folds that both were held out in. Both
-    systems see the same replicates, and the interval is made as that of a score, of which a
-    difference is one: in 95 of 100 archives it holds the fold models' true difference.
+    See `compare_each`; `name` is any metric of decisions.
     """
-    if name not in METRICS:
-        raise ValueError(f"{name!r} is no metric of decisions: {', '.join(METRICS)}")
-    a, b = np.atleast_2d(decision_a), np.atleast_2d(decision_b)
+    [found] = compare_each(
+        y,
+        [decision_a],
+        decision_b,
+        groups,
+        n_classes,
+        names=(name,),
+        fold=fold,
+        replicates=replicates,
+        seed=seed,
+    )
+    return found[name]
 
-    def difference(weights: np.ndarray | None) -> np.ndarray:
-        ours, theirs = (replicated(y, d, n_classes, weights, (name,))[name] for d in (a, b))
-        return np.asarray(ours - theirs)
 
-    estimate = float(difference(None)[0])
-    error = standard_error(y, a, groups, n_classes, fold=fold, name=name, less=b)
-    moved = _replicated(difference, groups, replicates, seed)
-    moved = _stretched(moved, estimate, error.widening())
-    interval = _percentiles(moved, estimate, -1.0) or (estimate, estimate)
-    return Comparison(estimate, *interval, two_sided(moved))
+def compare_each(
+    y: np.ndarray,
+    decisions: Sequence[np.ndarray],
+    reference: np.ndarray,
+    groups: np.ndarray,
+    n_classes: int,
+    *,
+    names: Collection[str],
+    fold: np.ndarray | None = None,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> list[dict[str, Comparison]]:
+    """Compare decisions of several systems, (R, n) or (n,) each, with those of one reference.
+
+    Returns, for each system, a comparison for every metric of decisions in `names`. `fold` (R, n)
+    are the folds that all were held out in. All see the same replicates, which are drawn once, and
+    an interval is made as that of a score, of which a difference is one: in 95 of 100 archives it
+    holds the fold models' true difference.
+    """
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no metric of decisions: {', '.join(METRICS)}")
+    *each, base = (np.atleast_2d(decision) for decision in (*decisions, reference))
+
+    def scores(decision: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        return np.stack([*replicated(y, decision, n_classes, weights, names).values()])
+
+    def differences(weights: np.ndarray | None) -> np.ndarray:
+        of_base = scores(base, weights)
+        return np.stack([scores(decision, weights) - of_base for decision in each])
+
+    def comparison(of: np.ndarray, name: str, estimate: float, moved: np.ndarray) -> Comparison:
+        error = standard_error(y, of, groups, n_classes, fold=fold, name=name, less=base)
+        stretched = _stretched(moved, estimate, error.widening())
+        interval = _percentiles(stretched, estimate, -1.0) or (estimate, estimate)
+        return Comparison(estimate, *interval, two_sided(stretched))
+
+    estimates = differences(None)[..., 0].tolist()
+    moved = _replicated(differences, groups, replicates, seed)
+    return [
+        {name: comparison(of, name, *at) for name, *at in zip(names, *numbers, strict=True)}
+        for of, *numbers in zip(each, estimates, moved, strict=True)
+    ]
 
 
 def two_sided(differences: np.ndarray) -> float:

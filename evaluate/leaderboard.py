@@ -61,7 +61,8 @@ class Leaderboard:
     `best` is None where every line is at chance. `majority` is no system, but what every one of
     them has to beat. `selection` is the score to expect of the recommended system: that of picking
     it among the others, None where there is nothing to pick. `to_predict` counts unlabelled rows.
-    `partial` says, where it is not None, how few of the task's rows all this is about.
+    `partial` says, where it is not None, how few of the task's rows all this is about; `snapshot`
+    is the digest of the state that they are in.
     """
 
     lines: list[Line]
@@ -73,6 +74,7 @@ class Leaderboard:
     seconds: float
     to_predict: int
     partial: str | None = None
+    snapshot: str = ""
 
     def record(self) -> dict[str, Any]:
         """Return the form that `--json` promises."""
@@ -84,6 +86,7 @@ class Leaderboard:
             "majority": asdict(self.majority),
             "warnings": self.warnings,
             "seconds": round(self.seconds, 3),
+            "snapshot": self.snapshot,
             **({} if self.partial is None else {"partial": self.partial}),
         }
 
@@ -94,6 +97,7 @@ def leaderboard(
     seconds: float,
     warnings: Sequence[str] = (),
     caution: float = 1.0,
+    snapshot: str = "",
 ) -> Leaderboard:
     """Score systems that share rows and folds, and the procedure of picking among them.
 
@@ -114,10 +118,11 @@ def leaderboard(
         None if pick is None else systems[pick].system,
         _reason(candidates, pick),
         majority(systems[0]),
-        [*warnings, *_missed_aims(systems), *_few_groups(systems[0].groups)],
+        [*warnings, *_missed_aims(systems), *few_groups(systems[0].groups)],
         seconds,
         len(systems[0].test_ids),
         systems[0].origin.get("partial"),
+        snapshot,
     )
 
 
@@ -235,7 +240,7 @@ def _reason(candidates: Candidates, pick: int | None) -> str:
     )
 
 
-def _few_groups(groups: np.ndarray) -> list[str]:
+def few_groups(groups: np.ndarray) -> list[str]:
     """Warn where intervals promise nothing."""
     count, effective = len(np.unique(groups)), effective_groups(groups)
     if effective >= FEW_GROUPS:

@@ -94,6 +94,7 @@ def run_finetune(
                 seconds=time.monotonic() - started,
                 warnings=[*left_out, *warnings],
                 caution=caution,
+                snapshot=dataset.snapshot_digest,
             )
         elif last.name in (SPLIT, MERGED):
             answers = write_answers(dataset, recipe, last)

@@ -21,10 +21,10 @@ from archiveprobe.embed.device import default_device
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.combine import METHODS, apply_weights
 from archiveprobe.evaluate.dataset import Dataset, Rows
+from archiveprobe.evaluate.majority import final_decision
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_status import check_up_to_date, command_again
 from archiveprobe.evaluate.system_store import Run, load_run
-from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.finetune.inference import TunedSystem, load_tuned
 from archiveprobe.probe.choice import Choice, parse_choice
 from archiveprobe.probe.crossval import combine_views
@@ -117,7 +117,7 @@ class System:
         logits, answer = self.source.logits(Question(rows, archive or self.task, afresh))
         proba = self.calibration.apply(logits)
         if answer is None:
-            answer = self._decided(proba)
+            answer = final_decision(self.stored, proba)
         known = np.isfinite(proba).all(1)
         return Answers(proba, np.where(known, answer, self.unreadable))
 
@@ -125,12 +125,6 @@ class System:
         """Compare probabilities (..., K) as far as they can be computed again."""
         near = np.isclose(left, right, rtol=0, atol=self.source.agreement, equal_nan=True)
         return np.asarray(near.all(-1))
-
-    def _decided(self, proba: np.ndarray) -> np.ndarray:
-        stored = self.stored
-        if len(stored.classes) > 2 or np.isnan(stored.threshold):
-            return np.asarray(np.nan_to_num(proba).argmax(1))
-        return decide(proba[:, stored.positive], stored.threshold, stored.positive)
 
 
 def load_system(dataset: Dataset, name: str, resources: Resources | None = None) -> System:

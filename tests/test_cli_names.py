@@ -59,7 +59,14 @@ TYPED = [
     (["ensemble", "--system", "gredy"], "no system 'gredy' in "),
     (["submit", "--system", "gredy", "-o", "x.csv"], "(did you mean 'greedy'?)"),
     (["predict", "--system", "gredy", "-o", "x.csv"], "(did you mean 'greedy'?)"),
+    (["mistakes", "--system", "gredy", "-o", "x.csv"], "(did you mean 'greedy'?)"),
+    (["mistakes", "--system", "greedy", "-o", "work"], "work is a folder"),
+    (["export", "--system", "gredy", "-o", "x.csv"], "(did you mean 'greedy'?)"),
+    (["export", "--backbone", "hgo", "-o", "x.csv"], "(did you mean 'hog'?)"),
     (["threshold", "--system", "gredy"], "(did you mean 'greedy'?)"),
+    (["compare", "greedy", "rigde-hog"], "(did you mean 'ridge-hog'?)"),
+    (["compare", "absent", "greedy", "ridge-hog"], "no task file at "),
+    (["leaderboard", "--csv", "--latex"], "--csv and --latex exclude each other"),
     (["submit", "--system", "greedy", "-o", "work"], "work is a folder"),
     (["submit", "--system", "greedy", "-o", "task.toml/x.csv"], "task.toml is no folder"),
     (["embed", "--backbone", "mime"], "unknown backbone 'mime' (did you mean 'mine'?)"),
@@ -137,8 +144,13 @@ def completed(*typed: str | Path) -> list[str]:
         (["submit", "{task}", "--system", ""], ["greedy", "ridge-hog"]),
         (["submit", "{task}", "--system", "ri"], ["ridge-hog"]),
         (["predict", "{task}", "--system", "g"], ["greedy"]),
+        (["mistakes", "{task}", "--system", "g"], ["greedy"]),
+        (["export", "{task}", "--system", "g"], ["greedy"]),
+        (["export", "{task}", "--backbone", "h"], ["hog"]),
         (["threshold", "{task}/task.toml", "--system", "g"], ["greedy"]),
         (["ensemble", "{task}", "--system", "greedy", "--system", "r"], ["ridge-hog"]),
+        (["compare", "{task}", ""], ["greedy", "ridge-hog"]),
+        (["compare", "{task}", "ridge-hog", "g"], ["greedy"]),
         (["ensemble", "{task}", "--method", "g"], ["greedy"]),
         (["ensemble", "{task}", "--threshold-rule", "s"], ["smoothed"]),
         (["probe", "{task}", "--probe", "l"], ["lda", "logistic", "lightgbm"]),
@@ -161,11 +173,12 @@ def test_without_a_task_names_are_those_of_the_current_folder(
 ) -> None:
     monkeypatch.chdir(task)
     assert completed("submit", "--system", "") == ["greedy", "ridge-hog"]
+    assert completed("compare", "greedy", "r") == ["ridge-hog"]
     monkeypatch.chdir(task / "work")
     assert completed("submit", "--system", "") == []
 
 
-@pytest.mark.parametrize("typed", [["embed"], ["finetune", "--recipe"], ["score"]])
+@pytest.mark.parametrize("typed", [["embed"], ["finetune", "--recipe"], ["score"], ["compare"]])
 def test_files_are_completed_by_the_shell(typed: list[str]) -> None:
     shell = BashComplete(cli.main, {}, "archiveprobe", "_ARCHIVEPROBE_COMPLETE")
     [item] = shell.get_completions(typed, "my/ta")

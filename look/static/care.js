@@ -21,10 +21,11 @@ function plainKey(event) {
   if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return "";
   const target = event.target instanceof Element ? event.target : document.body;
   if (target.closest("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]")) return "";
+  // On Arabic keyboards one key writes two letters: only names of keys begin with a capital.
+  if (/^[A-Z]\w+$/.test(event.key)) return event.shiftKey ? "" : event.key;
+  if (store.get("keys") === false) return "";
   if (event.key === "?" || event.key === "؟") return "?";
-  if (event.shiftKey) return "";
-  const key = event.key.length === 1 ? careLetter(event) : event.key;
-  return key.length === 1 && store.get("keys") === false ? "" : key;
+  return event.shiftKey ? "" : careLetter(event);
 }
 
 function careLetter(event) {
@@ -75,7 +76,7 @@ function careImage(position, { size = 128, alt = "", focusable = true } = {}) {
 }
 
 function carePlaceholder(position) {
-  const words = el("span", { class: "care-none" }, t("care_no_image"));
+  const words = el("span", { class: "care-none" }, t("care.no_image"));
   data.column("status").then((statuses) => {
     const status = data.meta.statuses[statuses[position]];
     if (status) words.append(" ", bdi(status));
@@ -101,7 +102,7 @@ function careToggle(frame) {
 function careName(frame) {
   const button = frame.querySelector(".care-show");
   const image = frame.querySelector("img.archive");
-  const word = t(image.classList.contains("shown") ? "care_blur" : "care_show");
+  const word = t(image.classList.contains("shown") ? "care.blur" : "care.show");
   button.textContent = word;
   button.setAttribute("aria-label", image.alt ? `${word}: ${image.alt}` : word);
 }
@@ -177,6 +178,8 @@ function careRemember(images) {
 }
 
 store.set({ care: { page: false, images: new Set() } });
+document.addEventListener("keydown", careOnKey);
+window.addEventListener("pageshow", (event) => event.persisted && careShowPage(false));
 
 part({
   name: "care",
@@ -187,23 +190,27 @@ part({
       type: "checkbox", role: "switch", id: "care-page", autocomplete: "off",
       on: { change: () => careShowPage(toggle.checked) },
     });
-    section.append(
-      el("p", { class: "care-why" }, t("care_why")),
-      el("p", { class: "care-bar" },
-        el("label", { class: "care-switch", for: "care-page" }, toggle, " ", t("care_page"), " ", el("kbd", {}, "B")),
-        " ", counter));
     const update = () => {
       const { page, images } = store.get("care");
       toggle.checked = page;
-      counter.textContent = t("care_count", { count: count(images.size) });
+      counter.textContent = t("care.count", { count: count(images.size) });
       careRemember(images);
     };
-    store.set({ care: { page: false, images: careRemembered() } });
-    careShowPage(false);
+    section.append(
+      el("label", { class: "care-switch", for: "care-page" }, toggle, " ", t("care.page"), " ", el("kbd", {}, "B")), counter);
+    beforeMain("care-why", t("care.title"), el("p", {}, t("care.why")));
     store.on(["care"], update);
     store.on(["tab"], () => careShowPage(false));
+    store.set({ care: { page: false, images: careRemembered() } });
+    careShowPage(false);
     update();
-    document.addEventListener("keydown", careOnKey);
-    window.addEventListener("pageshow", (event) => event.persisted && careShowPage(false));
   },
 });
+
+/** Put a region of its own between the header and the tab. */
+function beforeMain(id, label, ...children) {
+  document.getElementById(id)?.remove();
+  const region = el("section", { id, "aria-label": label }, ...children);
+  document.getElementById("main").before(region);
+  return region;
+}
