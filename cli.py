@@ -18,6 +18,7 @@ from archiveprobe.commands import (  # noqa: E402
     films,
     finetuning,
     listing,
+    look,
     systems,
 )
 from archiveprobe.commands.terminal import NAME, Commands, example  # noqa: E402
@@ -60,9 +61,11 @@ for command in (
     systems.audit,
     finetuning.finetune,
     finetuning.recipes,
+    look.look,
     answers.predict,
     answers.submit,
     answers.score,
+    answers.export,
     cache.cache,
     listing.listing,
 ):
