@@ -27,7 +27,7 @@ from archiveprobe.look.missing import missing_of
 from archiveprobe.look.parts import Notify, Part, RowWords
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.corrections import corrections_of
+from archiveprobe.task.corrections import read_corrections
 from archiveprobe.task.snapshot import digest_of_words
 
 _MOST_LABELS = 127
@@ -92,9 +92,8 @@ def _head(pinned: Pinned, made: str | None) -> dict[str, object]:
         "version": version("archiveprobe"),
         "command": f"archiveprobe probe {shlex.quote(str(task.file))}",
         "learning": [],
-        "corrections": [
-            asdict(fix) for fix in corrections_of(task, {row.id for row in pinned.rows}).values()
-        ],
+        # Those of rows that are gone, too: what a page saves replaces the whole file.
+        "corrections": [asdict(correction) for correction in read_corrections(task).values()],
     }
 
 
