@@ -24,6 +24,7 @@ demo: setup demo-archive/task.toml ## draw the built-in archive and run the whol
 	$(RUN)/archiveprobe cache show demo-archive/task.toml
 	$(RUN)/archiveprobe cache verify demo-archive/task.toml --deep
 	$(RUN)/archiveprobe probe demo-archive/task.toml
+	$(RUN)/archiveprobe look demo-archive/task.toml -o demo-archive/page.html
 
 demo-archive/task.toml: | setup
 	$(RUN)/archiveprobe demo demo-archive

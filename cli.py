@@ -18,6 +18,7 @@ from archiveprobe.commands import (  # noqa: E402
     films,
     finetuning,
     listing,
+    look,
     systems,
 )
 from archiveprobe.commands.terminal import NAME, Commands, example  # noqa: E402
@@ -60,6 +61,7 @@ for command in (
     systems.audit,
     finetuning.finetune,
     finetuning.recipes,
+    look.look,
     answers.predict,
     answers.submit,
     answers.score,

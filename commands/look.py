@@ -1,0 +1,81 @@
+"""See and correct: look."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from archiveprobe.commands.names import OUTPUT, SYSTEM
+from archiveprobe.commands.terminal import (
+    command,
+    json_option,
+    load,
+    partial_option,
+    print_line,
+    print_result,
+    progress,
+    say,
+    task_argument,
+)
+
+
+@command(
+    "look my/task.toml -o page.html",
+    "look my/task.toml",
+    "look my/task.toml --figures figures/",
+)
+@task_argument
+@click.option("-o", "file", type=OUTPUT, help="Write the page to one .html file, and end.")
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write figures for papers, as SVG and PDF, and end.",
+)
+@click.option("--system", type=SYSTEM, help="System that the figures are about.")
+@click.option(
+    "--umap", is_flag=True, help="Draw a map by UMAP, too (the extra `umap`); PCA is always there."
+)
+@click.option(
+    "--language",
+    type=click.Choice(("en", "ar")),
+    default="en",
+    show_default=True,
+    help="Language that the page begins with.",
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port of the server; default: a free one."
+)
+@partial_option
+@json_option
+def look(
+    task: Path,
+    file: Path | None,
+    figures: Path | None,
+    system: str | None,
+    umap: bool,
+    language: str,
+    port: int | None,
+    partial: bool,
+    as_json: bool,
+) -> None:
+    """Open a page to see results, images and mistakes, and to correct labels.
+
+    Without -o and --figures a small server shows it until Ctrl-C, and writes corrections at once.
+    """
+    if system is not None and figures is None:
+        raise click.UsageError("--system needs --figures")
+    if port is not None and (file is not None or figures is not None):
+        raise click.UsageError("--port is for the server, which -o and --figures do without")
+    settings = load(task)
+    about: dict[str, Any] = {"partial": partial, "notify": say, "progress": progress}
+    maps = ("PCA", "UMAP") if umap else ("PCA",)
+    if file is not None:
+        from archiveprobe.look.write import write_look
+
+        done = write_look(settings, file, maps=maps, language=language, **about)
+        for entry in done.missing:
+            say(f"note: {entry['what']}: {entry['command']}")
+        print_result(done.record(), [], as_json) if as_json else print_line(
+            f"wrote {done.file} ({done.size}): open it in a browser"
+        )

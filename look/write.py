@@ -1,0 +1,72 @@
+"""`look -o FILE`: collect what a page shows, make its thumbnails, and write it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Progress, silent
+from archiveprobe.look.collect import collect
+from archiveprobe.look.page import write_page
+from archiveprobe.look.thumbnails import page_thumbnails
+from archiveprobe.task.config import Task
+from archiveprobe.task.output import output_file
+
+_ENDINGS = (".html", ".htm")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A page that was written: its file, its size in words, what it shows and what is missing."""
+
+    file: Path
+    size: str
+    rows: int
+    systems: int
+    snapshot: str
+    missing: tuple[dict[str, str], ...]
+
+    def record(self) -> dict[str, Any]:
+        """Return the form of `--json`."""
+        return {
+            "file": str(self.file),
+            "size": self.size,
+            "rows": self.rows,
+            "systems": self.systems,
+            "snapshot": self.snapshot,
+            "missing": list(self.missing),
+        }
+
+
+def write_look(
+    task: Task,
+    file: Path,
+    *,
+    partial: bool = False,
+    maps: tuple[str, ...] = ("PCA",),
+    language: str = "en",
+    notify: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
+) -> Written:
+    """Write the page of a task as one file; see `write_page`.
+
+    Raises:
+        InputError: the file is no .html or one of the task's own, nothing is embedded yet, or the
+            disk refuses.
+    """
+    if file.suffix.lower() not in _ENDINGS:
+        raise InputError(f"{file}: a page ends in .html: name it so with -o")
+    target = output_file(task, file)
+    collection = collect(task, partial=partial, maps=maps, notify=notify, progress=progress)
+    digests = sorted({str(row["digest"]) for row in collection.rows} - {""})
+    with progress("making thumbnails", len(digests)) as advance:
+        thumbnails = []
+        for pair in page_thumbnails(task, digests):
+            thumbnails.append(pair)
+            advance()
+    size = write_page(target, collection, thumbnails, language=language)
+    meta = collection.meta
+    return Written(
+        file, size, len(collection), len(meta["systems"]), meta["snapshot"], tuple(meta["missing"])
+    )
