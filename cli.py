@@ -65,6 +65,7 @@ for command in (
     answers.predict,
     answers.submit,
     answers.score,
+    answers.export,
     cache.cache,
     listing.listing,
 ):

@@ -1,4 +1,4 @@
-"""What a finished system answers: predict, submit, score, mistakes."""
+"""What a finished system answers: predict, submit, score, mistakes, export."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from archiveprobe.commands.names import OUTPUT, SYSTEM, Input
+from archiveprobe.commands.names import BACKBONE, OUTPUT, SYSTEM, Input
 from archiveprobe.commands.terminal import (
     Function,
     command,
@@ -156,3 +156,22 @@ def mistakes(task: Path, system: str, file: Path, as_json: bool, **how: Any) -> 
     from archiveprobe.predict.mistakes import write_mistakes
 
     _report(write_mistakes(load(task), system, file, **how), as_json)
+
+
+@command("export my/task.toml -o rows.parquet", "export my/task.toml --system greedy -o rows.csv")
+@task_argument
+@_output("a row for every row of the table; .parquet (with embeddings), .csv, .json, ...")
+@click.option("--system", type=SYSTEM, help="System whose answers to write; default: recommended.")
+@click.option("--backbone", type=BACKBONE, help="Backbone to write; default: the task's first.")
+@click.option(
+    "--view", default="mean", show_default=True, help='View to write, or "mean" of all views.'
+)
+@json_option
+def export(task: Path, file: Path, as_json: bool, **what: Any) -> None:
+    """Write all rows with labels, answers, folds and embeddings, for other tools.
+
+    Embedding Atlas, FiftyOne, DuckDB and pandas read the file.
+    """
+    from archiveprobe.look.export import export_rows
+
+    _report(export_rows(load(task), file, notify=say, progress=progress, **what), as_json)

@@ -30,6 +30,8 @@ SCRIPTS = (
     "care",
     "figures",
     "charts",
+    "leaderboard",
+    "threshold",
     "results",
     "matching",
     "listing",

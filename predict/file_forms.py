@@ -99,7 +99,8 @@ def _records(cells: Cells, numbers: Collection[str]) -> list[str]:
     ]
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """Import a library that a form of table needs. Raises InputError: it is not installed."""
     try:
         return import_module(name)
     except ImportError:
@@ -128,7 +129,7 @@ def _to_zip(form: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
 
 
 def _to_parquet(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
-    pa, parquet = _library("pyarrow"), _library("pyarrow.parquet")
+    pa, parquet = library("pyarrow"), library("pyarrow.parquet")
     types = {float: pa.float64(), int: pa.int64()}
     columns = [
         pa.array(
@@ -142,8 +143,8 @@ def _to_parquet(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
 
 
 def _to_xlsx(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
-    openpyxl, library = _library("openpyxl"), _library("openpyxl.cell.cell")
-    illegal = library.ILLEGAL_CHARACTERS_RE
+    openpyxl, parts = library("openpyxl"), library("openpyxl.cell.cell")
+    illegal = parts.ILLEGAL_CHARACTERS_RE
     for cell in (cell for line in cells for cell in line):
         if illegal.search(cell):
             raise InputError(f"no .xlsx can hold the characters of {cell!r}: write a .csv")
@@ -151,7 +152,7 @@ def _to_xlsx(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
     sheet = book.create_sheet("answers")
 
     def made(value: Any) -> Any:
-        cell = library.WriteOnlyCell(sheet, value)
+        cell = parts.WriteOnlyCell(sheet, value)
         if isinstance(value, str):
             # openpyxl takes "=..." for a formula and "#N/A" for an error.
             cell.data_type = "s"

@@ -19,7 +19,7 @@ function galleryButton(words, filter) {
 }
 
 function tiles(positions) {
-  return el("div", { class: "data-tiles" }, ...Array.from(positions, (position) => careImage(position)));
+  return el("div", { class: "data-tiles" }, ...Array.from(positions, (position) => tile(position)));
 }
 
 /** What could not be read: a line for every status but "ok", with how many rows have it. */
@@ -78,7 +78,7 @@ async function suspectsSection() {
   suspect.forEach((probability, position) => { if (!Number.isNaN(probability)) positions.push(position); });
   if (!positions.length) return dataSection("suspects", el("p", {}, t("data.no_suspects")));
   positions.sort((a, b) => suspect[a] - suspect[b]);
-  const cards = positions.slice(0, TILES_SHOWN).map((position) => el("li", {}, careImage(position),
+  const cards = positions.slice(0, TILES_SHOWN).map((position) => el("li", {}, tile(position),
     el("p", { class: "data-reason" }, t("data.given"), " ", bdi(data.meta.labels[label[position]] ?? "–"), ": ", number(suspect[position], 2),
       el("br"), t("data.suggested"), " ", bdi(data.meta.labels[suggested[position]] ?? "–"))));
   return dataSection("suspects",

@@ -1,0 +1,127 @@
+"""Build the index in a process of its own, whose memory goes back to the system when it ends."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import explained, make_folder
+from archiveprobe.base.lock import wait_for_lock
+from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.reading import PRODUCT_BYTES, digest_of
+from archiveprobe.embed.processes import end_with_parent, interrupt_later
+from archiveprobe.look.collect import collect
+from archiveprobe.look.index import FORM, find_index, write_index
+from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.corrections import corrections_file
+from archiveprobe.task.rows import read_rows
+from archiveprobe.task.snapshot import digest_of_words, snapshot_file
+
+# What the records of systems and of their trainings are called below work/.
+_RECORDS = ("runs/*/run.json", "finetune/*/*/*.json")
+
+
+def current_index(
+    task: Task,
+    *,
+    partial: bool = False,
+    notify: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
+) -> Path:
+    """Return the index of a task as it is now, built where there is none, or a damaged one.
+
+    Raises:
+        InputError: see `collect`; or the disk refuses.
+    """
+    folder = task.work / "look"
+    with explained(f"write {folder}"):
+        make_folder(folder)
+    # Two commands at a time: the second one takes what the first has built.
+    with wait_for_lock(folder):
+        key = _state(task, partial)
+        return find_index(folder, key) or _build(task, folder, key, partial, notify, progress)
+
+
+def _state(task: Task, partial: bool) -> str:
+    """Return one digest of all that a collection is made of."""
+    files = [task.file, corrections_file(task), snapshot_file(task), *task.tables.values()]
+    files += sorted(file for pattern in _RECORDS for file in task.work.glob(pattern))
+    words = [version("archiveprobe"), f"{FORM}", f"{partial}"]
+    for file in files:
+        words.append(str(file))
+        with suppress(OSError):
+            words.append(digest_of(file, PRODUCT_BYTES))
+    if not task.tables:
+        words += [row.path for row in read_rows(task)]
+    return digest_of_words(*words)
+
+
+def _build(
+    task: Task,
+    folder: Path,
+    key: str,
+    partial: bool,
+    notify: Callable[[str], None],
+    progress: Progress,
+) -> Path:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(there, task.file, folder, key, partial))
+    with interrupt_later():
+        process.start()
+    there.close()
+    try:
+        return _follow(here, notify, progress)
+    except EOFError:
+        raise InputError(
+            f"the process that built {folder} was ended: free memory, then run the same command "
+            "again"
+        ) from None
+    finally:
+        process.kill()
+        process.join()
+
+
+def _follow(here: Connection, notify: Callable[[str], None], progress: Progress) -> Path:
+    """Pass on what the process says, until it has its result. Raises EOFError: it died."""
+    with ExitStack() as bars:
+        advance: dict[int, Callable[[], None]] = {}
+        while True:
+            kind, *words = here.recv()
+            match kind:
+                case "say":
+                    notify(*words)
+                case "begin":
+                    number, what, total = words
+                    advance[number] = bars.enter_context(progress(what, total))
+                case "advance":
+                    advance[words[0]]()
+                case "refuse":
+                    raise InputError(*words)
+                case _:
+                    return Path(*words)
+
+
+def _work(there: Connection, file: Path, folder: Path, key: str, partial: bool) -> None:
+    end_with_parent()
+    begun = 0
+
+    @contextmanager
+    def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+        nonlocal begun
+        number, begun = begun, begun + 1
+        there.send(("begin", number, what, total))
+        yield lambda: there.send(("advance", number))
+
+    def notify(text: str) -> None:
+        there.send(("say", text))
+
+    try:
+        task = load_task(file)
+        collection = collect(task, partial=partial, notify=notify, progress=progress)
+        there.send(("done", str(write_index(folder, key, collection))))
+    except InputError as error:
+        there.send(("refuse", str(error)))
