@@ -159,7 +159,10 @@ def _answering(pinned: Pinned, system: str | None, notify: Notify) -> str | None
         notify(f"no columns of answers: {error}")
         return None
     if board.best is None:
-        notify(f"no columns of answers, as no system is recommended: {board.reason}; see --system")
+        notify(
+            f"no columns of answers, as no system is recommended ({board.reason}): name one with "
+            "--system"
+        )
         return None
     notify(f"the answers are those of {board.best}, which is recommended; --system names another")
     return board.best
