@@ -148,16 +148,10 @@ def _report_labels(
     stored: Predictions, run: Run, rule: str, places: Sequence[int], dataset: Dataset
 ) -> LabelReport:
     """Choose a threshold for each label against all others."""
-    lines = []
-    for place in places or range(len(stored.classes)):
-        label = str(stored.classes[place])
-        problem = _unreachable(stored, run, rule, place, dataset.unreadable)
-        if problem is not None:
-            lines.append(LabelThreshold(label, None, None, problem))
-            continue
-        chosen = _chosen(stored, run, rule, place, dataset.unreadable)
-        load = _load(stored, chosen.decision == place, place, chosen.threshold.value)
-        lines.append(LabelThreshold(label, chosen.threshold, load))
+    lines = [
+        threshold_for(stored, run, rule, place, dataset.unreadable)
+        for place in places or range(len(stored.classes))
+    ]
     if all(line.threshold is None for line in lines):
         raise InputError("; ".join(line.problem or "" for line in lines))
     k = len(stored.classes)
@@ -165,6 +159,23 @@ def _report_labels(
     if k == 2:
         why = f"the threshold that decides is that of {str(stored.classes[stored.positive])!r}"
     return LabelReport(stored.system, rule, lines, why)
+
+
+def threshold_for(
+    stored: Predictions, run: Run, rule: str, place: int, unreadable: int
+) -> LabelThreshold:
+    """Choose a threshold for the class at a place against all others; nothing is stored.
+
+    Raises:
+        InputError: the system is damaged.
+    """
+    label = str(stored.classes[place])
+    problem = _unreachable(stored, run, rule, place, unreadable)
+    if problem is not None:
+        return LabelThreshold(label, None, None, problem)
+    chosen = _chosen(stored, run, rule, place, unreadable)
+    load = _load(stored, chosen.decision == place, place, chosen.threshold.value)
+    return LabelThreshold(label, chosen.threshold, load)
 
 
 def _load(stored: Predictions, above: np.ndarray, place: int, threshold: float) -> ReviewLoad:

@@ -16,18 +16,23 @@ import numpy as np
 from archiveprobe.api.state import Pinned, pin
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
+from archiveprobe.evaluate.system_names import systems
+from archiveprobe.evaluate.system_status import FROM_CACHE
+from archiveprobe.look.collect_data import collect_data
 from archiveprobe.look.collect_embeddings import collect_embeddings
-from archiveprobe.look.collect_groups import group_numbers
 from archiveprobe.look.collect_rows import collect_rows
 from archiveprobe.look.collect_systems import collect_systems, load_current_runs
 from archiveprobe.look.collection import FORM, Collection
+from archiveprobe.look.curves import learning_curves
 from archiveprobe.look.embeddings import standing_caches
 from archiveprobe.look.maps import MAPS
 from archiveprobe.look.missing import missing_of
-from archiveprobe.look.parts import Notify, Part, RowWords
+from archiveprobe.look.parts import Missing, Notify, Part, RowWords
+from archiveprobe.look.similar import NEIGHBOURS
+from archiveprobe.probe.audit.shift import Shift
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.corrections import corrections_of
+from archiveprobe.task.corrections import read_corrections
 from archiveprobe.task.snapshot import digest_of_words
 
 _MOST_LABELS = 127
@@ -37,6 +42,7 @@ def collect(
     task: Task,
     *,
     partial: bool = False,
+    neighbours: int = NEIGHBOURS,
     maps: Sequence[str] = ("PCA",),
     made: str | None = None,
     notify: Notify = lambda _: None,
@@ -44,8 +50,9 @@ def collect(
 ) -> Collection:
     """Collect what a page shows of a task. The same state gives the same bytes, but for `made`.
 
-    With `partial`, rows that wait for `embed` are left out. `maps` are names in `MAPS`; `made` is
-    the time that the page shows, by default now.
+    With `partial`, rows that wait for `embed` are left out. Of every row the nearest `neighbours`
+    are found, where the rows are not too many to compare all of them. `maps` are names in `MAPS`;
+    `made` is the time that the page shows, by default now.
 
     Raises:
         InputError: nothing is embedded yet, embed was interrupted or rows came since (which
@@ -55,17 +62,19 @@ def collect(
     pinned = pin(task, partial=partial, notify=notify)
     rows = pinned.keyed
     part = Part(meta=_head(pinned, made))
-    with progress("collecting", 3) as advance:
-        part.add(collect_rows(pinned))
-        part.columns["group"] = group_numbers(pinned)
-        part.add(_data(pinned, part.columns["group"]))
-        advance()
-        part.add(_systems(pinned, part.columns["label"]))
-        advance()
-        readers, gone = standing_caches(pinned, rows)
-        part.missing += gone
-        part.add(collect_embeddings(task, rows, readers, maps))
-        advance()
+    part.add(collect_rows(pinned))
+    label = part.columns["label"]
+    report = collect_data(pinned, label, notify, progress)
+    part.add(_systems(pinned, label, report.shift))
+    part.add(report.part)
+    readers, gone = standing_caches(pinned, rows)
+    part.missing += gone
+    part.add(
+        collect_embeddings(
+            pinned, rows, readers, maps=maps, neighbours=neighbours, progress=progress
+        )
+    )
+    part.add(_learning(pinned))
     return _put_together(pinned, part)
 
 
@@ -91,32 +100,12 @@ def _head(pinned: Pinned, made: str | None) -> dict[str, object]:
         "made": made or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "version": version("archiveprobe"),
         "command": f"archiveprobe probe {shlex.quote(str(task.file))}",
-        "learning": [],
-        "corrections": [
-            asdict(fix) for fix in corrections_of(task, {row.id for row in pinned.rows}).values()
-        ],
+        # Those of rows that are gone, too: what a page saves replaces the whole file.
+        "corrections": [asdict(correction) for correction in read_corrections(task).values()],
     }
 
 
-def _data(pinned: Pinned, group: np.ndarray) -> Part:
-    """Say of the data what needs no audit."""
-    count = len(group)
-    columns: dict[str, np.ndarray] = {
-        "suspect": np.full(count, np.nan, np.float32),
-        "suggested": np.full(count, -1, np.int8),
-    }
-    unreadable = Counter(entry.status for entry in pinned.entries if not entry.usable)
-    data = {
-        "unreadable": dict(sorted(unreadable.items())),
-        "groups": {"count": int(group.max(initial=-1)) + 1, "rows": int((group >= 0).sum())},
-        "suspects": {"judge": None, "count": 0},
-        "shortcuts": [],
-        "shift": None,
-    }
-    return Part(columns, {"data": data})
-
-
-def _systems(pinned: Pinned, label: np.ndarray) -> Part:
+def _systems(pinned: Pinned, label: np.ndarray, shift: Shift) -> Part:
     """Collect the systems, as far as there are labels and folds to have any."""
     nothing = Part(meta={"systems": [], "board": None})
     if pinned.dataset is None:
@@ -127,13 +116,33 @@ def _systems(pinned: Pinned, label: np.ndarray) -> Part:
     nothing.missing += gone
     if not runs:
         return nothing
-    try:
-        warnings, caution = data_warnings(pinned.dataset)
-    except InputError as error:
-        warnings, caution = [], 1.0
-        nothing.missing.append(missing_of(error, what="no look for a shift"))
+    warnings, caution = data_warnings(pinned.dataset, shift=shift)
     nothing.add(collect_systems(pinned.dataset, label, runs, warnings, caution))
     return nothing
+
+
+def _learning(pinned: Pinned) -> Part:
+    """Collect the learning curves of fine-tuned systems, and say which folds are still missing."""
+    task, dataset = pinned.task, pinned.dataset
+    part = Part(meta={"learning": []})
+    said: list[str] = []
+    parts = None if dataset is None else dataset.parts
+    curves = learning_curves(task, parts, notify=said.append)
+    again = f"archiveprobe finetune {task.file} --recipe RECIPE --fold all"
+    part.missing += [missing_of(InputError(text), again) for text in said]
+    part.meta["learning"] = [curve.record() for curve in curves]
+    trained = Counter(curve.system for curve in curves if curve.fold is not None)
+    for system, folds in trained.items():
+        if dataset is not None and system not in systems(task):
+            recipe, cached, _ = system.partition(FROM_CACHE)
+            command = f"archiveprobe finetune {task.file} --recipe {recipe} --fold all"
+            part.missing.append(
+                Missing(
+                    f"{system} has {folds} of {dataset.folds} folds, and no figures yet",
+                    f"{command} --from-cache" if cached else command,
+                )
+            )
+    return part
 
 
 def _put_together(pinned: Pinned, part: Part) -> Collection:

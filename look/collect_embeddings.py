@@ -5,39 +5,82 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.api.state import Pinned
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Progress
 from archiveprobe.cache.reader import Reader
 from archiveprobe.evaluate.dataset import Rows
-from archiveprobe.look.embeddings import read_embeddings
+from archiveprobe.look.collect_groups import MOST_PAIRED
+from archiveprobe.look.embeddings import read_embeddings, scale_to_unit
 from archiveprobe.look.maps import MAPS, explained_shares
 from archiveprobe.look.missing import missing_of
+from archiveprobe.look.neighbours import nearest_of_all, similarities
 from archiveprobe.look.parts import Part
-from archiveprobe.task.config import Task
+from archiveprobe.look.words import prompts, stored_texts, takes_free_words, tower_of
 
 
 def collect_embeddings(
-    task: Task, rows: Rows, readers: Mapping[str, Reader], maps: Sequence[str]
+    pinned: Pinned,
+    rows: Rows,
+    readers: Mapping[str, Reader],
+    *,
+    maps: Sequence[str],
+    neighbours: int,
+    progress: Progress,
 ) -> Part:
     """Collect what the caches of a task give; a damaged one is missing."""
     part = Part(meta={"maps": [], "embeddings": [], "words": []})
-    for name, reader in readers.items():
-        try:
-            matrix = read_embeddings(task, rows, name, reader)
-        except InputError as error:
-            part.missing.append(missing_of(error, f"archiveprobe embed {task.file}"))
-            continue
-        part.meta["embeddings"].append(name)
-        for method in maps:
-            columns, about = _map(len(part.meta["maps"]), method, matrix)
-            part.columns |= columns
-            part.meta["maps"].append({"name": name, **about})
+    with progress("mapping", len(readers)) as advance:
+        for name, reader in readers.items():
+            try:
+                matrix = read_embeddings(pinned.task, rows, name, reader)
+            except InputError as error:
+                again = f"archiveprobe embed {pinned.task.file}"
+                part.missing.append(missing_of(error, again))
+                continue
+            number = len(part.meta["embeddings"])
+            part.meta["embeddings"].append(name)
+            _add_maps(part, name, matrix, maps)
+            scale_to_unit(matrix)
+            if neighbours and len(matrix) <= MOST_PAIRED:
+                near, cosines = nearest_of_all(matrix, neighbours)
+                part.columns[f"near:{number}"] = near.ravel()
+                part.columns[f"similarity:{number}"] = cosines.ravel()
+            _add_words(part, number, pinned, name, matrix)
+            advance()
     return part
 
 
-def _map(
-    number: int, method: str, matrix: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    places = MAPS[method](matrix)
-    columns = {f"{axis}:{number}": places[:, at].copy() for at, axis in enumerate("xy")}
-    shares = explained_shares(matrix, places) if method == "PCA" else []
-    return columns, {"method": method, "explained": shares}
+def _add_maps(part: Part, name: str, matrix: np.ndarray, maps: Sequence[str]) -> None:
+    listed: list[dict[str, Any]] = part.meta["maps"]
+    for method in maps:
+        places = MAPS[method](matrix)
+        part.columns |= {
+            f"{axis}:{len(listed)}": places[:, at].copy() for at, axis in enumerate("xy")
+        }
+        # What UMAP draws has no share of the variance.
+        shares = explained_shares(matrix, places) if method == "PCA" else []
+        listed.append({"name": name, "method": method, "explained": shares})
+
+
+def _add_words(part: Part, number: int, pinned: Pinned, name: str, units: np.ndarray) -> None:
+    """Add the similarity of every image to the prompts, through a CLIP that has embedded them."""
+    task = pinned.task
+    tower = tower_of(task, name)
+    if tower is None:
+        return
+    texts = prompts(task)
+    partial = pinned.partial is not None
+    try:
+        vectors = stored_texts(task, pinned.snapshot, name, texts, partial=partial)
+    except InputError as error:
+        if texts:
+            part.missing.append(missing_of(error, f"archiveprobe embed {task.file}"))
+        texts, vectors = [], np.empty((0, units.shape[1]), np.float32)
+    known = np.isfinite(vectors).all(1)
+    texts = [text for text, is_known in zip(texts, known, strict=True) if is_known]
+    for at, vector in enumerate(vectors[known]):
+        part.columns[f"words:{number}:{at}"] = similarities(units, vector)
+    free = takes_free_words(tower)
+    if texts or free:
+        part.meta["words"].append({"embedding": name, "texts": texts, "free": free})

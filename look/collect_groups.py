@@ -1,5 +1,7 @@
 """The near-duplicate group of every row."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from archiveprobe.api.state import Pinned
@@ -43,3 +45,11 @@ def renumbered(number: np.ndarray) -> np.ndarray:
     names = np.full(len(counts), -1, np.int32)
     names[several[np.argsort(first[several])]] = np.arange(len(several))
     return names[which]
+
+
+def numbered_groups(groups: Sequence[Sequence[int]], count: int) -> np.ndarray:
+    """Return the number (count,) int32 of every row's group, given the places of their rows."""
+    number = np.arange(count)
+    for places in groups:
+        number[places] = min(places)
+    return renumbered(number)

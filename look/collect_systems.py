@@ -8,6 +8,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.view_sets import view_set
+from archiveprobe.evaluate.compare import Difference, paired_differences
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.leaderboard import Leaderboard, Line, leaderboard
 from archiveprobe.evaluate.majority import final_decision, majority_decision
@@ -15,6 +16,7 @@ from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_names import runs_folder, systems
 from archiveprobe.evaluate.system_status import check_up_to_date, command_again
 from archiveprobe.evaluate.system_store import Run, load_run, stored_record
+from archiveprobe.look.collect_aims import MOST_SYSTEMS, aims_of
 from archiveprobe.look.missing import missing_of
 from archiveprobe.look.parts import Missing, Part
 from archiveprobe.task.config import Task
@@ -64,11 +66,31 @@ def collect_systems(
     )
     by_name = {run.system: (run, stored) for run, stored in runs}
     part = Part(meta={"board": _board(board), "systems": []})
-    for number, line in enumerate(board.lines):
-        run, stored = by_name[line.system]
-        part.meta["systems"].append(_system(line, run, stored, dataset.task))
+    ranked = [by_name[line.system] for line in board.lines]
+    differences = paired_differences([stored for _, stored in ranked], 0)
+    for number, (line, (run, stored), difference) in enumerate(
+        zip(board.lines, ranked, differences, strict=True)
+    ):
+        part.meta["systems"].append(
+            _system(line, run, stored, dataset.task)
+            | {
+                "difference": _difference(difference) if number else None,
+                "aims": aims_of(run, stored, dataset.unreadable) if number < MOST_SYSTEMS else None,
+            }
+        )
         part.add(_columns(number, run, stored, dataset, label))
     return part
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    found = difference.macro_f1
+    return {
+        "against": difference.reference,
+        "macro_f1": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "noise": difference.is_noise,
+    }
 
 
 def _board(board: Leaderboard) -> dict[str, Any]:
@@ -92,8 +114,6 @@ def _system(line: Line, run: Run, stored: Predictions, task: Task) -> dict[str, 
         "kind": str(run.record.get("kind")),
         **record,
         "views": _view_names(run.record, stored, task),
-        "difference": None,
-        "aims": None,
     }
 
 

@@ -1,4 +1,9 @@
-"""The embeddings that a page shows: one row per image."""
+"""The embeddings that a page shows: one row per image.
+
+Beyond some 250 MB they lie in a temporary file without a name, so that memory stays small.
+"""
+
+import tempfile
 
 import numpy as np
 
@@ -13,22 +18,21 @@ from archiveprobe.probe.features import read_matrix
 from archiveprobe.task.config import Task
 
 _AT_ONCE = 16_384
+_IN_MEMORY = 1 << 28
 
 
 def standing_caches(pinned: Pinned, rows: Rows) -> tuple[dict[str, Reader], list[Missing]]:
     """Open the cache of every backbone of the task; say of the others why there is none."""
     readers, missing = {}, []
-    for name in dict.fromkeys(pinned.task.embed.backbones):
+    task, partial = pinned.task, pinned.partial is not None
+    for name in dict.fromkeys(task.embed.backbones):
         try:
-            partial = pinned.partial is not None
-            reader = open_in_use(
-                pinned.task, pinned.snapshot, name, keys=rows.keys, partial=partial
-            )
+            reader = open_in_use(task, pinned.snapshot, name, keys=rows.keys, partial=partial)
             if reader.row_shape is None:
                 raise InputError(f"the cache of {name} has no rows")
             readers[name] = reader
         except InputError as error:
-            missing.append(missing_of(error, f"archiveprobe embed {pinned.task.file}"))
+            missing.append(missing_of(error, f"archiveprobe embed {task.file}"))
     return readers, missing
 
 
@@ -40,25 +44,35 @@ def read_embeddings(
     It is that of the view at a place, by default the mean of all.
 
     Raises:
-        InputError: the cache is damaged.
+        InputError: the cache is damaged, or rows are not embedded yet.
     """
     place = {key: at for at, key in enumerate(reader.keys)}
     # In the order of the cache, so that no shard is read more than twice.
     where = np.array([place.get(key or b"", -1) for key in rows.keys], np.intp)
     order = np.argsort(where, kind="stable")
+    views = "mean" if view is None else "rows"
     result = np.empty((0, 0), np.float32)
     for start in range(0, max(1, len(order)), _AT_ONCE):
         part = order[start : start + _AT_ONCE]
-        views = "mean" if view is None else "rows"
         found = read_matrix(reader, rows.select(part), name, views, task)[:, view or 0]
         if not start:
-            result = np.empty((len(rows), found.shape[1]), np.float32)
+            result = _room(len(rows), found.shape[1])
         result[part] = found
     return result
 
 
-def unit_rows(matrix: np.ndarray) -> np.ndarray:
-    """Scale rows (n, d) to length one, NaN where a row is not finite or zero."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        length = np.linalg.norm(matrix, axis=1, keepdims=True)
-        return np.asarray(np.where(length > 0, matrix / length, np.nan), np.float32)
+def _room(rows: int, width: int) -> np.ndarray:
+    """Return an array (rows, width) float32: in memory, or in a file where it is large."""
+    if rows * width * 4 <= _IN_MEMORY:
+        return np.empty((rows, width), np.float32)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=(rows, width))
+
+
+def scale_to_unit(matrix: np.ndarray) -> None:
+    """Scale the rows of a matrix (n, d) float32 to length one, in place; those of zeros are NaN."""
+    for start in range(0, len(matrix), _AT_ONCE):
+        part = matrix[start : start + _AT_ONCE]
+        length = np.linalg.norm(part, axis=1, keepdims=True)
+        length[length == 0] = np.nan
+        part /= length

@@ -1,6 +1,6 @@
 """A map of embeddings: two coordinates for every image."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from archiveprobe.base.errors import InputError
 
 # The axes of a map do not move by more rows than these.
 _FITTED = 20_000
+_AT_ONCE = 16_384
 _FEWEST = 16
 
 
@@ -20,19 +21,31 @@ def pca_map(matrix: np.ndarray) -> np.ndarray:
     """
     from sklearn.decomposition import PCA
 
-    known = np.isfinite(matrix).all(1)
+    known = finite_rows(matrix)
     result = np.full((len(matrix), 2), np.nan, np.float32)
     result[known] = 0.0
-    count = min(2, int(known.sum()), matrix.shape[1])
+    count = min(2, len(known), matrix.shape[1])
     if count == 0:
         return result
-    rows = matrix[known].astype(np.float32)
     model = PCA(count, random_state=0)
     # Rows that are all alike have no variance to divide by.
     with np.errstate(divide="ignore", invalid="ignore"):
-        model.fit(rows[:: -(-len(rows) // _FITTED)])
-    result[known, :count] = model.transform(rows)
+        model.fit(matrix[known[:: -(-len(known) // _FITTED)]].astype(np.float32))
+    for part in _blocks(known):
+        result[part, :count] = model.transform(matrix[part].astype(np.float32))
     return result
+
+
+def finite_rows(matrix: np.ndarray) -> np.ndarray:
+    """Return the places of the rows of a matrix (n, d) that are finite."""
+    found = [np.isfinite(matrix[part]).all(1) for part in _blocks(np.arange(len(matrix)))]
+    return np.flatnonzero(np.concatenate([np.zeros(0, bool), *found]))
+
+
+def _blocks(places: np.ndarray) -> Iterator[np.ndarray]:
+    """Part places (n,) into blocks, so that the rows there fit into memory."""
+    for start in range(0, len(places), _AT_ONCE):
+        yield places[start : start + _AT_ONCE]
 
 
 def explained_shares(matrix: np.ndarray, places: np.ndarray) -> list[float]:
@@ -40,12 +53,19 @@ def explained_shares(matrix: np.ndarray, places: np.ndarray) -> list[float]:
 
     Rows of NaN have no say; 0 where the rows are all alike.
     """
-    known = np.isfinite(places).all(1)
-    if not known.any():
+    known = finite_rows(places)
+    if not len(known):
         return [0.0, 0.0]
-    total = float(matrix[known].var(0, dtype=np.float64).sum())
+    total, squares = np.zeros(matrix.shape[1]), np.zeros(matrix.shape[1])
+    first = matrix[known[0]].astype(np.float64)
+    for part in _blocks(known):
+        # Less the first row, so that no digits are lost where all rows lie far from zero.
+        rows = matrix[part] - first
+        total += rows.sum(0)
+        squares += (rows**2).sum(0)
+    variance = float((squares / len(known) - (total / len(known)) ** 2).sum())
     of_axes = places[known].var(0, dtype=np.float64)
-    return [float(share) for share in of_axes / total] if total > 0 else [0.0, 0.0]
+    return [float(share) for share in of_axes / variance] if variance > 0 else [0.0, 0.0]
 
 
 def umap_map(matrix: np.ndarray) -> np.ndarray:
@@ -63,9 +83,9 @@ def umap_map(matrix: np.ndarray) -> np.ndarray:
         raise InputError(
             "a map by UMAP needs the package umap-learn: run `pip install 'archiveprobe[umap]'`"
         ) from None
-    known = np.isfinite(matrix).all(1)
+    known = finite_rows(matrix)
     result = np.full((len(matrix), 2), np.nan, np.float32)
-    count = int(known.sum())
+    count = len(known)
     # UMAP needs more rows than neighbours, and more than it has axes to begin with.
     if count <= _FEWEST:
         result[known] = pca_map(matrix[known])

@@ -20,7 +20,7 @@ from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system import assemble
 from archiveprobe.evaluate.system_status import load_current
 from archiveprobe.evaluate.system_store import save_run
-from archiveprobe.probe.audit.shift import find_shift
+from archiveprobe.probe.audit.shift import Shift, find_shift
 from archiveprobe.probe.base import Probe
 from archiveprobe.probe.choice import Choice, parse_choice
 from archiveprobe.probe.crossval import ProbeResult, cross_validate
@@ -99,10 +99,13 @@ def run_probes(
     )
 
 
-def data_warnings(dataset: Dataset, notify: Notify = lambda _: None) -> tuple[list[str], float]:
+def data_warnings(
+    dataset: Dataset, notify: Notify = lambda _: None, *, shift: Shift | None = None
+) -> tuple[list[str], float]:
     """Return what a leaderboard must say of the data, and how careful to be in picking a system.
 
-    The second is the number of standard errors within which the simpler of two is recommended.
+    The second is the number of standard errors within which the simpler of two is recommended. The
+    `shift` is looked for where it is not given.
     """
     warnings = []
     if dataset.partial is not None:
@@ -112,7 +115,7 @@ def data_warnings(dataset: Dataset, notify: Notify = lambda _: None) -> tuple[li
             f"{dataset.spanning} near-duplicate groups span several folds, which flatters figures: "
             f"run `archiveprobe audit {dataset.task.file} --apply`, which assigns the folds again"
         )
-    shift = find_shift(dataset, notify=notify)
+    shift = shift or find_shift(dataset, notify=notify)
     if shift.warning is not None:
         warnings.append(shift.warning)
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))

@@ -153,8 +153,63 @@ def _read(file: Path, inputs: str) -> Shift | None:
         return None
 
 
+@dataclass(frozen=True)
+class Sides:
+    """Rows of both sides, and how a classifier that has not seen them tells them apart.
+
+    `places` (m,) are those of the rows in the audit's data, `to_predict` (m,) says which side a row
+    is on, `groups` (m,) number near-duplicates. `scores` are probabilities (m,) of being a row to
+    predict, as if both sides were equally many, by "images" and by "files".
+    """
+
+    places: np.ndarray
+    to_predict: np.ndarray
+    groups: np.ndarray
+    columns: Mapping[str, np.ndarray]
+    scores: Mapping[str, np.ndarray]
+
+    def intervals(self) -> dict[str, tuple[float, float, float]]:
+        """Return the AUC of every classifier with its interval."""
+        y = self.to_predict.astype(np.int64)
+        return {name: auc_interval(y, score, self.groups) for name, score in self.scores.items()}
+
+    def examples(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return places of rows of either side that look least like the other, the surest first.
+
+        By the better classifier, one of every group of near-duplicates.
+        """
+        measured = self.intervals()
+        score = self.scores[max(measured, key=lambda name: measured[name])]
+        labelled, to_predict = (
+            self._first_of_groups(np.argsort(sign * score, kind="stable"), side)[:count]
+            for sign, side in ((1, ~self.to_predict), (-1, self.to_predict))
+        )
+        return self.places[labelled], self.places[to_predict]
+
+    def _first_of_groups(self, order: np.ndarray, side: np.ndarray) -> np.ndarray:
+        own = order[side[order]]
+        first = np.unique(self.groups[own], return_index=True)[1]
+        return np.asarray(own[np.sort(first)])
+
+
 def measure_shift(data: AuditData) -> Shift:
     """Tell rows to predict from labelled ones, held out; at most 10,000 rows of either side."""
+    return shift_of(tell_apart(data))
+
+
+def shift_of(sides: Sides | None) -> Shift:
+    """Return the figures of a shift; without any where there are too few rows on either side."""
+    if sides is None:
+        return Shift()
+    measured = sides.intervals()
+    auc, low, high = max(measured.values())
+    files = measured["files"][0] if "files" in measured else None
+    differing = tuple(differing_properties(sides.columns, sides.to_predict.astype(np.int64)))
+    return Shift(auc, low, high, measured["images"][0], files, differing)
+
+
+def tell_apart(data: AuditData) -> Sides | None:
+    """Score rows of either side by classifiers without their fold; None for too few rows."""
     # Here and below: reading a kept shift must not cost the second that scikit-learn takes to load.
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
@@ -176,7 +231,7 @@ def measure_shift(data: AuditData) -> Shift:
     groups = near_duplicate_groups(entries)
     fold = _folds(y, groups)
     if fold is None:
-        return Shift()
+        return None
     columns = properties(entries)
     # Components of labelled and unlabelled rows alike: they know nothing of the sides.
     count = min(_COMPONENTS, *embeddings.shape)
@@ -186,13 +241,8 @@ def measure_shift(data: AuditData) -> Shift:
         "images": held_out_probabilities(model, components.astype(np.float64), y, fold),
         "files": tree_probabilities(list(columns.values()), y, fold),
     }
-    measured = {
-        name: auc_interval(y, p[:, 1], groups) for name, p in proba.items() if p is not None
-    }
-    auc, low, high = max(measured.values())
-    files = measured["files"][0] if "files" in measured else None
-    differing = tuple(differing_properties(columns, y))
-    return Shift(auc, low, high, measured["images"][0], files, differing)
+    scores = {name: p[:, 1] for name, p in proba.items() if p is not None}
+    return Sides(places, y == 1, groups, columns, scores)
 
 
 def _places(data: AuditData) -> np.ndarray:

@@ -1,0 +1,81 @@
+"""Words beside images: the texts of a task that a CLIP has embedded, and free words."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, resolve, text_tower
+from archiveprobe.embed.weights import locate
+from archiveprobe.evaluate.caches import open_in_use
+from archiveprobe.look.embeddings import scale_to_unit
+from archiveprobe.task.config import Task
+from archiveprobe.task.snapshot import Snapshot
+from archiveprobe.task.texts import text_cache, text_key
+
+if TYPE_CHECKING:
+    from archiveprobe.embed.text_tower import TextNetwork
+
+
+def prompts(task: Task) -> list[str]:
+    """List the prompts of a task in the order of its labels, each once."""
+    return list(
+        dict.fromkeys(text for label in task.labels for text in task.prompts.get(label, ()))
+    )
+
+
+def tower_of(task: Task, name: str) -> Backbone | None:
+    """Return the text tower of a backbone of the task whose embeddings lie beside its images.
+
+    None where the backbone has none, or where its images are embedded at another layer.
+
+    Raises:
+        InputError: an unknown backbone.
+    """
+    return text_tower(resolve(name, task)) if task.embed.layers == "pooled" else None
+
+
+def takes_free_words(tower: Backbone) -> bool:
+    """Say whether any words can be embedded here, as far as that is known without its library."""
+    return tower.weights in (PRETRAINED, RANDOM) or Path(tower.weights).is_file()
+
+
+def stored_texts(
+    task: Task, snapshot: Snapshot, name: str, words: Sequence[str], *, partial: bool
+) -> np.ndarray:
+    """Read the unit embeddings (m, d) of texts through a backbone, NaN for those it has not seen.
+
+    Raises:
+        InputError: its text tower has no cache, or that is damaged or unfinished.
+    """
+    keys = [text_key(text) for text in words]
+    reader = open_in_use(task, snapshot, text_cache(name), keys=keys, partial=partial)
+    vectors = reader.read(keys)[1].reshape(len(keys), -1).astype(np.float32)
+    scale_to_unit(vectors)
+    return np.asarray(vectors)
+
+
+def load_tower(tower: Backbone) -> "TextNetwork":
+    """Load a text tower on the CPU. Its weights are not downloaded.
+
+    Raises:
+        InputError: the weights or the tokenizer are not on this machine, or do not fit.
+    """
+    from archiveprobe.embed.text_tower import load_text_network
+
+    if tower.weights == PRETRAINED and locate(tower) is None:
+        raise InputError(
+            f"the weights of {tower.name}, which embed words, are not on this machine: run "
+            "`archiveprobe weights TASK` where there is a network"
+        )
+    return load_text_network(tower)
+
+
+def embed_words(network: "TextNetwork", words: str) -> np.ndarray:
+    """Embed words as a unit vector (d,) float32."""
+    tokens = network.tokens([words])
+    vectors = network.embed(tokens, np.zeros(1, bool))
+    scale_to_unit(vectors)
+    return np.asarray(vectors[0])
