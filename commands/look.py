@@ -85,11 +85,3 @@ def look(
         print_result(done.record(), [], as_json) if as_json else print_line(
             f"wrote {done.file} ({done.size}): open it in a browser"
         )
-    if figures is not None:
-        from archiveprobe.look.figures import write_figures
-
-        files = write_figures(settings, figures, system=system, partial=partial, notify=say)
-        record = {"figures": [str(written) for written in files]}
-        print_result(record, [], as_json) if as_json else print_line(
-            f"wrote {len(files)} files to {figures}"
-        )
