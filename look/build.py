@@ -132,6 +132,8 @@ def _work(there: Connection, order: Order) -> None:
         collection = collect(
             load_task(order.file),
             partial=order.partial,
+            # The server finds them when it is asked.
+            neighbours=0,
             maps=order.maps,
             notify=notify,
             progress=progress,

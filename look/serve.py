@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import discard, explained
 from archiveprobe.base.progress import Progress, silent
@@ -20,6 +18,7 @@ from archiveprobe.look.build import current_index
 from archiveprobe.look.index import Index
 from archiveprobe.look.page import render_page
 from archiveprobe.look.server import Answers, make_app
+from archiveprobe.look.similar import Similar
 from archiveprobe.look.thumbnails import preview, thumbnail
 from archiveprobe.task.config import Task
 from archiveprobe.task.corrections import read_corrections, record_corrections
@@ -58,7 +57,8 @@ def serve(
         index = Index(file)
         token, port = secrets.token_urlsafe(32), listener.getsockname()[1]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/{token}/"
-        app = make_app(index, answers(task, index, language), token=token, port=port, notify=notify)
+        given = answers(task, index, partial=partial, language=language)
+        app = make_app(index, given, token=token, port=port, notify=notify)
         with suppress(KeyboardInterrupt), serving(app, listener) as end:
             (show or notify)(address)
             with opened(task.work / "look", address, open_browser):
@@ -67,14 +67,16 @@ def serve(
                 end.wait()
 
 
-def answers(task: Task, index: Index, language: str = "en") -> Answers:
+def answers(task: Task, index: Index, *, partial: bool = False, language: str = "en") -> Answers:
     """Return what a server of `index` asks of the task and its work/."""
+    meta = index.meta
+    similar = Similar(task, meta["snapshot"], meta["embeddings"], partial=partial)
     return Answers(
-        page=render_page("server", index.meta, language=language),
+        page=render_page("server", meta, language=language),
         thumbnail=lambda digest, path: thumbnail(task, digest, path),
         preview=lambda digest, path: preview(task, path, digest),
-        neighbours=lambda _, __: [],
-        search=lambda _, __: np.full(len(index), np.nan, np.float32),
+        neighbours=similar.neighbours,
+        search=similar.search,
         corrections=lambda: read_corrections(task).values(),
         record=lambda corrections, remove: record_corrections(task, corrections, remove=remove),
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -13,6 +14,7 @@ import pytest
 from drawn_collection import PIXEL, drawn_collection
 from starlette.testclient import TestClient
 
+from archiveprobe.base.progress import silent
 from archiveprobe.commands.stopping import stoppable
 from archiveprobe.demo.archive import write_demo
 from archiveprobe.embed.run import Options as EmbedOptions
@@ -156,7 +158,14 @@ def test_a_fault_is_said_on_the_status_line(tmp_path, browser) -> None:
 
 
 def test_a_task_is_served_from_its_first_request_to_its_last(task) -> None:
-    index = Index(current_index(task))
+    said, counted = [], []
+
+    def progress(what, total):
+        counted.append(what)
+        return silent(what, total)
+
+    index = Index(current_index(task, notify=said.append, progress=progress))
+    assert counted and index.meta["shell"] == "server"
     app = make_app(index, answers(task, index), token=TOKEN, port=80)
     client = TestClient(app, base_url=f"http://localhost/{TOKEN}/")
     assert b"<title>" in client.get("").content
@@ -167,6 +176,9 @@ def test_a_task_is_served_from_its_first_request_to_its_last(task) -> None:
     assert len(shown) > len(index) // 2
     assert all(answer.content[8:12] == b"WEBP" for answer in shown)
     assert client.get("preview/0").content[8:12] == b"WEBP"
+    near = client.get(f"neighbours/0/{images.index(shown[0])}").json()
+    assert near and {each["position"] for each in near} < set(range(len(index)))
+    assert client.get("search/0?words=ruins").status_code == 409
     sent = {"id": rows[1]["id"], "label": task.labels[0], "old_label": "", "decision": "change"}
     assert client.post("corrections", json={"record": [sent], "who": "Ada"}).status_code == 200
     [found] = client.get("corrections").json()
@@ -208,37 +220,49 @@ def test_two_servers_record_without_loss(task) -> None:
 
 
 @pytest.fixture
-def builds(monkeypatch):
-    """Count how often an index was built."""
+def copy(task, tmp_path, monkeypatch):
+    """A copy of the task, how often its index was built, and of how many rows: one more each."""
+    folder = tmp_path / "copy"
+    shutil.copytree(task.folder, folder)
+    shutil.rmtree(folder / "work" / "look", ignore_errors=True)
     built = []
-    real = build._build
 
-    def count(*arguments):
-        built.append(1)
-        return real(*arguments)
+    def write(order, *_):
+        built.append(10 + len(built))
+        return write_index(order.folder, order.key, drawn_collection(built[-1]))
 
-    monkeypatch.setattr(build, "_build", count)
-    return built
+    monkeypatch.setattr(build, "_build", write)
+    return load_task(folder), built
 
 
-def test_an_index_is_built_once_for_a_state(task, builds, monkeypatch) -> None:
-    said, counted = [], []
-
-    def progress(what, total):
-        counted.append(what)
-        return build.silent(what, total)
-
-    file = current_index(task, notify=said.append, progress=progress)
-    del builds[:]
-    assert current_index(task) == file and not builds
+def test_an_index_is_built_once_for_a_state(copy) -> None:
+    task, built = copy
+    file = current_index(task)
+    assert current_index(task) == file and built == [10]
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert current_index(task, progress=progress) == file and len(builds) == 1
-    assert Index(file).meta["shell"] == "server" and counted
-    corrections_file(task).write_text(f"id,label\n{Index(file).row(0)['id']},{task.labels[1]}\n")
-    other = current_index(task)
-    assert other != file and len(builds) == 2 and not file.exists()
-    corrections_file(task).unlink()
+    assert current_index(task) == file and built == [10, 11]
+    assert len(Index(file)) == 11
+    assert current_index(task, partial=True) != file and built == [10, 11, 12]
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda task: corrections_file(task).write_text("id,label\n"),
+        lambda task: task.file.write_text(task.file.read_text() + "\n# changed\n"),
+        lambda task: task.table.write_bytes(task.table.read_bytes() + b"\r\n"),
+        lambda task: shutil.rmtree(next((task.work / "runs").iterdir())),
+    ],
+    ids=["corrections", "settings", "table", "systems"],
+)
+def test_another_state_gets_another_index(copy, change) -> None:
+    task, built = copy
+    current_index(task)
+    change(task)
+    current_index(task)
+    assert built == [10, 11]
 
 
 def test_what_cannot_be_collected_is_said_as_elsewhere(tmp_path, fault_of) -> None:
