@@ -69,6 +69,12 @@ def look(
         raise click.UsageError("--port is for the server, which -o and --figures do without")
     settings = load(task)
     about: dict[str, Any] = {"partial": partial, "notify": say, "progress": progress}
+    if figures is not None:
+        from archiveprobe.look.figures import write_figures
+
+        written = write_figures(settings, figures, system=system, partial=partial, notify=say)
+        record = {"figures": [str(path) for path in written]}
+        print_result(record, [{"figure": str(path)} for path in written], as_json)
     maps = ("PCA", "UMAP") if umap else ("PCA",)
     if file is not None:
         from archiveprobe.look.write import write_look
@@ -78,4 +84,12 @@ def look(
             say(f"note: {entry['what']}: {entry['command']}")
         print_result(done.record(), [], as_json) if as_json else print_line(
             f"wrote {done.file} ({done.size}): open it in a browser"
+        )
+    if figures is not None:
+        from archiveprobe.look.figures import write_figures
+
+        files = write_figures(settings, figures, system=system, partial=partial, notify=say)
+        record = {"figures": [str(written) for written in files]}
+        print_result(record, [], as_json) if as_json else print_line(
+            f"wrote {len(files)} files to {figures}"
         )
