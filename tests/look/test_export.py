@@ -32,7 +32,7 @@ HOSTILE = (
 )
 TASK = """
 name = "odd"
-labels = ["across", "down, \\"so\\""]
+labels = ["across", "down, \\"so\\" LONG"]
 [images]
 table = "labels.csv"
 split = "split"
@@ -44,7 +44,7 @@ group = "none"
 backbones = ["hog"]
 views = "flip"
 """
-LABELS = ("across", 'down, "so"')
+LABELS = ("across", 'down, "so" ' + "\u062f" * 5_000)
 P = [f"p_{label}" for label in LABELS]
 COUNT, LABELLED = 40, 30
 
@@ -57,7 +57,7 @@ def name_of(number: int) -> str:
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty images of hostile names, ten to predict; two cannot be read."""
     folder = tmp_path_factory.mktemp("odd")
-    (folder / "task.toml").write_text(TASK, "utf-8")
+    (folder / "task.toml").write_text(TASK.replace("LONG", "\u062f" * 5_000), "utf-8")
     rows = [["image", "label", "split"]]
     for number in range(COUNT):
         name = name_of(number)
