@@ -179,6 +179,20 @@ def test_duckdb_reads_the_same_rows_and_numbers(probed: Path, written) -> None:
     assert nearest == (name_of(int(likeness.argmax())),)
 
 
+def test_the_way_through_pandas_into_duckdb_loses_nothing(
+    probed: Path, written, tmp_path: Path
+) -> None:
+    """Embedding Atlas reads with pandas, writes Parquet again, and shows that through DuckDB."""
+    frame = pd.read_parquet(written(".parquet"))
+    frame.to_parquet(tmp_path / "shown.parquet")
+    file = [str(tmp_path / "shown.parquet")]
+    check_frame(duckdb.execute("select * from read_parquet(?)", file).df(), probed)
+    [lists] = duckdb.execute("select list(embedding) from read_parquet(?)", file).fetchall()[0]
+    for found, wanted in zip(lists, expected(probed)["embedding"], strict=True):
+        assert (found is None) == np.isnan(wanted).all()
+        assert found is None or same_bits(found, wanted)
+
+
 def test_what_it_is_about_is_in_the_metadata(probed: Path, written) -> None:
     file = written(".parquet")
     digest = ap.open(probed).rows().attrs["snapshot"]
