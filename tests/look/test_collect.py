@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
+from looked import MADE, collection, task  # noqa: F401
 
 from archiveprobe.demo.archive import write_demo
 from archiveprobe.embed.run import Options as EmbedOptions
@@ -14,28 +14,9 @@ from archiveprobe.evaluate.ensemble import stored_leaderboard
 from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.look.collect import collect
 from archiveprobe.look.collection import Collection
-from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.folds import folds_file
 from archiveprobe.task.manifest import read_manifest
-
-MADE = "2026-01-01T00:00:00Z"
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    """The drawn archive with three probes and their ensemble; nobody may change it."""
-    folder = tmp_path_factory.mktemp("drawn") / "archive"
-    write_demo(folder, count=80)
-    task = load_task(folder)
-    embed(task, EmbedOptions(workers=0))
-    run_probes(task, Options(probes=("ridge", "logistic", "lda"), workers=1))
-    return task
-
-
-@pytest.fixture(scope="module")
-def collection(task: Task) -> Collection:
-    return collect(task, made=MADE)
 
 
 def table(task: Task) -> list[dict[str, str]]:
