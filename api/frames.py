@@ -18,6 +18,7 @@ from archiveprobe.task.manifest import Entry
 if TYPE_CHECKING:
     import pandas as pd
 
+    from archiveprobe.evaluate.compare import Compared
     from archiveprobe.evaluate.leaderboard import Leaderboard
     from archiveprobe.evaluate.predictions import Predictions
     from archiveprobe.evaluate.threshold_report import ThresholdReport
@@ -132,6 +133,22 @@ def board_frame(board: "Leaderboard") -> "pd.DataFrame":
     record = board.record()
     frame = pd.DataFrame(record.pop("leaderboard"))
     frame.attrs |= record
+    return frame
+
+
+def compared_frame(done: "Compared") -> "pd.DataFrame":
+    """Return the figures of two systems and their differences; `attrs` has the rest of `--json`."""
+    import pandas as pd
+
+    record = done.record()
+    a, b, differences = (record.pop(name) for name in ("a", "b", "difference"))
+    frame = pd.DataFrame(
+        [
+            {"metric": name, "a": a[name]["value"], "b": b[name]["value"], **difference}
+            for name, difference in differences.items()
+        ]
+    )
+    frame.attrs |= record | {"a": a["system"], "b": b["system"]}
     return frame
 
 

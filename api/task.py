@@ -187,6 +187,33 @@ class Task:
                 warn(remark)
         return self._named(board_frame(board), pinned)
 
+    def compare(self, a: str, b: str) -> "pd.DataFrame":
+        """Return macro-F1 and accuracy of two systems, and how surely they differ.
+
+        metric, a, b, difference (a less b), its 95 % interval [low, high] and p, its two-sided
+        p-value: the same out-of-fold rows, resampled in pairs. `.attrs` has what else
+        `archiveprobe compare --json` gives: whether the difference may be "noise", and of how many
+        "rows" "only_a_right", "only_b_right", "both_right" and "none_right".
+
+        Raises:
+            InputError: no such system, one that is out of date, or one name twice.
+
+        >>> found = task.compare("ridge-hog", "knn-hog")
+        >>> found[["metric", "a", "b"]].round(1)
+             metric    a    b
+        0  macro_f1  0.8  0.8
+        1  accuracy  0.8  0.8
+        >>> found.attrs["noise"]
+        True
+        """
+        from archiveprobe.api.frames import compared_frame
+        from archiveprobe.evaluate.compare import compare_stored
+
+        self._check_system(a)
+        self._check_system(b)
+        pinned, dataset = self._pin_labelled()
+        return self._named(compared_frame(compare_stored(dataset, a, b)), pinned)
+
     def oof(self, system: str, *, repeat: int | None = None) -> "pd.DataFrame":
         """Return what a system says of every labelled row, without having seen its fold.
 

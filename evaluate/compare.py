@@ -8,7 +8,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import number_of
-from archiveprobe.evaluate.dataset import load_dataset
+from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.intervals import Comparison, compare_each, intervals
 from archiveprobe.evaluate.leaderboard import few_groups
 from archiveprobe.evaluate.majority import majority_decision
@@ -180,9 +180,18 @@ def compare_systems(task: Task, a: str, b: str, *, partial: bool = False) -> Com
     Raises:
         InputError: a name twice, no such system, or one that is out of date or damaged.
     """
+    _check_two(a, b)
+    return compare_stored(load_dataset(task, partial=partial), a, b)
+
+
+def _check_two(a: str, b: str) -> None:
     if a == b:
         raise InputError(f"{a} cannot be compared with itself: name two systems")
-    dataset = load_dataset(task, partial=partial)
+
+
+def compare_stored(dataset: Dataset, a: str, b: str) -> Compared:
+    """Compare two stored systems of a dataset. See `compare_systems`."""
+    _check_two(a, b)
     pair = load_systems(dataset, [a, b])
     return Compared(
         a=_scores(pair[0]),

@@ -32,7 +32,7 @@ from archiveprobe.look.similar import NEIGHBOURS
 from archiveprobe.probe.audit.shift import Shift
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.corrections import corrections_of
+from archiveprobe.task.corrections import read_corrections
 from archiveprobe.task.snapshot import digest_of_words
 
 _MOST_LABELS = 127
@@ -100,9 +100,8 @@ def _head(pinned: Pinned, made: str | None) -> dict[str, object]:
         "made": made or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "version": version("archiveprobe"),
         "command": f"archiveprobe probe {shlex.quote(str(task.file))}",
-        "corrections": [
-            asdict(fix) for fix in corrections_of(task, {row.id for row in pinned.rows}).values()
-        ],
+        # Those of rows that are gone, too: what a page saves replaces the whole file.
+        "corrections": [asdict(correction) for correction in read_corrections(task).values()],
     }
 
 

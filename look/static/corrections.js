@@ -6,6 +6,8 @@
 
 const CORRECTION_COLUMNS = ["id", "label", "old_label", "decision", "who", "when"];
 const NAME_LENGTH = 100;
+/* A server takes so much in one request. */
+const CORRECTIONS_AT_ONCE = 300;
 /* What waits to be recorded: the correction of an id, or null where it is taken back. */
 const correctionsWaiting = new Map();
 let correctionsSending = null;
@@ -91,13 +93,13 @@ function correctionsTake(entries) {
   correctionsSend();
 }
 
-/** Record what waits, one batch at a time; what is decided meanwhile goes with the next. */
+/** Record what waits, some at a time; what is decided meanwhile goes with the next. */
 async function correctionsSend() {
   if (correctionsSending || correctionsWaiting.size === 0) return;
-  correctionsSending = new Map(correctionsWaiting);
+  correctionsSending = [...correctionsWaiting].slice(0, CORRECTIONS_AT_ONCE);
   let failure = null;
   try {
-    const entries = [...correctionsSending];
+    const entries = correctionsSending;
     await data.record({
       record: entries.filter(([, each]) => each).map(([, each]) => correctionsStored(each)),
       remove: entries.filter(([, each]) => !each).map(([id]) => id),
@@ -186,7 +188,7 @@ async function loadCorrections() {
   const isServer = data.meta.shell === "server";
   const rows = isServer ? known : await correctionsRows(known);
   const shown = [...known.values()].filter(({ id, digest = rows.get(id)?.digest }) => (
-    rows.get(id)?.position !== undefined && digest === rows.get(id).digest));
+    (rows.get(id)?.position ?? -1) >= 0 && digest === rows.get(id).digest));
   store.set({ corrections: new Map(shown.map((each) => [each.id, { ...each, position: rows.get(each.id).position }])) });
 }
 

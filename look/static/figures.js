@@ -22,28 +22,25 @@ const figures = (() => {
    * @returns {Ranking}
    */
   function rank(p, label, answer, classes, target) {
-    const parts = { positive: 0, negative: 0, predict: 0 };
-    const partOf = (row) =>
-      label[row] === target ? "positive" : label[row] < 0 ? "predict" : "negative";
-    const lost = { tp: 0, fp: 0, fn: 0, tn: 0 };
+    const [positive, negative, predict] = [0, 1, 2];
+    const parts = Uint8Array.from(label, (truth) => (truth === target ? positive : truth < 0 ? predict : negative));
+    const sizes = [0, 0, 0];
+    const unreadable = { tp: 0, fp: 0, fn: 0, tn: 0 };
     let unscored = 0;
-    for (let row = 0; row < label.length; row++) {
-      const part = partOf(row);
-      if (!Number.isNaN(p[row * classes + target])) parts[part]++;
-      else if (part === "predict") unscored++;
-      else if (answer[row] >= 0) lost[kindOf(part === "positive", answer[row] === target)]++;
+    for (let row = 0; row < parts.length; row += 1) {
+      if (!Number.isNaN(p[row * classes + target])) sizes[parts[row]] += 1;
+      else if (parts[row] === predict) unscored += 1;
+      else if (answer[row] >= 0) unreadable[kindOf(parts[row] === positive, answer[row] === target)] += 1;
     }
-    const sorted = {};
-    for (const part in parts) sorted[part] = new Float64Array(parts[part]);
-    for (let row = 0; row < label.length; row++) {
+    const sorted = sizes.map((size) => new Float64Array(size));
+    for (let row = 0; row < parts.length; row += 1) {
       const score = p[row * classes + target];
-      if (!Number.isNaN(score)) {
-        const part = partOf(row);
-        sorted[part][--parts[part]] = score;
-      }
+      if (Number.isNaN(score)) continue;
+      sizes[parts[row]] -= 1;
+      sorted[parts[row]][sizes[parts[row]]] = score;
     }
-    for (const part in sorted) sorted[part].sort();
-    return { ...sorted, unreadable: lost, unscored };
+    for (const scores of sorted) scores.sort();
+    return { positive: sorted[positive], negative: sorted[negative], predict: sorted[predict], unreadable, unscored };
   }
 
   /** Name the cell of a decision. */
@@ -167,11 +164,13 @@ const figures = (() => {
     roc.add(0, 0);
     let [i, j, precision, area] = [hits, others, 0, 0];
     while (i > 0 || j > 0) {
-      const score = Math.max(i > 0 ? positive[i - 1] : -Infinity, j > 0 ? negative[j - 1] : -Infinity);
-      const [tp, fp] = [hits - i, others - j];
-      while (i > 0 && positive[i - 1] === score) i--;
-      while (j > 0 && negative[j - 1] === score) j--;
-      const [found, wrong] = [hits - i, others - j];
+      const score = j === 0 || (i > 0 && positive[i - 1] > negative[j - 1]) ? positive[i - 1] : negative[j - 1];
+      const tp = hits - i;
+      const fp = others - j;
+      while (i > 0 && positive[i - 1] === score) i -= 1;
+      while (j > 0 && negative[j - 1] === score) j -= 1;
+      const found = hits - i;
+      const wrong = others - j;
       const right = found / (found + wrong);
       precision += ((found - tp) / hits) * right;
       area += ((wrong - fp) * (found + tp)) / 2 / hits / others;
@@ -184,14 +183,21 @@ const figures = (() => {
   /** Keep the points of a line that are far enough from the one before to be seen; ends stay. */
   function thinned(step = 1 / 400) {
     const points = [];
-    let last = null;
+    let [keptX, keptY, x, y] = [-Infinity, -Infinity, 0, 0];
+    const keep = () => {
+      points.push([x, y]);
+      [keptX, keptY] = [x, y];
+    };
     return {
-      add(x, y) {
-        const before = points[points.length - 1];
-        last = [x, y];
-        if (!before || Math.abs(x - before[0]) + Math.abs(y - before[1]) >= step) points.push(last);
+      add(nextX, nextY) {
+        x = nextX;
+        y = nextY;
+        if (Math.abs(x - keptX) + Math.abs(y - keptY) >= step) keep();
       },
-      points: () => (last && last !== points[points.length - 1] ? [...points, last] : points),
+      points() {
+        if (x !== keptX || y !== keptY) keep();
+        return points;
+      },
     };
   }
 
@@ -199,7 +205,7 @@ const figures = (() => {
   function histogram({ positive, negative, predict }, bins = 40) {
     const binned = (scores) => {
       const counts = new Array(bins).fill(0);
-      for (const score of scores) counts[binOf(score, bins)]++;
+      for (const score of scores) counts[binOf(score, bins)] += 1;
       return counts;
     };
     return { positive: binned(positive), negative: binned(negative), predict: binned(predict) };
@@ -219,7 +225,7 @@ const figures = (() => {
     const fill = (scores, hit) => {
       for (const score of scores) {
         const bin = found[binOf(score, bins)];
-        bin.count++;
+        bin.count += 1;
         bin.hits += hit;
         bin.sum += score;
       }

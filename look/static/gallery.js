@@ -7,7 +7,7 @@
 
 const SCROLL_MOST = 8_000_000;
 const TILES_MOST = 196;
-const WORDS_HEIGHT = 104;
+const WORDS_HEIGHT = 88;
 const GAP = 8;
 const SIZES = { small: 96, medium: 144, large: 220 };
 

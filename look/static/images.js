@@ -140,7 +140,7 @@ function mountImages(section) {
   };
   store.on(["shown"], () => { if (listing.columns) update(); });
   fillWindow(section);
-  store.on(["image"], () => { if (store.get("image") < 0) returnFocus(grid); });
+  store.on(["image"], () => followFocus(grid));
   if (listing.columns) update();
   else startListing();
 }
@@ -156,10 +156,12 @@ function fillWindow(section) {
   store.on(["shown"], measure);
 }
 
-/* The image that was left last gets the focus, where the gallery had it before. */
-function returnFocus(grid) {
-  const last = grid.lastImage ?? -1;
-  if (last >= 0 && !grid.scroller.closest("[hidden]")) grid.focusPosition(last);
+/* Once the dialog is closed, the gallery gives the focus to the image seen last. */
+function followFocus(grid) {
+  const image = store.get("image");
+  if (image >= 0) grid.seenLast = image;
+  const place = document.activeElement;
+  if (image < 0 && (place === document.body || grid.box.contains(place))) grid.focusPosition(grid.seenLast ?? -1);
 }
 
 part({ name: "images", mount: mountImages });

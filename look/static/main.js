@@ -15,7 +15,7 @@ function begin() {
     positive,
     threshold: systems[system]?.threshold ?? NaN,
     filter: {},
-    sort: { by: system < 0 ? "table" : "mistake", descending: true },
+    sort: { by: system < 0 ? "table" : "mistake", descending: system >= 0 },
     shown: new Int32Array(0),
     image: -1,
     lasso: null,

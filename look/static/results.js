@@ -73,8 +73,6 @@ const results = (() => {
       others: () => (binary ? bdi(labels[1 - target]) : t("results.others")),
       matrix: figures.confusion(label, answer, labels.length),
       bins: figures.histogram(ranking),
-      curves: figures.curves(ranking),
-      calibration: figures.calibration(ranking),
     };
   }
 
@@ -82,7 +80,9 @@ const results = (() => {
   function systemView(model) {
     const { system } = model;
     const panel = thresholdPanel.make(model);
-    const charts_ = [precisionChart(model), rocChart(model), calibrationChart(model)];
+    const place = el("div", { class: "charts" });
+    let drawn = [];
+    let last = NaN;
     const nodes = [
       el("h2", {}, phrase("results.about_system", { system: bdi(system.name) })),
       el("p", { class: "headline" }, t("results.nested_macro_f1"), " ", el("strong", {}, figure(number(system.macro_f1))), " ", interval(system.low, system.high),
@@ -90,13 +90,24 @@ const results = (() => {
       model.binary ? "" : [labelChoice(model), severalFigures(model)],
       panel.node,
       el("h3", {}, t("results.curves")),
-      el("div", { class: "charts" }, charts_.map((chart) => chart.node)),
+      place,
     ].flat();
-    const move = (threshold) => {
-      panel.show(threshold);
-      const at = Number.isFinite(threshold) ? threshold : 0.5;
-      for (const chart of charts_) chart.move?.(figures.ratesOf(figures.countsAt(readable(model.ranking), at)));
+    const moveCharts = () => {
+      const at = Number.isFinite(last) ? last : 0.5;
+      for (const chart of drawn) chart.move?.(figures.ratesOf(figures.countsAt(readable(model.ranking), at)));
     };
+    const move = (threshold) => {
+      last = threshold;
+      panel.show(threshold);
+      moveCharts();
+    };
+    // Curves of a million rows take a second: what can be used already is shown first.
+    requestAnimationFrame(() => setTimeout(() => {
+      const curves = figures.curves(model.ranking);
+      drawn = [precisionChart(model, curves), rocChart(model, curves), calibrationChart(model, figures.calibration(model.ranking))];
+      place.append(...drawn.map((chart) => chart.node));
+      moveCharts();
+    }));
     return { nodes, move };
   }
 
@@ -146,7 +157,7 @@ const results = (() => {
     return () => points.filter((_, at) => at % Math.ceil(points.length / 40) === 0 || at === points.length - 1).map(([x, y]) => [number(x), number(y)]);
   }
 
-  function precisionChart({ curves, name }) {
+  function precisionChart({ name }, curves) {
     const [x, y] = [t("results.recall"), t("results.precision")];
     return movingChart({
       title: t("results.pr"),
@@ -163,7 +174,7 @@ const results = (() => {
     });
   }
 
-  function rocChart({ curves, name }) {
+  function rocChart({ name }, curves) {
     const [x, y] = [t("results.false_alarms"), t("results.recall")];
     return movingChart({
       title: t("results.roc"),
@@ -180,7 +191,7 @@ const results = (() => {
     });
   }
 
-  function calibrationChart({ calibration, name }) {
+  function calibrationChart({ name }, calibration) {
     const most = Math.max(1, ...calibration.map((bin) => bin.count));
     const [x, y] = [t("results.mean_probability"), t("results.share")];
     return movingChart({

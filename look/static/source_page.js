@@ -29,7 +29,7 @@ function pageSource() {
   function kept() {
     try {
       const found = JSON.parse(localStorage.getItem(stored) ?? "[]");
-      return Array.isArray(found) ? found : [];
+      return Array.isArray(found) ? found.filter((each) => typeof each?.id === "string") : [];
     } catch {
       return null;
     }

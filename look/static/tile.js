@@ -23,7 +23,7 @@ function classWords(value) {
   return el("span", { class: "class-name" }, classMark(value), " ", bdi(clipped(className(value))));
 }
 
-/** Return what the listing knows of one row: label, answer, outcome, score and so on. */
+/** Return what the listing knows of one row. */
 function factsOf(position) {
   const { label, answer, scores, split, status, classes, positive, suspect, group } = listing.columns;
   const given = label[position];
@@ -39,13 +39,12 @@ function factsOf(position) {
 function tileLines(position) {
   const facts = factsOf(position);
   const lines = [tileLine(t("images.label"), classWords(facts.label), ...suspectMark(facts.suspect))];
+  const place = [...similarityOf(position), el("span", { class: "tile-place" }, facts.split ? bdi(clipped(facts.split)) : null,
+    facts.status && facts.status !== "ok" ? el("span", { class: "tile-status" }, " ", bdi(facts.status)) : null)];
   if (chosenSystem()) {
     lines.push(tileLine(t("images.answer"), classWords(facts.answer), ...outcomeSigns(facts.outcome)));
-    lines.push(tileLine(t("images.score"), el("span", { class: "tile-score" }, number(facts.score)), ...similarityOf(position)));
-  }
-  const isOdd = facts.status && facts.status !== "ok";
-  lines.push(el("div", { class: "tile-line tile-small" }, facts.split ? bdi(clipped(facts.split)) : null,
-    isOdd ? el("span", { class: "tile-status" }, bdi(facts.status)) : null));
+    lines.push(tileLine(t("images.score"), el("span", {}, number(facts.score)), ...place));
+  } else lines.push(el("div", { class: "tile-line" }, ...place));
   return { facts, lines };
 }
 

@@ -332,3 +332,20 @@ def test_damaged_folds_leave_rows_and_are_named(archive: Path) -> None:
         pytest.raises(ap.InputError, match=r"folds.csv is damaged or was edited"),
     ):
         task.oof("greedy")
+
+
+def test_two_systems_are_compared_as_by_the_command(task) -> None:
+    from stripes import answer_of
+
+    record = answer_of("compare", task.file, "ridge-hog", "knn-hog")
+    found = task.compare("ridge-hog", "knn-hog")
+    assert list(found.metric) == ["macro_f1", "accuracy"]
+    for row in found.to_dict("records"):
+        assert record["difference"][row["metric"]] == {
+            name: row[name] for name in ("difference", "low", "high", "p")
+        }
+        assert row["a"] == record["a"][row["metric"]]["value"]
+    assert {name: found.attrs[name] for name in ("noise", "rows", "only_a_right")} == {
+        name: record[name] for name in ("noise", "rows", "only_a_right")
+    }
+    assert (found.attrs["a"], found.attrs["b"]) == ("ridge-hog", "knn-hog")

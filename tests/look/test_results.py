@@ -114,7 +114,7 @@ def test_figures_are_those_of_scikit_learn_at_every_threshold(page_file, open_pa
 def test_curves_are_those_of_scikit_learn(page_file, open_page):
     collection = with_ties()
     page = open_results(open_page, page_file(collection))
-    curves = page.evaluate("async () => (await results.modelOf(0, 1)).curves")
+    curves = page.evaluate("async () => figures.curves((await results.modelOf(0, 1)).ranking)")
     score, label = collection.columns["p:0"][:, 1], collection.columns["label"]
     known = (label >= 0) & np.isfinite(score)
     truth, score = label[known], score[known]
@@ -131,8 +131,8 @@ def test_histogram_and_calibration_count_every_row_once(page_file, open_page):
     collection = with_ties()
     page = open_results(open_page, page_file(collection))
     model = page.evaluate(
-        "async () => { const { bins, calibration } = await results.modelOf(0, 1);"
-        " return { bins, calibration }; }"
+        "async () => { const { bins, ranking } = await results.modelOf(0, 1);"
+        " return { bins, calibration: figures.calibration(ranking) }; }"
     )
     score, label = collection.columns["p:0"][:, 1], collection.columns["label"]
     known = np.isfinite(score)
@@ -175,19 +175,30 @@ def test_slider_by_keyboard_alone(page_file, open_page):
 def test_every_cell_opens_exactly_its_images(page_file, open_page):
     collection = with_ties()
     page = open_results(open_page, page_file(collection))
+    places = np.flatnonzero(collection.columns["label"] >= 0)
     set_threshold(page, 0.35)
     truth, answer = truth_and_answers(collection, 0.35)
     for at in range(4):
         page.evaluate("store.set({ tab: 'results' })")
         cell = page.locator("#panel-results .cell").nth(at)
+        expected = places[(truth == at // 2) & (answer == at % 2)].tolist()
+        assert int(cell.locator(".count").inner_text()) == len(expected)
         cell.focus()
         page.keyboard.press("Enter")
-        assert page.evaluate("[store.get('filter'), store.get('tab')]") == [
-            {"label": [at // 2], "answer": [at % 2]},
-            "images",
-        ]
-        expected = ((truth == at // 2) & (answer == at % 2)).sum()
-        assert int(cell.locator(".count").inner_text(timeout=0) or -1) == expected
+        assert page.evaluate("store.get('tab')") == "images"
+        assert page.evaluate("document.activeElement.id") == "tab-images"
+        until(page, f"store.get('shown').length === {len(expected)}")
+        assert sorted(page.evaluate("[...store.get('shown')]")) == expected
+
+
+def test_slider_moves_the_gallery_too(page_file, open_page):
+    collection = with_ties()
+    page = open_results(open_page, page_file(collection))
+    page.locator("#panel-results .cell").nth(1).click()
+    for threshold in (0.2, 0.8):
+        set_threshold(page, threshold)
+        truth, answer = truth_and_answers(collection, threshold)
+        until(page, f"store.get('shown').length === {((truth == 0) & (answer == 1)).sum()}")
 
 
 def test_images_to_review_are_counted(page_file, open_page):
