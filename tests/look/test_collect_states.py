@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from looked import copied, task  # noqa: F401
 
 from archiveprobe.demo.archive import write_demo
 from archiveprobe.embed.run import Options as EmbedOptions
@@ -14,17 +13,24 @@ from archiveprobe.look.collect import collect
 from archiveprobe.look.collection import Collection
 from archiveprobe.task.config import Task, load_task
 
-pytestmark = pytest.mark.usefixtures("task")
+pytestmark = pytest.mark.usefixtures("quick")
 HOSTILE = ["<script>alert(1)</script>.jpg", "\"'`&.jpg", "\u202egpj.exe", "=1+1.jpg", "صورة 1.jpg"]
 
 
-def table(task: Task) -> list[dict[str, str]]:  # noqa: F811
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what is computed of whole pages only."""
+    monkeypatch.setattr("archiveprobe.look.collect_data._AUDITS", ())
+    monkeypatch.setattr("archiveprobe.look.collect_systems.MOST_SYSTEMS", 0)
+
+
+def table(task: Task) -> list[dict[str, str]]:
     assert task.table is not None
     with task.table.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
-def write_table(task: Task, lines: list[dict[str, str]]) -> None:  # noqa: F811
+def write_table(task: Task, lines: list[dict[str, str]]) -> None:
     assert task.table is not None
     with task.table.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(lines[0]))
@@ -37,19 +43,20 @@ def gaps(found: Collection, word: str) -> list[str]:
     return [gap["command"] for gap in found.meta["missing"] if word in gap["what"]]
 
 
-def test_a_damaged_system_is_named_and_the_page_made(copied) -> None:  # noqa: F811
+def test_a_damaged_system_is_named_and_the_page_made(copied) -> None:
     folder = copied().work / "runs" / "lda-hog"
     file = next(folder.glob("predictions*"))
     file.write_bytes(file.read_bytes()[:-1])
     found = collect(copied())
     names = [one["name"] for one in found.meta["systems"]]
     assert "lda-hog" not in names and "ridge-hog" in names
-    assert gaps(found, "lda-hog") == [f"archiveprobe probe {copied().file}"] * 2
+    assert f"archiveprobe probe {copied().file}" in gaps(found, "lda-hog is damaged")
     # The ensemble that it is a member of is out of date.
     assert "greedy" not in names
+    assert "--method greedy" in gaps(found, "greedy is out of date")[0]
 
 
-def test_systems_of_other_labels_are_named_with_their_command(copied) -> None:  # noqa: F811
+def test_systems_of_other_labels_are_named_with_their_command(copied) -> None:
     lines = table(copied())
     line = next(line for line in lines if line["label"] == "destruction")
     line["label"] = "not_destruction"
@@ -59,10 +66,9 @@ def test_systems_of_other_labels_are_named_with_their_command(copied) -> None:  
     assert gaps(found, "ridge-hog is out of date (labels") == [
         f"archiveprobe probe {copied().file}"
     ]
-    assert found.meta["data"]["suspects"]["judge"] == "a quick logistic probe"
 
 
-def test_rows_that_wait_need_partial(copied, fault_of) -> None:  # noqa: F811
+def test_rows_that_wait_need_partial(copied, fault_of) -> None:
     lines = table(copied())
     write_table(copied(), [*lines, {**lines[0], "image": "new.jpg", "label": ""}])
     (copied().root / "new.jpg").write_bytes((copied().root / lines[0]["image"]).read_bytes())
@@ -74,7 +80,7 @@ def test_rows_that_wait_need_partial(copied, fault_of) -> None:  # noqa: F811
     assert any("80 of 81 rows" in text for text in said)
 
 
-def test_rows_to_predict_that_came_since_have_no_answer(copied) -> None:  # noqa: F811
+def test_rows_to_predict_that_came_since_have_no_answer(copied) -> None:
     lines = table(copied())
     first = next(line for line in lines if line["split"] == "test")
     write_table(copied(), [*lines, {**first, "image": "new.jpg", "label": ""}])
@@ -88,7 +94,7 @@ def test_rows_to_predict_that_came_since_have_no_answer(copied) -> None:  # noqa
     assert gaps(found, f"{name} has no answers for 1 of") != []
 
 
-def test_rows_to_predict_of_other_images_have_no_answer(copied) -> None:  # noqa: F811
+def test_rows_to_predict_of_other_images_have_no_answer(copied) -> None:
     lines = [line for line in table(copied()) if line["split"] == "test"]
     one, other = (copied().root / line["image"] for line in lines[:2])
     one.write_bytes(other.read_bytes())
@@ -99,7 +105,7 @@ def test_rows_to_predict_of_other_images_have_no_answer(copied) -> None:  # noqa
     assert (found.columns["answer:0"][~to_predict] >= 0).all()
 
 
-def test_labels_of_rows_to_predict_are_never_read(copied) -> None:  # noqa: F811
+def test_labels_of_rows_to_predict_are_never_read(copied) -> None:
     lines = table(copied())
     for line in lines:
         if line["split"] == "test":
@@ -112,7 +118,7 @@ def test_labels_of_rows_to_predict_are_never_read(copied) -> None:  # noqa: F811
     assert (found.columns["table_label"][test] == -1).all()
 
 
-def test_corrections_show_the_label_of_the_table_too(copied) -> None:  # noqa: F811
+def test_corrections_show_the_label_of_the_table_too(copied) -> None:
     line = next(line for line in table(copied()) if line["label"] == "destruction")
     file = copied().folder / "corrections.csv"
     file.write_text(f'id,label\n"{line["image"]}",not_destruction\n', "utf-8")
@@ -123,18 +129,18 @@ def test_corrections_show_the_label_of_the_table_too(copied) -> None:  # noqa: F
     assert (found.columns["table_label"] != found.columns["label"]).sum() == 1
 
 
-def test_a_damaged_cache_is_named_and_the_page_made(copied) -> None:  # noqa: F811
+def test_a_damaged_cache_is_named_and_the_page_made(copied) -> None:
     shard = next(copied().work.glob("cache/*/shards/*.h5"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
     found = collect(copied())
     assert found.meta["embeddings"] == [] and found.meta["maps"] == []
-    assert f"archiveprobe embed {copied().file}" in gaps(found, shard.name)
+    assert gaps(found, shard.name) == [f"archiveprobe cache verify {copied().file} --deep"]
     assert found.meta["systems"]
 
 
-def test_folds_without_a_system_are_named_with_their_command(copied, monkeypatch) -> None:  # noqa: F811
+def test_folds_without_a_system_are_named_with_their_command(copied, monkeypatch) -> None:
     from archiveprobe.finetune.train import Epoch
     from archiveprobe.look import collect as module
     from archiveprobe.look.curves import Curves
@@ -150,14 +156,14 @@ def test_folds_without_a_system_are_named_with_their_command(copied, monkeypatch
 
 def test_nothing_embedded_is_refused_in_one_line(tmp_path: Path, fault_of) -> None:
     write_demo(tmp_path / "archive", count=60)
-    task = load_task(tmp_path / "archive")  # noqa: F811
+    task = load_task(tmp_path / "archive")
     fault_of(lambda: collect(task), "nothing is embedded yet", "archiveprobe embed")
     fault_of(lambda: collect(task, maps=("PCB",)), "unknown map 'PCB'", "did you mean 'PCA'")
 
 
 def test_an_archive_without_labels_is_shown(archive) -> None:
     archive.add_drawn(range(12))
-    task = archive.task(["hog"])  # noqa: F811
+    task = archive.task(["hog"])
     lines = "\n".join(["image,label", *(f"{name}," for name in archive.ids)])
     (archive.folder / "labels.csv").write_text(lines)
     embed(task, EmbedOptions(workers=0))
@@ -172,7 +178,7 @@ def test_hostile_names_and_captions_come_as_they_are(archive) -> None:
     for name, donor in zip(HOSTILE, archive.ids[:], strict=False):
         if "/" not in name:
             archive.add(name, archive.file(donor).read_bytes())
-    task = archive.task(["hog"], settings="")  # noqa: F811
+    task = archive.task(["hog"], settings="")
     text = task.file.read_text().replace(
         'table = "labels.csv"', 'table = "labels.csv"\ntext = "caption"'
     )

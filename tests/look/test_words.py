@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from counted import wordy_clip  # noqa: F401
 from safetensors.torch import save_file
 
 from archiveprobe.embed.run import Options, embed
@@ -18,7 +17,7 @@ PROMPTS = {"intact": ["an intact street"], "destroyed": ["rubble", "a destroyed 
 
 
 @pytest.fixture
-def task(archive, wordy_clip, tmp_path) -> Task:  # noqa: F811
+def task(archive, wordy_clip, tmp_path) -> Task:
     """Twenty drawn images seen by a small CLIP with weights of a file, and prompts."""
     import open_clip
     import torch

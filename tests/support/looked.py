@@ -29,7 +29,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 
 @pytest.fixture(scope="session")
-def collection(task: Task) -> Collection:
+def demo_collection(task: Task) -> Collection:
     return collect(task, made=MADE)
 
 
