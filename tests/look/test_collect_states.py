@@ -9,8 +9,10 @@ import pytest
 from archiveprobe.demo.archive import write_demo
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed
+from archiveprobe.evaluate.ensemble import stored_leaderboard
 from archiveprobe.look.collect import collect
 from archiveprobe.look.collection import Collection
+from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import Task, load_task
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -127,6 +129,10 @@ def test_corrections_show_the_label_of_the_table_too(copied) -> None:
     assert found.columns["table_label"][at] == 1 and found.columns["label"][at] == 0
     assert [fix["id"] for fix in found.meta["corrections"]] == [line["image"]]
     assert (found.columns["table_label"] != found.columns["label"]).sum() == 1
+    run_probes(copied(), Options(probes=("ridge",), workers=1))
+    board = collect(copied()).meta["board"]
+    assert board["corrections"] == stored_leaderboard(copied()).record()["corrections"]
+    assert any("corrections changed 1 of" in text for text in board["warnings"])
 
 
 def test_a_damaged_cache_is_named_and_the_page_made(copied) -> None:
