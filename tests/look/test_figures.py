@@ -19,7 +19,7 @@ from sklearn.metrics import (
     roc_auc_score,
     roc_curve,
 )
-from stripes import answer_of, done, draw_stripes
+from stripes import answer_of, done, draw_stripes, run
 
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.majority import majority_decision
@@ -80,7 +80,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "quick.toml").write_text(RECIPE)
     how = ("--device", "cpu", "--workers", "0")
     done("finetune", folder, "--recipe", folder / "quick.toml", "--fold", "all", *how)
-    write_figures(load_task(folder), folder / "figures", system="ridge-hog")
+    written = answer_of("look", folder, "--figures", folder / "figures", "--system", "ridge-hog")
+    assert sorted(written["figures"]) == sorted(map(str, (folder / "figures").iterdir()))
     return folder
 
 
@@ -247,9 +248,9 @@ def test_scores_and_map_count_their_rows(pair: Path) -> None:
     assert f"across ({(~y).sum()} rows)" in scores
     drawn = Drawn(pair / "figures/map.svg")
     wrong = (majority_decision(stored) != stored.labels) & stored.readable
-    assert f"mistakes ({wrong.sum()})" in drawn.text
+    assert f"mistakes ({wrong.sum()} images)" in drawn.text
     assert len(drawn.points("mistakes")) == wrong.sum() > 0
-    assert "rows to predict (6)" in drawn.text
+    assert "rows to predict (6 images)" in drawn.text
 
 
 def test_learning_curves_have_every_fold_and_epoch(pair: Path) -> None:
@@ -277,7 +278,7 @@ def test_files_name_the_snapshot_and_are_the_same_every_time(pair: Path, tmp_pat
 
 def test_names_are_drawn_literally(hostile: Path) -> None:
     shown = [literal(name) for name in HOSTILE]
-    assert shown[:2] == [*HOSTILE[:2]]
+    assert shown[:2] == [HOSTILE[0], f"\u2068{HOSTILE[1]}\u2069"]
     assert shown[2] == 'c -- "d" \ufffd\ufffd$'
     for name in ("precision-recall", "roc", "calibration", "scores"):
         text = Drawn(hostile / f"figures/{name}.svg").text
@@ -319,12 +320,14 @@ def test_what_others_have_written_stays(pair: Path, tmp_path: Path, fault_of, on
     assert write_figures(task, folder)
     assert (folder / "notes.txt").read_text() == "mine"
     fault_of(lambda: write_figures(task, pair / "work/figures"), "only products of the task lie")
-    fault_of(lambda: write_figures(task, folder / "notes.txt"), "notes.txt")
 
 
-def test_an_unknown_system_is_named(pair: Path, tmp_path: Path, fault_of) -> None:
-    folder, task = tmp_path / "figures", load_task(pair)
-    fault_of(lambda: write_figures(task, folder, system="ridge-hob"), "ridge-hog")
+def test_an_unknown_system_is_named(pair: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "figures"
+    failed = run("look", pair, "--figures", folder, "--system", "ridge-hob")
+    assert failed.exit_code != 0
+    assert "ridge-hog" in failed.stderr
+    assert failed.stdout == ""
     assert not folder.exists()
 
 
