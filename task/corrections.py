@@ -167,8 +167,10 @@ def lay_over(
     )
     found = {id_: fix for id_, fix in given.items() if id_ in labels}
     outdated = sum(
-        bool(fix.when) and not labels[id_][1] and labels[id_][0] not in (fix.old_label, fix.label)
+        labels[id_][0] not in (fix.old_label, fix.label)
+        # Where it is empty, nobody saw a label of the table: it may be that of a test row.
         for id_, fix in found.items()
+        if fix.old_label and not labels[id_][1]
     )
     laid = {id_: replace(fix, old_label=labels[id_][0]) for id_, fix in found.items()}
     return laid, Counts(name, outdated=outdated, **effects)
