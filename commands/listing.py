@@ -112,7 +112,7 @@ def systems(task: Path, as_json: bool) -> None:
     from archiveprobe.predict.states import system_states
 
     loaded = load(task)
-    record = [asdict(line) for line in system_states(loaded)]
+    record = [asdict(line) for line in system_states(loaded, notify=say)]
     lines = [
         {**line, "threshold": "-" if line["threshold"] is None else f"{line['threshold']:.3f}"}
         for line in record

@@ -69,6 +69,12 @@ def look(
         raise click.UsageError("--port is for the server, which -o and --figures do without")
     settings = load(task)
     about: dict[str, Any] = {"partial": partial, "notify": say, "progress": progress}
+    if figures is not None:
+        from archiveprobe.look.figures import write_figures
+
+        written = write_figures(settings, figures, system=system, partial=partial, notify=say)
+        record = {"figures": [str(path) for path in written]}
+        print_result(record, [{"figure": str(path)} for path in written], as_json)
     maps = ("PCA", "UMAP") if umap else ("PCA",)
     if file is not None:
         from archiveprobe.look.write import write_look

@@ -222,7 +222,7 @@ def threshold(task: Path, system: str, labels: tuple[str, ...], as_json: bool, *
         raise click.UsageError(f"{names} exclude each other")
     if labels and not given.keys() & {"recall", "precision", "cost"}:
         raise click.UsageError("--label needs --recall, --precision or --cost")
-    report = report_thresholds(load(task), system, _rule_of(given), labels)
+    report = report_thresholds(load(task), system, _rule_of(given), labels, notify=say)
     print_result(report.record(), report.lines(), as_json)
     if as_json:
         return

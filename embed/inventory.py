@@ -214,7 +214,8 @@ def export_task(
         "text": [row.text or "" for row in rows],
     }
     export(target, columns, keys, readers, overwrite=overwrite)
-    remarks = [*(f"partial: {gap}" for gap in gaps), *_cache_remarks(task, readers)]
+    remarks = [*state.corrections.remarks(), *(f"partial: {gap}" for gap in gaps)]
+    remarks += _cache_remarks(task, readers)
     waiting = state.waiting()
     if waiting:
         remarks.append(f"partial: {len(waiting)} rows wait for embed, their embeddings are NaN")

@@ -30,6 +30,7 @@ from archiveprobe.evaluate.thresholding import (
     numbered,
 )
 from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.rows import Notify
 
 _SHOWN = np.arange(0.05, 1, 0.05)
 
@@ -61,12 +62,14 @@ def report_thresholds(
     labels: Sequence[str] = (),
     *,
     partial: bool = False,
+    notify: Notify = lambda _: None,
 ) -> ThresholdReport | LabelReport:
     """Show the threshold of a stored system; with a rule, choose it again, and store that.
 
     A rule has its number where it has one ("recall 0.95"). Those that aim at something also give
     thresholds for `labels` other than the positive one, or for all where there are more than two;
-    these are not stored. With `partial`, rows that wait for `embed` are left out.
+    these are not stored. With `partial`, rows that wait for `embed` are left out;
+    `notify` is told of corrected labels.
 
     Raises:
         InputError: no such system or label, it is out of date, or it has no threshold; a recall or
@@ -77,6 +80,8 @@ def report_thresholds(
     aims = rule is not None and rule.split()[0] in AIMS
     _check(stored, run, aims)
     dataset = load_dataset(task, partial=partial)
+    for remark in dataset.corrections.remarks():
+        notify(remark)
     check_up_to_date(run, dataset)
     places = [_place(stored, label) for label in labels]
     if rule is not None and (len(stored.classes) > 2 or any(p != stored.positive for p in places)):

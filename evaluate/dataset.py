@@ -13,6 +13,7 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.task_state import State, read_state
 from archiveprobe.task.config import Task
+from archiveprobe.task.corrections import Counts
 from archiveprobe.task.folds import FoldTable, ensure_folds
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
@@ -63,6 +64,9 @@ class Dataset:
     `splits` has the split of every row as the table has it, None where it has none; `rows` are all
     rows in the order of the table. `spanning` counts the groups that lie in more than one fold.
     `partial` says, where it is not None, how few of the rows these are.
+
+    `table_labels` (n,) are the labels without corrections, -1 where the table has none; no digest
+    is over them. `corrections` counts the corrections of all rows.
     """
 
     task: Task
@@ -79,6 +83,8 @@ class Dataset:
     snapshot: Snapshot = field(default_factory=lambda: Snapshot(""))
     spanning: int = 0
     partial: str | None = None
+    table_labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    corrections: Counts = field(default_factory=Counts)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -165,7 +171,8 @@ def _of_state(state: State, left_out: set[str], *, write: bool) -> Dataset:
             f"label some, or take the label out of {task.file}"
         )
     table = ensure_folds(task, rows, entries, write=write)
-    return make_dataset(task, rows, entries, table, state.snapshot)
+    dataset = make_dataset(task, rows, entries, table, state.snapshot)
+    return replace(dataset, corrections=state.corrections)
 
 
 def rows_of(rows: Sequence[Row], entries: Sequence[Entry]) -> Rows:
@@ -206,6 +213,7 @@ def make_dataset(
         rows=tuple(rows),
         snapshot=snapshot,
         spanning=folds.spanning,
+        table_labels=np.array([index.get(rows[at].table_label or "", -1) for at in labelled]),
     )
 
 

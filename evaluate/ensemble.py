@@ -10,9 +10,10 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few, number_of
 from archiveprobe.evaluate.combine import combine
+from archiveprobe.evaluate.corrected_labels import leaderboard_of
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.kept_rule import CHOSEN, rule_for
-from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
+from archiveprobe.evaluate.leaderboard import Leaderboard
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system import Assembled, assemble
 from archiveprobe.evaluate.system_status import load_current, load_systems
@@ -169,12 +170,12 @@ def run_ensemble(
     kinds = ("finetune",) if names else ("probe", "finetune")
     others, left_out = load_current(dataset, kinds, but=[member.system for member in members])
     warnings, caution = data_warnings(dataset)
-    return leaderboard(
+    return leaderboard_of(
+        dataset,
         [*members, *others, combined],
         seconds=time.monotonic() - started,
         warnings=[*said, *left_out, *warnings],
         caution=caution,
-        snapshot=dataset.snapshot_digest,
     )
 
 
@@ -201,10 +202,10 @@ def rank_stored(dataset: Dataset, data_warnings: DataWarnings) -> Leaderboard:
     except InputError as error:
         # Figures that are stored need no cache.
         warnings, caution = [f"no look for a shift: {error}"], 1.0
-    return leaderboard(
+    return leaderboard_of(
+        dataset,
         found,
         seconds=time.monotonic() - started,
         warnings=[*left_out, *warnings],
         caution=caution,
-        snapshot=dataset.snapshot_digest,
     )

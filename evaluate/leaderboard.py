@@ -1,6 +1,6 @@
 """The leaderboard: systems with their intervals, the recommended one, and what picking is worth."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,7 +62,8 @@ class Leaderboard:
     them has to beat. `selection` is the score to expect of the recommended system: that of picking
     it among the others, None where there is nothing to pick. `to_predict` counts unlabelled rows.
     `partial` says, where it is not None, how few of the task's rows all this is about; `snapshot`
-    is the digest of the state that they are in.
+    is the digest of the state that they are in. `corrections` counts corrected labels, see
+    `corrected_labels`; None where there are none.
     """
 
     lines: list[Line]
@@ -75,6 +76,7 @@ class Leaderboard:
     to_predict: int
     partial: str | None = None
     snapshot: str = ""
+    corrections: Mapping[str, Any] | None = None
 
     def record(self) -> dict[str, Any]:
         """Return the form that `--json` promises."""
@@ -87,6 +89,7 @@ class Leaderboard:
             "warnings": self.warnings,
             "seconds": round(self.seconds, 3),
             "snapshot": self.snapshot,
+            "corrections": self.corrections,
             **({} if self.partial is None else {"partial": self.partial}),
         }
 

@@ -15,6 +15,7 @@ from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_names import systems
 from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run, stored_record
 from archiveprobe.task.config import Task
+from archiveprobe.task.rows import Notify
 from archiveprobe.task.texts import is_text_cache
 
 FROM_CACHE = "@cache"
@@ -33,8 +34,10 @@ class Stored:
     state: str
 
 
-def overview(task: Task) -> list[Stored]:
+def overview(task: Task, *, notify: Notify = lambda _: None) -> list[Stored]:
     """List every system of a task, sorted by name; a damaged one is listed as such.
+
+    `notify` is told of corrected labels.
 
     Raises:
         InputError: the task's rows or folds cannot be read.
@@ -43,6 +46,8 @@ def overview(task: Task) -> list[Stored]:
     if not names:
         return []
     dataset = survey_dataset(task)
+    for remark in dataset.corrections.remarks():
+        notify(remark)
     return [_stored(dataset, name) for name in names]
 
 

@@ -1,11 +1,12 @@
 """Where a task stands: its rows as the table has them now, beside what `embed` left of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.task.config import Task
+from archiveprobe.task.corrections import Counts
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.manifest import (
     Entry,
@@ -13,7 +14,7 @@ from archiveprobe.task.manifest import (
     read_manifest_with_digest,
     with_found_paths,
 )
-from archiveprobe.task.rows import Row, read_rows
+from archiveprobe.task.rows import Row, read_corrected
 from archiveprobe.task.snapshot import Snapshot, read_snapshot
 
 
@@ -22,12 +23,14 @@ class State:
     """The rows of a task as its table has them now, beside what `embed` left of them.
 
     A row's path is that of the file that `embed` found, where its table writes it in another way.
+    `corrections` counts what people decided of labels, which is laid over the table.
     """
 
     task: Task
     rows: list[Row]
     entries: list[Entry]
     snapshot: Snapshot
+    corrections: Counts = field(default_factory=Counts)
 
     def waiting(self) -> set[str]:
         """Return ids of rows that `embed` has not looked at as they are now."""
@@ -87,7 +90,7 @@ def read_state(task: Task) -> State:
             f"{manifest_file(task)} is not the one that the last embed left: run "
             f"`archiveprobe embed {task.file}`"
         )
-    rows = read_rows(task)
+    rows, corrections = read_corrected(task)
     known = {entry.id: entry for entry in entries}
     entries = [known.get(row.id, Entry(row.id, "")) for row in rows]
-    return State(task, with_found_paths(rows, entries), entries, snapshot)
+    return State(task, with_found_paths(rows, entries), entries, snapshot, corrections)

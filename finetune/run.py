@@ -13,8 +13,9 @@ from archiveprobe.base.lock import NAME, Lock
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.device import check_device
 from archiveprobe.evaluate.combine import METHODS
+from archiveprobe.evaluate.corrected_labels import leaderboard_of
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.evaluate.leaderboard import SELECTION, Leaderboard, leaderboard
+from archiveprobe.evaluate.leaderboard import SELECTION, Leaderboard
 from archiveprobe.evaluate.system_status import FROM_CACHE, load_current
 from archiveprobe.evaluate.system_store import check_name
 from archiveprobe.finetune.loader import Notify
@@ -89,15 +90,17 @@ def run_finetune(
             keep_system(*about, folds, networks, notes.append)
             systems, left_out = load_current(dataset, ("probe", KIND))
             warnings, caution = data_warnings(dataset, notify)
-            board = leaderboard(
+            board = leaderboard_of(
+                dataset,
                 systems,
                 seconds=time.monotonic() - started,
                 warnings=[*left_out, *warnings],
                 caution=caution,
-                snapshot=dataset.snapshot_digest,
             )
         elif last.name in (SPLIT, MERGED):
             answers = write_answers(dataset, recipe, last)
+        if board is None:
+            notes += dataset.corrections.remarks()
         if answers is not None:
             words = f"archiveprobe submit {task.file} --answers {answers} -o submission.csv"
             notes.append(f"in the template's form: {words}")

@@ -1,8 +1,9 @@
 """Build the index in a process of its own, whose memory goes back to the system when it ends."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,7 +14,6 @@ from archiveprobe.base.lock import wait_for_lock
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.reading import PRODUCT_BYTES, digest_of
 from archiveprobe.embed.processes import end_with_parent, interrupt_later
-from archiveprobe.look.collect import collect
 from archiveprobe.look.index import FORM, find_index, write_index
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.corrections import corrections_file
@@ -28,6 +28,7 @@ def current_index(
     task: Task,
     *,
     partial: bool = False,
+    maps: Sequence[str] = ("PCA",),
     notify: Callable[[str], None] = lambda _: None,
     progress: Progress = silent,
 ) -> Path:
@@ -41,15 +42,27 @@ def current_index(
         make_folder(folder)
     # Two commands at a time: the second one takes what the first has built.
     with wait_for_lock(folder):
-        key = _state(task, partial)
-        return find_index(folder, key) or _build(task, folder, key, partial, notify, progress)
+        key = _state(task, partial, maps)
+        order = Order(task.file, folder, key, partial, tuple(maps))
+        return find_index(folder, key) or _build(order, notify, progress)
 
 
-def _state(task: Task, partial: bool) -> str:
+@dataclass(frozen=True)
+class Order:
+    """What to build: the index of state `key` of the task of a file, into a folder."""
+
+    file: Path
+    folder: Path
+    key: str
+    partial: bool
+    maps: tuple[str, ...]
+
+
+def _state(task: Task, partial: bool, maps: Sequence[str]) -> str:
     """Return one digest of all that a collection is made of."""
-    files = [task.file, corrections_file(task), snapshot_file(task), *task.tables.values()]
+    files = [task.file, *task.tables.values(), corrections_file(task), snapshot_file(task)]
     files += sorted(file for pattern in _RECORDS for file in task.work.glob(pattern))
-    words = [version("archiveprobe"), f"{FORM}", f"{partial}"]
+    words = [version("archiveprobe"), f"{FORM}", f"{partial}", *maps]
     for file in files:
         words.append(str(file))
         with suppress(OSError):
@@ -59,17 +72,10 @@ def _state(task: Task, partial: bool) -> str:
     return digest_of_words(*words)
 
 
-def _build(
-    task: Task,
-    folder: Path,
-    key: str,
-    partial: bool,
-    notify: Callable[[str], None],
-    progress: Progress,
-) -> Path:
+def _build(order: Order, notify: Callable[[str], None], progress: Progress) -> Path:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(there, task.file, folder, key, partial))
+    process = context.Process(target=_work, args=(there, order))
     with interrupt_later():
         process.start()
     there.close()
@@ -77,8 +83,8 @@ def _build(
         return _follow(here, notify, progress)
     except EOFError:
         raise InputError(
-            f"the process that built {folder} was ended: free memory, then run the same command "
-            "again"
+            f"the process that built {order.folder} was ended: free memory, then run the same "
+            "command again"
         ) from None
     finally:
         process.kill()
@@ -105,8 +111,11 @@ def _follow(here: Connection, notify: Callable[[str], None], progress: Progress)
                     return Path(*words)
 
 
-def _work(there: Connection, file: Path, folder: Path, key: str, partial: bool) -> None:
+def _work(there: Connection, order: Order) -> None:
     end_with_parent()
+    # The server does without what it loads.
+    from archiveprobe.look.collect import collect
+
     begun = 0
 
     @contextmanager
@@ -120,8 +129,15 @@ def _work(there: Connection, file: Path, folder: Path, key: str, partial: bool) 
         there.send(("say", text))
 
     try:
-        task = load_task(file)
-        collection = collect(task, partial=partial, notify=notify, progress=progress)
-        there.send(("done", str(write_index(folder, key, collection))))
+        collection = collect(
+            load_task(order.file),
+            partial=order.partial,
+            # The server finds them when it is asked.
+            neighbours=0,
+            maps=order.maps,
+            notify=notify,
+            progress=progress,
+        )
+        there.send(("done", str(write_index(order.folder, order.key, collection))))
     except InputError as error:
         there.send(("refuse", str(error)))

@@ -7,9 +7,7 @@ from numpy.typing import DTypeLike
 
 from archiveprobe.api.state import Pinned
 from archiveprobe.look.parts import Part
-from archiveprobe.task.corrections import corrections_file
 from archiveprobe.task.manifest import Entry
-from archiveprobe.task.rows import read_rows
 from archiveprobe.task.splits import SPLITS
 
 _SIZES: dict[str, DTypeLike] = {"width": np.int32, "height": np.int32, "bytes": np.float64}
@@ -23,7 +21,7 @@ def collect_rows(pinned: Pinned) -> Part:
     statuses = sorted({entry.status for entry in entries}, key=lambda name: (name != "ok", name))
     columns = {
         "label": label,
-        "table_label": _table_labels(pinned, label),
+        "table_label": _numbers([row.table_label for row in rows], task.labels, np.int8),
         "split": _numbers([row.split for row in rows], splits, np.int8),
         "status": _numbers([entry.status for entry in entries], statuses, np.int16),
         "fold": _folds(pinned, label),
@@ -52,15 +50,6 @@ def _place(labels: Sequence[str], label: str | None, otherwise: int) -> int:
 def _numbers(values: Sequence[str | None], names: Sequence[str], kind: DTypeLike) -> np.ndarray:
     place = {name: at for at, name in enumerate(names)}
     return np.array([-1 if value is None else place[value] for value in values], kind)
-
-
-def _table_labels(pinned: Pinned, label: np.ndarray) -> np.ndarray:
-    """Return the labels as the table has them, before the task's corrections."""
-    task = pinned.task
-    if not corrections_file(task).exists():
-        return label.copy()
-    given = {row.id: row.label for row in read_rows(task.model_copy(update={"corrections": ""}))}
-    return _numbers([given.get(row.id) for row in pinned.rows], task.labels, np.int8)
 
 
 def _folds(pinned: Pinned, label: np.ndarray) -> np.ndarray:

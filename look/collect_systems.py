@@ -9,8 +9,9 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.compare import Difference, paired_differences
+from archiveprobe.evaluate.corrected_labels import leaderboard_of
 from archiveprobe.evaluate.dataset import Dataset
-from archiveprobe.evaluate.leaderboard import Leaderboard, Line, leaderboard
+from archiveprobe.evaluate.leaderboard import Leaderboard, Line
 from archiveprobe.evaluate.majority import final_decision, majority_decision
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_names import runs_folder, systems
@@ -61,9 +62,8 @@ def collect_systems(
     """
     if not runs:
         return Part(meta={"systems": [], "board": None})
-    board = leaderboard(
-        [stored for _, stored in runs], seconds=0.0, warnings=warnings, caution=caution
-    )
+    every = [stored for _, stored in runs]
+    board = leaderboard_of(dataset, every, seconds=0.0, warnings=warnings, caution=caution)
     by_name = {run.system: (run, stored) for run, stored in runs}
     part = Part(meta={"board": _board(board), "systems": []})
     ranked = [by_name[line.system] for line in board.lines]
@@ -102,7 +102,7 @@ def _board(board: Leaderboard) -> dict[str, Any]:
         "selection": record["model_selection"],
         "warnings": board.warnings,
         "groups": board.lines[0].groups,
-        "corrections": None,
+        "corrections": board.corrections,
     }
 
 

@@ -4,7 +4,6 @@ Parquet holds everything, with the snapshot in its metadata: `parquet_kv_metadat
 `pyarrow.parquet.read_schema` show it. Other forms of table have no embeddings.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,7 +19,6 @@ from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.wording import number_of
-from archiveprobe.embed.prepare import thumbnail_file
 from archiveprobe.embed.run import Options
 from archiveprobe.embed.view_sets import place_of_view
 from archiveprobe.evaluate.caches import open_in_use
@@ -161,7 +159,10 @@ def _answering(pinned: Pinned, system: str | None, notify: Notify) -> str | None
         notify(f"no columns of answers: {error}")
         return None
     if board.best is None:
-        notify(f"no columns of answers, as no system is recommended: {board.reason}; see --system")
+        notify(
+            f"no columns of answers, as no system is recommended ({board.reason}): name one with "
+            "--system"
+        )
         return None
     notify(f"the answers are those of {board.best}, which is recommended; --system names another")
     return board.best
@@ -246,11 +247,13 @@ def _map(pinned: Pinned, embedding: np.ndarray) -> list[Column]:
     """Return the coordinates of every image and where its thumbnail lies, below the task."""
     task, places = pinned.task, pca_map(embedding)
     folder = task.work / "thumbs"
-    thumbnails: list[str | None] = []
-    for entry in pinned.entries:
-        file = thumbnail_file(folder, entry.digest)
-        there = bool(entry.digest) and os.path.exists(file)  # noqa: PTH110
-        thumbnails.append(file.relative_to(task.folder).as_posix() if there else None)
+    below = folder.relative_to(task.folder).as_posix()
+    # Listed once: to ask for each of a million takes longer.
+    there = {file.stem for file in folder.glob("??/*.jpg")}
+    thumbnails = [
+        f"{below}/{entry.digest[:2]}/{entry.digest}.jpg" if entry.digest in there else None
+        for entry in pinned.entries
+    ]
     return [
         Column("x", "float32", places[:, 0]),
         Column("y", "float32", places[:, 1]),

@@ -54,12 +54,17 @@ _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def literal(name: str, most: int = 40) -> str:
-    """Return a name from the archive as it can be drawn: one line of at most `most` characters."""
+    """Return a name from the archive as it can be drawn: one line of at most `most` characters.
+
+    One that is written from right to left is isolated, so that what follows it stays behind it.
+    """
     cut = name if len(name) <= most else f"{name[: most - 1]}…"
-    return "".join(
+    text = "".join(
         "\ufffd" if unicodedata.category(each) in _HIDDEN or each in _DIRECTIONS else each
         for each in cut
     )
+    from_right = any(unicodedata.bidirectional(each) in ("R", "AL") for each in text)
+    return f"\u2068{text}\u2069" if from_right else text
 
 
 def line_look(at: int) -> dict[str, Any]:
@@ -79,14 +84,11 @@ class Series:
         self._handles.append(handle)
         self._names.append(name)
 
-    def show(self, axes: "Axes", place: Any) -> None:
-        """Draw the legend inside axes."""
-        axes.legend(self._handles, self._names, loc=place)
-
-    def show_above(self, axes: "Axes", columns: int) -> None:
-        """Draw the legend above axes."""
-        place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-        axes.legend(self._handles, self._names, **place, ncols=columns)
+    def show(self, axes: "Axes", place: Any = None, columns: int = 1) -> None:
+        """Draw the legend at a place inside axes, or above them."""
+        above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+        where = above if place is None else {"loc": place}
+        axes.legend(self._handles, self._names, **where, ncols=columns)
 
     def show_beside(self, figure: "Figure") -> None:
         """Draw the legend to the right of all axes."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.leaderboard import Line
 from archiveprobe.evaluate.metrics import confusions
 from archiveprobe.evaluate.predictions import Predictions
@@ -57,7 +58,7 @@ def draw_precision_recall(figure: "Figure", stored: Predictions, answers: Answer
         point = nested_point(stored, answers.shown[at])
         mark = _mark(axes, at, point.recall, point.precision)
     series.add(mark, _NESTED)
-    series.show(axes, "lower left")
+    series.show(axes, "lower left" if answers.binary else None)
 
 
 def draw_roc(figure: "Figure", stored: Predictions, answers: Answers) -> None:
@@ -72,7 +73,7 @@ def draw_roc(figure: "Figure", stored: Predictions, answers: Answers) -> None:
         point = nested_point(stored, answers.shown[at])
         mark = _mark(axes, at, point.false_positives, point.recall)
     series.add(mark, _NESTED)
-    series.show(axes, "lower right")
+    series.show(axes, "lower right" if answers.binary else None)
 
 
 def draw_calibration(figure: "Figure", answers: Answers) -> None:
@@ -96,7 +97,7 @@ def draw_calibration(figure: "Figure", answers: Answers) -> None:
                 bottom.annotate(str(count), (left + 0.5 / BINS, count), ha="center", va="bottom")
     bottom.margins(y=0.3)
     bottom.set(xlabel="mean out-of-fold probability", ylabel="rows", ylim=(0, None))
-    series.show(top, "upper left")
+    series.show(top, "upper left" if answers.binary else None)
 
 
 def draw_scores(figure: "Figure", stored: Predictions, answers: Answers) -> None:
@@ -113,14 +114,14 @@ def draw_scores(figure: "Figure", stored: Predictions, answers: Answers) -> None
         counts = np.histogram(score, edges)[0]
         look = _stairs(at, fill=answers.binary)
         drawn = axes.stairs(counts, edges, **look, gid=f"counts-{at}")
-        series.add(drawn, f"{literal(answers.names[number])} ({len(score)} rows)")
+        series.add(drawn, f"{literal(answers.names[number])} ({number_of(len(score), 'row')})")
     if answers.binary:
         _threshold(axes, stored, series)
         what = f"probability of {literal(answers.names[stored.positive])}"
     else:
         what = "probability of the row's own label"
     axes.set(xlim=(0, 1), xlabel=f"mean out-of-fold {what}", ylabel="rows")
-    series.show(axes, "best")
+    series.show(axes, "upper center" if answers.binary else None)
 
 
 def draw_confusion(
@@ -172,7 +173,7 @@ def draw_threshold(figure: "Figure", stored: Predictions, answers: Answers, nest
     interval = f"[{nested.low:.3f}, {nested.high:.3f}]"
     series.add(line, f"nested macro-F1 {nested.macro_f1:.3f} {interval}")
     axes.set_xlim(0, 1)
-    series.show_above(axes, 2)
+    series.show(axes, columns=2)
 
 
 def _unit_axes(figure: "Figure", x: str, y: str) -> "Axes":

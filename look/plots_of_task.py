@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.leaderboard import Line
 from archiveprobe.look.curves import Curves
 from archiveprobe.look.plot_style import (
@@ -60,7 +61,7 @@ def draw_forest(figure: "Figure", lines: Sequence[Line], best: str | None, major
     series.add(nested, "nested, 95 % interval")
     series.add(hollow, "optimistic")
     series.add(level, "majority class")
-    series.show_above(axes, 3)
+    series.show(axes, columns=3)
 
 
 def draw_learning(figure: "Figure", curves: Sequence[Curves]) -> None:
@@ -119,12 +120,12 @@ def draw_map(
                 "zorder": 1,
             }
             drawn = axes.scatter(*places[rows].T, **look, alpha=0.8, gid=f"points-{at}")
-            series.add(drawn, f"{name} ({rows.sum()})")
+            series.add(drawn, f"{name} ({number_of(int(rows.sum()), 'image')})")
     if is_wrong.any():
         look = {"s": 26, "facecolors": "none", "edgecolors": BLACK, "linewidths": 0.6, "zorder": 1}
         drawn = axes.scatter(*places[is_wrong].T, **look, gid="mistakes")
-        series.add(drawn, f"mistakes ({is_wrong.sum()})")
+        series.add(drawn, f"mistakes ({number_of(int(is_wrong.sum()), 'image')})")
     axes.set(xlabel="first principal component", ylabel="second principal component")
     axes.set_xticks([])
     axes.set_yticks([])
-    series.show_above(axes, 2)
+    series.show(axes, columns=2)

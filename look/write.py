@@ -55,9 +55,9 @@ def write_look(
         InputError: the file is no .html or one of the task's own, nothing is embedded yet, or the
             disk refuses.
     """
-    if file.suffix.lower() not in _ENDINGS:
-        raise InputError(f"{file}: a page ends in .html: name it so with -o")
     target = output_file(task, file)
+    if target.suffix.lower() not in _ENDINGS:
+        raise InputError(f"{file}: a page ends in .html: name it so with -o")
     collection = collect(task, partial=partial, maps=maps, notify=notify, progress=progress)
     digests = sorted({str(row["digest"]) for row in collection.rows} - {""})
     with progress("making thumbnails", len(digests)) as advance:

@@ -23,7 +23,7 @@ from archiveprobe.predict.submission import label_shares, read_back
 from archiveprobe.predict.tables import answer_target, write_answers
 from archiveprobe.task.config import Task
 from archiveprobe.task.row_ids import resolve_ids
-from archiveprobe.task.rows import Row, read_rows, refuse_repeated
+from archiveprobe.task.rows import Row, read_corrected, refuse_repeated
 from archiveprobe.task.tables.table import Table, read_table
 
 # What three digits after the point leave.
@@ -181,7 +181,8 @@ def submit_answers(
     if not answers.is_file():
         raise InputError(f"no file {answers}: name the table of answers")
     target = answer_target(task, file, spreadsheet_safe, read=[answers])
-    rows = {row.id: row for row in read_rows(task)}
+    read, corrections = read_corrected(task)
+    rows = {row.id: row for row in read}
     form, ids = wanted(task, rows)
     given = read_answered(task, answers, rows)
     place = {id_: at for at, id_ in enumerate(given.ids)}
@@ -204,7 +205,7 @@ def submit_answers(
         len(ids),
         {name: counts[name] for name in task.labels},
         form.content.record(),
-        [*given.notes, *form.notes(), *target.notes()],
+        [*corrections.remarks(), *given.notes, *form.notes(), *target.notes()],
         target.copy,
     )
 

@@ -89,6 +89,8 @@ def predict(
     started = time.monotonic()
     target = answer_target(task, file, spreadsheet_safe)
     dataset = load_dataset(task)
+    for remark in dataset.corrections.remarks():
+        notify(remark)
     how = Options(device=device, batch_size=batch_size, workers=workers)
     answers = answer_images(dataset, system, images, how, notify=notify, progress=progress)
     columns = ["id", "digest", STATUS, "label", *probability_columns(answers.classes)]

@@ -18,7 +18,7 @@ from archiveprobe.predict.columns import (
 from archiveprobe.predict.given_answers import read_answered
 from archiveprobe.task.config import Task
 from archiveprobe.task.row_ids import find_rows
-from archiveprobe.task.rows import Row, read_rows, refuse_repeated
+from archiveprobe.task.rows import Row, read_corrected, refuse_repeated
 from archiveprobe.task.tables.table import read_table
 
 # Figures further from chance than this many standard errors are no accident.
@@ -72,8 +72,10 @@ def score(task: Task, file: Path, *, truth: Path | None = None) -> Score:
     """
     if not file.is_file():
         raise InputError(f"no file {file}: name the submission to score")
-    rows = {row.id: row for row in read_rows(task, test_labels=truth is None)}
+    read, corrections = read_corrected(task, test_labels=truth is None)
+    rows = {row.id: row for row in read}
     known, remarks = _labels(task, rows, truth)
+    remarks = [*corrections.remarks(), *remarks]
     given = read_answered(task, file, rows)
     _check_ids(task, file, given.ids, rows, known, list(known) if truth else [])
     at = [at for at, name in enumerate(given.ids) if name in known]

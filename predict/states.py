@@ -9,18 +9,19 @@ from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.predict.checks import check_images
 from archiveprobe.predict.systems import load_system
 from archiveprobe.task.config import Task
+from archiveprobe.task.rows import Notify
 
 
-def system_states(task: Task) -> list[Stored]:
+def system_states(task: Task, *, notify: Notify = lambda _: None) -> list[Stored]:
     """List every stored system, sorted by name; one is "ok" where `submit` would accept it.
 
     Each is loaded and answers for a few rows to predict, whose images are looked at: the same rows
-    that `submit` looks at again. Nothing is written.
+    that `submit` looks at again. Nothing is written; `notify` is told of corrected labels.
 
     Raises:
         InputError: the task's rows or folds cannot be read.
     """
-    listed = overview(task)
+    listed = overview(task, notify=notify)
     if not any(line.state == OK for line in listed):
         return listed
     try:

@@ -125,7 +125,8 @@ def submit(
     target = target.in_form(form.template, form.separator, form.content.proba)
     write_answers(target, form.columns, lines, check=check)
     of_labels = shares(loaded.stored, answers.decision)
-    messages = [*warnings, *_blank(blank), *_warnings(dataset, loaded, rows, of_labels, changed)]
+    messages = [*warnings, *dataset.corrections.remarks()]
+    messages += [*_blank(blank), *_warnings(dataset, loaded, rows, of_labels, changed)]
     return Submission(
         file=target.file,
         system=system,

@@ -12,10 +12,11 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
+from archiveprobe.evaluate.corrected_labels import leaderboard_of
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.ensemble import common_record, decided, keep_ensemble, origin
 from archiveprobe.evaluate.kept_rule import rule_for
-from archiveprobe.evaluate.leaderboard import Leaderboard, leaderboard
+from archiveprobe.evaluate.leaderboard import Leaderboard
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system import assemble
 from archiveprobe.evaluate.system_status import load_current
@@ -90,12 +91,12 @@ def run_probes(
         systems.append(keep_ensemble(dataset, systems, ENSEMBLE, rule, notify=said.append))
     tuned, left_out = load_current(dataset, ("finetune",), but=[one.system for one in systems])
     warnings, caution = data_warnings(dataset, notify)
-    return leaderboard(
+    return leaderboard_of(
+        dataset,
         [*systems, *tuned],
         seconds=time.monotonic() - started,
         warnings=[*said, *left_out, *warnings],
         caution=caution,
-        snapshot=dataset.snapshot_digest,
     )
 
 

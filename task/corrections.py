@@ -10,10 +10,13 @@ import csv
 import difflib
 import io
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import explained, make_folder, write_whole
@@ -78,23 +81,114 @@ def read_corrections(task: Task) -> dict[str, Correction]:
     return {} if table is None else _parsed(task, table)
 
 
-def corrections_of(
-    task: Task, known: Collection[str], notify: Notify = lambda _: None
-) -> dict[str, Correction]:
-    """Read the corrections of known rows by id; the others are left out, where people decided them.
+@dataclass(frozen=True)
+class Counts:
+    """How many corrections of a task did what; every one counts once.
 
-    `notify` is told what was guessed.
+    `changed` gave another label than the table has, `labelled` one where the table has none, and
+    `removed` took it away; the table has what `same` say already; `kept` and `unsure` change
+    nothing. `tests` are of test rows, whose labels are not looked at, and `unknown` of rows that
+    the table lacks. `outdated`, counted again, were decided under another label of the table.
+    `missing` says that the file is named and not there yet.
+    """
+
+    file: str = ""
+    changed: int = 0
+    labelled: int = 0
+    removed: int = 0
+    kept: int = 0
+    unsure: int = 0
+    same: int = 0
+    tests: int = 0
+    unknown: int = 0
+    outdated: int = 0
+    missing: bool = False
+
+    @property
+    def total(self) -> int:
+        """Count all corrections."""
+        return sum(getattr(self, name) for name in _SAID)
+
+    def remarks(self) -> list[str]:
+        """Say in a line what corrections there are; nothing where there is none."""
+        if self.missing:
+            return [f"{self.file} is named in task.toml and not there yet"]
+        if not self.total:
+            return []
+        counts = [(getattr(self, name), words) for name, words in _SAID.items()]
+        counts = [(count, _ONE.sub("", words) if count == 1 else words) for count, words in counts]
+        listed = [f"{count} {words}" for count, words in counts if count]
+        again = (
+            f"; {self.outdated} of them decided under another label than the table has now: "
+            "look at them again"
+        )
+        return [f"{self.file}: {', '.join(listed)}{again if self.outdated else ''}"]
+
+    def record(self) -> dict[str, int] | None:
+        """Return the form of `--json`; None where the task has no file of corrections."""
+        if not self.file or self.missing:
+            return None
+        return {name: getattr(self, name) for name in (*_SAID, "outdated")}
+
+
+_ONE = re.compile("(?<=^label)s|(?<=^row)s")
+_SAID = {
+    "changed": "labels changed",
+    "labelled": "rows without a label labelled",
+    "removed": "labels taken away",
+    "kept": "kept",
+    "unsure": "unsure",
+    "same": "that the table has already",
+    "tests": "of test rows, which stay rows to predict",
+    "unknown": "of rows that the table lacks, left out",
+}
+
+
+def lay_over(
+    task: Task, rows: Iterable[tuple[str, str | None, bool]], notify: Notify = lambda _: None
+) -> tuple[dict[str, Correction], Counts]:
+    """Find the corrections of a task's rows by id, and count them.
+
+    Every row has its id, its label in the table, and whether it is a test row whose label must not
+    be looked at. In what comes back `old_label` is the label that the table has now. Rows that are
+    not there are left out where people decided them; `notify` is told what else was guessed.
 
     Raises:
-        InputError: see `read_corrections`; or a file of one's own names rows that are not known.
+        InputError: see `read_corrections`; or a file of one's own names rows that are not there.
     """
+    name = (task.corrections or FILE) if task.corrections != "" else ""
     table = _read(task)
     if table is None:
-        if task.corrections:
-            notify(f"{task.corrections} is named in {task.file.name} and not there yet")
-        return {}
-    found = _parsed(task, table, known, notify)
-    return {id_: correction for id_, correction in found.items() if id_ in known}
+        return {}, Counts(name, missing=True) if task.corrections else Counts()
+    labels = {id_: ("" if hidden else label or "", hidden) for id_, label, hidden in rows}
+    given = _parsed(task, table, labels, notify)
+    effects: dict[str, Any] = Counter(
+        _effect(fix, *labels.get(id_, (None, False))) for id_, fix in given.items()
+    )
+    found = {id_: fix for id_, fix in given.items() if id_ in labels}
+    outdated = sum(
+        labels[id_][0] not in (fix.old_label, fix.label)
+        # Where it is empty, nobody saw a label of the table: it may be that of a test row.
+        for id_, fix in found.items()
+        if fix.old_label and not labels[id_][1]
+    )
+    laid = {id_: replace(fix, old_label=labels[id_][0]) for id_, fix in found.items()}
+    return laid, Counts(name, outdated=outdated, **effects)
+
+
+def _effect(correction: Correction, label: str | None, hidden: bool) -> str:
+    """Return the name of the count that a correction of a row with a label belongs to."""
+    if label is None:
+        return "unknown"
+    if hidden:
+        return "tests"
+    if correction.decision != CHANGE:
+        return {KEEP: "kept", UNSURE: "unsure"}[correction.decision]
+    if correction.label == label:
+        return "same"
+    if not correction.label:
+        return "removed"
+    return "changed" if label else "labelled"
 
 
 def record_corrections(

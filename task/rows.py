@@ -10,7 +10,7 @@ from pathlib import Path
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.corrections import CHANGE, corrections_file, corrections_of
+from archiveprobe.task.corrections import CHANGE, Correction, Counts, corrections_file, lay_over
 from archiveprobe.task.find_images import Found, find_images, printable
 from archiveprobe.task.ids import ID_LIMIT, id_faults
 from archiveprobe.task.ids import refuse_repeated as refuse_repeated
@@ -28,7 +28,10 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image of the task; `label` is None for a row to predict."""
+    """One image of the task; `label` is None for a row to predict.
+
+    `correction` is what a person decided of its label, with the label that the table has now.
+    """
 
     id: str
     path: str
@@ -36,6 +39,12 @@ class Row:
     split: str | None = None
     group: str | None = None
     text: str | None = None
+    correction: Correction | None = None
+
+    @property
+    def table_label(self) -> str | None:
+        """Return the label without its correction; None for a row to predict."""
+        return self.label if self.correction is None else self.correction.old_label or None
 
 
 def read_rows(
@@ -51,6 +60,20 @@ def read_rows(
         InputError: a missing column, no row at all, or repeated ids, unknown labels and splits,
             of which one message names all that a table has.
     """
+    rows, counts = read_corrected(task, test_labels=test_labels, notify=notify)
+    for remark in counts.remarks():
+        notify(remark)
+    return rows
+
+
+def read_corrected(
+    task: Task, *, test_labels: bool = False, notify: Notify = lambda _: None
+) -> tuple[list[Row], Counts]:
+    """Read the task's rows, and count its corrections, of which `notify` is not told.
+
+    Raises:
+        InputError: see `read_rows`.
+    """
     try:
         task.root.resolve()
     except (RuntimeError, OSError):
@@ -62,10 +85,10 @@ def read_rows(
     rows = _from_tables(task, test_labels, notify) if with_tables else _from_folders(task, notify)
     if not rows:
         raise InputError(f"no image in {task.place}: add some, or name another folder or table")
-    rows = _corrected(task, rows, notify)
-    if test_labels:
-        return rows
-    return [replace(row, label=None) if row.split == "test" else row for row in rows]
+    rows, counts = _corrected(task, rows, test_labels, notify)
+    if not test_labels:
+        rows = [replace(row, label=None) if row.split == "test" else row for row in rows]
+    return rows, counts
 
 
 def locate(root: Path, path: str) -> Path:
@@ -321,7 +344,14 @@ def _split_and_folder(path: str, splits: Mapping[str, str]) -> tuple[str | None,
     return split, printable(folders[0]) if folders else None
 
 
-def _corrected(task: Task, rows: list[Row], notify: Notify) -> list[Row]:
-    given = corrections_of(task, {row.id for row in rows}, notify)
-    changes = {id_: fix.label or None for id_, fix in given.items() if fix.decision == CHANGE}
-    return [replace(row, label=changes[row.id]) if row.id in changes else row for row in rows]
+def _corrected(
+    task: Task, rows: list[Row], test_labels: bool, notify: Notify
+) -> tuple[list[Row], Counts]:
+    labels = ((row.id, row.label, row.split == "test" and not test_labels) for row in rows)
+    laid, counts = lay_over(task, labels, notify)
+    return [_with(row, laid[row.id]) if row.id in laid else row for row in rows], counts
+
+
+def _with(row: Row, correction: Correction) -> Row:
+    label = correction.label or None if correction.decision == CHANGE else row.label
+    return replace(row, label=label, correction=correction)

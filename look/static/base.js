@@ -87,8 +87,11 @@ function part({ name, tab = true, mount }) {
 
 /** Return the words of a key in the language of the page, {name} replaced by `values`. */
 function t(key, values = {}) {
-  const words = STRINGS[key]?.[store.get("language")] ?? STRINGS[key]?.en ?? key;
-  return words.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+  const language = store.get("language");
+  const words = STRINGS[key]?.[language] ?? STRINGS[key]?.en ?? key;
+  // Between Arabic words a date or a name is set apart (FSI, PDI), or its parts change places.
+  const [before, after] = language === "ar" ? ["\u2068", "\u2069"] : ["", ""];
+  return words.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? `${before}${values[name]}${after}` : whole));
 }
 
 // Figures keep Western digits in both languages, so that they read like those of the command line.

@@ -105,13 +105,15 @@ const charts = (() => {
 
   /** Draw the axis above strips of the same scale, with as many numbers as there is room for. */
   function stripAxis(scale, title) {
-    return fitted((width) => axisOf(scale, title, Math.min(6, Math.max(2, Math.floor(width / 48)))));
+    return fitted((width) => axisOf(scale, title, width));
   }
 
-  function axisOf(scale, title, most) {
-    const marks = ticks(scale.low, scale.high, most);
-    const digits = digitsOf(marks);
+  function axisOf(scale, title, width) {
+    const all = ticks(scale.low, scale.high, Math.min(6, Math.max(2, Math.floor(width / 48))));
+    const digits = digitsOf(all);
     const at = (value) => (100 * (value - scale.low)) / (scale.high - scale.low);
+    const apart = ((at(all[1]) - at(all[0])) / 100) * width;
+    const marks = all.filter((_, place) => place % Math.ceil(42 / apart) === 0);
     return svg("svg", { class: "strip names", role: "img", "aria-label": title }, marks.filter((value) => at(value) > 3 && at(value) < 97).map((value) =>
       svg("text", { x: `${at(value).toFixed(2)}%`, y: "70%", "text-anchor": "middle" }, number(value, digits))));
   }

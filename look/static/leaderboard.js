@@ -130,13 +130,7 @@ const leaderboard = (() => {
     return el("div", { class: "notes" },
       systems.length > 0 && el("p", {}, best, board.reason && [" ", english(`(${board.reason})`)]),
       el("p", { class: "soft" }, t("results.groups", { groups: count(board.groups) })),
-      correctionsNote(board.corrections),
-      board.warnings.map((warning) => el("p", { class: "note" }, english(warning))));
-  }
-
-  function correctionsNote(corrections) {
-    const said = typeof corrections === "string" ? corrections : corrections?.note ?? corrections?.sentence;
-    return said && el("p", { class: "note" }, english(said));
+      board.warnings.map((warning) => el("p", { class: "note", lang: "en", dir: "ltr" }, warning)));
   }
 
   /** Make the table of paired differences; null where there is no second system. */

@@ -23,6 +23,7 @@ from archiveprobe.probe.choice import Choice
 from archiveprobe.probe.crossval import cross_validate
 from archiveprobe.probe.features import load_features
 from archiveprobe.probe.linear import Logistic
+from archiveprobe.task.corrections import UNSURE
 
 QUICK = "a quick logistic probe"
 # With 2 % of the labels of 1,568 real images swapped, the first finds 24 of 30 among 41
@@ -48,6 +49,7 @@ def audit_labels(data: AuditData) -> Finding:
     """Report suspect labels, by the best stored system, or by a quick probe where none is sound."""
     dataset = data.dataset
     problem = None
+    decided = _decided(dataset)
     rows: list[Suspect] = []
     judge: str | None = QUICK
     try:
@@ -59,15 +61,22 @@ def audit_labels(data: AuditData) -> Finding:
     except InputError as error:
         # A label may be too rare to be held out.
         judge, problem = None, f"suspect labels were not looked for: {error}"
+    again = sum(row.id in decided for row in rows)
+    rows = [row for row in rows if row.id not in decided]
+    about = f"by {judge}" + (f", without {again} that a person has decided" if again else "")
     return Finding(
         value=len(rows),
         lines=[
             line("suspect labels", "-", "not looked for")
             if judge is None
-            else line("suspect labels", str(len(rows)), f"by {judge}")
+            else line("suspect labels", str(len(rows)), about)
         ],
         warnings=[] if problem is None else [problem],
-        details={"suspects": [asdict(suspect) for suspect in rows], "judge": judge},
+        details={
+            "suspects": [asdict(suspect) for suspect in rows],
+            "judge": judge,
+            "decided": again,
+        },
         # It can become the task's `corrections` once its lines have been looked at.
         files={
             "suspect_labels.csv": csv_table(
@@ -76,6 +85,21 @@ def audit_labels(data: AuditData) -> Finding:
             )
         },
     )
+
+
+def _decided(dataset: Dataset) -> set[str]:
+    """Return ids of the rows that a person has looked at and left, or given, the label they have.
+
+    A file of one's own, which says no time, may hold labels that nobody has looked at.
+    """
+    return {
+        row.id
+        for row in dataset.rows
+        if (fix := row.correction)
+        and fix.when
+        and fix.decision != UNSURE
+        and fix.label == row.label
+    }
 
 
 def best_system(dataset: Dataset) -> Predictions | None:

@@ -21,7 +21,8 @@ class AuditReport:
     """What an audit found, by the keys of the table.
 
     `stale` systems are out of date, since the folds were assigned again or for another reason;
-    `files` were written; `snapshot` is the digest of the state that all this is about.
+    `files` were written; `snapshot` is the digest of the state that all this is about, and
+    `corrections` count the labels that were corrected, None where there is no file of them.
     """
 
     findings: Mapping[str, Finding]
@@ -30,6 +31,7 @@ class AuditReport:
     files: tuple[Path, ...]
     snapshot: str
     partial: str | None = None
+    corrections: Mapping[str, int] | None = None
 
     @property
     def regrouped(self) -> bool:
@@ -46,6 +48,7 @@ class AuditReport:
             "stale": list(self.stale),
             "snapshot": self.snapshot,
             "partial": self.partial,
+            "corrections": self.corrections,
         }
 
     def lines(self) -> list[dict[str, str]]:
@@ -83,7 +86,11 @@ def run_audit(
             advance()
     warnings = [] if dataset.partial is None else [f"{dataset.partial}, the others wait for embed"]
     warnings += [warning for finding in findings.values() for warning in finding.warnings]
+    corrections = dataset.corrections.remarks()
     stale = [row.system for row in overview(task) if row.state.startswith(OUT_OF_DATE)]
+    if corrections and stale:
+        corrections[0] += ": `probe` uses them, and systems trained before are out of date"
+    warnings = [*corrections, *warnings]
     if stale:
         warnings.append(
             f"systems that are {OUT_OF_DATE}: {first_few(stale)}: run "
@@ -97,6 +104,7 @@ def run_audit(
         tuple(task.work / "audit" / name for name in ("audit.json", *contents)),
         dataset.snapshot_digest,
         dataset.partial,
+        dataset.corrections.record(),
     )
     record = json.dumps(report.record(), indent=2, ensure_ascii=False, allow_nan=False)
     contents = {"audit.json": f"{record}\n".encode("utf-8", "surrogateescape"), **contents}

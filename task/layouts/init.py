@@ -12,7 +12,7 @@ from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.layouts.label_column import doubts
 from archiveprobe.task.layouts.layout import NO_CHOICE, Choices, Layout, detect_layout
-from archiveprobe.task.rows import read_rows
+from archiveprobe.task.rows import read_corrected
 
 Notify = Callable[[str], None]
 
@@ -64,10 +64,15 @@ def _describe_old(file: Path) -> str:
 def _describe_rows(task: Task, notify: Notify) -> None:
     """Read the rows as embed will, and say what it will say of them."""
     try:
-        rows = read_rows(task, notify=notify)
+        rows, corrections = read_corrected(task, notify=notify)
     except InputError as error:
         notify(f"embed will refuse this: {error}")
         return
+    for remark in corrections.remarks():
+        notify(
+            f"{remark}: laid over the table by `archiveprobe probe`; systems trained before are "
+            "out of date"
+        )
     labelled = Counter(row.label for row in rows if row.label is not None)
     if labelled:
         notify(f"{labelled.total()} labelled rows, {len(rows) - labelled.total()} to predict")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few, number_of, quote_few
+from archiveprobe.task import corrections
 from archiveprobe.task.config import Images
 from archiveprobe.task.find_images import find_images, printable
 from archiveprobe.task.labels import UNLABELLED
@@ -135,6 +136,8 @@ def _candidates(
         return given, [file for file in forms if file.resolve() not in taken], []
     listings, unused = [], []
     for file in find_tables(folder):
+        if file.name == corrections.FILE:
+            continue
         if is_own_answer(folder / "work", file):
             unused.append(f"not used: {printable(file.name)}, which `submit` or `predict` wrote")
             continue

@@ -58,7 +58,7 @@ def test_lines_are_sorted_and_one_tells_what_picking_is_worth(rows) -> None:
 def test_its_record_is_json(rows) -> None:
     record = leaderboard([rows, replace(rows, threshold=float("nan"))], seconds=1.0).record()
     promised = {"leaderboard", "model_selection", "best", "reason", "majority", "warnings"}
-    assert set(record) == promised | {"seconds", "snapshot"}
+    assert set(record) == promised | {"seconds", "snapshot", "corrections"}
     promised = {"system", "features", "macro_f1", "low", "high", "accuracy", "threshold", "seconds"}
     assert promised <= set(record["leaderboard"][0])
     assert {line["threshold"] for line in record["leaderboard"]} == {rows.threshold, None}

@@ -2,20 +2,20 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from counted import archive, bench, draw, mixed  # noqa: F401
+from counted import archive, bench, draw, mixed, wordy_clip  # noqa: F401
+from drawn_collection import PIXEL
+from looked import copied, demo_collection, task  # noqa: F401
 
 from archiveprobe.look.collection import Collection
 from archiveprobe.look.page import write_page
+from archiveprobe.look.serve import listen, serving
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-PIXEL = (  # A WebP of one grey pixel.
-    b"RIFF\x24\x00\x00\x00WEBPVP8 \x18\x00\x00\x000\x01\x00\x9d\x01*\x01\x00\x01\x00\x02\x004%"
-    b"\xa4\x00\x03p\x00\xfe\xfb\xfdP\x00"
-)
 
 
 @pytest.fixture(scope="session")
@@ -74,3 +74,34 @@ def page_file(tmp_path: Path) -> Callable[..., Path]:
         return file
 
     return write
+
+
+@pytest.fixture
+def served(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Serve an application and open its page; it may ask its own server only, and say nothing."""
+    faults: list[str] = []
+    stack = ExitStack()
+
+    def serve(make: Callable[[int], Any], path: str, **options: Any) -> Any:
+        listener = stack.enter_context(listen("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        stack.enter_context(serving(make(port), listener))
+        own = f"http://127.0.0.1:{port}/"
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+        stack.callback(context.close)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.on("request", lambda request: _check_own(request.url, own, faults))
+        page.goto(f"{own}{path}")
+        return page
+
+    with stack:
+        yield serve
+    assert faults == []
+
+
+def _check_own(url: str, own: str, faults: list[str]) -> None:
+    if not url.startswith((own, "data:", "blob:")):
+        faults.append(f"request: {url}")

@@ -18,6 +18,9 @@ WRITERS = {
     ("submit",): ["--system", "ridge-hog"],
     ("submit", "--answers"): ["--answers", "{folder}/answers.csv"],
     ("cache", "export"): ["--overwrite"],
+    ("mistakes",): ["--system", "ridge-hog"],
+    ("export",): ["--system", "ridge-hog"],
+    ("look",): [],
 }
 OWN = {
     "task.toml": "a task file",
@@ -136,6 +139,8 @@ def test_what_is_the_tasks_own_is_refused_in_one_line(full, command) -> None:
 @pytest.mark.parametrize("place", ["out.csv", "new/out.csv", "images/out.csv", "old.csv"])
 def test_anything_else_is_written(full, command, place) -> None:
     """Otherwise the refusals above would prove nothing."""
+    if command == ("look",):
+        place = place.replace(".csv", ".html")
     (full / "new").mkdir()
     (full / "old.csv").write_text("old answers")
     before = content(full)
@@ -154,7 +159,9 @@ def test_a_submission_does_not_replace_the_answers_it_is_made_of(full) -> None:
     assert content(full) == before
 
 
-@pytest.mark.parametrize("command", [("predict",), ("submit",), ("submit", "--answers")])
+@pytest.mark.parametrize(
+    "command", [("predict",), ("submit",), ("submit", "--answers"), ("mistakes",)]
+)
 def test_the_copy_for_spreadsheets_replaces_nothing_either(full, command) -> None:
     settings = (full / "task.toml").read_text().replace("form.csv", "out.spreadsheet.csv")
     (full / "form.csv").rename(full / "out.spreadsheet.csv")
@@ -209,3 +216,9 @@ def test_a_damaged_table_is_no_obstacle(full) -> None:
     assert run(*words_of(("predict",), full), "-o", full / "out.csv").exit_code == 0
     assert run(*words_of(("predict",), full), "-o", full / "out.csv").exit_code == 0
     assert "the table" in run(*words_of(("predict",), full), "-o", full / "others.csv").stderr
+
+
+def test_a_page_has_the_ending_of_a_page(full) -> None:
+    done = run("look", full, "-o", full / "page.csv")
+    assert done.exit_code == 1 and "a page ends in .html" in done.stderr
+    assert not (full / "page.csv").exists()

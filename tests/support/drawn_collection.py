@@ -17,6 +17,11 @@ HOSTILE = (
     "not utf-8 \udcff.jpg",
 )
 
+PIXEL = (  # A WebP of one grey pixel.
+    b"RIFF\x24\x00\x00\x00WEBPVP8 \x18\x00\x00\x000\x01\x00\x9d\x01*\x01\x00\x01\x00\x02\x004%"
+    b"\xa4\x00\x03p\x00\xfe\xfb\xfdP\x00"
+)
+
 
 def drawn_collection(
     count: int,

@@ -185,6 +185,14 @@ def test_a_file_of_the_task_is_never_replaced(make_task, tmp_path, fault_of):
     assert (tmp_path / "labels.csv").read_text() == "id,label\na,intact\n"
 
 
+def test_a_table_of_that_name_is_no_file_of_corrections(make_task, tmp_path, fault_of):
+    table = '[images]\ntable = "corrections.csv"\nid = "id"\n'
+    task = make_task(tmp_path, table, corrections="id,label\na,intact\n")
+    assert read_corrections(task) == {}
+    fault_of(lambda: record_corrections(task, [change("a")]), "another file of the task")
+    assert (tmp_path / "corrections.csv").read_text() == "id,label\na,intact\n"
+
+
 def test_corrections_can_be_turned_off(make_task, tmp_path, fault_of):
     head = 'corrections = ""\nname = "t"\nlabels = ["intact", "destroyed"]\n'
     task = make_task(tmp_path, head=head, corrections="id,label\na,intact\n")
