@@ -263,9 +263,12 @@ def test_learning_curves_have_every_fold_and_epoch(pair: Path) -> None:
 def test_files_name_the_snapshot_and_are_the_same_every_time(pair: Path, tmp_path: Path) -> None:
     task = load_task(pair)
     digest = load_dataset(task).snapshot_digest
-    again = write_figures(task, tmp_path / "again", system="ridge-hog")
-    for file in again:
+    folder = tmp_path / "again"
+    shutil.copytree(pair / "figures", folder)
+    before = {file: file.stat().st_ino for file in folder.iterdir()}
+    for file in write_figures(task, folder, system="ridge-hog"):
         content = file.read_bytes()
+        assert file.stat().st_ino != before[file], "not written again"
         assert content == (pair / "figures" / file.name).read_bytes(), file.name
         assert digest.encode() in content
         assert not re.search(rb"20\d\d-\d\d-\d\d|CreationDate|ModDate", content)
@@ -296,6 +299,7 @@ def test_of_several_labels_each_is_drawn_against_the_rest(hostile: Path) -> None
     stored = load_run(load_task(hostile), "knn-hog").predictions()
     known = stored.readable
     text = Drawn(hostile / "figures/roc.svg").text
+    assert "each label against the rest" in text
     for number, name in enumerate(HOSTILE):
         p = stored.oof.mean(0)[known, number]
         area = roc_auc_score(stored.labels[known] == number, p)
