@@ -46,7 +46,8 @@ class Pinned:
 def pin(task: Task, *, partial: bool = False, notify: Notify | None = None) -> Pinned:
     """Read a task as it is now; with `partial` without the rows that wait for `embed`.
 
-    `notify` is told what else there is to know; by default it is a warning.
+    `notify` is told what else there is to know, and of corrected labels; by default the first is
+    a warning, and the second silent.
 
     Raises:
         InputError: nothing is embedded yet, or embed was interrupted or rows came since, which
@@ -55,6 +56,9 @@ def pin(task: Task, *, partial: bool = False, notify: Notify | None = None) -> P
     state = read_state(task)
     if not partial:
         state.check_complete()
+    if notify is not None:
+        for remark in state.corrections.remarks():
+            notify(remark)
     notify = notify or warn
     dataset, fault = _dataset(state, partial, notify)
     if dataset is not None:

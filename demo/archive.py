@@ -28,7 +28,7 @@ TASK_TOML = """\
 name = "demo"
 labels = ["not_destruction", "destruction"]
 positive = "destruction"               # the label that the threshold and precision refer to
-# corrections = "corrections.csv"      # id,label: replaces labels of the table
+# corrections = "corrections.csv"      # used where that file is here; "" turns it off
 
 [images]
 root = "images"                        # all images lie below this folder

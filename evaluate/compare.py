@@ -199,7 +199,7 @@ def compare_stored(dataset: Dataset, a: str, b: str) -> Compared:
         difference=paired_differences(pair, 1)[0],
         rows=len(dataset),
         groups=len(np.unique(dataset.groups)),
-        warnings=few_groups(dataset.groups),
+        warnings=[*dataset.corrections.remarks(), *few_groups(dataset.groups)],
         snapshot=dataset.snapshot_digest,
         partial=pair[0].origin.get("partial"),
     )

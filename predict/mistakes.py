@@ -88,7 +88,7 @@ def write_mistakes(
         copy=target.copy,
         seconds=time.monotonic() - started,
         snapshot=dataset.snapshot_digest,
-        notes=target.notes(),
+        notes=[*dataset.corrections.remarks(), *target.notes()],
         labelled=len(dataset),
         pairs=dict(Counter(names).most_common()),
     )

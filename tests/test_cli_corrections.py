@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from striped_archive import result_of, striped_archive
-from stripes import done
+from stripes import done, run
 
 from archiveprobe.task.config import load_task
 from archiveprobe.task.corrections import Correction, record_corrections
@@ -131,18 +131,24 @@ def test_a_correction_of_a_test_row_never_trains(archive: Path) -> None:
     assert "3 of test rows" in told
     # Only `score` looks at the labels of test rows, and sees them corrected.
     scored = result_of("score", archive, answers)
+    assert "another label" not in done("score", archive, answers).stderr
     assert scored["n"] == 3
     assert [sum(row) for row in scored["confusion"]["matrix"]] == [0, 3]
 
 
 def test_every_command_that_reads_rows_says_so_once(archive: Path) -> None:
     review(archive)
-    system = result_of("probe", archive, *PROBE)["best"]
+    system = result_of("probe", archive, *PROBE, "--probe", "knn")["best"]
     out = archive.parent / "out"
     for words in (
         ("embed", archive),
         ("probe", archive, *PROBE),
         ("leaderboard", archive),
+        ("leaderboard", archive, "--md"),
+        ("compare", archive, "ridge-hog", "knn-hog"),
+        ("mistakes", archive, "--system", system, "-o", out.with_name("mistakes.csv")),
+        ("export", archive, "-o", out.with_name("rows.csv")),
+        ("look", archive, "-o", out.with_name("page.html")),
         ("audit", archive),
         ("threshold", archive, "--system", system),
         ("list", "systems", archive),
@@ -214,3 +220,38 @@ def test_corrections_can_be_turned_off(archive: Path) -> None:
     board = result_of("leaderboard", archive)
     assert board["corrections"] is None
     assert board["leaderboard"] == before["leaderboard"]
+
+
+def test_no_output_replaces_corrections(archive: Path) -> None:
+    out = ("submit", archive, "--system", "ridge-hog", "-o", archive / "corrections.csv")
+    assert "corrections.csv is the corrections of the task" in run(*out).stderr
+    review(archive)
+    before = (archive / "corrections.csv").read_bytes()
+    assert "corrections.csv is the corrections of the task" in run(*out).stderr
+    assert (archive / "corrections.csv").read_bytes() == before
+
+
+def test_the_file_is_no_image_and_no_table(archive: Path) -> None:
+    review(archive)
+    told = done("init", archive, "--force").stderr
+    assert "ignored" not in told
+    assert "48 labelled rows, 6 to predict" in told
+
+
+def test_unknown_ids_in_a_file_of_ones_own_are_refused(archive: Path) -> None:
+    (archive / "corrections.csv").write_text("id,label\ndown/0.png,across\ngone.png,down\n")
+    failed = run("probe", archive, *PROBE)
+    assert failed.exit_code == 1
+    assert "no row has the id of 1 rows: 'gone.png' (line 3)" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    (archive / "corrections.csv").write_text("id,label\ndown/0.png,across\n")
+    assert HERE + "1 label changed" in done("probe", archive, *PROBE).stderr
+
+
+def test_a_named_file_that_is_not_there_yet_is_told(archive: Path) -> None:
+    task = archive / "task.toml"
+    task.write_text('corrections = "mine.csv"\n' + task.read_text())
+    assert "mine.csv is named in task.toml and not there yet" in done("leaderboard", archive).stderr
+    review(archive)
+    assert (archive / "mine.csv").is_file()
+    assert "mine.csv: 4 labels changed" in done("list", "systems", archive).stderr

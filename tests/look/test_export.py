@@ -32,7 +32,7 @@ HOSTILE = (
 )
 TASK = """
 name = "odd"
-labels = ["across", "down, \\"so\\""]
+labels = ["across", "down, \\"so\\" LONG"]
 [images]
 table = "labels.csv"
 split = "split"
@@ -44,7 +44,7 @@ group = "none"
 backbones = ["hog"]
 views = "flip"
 """
-LABELS = ("across", 'down, "so"')
+LABELS = ("across", 'down, "so" ' + "\u062f" * 5_000)
 P = [f"p_{label}" for label in LABELS]
 COUNT, LABELLED = 40, 30
 
@@ -57,7 +57,7 @@ def name_of(number: int) -> str:
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty images of hostile names, ten to predict; two cannot be read."""
     folder = tmp_path_factory.mktemp("odd")
-    (folder / "task.toml").write_text(TASK, "utf-8")
+    (folder / "task.toml").write_text(TASK.replace("LONG", "\u062f" * 5_000), "utf-8")
     rows = [["image", "label", "split"]]
     for number in range(COUNT):
         name = name_of(number)
@@ -177,6 +177,20 @@ def test_duckdb_reads_the_same_rows_and_numbers(probed: Path, written) -> None:
     likeness = np.nan_to_num(unit @ unit[1], nan=-1)
     likeness[1] = -1
     assert nearest == (name_of(int(likeness.argmax())),)
+
+
+def test_the_way_through_pandas_into_duckdb_loses_nothing(
+    probed: Path, written, tmp_path: Path
+) -> None:
+    """Embedding Atlas reads with pandas, writes Parquet again, and shows that through DuckDB."""
+    frame = pd.read_parquet(written(".parquet"))
+    frame.to_parquet(tmp_path / "shown.parquet")
+    file = [str(tmp_path / "shown.parquet")]
+    check_frame(duckdb.execute("select * from read_parquet(?)", file).df(), probed)
+    [lists] = duckdb.execute("select list(embedding) from read_parquet(?)", file).fetchall()[0]
+    for found, wanted in zip(lists, expected(probed)["embedding"], strict=True):
+        assert (found is None) == np.isnan(wanted).all()
+        assert found is None or same_bits(found, wanted)
 
 
 def test_what_it_is_about_is_in_the_metadata(probed: Path, written) -> None:

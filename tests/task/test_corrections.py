@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archiveprobe.task import corrections
 from archiveprobe.task.config import load_task
 from archiveprobe.task.corrections import (
     COLUMNS,
@@ -155,6 +156,21 @@ def test_what_another_program_wrote_in_between_is_merged(task):
     ]
 
 
+def test_what_an_editor_saves_meanwhile_is_merged(task, monkeypatch):
+    record_corrections(task, [change("a")])
+    real, saved = corrections._encoded, []
+
+    def encoded(*given):
+        if not saved:
+            with corrections_file(task).open("a") as stream:
+                saved.append(stream.write(f"b,intact,destroyed,change,Bo,{WHEN}\r\n"))
+        return real(*given)
+
+    monkeypatch.setattr(corrections, "_encoded", encoded)
+    record_corrections(task, [change("c")])
+    assert [*read_corrections(task)] == ["a", "b", "c"]
+
+
 @pytest.mark.proves("hostile")
 @pytest.mark.parametrize(
     ("content", "words"),
@@ -183,6 +199,14 @@ def test_a_file_of_the_task_is_never_replaced(make_task, tmp_path, fault_of):
     task = make_task(tmp_path, table, head=head, labels="id,label\na,intact\n")
     fault_of(lambda: record_corrections(task, [change("a")]), "another file of the task")
     assert (tmp_path / "labels.csv").read_text() == "id,label\na,intact\n"
+
+
+def test_a_table_of_that_name_is_no_file_of_corrections(make_task, tmp_path, fault_of):
+    table = '[images]\ntable = "corrections.csv"\nid = "id"\n'
+    task = make_task(tmp_path, table, corrections="id,label\na,intact\n")
+    assert read_corrections(task) == {}
+    fault_of(lambda: record_corrections(task, [change("a")]), "another file of the task")
+    assert (tmp_path / "corrections.csv").read_text() == "id,label\na,intact\n"
 
 
 def test_corrections_can_be_turned_off(make_task, tmp_path, fault_of):
