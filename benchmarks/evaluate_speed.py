@@ -21,6 +21,7 @@ from common import Figure, arguments, at_most, load, report, timed  # noqa: E402
 
 from archiveprobe.evaluate import calibration, threshold_curve, thresholding  # noqa: E402
 from archiveprobe.evaluate.combine import METHODS, combine  # noqa: E402
+from archiveprobe.evaluate.compare import paired_differences  # noqa: E402
 from archiveprobe.evaluate.dataset import Dataset, Rows  # noqa: E402
 from archiveprobe.evaluate.intervals import REPLICATES, compare, intervals  # noqa: E402
 from archiveprobe.evaluate.leaderboard import leaderboard  # noqa: E402
@@ -133,6 +134,11 @@ def measure(dataset: Dataset, systems: int) -> list[Figure]:
         Figure(
             f"leaderboard of {systems} systems, five repeats",
             milliseconds(lambda: leaderboard(members, seconds=0.0)),
+            "ms",
+        ),
+        Figure(
+            f"paired differences of {systems} systems from one, five repeats",
+            milliseconds(lambda: paired_differences(members, 0)),
             "ms",
         ),
     ]

@@ -4,6 +4,7 @@ Nothing is fitted but what an audit fits, and nothing is written. What is not th
 is left out and named in `meta["missing"]`, with the command that brings it.
 """
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -146,9 +147,13 @@ def _learning(pinned: Pinned) -> Part:
 
 
 def _put_together(pinned: Pinned, part: Part) -> Collection:
-    meta = part.meta | {
-        "missing": [{"what": gap.what, "command": gap.command} for gap in part.missing]
-    }
+    # Some messages leave out which task they are about.
+    place = shlex.quote(str(pinned.task.file))
+    gaps = [
+        {"what": gap.what, "command": re.sub(r"\bTASK\b", lambda _: place, gap.command)}
+        for gap in dict.fromkeys(part.missing)
+    ]
+    meta = part.meta | {"missing": gaps}
     collection = Collection(meta, part.columns, RowWords(pinned.rows, pinned.entries))
     meta["columns"] = collection.types
     return collection

@@ -8,6 +8,7 @@ import numpy as np
 from archiveprobe.api.state import Pinned
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress
+from archiveprobe.base.wording import quote_few
 from archiveprobe.cache.reader import Reader
 from archiveprobe.evaluate.dataset import Rows
 from archiveprobe.look.collect_groups import MOST_PAIRED
@@ -15,7 +16,7 @@ from archiveprobe.look.embeddings import read_embeddings, scale_to_unit
 from archiveprobe.look.maps import MAPS, explained_shares
 from archiveprobe.look.missing import missing_of
 from archiveprobe.look.neighbours import nearest_of_all, similarities
-from archiveprobe.look.parts import Part
+from archiveprobe.look.parts import Missing, Part
 from archiveprobe.look.words import prompts, stored_texts, takes_free_words, tower_of
 
 
@@ -78,7 +79,11 @@ def _add_words(part: Part, number: int, pinned: Pinned, name: str, units: np.nda
             part.missing.append(missing_of(error, f"archiveprobe embed {task.file}"))
         texts, vectors = [], np.empty((0, units.shape[1]), np.float32)
     known = np.isfinite(vectors).all(1)
-    texts = [text for text, is_known in zip(texts, known, strict=True) if is_known]
+    waiting = [text for text, is_known in zip(texts, known, strict=True) if not is_known]
+    if waiting:
+        what = f"{name} has not embedded the prompts {quote_few(waiting)}"
+        part.missing.append(Missing(what, f"archiveprobe embed {task.file}"))
+    texts = [text for text in texts if text not in waiting]
     for at, vector in enumerate(vectors[known]):
         part.columns[f"words:{number}:{at}"] = similarities(units, vector)
     free = takes_free_words(tower)

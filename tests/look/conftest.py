@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from counted import archive, bench, draw, mixed  # noqa: F401
+from counted import archive, bench, draw, mixed, wordy_clip  # noqa: F401
 from drawn_collection import PIXEL
+from looked import copied, demo_collection, task  # noqa: F401
 
 from archiveprobe.look.collection import Collection
 from archiveprobe.look.page import write_page
