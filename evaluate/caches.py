@@ -10,6 +10,12 @@ from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.snapshot import Snapshot
 from archiveprobe.task.texts import is_text_cache, text_cache
 
+LEAVE_OUT = (
+    "to leave them out, --partial of probe, ensemble, leaderboard, compare, audit, look and cache "
+    "export, or partial=True of ap.open"
+)
+"""What to do where rows or images wait for `embed` and shall not hold up everything else."""
+
 
 def asked_of(task: Task, name: str) -> dict[str, Any]:
     """Return what a task asks of the cache of a backbone or of its text tower ("<name>-text")."""
@@ -53,8 +59,7 @@ def open_in_use(
         wait = f"{lacking} images wait" if lacking else "it was interrupted before its end"
         raise InputError(
             f"embedding through {name} is not finished, {wait}: run `archiveprobe embed "
-            f"{task.file} --backbone {name}` (to leave them out, --partial of probe, "
-            "ensemble, audit and cache export, or partial=True of ap.open)"
+            f"{task.file} --backbone {name}` ({LEAVE_OUT})"
         )
     return reader
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import quote_few
-from archiveprobe.evaluate.caches import open_in_use
+from archiveprobe.evaluate.caches import LEAVE_OUT, open_in_use
 from archiveprobe.task.config import Task
 from archiveprobe.task.corrections import Counts
 from archiveprobe.task.find_images import printable
@@ -54,10 +54,7 @@ class State:
             verb = "waits" if len(waiting) == 1 else "wait"
             count = f"{len(waiting)} of {len(self.rows)}"
             what = f"{count} rows {verb} for embed ({quote_few(sorted(waiting))})"
-        raise InputError(
-            f"{what}: run `archiveprobe embed {self.task.file}` (to leave them out, --partial "
-            "of probe, ensemble, audit and cache export, or partial=True of ap.open)"
-        )
+        raise InputError(f"{what}: run `archiveprobe embed {self.task.file}` ({LEAVE_OUT})")
 
     def uncommitted(self) -> set[str]:
         """Return ids of rows that one of the task's caches in use still lacks."""

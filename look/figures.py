@@ -29,7 +29,7 @@ from archiveprobe.task.config import Task
 
 Notify = Callable[[str], None]
 _MOST_SYSTEMS, _MOST_IMAGES = 100, 20_000
-_SQUARE, _WIDE = (3.6, 3.9), (4.6, 3.4)
+_WIDE = (4.6, 3.4)
 
 
 def write_figures(
@@ -93,15 +93,19 @@ def _forest(
 def _of_system(stored: Predictions, board: Leaderboard, notify: Notify) -> Iterator[Plot]:
     answers = answers_of(stored, MOST_SERIES)
     names, title = answers.names, literal(stored.system, 60)
+    one_by_one, taller = title, 0.0
     if not answers.binary:
         which = f"{len(answers.shown)} of {len(names)} labels, the commonest"
         notify(f"precision-recall, roc, calibration, scores: {which}, each against the rest")
+        one_by_one, taller = f"{title}\neach label against the rest", 0.2 * len(answers.shown)
     if answers.shown:
         about: dict[str, Any] = {"stored": stored, "answers": answers}
-        yield Plot("precision-recall", _SQUARE, title, bound(plots.draw_precision_recall, **about))
-        yield Plot("roc", _SQUARE, title, bound(plots.draw_roc, **about))
-        draw = bound(plots.draw_calibration, answers=answers)
-        yield Plot("calibration", (3.6, 4.4), title, draw)
+        for name, height, draw in (
+            ("precision-recall", 3.9, bound(plots.draw_precision_recall, **about)),
+            ("roc", 3.9, bound(plots.draw_roc, **about)),
+            ("calibration", 4.4, bound(plots.draw_calibration, answers=answers)),
+        ):
+            yield Plot(name, (3.6, height + taller), one_by_one, draw)
         yield Plot("scores", _WIDE, title, bound(plots.draw_scores, **about))
         if answers.binary:
             nested = next(line for line in board.lines if line.system == stored.system)
@@ -143,7 +147,8 @@ def _of_map(dataset: Dataset, stored: Predictions, notify: Notify) -> Iterator[P
         names=dataset.classes,
         is_wrong=is_wrong[known],
     )
-    title = f"{literal(backbone)}, mistakes of {literal(stored.system, 50)}"
+    random = " with RANDOM WEIGHTS" if reader.fingerprint.get("random_weights") else ""
+    title = f"{literal(backbone)}{random}, mistakes of {literal(stored.system, 50)}"
     yield Plot("map", (4.6, 4.9), title, draw)
 
 

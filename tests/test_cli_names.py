@@ -131,6 +131,19 @@ def test_choices_read_from_source_are_the_keys_of_the_tables() -> None:
         assert each.choices == tuple(getattr(import_module(f"archiveprobe.{module}"), name))
 
 
+def test_whoever_waits_for_embed_is_told_which_commands_take_partial() -> None:
+    from archiveprobe.evaluate.caches import LEAVE_OUT
+
+    takers = {
+        command.name
+        for command in every_command()
+        if "--partial" in {name for parameter in command.params for name in parameter.opts}
+    }
+    said = LEAVE_OUT.partition("--partial of ")[2].partition(", or partial")[0]
+    # Two commands are called export; only that of the caches takes it.
+    assert set(said.replace(" and ", ", ").replace("cache ", "").split(", ")) == takers
+
+
 def completed(*typed: str | Path) -> list[str]:
     shell = ShellComplete(cli.main, {}, "archiveprobe", "_ARCHIVEPROBE_COMPLETE")
     *words, incomplete = map(str, typed)

@@ -8,6 +8,7 @@
 const CARE_LETTERS = /^(?:Key([A-Z])|(?:Digit|Numpad)([0-9]))$/;
 const CARE_PREVIEW_FROM = 200;
 const careVisible = new Set();
+let careMade = 0;
 
 /**
  * Name the key of an event: a small letter, a digit, "?", or the browser's name of another key.
@@ -49,8 +50,10 @@ function careImage(position, { size = 128, alt = "", focusable = true } = {}) {
     frame.append(carePlaceholder(position));
     return frame;
   }
+  careMade += 1;
+  const ids = [`care-show-${careMade}`, `care-image-${careMade}`];
   const image = el("img", {
-    class: "archive", src: url, alt, loading: "lazy", decoding: "async", draggable: "false",
+    id: ids[1], class: "archive", src: url, alt, loading: "lazy", decoding: "async", draggable: "false",
     on: {
       load: () => careCount(image),
       error: () => {
@@ -60,7 +63,7 @@ function careImage(position, { size = 128, alt = "", focusable = true } = {}) {
     },
   });
   const button = el("button", {
-    class: "care-show", type: "button", tabindex: focusable ? null : "-1",
+    id: ids[0], class: "care-show", type: "button", "aria-labelledby": ids.join(" "), tabindex: focusable ? null : "-1",
     on: {
       click: (event) => {
         event.stopPropagation();
@@ -102,9 +105,7 @@ function careToggle(frame) {
 function careName(frame) {
   const button = frame.querySelector(".care-show");
   const image = frame.querySelector("img.archive");
-  const word = t(image.classList.contains("shown") ? "care.blur" : "care.show");
-  button.textContent = word;
-  button.setAttribute("aria-label", image.alt ? `${word}: ${image.alt}` : word);
+  button.textContent = t(image.classList.contains("shown") ? "care.blur" : "care.show");
 }
 
 /** Load the larger image where there is one, only once it is asked for. */

@@ -83,7 +83,7 @@ async function suspectsSection() {
       el("br"), t("data.suggested"), " ", bdi(data.meta.labels[suggested[position]] ?? "–"))));
   return dataSection("suspects",
     el("p", {}, t("data.suspects_found", { rows: count(positions.length) }), judge ? [" ", t("data.judge"), " ", bdi(judge)] : ""),
-    el("p", {}, el("button", { type: "button", class: "primary", on: { click: () => store.set({ tab: "review" }) } }, t("data.review")),
+    el("p", {}, el("button", { type: "button", class: "primary", on: { click: reviewSuspicion } }, t("data.review")),
       " ", galleryButton(t("data.show_all"), { suspect: true })),
     el("ul", { class: "data-cards" }, ...cards));
 }

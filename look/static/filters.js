@@ -47,10 +47,12 @@ function facetBox(name) {
   const choices = values.map((value) => facetChoice(name, value));
   const box = el("fieldset", { class: "facet" }, el("legend", {}, t(`images.${name}`)),
     ...choices.map(({ line }) => line));
+  let last = {};
   const update = () => {
     const values_ = listing.columns[name];
     if (!values_) return void (box.hidden = true);
-    const all = tally(values_, new Uint16Array(values_.length), 0, facetSize(name));
+    if (last.values !== values_) last = { values: values_, counts: tally(values_, new Uint16Array(values_.length), 0, facetSize(name)) };
+    const all = last.counts;
     const counts = tally(values_, listing.failures, bitOf(name), facetSize(name));
     choices.forEach((item, index) => {
       const value = values[index];
@@ -64,19 +66,24 @@ function facetBox(name) {
 }
 
 function outcomeBox() {
+  let counts = [];
   const choices = ["wrong", "right"].map((outcome) => {
     const input = el("input", {
       type: "checkbox", on: { change: () => changeFilter({ outcome: input.checked ? outcome : null }) },
     });
     return choice(input, [outcomeMark(outcome), t(`images.${outcome}`)], (box, amount) => {
-      const outcomes = outcomesOf(listing.columns.label, listing.columns.answer);
-      const counts = tally(outcomes, listing.failures, bitOf("outcome"), 3);
       box.checked = store.get("filter")?.outcome === outcome;
       amount.textContent = count(counts[1 + (outcome === "wrong" ? WRONG : RIGHT)]);
     });
   });
   const box = el("fieldset", { class: "facet" }, el("legend", {}, t("images.outcome")), ...choices.map(({ line }) => line));
-  return { box, update: () => { box.hidden = !listing.columns.answer; choices.forEach((item) => item.update()); } };
+  const update = () => {
+    const { label, answer } = listing.columns;
+    box.hidden = !answer;
+    counts = tally(outcomesOf(label, answer), listing.failures, bitOf("outcome"), 3);
+    choices.forEach((item) => item.update());
+  };
+  return { box, update };
 }
 
 /** Draw the mark of a right or wrong answer. */
@@ -85,8 +92,8 @@ function outcomeMark(outcome) {
 }
 
 const FLAGS = {
-  group: { value: "any", rows: (columns) => columns.group.map((group) => (group >= 0 ? 1 : 0)) },
-  suspect: { value: true, rows: (columns) => Uint8Array.from(columns.suspect, (share) => (share === share ? 1 : 0)) },
+  group: { value: "any", rows: (columns) => groupedRows(columns.group, "any") },
+  suspect: { value: true, rows: (columns) => numberedRows(columns.suspect) },
   corrected: { value: true, rows: (columns) => columns.corrected },
 };
 
@@ -166,7 +173,7 @@ function rankingWords() {
   const name = bdi(data.meta.embeddings[embedding] ?? "");
   if (kind === "words") return [t("images.like_words"), " ", bdi(words), " · ", name];
   const id = bdi("");
-  wordsOf(position).then((row) => { id.textContent = row.id; });
+  wordsOf(position).then((row) => { id.textContent = clipped(row.id); }).catch(sayFault);
   return [t("images.like_image"), " ", id, " · ", name];
 }
 

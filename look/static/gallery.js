@@ -9,6 +9,8 @@ const SCROLL_MOST = 8_000_000;
 const TILES_MOST = 196;
 const WORDS_HEIGHT = 88;
 const GAP = 8;
+/** Width in pixels from which tiles are a fifth wider, so that more words fit. */
+const ROOMY = 640;
 const SIZES = { small: 96, medium: 144, large: 220 };
 
 /**
@@ -52,6 +54,12 @@ function topOf(offset, { total, height }) {
   return Math.round((offset / (total - height)) * (SCROLL_MOST - height));
 }
 
+function isSameList(list, other) {
+  if (list.length !== other.length) return false;
+  for (let at = 0; at < list.length; at += 1) if (list[at] !== other[at]) return false;
+  return true;
+}
+
 /** A grid of the rows in store `shown`: `box` is its element. */
 class Gallery {
   constructor() {
@@ -82,7 +90,7 @@ class Gallery {
   /** Take the rows of the store; go back to the first where they are others. */
   update() {
     const positions = store.get("shown") ?? new Int32Array(0);
-    const isSame = positions.length === this.positions.length && positions.every((row, index) => row === this.positions[index]);
+    const isSame = isSameList(positions, this.positions);
     this.positions = positions;
     this.empty.hidden = positions.length > 0;
     this.scroller.hidden = positions.length === 0;
@@ -105,10 +113,9 @@ class Gallery {
     if (this.scroller.clientWidth === 0) return;
     const first = this.layout ? Math.floor(this.offset / this.layout.pitch) * this.layout.columns : 0;
     this.height = this.scroller.clientHeight;
-    this.layout = gridLayout({
-      width: this.ground.clientWidth, height: this.height,
-      wanted: SIZES[store.get("tile_size") ?? "medium"], count: this.positions.length,
-    });
+    const width = this.ground.clientWidth;
+    const wanted = SIZES[store.get("tile_size") ?? "medium"] * (width > ROOMY ? 1.2 : 1);
+    this.layout = gridLayout({ width, height: this.height, wanted, count: this.positions.length });
     this.ground.style.setProperty("block-size", `${Math.min(this.layout.total, SCROLL_MOST)}px`);
     this.scroller.setAttribute("aria-rowcount", String(this.layout.lines));
     this.scroller.setAttribute("aria-colcount", String(this.layout.columns));

@@ -6,6 +6,8 @@ const GROUP_SHOWN = 24;
 const SCORES_MOST = 20_000_000;
 const PLAIN_SIZE = 288;
 const LARGE_SIZE = 768;
+/** Observed facts that the dialog tells in words of its own. */
+const TOLD = new Set(["status", "detail", "bytes", "width", "height", "format"]);
 
 /** Open the dialog of one image. */
 function openImage(position) {
@@ -60,10 +62,10 @@ function systemTable(position, label) {
       el("th", { scope: "col", class: "number" }, t("images.score_of"), " ", bdi(clipped(className(positive), 40))),
       el("th", { scope: "col" }, t("images.answer")))));
   const add = async (chosen) => table.append(...await Promise.all(chosen.map((system) => systemBody(system, position, label))));
-  add(isSmall ? systems : systems.filter((system) => system === store.get("system")));
+  add(isSmall ? systems : systems.filter((system) => system === store.get("system"))).catch(sayFault);
   const rest = systems.filter((system) => system !== store.get("system"));
   const more = isSmall ? null : el("button", {
-    type: "button", on: { click: () => { more.remove(); add(rest); } },
+    type: "button", on: { click: () => { more.remove(); add(rest).catch(sayFault); } },
   }, t("images.all_systems", { size: fileSize(rest.length * n * classes * 8) }));
   return el("section", {}, el("h3", {}, t("images.scores")), el("div", { class: "scroll" }, table), more);
 }
@@ -105,7 +107,9 @@ async function factList(position, row) {
   if (row.path && row.path !== row.id) lines.push(fact(t("images.path"), bdi(row.path)));
   lines.push(...await measured(position));
   if (row.format) lines.push(fact(t("images.format"), bdi(row.format)));
-  for (const [name, value] of Object.entries(row.observed ?? {})) lines.push(fact(bdi(name), bdi(value)));
+  for (const [name, value] of Object.entries(row.observed ?? {})) {
+    if (!TOLD.has(name) && String(value ?? "") !== "") lines.push(fact(bdi(name), bdi(value)));
+  }
   if (row.digest) lines.push(fact(t("images.digest"), el("code", { title: row.digest }, row.digest.slice(0, 16))));
   return el("section", {}, el("h3", {}, t("images.facts")), el("dl", { class: "facts" }, ...lines));
 }
@@ -122,7 +126,7 @@ function neighbourSection(position) {
   const { embeddings } = data.meta;
   if (embeddings.length === 0) return null;
   const ground = el("div", { class: "tile-row" });
-  const select = el("select", { id: "image-embedding", on: { change: () => fill() } },
+  const select = el("select", { id: "image-embedding", on: { change: () => fill().catch(sayFault) } },
     ...embeddings.map((name, index) => el("option", { value: String(index) }, name)));
   select.value = String(store.get("embedding") ?? 0);
   async function fill() {
@@ -133,7 +137,7 @@ function neighbourSection(position) {
       el("figcaption", {}, t("images.similarity"), " ", number(other.similarity, 2))));
     ground.replaceChildren(...(tiles.length ? tiles : [el("p", {}, t("images.no_neighbours"))]));
   }
-  fill();
+  fill().catch(sayFault);
   return el("section", {}, el("h3", {}, t("images.neighbours")),
     el("p", { class: "section-tools" }, el("label", { for: "image-embedding" }, t("images.embedding")), " ", select, " ",
       el("button", { type: "button", on: { click: closeAnd(() => listNeighbours(Number(select.value), position)) } }, t("images.list_similar"))),
@@ -255,8 +259,8 @@ part({
     followStore();
     const dialog = new ImageDialog();
     document.body.append(dialog.dialog);
-    store.on(["image"], () => dialog.follow());
+    store.on(["image"], () => dialog.follow().catch(sayFault));
     store.on(["shown"], () => { if (dialog.dialog.open) dialog.showPlace(); });
-    dialog.follow();
+    dialog.follow().catch(sayFault);
   },
 });

@@ -130,7 +130,7 @@ function mountImages(section) {
   const filters = filterBar();
   const chips = chipRow();
   const note = answerNote();
-  const tools = [amountShown(), sortChoice(), systemChoice(), thresholdChoice(), sizeChoice(() => grid.resize()), ...(map ? [mapChoice(map)] : [])];
+  const tools = [amountShown(), sortChoice(), systemChoice(), thresholdChoice(), sizeChoice(() => grid.resize()), ...(map ? [mapChoice(map)] : []), reviewChoice()];
   section.classList.add("images");
   section.append(el("h2", { class: "visually-hidden" }, t("images.tab")),
     el("div", { class: "images-tools" }, ...tools.map(({ box }) => box)), note.box, chips.box,

@@ -57,7 +57,7 @@ async function gatherColumns() {
   return {
     n: data.meta.count, classes, positive, label, split, status, group, suspect, scores, text,
     answer: answersAt(scores, classes, positive, store.get("threshold") ?? NaN, stored),
-    corrected: filter.corrected ? await correctedRows(label) : null,
+    corrected: await correctedRows(label),
     lasso: store.get("lasso") ?? null,
     ranking: store.get("ranking")?.keys ?? null,
   };
@@ -69,15 +69,24 @@ function firstSort() {
 }
 
 async function renewListing() {
-  do {
-    listing.again = false;
-    const columns = await gatherColumns();
-    if (listing.again) continue;
-    listing.columns = columns;
-    listing.failures = failuresOf(columns, store.get("filter") ?? {});
-    store.set({ shown: orderedPositions(columns, listing.failures, store.get("sort") ?? firstSort()) });
-  } while (listing.again);
-  listing.running = null;
+  try {
+    do {
+      listing.again = false;
+      const columns = await gatherColumns();
+      if (!listing.again) takeColumns(columns);
+    } while (listing.again);
+  } catch (fault) {
+    // The list stays as it was; the next change asks again.
+    announce(fault.message);
+  } finally {
+    listing.running = null;
+  }
+}
+
+function takeColumns(columns) {
+  listing.columns = columns;
+  listing.failures = failuresOf(columns, store.get("filter") ?? {});
+  store.set({ shown: orderedPositions(columns, listing.failures, store.get("sort") ?? firstSort()) });
 }
 
 /**

@@ -101,7 +101,7 @@ class EmbeddingMap {
 
   tools() {
     const map = el("select", { "aria-label": t("images.map_choose"), hidden: data.meta.maps.length < 2,
-      on: { change: () => this.choose(Number(map.value)) } },
+      on: { change: () => this.choose(Number(map.value)).catch(sayFault) } },
     ...data.meta.maps.map(({ name, method }, index) => el("option", { value: String(index) }, `${name} · ${method}`)));
     const colour = el("select", { id: "map-colour", on: { change: () => { this.colouring = colour.value; this.update(); } } },
       ...COLOUR_BY.filter((name) => chosenSystem() || !["answer", "outcome"].includes(name))
@@ -144,10 +144,11 @@ class EmbeddingMap {
   /** Take the listed rows and their colours from the listing, and draw. */
   update() {
     if (!listing.columns) return;
-    if (!this.x) return void this.choose(this.map);
+    if (!this.x) return void this.choose(this.map).catch(sayFault);
     if (this.box.hidden) return;
     this.isListed = new Uint8Array(listing.columns.n);
-    for (const row of store.get("shown")) this.isListed[row] = 1;
+    const shown = store.get("shown");
+    for (let at = 0; at < shown.length; at += 1) this.isListed[shown[at]] = 1;
     this.kinds = kindsOf(this.colouring);
     this.numbers = kindNumbers(listing.columns, this.colouring, this.kinds.length, this.isListed);
     this.colours = Uint32Array.from([...this.kinds.map(({ mark }) => mark.colour), "--line"], pixelColour);
@@ -373,6 +374,6 @@ class EmbeddingMap {
     }
     this.hover(this.cursor);
     this.redraw();
-    wordsOf(this.cursor).then((row) => announce(tileText(row, this.cursor)));
+    wordsOf(this.cursor).then((row) => announce(tileText(row, this.cursor))).catch(sayFault);
   }
 }

@@ -13,9 +13,20 @@ const reviewBars = new WeakMap();
 
 /** Review the images that the gallery shows, in its order. */
 function reviewSelection() {
-  review.from = "selection";
+  reviewFrom("selection");
+}
+
+/** Review suspect labels and wrong answers. */
+function reviewSuspicion() {
+  reviewFrom("suspicion");
+}
+
+function reviewFrom(from) {
+  const isOther = review.from !== from;
+  review.from = from;
   store.set({ tab: "review" });
-  if (review.place) reviewBuild();
+  review.place.settings.querySelector("form").elements.from.value = from;
+  if (isOther && review.built) reviewBuild();
 }
 
 function reviewSystem() {

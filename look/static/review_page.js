@@ -18,7 +18,8 @@ function reviewButtons(actions, act) {
   });
   return el("div", { class: "review-buttons" },
     buttons[0],
-    el("span", { class: "review-labels", role: "group", "aria-label": t("review.change") }, t("review.change"), ...labels),
+    el("span", { class: "review-labels", role: "group", "aria-label": t("review.change") },
+      el("span", { class: "review-change" }, t("review.change")), ...labels),
     ...buttons.slice(1));
 }
 
@@ -129,6 +130,12 @@ function reviewBar(position) {
 
 document.addEventListener("keydown", reviewOnKey);
 
+/** Make the button of the gallery that reviews what it shows. */
+function reviewChoice() {
+  const button = el("button", { type: "button", on: { click: reviewSelection } }, t("review.selection"));
+  return { box: button, update: () => { button.disabled = store.get("shown").length === 0; } };
+}
+
 part({
   name: "review",
   tab: true,
@@ -157,7 +164,7 @@ part({
     place.reviewer.append(place.who, " ", el("button", { type: "button", on: { click: change } }, t("review.other_name")));
     section.append(el("h2", {}, t("review.title")), place.settings, place.name,
       el("div", { class: "review-state" }, place.bar, " ", place.progress, place.reviewer),
-      place.controls, place.news, place.stage, place.keys);
+      place.stage, el("div", { class: "review-below" }, place.news, place.controls), place.keys);
     store.on(["tab", "shown", "system"], reviewRefresh);
     if (review.built) reviewShow();
     else correctionsLoaded.then(reviewBuild);

@@ -23,6 +23,11 @@ function classWords(value) {
   return el("span", { class: "class-name" }, classMark(value), " ", bdi(clipped(className(value))));
 }
 
+/** Say on the status line what the data refused; a server may have ended. */
+function sayFault(fault) {
+  announce(fault.message);
+}
+
 /** Return what the listing knows of one row. */
 function factsOf(position) {
   const { label, answer, scores, split, status, classes, positive, suspect, group } = listing.columns;
@@ -102,12 +107,13 @@ function tile(position, { size = 128, focusable = true } = {}) {
   if (listing.columns) fillTile(box, position);
   const ready = listing.columns ? Promise.resolve() : startListing();
   Promise.all([wordsOf(position), ready]).then(([row]) => {
+    if (!listing.columns) return;
     fillTile(box, position);
     // The end of a path tells images apart; all of it is in the title.
     open.replaceChildren(bdi(clipped(row.id.split("/").at(-1) || row.id)));
     open.title = clipped(row.id);
     open.setAttribute("aria-label", tileText(row, position));
     box.querySelector("img.archive")?.setAttribute("alt", clipped(row.id));
-  });
+  }).catch(sayFault);
   return box;
 }

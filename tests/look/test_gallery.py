@@ -165,6 +165,7 @@ def test_a_click_on_the_map_opens_the_nearest_image(map_page) -> None:
         page.wait_for_selector("#image-dialog[open]")
         assert page.evaluate("store.get('image')") == nearest
         page.keyboard.press("Escape")
+        page.wait_for_selector("#image-dialog[open]", state="hidden")
     page.mouse.move(*at[44])
     page.wait_for_selector(".map-preview .tile")
     assert page.locator(".map-preview img.archive.shown").count() == 0

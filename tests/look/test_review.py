@@ -77,7 +77,7 @@ def test_order_is_that_of_suspicion(begun, labels) -> None:
     collection = _drawn(300, labels=labels)
     page = begun(collection)
     assert page.evaluate(STEPS) == _steps(collection, _order(collection))
-    page.locator("summary").first.click()
+    page.click(".review-settings-all > summary")
     page.get_by_label("then all other labelled images").check()
     everything = _order(collection, others=True)
     page.wait_for_function(f"{STEPS}.length === {len(_steps(collection, everything))}")
@@ -123,7 +123,7 @@ def test_review_from_start_to_end_by_keys_alone(page_file, open_page) -> None:
     page.click("#tab-review")
     page.wait_for_function("review.built")
     assert "Nothing is left" in stage.inner_text()
-    page.locator("summary").first.click()
+    page.click(".review-settings-all > summary")
     page.get_by_label("also those that are decided already").check()
     page.wait_for_function(f"review.steps.length === {len(steps)}")
 
@@ -245,7 +245,7 @@ def test_buttons_do_what_keys_do(begun) -> None:
 @pytest.mark.browser
 def test_single_keys_can_be_turned_off(begun) -> None:
     page = begun(_drawn())
-    page.locator("summary").first.click()
+    page.click(".review-settings-all > summary")
     box = page.get_by_label("single keys act")
     box.uncheck()
     _press(page, "ku2b")
