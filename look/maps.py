@@ -77,12 +77,6 @@ def umap_map(matrix: np.ndarray) -> np.ndarray:
     Raises:
         InputError: the package is not installed.
     """
-    try:
-        from umap import UMAP
-    except ImportError:
-        raise InputError(
-            "a map by UMAP needs the package umap-learn: run `pip install 'archiveprobe[umap]'`"
-        ) from None
     known = finite_rows(matrix)
     result = np.full((len(matrix), 2), np.nan, np.float32)
     count = len(known)
@@ -90,6 +84,12 @@ def umap_map(matrix: np.ndarray) -> np.ndarray:
     if count <= _FEWEST:
         result[known] = pca_map(matrix[known])
         return result
+    try:
+        from umap import UMAP
+    except ImportError:
+        raise InputError(
+            "a map by UMAP needs the package umap-learn: run `pip install 'archiveprobe[umap]'`"
+        ) from None
     model = UMAP(n_neighbors=min(15, count - 1), metric="cosine", random_state=0, n_jobs=1)
     result[known] = model.fit_transform(matrix[known])
     return result

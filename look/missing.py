@@ -6,8 +6,9 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.look.parts import Missing
 
 _COMMAND = re.compile("`(archiveprobe [^`]+)`")
-# How a message goes on before the command.
-_LEAD = re.compile(r"(: (first )?(run|fetch it with)|,)? *$")
+# How a message goes on before the command, or without one.
+_LEAD = re.compile(r"(: [^:]*\b(run|with)|,)? *$")
+_AGAIN = ": run that system again"
 
 
 def missing_of(error: InputError, otherwise: str = "", *, what: str = "") -> Missing:
@@ -17,5 +18,5 @@ def missing_of(error: InputError, otherwise: str = "", *, what: str = "") -> Mis
     """
     text = " ".join(str(error).split())
     named = _COMMAND.search(text)
-    told = text if named is None else _LEAD.sub("", text[: named.start()])
+    told = text.removesuffix(_AGAIN) if named is None else _LEAD.sub("", text[: named.start()])
     return Missing(f"{what}: {told}" if what else told, named[1] if named else otherwise)

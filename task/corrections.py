@@ -213,20 +213,40 @@ def record_corrections(
     with explained(f"write {file}"):
         make_folder(file.parent)
     with explained(f"write {file}"), wait_for_lock(file.parent):
-        table = _read(task) or Table(file, COLUMNS, (), ())
-        _check_form(task, table)
-        _parsed(task, table)
-        before = {row["id"]: row for row in table.rows}
-        after = {id_: row for id_, row in before.items() if id_ not in remove}
-        for id_, correction in new.items():
-            after[id_] = before.get(id_, {}) | asdict(correction)
-        merged = replace(table, columns=tuple(dict.fromkeys((*table.columns, *COLUMNS))))
-        rows = tuple({name: row.get(name, "") for name in merged.columns} for row in after.values())
-        _parsed(task, replace(merged, rows=rows, lines=tuple(range(1, len(rows) + 1)), unit="row"))
-        changed = sum(before.get(id_) != after.get(id_) for id_ in before | after)
+        state, now = None, _state(file)
+        # Again, where a program that knows no lock, as an editor, has saved the file meanwhile.
+        while state != now:
+            changed, content = _merged(task, file, new, remove)
+            state, now = now, _state(file)
         if changed:
-            write_whole(file, _encoded(merged, rows))
+            write_whole(file, content)
     return changed
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    """Return what differs after a file was written, (0,) where there is none."""
+    if not file.exists():
+        return (0,)
+    facts = file.stat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def _merged(
+    task: Task, file: Path, new: Mapping[str, Correction], remove: Collection[str]
+) -> tuple[int, bytes]:
+    """Merge corrections into the file as it is: how many rows are others then, and its bytes."""
+    table = _read(task) or Table(file, COLUMNS, (), ())
+    _check_form(task, table)
+    _parsed(task, table)
+    before = {row["id"]: row for row in table.rows}
+    after = {id_: row for id_, row in before.items() if id_ not in remove}
+    for id_, correction in new.items():
+        after[id_] = before.get(id_, {}) | asdict(correction)
+    merged = replace(table, columns=tuple(dict.fromkeys((*table.columns, *COLUMNS))))
+    rows = tuple({name: row.get(name, "") for name in merged.columns} for row in after.values())
+    _parsed(task, replace(merged, rows=rows, lines=tuple(range(1, len(rows) + 1)), unit="row"))
+    changed = sum(before.get(id_) != after.get(id_) for id_ in before | after)
+    return changed, _encoded(merged, rows)
 
 
 def _read(task: Task) -> Table | None:

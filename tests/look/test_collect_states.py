@@ -9,7 +9,9 @@ import pytest
 from archiveprobe.demo.archive import write_demo
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed
+from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.ensemble import stored_leaderboard
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.look.collect import collect
 from archiveprobe.look.collection import Collection
 from archiveprobe.probe.run import Options, run_probes
@@ -200,3 +202,40 @@ def test_hostile_names_and_captions_come_as_they_are(archive) -> None:
     found = collect(task)
     assert [row["id"] for row in found.rows] == archive.ids
     assert [row["text"] for row in found.rows] == [captions[at % 5] for at in range(len(found))]
+
+
+def test_views_are_named_and_scored(copied) -> None:
+    run_probes(copied(), Options(probes=("ridge",), features=("hog:logits",), workers=1))
+    found = collect(copied())
+    [number] = [at for at, one in enumerate(found.meta["systems"]) if one["views"]]
+    one = found.meta["systems"][number]
+    assert one["views"] == [view.name for view in view_set("crops6")]
+    stored = load_run(copied(), one["name"]).predictions()
+    assert stored.oof_views is not None and stored.test_views is not None
+    views = found.columns[f"views:{number}"].reshape(80, 6)
+    labelled = found.columns["label"] >= 0
+    np.testing.assert_allclose(views[labelled], stored.oof_views.mean(0)[..., 1], rtol=1e-6)
+    np.testing.assert_allclose(views[~labelled], stored.test_views[..., 1], rtol=1e-6)
+
+
+def test_three_labels_have_three_probabilities_and_no_aims(archive, monkeypatch) -> None:
+    monkeypatch.setattr("archiveprobe.look.collect_systems.MOST_SYSTEMS", 5)
+    archive.add_drawn(range(30))
+    names = ("intact", "damaged", "destroyed")
+    task = archive.task(["hog"], labels=names)
+    text = task.file.read_text().replace('labels = ["intact", "destroyed"]', f"labels = {[*names]}")
+    task.file.write_text(text)
+    task = load_task(archive.folder)
+    embed(task, EmbedOptions(workers=0))
+    run_probes(task, Options(probes=("ridge",), workers=1))
+    found = collect(task)
+    p = found.columns["p:0"].reshape(30, 3)
+    np.testing.assert_allclose(p.sum(1), 1)
+    [one] = found.meta["systems"]
+    assert one["aims"] is None and one["threshold"] is None and one["difference"] is None
+    assert set(found.columns["answer:0"].tolist()) <= {0, 1, 2}
+
+
+def test_more_labels_than_a_column_holds_are_refused(copied, fault_of) -> None:
+    many = copied().model_copy(update={"labels": tuple(map(str, range(128)))})
+    fault_of(lambda: collect(many), "128 labels", "at most 127")

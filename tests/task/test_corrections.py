@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archiveprobe.task import corrections
 from archiveprobe.task.config import load_task
 from archiveprobe.task.corrections import (
     COLUMNS,
@@ -153,6 +154,21 @@ def test_what_another_program_wrote_in_between_is_merged(task):
         ("b", "Bo"),
         ("c", "Ana"),
     ]
+
+
+def test_what_an_editor_saves_meanwhile_is_merged(task, monkeypatch):
+    record_corrections(task, [change("a")])
+    real, saved = corrections._encoded, []
+
+    def encoded(*given):
+        if not saved:
+            with corrections_file(task).open("a") as stream:
+                saved.append(stream.write(f"b,intact,destroyed,change,Bo,{WHEN}\r\n"))
+        return real(*given)
+
+    monkeypatch.setattr(corrections, "_encoded", encoded)
+    record_corrections(task, [change("c")])
+    assert [*read_corrections(task)] == ["a", "b", "c"]
 
 
 @pytest.mark.proves("hostile")

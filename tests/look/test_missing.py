@@ -1,0 +1,33 @@
+"""Messages parted into what is missing and the command that brings it."""
+
+import pytest
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.look.missing import missing_of
+from archiveprobe.look.parts import Missing
+
+
+@pytest.mark.parametrize(
+    ("message", "what", "command"),
+    [
+        (
+            "ridge-hog is out of date (labels, changed since): run `archiveprobe probe t.toml`",
+            "ridge-hog is out of date (labels, changed since)",
+            "archiveprobe probe t.toml",
+        ),
+        (
+            "the cache c, which the last embed used, is gone: bring it back, or run "
+            "`archiveprobe embed t.toml`",
+            "the cache c, which the last embed used, is gone",
+            "archiveprobe embed t.toml",
+        ),
+        ("r is damaged\n(no JSON): run that system again", "r is damaged (no JSON)", "otherwise"),
+        ("", "", "otherwise"),
+    ],
+)
+def test_a_message_is_parted(message: str, what: str, command: str) -> None:
+    assert missing_of(InputError(message), "otherwise") == Missing(what, command)
+
+
+def test_what_goes_before() -> None:
+    assert missing_of(InputError("x"), what="no audit") == Missing("no audit: x", "")
