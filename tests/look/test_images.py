@@ -160,6 +160,7 @@ def test_a_cell_of_the_matrix_lists_its_images(page, collection) -> None:
 
 
 def test_every_cell_of_the_results_opens_as_many_images_as_it_counts(page) -> None:
+    page.evaluate("store.set({ lasso: new Uint8Array(330).fill(1, 0, 50) })")
     for threshold in ("0.5", "0.31", "NaN"):
         page.evaluate(f"store.set({{ threshold: {threshold}, tab: 'results' }})")
         page.wait_for_selector(".matrix .cell .count")
