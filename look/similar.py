@@ -13,6 +13,7 @@ from archiveprobe.look.embeddings import read_embeddings, scale_to_unit, standin
 from archiveprobe.look.neighbours import nearest_of_one, similarities
 from archiveprobe.look.words import embed_words, load_tower, stored_texts, tower_of
 from archiveprobe.task.config import Task
+from archiveprobe.task.snapshot import digest_of_words, snapshot_digest
 
 if TYPE_CHECKING:
     from archiveprobe.embed.text_tower import TextNetwork
@@ -20,16 +21,22 @@ if TYPE_CHECKING:
 NEIGHBOURS = 24
 
 
+def rows_digest(pinned: Pinned) -> str:
+    """Digest which image every row has, and the caches in use; corrections do not change it."""
+    cells = [cell for entry in pinned.entries for cell in (entry.id, entry.digest)]
+    return snapshot_digest({"rows": digest_of_words(*cells)}, pinned.snapshot.in_use)
+
+
 class Similar:
     """Answers for the embeddings of a page by their numbers; several threads may ask.
 
-    `snapshot` and `embeddings` are those of the page's `meta`.
+    `rows` and `embeddings` are those of the page's `meta`.
     """
 
     def __init__(
-        self, task: Task, snapshot: str, embeddings: list[str], *, partial: bool = False
+        self, task: Task, rows: str, embeddings: list[str], *, partial: bool = False
     ) -> None:
-        self._task, self._snapshot, self._partial = task, snapshot, partial
+        self._task, self._asked, self._partial = task, rows, partial
         self._names = embeddings
         self._units: dict[int, np.ndarray] = {}
         self._towers: dict[str, TextNetwork] = {}
@@ -92,7 +99,7 @@ class Similar:
     @cached_property
     def _pinned(self) -> Pinned:
         pinned = pin(self._task, partial=self._partial, notify=lambda _: None)
-        if pinned.digest != self._snapshot:
+        if rows_digest(pinned) != self._asked:
             raise InputError(
                 f"{self._task.file} has changed since this page was made: run "
                 f"`archiveprobe look {self._task.file}` again"
