@@ -1,6 +1,6 @@
 """Write docs/look.png: the page of the demo archive, as a browser shows it.
 
-python tests/support/picture.py [PAGE]   PAGE: default demo-archive/page.html, which `make demo` writes
+python tests/support/picture.py [PAGE]   default: demo-archive/page.html, which `make demo` writes
 """
 
 import io
