@@ -223,6 +223,8 @@ function correctionsNews() {
 
 store.set({ corrections: new Map(), correctionsFailure: null, who: "" });
 
+// The same page in another tab decided something.
+window.addEventListener("storage", () => loadCorrections());
 window.addEventListener("beforeunload", (event) => correctionsWaiting.size > 0 && event.preventDefault());
 
 part({

@@ -110,7 +110,20 @@ function startListing() {
 /** Follow the store; main.js forgets all listeners when the language changes. */
 function followStore() {
   const names = ["system", "threshold", "positive", "filter", "sort", "lasso", "ranking", "corrections"];
-  store.on(names, () => { if (listing.columns || listing.running) updateListing(); });
+  let waiting = 0;
+  const update = () => {
+    clearTimeout(waiting);
+    waiting = 0;
+    updateListing();
+  };
+  store.on(names, () => {
+    if (!listing.columns && !listing.running) return;
+    if (store.get("tab") === "images") return update();
+    // Nobody sees the list: it waits until the slider rests, so that a million rows do not hold that up.
+    clearTimeout(waiting);
+    waiting = setTimeout(update, 150);
+  });
+  store.on(["tab"], () => { if (waiting) update(); });
 }
 
 /**

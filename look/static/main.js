@@ -93,9 +93,7 @@ function describe() {
   const { task, snapshot, made, version, partial, count: rows } = data.meta;
   document.title = task;
   document.getElementById("task").replaceChildren(bdi(task));
-  // A time and a version number keep their direction in a sentence of the other one.
-  const [time, release] = [made, version].map((text) => `\u2066${text}\u2069`);
-  const about = [t("base.about", { rows: count(rows), snapshot: snapshot.slice(0, 12), made: time, version: release })];
+  const about = [t("base.about", { rows: count(rows), snapshot: snapshot.slice(0, 12), made, version })];
   if (partial) about.unshift(partial);
   document.getElementById("about").textContent = about.join(" · ");
 }

@@ -3,6 +3,9 @@
 import importlib
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -251,3 +254,28 @@ def test_the_leaderboard_of_probe_speed(start, monkeypatch, tmp_path) -> None:
     benchmark.draw_task(tmp_path, 90, 9)
     measured = benchmark.leaderboard(tmp_path)
     assert measured["seconds"] > 0 and {"ridge", "logistic"} <= set(measured["costs"])
+
+
+@pytest.mark.browser
+def test_look_million(start, tmp_path) -> None:
+    if not any(map(shutil.which, start("look_million")._CHROMIUM)):
+        pytest.skip("no browser")
+    file = tmp_path / "figures.json"
+    # A process of its own: Playwright runs once in each, and other tests have it open.
+    words = [
+        ROOT / "benchmarks" / "look_million.py",
+        *"--rows 200 --images 60 --json".split(),
+        file,
+    ]
+    subprocess.run([sys.executable, *words], check=True, env=_paths())
+    figures = {each["name"]: each for each in json.loads(file.read_text())["figures"]}
+    [tiles] = named(figures, "tiles in the document")
+    assert 0 < tiles["value"] < 200
+    [memory] = named(figures, "memory of the server at most")
+    assert memory["met"]
+    [size] = named(figures, "size")
+    assert size["met"]
+
+
+def _paths() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

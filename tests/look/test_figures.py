@@ -31,8 +31,8 @@ from archiveprobe.look.plot_style import literal
 from archiveprobe.task.config import load_task
 
 SVG = "{http://www.w3.org/2000/svg}"
-# Mathematics, markup, a name that legends hide, right to left, and what ends a comment.
-HOSTILE = ("$x_1$ <b>&amp;", "_مدمر", 'c -- "d" \u202e\x07$')
+# Mathematics, markup, a name that legends hide, right to left, what ends a comment, no font.
+HOSTILE = ("$x_1$ <b>&amp;", "_مدمر", '毁 -- "d" \u202e\x07$')
 RECIPE = """
 [model]
 backbone = "timm:test_convnext2"
@@ -282,7 +282,7 @@ def test_files_name_the_snapshot_and_are_the_same_every_time(pair: Path, tmp_pat
 def test_names_are_drawn_literally(hostile: Path) -> None:
     shown = [literal(name) for name in HOSTILE]
     assert shown[:2] == [HOSTILE[0], f"\u2068{HOSTILE[1]}\u2069"]
-    assert shown[2] == 'c -- "d" \ufffd\ufffd$'
+    assert shown[2] == '毁 -- "d" \ufffd\ufffd$'
     for name in ("precision-recall", "roc", "calibration", "scores"):
         text = Drawn(hostile / f"figures/{name}.svg").text
         assert all(each in text for each in shown), name
@@ -296,6 +296,7 @@ def test_of_several_labels_each_is_drawn_against_the_rest(hostile: Path) -> None
     said = (hostile / "said.txt").read_text().splitlines()
     assert any("3 of 3 labels" in line and "against the rest" in line for line in said)
     assert any(line.startswith("threshold: left out") for line in said)
+    assert any("PDF shows boxes" in line for line in said)
     stored = load_run(load_task(hostile), "knn-hog").predictions()
     known = stored.readable
     text = Drawn(hostile / "figures/roc.svg").text

@@ -3,14 +3,19 @@
 import csv
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 from drawn_collection import HOSTILE, drawn_collection
 from striped_archive import result_of, striped_archive
 
+from archiveprobe.look.build import current_index
 from archiveprobe.look.collect import collect
 from archiveprobe.look.collection import Collection
+from archiveprobe.look.index import Index
+from archiveprobe.look.serve import answers
+from archiveprobe.look.server import make_app
 from archiveprobe.task.config import load_task
 from archiveprobe.task.corrections import read_corrections
 
@@ -97,6 +102,35 @@ def test_decision_changes_the_next_probe(tmp_path, page_file, open_page) -> None
     )
     assert changed == len(steps)
     assert "Not downloaded" not in again.inner_text("#corrections")
+
+
+@pytest.mark.browser
+def test_server_writes_every_decision_at_once(tmp_path, served) -> None:
+    folder = striped_archive(tmp_path / "archive", labelled=24)
+    result_of("probe", folder, "--probe", "ridge")
+    task = load_task(folder / "task.toml")
+    index = Index(current_index(task))
+    app = partial(make_app, index, answers(task, index), token="x" * 43)
+    page = served(lambda port: app(port=port), f"{'x' * 43}/")
+    page.click("#tab-review")
+    page.fill("input[name=who]", "Amal")
+    page.keyboard.press("Enter")
+    page.locator(".review-figure").first.wait_for()
+    kinds = []
+    for key in "k1uz":
+        page.wait_for_function(f"() => !review.isBusy && {SENT}")
+        page.keyboard.press(key)
+        page.wait_for_function(f"() => !review.isBusy && {SENT}")
+        kinds.append([each.decision for each in read_corrections(task).values()])
+    assert [len(each) for each in kinds] == [1, 2, 3, 2]
+    assert kinds[2][2] == "unsure"
+    page.reload()
+    page.wait_for_function("() => store.get('corrections').size === 2")
+    assert "Not recorded" not in page.inner_text("#corrections")
+    # In the server's page the decided rows are known, too.
+    positions = page.evaluate("[...store.get('corrections').values()].map((e) => e.position)")
+    places = index.positions([*read_corrections(task)])
+    assert {*places.values()} == {*positions}
 
 
 @pytest.mark.browser
@@ -225,6 +259,17 @@ def test_decisions_of_other_rows_are_kept_and_not_shown(tmp_path, page_file, ope
     with _download(page, tmp_path).open(encoding="utf-8-sig", newline="") as stream:
         lines = {line["id"]: line["decision"] for line in csv.DictReader(stream)}
     assert lines == shown | {"gone.jpg": "change", "other.jpg": "change", ids[8]: "change"}
+
+
+@pytest.mark.browser
+def test_two_tabs_of_a_page_know_of_each_other(page_file, open_page) -> None:
+    file = page_file(drawn_collection(60, hostile=False))
+    one = open_page(file)
+    other = open_page(file, context=one.context)
+    _decide(one, [0])
+    other.wait_for_function("store.get('corrections').size === 1")
+    _decide(other, [1])
+    one.wait_for_function("store.get('corrections').size === 2")
 
 
 @pytest.mark.browser
