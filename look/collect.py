@@ -62,7 +62,7 @@ def collect(
     _check(task, maps)
     pinned = pin(task, partial=partial, notify=notify)
     rows = pinned.keyed
-    part = Part(meta=_head(pinned, made))
+    part = Part(meta=_head(pinned, made) | {"rows": rows.digest})
     part.add(collect_rows(pinned))
     label = part.columns["label"]
     report = collect_data(pinned, label, notify, progress)

@@ -24,13 +24,14 @@ NEIGHBOURS = 24
 class Similar:
     """Answers for the embeddings of a page by their numbers; several threads may ask.
 
-    `snapshot` and `embeddings` are those of the page's `meta`.
+    `rows` (a digest of ids and images) and `embeddings` are those of the page's `meta`. Labels may
+    change meanwhile.
     """
 
     def __init__(
-        self, task: Task, snapshot: str, embeddings: list[str], *, partial: bool = False
+        self, task: Task, rows: str, embeddings: list[str], *, partial: bool = False
     ) -> None:
-        self._task, self._snapshot, self._partial = task, snapshot, partial
+        self._task, self._rows, self._partial = task, rows, partial
         self._names = embeddings
         self._towers: dict[str, TextNetwork] = {}
         self._lock = threading.Lock()
@@ -88,12 +89,12 @@ class Similar:
         """Read all embeddings at once: what the rows take in memory is free again afterwards."""
         task = self._task
         pinned = pin(task, partial=self._partial, notify=lambda _: None)
-        if pinned.digest != self._snapshot:
+        rows = pinned.keyed
+        if rows.digest != self._rows:
             raise InputError(
-                f"{task.file} has changed since this page was made: run "
+                f"the images of {task.file} have changed since this page was made: run "
                 f"`archiveprobe look {task.file}` again"
             )
-        rows = pinned.keyed
         readers, gone = standing_caches(pinned, rows)
         lost = InputError("; ".join(f"{gap.what}: run `{gap.command}`" for gap in gone))
         units: dict[str, np.ndarray | InputError] = dict.fromkeys(self._names, lost)

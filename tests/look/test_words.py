@@ -66,7 +66,7 @@ def test_prompts_are_columns_and_free_words_are_found(task: Task) -> None:
         wanted = images @ vector
         np.testing.assert_allclose(collection.columns[f"words:0:{at}"], wanted, atol=2e-3)
 
-    similar = Similar(task, collection.meta["snapshot"], collection.meta["embeddings"])
+    similar = Similar(task, collection.meta["rows"], collection.meta["embeddings"])
     near = collection.columns["near:0"].reshape(20, -1)
     assert [at for at, _ in similar.neighbours(0, 4)] == near[4][near[4] >= 0].tolist()
     [vector] = text_vectors(task, ["a burnt car"])
@@ -81,13 +81,17 @@ def test_stored_words_need_no_weights(task: Task, fault_of) -> None:
     Path(task.backbone["words"].weights).unlink()
     collection = collect(task)
     assert collection.meta["words"][0]["free"] is False
-    similar = Similar(task, collection.meta["snapshot"], ["words"])
+    # Labels that are corrected on the page change nothing here.
+    (task.folder / "corrections.csv").write_text(
+        f"id,label\n{collection.rows[0]['id']},destroyed\n"
+    )
+    similar = Similar(task, collection.meta["rows"], ["words"])
     assert np.isfinite(similar.search(0, "rubble")).all()
     fault_of(lambda: similar.search(0, "a burnt car"), "weights")
 
 
 def test_another_state_of_the_task_is_refused(task: Task, fault_of) -> None:
-    fault_of(lambda: Similar(task, "0" * 64, ["words"]).neighbours(0, 0), "has changed", "look")
+    fault_of(lambda: Similar(task, "0" * 64, ["words"]).neighbours(0, 0), "have changed", "look")
 
 
 def test_prompts_that_wait_for_embed_are_named(task: Task) -> None:
@@ -106,7 +110,7 @@ def test_a_backbone_without_words_has_none(archive, fault_of) -> None:
     embed(task, CPU)
     collection = collect(task)
     assert collection.meta["words"] == []
-    similar = Similar(task, collection.meta["snapshot"], collection.meta["embeddings"])
+    similar = Similar(task, collection.meta["rows"], collection.meta["embeddings"])
     fault_of(lambda: similar.search(0, "rubble"), "hog embeds no words")
 
 
