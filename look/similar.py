@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from archiveprobe.api.state import pin
+from archiveprobe.api.state import Pinned, pin
 from archiveprobe.base.errors import InputError
 from archiveprobe.look.embeddings import read_embeddings, scale_to_unit, standing_caches
 from archiveprobe.look.neighbours import nearest_of_one, similarities
 from archiveprobe.look.words import embed_words, load_tower, stored_texts, tower_of
 from archiveprobe.task.config import Task
-from archiveprobe.task.snapshot import Snapshot
+from archiveprobe.task.snapshot import Snapshot, digest_of_words, snapshot_digest
 
 if TYPE_CHECKING:
     from archiveprobe.embed.text_tower import TextNetwork
@@ -21,17 +21,22 @@ if TYPE_CHECKING:
 NEIGHBOURS = 24
 
 
+def rows_digest(pinned: Pinned) -> str:
+    """Digest which image every row has, and the caches in use; corrections do not change it."""
+    cells = [cell for entry in pinned.entries for cell in (entry.id, entry.digest)]
+    return snapshot_digest({"rows": digest_of_words(*cells)}, pinned.snapshot.in_use)
+
+
 class Similar:
     """Answers for the embeddings of a page by their numbers; several threads may ask.
 
-    `rows` (a digest of ids and images) and `embeddings` are those of the page's `meta`. Labels may
-    change meanwhile.
+    `rows` and `embeddings` are those of the page's `meta`.
     """
 
     def __init__(
         self, task: Task, rows: str, embeddings: list[str], *, partial: bool = False
     ) -> None:
-        self._task, self._rows, self._partial = task, rows, partial
+        self._task, self._asked, self._partial = task, rows, partial
         self._names = embeddings
         self._towers: dict[str, TextNetwork] = {}
         self._lock = threading.Lock()
@@ -90,9 +95,9 @@ class Similar:
         task = self._task
         pinned = pin(task, partial=self._partial, notify=lambda _: None)
         rows = pinned.keyed
-        if rows.digest != self._rows:
+        if rows_digest(pinned) != self._asked:
             raise InputError(
-                f"the images of {task.file} have changed since this page was made: run "
+                f"{task.file} has changed since this page was made: run "
                 f"`archiveprobe look {task.file}` again"
             )
         readers, gone = standing_caches(pinned, rows)

@@ -5,7 +5,9 @@ const NEAR_SHOWN = 12;
 const GROUP_SHOWN = 24;
 const SCORES_MOST = 20_000_000;
 const PLAIN_SIZE = 288;
-const LARGE_SIZE = 768;
+const LARGE_SIZE = 1024;
+/** What stands above and below an enlarged image, in pixels. */
+const AROUND = 170;
 /** Observed facts that the dialog tells in words of its own. */
 const TOLD = new Set(["status", "detail", "bytes", "width", "height", "format"]);
 
@@ -166,7 +168,8 @@ function mainFigure(position, row) {
       click: () => {
         const isLarge = enlarge.getAttribute("aria-pressed") !== "true";
         enlarge.setAttribute("aria-pressed", String(isLarge));
-        frame.style.setProperty("--care-size", `${isLarge ? LARGE_SIZE : PLAIN_SIZE}px`);
+        const large = Math.max(PLAIN_SIZE, Math.min(LARGE_SIZE, window.innerHeight - AROUND));
+        frame.style.setProperty("--care-size", `${isLarge ? large : PLAIN_SIZE}px`);
         figure.closest(".image-body")?.classList.toggle("large", isLarge);
       },
     },

@@ -142,9 +142,17 @@ function changeFilter(changes) {
   store.set({ filter, ...values });
 }
 
+/**
+ * List the rows that match a filter and nothing else: no selection on the map, no likeness.
+ * @param {Filter} filter
+ */
+function listOnly(filter) {
+  store.set({ filter, lasso: null, ranking: null, ...sortWithout("ranking") });
+}
+
 /** Show all rows again. */
 function clearFilter() {
-  store.set({ filter: {}, lasso: null, ranking: null, ...sortWithout("ranking") });
+  listOnly({});
 }
 
 /** Return the change of the sort that goes with taking a part of the filter away. */

@@ -196,7 +196,8 @@ const thresholdPanel = (() => {
   function matrixTable(model) {
     const { labels, binary, target } = model;
     const open = (truth, answer) => {
-      store.set({ filter: { label: [truth], answer: [answer] }, tab: "images" });
+      listOnly({ label: [truth], answer: [answer] });
+      store.set({ tab: "images" });
       document.getElementById("tab-images")?.focus();
     };
     const cells = labels.map((_, truth) => labels.map((__, answer) => {

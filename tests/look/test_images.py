@@ -159,6 +159,19 @@ def test_a_cell_of_the_matrix_lists_its_images(page, collection) -> None:
     assert page.locator(".chip[data-part]").count() == 2
 
 
+def test_every_cell_of_the_results_opens_as_many_images_as_it_counts(page) -> None:
+    page.evaluate("store.set({ lasso: new Uint8Array(330).fill(1, 0, 50) })")
+    for threshold in ("0.5", "0.31", "NaN"):
+        page.evaluate(f"store.set({{ threshold: {threshold}, tab: 'results' }})")
+        page.wait_for_selector(".matrix .cell .count")
+        for cell in range(4):
+            page.click("#tab-results")
+            words = page.locator(".matrix .cell .count").nth(cell).inner_text()
+            page.locator(".matrix .cell").nth(cell).click()
+            settle(page)
+            assert amount(page) == int(words) > 0
+
+
 def test_sorts_and_direction(page, collection) -> None:
     scores = collection.columns["p:0"][:, 1].astype("f4")
     keys = np.where(np.isnan(scores), -np.inf, scores)

@@ -81,17 +81,13 @@ def test_stored_words_need_no_weights(task: Task, fault_of) -> None:
     Path(task.backbone["words"].weights).unlink()
     collection = collect(task)
     assert collection.meta["words"][0]["free"] is False
-    # Labels that are corrected on the page change nothing here.
-    (task.folder / "corrections.csv").write_text(
-        f"id,label\n{collection.rows[0]['id']},destroyed\n"
-    )
     similar = Similar(task, collection.meta["rows"], ["words"])
     assert np.isfinite(similar.search(0, "rubble")).all()
     fault_of(lambda: similar.search(0, "a burnt car"), "weights")
 
 
 def test_another_state_of_the_task_is_refused(task: Task, fault_of) -> None:
-    fault_of(lambda: Similar(task, "0" * 64, ["words"]).neighbours(0, 0), "have changed", "look")
+    fault_of(lambda: Similar(task, "0" * 64, ["words"]).neighbours(0, 0), "has changed", "look")
 
 
 def test_prompts_that_wait_for_embed_are_named(task: Task) -> None:

@@ -155,7 +155,6 @@ def _meta(
         "positive": len(labels) - 1,
         "unreadable": 0,
         "snapshot": "0" * 64,
-        "rows": "0" * 64,
         "partial": None,
         "made": "2026-01-01T00:00:00Z",
         "version": "0.1.0",
