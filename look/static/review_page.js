@@ -82,6 +82,11 @@ function reviewKeyList() {
       el("th", { scope: "row" }, el("kbd", {}, key === "Escape" ? "Esc" : key.toUpperCase())), el("td", {}, t(words)))))));
 }
 
+/** Say what was decided, and by whom. */
+function reviewDecision({ decision, label, who }) {
+  return [t("review.before"), " ", t(`review.was_${decision}`), " · ", bdi(label || t("review.none")), " · ", bdi(who)];
+}
+
 /**
  * Make the buttons that decide one image, for the dialog that shows it; they have the same keys there.
  * @param {number} position
@@ -114,7 +119,7 @@ function reviewBar(position) {
     buttons.querySelector("[data-action=undo]").disabled = past.length === 0;
     const [row] = await data.rows([position]);
     const decided = store.get("corrections").get(row.id);
-    news.replaceChildren(...(decided ? [t(`review.was_${decided.decision}`), " ", bdi(decided.label), " ", bdi(decided.who)] : []));
+    news.replaceChildren(...(decided ? reviewDecision(decided) : []));
   };
   const bar = el("div", { class: "review-bar", role: "group", "aria-label": t("review.title") }, form, buttons, group, news);
   reviewBars.set(bar, act);
