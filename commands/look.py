@@ -7,6 +7,7 @@ import click
 
 from archiveprobe.commands.names import OUTPUT, SYSTEM
 from archiveprobe.commands.terminal import (
+    NAME,
     command,
     json_option,
     load,
@@ -85,3 +86,9 @@ def look(
         print_result(done.record(), [], as_json) if as_json else print_line(
             f"wrote {done.file} ({done.size}): open it in a browser"
         )
+    if file is None and figures is None:
+        from archiveprobe.look.serve import serve
+
+        if as_json:
+            raise click.UsageError(f"--json needs -o or --figures; `{NAME} look` serves a page")
+        serve(settings, port=port or 0, maps=maps, language=language, show=print_line, **about)

@@ -29,7 +29,7 @@ from archiveprobe.look.embeddings import standing_caches
 from archiveprobe.look.maps import MAPS
 from archiveprobe.look.missing import missing_of
 from archiveprobe.look.parts import Missing, Notify, Part, RowWords
-from archiveprobe.look.similar import NEIGHBOURS
+from archiveprobe.look.similar import NEIGHBOURS, rows_digest
 from archiveprobe.probe.audit.shift import Shift
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task, nearest
@@ -97,6 +97,7 @@ def _head(pinned: Pinned, made: str | None) -> dict[str, object]:
         "task": task.name,
         "key": digest_of_words(task.name, *task.labels),
         "snapshot": pinned.digest,
+        "rows": rows_digest(pinned),
         "partial": pinned.partial,
         "made": made or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "version": version("archiveprobe"),

@@ -29,7 +29,7 @@ from archiveprobe.base.reading import digest_of
 from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.look.collection import Collection, little_endian
 
-FORM = 1
+FORM = 2
 RECORD = "index.json"
 _LARGEST = 1 << 40
 _PIECE = 4 * 1024 * 1024

@@ -70,7 +70,7 @@ def serve(
 def answers(task: Task, index: Index, *, partial: bool = False, language: str = "en") -> Answers:
     """Return what a server of `index` asks of the task and its work/."""
     meta = index.meta
-    similar = Similar(task, meta["snapshot"], meta["embeddings"], partial=partial)
+    similar = Similar(task, meta["rows"], meta["embeddings"], partial=partial)
     return Answers(
         page=render_page("server", meta, language=language),
         thumbnail=lambda digest, path: thumbnail(task, digest, path),

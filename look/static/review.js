@@ -5,7 +5,7 @@
    can stop at any time, since every decision is recorded at once. */
 
 const REVIEW_KEYS = { k: "keep", u: "unsure", s: "skip", z: "undo", v: "view", g: "split", p: "lead", "?": "keys", Escape: "stop" };
-const REVIEW_SIZE = { alone: 440, together: 220 };
+const REVIEW_SIZE = { alone: 440, together: 300 };
 const REVIEW_AT_ONCE = 60;
 const review = { from: "suspicion", together: true, others: false, again: false, lead: false,
   steps: [], at: -1, done: 0, past: [], isBusy: false, place: null };
@@ -141,6 +141,9 @@ async function reviewAct(name, argument) {
   review.isBusy = true;
   try {
     await REVIEW_ACTIONS[name](argument);
+  } catch (error) {
+    // The server does not answer: the step stays as it is, and the same key tries again.
+    reviewSay(error.message);
   } finally {
     review.isBusy = false;
   }
@@ -231,7 +234,7 @@ function reviewFigure(position, row, words, image, size) {
     el("figcaption", {},
       el("p", { class: "review-id" }, bdi(row.id)),
       el("p", {}, t("review.label"), " ", el("strong", {}, bdi(label))),
-      decided ? el("p", {}, t("review.before"), " ", t(`review.was_${decided.decision}`), " ", bdi(decided.who)) : "",
+      decided ? el("p", {}, ...reviewDecision(decided)) : "",
       row.text ? el("p", { class: "review-caption", dir: "auto" }, row.text) : "",
       ...words.lines));
 }

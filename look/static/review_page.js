@@ -82,6 +82,11 @@ function reviewKeyList() {
       el("th", { scope: "row" }, el("kbd", {}, key === "Escape" ? "Esc" : key.toUpperCase())), el("td", {}, t(words)))))));
 }
 
+/** Say what was decided, and by whom. */
+function reviewDecision({ decision, label, who }) {
+  return [t("review.before"), " ", t(`review.was_${decision}`), " · ", bdi(label || t("review.none")), " · ", bdi(who)];
+}
+
 /**
  * Make the buttons that decide one image, for the dialog that shows it; they have the same keys there.
  * @param {number} position
@@ -103,21 +108,22 @@ function reviewBar(position) {
     else if (name !== "undo") {
       const isAll = group.querySelector("input")?.checked ?? false;
       const made = await decide(isAll ? positions : [position], name === "label" ? argument : name);
-      if (made) past.push(made);
-      else news.textContent = t("review.no_label");
+      if (!made) return void (news.textContent = t("review.no_label"));
+      past.push(made);
     }
-    await update();
+    return update();
   };
-  const buttons = reviewButtons(["keep", "unsure", "undo"], act);
+  const tryAct = (...asked) => act(...asked).catch((error) => { news.textContent = error.message; });
+  const buttons = reviewButtons(["keep", "unsure", "undo"], tryAct);
   const update = async () => {
     form.hidden = Boolean(store.get("who"));
     buttons.querySelector("[data-action=undo]").disabled = past.length === 0;
     const [row] = await data.rows([position]);
     const decided = store.get("corrections").get(row.id);
-    news.replaceChildren(...(decided ? [t(`review.was_${decided.decision}`), " ", bdi(decided.label), " ", bdi(decided.who)] : []));
+    news.replaceChildren(...(decided ? reviewDecision(decided) : []));
   };
   const bar = el("div", { class: "review-bar", role: "group", "aria-label": t("review.title") }, form, buttons, group, news);
-  reviewBars.set(bar, act);
+  reviewBars.set(bar, tryAct);
   Promise.all([data.column("label"), data.column("group")]).then(([label, groups]) => {
     [positions] = reviewSteps([position], { label, group: groups }, true);
     group.hidden = positions.length < 2;

@@ -130,7 +130,7 @@ def test_a_damaged_record_or_a_cut_file_is_no_index(tmp_path) -> None:
     file = write_index(tmp_path, KEY, drawn_collection(20))
     record = tmp_path / "index.json"
     kept = record.read_bytes()
-    record.write_bytes(kept.replace(b'"form": 1', b'"form": 2'))
+    record.write_bytes(kept.replace(b'"form": 2', b'"form": 3'))
     assert find_index(tmp_path, KEY) is None
     record.write_bytes(kept)
     os.truncate(file, file.stat().st_size // 2)

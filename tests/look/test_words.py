@@ -66,7 +66,7 @@ def test_prompts_are_columns_and_free_words_are_found(task: Task) -> None:
         wanted = images @ vector
         np.testing.assert_allclose(collection.columns[f"words:0:{at}"], wanted, atol=2e-3)
 
-    similar = Similar(task, collection.meta["snapshot"], collection.meta["embeddings"])
+    similar = Similar(task, collection.meta["rows"], collection.meta["embeddings"])
     near = collection.columns["near:0"].reshape(20, -1)
     assert [at for at, _ in similar.neighbours(0, 4)] == near[4][near[4] >= 0].tolist()
     [vector] = text_vectors(task, ["a burnt car"])
@@ -81,7 +81,7 @@ def test_stored_words_need_no_weights(task: Task, fault_of) -> None:
     Path(task.backbone["words"].weights).unlink()
     collection = collect(task)
     assert collection.meta["words"][0]["free"] is False
-    similar = Similar(task, collection.meta["snapshot"], ["words"])
+    similar = Similar(task, collection.meta["rows"], ["words"])
     assert np.isfinite(similar.search(0, "rubble")).all()
     fault_of(lambda: similar.search(0, "a burnt car"), "weights")
 
@@ -106,7 +106,7 @@ def test_a_backbone_without_words_has_none(archive, fault_of) -> None:
     embed(task, CPU)
     collection = collect(task)
     assert collection.meta["words"] == []
-    similar = Similar(task, collection.meta["snapshot"], collection.meta["embeddings"])
+    similar = Similar(task, collection.meta["rows"], collection.meta["embeddings"])
     fault_of(lambda: similar.search(0, "rubble"), "hog embeds no words")
 
 
