@@ -1,6 +1,7 @@
 """Neighbours and words on demand, for the server: embeddings are read when first asked for."""
 
 import threading
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -8,12 +9,11 @@ import numpy as np
 
 from archiveprobe.api.state import Pinned, pin
 from archiveprobe.base.errors import InputError
-from archiveprobe.evaluate.dataset import Rows
 from archiveprobe.look.embeddings import read_embeddings, scale_to_unit, standing_caches
 from archiveprobe.look.neighbours import nearest_of_one, similarities
 from archiveprobe.look.words import embed_words, load_tower, stored_texts, tower_of
 from archiveprobe.task.config import Task
-from archiveprobe.task.snapshot import digest_of_words, snapshot_digest
+from archiveprobe.task.snapshot import Snapshot, digest_of_words, snapshot_digest
 
 if TYPE_CHECKING:
     from archiveprobe.embed.text_tower import TextNetwork
@@ -38,7 +38,6 @@ class Similar:
     ) -> None:
         self._task, self._asked, self._partial = task, rows, partial
         self._names = embeddings
-        self._units: dict[int, np.ndarray] = {}
         self._towers: dict[str, TextNetwork] = {}
         self._lock = threading.Lock()
 
@@ -75,10 +74,9 @@ class Similar:
 
     def _stored(self, name: str, words: str) -> np.ndarray | None:
         """Return the vector of words that are a prompt or a caption; None for others."""
-        pinned = self._pinned
         try:
             vector = stored_texts(
-                self._task, pinned.snapshot, name, [words], partial=pinned.partial is not None
+                self._task, self._loaded.snapshot, name, [words], partial=self._partial
             )[0]
         except InputError:
             return None
@@ -86,26 +84,38 @@ class Similar:
 
     def _read(self, number: int) -> np.ndarray:
         with self._lock:
-            if number not in self._units:
-                pinned, name = self._pinned, self._names[number]
-                readers, gone = standing_caches(pinned, self._rows)
-                if name not in readers:
-                    raise InputError("; ".join(f"{gap.what}: {gap.command}" for gap in gone))
-                matrix = read_embeddings(self._task, self._rows, name, readers[name])
-                scale_to_unit(matrix)
-                self._units[number] = matrix
-            return self._units[number]
+            found = self._loaded.units[self._names[number]]
+        if isinstance(found, InputError):
+            raise found
+        return found
 
     @cached_property
-    def _pinned(self) -> Pinned:
-        pinned = pin(self._task, partial=self._partial, notify=lambda _: None)
+    def _loaded(self) -> "_Loaded":
+        """Read all embeddings at once: what the rows take in memory is free again afterwards."""
+        task = self._task
+        pinned = pin(task, partial=self._partial, notify=lambda _: None)
+        rows = pinned.keyed
         if rows_digest(pinned) != self._asked:
             raise InputError(
-                f"{self._task.file} has changed since this page was made: run "
-                f"`archiveprobe look {self._task.file}` again"
+                f"{task.file} has changed since this page was made: run "
+                f"`archiveprobe look {task.file}` again"
             )
-        return pinned
+        readers, gone = standing_caches(pinned, rows)
+        lost = InputError("; ".join(f"{gap.what}: run `{gap.command}`" for gap in gone))
+        units: dict[str, np.ndarray | InputError] = dict.fromkeys(self._names, lost)
+        for name in set(self._names) & readers.keys():
+            try:
+                matrix = read_embeddings(task, rows, name, readers[name])
+                scale_to_unit(matrix)
+                units[name] = matrix
+            except InputError as error:
+                units[name] = error
+        return _Loaded(pinned.snapshot, units)
 
-    @cached_property
-    def _rows(self) -> Rows:
-        return self._pinned.keyed
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What `embed` left, and unit embeddings (n, d) by backbone, or why there are none."""
+
+    snapshot: Snapshot
+    units: dict[str, np.ndarray | InputError]

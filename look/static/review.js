@@ -141,6 +141,9 @@ async function reviewAct(name, argument) {
   review.isBusy = true;
   try {
     await REVIEW_ACTIONS[name](argument);
+  } catch (error) {
+    // The server does not answer: the step stays as it is, and the same key tries again.
+    reviewSay(error.message);
   } finally {
     review.isBusy = false;
   }

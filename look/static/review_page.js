@@ -108,12 +108,13 @@ function reviewBar(position) {
     else if (name !== "undo") {
       const isAll = group.querySelector("input")?.checked ?? false;
       const made = await decide(isAll ? positions : [position], name === "label" ? argument : name);
-      if (made) past.push(made);
-      else news.textContent = t("review.no_label");
+      if (!made) return void (news.textContent = t("review.no_label"));
+      past.push(made);
     }
-    await update();
+    return update();
   };
-  const buttons = reviewButtons(["keep", "unsure", "undo"], act);
+  const tryAct = (...asked) => act(...asked).catch((error) => { news.textContent = error.message; });
+  const buttons = reviewButtons(["keep", "unsure", "undo"], tryAct);
   const update = async () => {
     form.hidden = Boolean(store.get("who"));
     buttons.querySelector("[data-action=undo]").disabled = past.length === 0;
@@ -122,7 +123,7 @@ function reviewBar(position) {
     news.replaceChildren(...(decided ? reviewDecision(decided) : []));
   };
   const bar = el("div", { class: "review-bar", role: "group", "aria-label": t("review.title") }, form, buttons, group, news);
-  reviewBars.set(bar, act);
+  reviewBars.set(bar, tryAct);
   Promise.all([data.column("label"), data.column("group")]).then(([label, groups]) => {
     [positions] = reviewSteps([position], { label, group: groups }, true);
     group.hidden = positions.length < 2;

@@ -322,6 +322,22 @@ def test_no_task_is_too_small_for_a_review(page_file, open_page) -> None:
 
 
 @pytest.mark.browser
+def test_rows_that_do_not_come_leave_the_step_as_it_is(begun) -> None:
+    page = begun(_drawn())
+    page.evaluate(
+        "window.rows = data.rows; data.rows = async () => { throw new Error('no answer') }; 0"
+    )
+    _press(page, "k")
+    assert "no answer" in page.inner_text(".review-news")
+    assert page.evaluate("review.at") == 0
+    assert page.evaluate(DECIDED) == []
+    page.evaluate("data.rows = window.rows; 0")
+    _press(page, "k")
+    assert page.evaluate("review.at") == 1
+    assert page.inner_text(".review-news") == ""
+
+
+@pytest.mark.browser
 def test_many_labels_have_buttons_and_ten_have_keys(begun) -> None:
     labels = tuple(f"label {number}" for number in range(12))
     page = begun(_drawn(150, labels=labels))
