@@ -8,6 +8,7 @@ data in blocks of JSON; the scripts put it into the page as text only.
 import base64
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -15,13 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.files import discard, make_folder, write_whole
+from archiveprobe.base.files import discard, write_whole
 from archiveprobe.base.wording import file_size
 from archiveprobe.look.collection import Collection, little_endian
 
 LANGUAGES = ("en", "ar")
 MOST_INLINED = 5_000
 _HERE = Path(__file__).parent
+Thumbnail = tuple[str, bytes | None]
+Thumbnails = Iterable[Thumbnail]
+_MARK = "made-by-archiveprobe.txt"
+_DIGEST = re.compile("[0-9a-f]{64}")
 # In the order in which they build on each other; a part registers itself, main.js starts them.
 SCRIPTS = (
     "base",
@@ -91,61 +96,91 @@ def render_page(
 def write_page(
     file: Path,
     collection: Collection,
-    thumbnails: Iterable[tuple[str, bytes | None]],
+    thumbnails: Thumbnails,
     *,
     language: str = "en",
 ) -> str:
     """Write the page of a collection to one file, and say in words how large it is.
 
     `thumbnails` are WebP images by the digests of their images. Beyond `MOST_INLINED` rows they go
-    into a folder beside the file, which belongs to the page: its other .webp files are removed.
+    into a folder beside the file, made for it: what is no more in the page is removed from it.
 
     Raises:
-        InputError: the disk refuses.
+        InputError: that folder is there and no page has made it, or the disk refuses.
     """
-    made = {digest: content for digest, content in thumbnails if content is not None}
-    inlined = len(collection) <= MOST_INLINED
-    folder = None if inlined else file.with_name(f"{file.stem}-images")
-    meta = {**collection.meta, "images": None if folder is None else folder.name}
-    digests = [str(row["digest"]) for row in collection.rows]
-    encoded = {
-        digest: base64.b64encode(content).decode() if inlined else digest
-        for digest, content in made.items()
-    }
-    content = render_page(
-        "page",
-        meta,
-        language=language,
-        blocks={
-            "columns": {
-                name: base64.b64encode(little_endian(column)).decode()
-                for name, column in collection.columns.items()
-            },
-            "rows": list(collection.rows),
-            "thumbnails": [encoded.get(digest, "") for digest in digests],
-        },
-    )
+    folder = image_folder(file) if is_folder_needed(len(collection)) else None
     try:
-        if folder is not None:
-            _write_images(folder, made)
+        # Each is written as it comes: a million of them would be too many to hold.
+        names = _inlined(thumbnails) if folder is None else _write_images(folder, thumbnails)
+        content = render_page(
+            "page",
+            {**collection.meta, "images": None if folder is None else folder.name},
+            language=language,
+            blocks={
+                "columns": {
+                    name: base64.b64encode(little_endian(column)).decode()
+                    for name, column in collection.columns.items()
+                },
+                "rows": list(collection.rows),
+                "thumbnails": [names.get(str(row["digest"]), "") for row in collection.rows],
+            },
+        )
         write_whole(file, content)
     except OSError as error:
         raise InputError(
             f"cannot write {file}: {error.strerror or error}: make space or correct permissions"
         ) from None
-    beside = "" if folder is None else f" and {len(made)} images in {folder}"
+    beside = "" if folder is None else f" and {len(names)} images in {folder}"
     return f"{file_size(len(content))}{beside}"
 
 
-def _write_images(folder: Path, images: Mapping[str, bytes]) -> None:
-    make_folder(folder)
-    for digest, content in images.items():
+def is_folder_needed(rows: int) -> bool:
+    """Say whether a page has too many rows to carry their images itself."""
+    return rows > MOST_INLINED
+
+
+def image_folder(file: Path) -> Path:
+    """Return where the images of a page go that are too many for its file."""
+    return file.with_name(f"{file.stem}-images")
+
+
+def check_image_folder(folder: Path) -> None:
+    """Refuse a folder that no page has made: files are removed from it.
+
+    Raises:
+        InputError: it is there without the mark of a page, or it is a link.
+    """
+    taken = folder.is_symlink() or folder.exists()
+    if taken and (folder.is_symlink() or not (folder / _MARK).is_file()):
+        raise InputError(
+            f"{folder}, where the images of the page would go, is there already: give the page "
+            "another name with -o, or move that folder away"
+        )
+
+
+def _inlined(thumbnails: Thumbnails) -> dict[str, str]:
+    return {
+        digest: base64.b64encode(content).decode()
+        for digest, content in thumbnails
+        if content is not None
+    }
+
+
+def _write_images(folder: Path, thumbnails: Thumbnails) -> dict[str, str]:
+    check_image_folder(folder)
+    write_whole(folder / _MARK, b"Thumbnails of the page beside this folder: see look.\n")
+    names = {}
+    for digest, content in thumbnails:
+        if content is None:
+            continue
+        names[digest] = digest
         file = folder / f"{digest}.webp"
         if not file.exists():
             write_whole(file, content)
     for file in folder.glob("*.webp"):
-        if file.stem not in images:
+        if _DIGEST.fullmatch(file.stem) and file.stem not in names:
             discard(file)
+    return names
 
 
 @cache

@@ -1,6 +1,6 @@
 """`look -o FILE`: collect what a page shows, make its thumbnails, and write it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,14 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.look.collect import collect
-from archiveprobe.look.page import write_page
+from archiveprobe.look.page import (
+    Thumbnail,
+    Thumbnails,
+    check_image_folder,
+    image_folder,
+    is_folder_needed,
+    write_page,
+)
 from archiveprobe.look.thumbnails import page_thumbnails
 from archiveprobe.task.config import Task
 from archiveprobe.task.output import output_file
@@ -59,14 +66,31 @@ def write_look(
     if target.suffix.lower() not in _ENDINGS:
         raise InputError(f"{file}: a page ends in .html: name it so with -o")
     collection = collect(task, partial=partial, maps=maps, notify=notify, progress=progress)
+    if is_folder_needed(len(collection)):
+        _check_place(task, image_folder(target))
     digests = sorted({str(row["digest"]) for row in collection.rows} - {""})
     with progress("making thumbnails", len(digests)) as advance:
-        thumbnails = []
-        for pair in page_thumbnails(task, digests):
-            thumbnails.append(pair)
-            advance()
-    size = write_page(target, collection, thumbnails, language=language)
+        thumbnails = _counted(page_thumbnails(task, digests), advance)
+        size = write_page(target, collection, thumbnails, language=language)
     meta = collection.meta
     return Written(
         file, size, len(collection), len(meta["systems"]), meta["snapshot"], tuple(meta["missing"])
     )
+
+
+def _counted(thumbnails: Thumbnails, advance: Callable[[], None]) -> Iterator[Thumbnail]:
+    for thumbnail in thumbnails:
+        yield thumbnail
+        advance()
+
+
+def _check_place(task: Task, folder: Path) -> None:
+    """Refuse a folder for images that is no page's own, or that the task would take for its own."""
+    check_image_folder(folder)
+    inside = folder.resolve()
+    for place in (task.root.resolve(), task.work.resolve()):
+        if inside == place or place in inside.parents or inside in place.parents:
+            raise InputError(
+                f"{folder}, where the images of the page would go, is a place of the task's "
+                "images: name another file with -o"
+            )

@@ -16,7 +16,7 @@ function facetSize(name) {
 /** Draw the mark of a class: colour and shape together, so that colour alone says nothing. */
 function classMark(value) {
   const index = value < 0 ? "none" : value % MARKS.length;
-  return el("span", { class: `class-mark mark-${index}`, "aria-hidden": "true" }, value < 0 ? "–" : MARKS[index].sign);
+  return el("span", { class: `class-mark mark-${index}`, "aria-hidden": "true" }, value < 0 ? "–" : markOf(value).sign);
 }
 
 function toggleListed(name, value, isKept) {

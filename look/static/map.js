@@ -39,7 +39,7 @@ function kindsOf(colouring) {
       { name: t("images.wrong"), mark: { colour: "--vermillion", sign: "✚" }, shape: 5 }, none];
   }
   const names = colouring === "split" ? data.meta.splits : data.meta.labels;
-  return [...names.map((name, index) => ({ name, mark: MARKS[index % MARKS.length], shape: index % MARKS.length })), none];
+  return [...names.map((name, index) => ({ name, mark: markOf(index), shape: index % MARKS.length })), none];
 }
 
 /**

@@ -21,7 +21,8 @@ const thresholdPanel = (() => {
       for (const piece of pieces) piece.show(state);
     };
     const [scores, slider, wishes, table, matrix, load] = pieces.map((piece) => piece.node);
-    const node = el("section", { class: "threshold" },
+    const rest = model.binary ? `var(${markOf(1 - model.target).colour})` : "var(--soft)";
+    const node = el("section", { class: "threshold", style: { "--class": `var(${markOf(model.target).colour})`, "--rest": rest } },
       el("h3", {}, t("results.threshold_heading")),
       el("p", {}, model.binary ? phrase("results.threshold_note", { label: bdi(model.name) }) : phrase("results.threshold_one", { label: bdi(model.name) })),
       model.binary && model.system.threshold === null && el("p", { class: "note" }, t("results.threshold_none")),
@@ -56,8 +57,8 @@ const thresholdPanel = (() => {
     const node = el("figure", { class: "wide-chart" },
       el("figcaption", {}, t("results.scores"),
         el("span", { class: "legend" },
-          el("span", {}, el("span", { class: "swatch positive", "aria-hidden": "true" }, "▲"), bdi(model.name)),
-          el("span", {}, el("span", { class: "swatch negative", "aria-hidden": "true" }, "▼"), model.others()))),
+          el("span", {}, el("span", { class: "swatch positive", "aria-hidden": "true" }, markOf(model.target).sign), bdi(model.name)),
+          el("span", {}, el("span", { class: "swatch negative", "aria-hidden": "true" }, model.binary ? markOf(1 - model.target).sign : "–"), model.others()))),
       place);
     return { node, show: (state) => { last = state; move(state); } };
   }

@@ -9,6 +9,11 @@ const MARKS = [
 ];
 const ID_LENGTH = 200;
 
+/** Return the colour and the sign of a class, the same all over the page. */
+function markOf(value) {
+  return MARKS[value % MARKS.length];
+}
+
 /** Shorten what comes from the archive: names of 10 kB are cut, the whole is in the dialog. */
 function clipped(text, length = ID_LENGTH) {
   const points = Array.from(text.slice(0, 2 * length + 2));
