@@ -71,7 +71,7 @@ def look(
     settings = load(task)
     about: dict[str, Any] = {"partial": partial, "notify": say, "progress": progress}
     if figures is not None:
-        from archiveprobe.look.figures import write_figures
+        from archiveprobe.look.figures.write import write_figures
 
         written = write_figures(settings, figures, system=system, partial=partial, notify=say)
         record = {"figures": [str(path) for path in written]}

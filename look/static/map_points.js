@@ -117,22 +117,25 @@ function nextPoint(x, y, from, [across, along], allowed) {
  */
 function insideOutline(x, y, outline, allowed) {
   const mask = new Uint8Array(x.length);
-  const [left, right] = [Math.min(...outline.map((c) => c[0])), Math.max(...outline.map((c) => c[0]))];
-  const [low, high] = [Math.min(...outline.map((c) => c[1])), Math.max(...outline.map((c) => c[1]))];
+  const across = Float64Array.from(outline, (corner) => corner[0]);
+  const along = Float64Array.from(outline, (corner) => corner[1]);
+  const [left, right] = [Math.min(...across), Math.max(...across)];
+  const [low, high] = [Math.min(...along), Math.max(...along)];
   for (let row = 0; row < x.length; row += 1) {
     if (!(x[row] >= left && x[row] <= right && y[row] >= low && y[row] <= high)) continue;
-    if (allowed === null || allowed[row]) mask[row] = isInside(x[row], y[row], outline) ? 1 : 0;
+    if (allowed === null || allowed[row]) mask[row] = isInside(x[row], y[row], across, along) ? 1 : 0;
   }
   return mask;
 }
 
-function isInside(placeX, placeY, outline) {
+/* A ray from the place to the right crosses the outline an odd number of times where it starts inside. */
+function isInside(placeX, placeY, across, along) {
   let inside = false;
-  for (let index = 0, before = outline.length - 1; index < outline.length; before = index, index += 1) {
-    const [x1, y1] = outline[index];
-    const [x2, y2] = outline[before];
-    const crosses = y1 > placeY !== y2 > placeY;
-    if (crosses && placeX < ((x2 - x1) * (placeY - y1)) / (y2 - y1) + x1) inside = !inside;
+  for (let corner = 0, before = across.length - 1; corner < across.length; before = corner, corner += 1) {
+    const crosses = along[corner] > placeY !== along[before] > placeY;
+    if (!crosses) continue;
+    const share = (placeY - along[corner]) / (along[before] - along[corner]);
+    if (placeX < (across[before] - across[corner]) * share + across[corner]) inside = !inside;
   }
   return inside;
 }

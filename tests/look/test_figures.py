@@ -25,9 +25,10 @@ from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.majority import majority_decision
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.look import figure_files, figures
-from archiveprobe.look.figures import write_figures
-from archiveprobe.look.plot_style import literal
+from archiveprobe.look.figures import files as figure_files
+from archiveprobe.look.figures import write as figures
+from archiveprobe.look.figures.style import literal
+from archiveprobe.look.figures.write import write_figures
 from archiveprobe.task.config import load_task
 
 SVG = "{http://www.w3.org/2000/svg}"

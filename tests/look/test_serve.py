@@ -89,6 +89,36 @@ def test_the_page_reads_what_was_collected(page) -> None:
 
 
 @pytest.mark.browser
+def test_every_tab_opens_without_a_word_on_the_console(page) -> None:
+    page, _, _ = page
+    tabs = page.locator("[role=tab]").all()
+    assert len(tabs) >= 4
+    for tab in tabs:
+        tab.click()
+        assert tab.get_attribute("aria-selected") == "true"
+        page.wait_for_load_state("networkidle")
+        assert page.locator("[role=tabpanel]:visible").inner_text()
+    assert page.inner_text("#status") == ""
+
+
+@pytest.mark.browser
+def test_a_correction_survives_a_reload(task, served) -> None:
+    index = Index(current_index(task))
+    given = answers(task, index)
+    page = served(lambda port: make_app(index, given, token=TOKEN, port=port), f"{TOKEN}/")
+    page.evaluate("decide([3], 0).then(() => decide([4], 'unsure'))")
+    page.wait_for_function("correctionsUnsaved() === 0")
+    assert {each.decision for each in read_corrections(task).values()} >= {"unsure"}
+    page.reload()
+    page.wait_for_function("store.get('corrections').size === 2")
+    assert page.evaluate("[...store.get('corrections').values()].map((each) => each.position)") == [
+        3,
+        4,
+    ]
+    corrections_file(task).unlink()
+
+
+@pytest.mark.browser
 def test_a_column_is_fetched_once_however_many_ask(page) -> None:
     page, _, _ = page
     asked = []

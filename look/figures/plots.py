@@ -12,7 +12,7 @@ from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.leaderboard import Line
 from archiveprobe.evaluate.metrics import confusions
 from archiveprobe.evaluate.predictions import Predictions
-from archiveprobe.look.plot_numbers import (
+from archiveprobe.look.figures.numbers import (
     BINS,
     Answers,
     nested_point,
@@ -21,7 +21,7 @@ from archiveprobe.look.plot_numbers import (
     reliability,
     roc,
 )
-from archiveprobe.look.plot_style import (
+from archiveprobe.look.figures.style import (
     BLACK,
     COLOURS,
     GREY,

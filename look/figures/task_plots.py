@@ -8,7 +8,7 @@ import numpy as np
 from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.leaderboard import Line
 from archiveprobe.look.curves import Curves
-from archiveprobe.look.plot_style import (
+from archiveprobe.look.figures.style import (
     BLACK,
     BLUE,
     COLOURS,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import explained, write_whole
 from archiveprobe.base.reading import read_ordinary
-from archiveprobe.look.plot_style import GREY, STYLE
+from archiveprobe.look.figures.style import GREY, STYLE
 from archiveprobe.task.config import Task
 from archiveprobe.task.output import output_file
 

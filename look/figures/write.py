@@ -17,12 +17,12 @@ from archiveprobe.evaluate.majority import majority_decision
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_names import SYSTEM_NAME
 from archiveprobe.evaluate.system_status import load_systems
-from archiveprobe.look import plots, plots_of_task
 from archiveprobe.look.curves import learning_curves
-from archiveprobe.look.figure_files import FORMS, Plot, check_targets, render, write
+from archiveprobe.look.figures import plots, task_plots
+from archiveprobe.look.figures.files import FORMS, Plot, check_targets, render, write
+from archiveprobe.look.figures.numbers import answers_of
+from archiveprobe.look.figures.style import MOST_SERIES, literal
 from archiveprobe.look.maps import pca_map
-from archiveprobe.look.plot_numbers import answers_of
-from archiveprobe.look.plot_style import MOST_SERIES, literal
 from archiveprobe.probe.features import find_reader, read_matrix
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task
@@ -82,7 +82,7 @@ def _forest(
         lines = [*lines, board.selection]
     size = (5.6, 1.3 + 0.22 * len(lines))
     draw = bound(
-        plots_of_task.draw_forest,
+        task_plots.draw_forest,
         lines=lines,
         best=board.best,
         majority=board.majority.macro_f1,
@@ -141,7 +141,7 @@ def _of_map(dataset: Dataset, stored: Predictions, notify: Notify) -> Iterator[P
     wrong = (majority_decision(stored) != stored.labels)[labelled]
     is_wrong = np.r_[wrong, np.zeros(len(unlabelled), bool)]
     draw = bound(
-        plots_of_task.draw_map,
+        task_plots.draw_map,
         places=places[known],
         labels=labels[known],
         names=dataset.classes,
@@ -156,5 +156,5 @@ def _of_learning(dataset: Dataset, notify: Notify) -> Iterator[Plot]:
     curves = learning_curves(dataset.task, dataset.parts, notify=notify)
     for system, of_system in groupby(curves, lambda each: each.system):
         if SYSTEM_NAME.fullmatch(system):
-            draw = bound(plots_of_task.draw_learning, curves=list(of_system))
+            draw = bound(task_plots.draw_learning, curves=list(of_system))
             yield Plot(f"learning-{system}", (6.4, 3.2), literal(system, 60), draw)
