@@ -116,6 +116,7 @@ def test_the_counter_goes_on_after_a_reload(page) -> None:
 @pytest.mark.browser
 def test_only_what_is_within_the_window_counts(page) -> None:
     page.evaluate("document.getElementById('tiles').style.marginTop = '3000px'")
+    page.wait_for_function("careVisible.size === 0")
     page.keyboard.press("b")
     _counted(page, 0)
     page.locator("#tiles").scroll_into_view_if_needed()
