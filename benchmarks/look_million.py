@@ -26,10 +26,10 @@ from PIL import Image
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from drawn_collection import drawn_collection
 
-from archiveprobe.look.index import Index, write_index
 from archiveprobe.look.page import render_page
-from archiveprobe.look.serve import listen, serving
-from archiveprobe.look.server import Answers, make_app
+from archiveprobe.look.server.app import Answers, make_app
+from archiveprobe.look.server.index import Index, write_index
+from archiveprobe.look.server.serve import listen, serving
 from archiveprobe.look.write import write_look
 from archiveprobe.task.config import load_task
 

@@ -87,7 +87,7 @@ def look(
             f"wrote {done.file} ({done.size}): open it in a browser"
         )
     if file is None and figures is None:
-        from archiveprobe.look.serve import serve
+        from archiveprobe.look.server.serve import serve
 
         if as_json:
             raise click.UsageError(f"--json needs -o or --figures; `{NAME} look` serves a page")

@@ -27,8 +27,8 @@ from archiveprobe.evaluate.ensemble import rank_stored
 from archiveprobe.evaluate.majority import majority_decision
 from archiveprobe.evaluate.system_status import check_up_to_date
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.look.embeddings import read_embeddings
-from archiveprobe.look.maps import pca_map
+from archiveprobe.look.embeddings.maps import pca_map
+from archiveprobe.look.embeddings.matrix import read_embeddings
 from archiveprobe.predict.columns import probability_columns
 from archiveprobe.predict.file_forms import library
 from archiveprobe.predict.images import answer_images

@@ -18,7 +18,7 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import discard, write_whole
 from archiveprobe.base.wording import file_size
-from archiveprobe.look.collection import Collection, little_endian
+from archiveprobe.look.collect.collection import Collection, little_endian
 
 LANGUAGES = ("en", "ar")
 MOST_INLINED = 5_000

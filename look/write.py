@@ -7,7 +7,7 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
-from archiveprobe.look.collect import collect
+from archiveprobe.look.collect.run import collect
 from archiveprobe.look.page import (
     Thumbnail,
     Thumbnails,

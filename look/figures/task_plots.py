@@ -7,7 +7,7 @@ import numpy as np
 
 from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.leaderboard import Line
-from archiveprobe.look.curves import Curves
+from archiveprobe.look.collect.curves import Curves
 from archiveprobe.look.figures.style import (
     BLACK,
     BLUE,

@@ -17,12 +17,12 @@ from archiveprobe.evaluate.majority import majority_decision
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_names import SYSTEM_NAME
 from archiveprobe.evaluate.system_status import load_systems
-from archiveprobe.look.curves import learning_curves
+from archiveprobe.look.collect.curves import learning_curves
+from archiveprobe.look.embeddings.maps import pca_map
 from archiveprobe.look.figures import plots, task_plots
 from archiveprobe.look.figures.files import FORMS, Plot, check_targets, render, write
 from archiveprobe.look.figures.numbers import answers_of
 from archiveprobe.look.figures.style import MOST_SERIES, literal
-from archiveprobe.look.maps import pca_map
 from archiveprobe.probe.features import find_reader, read_matrix
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task

@@ -11,9 +11,9 @@ from counted import archive, bench, draw, mixed, wordy_clip  # noqa: F401
 from drawn_collection import PIXEL
 from looked import copied, demo_collection, task  # noqa: F401
 
-from archiveprobe.look.collection import Collection
+from archiveprobe.look.collect.collection import Collection
 from archiveprobe.look.page import write_page
-from archiveprobe.look.serve import listen, serving
+from archiveprobe.look.server.serve import listen, serving
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 

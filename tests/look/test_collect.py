@@ -12,8 +12,8 @@ from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed
 from archiveprobe.evaluate.ensemble import stored_leaderboard
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.look.collect import collect
-from archiveprobe.look.collection import Collection
+from archiveprobe.look.collect.collection import Collection
+from archiveprobe.look.collect.run import collect
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.folds import folds_file
 from archiveprobe.task.manifest import read_manifest

@@ -9,8 +9,8 @@ import pytest
 from archiveprobe.evaluate.choose_threshold import report_thresholds
 from archiveprobe.evaluate.compare import paired_differences
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.look import collect_groups
-from archiveprobe.look.collect import collect
+from archiveprobe.look.collect import groups as collect_groups
+from archiveprobe.look.collect.run import collect
 from archiveprobe.probe.audit.run import run_audit
 
 
@@ -109,7 +109,7 @@ def test_aims_are_what_the_threshold_command_stores(copied) -> None:
 
 
 def test_aims_out_of_reach_say_why(copied) -> None:
-    from archiveprobe.look.collect_aims import aims_of
+    from archiveprobe.look.collect.aims import aims_of
 
     run = load_run(copied(), "ridge-hog")
     stored = run.predictions()

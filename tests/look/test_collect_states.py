@@ -12,8 +12,8 @@ from archiveprobe.embed.run import embed
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.ensemble import stored_leaderboard
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.look.collect import collect
-from archiveprobe.look.collection import Collection
+from archiveprobe.look.collect.collection import Collection
+from archiveprobe.look.collect.run import collect
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import Task, load_task
 
@@ -24,8 +24,8 @@ HOSTILE = ["<script>alert(1)</script>.jpg", "\"'`&.jpg", "\u202egpj.exe", "=1+1.
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what is computed of whole pages only."""
-    monkeypatch.setattr("archiveprobe.look.collect_data._AUDITS", ())
-    monkeypatch.setattr("archiveprobe.look.collect_systems.MOST_SYSTEMS", 0)
+    monkeypatch.setattr("archiveprobe.look.collect.data_report._AUDITS", ())
+    monkeypatch.setattr("archiveprobe.look.collect.systems.MOST_SYSTEMS", 0)
 
 
 def table(task: Task) -> list[dict[str, str]]:
@@ -150,8 +150,8 @@ def test_a_damaged_cache_is_named_and_the_page_made(copied) -> None:
 
 def test_folds_without_a_system_are_named_with_their_command(copied, monkeypatch) -> None:
     from archiveprobe.finetune.train import Epoch
-    from archiveprobe.look import collect as module
-    from archiveprobe.look.curves import Curves
+    from archiveprobe.look.collect import run as module
+    from archiveprobe.look.collect.curves import Curves
 
     curve = Curves("demo-tiny", "fold-0", 0, 1, (Epoch(1, 0.5, 0.6, 1e-3),))
     monkeypatch.setattr(module, "learning_curves", lambda *_, **__: [curve])
@@ -219,7 +219,7 @@ def test_views_are_named_and_scored(copied) -> None:
 
 
 def test_three_labels_have_three_probabilities_and_no_aims(archive, monkeypatch) -> None:
-    monkeypatch.setattr("archiveprobe.look.collect_systems.MOST_SYSTEMS", 5)
+    monkeypatch.setattr("archiveprobe.look.collect.systems.MOST_SYSTEMS", 5)
     archive.add_drawn(range(30))
     names = ("intact", "damaged", "destroyed")
     task = archive.task(["hog"], labels=names)

@@ -10,7 +10,7 @@ from striped_archive import striped_archive
 from stripes import done
 
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.look.curves import learning_curves
+from archiveprobe.look.collect.curves import learning_curves
 from archiveprobe.task.config import load_task
 
 RECIPE = """

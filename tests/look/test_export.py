@@ -15,7 +15,7 @@ from pyarrow import parquet
 from stripes import done, draw_stripes, run, write_csv
 
 import archiveprobe as ap
-from archiveprobe.look.maps import pca_map
+from archiveprobe.look.embeddings.maps import pca_map
 from archiveprobe.predict import file_forms
 
 HOSTILE = (

@@ -11,9 +11,9 @@ import pytest
 from drawn_collection import HOSTILE, drawn_collection
 
 from archiveprobe.base import files
-from archiveprobe.look import index as look_index
-from archiveprobe.look.collection import little_endian
-from archiveprobe.look.index import Index, find_index, write_index
+from archiveprobe.look.collect.collection import little_endian
+from archiveprobe.look.server import index as look_index
+from archiveprobe.look.server.index import Index, find_index, write_index
 
 KEY, OTHER = "a" * 64, "b" * 64
 
@@ -164,7 +164,7 @@ _KILLED = """
 import os, sys
 from pathlib import Path
 from drawn_collection import drawn_collection
-from archiveprobe.look import index
+from archiveprobe.look.server import index
 def end(*_):
     os.kill(os.getpid(), 9)
 setattr(index, sys.argv[2], end)

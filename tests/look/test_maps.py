@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from archiveprobe.look.maps import explained_shares, pca_map, umap_map
+from archiveprobe.look.embeddings.maps import explained_shares, pca_map, umap_map
 
 
 def drawn(rows: int, width: int) -> np.ndarray:

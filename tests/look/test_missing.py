@@ -3,8 +3,8 @@
 import pytest
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.look.missing import missing_of
-from archiveprobe.look.parts import Missing
+from archiveprobe.look.collect.missing import missing_of
+from archiveprobe.look.collect.parts import Missing
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from archiveprobe.look import neighbours
-from archiveprobe.look.embeddings import scale_to_unit
-from archiveprobe.look.neighbours import nearest_of_all, nearest_of_one, similarities
+from archiveprobe.look.embeddings import neighbours
+from archiveprobe.look.embeddings.matrix import scale_to_unit
+from archiveprobe.look.embeddings.neighbours import nearest_of_all, nearest_of_one, similarities
 
 
 def drawn(rows: int, width: int = 9) -> np.ndarray:

@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route, Router
 
-from archiveprobe.look.index import Index, write_index
 from archiveprobe.look.page import render_page
-from archiveprobe.look.serve import listen, serving
-from archiveprobe.look.server import Answers, make_app
+from archiveprobe.look.server.app import Answers, make_app
+from archiveprobe.look.server.index import Index, write_index
+from archiveprobe.look.server.serve import listen, serving
 
 TOKEN = "x" * 43
 pytestmark = pytest.mark.browser

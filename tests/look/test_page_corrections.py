@@ -10,12 +10,12 @@ import pytest
 from drawn_collection import HOSTILE, drawn_collection
 from striped_archive import result_of, striped_archive
 
-from archiveprobe.look.build import current_index
-from archiveprobe.look.collect import collect
-from archiveprobe.look.collection import Collection
-from archiveprobe.look.index import Index
-from archiveprobe.look.serve import answers
-from archiveprobe.look.server import make_app
+from archiveprobe.look.collect.collection import Collection
+from archiveprobe.look.collect.run import collect
+from archiveprobe.look.server.app import make_app
+from archiveprobe.look.server.build import current_index
+from archiveprobe.look.server.index import Index
+from archiveprobe.look.server.serve import answers
 from archiveprobe.task.config import load_task
 from archiveprobe.task.corrections import read_corrections
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from drawn_collection import drawn_collection
 
-from archiveprobe.look.collection import Collection
+from archiveprobe.look.collect.collection import Collection
 
 STEPS = "review.steps.map((step) => step.positions)"
 DECIDED = "[...store.get('corrections').values()].map((each) => [each.position, each.decision])"

@@ -20,12 +20,12 @@ from archiveprobe.commands.stopping import stoppable
 from archiveprobe.demo.archive import write_demo
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed
-from archiveprobe.look import build
-from archiveprobe.look.build import current_index
-from archiveprobe.look.index import Index, write_index
 from archiveprobe.look.page import render_page
-from archiveprobe.look.serve import answers, listen, serve, serving
-from archiveprobe.look.server import Answers, make_app
+from archiveprobe.look.server import build
+from archiveprobe.look.server.app import Answers, make_app
+from archiveprobe.look.server.build import current_index
+from archiveprobe.look.server.index import Index, write_index
+from archiveprobe.look.server.serve import answers, listen, serve, serving
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import load_task
 from archiveprobe.task.corrections import Correction, corrections_file, read_corrections

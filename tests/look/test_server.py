@@ -9,10 +9,10 @@ from drawn_collection import drawn_collection
 from starlette.testclient import TestClient
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.look.collection import little_endian
-from archiveprobe.look.guard import own_hosts
-from archiveprobe.look.index import Index, write_index
-from archiveprobe.look.server import MOST_BYTES, MOST_ROWS, Answers, make_app
+from archiveprobe.look.collect.collection import little_endian
+from archiveprobe.look.server.app import MOST_BYTES, MOST_ROWS, Answers, make_app
+from archiveprobe.look.server.guard import own_hosts
+from archiveprobe.look.server.index import Index, write_index
 from archiveprobe.task.corrections import Correction
 
 TOKEN, PORT = "t0ken-" + "x" * 40, 8123

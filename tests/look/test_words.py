@@ -7,9 +7,9 @@ import pytest
 from safetensors.torch import save_file
 
 from archiveprobe.embed.run import Options, embed
-from archiveprobe.look import words
-from archiveprobe.look.collect import collect
-from archiveprobe.look.similar import Similar
+from archiveprobe.look.collect.run import collect
+from archiveprobe.look.embeddings import words
+from archiveprobe.look.embeddings.similar import Similar
 from archiveprobe.task.config import Task, load_task
 
 CPU = Options(workers=0, device="cpu", precision="fp32")

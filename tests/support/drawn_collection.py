@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from archiveprobe.look.collection import FORM, Collection
+from archiveprobe.look.collect.collection import FORM, Collection
 
 HOSTILE = (
     "<script>alert(1)</script>.jpg",

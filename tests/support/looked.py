@@ -9,8 +9,8 @@ import pytest
 from archiveprobe.demo.archive import write_demo
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed
-from archiveprobe.look.collect import collect
-from archiveprobe.look.collection import Collection
+from archiveprobe.look.collect.collection import Collection
+from archiveprobe.look.collect.run import collect
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import Task, load_task
 

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
-from archiveprobe.look.collection import little_endian
-from archiveprobe.look.guard import Guard, fault
-from archiveprobe.look.index import Index
+from archiveprobe.look.collect.collection import little_endian
+from archiveprobe.look.server.guard import Guard, fault
+from archiveprobe.look.server.index import Index
 from archiveprobe.task.corrections import Correction
 from archiveprobe.task.ids import ID_LIMIT
 

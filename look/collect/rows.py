@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from archiveprobe.api.state import Pinned
-from archiveprobe.look.parts import Part
+from archiveprobe.look.collect.parts import Part
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.splits import SPLITS
 

@@ -14,7 +14,7 @@ from archiveprobe.base.lock import wait_for_lock
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.reading import PRODUCT_BYTES, digest_of
 from archiveprobe.embed.processes import end_with_parent, interrupt_later
-from archiveprobe.look.index import FORM, find_index, write_index
+from archiveprobe.look.server.index import FORM, find_index, write_index
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.corrections import corrections_file
 from archiveprobe.task.rows import read_rows
@@ -114,7 +114,7 @@ def _follow(here: Connection, notify: Callable[[str], None], progress: Progress)
 def _work(there: Connection, order: Order) -> None:
     end_with_parent()
     # The server does without what it loads.
-    from archiveprobe.look.collect import collect
+    from archiveprobe.look.collect.run import collect
 
     begun = 0
 

@@ -17,9 +17,9 @@ from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_names import runs_folder, systems
 from archiveprobe.evaluate.system_status import check_up_to_date, command_again
 from archiveprobe.evaluate.system_store import Run, load_run, stored_record
-from archiveprobe.look.collect_aims import MOST_SYSTEMS, aims_of
-from archiveprobe.look.missing import missing_of
-from archiveprobe.look.parts import Missing, Part
+from archiveprobe.look.collect.aims import MOST_SYSTEMS, aims_of
+from archiveprobe.look.collect.missing import missing_of
+from archiveprobe.look.collect.parts import Missing, Part
 from archiveprobe.task.config import Task
 from archiveprobe.task.snapshot import digest_of_words
 

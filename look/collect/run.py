@@ -19,17 +19,17 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.evaluate.system_names import systems
 from archiveprobe.evaluate.system_status import FROM_CACHE
-from archiveprobe.look.collect_data import collect_data
-from archiveprobe.look.collect_embeddings import collect_embeddings
-from archiveprobe.look.collect_rows import collect_rows
-from archiveprobe.look.collect_systems import collect_systems, load_current_runs
-from archiveprobe.look.collection import FORM, Collection
-from archiveprobe.look.curves import learning_curves
-from archiveprobe.look.embeddings import standing_caches
-from archiveprobe.look.maps import MAPS
-from archiveprobe.look.missing import missing_of
-from archiveprobe.look.parts import Missing, Notify, Part, RowWords
-from archiveprobe.look.similar import NEIGHBOURS, rows_digest
+from archiveprobe.look.collect.collection import FORM, Collection
+from archiveprobe.look.collect.curves import learning_curves
+from archiveprobe.look.collect.data_report import collect_data
+from archiveprobe.look.collect.embedding_columns import collect_embeddings
+from archiveprobe.look.collect.missing import missing_of
+from archiveprobe.look.collect.parts import Missing, Notify, Part, RowWords
+from archiveprobe.look.collect.rows import collect_rows
+from archiveprobe.look.collect.systems import collect_systems, load_current_runs
+from archiveprobe.look.embeddings.maps import MAPS
+from archiveprobe.look.embeddings.matrix import standing_caches
+from archiveprobe.look.embeddings.similar import NEIGHBOURS, rows_digest
 from archiveprobe.probe.audit.shift import Shift
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task, nearest

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import discard, explained
 from archiveprobe.base.progress import Progress, silent
-from archiveprobe.look.build import current_index
-from archiveprobe.look.index import Index
+from archiveprobe.look.embeddings.similar import Similar
 from archiveprobe.look.page import render_page
-from archiveprobe.look.server import Answers, make_app
-from archiveprobe.look.similar import Similar
+from archiveprobe.look.server.app import Answers, make_app
+from archiveprobe.look.server.build import current_index
+from archiveprobe.look.server.index import Index
 from archiveprobe.look.thumbnails import preview, thumbnail
 from archiveprobe.task.config import Task
 from archiveprobe.task.corrections import read_corrections, record_corrections

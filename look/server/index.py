@@ -27,7 +27,7 @@ from archiveprobe.base.files import (
 )
 from archiveprobe.base.reading import digest_of
 from archiveprobe.base.sealed import read_sealed, write_sealed
-from archiveprobe.look.collection import Collection, little_endian
+from archiveprobe.look.collect.collection import Collection, little_endian
 
 FORM = 2
 RECORD = "index.json"

@@ -12,8 +12,8 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cache.reader import Reader
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Rows
-from archiveprobe.look.missing import missing_of
-from archiveprobe.look.parts import Missing
+from archiveprobe.look.collect.missing import missing_of
+from archiveprobe.look.collect.parts import Missing
 from archiveprobe.probe.features import read_matrix
 from archiveprobe.task.config import Task
 

@@ -3,7 +3,7 @@
 import re
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.look.parts import Missing
+from archiveprobe.look.collect.parts import Missing
 
 _COMMAND = re.compile("`(archiveprobe [^`]+)`")
 # How a message goes on before the command, or without one.

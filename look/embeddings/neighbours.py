@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from archiveprobe.look.maps import finite_rows
+from archiveprobe.look.embeddings.maps import finite_rows
 
 # Cosines computed at a time: 32 MB.
 _COSINES = 1 << 23

@@ -1,0 +1,1 @@
+"""The small server of the page: its index, its addresses, and who may ask."""
