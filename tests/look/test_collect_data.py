@@ -75,8 +75,8 @@ def test_nothing_is_written(copied) -> None:
 
 
 def test_many_rows_are_not_compared_in_pairs(copied, monkeypatch) -> None:
-    for module in ("collect_groups", "collect_data", "collect_embeddings"):
-        monkeypatch.setattr(f"archiveprobe.look.{module}.MOST_PAIRED", 10)
+    for module in ("groups", "data_report", "embedding_columns"):
+        monkeypatch.setattr(f"archiveprobe.look.collect.{module}.MOST_PAIRED", 10)
     found = collect(copied())
     assert "near:0" not in found.columns
     assert any("equal files" in gap["what"] for gap in found.meta["missing"])
