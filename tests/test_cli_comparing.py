@@ -5,9 +5,12 @@ import io
 import shutil
 from pathlib import Path
 
+import click
 import pytest
 from striped_archive import result_of, striped_archive
 from stripes import done, run
+
+from archiveprobe.commands.comparing import _complete, compare
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +118,8 @@ def test_rows_that_came_after_training_are_said_on_every_line(probed: Path, tmp_
     part = "partial: 54 of 55 rows"
     assert result_of("leaderboard", folder, "--partial")["partial"] == part
     for form in ("--latex", "--md"):
-        assert (
-            f"Not the whole task: {part}." in done("leaderboard", folder, "--partial", form).stdout
-        )
+        written = done("leaderboard", folder, "--partial", form).stdout
+        assert f"Not the whole task: {part}." in written
     for words in (("leaderboard", folder, "--csv"), ("compare", folder, *PAIR)):
         lines = done(*words, "--partial").stdout.splitlines()
         assert all(part in line for line in lines[1:]), lines
