@@ -60,6 +60,7 @@ bench: setup ## measure accuracy, speed, memory and the cache against their targ
 	$(RUN)/python benchmarks/evaluate_speed.py
 	$(RUN)/python benchmarks/probe_speed.py
 	$(RUN)/python benchmarks/submit_speed.py
+	$(RUN)/python benchmarks/look_million.py
 	$(RUN)/python benchmarks/interval_truth.py
 	$(RUN)/python benchmarks/threshold_aims.py
 	$(RUN)/python benchmarks/finetune_tokens.py

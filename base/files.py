@@ -4,13 +4,14 @@ A fault-injection test replaces `files.os` and thereby sees every call that chan
 no other module writes, renames or removes anything that is read back.
 """
 
-# ruff: noqa: PTH102, PTH105, PTH106, PTH108
+# ruff: noqa: PTH102, PTH105, PTH106, PTH108, PTH208
 # pathlib would hide the calls that a fault-injection test has to intercept one by one.
 
 import contextlib
 import errno
 import os
 import secrets
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,12 @@ def _advice(error: OSError) -> str:
 
 def temporary_beside(path: Path) -> Path:
     """Make a new name in the folder of `path` that every later run knows as a leftover."""
-    return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
+    return path.with_name(f"{_temporaries_of(path)}{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _temporaries_of(path: Path) -> str:
+    """Return how the names of temporaries of one file begin; its own name may be too long."""
+    return f"{TEMPORARY}{zlib.crc32(os.fsencode(path.name)):08x}-"
 
 
 @contextlib.contextmanager
@@ -151,6 +157,15 @@ def drop_temporaries(folder: Path) -> None:
     """Remove what killed writers left in `folder`. Only under the lock. Raises OSError."""
     for path in sorted(folder.glob(f"{TEMPORARY}*")):
         remove(path)
+
+
+def drop_temporaries_of(path: Path) -> None:
+    """Remove what killed writers of one file left beside it. Only under the lock of its writers."""
+    begin = _temporaries_of(path)
+    # Beside a task.toml may lie a hundred thousand images: listed once, a Path for none of them.
+    for name in os.listdir(path.parent):
+        if name.startswith(begin):
+            discard(path.with_name(name))
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

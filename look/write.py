@@ -1,7 +1,7 @@
 """`look -o FILE`: collect what a page shows, make its thumbnails, and write it."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ def write_look(
     if target.suffix.lower() not in _ENDINGS:
         raise InputError(f"{file}: a page ends in .html: name it so with -o")
     collection = collect(task, partial=partial, maps=maps, notify=notify, progress=progress)
+    collection = replace(collection, meta=_without_home(collection.meta, task))
     if is_folder_needed(len(collection)):
         _check_place(task, image_folder(target))
     digests = sorted({str(row["digest"]) for row in collection.rows} - {""})
@@ -76,6 +77,18 @@ def write_look(
     return Written(
         file, size, len(collection), len(meta["systems"]), meta["snapshot"], tuple(meta["missing"])
     )
+
+
+def _without_home(value: Any, task: Task) -> Any:
+    """Name the task by its folder only: a page is sent to others, who need not know the rest."""
+    if isinstance(value, str):
+        short = f"{task.folder.name}/" if task.folder.name else ""
+        return value.replace(f"{task.folder}/", short)
+    if isinstance(value, Mapping):
+        return {key: _without_home(item, task) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_home(item, task) for item in value]
+    return value
 
 
 def _counted(thumbnails: Thumbnails, advance: Callable[[], None]) -> Iterator[Thumbnail]:

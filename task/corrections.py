@@ -2,7 +2,8 @@
 
 A file of one's own may have the columns `id` and `label` only: a label replaces that of the table,
 an empty one takes it away. What is recorded here has also what the table said, the decision, who
-and when. Rows to keep, and those a person is unsure of, change nothing, whatever their label.
+and when. Rows to keep, and those a person is unsure of, change nothing; where one has another label
+than the table, that is said.
 """
 
 import codecs
@@ -12,16 +13,16 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.files import explained, make_folder, write_whole
+from archiveprobe.base.files import drop_temporaries_of, explained, make_folder, write_whole
 from archiveprobe.base.lock import wait_for_lock
-from archiveprobe.base.wording import clipped
+from archiveprobe.base.wording import clipped, first_few, number_of
 from archiveprobe.task.config import Task
 from archiveprobe.task.ids import id_faults, unknown_ids
 from archiveprobe.task.labels import Words, read_labels, read_words, refuse
@@ -88,7 +89,8 @@ class Counts:
     `changed` gave another label than the table has, `labelled` one where the table has none, and
     `removed` took it away; the table has what `same` say already; `kept` and `unsure` change
     nothing. `tests` are of test rows, whose labels are not looked at, and `unknown` of rows that
-    the table lacks. `outdated`, counted again, were decided under another label of the table.
+    the table lacks. Counted again, `outdated` were decided under another label of the table, and
+    `contradictory` are to keep or unsure, but have another label, as after an edit by hand.
     `missing` says that the file is named and not there yet.
     """
 
@@ -103,6 +105,13 @@ class Counts:
     unknown: int = 0
     outdated: int = 0
     missing: bool = False
+    unknown_ids: tuple[str, ...] = ()
+    contradictory_ids: tuple[str, ...] = ()
+
+    @property
+    def contradictory(self) -> int:
+        """Count the rows to keep or unsure that have another label."""
+        return len(self.contradictory_ids)
 
     @property
     def total(self) -> int:
@@ -110,7 +119,7 @@ class Counts:
         return sum(getattr(self, name) for name in _SAID)
 
     def remarks(self) -> list[str]:
-        """Say in a line what corrections there are; nothing where there is none."""
+        """Say what corrections there are, in a line, and in another one what was not used."""
         if self.missing:
             return [f"{self.file} is named in task.toml and not there yet"]
         if not self.total:
@@ -118,17 +127,32 @@ class Counts:
         counts = [(getattr(self, name), words) for name, words in _SAID.items()]
         counts = [(count, _ONE.sub("", words) if count == 1 else words) for count, words in counts]
         listed = [f"{count} {words}" for count, words in counts if count]
+        lacking = f" ({_named(self.unknown_ids)})" if self.unknown_ids else ""
         again = (
             f"; {self.outdated} of them decided under another label than the table has now: "
             "look at them again"
         )
-        return [f"{self.file}: {', '.join(listed)}{again if self.outdated else ''}"]
+        said = f"{self.file}: {', '.join(listed)}{lacking}{again if self.outdated else ''}"
+        return [said, *self._unused()]
+
+    def _unused(self) -> Iterator[str]:
+        if self.contradictory:
+            verb = "has" if self.contradictory == 1 else "have"
+            yield (
+                f"{self.file}: {number_of(self.contradictory, 'row')} to keep or unsure {verb} "
+                f"another label, which is not used ({_named(self.contradictory_ids)}): write "
+                "change in the column decision to use it"
+            )
 
     def record(self) -> dict[str, int] | None:
         """Return the form of `--json`; None where the task has no file of corrections."""
         if not self.file or self.missing:
             return None
-        return {name: getattr(self, name) for name in (*_SAID, "outdated")}
+        return {name: getattr(self, name) for name in (*_SAID, "outdated", "contradictory")}
+
+
+def _named(ids: Iterable[str]) -> str:
+    return first_few(map(clipped, ids))
 
 
 _ONE = re.compile("(?<=^label)s|(?<=^row)s")
@@ -140,6 +164,7 @@ _SAID = {
     "unsure": "unsure",
     "same": "that the table has already",
     "tests": "of test rows, which stay rows to predict",
+    # The last one: ids follow.
     "unknown": "of rows that the table lacks, left out",
 }
 
@@ -172,8 +197,19 @@ def lay_over(
         for id_, fix in found.items()
         if fix.old_label and not labels[id_][1]
     )
+    contradictory = (
+        id_
+        for id_, fix in found.items()
+        if fix.decision != CHANGE and fix.label not in (fix.old_label, labels[id_][0])
+    )
     laid = {id_: replace(fix, old_label=labels[id_][0]) for id_, fix in found.items()}
-    return laid, Counts(name, outdated=outdated, **effects)
+    return laid, Counts(
+        name,
+        outdated=outdated,
+        unknown_ids=tuple(id_ for id_ in given if id_ not in labels),
+        contradictory_ids=tuple(contradictory),
+        **effects,
+    )
 
 
 def _effect(correction: Correction, label: str | None, hidden: bool) -> str:
@@ -218,6 +254,7 @@ def record_corrections(
         while state != now:
             changed, content = _merged(task, file, new, remove)
             state, now = now, _state(file)
+        drop_temporaries_of(file)
         if changed:
             write_whole(file, content)
     return changed
@@ -258,7 +295,7 @@ def _read(task: Task) -> Table | None:
         _refuse_mistyped(task, file)
         return None
     table = read_table(file)
-    table.require("id", "label")
+    table.require("id", "label", advice="call the columns of corrections id and label")
     return table
 
 
@@ -287,7 +324,12 @@ def _parsed(
     is_own = "decision" not in table.columns
     decisions = read_words((row.get("decision") for row in table.rows), Words(DECISIONS).meaning)
     changes = [word in (None, CHANGE) for word in decisions.meanings]
-    labels = read_labels(task, table, "label", changes)
+    # A row to keep or unsure with another label was edited: that must be a label, too.
+    is_read = [
+        change or row["label"] != row.get("old_label", "")
+        for row, change in zip(table.rows, changes, strict=True)
+    ]
+    labels, words = read_labels(task, table, "label", is_read), Words(task.labels)
     faults = [*id_faults(table, "id"), *labels.faults]
     if known is not None and is_own:
         faults += unknown_ids(table, "id", known)
@@ -300,14 +342,23 @@ def _parsed(
     refuse(table.file, faults)
     for remark in (*table.remarks, *labels.remarks):
         notify(remark)
-    given = zip(table.rows, decisions.meanings, changes, labels.meanings, strict=True)
+    given = zip(table.rows, decisions.meanings, is_read, labels.meanings, strict=True)
     return {
         row["id"]: Correction(
             **{name: row.get(name, "") for name in COLUMNS}
-            | {"decision": word or CHANGE, "label": (label or "") if change else row["label"]}
+            | {
+                "decision": word or CHANGE,
+                "label": (label or "") if read else _as_in_task(words, row["label"]),
+                "old_label": _as_in_task(words, row.get("old_label", "")),
+            }
         )
-        for row, word, change, label in given
+        for row, word, read, label in given
     }
+
+
+def _as_in_task(words: Words, label: str) -> str:
+    """Return a label in the spelling of task.toml; one that is no label any more stays."""
+    return words.meaning(label) or label
 
 
 def _storable(file: Path, correction: Correction) -> Correction:

@@ -195,7 +195,8 @@ def test_rows_that_left_the_table_are_no_dead_end(archive: Path) -> None:
     (archive / WRONG[0]).unlink()
     done("embed", archive)
     board = result_of("probe", archive, *PROBE)
-    said = HERE + "3 labels changed, 1 kept, 1 unsure, 1 of rows that the table lacks, left out"
+    left_out = f"1 of rows that the table lacks, left out ({WRONG[0]!r})"
+    said = f"{HERE}3 labels changed, 1 kept, 1 unsure, {left_out}"
     assert board["warnings"][0] == said
     assert board["corrections"]["unknown"] == 1
     correct(archive, (WRONG[1], "down", "down", "keep"))
@@ -210,6 +211,25 @@ def test_a_label_that_changed_since_is_told(archive: Path) -> None:
     done("embed", archive)
     told = done("probe", archive, *PROBE).stderr
     assert "1 of them decided under another label than the table has now: look at them" in told
+
+
+def test_a_label_edited_beside_keep_is_said(archive: Path) -> None:
+    review(archive)
+    file = archive / "corrections.csv"
+    kept = "across/2.png,across,across,keep"
+    assert kept in file.read_text()
+    file.write_text(file.read_text().replace(kept, "across/2.png,down,across,keep"))
+    told = done("list", "systems", archive).stderr
+    said = HERE + "1 row to keep or unsure has another label, which is not used ('across/2.png')"
+    assert COUNTS in told
+    assert f"{said}: write change in the column decision to use it" in told
+    assert said in done("init", archive, "--force").stderr
+    assert "2 rows to keep" not in told
+    file.write_text(file.read_text().replace("across/2.png,down", "across/2.png,dwon"))
+    failed = run("list", "systems", archive)
+    assert failed.exit_code == 1
+    assert "unknown labels in 1 rows: 'dwon'" in failed.stderr
+    assert failed.stderr.count("\n") == 1
 
 
 def test_corrections_can_be_turned_off(archive: Path) -> None:

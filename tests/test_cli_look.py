@@ -55,11 +55,17 @@ def test_page_shows_the_leaderboard_as_it_is(task, tmp_path) -> None:
         ]
 
 
+def test_page_tells_nobody_where_it_was_made(task, tmp_path) -> None:
+    assert run("look", task, "-o", tmp_path / "page.html").exit_code == 0
+    assert str(task.parent) not in (tmp_path / "page.html").read_text("utf-8")
+    assert "demo/task.toml" in meta_of(tmp_path / "page.html")["command"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["-o", "page.pdf"], "a page ends in .html"),
-        (["-o", "{task}/task.toml"], "a page ends in .html"),
+        (["-o", "{task}/task.toml"], "name another file with -o"),
         (["-o", "{task}/work/page.html"], "name another file with -o"),
     ],
 )

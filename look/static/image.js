@@ -8,6 +8,8 @@ const PLAIN_SIZE = 288;
 const LARGE_SIZE = 1024;
 /** What stands above and below an enlarged image, in pixels. */
 const AROUND = 170;
+/** What stands beside it. */
+const BESIDE = 48;
 /** Observed facts that the dialog tells in words of its own. */
 const TOLD = new Set(["status", "detail", "bytes", "width", "height", "format"]);
 
@@ -168,7 +170,8 @@ function mainFigure(position, row) {
       click: () => {
         const isLarge = enlarge.getAttribute("aria-pressed") !== "true";
         enlarge.setAttribute("aria-pressed", String(isLarge));
-        const large = Math.max(PLAIN_SIZE, Math.min(LARGE_SIZE, window.innerHeight - AROUND));
+        const room = Math.min(window.innerHeight - AROUND, window.innerWidth - BESIDE);
+        const large = Math.max(Math.min(PLAIN_SIZE, room), Math.min(LARGE_SIZE, room));
         frame.style.setProperty("--care-size", `${isLarge ? large : PLAIN_SIZE}px`);
         figure.closest(".image-body")?.classList.toggle("large", isLarge);
       },

@@ -93,9 +93,10 @@ function describe() {
   const { task, snapshot, made, version, partial, count: rows } = data.meta;
   document.title = task;
   document.getElementById("task").replaceChildren(bdi(task));
-  const about = [t("base.about", { rows: count(rows), snapshot: snapshot.slice(0, 12), made, version })];
-  if (partial) about.unshift(partial);
-  document.getElementById("about").textContent = about.join(" · ");
+  document.getElementById("about").textContent = t("base.about", { rows: count(rows), snapshot: snapshot.slice(0, 12), made, version });
+  const note = document.getElementById("partial");
+  note.hidden = !partial;
+  note.replaceChildren(t("base.partial"), " ", bdi(partial ?? ""));
 }
 
 const FRAME = ["language", "tab"];

@@ -59,7 +59,7 @@ function pageSource() {
     thumbnail(position) {
       const found = thumbnails[position];
       if (!found) return null;
-      return meta.images ? `${meta.images}/${found}.webp` : `data:image/webp;base64,${found}`;
+      return meta.images ? `${encodeURIComponent(meta.images)}/${found}.webp` : `data:image/webp;base64,${found}`;
     },
 
     preview: () => null,

@@ -68,11 +68,13 @@ def _describe_rows(task: Task, notify: Notify) -> None:
     except InputError as error:
         notify(f"embed will refuse this: {error}")
         return
-    for remark in corrections.remarks():
-        notify(
-            f"{remark}: laid over the table by `archiveprobe probe`; systems trained before are "
-            "out of date"
+    remarks = corrections.remarks()
+    if corrections.total:
+        remarks[0] += (
+            ": laid over the table by `archiveprobe probe`; systems trained before are out of date"
         )
+    for remark in remarks:
+        notify(remark)
     labelled = Counter(row.label for row in rows if row.label is not None)
     if labelled:
         notify(f"{labelled.total()} labelled rows, {len(rows) - labelled.total()} to predict")

@@ -66,19 +66,18 @@ class Table:
         """Say where the row at an index stands: "line 12"."""
         return f"{self.unit} {self.lines[index]}"
 
-    def require(self, *columns: str) -> None:
+    def require(self, *columns: str, advice: str = "name the right column in task.toml") -> None:
         """Check that the columns are there.
 
         Raises:
-            InputError: one is missing; the message names the nearest one.
+            InputError: one is missing; the message names the nearest one, and ends with the advice.
         """
         for column in columns:
             if column not in self.columns:
                 hint = nearest(column, self.columns)
                 has = first_few(self.columns, _SHOWN)
                 raise InputError(
-                    f"no column {column!r} in {self.file}{hint}: it has {has}; "
-                    "name the right column in task.toml"
+                    f"no column {column!r} in {self.file}{hint}: it has {has}; {advice}"
                 )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from drawn_collection import HOSTILE, drawn_collection
@@ -32,6 +33,15 @@ def test_every_tab_opens_in_both_languages(page_file, open_page, count) -> None:
             tab.click()
             assert tab.get_attribute("aria-selected") == "true"
             assert page.locator("[role=tabpanel]:visible").count() == 1
+
+
+@pytest.mark.browser
+def test_partial_page_says_so_first(page_file, open_page) -> None:
+    whole = drawn_collection(40)
+    partial = replace(whole, meta={**whole.meta, "partial": "partial: 40 of 52 rows"})
+    page = open_page(page_file(partial))
+    assert "partial: 40 of 52 rows" in page.inner_text("#partial")
+    assert open_page(page_file(whole, "whole.html")).is_hidden("#partial")
 
 
 @pytest.mark.browser

@@ -1,6 +1,7 @@
 """A page with too many images for one file: they lie in a folder beside it, which is its own."""
 
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from drawn_collection import drawn_collection
@@ -22,15 +23,16 @@ def pixels(collection) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.browser
-def test_images_are_read_from_the_folder_beside(page_file, open_page) -> None:
-    file = page_file(drawn_collection(40, hostile=False))
+@pytest.mark.parametrize("name", ["page.html", "a#b?.html", "page:50%.html", "صفحة <1>.html"])
+def test_images_are_read_from_the_folder_beside(page_file, open_page, name) -> None:
+    file = page_file(drawn_collection(40, hostile=False), name)
     page = open_page(file)
     page.click("#tab-images")
     page.wait_for_function(
         "[...document.querySelectorAll('#panel-images img.archive')].some((i) => i.naturalWidth)"
     )
     source = page.locator("#panel-images img.archive").first.get_attribute("src")
-    assert source.startswith("page-images/")
+    assert unquote(source).startswith(f"{file.stem}-images/")
 
 
 def test_images_that_left_the_archive_leave_the_folder(tmp_path) -> None:

@@ -3,12 +3,14 @@
 import csv
 import itertools
 import multiprocessing
+import unicodedata
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archiveprobe.base.files import temporary_beside
 from archiveprobe.task import corrections
 from archiveprobe.task.config import load_task
 from archiveprobe.task.corrections import (
@@ -16,6 +18,7 @@ from archiveprobe.task.corrections import (
     DECISIONS,
     Correction,
     corrections_file,
+    lay_over,
     plain_name,
     read_corrections,
     record_corrections,
@@ -178,7 +181,9 @@ def test_what_an_editor_saves_meanwhile_is_merged(task, monkeypatch):
         (b'id,label\n"a,intact\n', ("line",)),
         (b"id,label\na,intact\na,destroyed\n", ("stand more than once",)),
         (b"id,label\na,intact,more\n", ("line 2",)),
-        (b"image,label\na,intact\n", ("no column 'id'",)),
+        (b"image,label\na,intact\n", ("no column 'id'", "call the columns of corrections id and")),
+        (b"ID;Zustand\na;intact\n", ("it has ID, Zustand; call the columns of corrections id",)),
+        (b"id,label,decision\na,broken,keep\n", ("unknown labels in 1 rows: 'broken'", "line 2")),
         (b"id,label,decision\na,intact,kept it\n", ("unknown decisions", "line 2")),
         (b"PK\3\4 no zip", ("corrections.csv",)),
         (b'[{"id": "a", "label": "intact"}]', ("JSON", "save it as one")),
@@ -191,6 +196,81 @@ def test_a_damaged_file_is_refused_and_stays(task, fault_of, content, words):
     fault_of(lambda: record_corrections(task, [change("b")]), "corrections.csv", *words)
     assert corrections_file(task).read_bytes() == content
     assert not [*task.folder.glob(".tmp*")]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_record(task, tmp_path, monkeypatch):
+    class KilledError(BaseException):
+        """Ends a writer at once."""
+
+    def killed(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("archiveprobe.base.files.os.replace", killed)
+        patch.setattr("archiveprobe.base.files.discard", lambda _: None)
+        with pytest.raises(KilledError):
+            record_corrections(task, [change("a")])
+    (left,) = tmp_path.glob(".tmp-*")
+    strangers = [temporary_beside(tmp_path / "rows.parquet"), tmp_path / ".tmp-1-0a0b0c0d"]
+    for stranger in strangers:
+        stranger.write_bytes(b"of another program")
+    record_corrections(task, [change("a")])
+    assert not left.exists()
+    assert all(stranger.exists() for stranger in strangers)
+
+
+def test_labels_are_those_of_the_task_in_any_unicode_form(make_task, tmp_path):
+    head = 'name = "t"\nlabels = ["zerstört", "heil"]\n'
+    nfd = unicodedata.normalize("NFD", "zerstört")
+    rows = f"id,label,old_label,decision\na,{nfd},{nfd},keep\nb,heil,{nfd},change\n"
+    task = make_task(tmp_path, head=head, corrections=rows)
+    made = read_corrections(task)
+    assert (made["a"].label, made["a"].old_label, made["b"].old_label) == ("zerstört",) * 3
+    _, counts = lay_over(task, [("a", "zerstört", False), ("b", "zerstört", False)])
+    assert counts.remarks() == ["corrections.csv: 1 label changed, 1 kept"]
+
+
+EDITED = "id,label,old_label,decision\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "table", "is_said"),
+    [
+        ("a,destroyed,intact,keep", "intact", True),
+        ("a,destroyed,intact,unsure", "intact", True),
+        ("a,,intact,keep", "intact", True),
+        ("a,Intact,intact,keep", "intact", False),
+        # What another table says now, the row agrees with.
+        ("a,destroyed,intact,keep", "destroyed", False),
+        ("a,intact,intact,keep", "destroyed", False),
+        ("a,,,unsure", "intact", False),
+        # A label that the task has had, and has no more.
+        ("a,ruined,ruined,keep", "intact", False),
+    ],
+)
+def test_a_row_to_keep_with_another_label_is_said(make_task, tmp_path, row, table, is_said):
+    task = make_task(tmp_path, corrections=f"{EDITED}{row}\n")
+    _, counts = lay_over(task, [("a", table, False)])
+    assert counts.changed == 0
+    assert counts.contradictory == counts.record()["contradictory"] == is_said
+    said = [remark for remark in counts.remarks() if "another label, which" in remark]
+    assert said == is_said * [
+        "corrections.csv: 1 row to keep or unsure has another label, which is not used ('a'): "
+        "write change in the column decision to use it"
+    ]
+
+
+def test_ids_of_rows_that_were_not_used_are_named(make_task, tmp_path):
+    edited = "".join(f"e{at},destroyed,intact,keep\n" for at in range(5))
+    gone = "".join(f"gone {at},destroyed,intact,change\n" for at in range(4))
+    task = make_task(tmp_path, corrections=f"{EDITED}{edited}{gone}")
+    _, counts = lay_over(task, [(f"e{at}", "intact", False) for at in range(5)])
+    assert counts.remarks() == [
+        "corrections.csv: 5 kept, 4 of rows that the table lacks, left out ('gone 0', 'gone 1', "
+        "'gone 2' and 1 more)",
+        "corrections.csv: 5 rows to keep or unsure have another label, which is not used ('e0', "
+        "'e1', 'e2' and 2 more): write change in the column decision to use it",
+    ]
 
 
 def test_a_file_of_the_task_is_never_replaced(make_task, tmp_path, fault_of):
