@@ -222,6 +222,7 @@ def test_a_task_is_served_from_its_first_request_to_its_last(task) -> None:
     corrections_file(task).unlink()
 
 
+@pytest.mark.proves("corrections")
 def test_two_servers_record_without_loss(task) -> None:
     index = Index(current_index(task))
     clients = [
