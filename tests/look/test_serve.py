@@ -232,6 +232,7 @@ def test_a_task_is_served_from_its_first_request_to_its_last(fresh) -> None:
     assert client.get("corrections").json() == []
 
 
+@pytest.mark.proves("corrections")
 def test_two_servers_record_without_loss(fresh) -> None:
     task = fresh
     index = Index(current_index(task))
@@ -304,6 +305,38 @@ def test_another_state_gets_another_index(copy, change) -> None:
     change(task)
     current_index(task)
     assert built == [10, 11]
+
+
+def test_an_index_of_a_state_that_changed_meanwhile_is_not_kept(copy, monkeypatch) -> None:
+    task, built = copy
+    write, keys = build._build, []
+
+    def write_while_labels_change(order, *rest):
+        keys.append(order.key)
+        if len(keys) == 1:
+            corrections_file(task).write_text("id,label\n")
+        return write(order, *rest)
+
+    monkeypatch.setattr(build, "_build", write_while_labels_change)
+    current_index(task)
+    assert built == [10, 11] and keys[0] != keys[1]
+    # The state before comes back; the index that was written then may have seen the other one.
+    corrections_file(task).unlink()
+    current_index(task)
+    assert built == [10, 11, 12] and keys[2] == keys[0]
+
+
+def test_a_task_that_never_rests_is_said(copy, monkeypatch, fault_of) -> None:
+    task, _ = copy
+    write = build._build
+
+    def write_while_labels_change(order, *rest):
+        with corrections_file(task).open("a") as file:
+            file.write("id,label\n")
+        return write(order, *rest)
+
+    monkeypatch.setattr(build, "_build", write_while_labels_change)
+    fault_of(lambda: current_index(task), "changed each time", "run `look` again")
 
 
 def test_what_cannot_be_collected_is_said_as_elsewhere(tmp_path, fault_of) -> None:
