@@ -46,6 +46,7 @@ def review(folder: Path) -> None:
 COUNTS = HERE + "4 labels changed, 1 kept, 1 unsure"
 
 
+@pytest.mark.proves("corrections")
 def test_a_correction_changes_the_next_probe_without_embed(archive: Path) -> None:
     before = result_of("leaderboard", archive)
     assert before["corrections"] is None
@@ -106,6 +107,7 @@ def test_a_row_without_a_label_becomes_a_labelled_one(archive: Path) -> None:
     assert before["snapshot"] != board["snapshot"]
 
 
+@pytest.mark.proves("corrections")
 @pytest.mark.proves("leaks")
 def test_a_correction_of_a_test_row_never_trains(archive: Path) -> None:
     rows = [f"{label}/{at}.png" for label in ("across", "down") for at in range(60)]

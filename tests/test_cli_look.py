@@ -55,6 +55,7 @@ def test_page_shows_the_leaderboard_as_it_is(task, tmp_path) -> None:
         ]
 
 
+@pytest.mark.proves("page")
 def test_page_tells_nobody_where_it_was_made(task, tmp_path) -> None:
     assert run("look", task, "-o", tmp_path / "page.html").exit_code == 0
     assert str(task.parent) not in (tmp_path / "page.html").read_text("utf-8")

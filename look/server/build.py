@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.files import explained, make_folder
+from archiveprobe.base.files import discard, explained, make_folder
 from archiveprobe.base.lock import wait_for_lock
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.reading import PRODUCT_BYTES, digest_of
@@ -20,6 +20,7 @@ from archiveprobe.task.corrections import corrections_file
 from archiveprobe.task.rows import read_rows
 from archiveprobe.task.snapshot import digest_of_words, snapshot_file
 
+_TRIES = 3
 # What the records of systems and of their trainings are called below work/.
 _RECORDS = ("runs/*/run.json", "finetune/*/*/*.json")
 
@@ -42,9 +43,17 @@ def current_index(
         make_folder(folder)
     # Two commands at a time: the second one takes what the first has built.
     with wait_for_lock(folder):
-        key = _state(task, partial, maps)
-        order = Order(task.file, folder, key, partial, tuple(maps))
-        return find_index(folder, key) or _build(order, notify, progress)
+        for _ in range(_TRIES):
+            key = _state(task, partial, maps)
+            found = find_index(folder, key)
+            if found is not None:
+                return found
+            file = _build(Order(task.file, folder, key, partial, tuple(maps)), notify, progress)
+            # What changed meanwhile may be in it or not, and that state may come back.
+            if _state(task, partial, maps) == key:
+                return file
+            discard(file)
+    raise InputError(f"{task.file} changed each time while {folder} was written: run `look` again")
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ def _tabs(page):
         yield name
 
 
+@pytest.mark.proves("page")
 @pytest.mark.browser
 def test_nothing_is_unblurred_in_any_tab(page) -> None:
     seen = 0

@@ -57,6 +57,7 @@ def other(servers, browser):
 READABLE = ["", "rows?at=0,1", "column/label", "find?text=a", "thumb/0", "corrections"]
 
 
+@pytest.mark.proves("page")
 def test_fetch_reads_nothing(other) -> None:
     page, own, _ = other
     script = """async ([url, mode]) => {
@@ -70,6 +71,7 @@ def test_fetch_reads_nothing(other) -> None:
         assert page.evaluate(script, [own + address, "no-cors"])[1] == 0
 
 
+@pytest.mark.proves("page")
 @pytest.mark.parametrize("tag", ["img", "script", "link", "audio", "object", "embed"])
 def test_no_element_loads_anything(other, tag) -> None:
     page, own, _ = other
@@ -94,6 +96,7 @@ def test_no_element_loads_anything(other, tag) -> None:
         assert tag in ("object", "embed") or result in ("refused", "nothing")
 
 
+@pytest.mark.proves("page")
 def test_no_frame_shows_the_page(other) -> None:
     page, own, _ = other
     page.set_content(f'<iframe src="{own}"></iframe><iframe sandbox src="{own}"></iframe>')
@@ -116,6 +119,7 @@ def test_no_window_is_held_open_to_the_page(other) -> None:
 BODY = '{"remove": ["a"]}'
 
 
+@pytest.mark.proves("page")
 @pytest.mark.parametrize(
     "kind", ["application/json", "text/plain", "application/x-www-form-urlencoded"]
 )
@@ -133,6 +137,7 @@ def test_fetch_writes_nothing(other, kind, mode) -> None:
     assert recorded == []
 
 
+@pytest.mark.proves("page")
 @pytest.mark.parametrize("sandbox", ["allow-forms allow-scripts", None])
 @pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data"])
 def test_a_form_writes_nothing(other, kind, sandbox) -> None:

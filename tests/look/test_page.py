@@ -13,6 +13,7 @@ from archiveprobe.look.page import LANGUAGES, SCRIPTS, STYLES, render_page, stri
 STATIC = look_page._HERE / "static"
 
 
+@pytest.mark.proves("page")
 @pytest.mark.browser
 def test_page_opens_from_disk(page_file, open_page) -> None:
     page = open_page(page_file(drawn_collection(60)))
@@ -72,6 +73,7 @@ def test_hostile_words_arrive_as_they_are(page_file, open_page) -> None:
     assert any(HOSTILE[0] in row["id"] for row in collection.rows)
 
 
+@pytest.mark.proves("page")
 def test_nothing_of_the_archive_can_end_a_block() -> None:
     words = "</script><script>alert(1)</script><!--&\u2028"
     text = render_page("page", {"task": words}, blocks={"rows": [words]}).decode()
@@ -82,6 +84,7 @@ def test_nothing_of_the_archive_can_end_a_block() -> None:
     assert "<title>&lt;/script&gt;" in text
 
 
+@pytest.mark.proves("page")
 def test_policy_allows_no_network() -> None:
     text = render_page("page", {"task": "t"}).decode()
     policy = re.search('Content-Security-Policy" content="(.*?)"', text)
@@ -96,6 +99,7 @@ def test_every_file_of_scripts_and_styles_is_in_the_page() -> None:
     assert {file.stem for file in STATIC.glob("*.css")} <= {*STYLES}
 
 
+@pytest.mark.proves("page")
 def test_scripts_never_make_markup_of_text() -> None:
     forbidden = re.compile(
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser"

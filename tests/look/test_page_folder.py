@@ -44,6 +44,7 @@ def test_images_that_left_the_archive_leave_the_folder(tmp_path) -> None:
     assert names == {digest for digest, _ in pixels(after)} | {"note"}
 
 
+@pytest.mark.proves("page")
 @pytest.mark.parametrize("kind", ["folder", "link", "link to a page's folder", "file"])
 def test_what_no_page_has_made_stays(tmp_path, kind) -> None:
     file, collection = tmp_path / "page.html", drawn_collection(40)

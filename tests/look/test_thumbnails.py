@@ -81,6 +81,7 @@ def assert_bare(content: bytes | None) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
+@pytest.mark.proves("page")
 @pytest.mark.parametrize("form", [jpeg, png], ids=["jpeg", "png"])
 def test_nothing_but_pixels_leaves(archive, bench, draw, form) -> None:
     content = form(draw(1, 1500, 1000))

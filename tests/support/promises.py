@@ -95,6 +95,19 @@ PROMISES: dict[str, tuple[str, str]] = {
         "Refused before the file is there, or named by `score`; the old file stays; an output "
         "never replaces what is the task's own.",
     ),
+    "page": (
+        "An image shows injury or death; a name, caption or label holds a script; another page "
+        "in the browser asks the server; a page is sent to others",
+        "Every image is blurred until a key or a click asks for it. What comes from the archive "
+        "is shown as text; the page writes nothing to the console and fetches nothing. No other "
+        "page can read or write through the server. No EXIF and no path of its maker leaves.",
+    ),
+    "corrections": (
+        "Two servers, a person and an editor correct labels at a time; a row leaves the table; "
+        "a row to predict is corrected",
+        "No acknowledged decision is lost, own columns stay, and labels of rows to predict "
+        "never train. What corrections changed, and did to the figures, is said with counts.",
+    ),
     "training": (
         "Fine-tuning meets a loss that is not a number, changed settings, parts of different "
         "starting weights, repeated rows, gone images",

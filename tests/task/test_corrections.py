@@ -108,6 +108,7 @@ def test_times_are_in_utc_in_seconds(task):
     assert len(times[2]) == len(WHEN)
 
 
+@pytest.mark.proves("corrections")
 def test_rows_and_columns_of_ones_own_stay(make_task, tmp_path):
     own = "id;note;label\nz;seen, twice;destroyed\ny;=1+1;\n"
     task = make_task(tmp_path, head=NAMED + 'name = "t"\nlabels = ["destroyed"]\n', fixes=own)
@@ -159,6 +160,7 @@ def test_what_another_program_wrote_in_between_is_merged(task):
     ]
 
 
+@pytest.mark.proves("corrections")
 def test_what_an_editor_saves_meanwhile_is_merged(task, monkeypatch):
     record_corrections(task, [change("a")])
     real, saved = corrections._encoded, []
@@ -314,6 +316,7 @@ def _record_some(folder, who):
             record_corrections(task, [], remove=[f"{who}{number}"])
 
 
+@pytest.mark.proves("corrections")
 def test_two_processes_at_a_time_lose_nothing(task):
     context = multiprocessing.get_context("fork")
     makers = [context.Process(target=_record_some, args=(task.folder, who)) for who in "ABC"]
@@ -341,6 +344,7 @@ def any_corrections(draw):
     return Correction(draw(IDS), label, old, decision, draw(TEXT), when)
 
 
+@pytest.mark.proves("corrections")
 @settings(max_examples=60, deadline=None)
 @given(batches=st.lists(st.lists(any_corrections(), max_size=5), max_size=4))
 def test_reading_gives_what_was_written_the_last_for_each_id(tmp_path_factory, make_task, batches):
