@@ -171,11 +171,22 @@ def check_up_to_date(run: Run, dataset: Dataset) -> None:
     """
     changed = out_of_date(run, dataset)
     if changed:
-        raise InputError(f"{_stale(run, changed)}: run `{command_again(run, dataset.task)}`")
+        raise InputError(f"{_stale(run, changed)}: run `{_first_command(run, dataset)}`")
 
 
 def _stale(run: Run, changed: Sequence[str]) -> str:
-    return f"{run.system} is {OUT_OF_DATE} (changed since: {', '.join(changed)})"
+    return f"{run.system} is {OUT_OF_DATE} ({', '.join(changed)} changed since)"
+
+
+def _first_command(run: Run, dataset: Dataset) -> str:
+    """Return the command to run first: an ensemble cannot be made again of members out of date."""
+    for entry in run.record.get("members", ()):
+        name = str(_mapping(entry).get("system"))
+        with suppress(InputError):
+            member = load_run(dataset.task, name)
+            if name != run.system and out_of_date(member, dataset):
+                return _first_command(member, dataset)
+    return command_again(run, dataset.task)
 
 
 def load_current(
@@ -216,8 +227,6 @@ def load_systems(dataset: Dataset, names: Sequence[str] = ()) -> list[Prediction
     old = [run for run in runs if changed[run.system]]
     if len(old) == len(runs) or (old and names):
         stale = first_few(_stale(run, changed[run.system]) for run in old)
-        # An ensemble is made of the others.
-        again = sorted(old, key=lambda run: run.record.get("kind") == "ensemble")
-        commands = dict.fromkeys(f"`{command_again(run, task)}`" for run in again)
+        commands = dict.fromkeys(f"`{_first_command(run, dataset)}`" for run in old)
         raise InputError(f"{stale}: run {', then '.join(commands)}")
     return [run.predictions() for run in runs if run not in old]
