@@ -95,7 +95,9 @@ def _head(pinned: Pinned, made: str | None) -> dict[str, object]:
     return {
         "form": FORM,
         "task": task.name,
-        "key": digest_of_words(task.name, *task.labels),
+        # Under which name a browser keeps decisions. Rows are no part of it: if new images changed
+        # it, decisions that are in no file yet would be lost. Whose they are, their digests say.
+        "key": digest_of_words(task.name, *task.labels, *(t.name for t in task.tables.values())),
         "snapshot": pinned.digest,
         "rows": rows_digest(pinned),
         "partial": pinned.partial,

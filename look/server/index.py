@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from archiveprobe.base.reading import digest_of
 from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.look.collect.collection import Collection, little_endian
 
-FORM = 2
+FORM = 3
 RECORD = "index.json"
 _LARGEST = 1 << 40
 _PIECE = 4 * 1024 * 1024
@@ -136,8 +137,8 @@ def _blocks(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, bytes, byt
 
 
 def fold(text: str) -> bytes:
-    """Return text as it is compared, upper and lower case alike, in UTF-8."""
-    return _utf8(text.lower())
+    """Return text as it is compared, in UTF-8: cases and forms of Unicode are alike."""
+    return _utf8(normalize("NFC", normalize("NFC", text).casefold()))
 
 
 def _utf8(text: str) -> bytes:

@@ -58,9 +58,12 @@ function labelNow(id, label, tableLabel) {
  * Decide rows together.
  * @param {number[]} positions
  * @param {number|"unsure"|"keep"} choice "keep" leaves every row the label it has now
- * @returns {Promise<Array|null>} the step, for `undoDecision`; null where no row has a label to keep
+ * @returns {Promise<Array>} the step, for `undoDecision`
+ * @throws {Error} there is no label to keep, or the rows have several
  */
 async function decide(positions, choice) {
+  // What was decided before must not come in after it.
+  await correctionsLoaded;
   const [rows, labels, tableLabels] = await Promise.all(
     [data.rows(positions), data.column("label"), data.column("table_label")]);
   const decisions = rows.map((row, index) => {
@@ -70,7 +73,9 @@ async function decide(positions, choice) {
     if (label === -1) return null;
     return { ...correctionOf(row, tableLabel, label, store.get("who")), digest: row.digest, position };
   }).filter((correction) => correction !== null);
-  if (decisions.length === 0) return null;
+  if (decisions.length === 0) throw new Error(t("review.no_label"));
+  // Rows that are decided together are of one image: it has one label.
+  if (choice === "keep" && new Set(decisions.map(({ label }) => label)).size > 1) throw new Error(t("review.labels_differ"));
   const before = store.get("corrections");
   const step = decisions.map(({ id }) => [id, before.get(id) ?? null]);
   correctionsTake(decisions.map((correction) => [correction.id, correction]));
@@ -89,7 +94,7 @@ function correctionsTake(entries) {
     else corrections.delete(id);
     correctionsWaiting.set(id, correction);
   }
-  store.set({ corrections });
+  store.set({ corrections, correctionsLeft: correctionsWaiting.size });
   correctionsSend();
 }
 
@@ -110,7 +115,7 @@ async function correctionsSend() {
     failure = error instanceof Error ? error.message : String(error);
   }
   correctionsSending = null;
-  store.set({ correctionsFailure: failure });
+  store.set({ correctionsFailure: failure, correctionsLeft: correctionsWaiting.size });
   if (failure === null) await correctionsSend();
 }
 
@@ -157,7 +162,7 @@ function remember(name, value) {
   }
 }
 
-/** Save all corrections as a file, those of rows that this page lacks too. */
+/** Save all corrections as a file, those of it that came with the page and of rows that it lacks too. */
 async function downloadCorrections() {
   const all = [...(await knownCorrections()).values()];
   const url = URL.createObjectURL(new Blob([correctionsCsv(all)], { type: "text/csv" }));
@@ -168,7 +173,7 @@ async function downloadCorrections() {
   store.set({ corrections: new Map(store.get("corrections")) });
 }
 
-/** Return all decisions by id: those that the page came with, and later ones of this browser; or the server's. */
+/** Return all decisions by id: those that the page came with, and later ones of its images; or the server's. */
 async function knownCorrections() {
   const isServer = data.meta.shell === "server";
   const known = new Map((isServer ? [] : data.meta.corrections ?? []).map((each) => [each.id, each]));
@@ -182,14 +187,13 @@ async function knownCorrections() {
   return known;
 }
 
-/** Read what was decided before; what is said of a row of another digest, or of none, is kept and not shown. */
+/** Read what was decided before; what is said of rows that the page lacks is kept and not shown. */
 async function loadCorrections() {
   const known = await knownCorrections();
   const isServer = data.meta.shell === "server";
   const rows = isServer ? known : await correctionsRows(known);
-  const shown = [...known.values()].filter(({ id, digest = rows.get(id)?.digest }) => (
-    (rows.get(id)?.position ?? -1) >= 0 && digest === rows.get(id).digest));
-  store.set({ corrections: new Map(shown.map((each) => [each.id, { ...each, position: rows.get(each.id).position }])) });
+  const shown = [...known.values()].filter(({ id }) => (rows.get(id)?.position ?? -1) >= 0);
+  store.set({ corrections: new Map(shown.map((each) => [each.id, { ...each, ...rows.get(each.id) }])) });
 }
 
 /** Find the rows of some ids: position and digest of those that the page has. */
@@ -212,6 +216,8 @@ function correctionsNews() {
     lines.push(el("strong", {}, t(isServer ? "corrections.unsent" : "corrections.unsaved", { count: count(unsaved) })));
     if (!isServer) lines.push(el("span", { class: "soft" }, t("corrections.advice")));
   }
+  const unused = data.unused?.() ?? 0;
+  if (unused > 0) lines.push(el("span", { class: "soft" }, t("corrections.unused", { count: count(unused) })));
   if (failure !== null) {
     lines.push(
       el("strong", { class: "review-fault", role: "alert" },
@@ -221,7 +227,7 @@ function correctionsNews() {
   return lines;
 }
 
-store.set({ corrections: new Map(), correctionsFailure: null, who: "" });
+store.set({ corrections: new Map(), correctionsFailure: null, correctionsLeft: 0, who: "" });
 
 // The same page in another tab decided something.
 window.addEventListener("storage", () => loadCorrections());
@@ -235,11 +241,12 @@ part({
     const download = el("button", { type: "button", on: { click: downloadCorrections } }, t("corrections.download"));
     const region = beforeMain("corrections", t("corrections.title"), news, download);
     const update = () => {
-      region.hidden = store.get("corrections").size === 0 && correctionsWaiting.size === 0;
+      download.hidden = store.get("corrections").size === 0 && correctionsWaiting.size === 0;
+      region.hidden = download.hidden && !data.unused?.();
       news.replaceChildren(...correctionsNews().flatMap((line) => [line, " "]));
     };
     store.set({ who: recall("who") ?? "", keys: recall("keys") ?? true });
-    store.on(["corrections", "correctionsFailure"], update);
+    store.on(["corrections", "correctionsFailure", "correctionsLeft"], update);
     update();
     correctionsLoaded = loadCorrections();
   },

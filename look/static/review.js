@@ -74,10 +74,6 @@ function reviewNext() {
 async function reviewDecide(choice) {
   const step = review.steps[review.at];
   const undo = await decide(step.positions, choice);
-  if (undo === null) {
-    reviewSay(t("review.no_label"));
-    return;
-  }
   step.state = "decided";
   review.past.push({ step, undo: () => undoDecision(undo) });
   reviewNext();
@@ -142,7 +138,7 @@ async function reviewAct(name, argument) {
   try {
     await REVIEW_ACTIONS[name](argument);
   } catch (error) {
-    // The server does not answer: the step stays as it is, and the same key tries again.
+    // No label can be kept, or the server does not answer: the step stays as it is.
     reviewSay(error.message);
   } finally {
     review.isBusy = false;
@@ -221,8 +217,10 @@ async function reviewFigures(positions, old) {
     const image = old?.querySelector(`.care[data-position="${position}"]`);
     return reviewFigure(position, rows[index], words[index], image, size);
   });
+  const isOne = new Set(words.map(({ label }) => label)).size === 1;
   const heading = positions.length > 1 ? [el("p", { class: "review-together" },
-    t("review.together", { count: count(positions.length), shown: count(some.length) }))] : [];
+    t("review.together", { count: count(positions.length), shown: count(some.length) }),
+    isOne ? "" : el("strong", { class: "review-differ" }, " ", t("review.labels_differ")))] : [];
   return [...heading, el("div", { class: some.length === 1 ? "review-alone" : "review-group" }, ...figures)];
 }
 

@@ -107,9 +107,7 @@ function reviewBar(position) {
     if (step) undoDecision(step);
     else if (name !== "undo") {
       const isAll = group.querySelector("input")?.checked ?? false;
-      const made = await decide(isAll ? positions : [position], name === "label" ? argument : name);
-      if (!made) return void (news.textContent = t("review.no_label"));
-      past.push(made);
+      past.push(await decide(isAll ? positions : [position], name === "label" ? argument : name));
     }
     return update();
   };

@@ -11,11 +11,21 @@ function bytesOf(base64) {
   return bytes;
 }
 
+/** Return text as it is compared: cases and forms of Unicode are alike. */
+function fold(text) {
+  // Small letters first: only some large ones have another large form ("ẞ" and "SS").
+  return text.normalize("NFC").toLowerCase().toUpperCase().normalize("NFC");
+}
+
 /** Make the `data` of a page file. */
 function pageSource() {
   const meta = block("meta"), encoded = block("columns"), rows = block("rows"), thumbnails = block("thumbnails");
   const columns = new Map();
+  let searched = null;
   const stored = `archiveprobe ${meta.key}`;
+  const digests = new Map(rows.map(({ id, digest }) => [id, digest]));
+  // Pages of other archives keep their decisions in the same place where they have the same names.
+  const isOwn = ({ id, digest }) => digests.get(id) === digest;
 
   async function column(name) {
     if (!columns.has(name)) {
@@ -29,7 +39,7 @@ function pageSource() {
   function kept() {
     try {
       const found = JSON.parse(localStorage.getItem(stored) ?? "[]");
-      return Array.isArray(found) ? found.filter((each) => typeof each?.id === "string") : [];
+      return Array.isArray(found) ? found.filter((each) => typeof each?.id === "string" && typeof each.digest === "string") : [];
     } catch {
       return null;
     }
@@ -41,10 +51,9 @@ function pageSource() {
     rows: async (positions) => Array.from(positions, (position) => rows[position]),
 
     async find(text) {
-      const wanted = text.toLocaleLowerCase();
-      return Uint8Array.from(rows, (row) => (
-        [row.id, row.path, row.text].some((words) => words.toLocaleLowerCase().includes(wanted)) ? 1 : 0
-      ));
+      const wanted = fold(text);
+      searched ??= rows.map((row) => [row.id, row.path, row.text].map(fold));
+      return Uint8Array.from(searched, (row) => (row.some((words) => words.includes(wanted)) ? 1 : 0));
     },
 
     thumbnail(position) {
@@ -72,12 +81,15 @@ function pageSource() {
       return column(`words:${embedding}:${at}`);
     },
 
-    /** Return the corrections that this browser keeps for the task; null where it keeps nothing. */
-    corrections: async () => kept(),
+    /** Return the corrections of images of this page that this browser keeps; null where it keeps nothing. */
+    corrections: async () => kept()?.filter(isOwn) ?? null,
+
+    /** Count the decisions that it keeps besides: of other pages, and of images that are not these any more. */
+    unused: () => (kept() ?? []).filter((correction) => !isOwn(correction)).length,
 
     async record({ record = [], remove = [] }) {
       const gone = new Set([...remove, ...record.map((correction) => correction.id)]);
-      const rest = (kept() ?? []).filter((correction) => !gone.has(correction.id));
+      const rest = (kept() ?? []).filter((correction) => !isOwn(correction) || !gone.has(correction.id));
       localStorage.setItem(stored, JSON.stringify([...rest, ...record]));
     },
   };

@@ -1,5 +1,6 @@
 """A real browser for the page: no message of the console and no request may leave it."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -50,12 +51,27 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on("request", lambda request: _check(request.url, file, faults))
         page.goto(file.as_uri())
-        return page
+        return _patient(page)
 
     yield open_page
     for context in contexts:
         context.close()
     assert faults == []
+
+
+def _patient(page: Any) -> Any:
+    """Let a page wait for words as for a function.
+
+    Words are evaluated again each time, which the policy of the page forbids from the second on.
+    """
+    wait = page.wait_for_function
+
+    def wait_for(words: str, **options: Any) -> Any:
+        is_function = re.match(r"(\(\w*\)|\w+) =>", words)
+        return wait(words if is_function else f"() => {words}", **options)
+
+    page.wait_for_function = wait_for
+    return page
 
 
 def _check(url: str, file: Path, faults: list[str]) -> None:
@@ -97,7 +113,7 @@ def served(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on("request", lambda request: _check_own(request.url, own, faults))
         page.goto(f"{own}{path}")
-        return page
+        return _patient(page)
 
     with stack:
         yield serve

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from drawn_collection import drawn_collection
 
+from archiveprobe.look.collect.collection import Collection
+
 pytestmark = pytest.mark.browser
 WHOLE_ID = """async (position) => {
   const [row] = await data.rows([position]);
@@ -51,6 +53,17 @@ def outcomes(collection: Any, threshold: float, system: int = 0) -> tuple[np.nda
 def settle(page: Any) -> None:
     """Wait until the listing has followed the store."""
     page.evaluate("async () => { await updateListing(); }")
+
+
+def test_text_is_found_in_all_cases_and_forms_of_unicode(page_file, open_page) -> None:
+    drawn = drawn_collection(12, hostile=False)
+    ids = ["Trümmer 1", "Tru\u0308mmer 2", "Straße_1", "STRASSE", "ΟΔΟΣ ΟΔΟΣΕΙΣ"]
+    rows = [{**row, "id": id_} for row, id_ in zip(drawn.rows, ids, strict=False)]
+    page = open_page(page_file(Collection(drawn.meta, drawn.columns, rows + list(drawn.rows[5:]))))
+    texts = ["trümmer", "TRU\u0308MMER", "strasse", "STRAẞE", "οδοσ", "tru"]
+    script = "async (texts) => (await Promise.all(texts.map(data.find))).map((found) => [...found])"
+    found = [np.flatnonzero(each).tolist() for each in page.evaluate(script, texts)]
+    assert found == [[0, 1], [0, 1], [2, 3], [2, 3], [4], []]
 
 
 def test_mistakes_come_first_the_surest_first(page, collection) -> None:

@@ -11,7 +11,7 @@ import pytest
 from drawn_collection import HOSTILE, drawn_collection
 
 from archiveprobe.base import files
-from archiveprobe.look.collect.collection import little_endian
+from archiveprobe.look.collect.collection import Collection, little_endian
 from archiveprobe.look.server import index as look_index
 from archiveprobe.look.server.index import Index, find_index, write_index
 
@@ -82,6 +82,26 @@ def test_search_finds_what_comparing_every_row_finds(
     assert index.find(text).astype(bool).tolist() == _plain_search(collection, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("trümmer", [0, 1]),
+        ("TRU\u0308MMER", [0, 1]),
+        ("strasse", [2, 3]),
+        ("STRAẞE", [2, 3]),
+        ("οδοσ", [4]),
+        ("tru", []),
+    ],
+)
+def test_search_takes_forms_of_unicode_and_cases_as_alike(tmp_path, text, found) -> None:
+    drawn = drawn_collection(5)
+    ids = ["Trümmer 1", "Tru\u0308mmer 2", "Straße_1", "STRASSE", "ΟΔΟΣ ΟΔΟΣΕΙΣ"]
+    rows = [{**row, "id": id_} for row, id_ in zip(drawn.rows, ids, strict=True)]
+    collection = Collection(drawn.meta, drawn.columns, rows)
+    index = Index(write_index(tmp_path, KEY, collection))
+    assert np.flatnonzero(index.find(text)).tolist() == found
+
+
 def test_threads_read_at_the_same_time(index, collection) -> None:
     wrong = []
 
@@ -130,7 +150,7 @@ def test_a_damaged_record_or_a_cut_file_is_no_index(tmp_path) -> None:
     file = write_index(tmp_path, KEY, drawn_collection(20))
     record = tmp_path / "index.json"
     kept = record.read_bytes()
-    record.write_bytes(kept.replace(b'"form": 2', b'"form": 3'))
+    record.write_bytes(kept.replace(b'"form": 3', b'"form": 2'))
     assert find_index(tmp_path, KEY) is None
     record.write_bytes(kept)
     os.truncate(file, file.stat().st_size // 2)

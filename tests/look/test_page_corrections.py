@@ -117,11 +117,14 @@ def test_server_writes_every_decision_at_once(tmp_path, served) -> None:
     page.keyboard.press("Enter")
     page.locator(".review-figure").first.wait_for()
     kinds = []
+    news = page.locator("#corrections")
     for key in "k1uz":
         page.wait_for_function(f"() => !review.isBusy && {SENT}")
         page.keyboard.press(key)
         page.wait_for_function(f"() => !review.isBusy && {SENT}")
         kinds.append([each.decision for each in read_corrections(task).values()])
+        assert f"Decisions: {len(kinds[-1])}." in news.inner_text()
+        assert "Not recorded" not in news.inner_text()
     assert [len(each) for each in kinds] == [1, 2, 3, 2]
     assert kinds[2][2] == "unsure"
     page.reload()
@@ -242,14 +245,16 @@ def test_decisions_of_other_rows_are_kept_and_not_shown(tmp_path, page_file, ope
     ids = [row["id"] for row in drawn.rows]
     old = [_correction("gone.jpg"), _correction(ids[5]), _correction(ids[6])]
     page = open_page(page_file(_with(drawn, corrections=old)))
+    later = _correction(ids[5], "2026-02-01T00:00:00Z", label="intact", decision="unsure")
+    earlier = _correction(ids[6], "2025-02-01T00:00:00Z", label="intact", decision="unsure")
     stored = [
         _correction("other.jpg", digest="ab"),
         # Another image has this id now.
         _correction(ids[8], digest="ab"),
         _correction(ids[9], digest=drawn.rows[9]["digest"]),
         # Later and earlier than what the page came with.
-        _correction(ids[5], "2026-02-01T00:00:00Z", label="intact", decision="unsure"),
-        _correction(ids[6], "2025-02-01T00:00:00Z", label="intact", decision="unsure"),
+        later | {"digest": drawn.rows[5]["digest"]},
+        earlier | {"digest": drawn.rows[6]["digest"]},
     ]
     page.evaluate("text => localStorage.setItem('archiveprobe drawn', text)", json.dumps(stored))
     page.reload()
@@ -258,7 +263,47 @@ def test_decisions_of_other_rows_are_kept_and_not_shown(tmp_path, page_file, ope
     assert dict(page.evaluate(DECIDED)) == shown
     with _download(page, tmp_path).open(encoding="utf-8-sig", newline="") as stream:
         lines = {line["id"]: line["decision"] for line in csv.DictReader(stream)}
-    assert lines == shown | {"gone.jpg": "change", "other.jpg": "change", ids[8]: "change"}
+    # Of the file that it came with, all; of the browser, what was decided of these images.
+    assert lines == shown | {"gone.jpg": "change"}
+    assert "other pages or other images, not used here: 2." in page.inner_text("#corrections")
+
+
+@pytest.mark.browser
+def test_archives_of_one_name_keep_their_decisions_apart(tmp_path, page_file, open_page) -> None:
+    drawn = drawn_collection(60, hostile=False)
+    other = [{**row, "digest": f"f{row['digest']}"[:64]} for row in drawn.rows]
+    other[1] |= {"id": "2024.jpg"}
+    one = open_page(page_file(drawn))
+    _decide(one, [0, 2, 4])
+    file = page_file(Collection(drawn.meta, drawn.columns, other), "other.html")
+    two = open_page(file, context=one.context)
+    news = two.locator("#corrections")
+    assert "Decisions: 0." in news.inner_text() and "not used here: 3." in news.inner_text()
+    assert not two.get_by_role("button", name="Download corrections.csv").is_visible()
+    _decide(two, [0, 1], 1)
+    assert "Decisions: 2. Not downloaded yet: 2." in news.inner_text()
+    lines = _download(two, tmp_path).read_text("utf-8-sig").splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == [other[0]["id"], "2024.jpg"]
+    # What the first page knows is as it was, the same id included.
+    one.reload()
+    one.wait_for_function("store.get('corrections').size === 3")
+    assert {kind for _, kind in one.evaluate(DECIDED)} == {"unsure"}
+    assert "not used here: 2." in one.inner_text("#corrections")
+
+
+def test_new_images_leave_the_place_of_decisions_as_it_is(copied) -> None:
+    before = collect(copied()).meta["key"]
+    table = copied().table
+    head, first, *rest = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([head, *rest]))
+    result_of("embed", copied().file)
+    assert collect(copied()).meta["key"] == before
+    table.write_text("".join([head, first, *rest]))
+    table.rename(table.with_name("other.csv"))
+    settings = copied().file
+    settings.write_text(settings.read_text().replace(table.name, "other.csv"))
+    result_of("embed", settings)
+    assert collect(copied()).meta["key"] != before
 
 
 @pytest.mark.browser

@@ -155,9 +155,18 @@ def test_group_is_decided_together_or_split(begun) -> None:
     _press(page, "zzz")
     assert page.evaluate(f"{STEPS}[0]") == [41, 40, 42, 43]
     assert page.evaluate(DECIDED) == []
-    # "keep" leaves every one of the group its own label.
+    # One image has one label: "keep" would leave two.
+    assert "labels differ" in page.inner_text(".review-stage")
     _press(page, "k")
-    assert {kind for _, kind in page.evaluate(DECIDED)} == {"keep"}
+    assert page.evaluate(DECIDED) == []
+    assert "labels differ" in page.inner_text(".review-news")
+    _press(page, "1")
+    assert len(page.evaluate(DECIDED)) == 4
+    page.evaluate("review.again = true; reviewBuild()")
+    page.wait_for_function("!review.isBusy && review.at === 0 && review.past.length === 0")
+    assert "labels differ" not in page.inner_text(".review-stage")
+    _press(page, "k")
+    assert page.evaluate("review.at") == 1
 
 
 @pytest.mark.browser

@@ -102,7 +102,8 @@ def test_every_tab_opens_without_a_word_on_the_console(page) -> None:
 
 
 @pytest.mark.browser
-def test_a_correction_survives_a_reload(task, served) -> None:
+def test_a_correction_survives_a_reload(fresh, served) -> None:
+    task = fresh
     index = Index(current_index(task))
     given = answers(task, index)
     page = served(lambda port: make_app(index, given, token=TOKEN, port=port), f"{TOKEN}/")
@@ -115,7 +116,6 @@ def test_a_correction_survives_a_reload(task, served) -> None:
         3,
         4,
     ]
-    corrections_file(task).unlink()
 
 
 @pytest.mark.browser
@@ -188,7 +188,18 @@ def test_a_fault_is_said_on_the_status_line(tmp_path, browser) -> None:
 # A task
 
 
-def test_a_task_is_served_from_its_first_request_to_its_last(task) -> None:
+@pytest.fixture
+def fresh(task, tmp_path):
+    """A copy of the task that nobody has looked at."""
+    folder = tmp_path / "copy"
+    shutil.copytree(task.folder, folder)
+    shutil.rmtree(folder / "work" / "look", ignore_errors=True)
+    corrections_file(load_task(folder)).unlink(missing_ok=True)
+    return load_task(folder)
+
+
+def test_a_task_is_served_from_its_first_request_to_its_last(fresh) -> None:
+    task = fresh
     said, counted = [], []
 
     def progress(what, total):
@@ -219,11 +230,11 @@ def test_a_task_is_served_from_its_first_request_to_its_last(task) -> None:
     assert near and {each["position"] for each in near} < set(range(len(index)))
     assert client.post("corrections", json={"remove": [rows[1]["id"]]}).status_code == 200
     assert client.get("corrections").json() == []
-    corrections_file(task).unlink()
 
 
 @pytest.mark.proves("corrections")
-def test_two_servers_record_without_loss(task) -> None:
+def test_two_servers_record_without_loss(fresh) -> None:
+    task = fresh
     index = Index(current_index(task))
     clients = [
         TestClient(
@@ -248,18 +259,14 @@ def test_two_servers_record_without_loss(task) -> None:
     for thread in threads:
         thread.join()
     assert set(read_corrections(task)) == set(ids)
-    corrections_file(task).unlink()
 
 
 # The index of a task
 
 
 @pytest.fixture
-def copy(task, tmp_path, monkeypatch):
+def copy(fresh, monkeypatch):
     """A copy of the task, how often its index was built, and of how many rows: one more each."""
-    folder = tmp_path / "copy"
-    shutil.copytree(task.folder, folder)
-    shutil.rmtree(folder / "work" / "look", ignore_errors=True)
     built = []
 
     def write(order, *_):
@@ -267,7 +274,7 @@ def copy(task, tmp_path, monkeypatch):
         return write_index(order.folder, order.key, drawn_collection(built[-1]))
 
     monkeypatch.setattr(build, "_build", write)
-    return load_task(folder), built
+    return fresh, built
 
 
 def test_an_index_is_built_once_for_a_state(copy) -> None:
