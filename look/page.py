@@ -19,6 +19,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import discard, write_whole
 from archiveprobe.base.wording import file_size
 from archiveprobe.look.collect.collection import Collection, little_endian
+from archiveprobe.task.output import writing
 
 LANGUAGES = ("en", "ar")
 MOST_INLINED = 5_000
@@ -109,7 +110,7 @@ def write_page(
         InputError: that folder is there and no page has made it, or the disk refuses.
     """
     folder = image_folder(file) if is_folder_needed(len(collection)) else None
-    try:
+    with writing(file):
         # Each is written as it comes: a million of them would be too many to hold.
         names = _inlined(thumbnails) if folder is None else _write_images(folder, thumbnails)
         content = render_page(
@@ -126,10 +127,6 @@ def write_page(
             },
         )
         write_whole(file, content)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {file}: {error.strerror or error}: make space or correct permissions"
-        ) from None
     beside = "" if folder is None else f" and {len(names)} images in {folder}"
     return f"{file_size(len(content))}{beside}"
 

@@ -181,12 +181,23 @@ def test_no_system_is_completed_to_itself(probed: Path) -> None:
     assert "ridge-hog" not in names
 
 
-@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
-def test_a_disk_that_refuses_is_told_in_one_form(probed: Path, ending: str) -> None:
-    found = run("export", probed, "-o", f"/proc/rows.{ending}")
+@pytest.mark.parametrize(
+    ("command", "option", "name"),
+    [
+        ("export", "-o", "rows.csv"),
+        ("export", "-o", "rows.parquet"),
+        ("look", "-o", "page.html"),
+        ("look", "--figures", "forest.svg"),
+    ],
+)
+def test_a_disk_that_refuses_is_told_in_one_form(
+    probed: Path, command: str, option: str, name: str
+) -> None:
+    # Nobody may make a file there, not even root.
+    found = run(command, probed, option, "/proc" if option == "--figures" else f"/proc/{name}")
     assert found.exit_code == 1 and found.stderr.endswith(
-        f"error: cannot write /proc/rows.{ending}: No such file or directory: make space, correct "
-        "the permissions, or name another place\n"
+        f"error: cannot write /proc/{name}: No such file or directory: make space, correct the "
+        "permissions, or name another place\n"
     )
 
 

@@ -97,7 +97,10 @@ def test_changed_folds_put_a_system_out_of_date(archive, fault_of) -> None:
     file = archive.folder / "task.toml"
     file.write_text(file.read_text().replace("repeats = 2", "repeats = 3"))
     fault_of(
-        lambda: load_system(load_dataset(archive.task), "mean"), "out of date", "folds", "ensemble"
+        lambda: load_system(load_dataset(archive.task), "mean"),
+        "out of date",
+        "folds",
+        "archiveprobe probe ",
     )
 
 
@@ -113,7 +116,7 @@ def test_a_system_of_another_task(archive, draw, fault_of) -> None:
     shutil.copytree(other.task.work / "runs" / "lda-hog", home)
     load = load_dataset(archive.task)
     fault_of(lambda: load_system(load, "lda-hog"), "elsewhere", "drawn", "probe")
-    fault_of(lambda: load_system(load, "mean"), "mean", "its member lda-hog", "ensemble")
+    fault_of(lambda: load_system(load, "mean"), "mean", "its member lda-hog", "archiveprobe probe ")
 
 
 @pytest.mark.proves("state")
