@@ -57,14 +57,38 @@ def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> "list[
     # click gives the words that were typed to the arguments from the right.
     typed = ctx.params["a"] or ctx.params["b"]
     folder = typed if typed and Path(typed).exists() else None
-    items = SYSTEM.complete(folder, incomplete)
+    items = [
+        item
+        for item in SYSTEM.complete(folder, incomplete)
+        if item.value not in (ctx.params["a"], ctx.params["b"])
+    ]
     return items or [CompletionItem(incomplete, type="file")]
+
+
+def _after_a_task(ctx: click.Context, _: click.Parameter, b: str) -> str:
+    """Refuse a task and one system, which click takes for two systems of the current folder.
+
+    Raises InputError.
+    """
+    from archiveprobe.base.errors import InputError
+
+    here, a = ctx.params["task"], ctx.params["a"]
+    if ctx.resilient_parsing or here != Path():
+        return b
+    if a.endswith(".toml") or Path(a, "task.toml").is_file():
+        raise InputError(f"only {b!r} stands after the task {a!r}: name two systems after the task")
+    if not Path("task.toml").is_file():
+        raise InputError(
+            f"no task.toml in this folder for the systems {a!r} and {b!r}: name a task, and two "
+            "systems after the task"
+        )
+    return b
 
 
 @command("compare my/task.toml ridge-hog knn-hog")
 @partial(task_before_argument, complete=_complete)
 @click.argument("a", type=SYSTEM)
-@click.argument("b", type=SYSTEM)
+@click.argument("b", type=SYSTEM, callback=_after_a_task)
 @partial_option
 @json_option
 def compare(task: Path, as_json: bool, **pair: Any) -> None:

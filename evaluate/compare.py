@@ -201,7 +201,7 @@ def compare_stored(dataset: Dataset, a: str, b: str) -> Compared:
         groups=len(np.unique(dataset.groups)),
         warnings=[*dataset.corrections.remarks(), *few_groups(dataset.groups)],
         snapshot=dataset.snapshot_digest,
-        partial=pair[0].origin.get("partial"),
+        partial=dataset.partial,
     )
 
 

@@ -72,6 +72,10 @@ def leaderboard_of(
     board = leaderboard(
         systems, seconds=seconds, warnings=warnings, caution=caution, snapshot=digest
     )
+    if dataset.partial is not None:
+        # Systems that were stored before rows came which wait for embed do not know of them.
+        selection = board.selection and replace(board.selection, features=dataset.partial)
+        board = replace(board, selection=selection, partial=dataset.partial)
     said, record = dataset.corrections.remarks(), dataset.corrections.record()
     if record is None:
         return replace(board, warnings=[*said, *board.warnings])

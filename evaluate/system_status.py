@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import first_few
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.evaluate.caches import asked_of
 from archiveprobe.evaluate.dataset import PARTS, Dataset, survey_dataset
@@ -170,10 +171,22 @@ def check_up_to_date(run: Run, dataset: Dataset) -> None:
     """
     changed = out_of_date(run, dataset)
     if changed:
-        raise InputError(
-            f"{run.system} is {OUT_OF_DATE} ({', '.join(changed)}, changed since): run "
-            f"`{command_again(run, dataset.task)}`"
-        )
+        raise InputError(f"{_stale(run, changed)}: run `{_first_command(run, dataset)}`")
+
+
+def _stale(run: Run, changed: Sequence[str]) -> str:
+    return f"{run.system} is {OUT_OF_DATE} ({', '.join(changed)} changed since)"
+
+
+def _first_command(run: Run, dataset: Dataset) -> str:
+    """Return the command to run first: an ensemble cannot be made again of members out of date."""
+    for entry in run.record.get("members", ()):
+        name = str(_mapping(entry).get("system"))
+        with suppress(InputError):
+            member = load_run(dataset.task, name)
+            if name != run.system and out_of_date(member, dataset):
+                return _first_command(member, dataset)
+    return command_again(run, dataset.task)
 
 
 def load_current(
@@ -205,15 +218,15 @@ def load_systems(dataset: Dataset, names: Sequence[str] = ()) -> list[Prediction
         InputError: none is there, or one of them is damaged or out of date.
     """
     task = dataset.task
-    again = f"run `archiveprobe probe {task.file}` again"
     runs = [load_run(task, name) for name in dict.fromkeys(names) or systems(task)]
     if not names:
         runs = [run for run in runs if run.record.get("kind") != "ensemble"]
     if not runs:
         raise InputError(f"no systems in {task.work / 'runs'}: run `archiveprobe probe` first")
     changed = {run.system: out_of_date(run, dataset) for run in runs}
-    old = [name for name, parts in changed.items() if parts]
+    old = [run for run in runs if changed[run.system]]
     if len(old) == len(runs) or (old and names):
-        what = ", ".join(dict.fromkeys(part for name in old for part in changed[name]))
-        raise InputError(f"{', '.join(old)}: {OUT_OF_DATE} ({what}, changed since): {again}")
-    return [run.predictions() for run in runs if run.system not in old]
+        stale = first_few(_stale(run, changed[run.system]) for run in old)
+        commands = dict.fromkeys(f"`{_first_command(run, dataset)}`" for run in old)
+        raise InputError(f"{stale}: run {', then '.join(commands)}")
+    return [run.predictions() for run in runs if run not in old]

@@ -36,6 +36,7 @@ from archiveprobe.predict.tables import Target, answer_target, write_answers
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task
 from archiveprobe.task.find_images import printable
+from archiveprobe.task.output import writing
 from archiveprobe.task.own_answers import remember_answers
 
 Notify = Callable[[str], None]
@@ -131,7 +132,7 @@ def export_rows(
         advance()
     sources = next((each.values for each in answers if each.name == "source"), ())
     return ExportedRows(
-        file=target.file,
+        file=target.named,
         rows=len(pinned.rows),
         columns=[column.name for column in columns] + ["embedding"] * (not notes),
         system=chosen,
@@ -299,13 +300,13 @@ def _write_parquet(
         arrays.append(pa.FixedSizeListArray.from_arrays(values, width, mask=missing))
         return pa.table(arrays, schema=schema)
 
-    files.make_folder(file.parent)
-    with (
-        files.explained(f"write {file}"),
-        files.replacing(file) as temporary,
-        parquet.ParquetWriter(
-            temporary, schema, compression="zstd", use_dictionary=texts
-        ) as writer,
-    ):
-        for start in range(0, len(embedding), _ROWS_AT_ONCE):
-            writer.write_table(part(start))
+    with writing(file):
+        files.make_folder(file.parent)
+        with (
+            files.replacing(file) as temporary,
+            parquet.ParquetWriter(
+                temporary, schema, compression="zstd", use_dictionary=texts
+            ) as writer,
+        ):
+            for start in range(0, len(embedding), _ROWS_AT_ONCE):
+                writer.write_table(part(start))

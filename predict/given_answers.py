@@ -200,13 +200,13 @@ def submit_answers(
     write_answers(target, form.columns, lines, check=check)
     counts = Counter(given.labels[place[id_]] for id_ in ids)
     return GivenAnswers(
-        target.file,
+        target.named,
         answers,
         len(ids),
         {name: counts[name] for name in task.labels},
         form.content.record(),
         [*corrections.remarks(), *given.notes, *form.notes(), *target.notes()],
-        target.copy,
+        target.named_copy,
     )
 
 

@@ -105,11 +105,11 @@ def predict(
     write_answers(target, columns, lines)
     counts = Counter(answers.labels)
     return Predicted(
-        file=target.file,
+        file=target.named,
         system=system,
         rows=len(lines),
         unreadable=counts[None],
-        copy=target.copy,
+        copy=target.named_copy,
         seconds=time.monotonic() - started,
         snapshot=dataset.snapshot_digest,
         notes=target.notes(),

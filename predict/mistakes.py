@@ -81,11 +81,11 @@ def write_mistakes(
     write_answers(target, ["id", "path", "label", "answer", *of_classes, *_AFTER], rows)
     names = [(dataset.classes[stored.labels[at]], dataset.classes[answer[at]]) for at in places]
     return Mistakes(
-        file=target.file,
+        file=target.named,
         system=system,
         rows=len(rows),
         unreadable=int(np.isnan(confidence[wrong]).sum()),
-        copy=target.copy,
+        copy=target.named_copy,
         seconds=time.monotonic() - started,
         snapshot=dataset.snapshot_digest,
         notes=[*dataset.corrections.remarks(), *target.notes()],

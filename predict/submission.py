@@ -128,11 +128,11 @@ def submit(
     messages = [*warnings, *dataset.corrections.remarks()]
     messages += [*_blank(blank), *_warnings(dataset, loaded, rows, of_labels, changed)]
     return Submission(
-        file=target.file,
+        file=target.named,
         system=system,
         rows=len(ids),
         unreadable=len(unread),
-        copy=target.copy,
+        copy=target.named_copy,
         seconds=time.monotonic() - started,
         snapshot=dataset.snapshot_digest,
         answer=unreadable_answer(form, dataset.classes[dataset.unreadable]),

@@ -12,7 +12,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
 from archiveprobe.predict.file_forms import Cells, FileForm, encode, file_form, values_of
 from archiveprobe.task.config import Task
-from archiveprobe.task.output import OutputFile, output_file
+from archiveprobe.task.output import OutputFile, output_file, writing
 from archiveprobe.task.own_answers import remember_answers
 from archiveprobe.task.tables.table import read_table
 
@@ -54,14 +54,23 @@ class WrittenAnswers:
 class Target:
     """Where answers go, in which form; and where their copy for spreadsheets goes, if there is one.
 
-    `numbers` are the columns that hold probabilities, `work` is the task's folder of products.
+    `numbers` are the columns that hold probabilities, `work` is the task's folder of products, and
+    `named` is the file as the user named it.
     """
 
     file: OutputFile
     form: FileForm
     work: Path
+    named: Path
     copy: OutputFile | None = None
     numbers: frozenset[str] = frozenset()
+
+    @property
+    def named_copy(self) -> Path | None:
+        """Return the copy as the user would name it: beside the file, or where its link leads."""
+        if self.copy is None or self.named.is_symlink():
+            return self.copy
+        return self.named.with_name(self.copy.name)
 
     def in_form(
         self, template: Path | None, separator: str | None, numbers: Iterable[str]
@@ -90,7 +99,7 @@ def answer_target(
     ending = target.suffix if form.is_text else ".csv"
     copy = target.with_name(f"{target.stem}.spreadsheet{ending}")
     safe = output_file(task, copy, read=read) if spreadsheet_safe else None
-    return Target(target, form, task.work, safe)
+    return Target(target, form, task.work, file, safe)
 
 
 def write_answers(
@@ -128,18 +137,12 @@ def _write(
     numbers: frozenset[str],
     check: Callable[[Cells], None],
 ) -> None:
-    try:
-        with _draft_of(file) as draft:
-            write_whole(draft, encode(form, cells, numbers))
-            found = _read_back(draft)
-            _check_same(file, cells, found, numbers)
-            check(found)
-            files.move_durable(draft, file)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {file}: {error.strerror or error}: make space, correct the "
-            "permissions, or name another file with -o"
-        ) from None
+    with writing(file), _draft_of(file) as draft:
+        write_whole(draft, encode(form, cells, numbers))
+        found = _read_back(draft)
+        _check_same(file, cells, found, numbers)
+        check(found)
+        files.move_durable(draft, file)
 
 
 def _check_same(file: Path, cells: Cells, found: Cells, numbers: frozenset[str]) -> None:

@@ -3,6 +3,7 @@
 # ruff: noqa: PTH116, PTH118
 # A Path for each of a hundred thousand rows takes longer than asking the disk.
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,6 +43,20 @@ def output_file(task: Task, file: Path, *, read: Iterable[Path] = ()) -> OutputF
     if what is not None:
         raise InputError(f"{file} is {what}: name another file with -o")
     return OutputFile(target)
+
+
+@contextlib.contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into an InputError that says what to do about an output."""
+    try:
+        yield
+    except OSError as error:
+        # Libraries put their own words into `strerror`, the name of a temporary among them.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise InputError(
+            f"cannot write {file}: {reason}: make space, correct the permissions, or name another "
+            "place"
+        ) from None
 
 
 def _obstacle(task: Task, target: Path, read: Iterable[Path]) -> str | None:

@@ -2,13 +2,15 @@
 
 import csv
 import io
-import json
 import shutil
 from pathlib import Path
 
+import click
 import pytest
 from striped_archive import result_of, striped_archive
 from stripes import done, run
+
+from archiveprobe.commands.comparing import _complete, compare
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,9 @@ def test_two_forms_at_a_time_are_wrong_usage(probed: Path) -> None:
         found = run("leaderboard", probed, *words)
         assert found.exit_code == 2 and not found.stdout
         assert " and ".join(words) in found.stderr and "exclude each other" in found.stderr
+
+
+PAIR = ("ridge-hog", "knn-hog")
 
 
 @pytest.mark.parametrize("form", ["--csv", "--md", "--latex"])
@@ -103,10 +108,86 @@ def test_partial_rows_are_compared_where_that_is_asked_for(probed: Path, tmp_pat
     done("probe", folder, "--partial", "--probe", "ridge", "--probe", "knn")
     found = done("compare", folder, "ridge-hog", "knn-hog", "--partial")
     assert all("partial: 54 of 55 rows" in line for line in found.stdout.splitlines()[1:])
-    record = json.loads(
-        done("compare", folder, "ridge-hog", "knn-hog", "--partial", "--json").stdout
+    assert result_of("compare", folder, *PAIR, "--partial")["partial"] == "partial: 54 of 55 rows"
+
+
+def test_rows_that_came_after_training_are_said_on_every_line(probed: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(probed, tmp_path / "more")
+    image = next((folder / "down").iterdir())
+    (folder / "down" / "new.png").write_bytes(image.read_bytes() + b"\0")
+    part = "partial: 54 of 55 rows"
+    assert result_of("leaderboard", folder, "--partial")["partial"] == part
+    for form in ("--latex", "--md"):
+        written = done("leaderboard", folder, "--partial", form).stdout
+        assert f"Not the whole task: {part}." in written
+    for words in (("leaderboard", folder, "--csv"), ("compare", folder, *PAIR)):
+        lines = done(*words, "--partial").stdout.splitlines()
+        assert all(part in line for line in lines[1:]), lines
+    systems = done("leaderboard", folder, "--partial").stdout.splitlines()
+    assert all(part in line for line in systems if "hog" in line)
+    assert result_of("compare", folder, *PAIR, "--partial")["partial"] == part
+
+
+def test_each_system_out_of_date_has_its_own_reasons(probed: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(probed, tmp_path / "other")
+    (folder / "corrections.csv").write_text("id,label\ndown/0.png,across\n")
+    found = run("compare", folder, "greedy", "knn-hog")
+    assert "greedy is out of date (labels, its member " in found.stderr
+    assert "knn-hog is out of date (labels changed since): run `archiveprobe probe" in found.stderr
+    assert found.stderr.count("run `") == 1
+    assert "archiveprobe ensemble" not in found.stderr + run("leaderboard", folder).stderr
+    done("probe", folder, "--probe", "knn")
+    assert "`archiveprobe probe" in run("compare", folder, "greedy", "knn-hog").stderr
+    done("probe", folder, "--probe", "ridge", "--probe", "knn")
+    done("compare", folder, "greedy", "knn-hog")
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["archive", "greedy"], "only 'greedy' stands after the task 'archive': name two systems"),
+        (["archive/task.toml", "greedy"], "name two systems after the task"),
+        (["ridge-hog", "greedy"], "no task.toml in this folder for the systems 'ridge-hog' and"),
+        (["gone", "ridge-hog", "greedy"], "no task file at "),
+    ],
+)
+def test_a_task_that_is_missing_is_told_from_a_system(
+    probed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], what: str
+) -> None:
+    (tmp_path / "archive").symlink_to(probed)
+    monkeypatch.chdir(tmp_path)
+    found = run("compare", *words)
+    assert found.exit_code == 1 and not found.stdout and found.stderr.count("\n") == 1
+    assert what in found.stderr
+
+
+def test_written_files_are_named_as_the_user_named_them(
+    probed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("mistakes", probed, "--system", "knn-hog", "-o", "o/m.csv", "--spreadsheet-safe")
+    assert done(*words).stdout.splitlines()[0].endswith(" wrong: o/m.csv")
+    record = result_of(*words)
+    assert (record["file"], record["copy"]) == ("o/m.csv", "o/m.spreadsheet.csv")
+    assert " in o/rows.csv\n" in done("export", probed, "-o", "o/rows.csv").stdout
+    assert all((tmp_path / "o" / name).is_file() for name in ("m.spreadsheet.csv", "rows.csv"))
+
+
+def test_no_system_is_completed_to_itself(probed: Path) -> None:
+    context = click.Context(compare)
+    context.params = {"a": str(probed), "b": "ridge-hog"}
+    names = [item.value for item in _complete(context, compare.params[0], "")]
+    assert "knn-hog" in names
+    assert "ridge-hog" not in names
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+def test_a_disk_that_refuses_is_told_in_one_form(probed: Path, ending: str) -> None:
+    found = run("export", probed, "-o", f"/proc/rows.{ending}")
+    assert found.exit_code == 1 and found.stderr.endswith(
+        f"error: cannot write /proc/rows.{ending}: No such file or directory: make space, correct "
+        "the permissions, or name another place\n"
     )
-    assert record["partial"] == "partial: 54 of 55 rows"
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.files import explained, write_whole
+from archiveprobe.base.files import write_whole
 from archiveprobe.base.reading import read_ordinary
 from archiveprobe.look.figures.style import GREY, STYLE
 from archiveprobe.task.config import Task
-from archiveprobe.task.output import output_file
+from archiveprobe.task.output import output_file, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,5 +129,5 @@ def _is_own(file: Path) -> bool:
 def write(contents: Mapping[Path, bytes]) -> None:
     """Write every file whole. Raises InputError: the disk refuses; files are whole or as before."""
     for target, content in contents.items():
-        with explained(f"write {target}"):
+        with writing(target):
             write_whole(target, content)

@@ -95,8 +95,10 @@ def _of_system(stored: Predictions, board: Leaderboard, notify: Notify) -> Itera
     names, title = answers.names, literal(stored.system, 60)
     one_by_one, taller = title, 0.0
     if not answers.binary:
-        which = f"{len(answers.shown)} of {len(names)} labels, the commonest"
-        notify(f"precision-recall, roc, calibration, scores: {which}, each against the rest")
+        count, known = len(answers.shown), number_of(len(names), "label")
+        which = f"all {known}" if count == len(names) else f"the {count} commonest of {known}"
+        notify(f"precision-recall, roc, calibration: {which}, each against the rest")
+        notify(f"scores: {which}, each row by the probability of its own label")
         one_by_one, taller = f"{title}\neach label against the rest", 0.2 * len(answers.shown)
     if answers.shown:
         about: dict[str, Any] = {"stored": stored, "answers": answers}

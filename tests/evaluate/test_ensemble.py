@@ -118,8 +118,10 @@ def test_systems_out_of_date_are_left_out_or_refused(dataset, store, fault_of) -
     store(dataset, "one")
     store(dataset, "two", 1)
     changed = replace(dataset, labels=1 - dataset.labels)
-    fault_of(lambda: load_systems(changed), "one, two: out of date (labels, changed since)")
-    fault_of(lambda: load_systems(changed, ["one"]), "one: out of date (labels, changed since)")
+    fault_of(lambda: load_systems(changed), "one is out of date (labels changed since), two is out")
+    fault_of(
+        lambda: load_systems(changed, ["one"]), "one is out of date (labels changed since): run `"
+    )
     store(changed, "three", 2)
     assert [one.system for one in load_systems(changed)] == ["three"]
     fault_of(lambda: load_systems(dataset, ["tow"]), "'two'")

@@ -295,7 +295,8 @@ def test_names_are_drawn_literally(hostile: Path) -> None:
 
 def test_of_several_labels_each_is_drawn_against_the_rest(hostile: Path) -> None:
     said = (hostile / "said.txt").read_text().splitlines()
-    assert any("3 of 3 labels" in line and "against the rest" in line for line in said)
+    assert "precision-recall, roc, calibration: all 3 labels, each against the rest" in said
+    assert "scores: all 3 labels, each row by the probability of its own label" in said
     assert any(line.startswith("threshold: left out") for line in said)
     assert any("PDF shows boxes" in line for line in said)
     stored = load_run(load_task(hostile), "knn-hog").predictions()

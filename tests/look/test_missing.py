@@ -11,8 +11,8 @@ from archiveprobe.look.collect.parts import Missing
     ("message", "what", "command"),
     [
         (
-            "ridge-hog is out of date (labels, changed since): run `archiveprobe probe t.toml`",
-            "ridge-hog is out of date (labels, changed since)",
+            "ridge-hog is out of date (labels changed since): run `archiveprobe probe t.toml`",
+            "ridge-hog is out of date (labels changed since)",
             "archiveprobe probe t.toml",
         ),
         (

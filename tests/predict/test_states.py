@@ -161,5 +161,5 @@ def test_other_weights_of_a_backbone_count_once_they_were_embedded(tmp_path) -> 
             if state == "ok":
                 shelf.submission("ridge-eye")
             else:
-                with pytest.raises(InputError, match="the cache of eye, changed since"):
+                with pytest.raises(InputError, match="the cache of eye changed since"):
                     shelf.submission("ridge-eye")
