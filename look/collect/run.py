@@ -4,7 +4,6 @@ Nothing is fitted but what an audit fits, and nothing is written. What is not th
 is left out and named in `meta["missing"]`, with the command that brings it.
 """
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from archiveprobe.look.collect.collection import FORM, Collection
 from archiveprobe.look.collect.curves import learning_curves
 from archiveprobe.look.collect.data_report import collect_data
 from archiveprobe.look.collect.embedding_columns import collect_embeddings
-from archiveprobe.look.collect.missing import missing_of
+from archiveprobe.look.collect.missing import in_order, missing_of
 from archiveprobe.look.collect.parts import Missing, Notify, Part, RowWords
 from archiveprobe.look.collect.rows import collect_rows
 from archiveprobe.look.collect.systems import collect_systems, load_current_runs
@@ -103,6 +102,7 @@ def _head(pinned: Pinned, made: str | None) -> dict[str, object]:
         "partial": pinned.partial,
         "made": made or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "version": version("archiveprobe"),
+        "stored": len(systems(task)),
         "command": f"archiveprobe probe {shlex.quote(str(task.file))}",
         # Those of rows that are gone, too: what a page saves replaces the whole file.
         "corrections": [asdict(correction) for correction in read_corrections(task).values()],
@@ -150,13 +150,8 @@ def _learning(pinned: Pinned) -> Part:
 
 
 def _put_together(pinned: Pinned, part: Part) -> Collection:
-    # Some messages leave out which task they are about.
-    place = shlex.quote(str(pinned.task.file))
-    gaps = [
-        {"what": gap.what, "command": re.sub(r"\bTASK\b", lambda _: place, gap.command)}
-        for gap in dict.fromkeys(part.missing)
-    ]
-    meta = part.meta | {"missing": gaps}
+    gaps = in_order(part.missing, str(pinned.task.file))
+    meta = part.meta | {"missing": [asdict(gap) for gap in gaps]}
     collection = Collection(meta, part.columns, RowWords(pinned.rows, pinned.entries))
     meta["columns"] = collection.types
     return collection

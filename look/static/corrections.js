@@ -136,6 +136,8 @@ function correctionsUnsaved() {
   return [...store.get("corrections").values()].filter((each) => !saved.has(correctionsSign(each))).length;
 }
 
+/* How many decisions of this browser the file has replaced. */
+let correctionsPast = 0;
 /* Where the browser keeps nothing, what was downloaded is known until the page is left. */
 let correctionsInFile = [];
 
@@ -170,6 +172,7 @@ async function downloadCorrections() {
   setTimeout(() => URL.revokeObjectURL(url), 60000);
   correctionsInFile = all.map(correctionsSign);
   remember("downloaded", correctionsInFile);
+  remember("downloaded_at", new Date().toISOString());
   store.set({ corrections: new Map(store.get("corrections")) });
 }
 
@@ -177,7 +180,13 @@ async function downloadCorrections() {
 async function knownCorrections() {
   const isServer = data.meta.shell === "server";
   const known = new Map((isServer ? [] : data.meta.corrections ?? []).map((each) => [each.id, each]));
+  const isReplaced = isServer ? () => false : correctionsReplaced();
+  correctionsPast = 0;
   for (const each of (await data.corrections()) ?? []) {
+    if (isReplaced(each, known.get(each.id))) {
+      correctionsPast += 1;
+      continue;
+    }
     if (!((known.get(each.id)?.when ?? "") > each.when)) known.set(each.id, each);
   }
   for (const [id, each] of correctionsWaiting) {
@@ -185,6 +194,25 @@ async function knownCorrections() {
     else known.delete(id);
   }
   return known;
+}
+
+/**
+ * Make the test of what the file has replaced: a decision was downloaded, and the file with which the
+ * page was made later says something else, or nothing, of its row. Somebody has edited it by hand.
+ */
+function correctionsReplaced() {
+  const { corrections = [], made } = data.meta;
+  const downloaded = new Set(recall("downloaded") ?? []);
+  const isLater = corrections.length > 0 && made > (recall("downloaded_at") ?? made);
+  return (each, inFile) => (isLater && downloaded.has(correctionsSign(each))
+    && (inFile?.label !== each.label || inFile.decision !== each.decision));
+}
+
+/** Let the decisions of this browser stand again that the file has replaced; they are to be downloaded. */
+function correctionsRevive() {
+  correctionsInFile = [];
+  remember("downloaded", []);
+  return loadCorrections();
 }
 
 /** Read what was decided before; what is said of rows that the page lacks is kept and not shown. */
@@ -216,6 +244,11 @@ function correctionsNews() {
     lines.push(el("strong", {}, t(isServer ? "corrections.unsent" : "corrections.unsaved", { count: count(unsaved) })));
     if (!isServer) lines.push(el("span", { class: "soft" }, t("corrections.advice")));
   }
+  if (correctionsPast > 0) {
+    lines.push(
+      el("strong", {}, t("corrections.replaced", { count: count(correctionsPast) })),
+      el("button", { type: "button", on: { click: correctionsRevive } }, t("corrections.revive")));
+  }
   const unused = data.unused?.() ?? 0;
   if (unused > 0) lines.push(el("span", { class: "soft" }, t("corrections.unused", { count: count(unused) })));
   if (failure !== null) {
@@ -242,7 +275,7 @@ part({
     const region = beforeMain("corrections", t("corrections.title"), news, download);
     const update = () => {
       download.hidden = store.get("corrections").size === 0 && correctionsWaiting.size === 0;
-      region.hidden = download.hidden && !data.unused?.();
+      region.hidden = download.hidden && correctionsPast === 0 && !data.unused?.();
       news.replaceChildren(...correctionsNews().flatMap((line) => [line, " "]));
     };
     store.set({ who: recall("who") ?? "", keys: recall("keys") ?? true });

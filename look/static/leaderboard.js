@@ -23,6 +23,19 @@ const leaderboard = (() => {
     return el("bdi", { lang: "en", dir: "ltr" }, text);
   }
 
+  /** Name the rule of a threshold in the language of the page: "recall 0.95". */
+  function ruleName(rule) {
+    const [name, value] = rule.split(" ");
+    const key = `results.rule_${name}`;
+    return key in STRINGS ? t(key, { value: value ?? "" }) : english(rule);
+  }
+
+  /** Name what a system looks at: embeddings by their names, or other systems by their count. */
+  function featuresName(features) {
+    const [, members] = /^(\d+) systems?$/.exec(features) ?? [];
+    return members ? t("results.members", { count: members }) : bdi(features);
+  }
+
   /** Keep words apart from the direction of the sentence around them, where no element can. */
   function isolated(text) {
     return `\u2068${text}\u2069`;
@@ -92,10 +105,10 @@ const leaderboard = (() => {
       el("th", { scope: "row" },
         el("button", { type: "button", class: "name", "aria-pressed": "false" }, bdi(system.name)),
         isBest && el("span", { class: "tag" }, t("results.recommended")),
-        el("span", { class: "features" }, bdi(system.features))),
+        el("span", { class: "features" }, featuresName(system.features))),
       plot(system, scale, rules),
       ...scoreCells(system),
-      el("td", { class: "number wide" }, figure(number(system.threshold)), system.threshold_rule && el("span", { class: "features" }, english(system.threshold_rule))));
+      el("td", { class: "number wide" }, figure(number(system.threshold)), system.threshold_rule && el("span", { class: "features" }, ruleName(system.threshold_rule))));
   }
 
   function selectionRow(selection, scale, rules) {

@@ -10,7 +10,7 @@ function begin() {
   const system = systems.length ? Math.max(0, best) : -1;
   store.set({
     language: document.documentElement.lang,
-    tab: "results",
+    tab: addressedTab(),
     system,
     positive,
     threshold: systems[system]?.threshold ?? NaN,
@@ -20,6 +20,12 @@ function begin() {
     image: -1,
     lasso: null,
   });
+}
+
+/** Return the tab that the address names; the first, where it names none. */
+function addressedTab() {
+  const name = location.hash.slice(1);
+  return parts.some((each) => each.tab && each.name === name) ? name : "results";
 }
 
 /** Make the row of tabs, which the arrow keys move through as ARIA describes. */
@@ -52,6 +58,8 @@ const mounted = new Set();
 
 function showTab() {
   const shown = store.get("tab");
+  // The browser's own Back leads to the tab before.
+  if (shown !== addressedTab()) location.hash = shown;
   for (const { name, tab, mount } of parts) {
     if (!tab) continue;
     const button = document.getElementById(`tab-${name}`), panel = document.getElementById(`panel-${name}`);
@@ -116,5 +124,7 @@ function start() {
     }
   });
 }
+
+window.addEventListener("hashchange", () => store.set({ tab: addressedTab() }));
 
 start();

@@ -20,7 +20,7 @@ const results = (() => {
       el("p", { class: "lead" }, t("results.lead", { labelled: count(meta.labelled), to_predict: count(meta.to_predict) })),
       leaderboard.missingList(meta) ?? "",
       el("section", {}, el("h2", {}, t("results.leaderboard")),
-        board ? [el("p", { class: "soft" }, t("results.choose")), board, leaderboard.notes(meta)] : el("p", {}, t("results.no_systems"))),
+        board ? [el("p", { class: "soft" }, t("results.choose")), board, leaderboard.notes(meta)] : el("p", {}, t(meta.stored ? "results.no_current" : "results.no_systems"))),
       chosen,
       leaderboard.differencesTable(meta) ?? "",
       learningCurves(meta.learning) ?? "");

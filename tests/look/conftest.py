@@ -41,7 +41,9 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     faults: list[str] = []
     contexts = []
 
-    def open_page(file: Path, *, context: Any = None, width: int = 1280, **options: Any) -> Any:
+    def open_page(
+        file: Path, *, context: Any = None, width: int = 1280, part: str = "", **options: Any
+    ) -> Any:
         if context is None:
             context = browser.new_context(viewport={"width": width, "height": 900}, **options)
             contexts.append(context)
@@ -50,7 +52,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on("request", lambda request: _check(request.url, file, faults))
-        page.goto(file.as_uri())
+        page.goto(f"{file.as_uri()}{part}")
         return _patient(page)
 
     yield open_page

@@ -97,7 +97,7 @@ def test_filters_are_chips_with_counts_and_can_be_removed(page, collection) -> N
     assert amount(page) == (wrong & in_split).sum()
     assert page.inner_text(".chip[data-part=split] .chip-count") == str(in_split.sum())
     assert page.inner_text(".chip[data-part=outcome] .chip-count") == str(wrong.sum())
-    assert page.inner_text(".images-amount") == f"{(wrong & in_split).sum()} of 330 images"
+    assert page.inner_text(".images-amount") == f"Images: {(wrong & in_split).sum()} of 330"
     # A choice says how many rows it would give beside the other parts.
     train = page.get_by_role("group", name="Split").locator(".choice").nth(0)
     assert train.locator(".choice-count").inner_text() == str(

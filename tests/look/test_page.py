@@ -110,6 +110,24 @@ def test_scripts_never_make_markup_of_text() -> None:
         assert len(file.read_text("utf-8").splitlines()) <= 450, file.name
 
 
+@pytest.mark.browser
+def test_back_returns_to_the_tab_before(page_file, open_page) -> None:
+    file = page_file(drawn_collection(60))
+    page = open_page(file)
+    page.click("#tab-images")
+    page.click("#tab-data")
+    shown = "document.querySelector('[role=tabpanel]:not([hidden])').id"
+    for name in ("images", "results"):
+        page.go_back()
+        page.wait_for_function(f"{shown} === 'panel-{name}'")
+    page.go_forward()
+    page.wait_for_function(f"{shown} === 'panel-images'")
+    page.reload()
+    assert page.evaluate(shown) == "panel-images"
+    other = open_page(file, part="#nonsense")
+    assert other.evaluate(shown) == "panel-results"
+
+
 @pytest.mark.parametrize("key", strings())
 def test_every_word_is_there_in_every_language(key) -> None:
     words = strings()[key]

@@ -291,6 +291,35 @@ def test_archives_of_one_name_keep_their_decisions_apart(tmp_path, page_file, op
     assert "not used here: 2." in one.inner_text("#corrections")
 
 
+@pytest.mark.browser
+def test_a_file_that_was_edited_replaces_what_was_downloaded(
+    tmp_path, page_file, open_page
+) -> None:
+    drawn = _with(drawn_collection(60, hostile=False), made="2000-01-01T00:00:00Z")
+    page = open_page(page_file(drawn))
+    _decide(page, [0, 2, 4])
+    with _download(page, tmp_path).open(encoding="utf-8-sig", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    # A page of before knows nothing of the file yet.
+    page.reload()
+    page.wait_for_function("store.get('corrections').size === 3")
+    _decide(page, [6])
+    edited = [lines[0], lines[1] | {"decision": "keep"}]
+    later = _with(drawn, made="2100-01-01T00:00:00Z", corrections=edited)
+    again = open_page(page_file(later, "again.html"), context=page.context)
+    again.wait_for_function("store.get('corrections').size === 3")
+    ids = [row["id"] for row in drawn.rows]
+    assert dict(again.evaluate(DECIDED)) == {ids[0]: "unsure", ids[2]: "keep", ids[6]: "unsure"}
+    news = again.locator("#corrections")
+    assert "as they were, not used: 2." in news.inner_text()
+    assert "Not downloaded yet: 1." in news.inner_text()
+    again.get_by_role("button", name="Use them again").click()
+    again.wait_for_function("store.get('corrections').size === 4")
+    assert {kind for _, kind in again.evaluate(DECIDED)} == {"unsure"}
+    assert "not used" not in news.inner_text()
+    assert "Not downloaded yet: 3." in news.inner_text()
+
+
 def test_new_images_leave_the_place_of_decisions_as_it_is(copied) -> None:
     before = collect(copied()).meta["key"]
     table = copied().table

@@ -326,6 +326,26 @@ def test_page_without_systems_says_what_is_missing(page_file, open_page):
     until(page, "document.getElementById('status').textContent || String(getSelection())")
 
 
+def test_page_of_systems_that_are_out_of_date_says_so(page_file, open_page):
+    collection = with_meta(drawn_collection(40, systems=0), board=None, stored=2)
+    words = open_page(page_file(collection)).inner_text("#panel-results")
+    assert "No system is up to date." in words and "There is no system" not in words
+
+
+def test_words_of_systems_are_in_the_language_of_the_page(page_file, open_page):
+    drawn = drawn_collection(40)
+    rules = [{"threshold_rule": "cost 5.0", "features": "12 systems"}, {"threshold_rule": "new 1"}]
+    systems = [one | more for one, more in zip(drawn.meta["systems"], rules, strict=True)]
+    page = open_page(page_file(with_meta(drawn, systems=systems)))
+    words = page.inner_text("#panel-results table.board")
+    assert "cost 5.0" in words and "systems: 12" in words and "new 1" in words
+    page.click("#language")
+    words = page.inner_text("#panel-results table.board")
+    assert "cost" not in words and "systems" not in words and "كلفة" in words
+    unknown = page.locator("#panel-results table.board [lang=en]")
+    assert unknown.all_inner_texts() == ["new 1"] and unknown.get_attribute("dir") == "ltr"
+
+
 def test_learning_curves_are_drawn_for_every_part(page_file, open_page):
     part = {"fold": 0, "kept": 2, "epoch": [1, 2, 3], "lr": [0.1] * 3, "loss": [0.9, 0.5, 0.4]}
     learning = [
