@@ -362,3 +362,9 @@ __all__ = [
     "replace",
     "weighed_bench",
 ]
+
+
+def uncorrected(board: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a leaderboard says of corrections: other labels in the table say nothing."""
+    kept = [text for text in board["warnings"] if not text.startswith("corrections")]
+    return {**board, "corrections": None, "warnings": kept}
