@@ -225,6 +225,8 @@ def starter(data: bytes, folder: Path) -> None:
     house(folder)
     shutil.copy(folder / "images" / "a.png", folder / "a.png")
     (folder / "task.toml").unlink()
+    # It would be read with the new task, whose labels are others.
+    (folder / "corrections.csv").unlink()
     (folder / "labels.csv").write_bytes(data)
     task = load_task(write_task(folder))
     with told():
