@@ -226,7 +226,7 @@ def starter(data: bytes, folder: Path) -> None:
     shutil.copy(folder / "images" / "a.png", folder / "a.png")
     (folder / "task.toml").unlink()
     # It would be read with the new task, whose labels are others.
-    (folder / "corrections.csv").unlink()
+    (folder / "corrections.csv").unlink(missing_ok=True)
     (folder / "labels.csv").write_bytes(data)
     task = load_task(write_task(folder))
     with told():
