@@ -99,8 +99,12 @@ def keep_ensemble(
     _say_replaced(dataset.task, system, [member.system for member in members], notify)
     possible = combined.decision is None and len(dataset.classes) == 2
     rule, kept = rule_for(dataset, system, threshold_rule, possible=possible, notify=notify)
+    common = common_record(dataset, system, rule, 0)
+    # Rows to predict may have come or changed since: the answers are about those of the members.
+    about = {str(member.origin.get("snapshot", {}).get("to predict")) for member in members}
+    common["snapshot"] |= {"to predict": about.pop() if len(about) == 1 else ""}
     record = {
-        **common_record(dataset, system, rule, 0),
+        **common,
         **kept,
         "kind": "ensemble",
         "method": method,
@@ -121,6 +125,7 @@ def keep_ensemble(
         method=rule,
         decision=combined.decision,
         answer=combined.answer,
+        test_ids=members[0].test_ids,
     )
     record |= decided(done)
     save_run(dataset.task, system, record, done.predictions)

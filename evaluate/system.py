@@ -62,8 +62,11 @@ def assemble(
     views: np.ndarray | None = None,
     unlabelled_views: np.ndarray | None = None,
     calibrated: bool = True,
+    test_ids: np.ndarray | None = None,
 ) -> Assembled:
     """Calibrate logits (R, n, K) and (m, K), find the thresholds, and decide.
+
+    `test_ids` (m,) are the rows to predict; None: those of the dataset.
 
     Without `calibrated` the thresholds are found on the softmax as the model gives it. `method` is
     a rule for them, with its number where it has one ("fixed 0.4").
@@ -102,7 +105,7 @@ def assemble(
         decision=decision,
         thresholds=thresholds,
         threshold=threshold,
-        test_ids=dataset.unlabelled.ids,
+        test_ids=dataset.unlabelled.ids if test_ids is None else test_ids,
         test=final.apply(unlabelled),
         origin={
             **origin,

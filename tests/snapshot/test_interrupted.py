@@ -9,6 +9,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cli import main
 from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.ensemble import run_ensemble
+from archiveprobe.evaluate.system_store import load_run
 from archiveprobe.probe.audit.run import run_audit
 
 ENDED = "run `archiveprobe embed"
@@ -103,6 +104,23 @@ def test_one_row_to_predict_added(probed: Shelf) -> None:
     assert "101.png" in probed.submission("ridge-eye")
     probed.probe(kind="knn")  # What ensembles combine must be about the same rows to predict.
     all_work(probed)
+
+
+@pytest.mark.proves("state")
+def test_an_ensemble_made_after_rows_to_predict_came(shelf: Shelf) -> None:
+    """Its members have not answered them: it is stored without, and asks them when it has to."""
+    shelf.embed()
+    for kind in ("ridge", "knn"):
+        shelf.probe(kind=kind)
+    stored = load_run(shelf.task, "knn-eye").predictions()
+    shelf.fill(labelled=0, to_predict=1, start=101)
+    shelf.embed()
+    run_ensemble(shelf.task, "mean")
+    run = load_run(shelf.task, "mean")
+    assert run.predictions().test_ids.tolist() == stored.test_ids.tolist()
+    member = load_run(shelf.task, "knn-eye").record["snapshot"]
+    assert run.record["snapshot"]["to predict"] == member["to predict"]
+    assert "101.png" in shelf.submission("mean")
 
 
 @pytest.mark.proves("state")

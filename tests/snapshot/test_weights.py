@@ -64,7 +64,7 @@ def test_weights_replaced_again_and_again(shelf: Shelf, tmp_path) -> None:
         shelf.embed()
         assert shelf.states() == {"ridge-eye": "out of date: the cache of eye"}
         for answer in (shelf.submission, shelf.prediction):
-            with pytest.raises(InputError, match=r"out of date \(the cache of eye, changed"):
+            with pytest.raises(InputError, match=r"out of date \(the cache of eye changed"):
                 answer("ridge-eye")
         assert set(used_by(shelf).values()) == {digest(weights)}
         found, fresh = everything(shelf), everything(shelf.fresh(tmp_path / f"fresh-{at}"))

@@ -365,6 +365,10 @@ __all__ = [
 
 
 def uncorrected(board: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what a leaderboard says of corrections: other labels in the table say nothing."""
+    """Leave out of a leaderboard what it says of corrections, and the snapshot.
+
+    Where the labels stand in the table there are no corrections; caches that were in use for other
+    views are part of a snapshot, too.
+    """
     kept = [text for text in board["warnings"] if not text.startswith("corrections")]
-    return {**board, "corrections": None, "warnings": kept}
+    return {**board, "corrections": None, "warnings": kept, "snapshot": None}
