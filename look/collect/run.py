@@ -132,14 +132,15 @@ def _learning(pinned: Pinned) -> Part:
     said: list[str] = []
     parts = None if dataset is None else dataset.parts
     curves = learning_curves(task, parts, notify=said.append)
-    again = f"archiveprobe finetune {task.file} --recipe RECIPE --fold all"
+    again = "archiveprobe finetune TASK --recipe RECIPE --fold all"
     part.missing += [missing_of(InputError(text), again) for text in said]
     part.meta["learning"] = [curve.record() for curve in curves]
     trained = Counter(curve.system for curve in curves if curve.fold is not None)
+    stored = systems(task)
     for system, folds in trained.items():
-        if dataset is not None and system not in systems(task):
+        if dataset is not None and system not in stored:
             recipe, cached, _ = system.partition(FROM_CACHE)
-            command = f"archiveprobe finetune {task.file} --recipe {recipe} --fold all"
+            command = f"archiveprobe finetune TASK --recipe {recipe} --fold all"
             part.missing.append(
                 Missing(
                     f"{system} has {folds} of {dataset.folds} folds, and no figures yet",
