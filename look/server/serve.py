@@ -5,14 +5,11 @@ import os
 import secrets
 import socket
 import threading
-import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.files import discard, explained
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.look.embeddings.similar import Similar
 from archiveprobe.look.page import render_page
@@ -38,7 +35,6 @@ def serve(
     partial: bool = False,
     maps: Sequence[str] = ("PCA",),
     language: str = "en",
-    open_browser: bool = False,
     show: Callable[[str], object] | None = None,
     notify: Callable[[str], None] = lambda _: None,
     progress: Progress = silent,
@@ -61,10 +57,9 @@ def serve(
         app = make_app(index, given, token=token, port=port, notify=notify)
         with suppress(KeyboardInterrupt), serving(app, listener) as end:
             (show or notify)(address)
-            with opened(task.work / "look", address, open_browser):
-                for line in _advice(host, port):
-                    notify(line)
-                end.wait()
+            for line in _advice(host, port):
+                notify(line)
+            end.wait()
 
 
 def answers(task: Task, index: Index, *, partial: bool = False, language: str = "en") -> Answers:
@@ -118,7 +113,7 @@ def serving(app: "ASGIApp", listener: socket.socket) -> Iterator[threading.Event
         http="h11",
         ws="none",
         lifespan="off",
-        # Addresses hold the token, faults the names of the archive: look/guard.py tells of faults.
+        # Addresses hold the token, faults the names of the archive: guard.py tells of faults.
         log_config=None,
         log_level="critical",
         access_log=False,
@@ -142,29 +137,6 @@ def serving(app: "ASGIApp", listener: socket.socket) -> Iterator[threading.Event
     finally:
         server.should_exit = True
         thread.join()
-
-
-@contextmanager
-def opened(folder: Path, address: str, wanted: bool) -> Iterator[None]:
-    """Open the address in a browser, where that is wanted.
-
-    By a file that only this user can read: other users of the machine see every command line, and
-    with it the token.
-    """
-    if not wanted:
-        yield
-        return
-    file = folder / f"open-{os.getpid()}.html"
-    with explained(f"write {file}"):
-        discard(file)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(f'<!DOCTYPE html><meta http-equiv="refresh" content="0;url={address}">')
-    try:
-        webbrowser.open(file.absolute().as_uri())
-        yield
-    finally:
-        discard(file)
 
 
 def _advice(host: str, port: int) -> Iterator[str]:

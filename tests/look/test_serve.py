@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -407,19 +406,6 @@ def test_each_start_has_another_token_and_the_port_asked_for(started) -> None:
         assert len(token) >= 43
         tokens.add(token)
     assert len(tokens) == 2
-
-
-def test_a_browser_is_opened_by_a_file_that_only_this_user_reads(started, monkeypatch) -> None:
-    opened = []
-
-    def open_(url: str) -> None:
-        file = Path(url.removeprefix("file://"))
-        opened.append((file, file.stat().st_mode & 0o777, file.read_text()))
-
-    monkeypatch.setattr("webbrowser.open", open_)
-    address, _, _ = started(open_browser=True)
-    [(file, mode, text)] = opened
-    assert mode == 0o600 and address in text and not file.exists()
 
 
 def test_over_ssh_it_says_how_to_reach_it(started, monkeypatch) -> None:
