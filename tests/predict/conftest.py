@@ -4,6 +4,7 @@ import csv
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def copied(fitted: Callable[..., Archive], tmp_path: Path) -> Callable[..., Arch
         source = fitted(**plan)
         shutil.copytree(source.folder, tmp_path / "archive")
         copy = object.__new__(Archive)
-        copy.__dict__ |= source.__dict__ | {"folder": tmp_path / "archive"}
+        copy.__dict__ |= deepcopy(source.__dict__) | {"folder": tmp_path / "archive"}
         return copy
 
     return copied
