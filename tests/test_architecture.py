@@ -12,6 +12,7 @@ FLOORS = {
     "base": 0,
     "task": 1,
     "cache": 1,
+    "archive": 2,
     "demo": 2,
     "evaluate": 2,
     "embed": 3,

@@ -1,0 +1,1 @@
+"""The ways to drive units: the processes of this machine, or a Ray cluster."""
