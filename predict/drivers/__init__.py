@@ -1,1 +1,1 @@
-"""The ways to drive units: the processes of this machine, or a Ray cluster."""
+"""Ways to have units answered: by processes of this machine, or by a cluster."""
