@@ -45,7 +45,8 @@ class UnitNetworks:
     ) -> np.ndarray:
         """Return logits (m, V, K) of the images of a unit, of which equal ones are looked at once.
 
-        Passes run in `threads`, on a CPU one thread each. Rows without an image are NaN, or a blank image's where the recipe says so.
+        Passes run in `threads`, on a CPU one thread each. Rows without an image are NaN, or a
+        blank image's where the recipe says so.
 
         Raises:
             InputError: the backbone or the weights are gone or have changed.

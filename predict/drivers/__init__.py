@@ -1,1 +1,1 @@
-"""Ways to have units answered: by processes of this machine, or by a cluster."""
+"""The ways to drive units: the processes of this machine, or a Ray cluster."""
