@@ -11,7 +11,7 @@ from archiveprobe.base.errors import InputError
 
 # Before a test file imports torch: tests share their cores.
 let_waiting_threads_sleep()
-# A shell has what it starts with `&` ignore Ctrl-C, and nohup has it ignore SIGHUP; tests send both.
+# A shell lets what it starts with `&` ignore Ctrl-C, and nohup SIGHUP; tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
