@@ -71,7 +71,7 @@ def embed(
             workers = default_workers() if options.workers is None else options.workers
             workers = min(workers, len(files))
             views = {geometry_of(job.loaded): job.views for job in jobs}
-            preparation = Preparation(task.root, views, task.work / "thumbs")
+            preparation = Preparation(task.root, views, task.work / "thumbs", task.embed.decode)
             with progress("embedding", len(files)) as advance:
                 for image in prepare_images(files, preparation, workers=workers, notify=notify):
                     _hand_out(image, jobs, wanted)

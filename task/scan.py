@@ -18,8 +18,8 @@ from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import passing_now, rejected
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.manifest import (
-    DECODER,
     Entry,
+    decoder_of,
     manifest_file,
     read_manifest_with_digest,
 )
@@ -50,7 +50,7 @@ def scan(
         InputError: not one of the images that were seen before is there.
     """
     try:
-        known, _ = read_manifest_with_digest(task, decoder=DECODER)
+        known, _ = read_manifest_with_digest(task, decoder=decoder_of(task))
     except InputError:
         notify(f"{manifest_file(task)} is damaged or was edited: every image is looked at again")
         known = []
