@@ -1,6 +1,5 @@
 """task.toml, read into frozen models; a fault names the file, the key and the nearest valid key."""
 
-import difflib
 import os
 import tomllib
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from pydantic import (
 )
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.nearest import nearest_name
 from archiveprobe.base.reading import SETTINGS_BYTES, read_ordinary
 from archiveprobe.task.faults import explain
 
@@ -253,8 +253,8 @@ class Task(_Section):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Give `` (did you mean 'x'?)``, or nothing where no known word is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    name = nearest_name(word, known, 0.5)
+    return f" (did you mean {name!r}?)" if name is not None else ""
 
 
 def load_task(file: Path) -> Task:
