@@ -6,6 +6,7 @@ the folder holds the small parts or the large ones, never some of both; `finish_
 names that are there how far it came.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,14 +48,17 @@ def merge(
         files.remove_files(merged)
         damaged: list[Part] = []
         lines = []
-        with progress("merging parts", sum(map(len, groups))) as advance:
+        is_due = any(len(group) > 1 for group in groups)
+        with progress("parts merged" if is_due else "parts read", sum(map(len, groups))) as advance:
             for group in groups:
                 tables = _proved(folder / PARTS, group, damaged, advance)
-                lines.append(_write(merged, group, classes, tables))
-        if damaged:
-            _drop(folder / PARTS, damaged)
-        if damaged or all(len(group) == 1 for group in groups):
+                if is_due:
+                    lines.append(_write(merged, group, classes, tables))
+                else:
+                    deque(tables, maxlen=0)
+        if damaged or not is_due:
             files.remove_files(merged)
+            _drop(folder / PARTS, damaged)
             return damaged
         files.write_whole(merged / log.log_name(None), b"".join(map(log.format_part, lines)))
         files.move_durable(folder / PARTS, folder / REPLACED)
