@@ -9,10 +9,13 @@ import pytest
 from PIL import Image
 
 import archiveprobe.embed.fingerprint
+from archiveprobe.archive.source import open_source
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed as run_embed
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run, save_run
+from archiveprobe.predict.archive import How
+from archiveprobe.predict.archive_table import predict_table
 from archiveprobe.predict.images import predict
 from archiveprobe.predict.systems import load_system
 from archiveprobe.probe.run import Options, run_probes
@@ -67,7 +70,10 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def answers_for(folder: Path, images: Path | None, out: Path, name: str = "ridge-hog", **how):
-    return predict(load_task(folder), name, out, images=images, device="cpu", workers=0, **how)
+    if images is None:
+        return predict(load_task(folder), name, out, **how)
+    cpu = How(device="cpu", workers=0)
+    return predict_table(load_task(folder), name, open_source(str(images)), out, cpu, **how)
 
 
 def test_rows_of_the_task(archive, rows_of, tmp_path) -> None:
