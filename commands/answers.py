@@ -128,6 +128,7 @@ def _predict_rows(
     from archiveprobe.predict.images import predict as answer
     from archiveprobe.predict.systems import Resources
 
+    OUTPUT.check(None, file)
     resources = Resources(how["device"], how["workers"], progress)
     done = answer(
         load(task),

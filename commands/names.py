@@ -104,9 +104,7 @@ class TableOrFolder(Output):
 
     def check(self, task: "Task | None", value: Path) -> None:
         """See Checked."""
-        from archiveprobe.predict.file_forms import is_table
-
-        if is_table(value) or not value.is_dir():
+        if not value.is_dir():
             super().check(task, value)
 
 

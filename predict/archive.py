@@ -143,6 +143,7 @@ class Archive:
         """Answer what is missing, as far as it is this run's to do; `named` is for messages."""
         started = time.monotonic()
         check_place(self.folder)
+        _check_apart(self.task, self.source)
         dataset = load_dataset(self.task)
         for remark in dataset.corrections.remarks():
             self.notify(remark)
@@ -327,3 +328,13 @@ class Archive:
             return record
         finally:
             lock.release()
+
+
+def _check_apart(task: Task, source: Source) -> None:
+    """Refuse a folder of images in which the task's own thumbnails lie."""
+    about = source.identity()
+    if about["kind"] == "folder" and task.work.resolve().is_relative_to(about["place"]):
+        raise InputError(
+            f"{source.name} holds the task's own work folder: name the folder of the new images "
+            "only"
+        )

@@ -68,22 +68,16 @@ def file_form(file: Path, template: Path | None = None, separator: str | None = 
 
 
 def is_table(file: Path) -> bool:
-    """Return whether an output is a table, by its ending; without one it is a folder of parts.
+    """Return whether an output is a table: a file, or a name with an ending of letters.
 
     Raises:
-        InputError: an ending of letters that names no form, such as a slip of the keyboard.
+        InputError: there is a folder of such a name.
     """
-    ending = file.suffix.lower()
-    if file.is_dir():
-        if ending in _FORMS:
-            raise InputError(f"{file} is a folder: name a file in it with -o")
+    if not file.suffix[1:].isalpha() and not file.is_file():
         return False
-    if ending[1:].isalpha() and ending not in _FORMS:
-        raise InputError(
-            f"cannot write {file}: {ending!r} names no form of answers: end it in one of "
-            f"{', '.join(_FORMS)}, or leave the ending out for a folder"
-        )
-    return ending in _FORMS
+    if file.is_dir():
+        raise InputError(f"{file} is a folder: name a file in it with -o")
+    return True
 
 
 def encode(form: FileForm, cells: Cells, numbers: Collection[str] = ()) -> bytes:

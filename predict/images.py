@@ -119,7 +119,8 @@ def answer_images(
     loaded = load_system(dataset, system, resources)
     if not len(rows):
         raise InputError(
-            f"nothing to predict in {task.place}: every row has a label; name new images"
+            f"nothing to predict in {task.place}: every row has a label; name a folder of new "
+            "images"
         )
     check_images(task, rows, {row.id: row for row in dataset.rows})
     answers = loaded.answer(rows)
