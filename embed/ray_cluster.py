@@ -11,9 +11,10 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ _TOKEN_BYTES = 32
 _SILENT = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 # A socket's path has at most 107 bytes, of which Ray's own names take 64.
 _LONGEST_FOLDER = 30
+_END_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,17 @@ def ray_cluster(workers: int | None = None, notify: Notify = lambda _: None) -> 
     Raises:
         InputError: Ray is not installed, the cluster does not answer, or none can start here.
     """
-    ray = _import_ray()
+    ray = load_ray()
     if ray.is_initialized():
         yield _size(ray)
         return
-    folder = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108
-    with tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as own:
+    with _session_folder() as folder:
         try:
             with _one_line(), _signals_kept(), _without_chatter():
                 address = ray._private.services.canonicalize_bootstrap_address(None)
-                _protect_token(is_local=address is None)
+                protect_token(is_local=address is None)
                 if address is None:
-                    _start_local(ray, own, max(1, workers or usable_cores()))
+                    _start_local(ray, folder, max(1, workers or usable_cores()))
                 else:
                     variables = {"PYTHONPATH": _python_path(), "OMP_WAIT_POLICY": "PASSIVE"}
                     ray.init(address, runtime_env={"env_vars": variables}, **_SILENT)
@@ -71,17 +72,21 @@ def ray_cluster(workers: int | None = None, notify: Notify = lambda _: None) -> 
             notify(f"Ray cluster {where}: {size.cpus} cores, {size.gpus} GPUs")
             yield size
         finally:
+            started = descendants(os.getpid())
             with _without_chatter():
                 ray.shutdown()
+            _wait_for(started)
 
 
-def _import_ray() -> Any:
+def load_ray() -> Any:
+    """Import Ray. Raises InputError where it is not installed."""
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise InputError(
-            f"Ray cannot be loaded ({error}): pip install 'archiveprobe[ray]', or leave --engine out"
+            f"Ray cannot be loaded ({error}): pip install 'archiveprobe[ray]', or name another "
+            "--engine"
         ) from None
     return ray
 
@@ -102,7 +107,48 @@ def _start_local(ray: Any, folder: str, cores: int) -> None:
         constants.ENABLE_RAY_CLUSTER = before
 
 
-def _protect_token(*, is_local: bool) -> None:
+@contextmanager
+def _session_folder() -> Iterator[str]:
+    """Make a folder for sockets and logs, which is gone afterwards."""
+    usual = tempfile.gettempdir()
+    folder = usual if len(usual) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as own:
+        yield own
+
+
+def descendants(process: int) -> set[int]:
+    """Return the processes that this one has started, and that those have started, on Linux."""
+    children: dict[int, list[int]] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        # The name of a process, in parentheses, may hold anything.
+        with suppress(OSError):
+            state, parent, *_ = file.read_text(errors="replace").rpartition(")")[2].split()
+            if state != "Z":
+                children.setdefault(int(parent), []).append(int(file.parent.name))
+    found, rest = set[int](), [process]
+    while rest:
+        some = set(children.get(rest.pop(), ())) - found
+        found |= some
+        rest.extend(some)
+    return found
+
+
+def _wait_for(processes: set[int]) -> None:
+    """Wait until processes have ended that Ray does not wait for; its workers take a second."""
+    end = time.monotonic() + _END_SECONDS
+    while time.monotonic() < end and any(map(_is_running, processes)):
+        time.sleep(0.05)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def protect_token(*, is_local: bool) -> None:
     """Keep the token, with which anybody could run programs on the cluster, from other users.
 
     Ray 2.60.0 writes ~/.ray/auth_token readable for all; 2.60.1 mends that and can be had from no

@@ -9,18 +9,21 @@ Not Ray's checkpoints, which hold every id in memory and hung on resuming, and n
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed.ray_cluster import Cluster
+from archiveprobe.embed.ray_cluster import Cluster, load_ray
 
 Row = dict[str, Any]
 Decode = Callable[[Row], Row]
 Writer = Callable[..., Callable[[Row], Row]]
 
+# One is at work while the next waits in the actor's hands.
+IN_FLIGHT = 2
 # A unit whose process ends so often is given up; a process may end for many reasons in a long run.
 RETRIES = 8
 _RESTARTS = 1000
@@ -75,13 +78,17 @@ def _receipts(
     actors: int,
     on_gpu: bool,
 ) -> Iterator[Row]:
-    import ray
-
+    ray = load_ray()
     _quieten(ray)
     # A block of its own for every unit: it is what is handed out, and what is done again.
     units = ray.data.from_items(rows, override_num_blocks=len(rows))
     pool = {
-        "compute": ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
+        "compute": ray.data.ActorPoolStrategy(
+            min_size=1,
+            max_size=actors,
+            initial_size=actors,
+            max_tasks_in_flight_per_actor=IN_FLIGHT,
+        ),
         "ray_remote_args_fn": lambda: {"max_restarts": _RESTARTS, "max_task_retries": RETRIES},
     }
     if on_gpu:
@@ -100,13 +107,14 @@ def _quieten(ray: Any) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL + 1)
+    # What is deprecated there is no matter of whoever runs a command; the version is pinned.
+    warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
     """Say in one line what went wrong, wherever it did. Raises InputError."""
-    import ray
-
+    ray = load_ray()
     try:
         yield
     except (InputError, GeneratorExit):
@@ -117,9 +125,16 @@ def _explained() -> Iterator[None]:
             # A fault that a worker has found carries its class along.
             if isinstance(cause, InputError) and not isinstance(cause, ray.exceptions.RayTaskError):
                 raise InputError(str(cause)) from None
-        died = any(isinstance(cause, ray.exceptions.RayActorError | ray.exceptions.WorkerCrashedError) for cause in causes)
+        died = any(
+            isinstance(cause, ray.exceptions.RayActorError | ray.exceptions.WorkerCrashedError)
+            for cause in causes
+        )
         reason = " ".join(str(causes[-1]).split())[:_SHOWN]
-        what = f"a process of the cluster ended {RETRIES + 1} times at one unit" if died else "a process of the cluster failed"
+        what = (
+            f"a process of the cluster ended {RETRIES + 1} times at one unit"
+            if died
+            else "a process of the cluster failed"
+        )
         raise InputError(
             f"{what} ({type(causes[-1]).__name__}: {reason}): what is done is kept; look at memory "
             "and `ray status`, then run the same command again"

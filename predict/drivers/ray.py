@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from typing import Any
 
 from archiveprobe.archive.index import Index
 from archiveprobe.archive.source import Source
@@ -45,7 +44,7 @@ def run(
     if not numbers:
         return
     with ray_cluster(workers, notify) as cluster:
-        work = replace(work, device=_device(work, cluster))
+        work = replace(work, device=device_of(work.device, cluster))
         with work.open(passes=1, notify=notify) as opened:
             decode = DecodeUnit(secrets.token_hex(8), index, work.source, opened.preparation)
         receipts = map_units(
@@ -53,7 +52,7 @@ def run(
             [{"unit": number} for number in numbers],
             decode,
             AnswerUnit,
-            (work,),
+            (work, index),
             on_gpu=work.device != "cpu",
             workers=workers,
         )
@@ -65,13 +64,17 @@ def run(
                     advance()
 
 
-def _device(work: UnitWork, cluster: Cluster) -> str:
-    """Return the device of the actors: Ray shows each the GPU that it has."""
-    if work.device is None:
+def device_of(device: str | None, cluster: Cluster) -> str:
+    """Return the device of the actors: Ray shows each of them its own GPU.
+
+    Raises:
+        InputError: the cluster has no GPU.
+    """
+    if device is None:
         return "cuda" if cluster.gpus else "cpu"
-    if work.device != "cpu" and not cluster.gpus:
-        raise InputError(f"the Ray cluster has no GPU for --device {work.device}: say --device cpu")
-    return "cpu" if work.device == "cpu" else "cuda"
+    if device != "cpu" and not cluster.gpus:
+        raise InputError(f"the Ray cluster has no GPU for --device {device}: say --device cpu")
+    return "cpu" if device == "cpu" else "cuda"
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,13 @@ def _opened(decode: DecodeUnit) -> tuple[Index, ReferenceDecoders]:
 
 
 class AnswerUnit:
-    """An actor that answers units; its networks are loaded once."""
+    """An actor that answers decoded units; its networks are loaded once."""
 
-    def __init__(self, work: UnitWork) -> None:
-        # One pass at a time, with one thread: an actor has one core.
+    def __init__(self, work: UnitWork, index: Index) -> None:
+        # One pass at a time, of one thread, as everywhere: an actor has one core.
         self._opened = work.open(passes=1).__enter__()
-        self._index: Any = None
+        self._index = index
 
     def __call__(self, row: Row) -> Row:
-        """Answer a unit and return its receipt."""
-        ...
+        """Write the part of a unit and return its receipt."""
+        return asdict(self._opened.answer(self._index.unit(row["unit"]), row["images"]))
