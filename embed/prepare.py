@@ -22,6 +22,7 @@ from archiveprobe.task.decoding import (
     DecodedImage,
     Observation,
     decode,
+    decode_pixels,
     digest,
     rejected,
 )
@@ -81,7 +82,7 @@ def prepare(path: str, expected: str, preparation: Preparation) -> PreparedImage
             return PreparedImage(expected, image)
         if preparation.thumbnails is not None:
             _write_thumbnail(thumbnail_file(preparation.thumbnails, expected), image.thumbnail)
-        return _rendered(image, expected, preparation)
+        return _rendered(image.pixels, image.observation, expected, preparation)
     except MemoryError:
         return PreparedImage(expected, rejected(*OUT_OF_MEMORY))
 
@@ -98,22 +99,24 @@ def prepare_reference(
     try:
         content = source.read(reference)
         key = digest(content)
-        image = decode(content)
-        if isinstance(image, Observation):
-            return PreparedImage(key, image)
-        return _rendered(image, key, preparation)
+        decoded = decode_pixels(content)
+        if isinstance(decoded, Observation):
+            return PreparedImage(key, decoded)
+        return _rendered(*decoded, key, preparation)
     except UnreadableError as error:
         return PreparedImage("", rejected(error.status, error.detail, error.size))
     except MemoryError:
         return PreparedImage(key, rejected(*OUT_OF_MEMORY))
 
 
-def _rendered(image: DecodedImage, key: str, preparation: Preparation) -> PreparedImage:
+def _rendered(
+    pixels: Image.Image, observation: Observation, key: str, preparation: Preparation
+) -> PreparedImage:
     views = {
-        geometry: render(image.pixels, geometry, wanted, seed=key)
+        geometry: render(pixels, geometry, wanted, seed=key)
         for geometry, wanted in preparation.views.items()
     }
-    return PreparedImage(key, image.observation, views)
+    return PreparedImage(key, observation, views)
 
 
 def _write_thumbnail(file: Path, thumbnail: Image.Image) -> None:
