@@ -33,6 +33,8 @@ _SILENT = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 # A socket's path has at most 107 bytes, of which Ray's own names take 64.
 _LONGEST_FOLDER = 30
 _END_SECONDS = 20.0
+# Characters of Ray's own words.
+_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def ray_cluster(workers: int | None = None, notify: Notify = lambda _: None) -> 
         return
     with _session_folder() as folder:
         try:
+            _pass_on_messages(ray, notify)
             with _one_line(), _signals_kept(), _without_chatter():
                 address = ray._private.services.canonicalize_bootstrap_address(None)
                 protect_token(is_local=address is None)
@@ -89,6 +92,16 @@ def load_ray() -> Any:
             "--engine"
         ) from None
     return ray
+
+
+def _pass_on_messages(ray: Any, notify: Notify) -> None:
+    """Tell what Ray reports of processes that died, which it would print on stdout."""
+
+    def tell(data: dict[str, Any], **_: Any) -> None:
+        for line in data["lines"]:
+            notify(f"Ray: {' '.join(str(line).split())[:_SHOWN]}")
+
+    ray._private.worker.print_to_stdstream = tell
 
 
 def _start_local(ray: Any, folder: str, cores: int) -> None:
@@ -194,7 +207,7 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN]
         raise InputError(
             f"no Ray cluster ({reason}): check `ray status`; RAY_ADDRESS names the cluster to use, "
             "and without it and after `ray stop` this machine starts one"

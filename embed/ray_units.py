@@ -12,6 +12,8 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -32,15 +34,24 @@ _UNITS_AT_ONCE = 50_000
 _SHOWN = 300
 
 
-class DecodeAndWrite:
-    """An actor that makes a receipt of a unit from start to end."""
+@dataclass
+class WriteUnits:
+    """An actor that makes receipts of units, of decoded ones where `decode` is None.
 
-    def __init__(self, decode: Decode, writer: Writer, *arguments: Any) -> None:
-        self._decode, self._write = decode, writer(*arguments)
+    Its writer is made for the first unit: Ray would tell of a fault before that in words only.
+    """
+
+    decode: Decode | None
+    writer: Writer
+    arguments: tuple[Any, ...]
+
+    @cached_property
+    def _write(self) -> Callable[[Row], Row]:
+        return self.writer(*self.arguments)
 
     def __call__(self, row: Row) -> Row:
-        """Decode and write a unit."""
-        return self._write(self._decode(row))
+        """Write a unit and return its receipt."""
+        return self._write(row if self.decode is None else self.decode(row))
 
 
 def map_units(
@@ -94,10 +105,10 @@ def _receipts(
     if on_gpu:
         tasks = {"num_cpus": 1, "ray_remote_args_fn": lambda: {"max_retries": RETRIES}}
         units = units.map(decode, **tasks)
-        units = units.map(writer, fn_constructor_args=arguments, num_cpus=0, num_gpus=1, **pool)
+        actor = {"fn_constructor_args": (None, writer, arguments), "num_cpus": 0, "num_gpus": 1}
     else:
-        arguments = (decode, writer, *arguments)
-        units = units.map(DecodeAndWrite, fn_constructor_args=arguments, num_cpus=1, **pool)
+        actor = {"fn_constructor_args": (decode, writer, arguments), "num_cpus": 1}
+    units = units.map(WriteUnits, **actor, **pool)
     yield from units.iter_rows()
 
 
@@ -106,6 +117,7 @@ def _quieten(ray: Any) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True
     logging.getLogger("ray.data").setLevel(logging.CRITICAL + 1)
     # What is deprecated there is no matter of whoever runs a command; the version is pinned.
     warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
@@ -113,39 +125,25 @@ def _quieten(ray: Any) -> None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Say in one line what went wrong, wherever it did. Raises InputError."""
-    ray = load_ray()
+    """Say in one line what went wrong, in whatever process it did. Raises InputError."""
     try:
         yield
-    except (InputError, GeneratorExit):
-        raise
     except Exception as error:
-        causes = list(_causes(error))
-        for cause in causes:
-            # A fault that a worker has found carries its class along.
-            if isinstance(cause, InputError) and not isinstance(cause, ray.exceptions.RayTaskError):
-                raise InputError(str(cause)) from None
-        died = any(
-            isinstance(cause, ray.exceptions.RayActorError | ray.exceptions.WorkerCrashedError)
-            for cause in causes
-        )
-        reason = " ".join(str(causes[-1]).split())[:_SHOWN]
-        what = (
-            f"a process of the cluster ended {RETRIES + 1} times at one unit"
-            if died
-            else "a process of the cluster failed"
-        )
-        raise InputError(
-            f"{what} ({type(causes[-1]).__name__}: {reason}): what is done is kept; look at memory "
-            "and `ray status`, then run the same command again"
-        ) from error
+        raise InputError(_in_a_line(error)) from error
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it was raised for, across processes."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
+def _in_a_line(error: Exception) -> str:
+    """Return what a worker says itself where it has found the fault, else what is known of it."""
+    ray = load_ray()
+    # Ray's own errors of a task carry what the task has raised, and are of its class as well.
+    while isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, Exception):
+        error = error.cause
+    if isinstance(error, InputError):
+        return str(error)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN]
+    ended = isinstance(error, ray.exceptions.RayActorError | ray.exceptions.WorkerCrashedError)
+    what = f"ended {RETRIES + 1} times at one unit" if ended else "failed"
+    return (
+        f"a process of the Ray cluster {what} ({reason}): what is done is kept; look at memory and "
+        "at `ray status`, then run the same command again"
+    )

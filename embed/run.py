@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import make_folder
+from archiveprobe.base.lock import Lock
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.decoding import default_workers, prepare_images
 from archiveprobe.embed.job import Job, Notify, Options
@@ -23,6 +25,7 @@ from archiveprobe.task.decoding import PASSING
 from archiveprobe.task.duplicates import contradictions
 from archiveprobe.task.folds import FoldTable, ensure_folds
 from archiveprobe.task.manifest import Entry, paths_by_digest
+from archiveprobe.task.shares import shares_folder
 
 __all__ = ["Options", "Plan", "Summary", "embed", "plan", "record_of"]
 
@@ -57,6 +60,8 @@ def embed(
             with job:
                 _embed_texts(job, work.texts, notify, progress)
     with ExitStack() as stack:
+        if work.share is not None:
+            stack.enter_context(_share_lock(task, str(work.share)))
         record = stack.enter_context(RunRecord(work))
         jobs = [stack.enter_context(job) for job in work.jobs if job.missing(work.keys)]
         for job in jobs:
@@ -79,10 +84,8 @@ def embed(
                     advance()
         for job in jobs:
             job.finish()
-    pairs = contradictions(work.rows, work.entries)
-    if pairs:
-        notify(f"equal files with different labels: {len(pairs)}, the first {pairs[0]}")
-    record.finish(_make_folds(work, record.entries, notify))
+    folds = None if work.share else _conclude(work, record.entries, notify)
+    record.finish(folds)
     summary = _summarise(work, record.entries, time.monotonic() - started)
     _offer_heic(summary.reasons, notify)
     return summary
@@ -144,6 +147,21 @@ def _hand_out(image: PreparedImage, jobs: Sequence[Job], wanted: dict[str, set[s
             job.reject(image.digest, status, image.observation.detail)
 
 
+def _share_lock(task: Task, share: str) -> Lock:
+    """Return a lock that lets a share be at work once."""
+    folder = shares_folder(task)
+    make_folder(folder)
+    return Lock(folder, f"share {share} of", share=share)
+
+
+def _conclude(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
+    """Make the folds of all rows, and say what contradicts itself."""
+    pairs = contradictions(work.rows, work.entries)
+    if pairs:
+        notify(f"equal files with different labels: {len(pairs)}, the first {pairs[0]}")
+    return _make_folds(work, entries, notify)
+
+
 def _make_folds(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
     if not any(row.label is not None for row in work.rows):
         why = "" if work.task.labels else f": labels is empty in {work.task.file}"
@@ -176,7 +194,10 @@ class CacheSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of every image: images = embedded + reused + duplicates + failed."""
+    """What became of every image: images = embedded + reused + duplicates + failed.
+
+    `units` names the share ("2/4") that these are the images of; None: they are all.
+    """
 
     images: int
     embedded: int
@@ -187,14 +208,16 @@ class Summary:
     caches: list[CacheSummary]
     texts: list[CacheSummary] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
+    units: str | None = None
 
 
 def record_of(summary: Summary) -> dict[str, Any]:
-    """Return the summary in the form that `embed --json` promises; `texts` only where any are."""
+    """Return the summary in the form that `embed --json` promises; without what is empty."""
     record = asdict(summary)
     del record["reasons"]
-    if not summary.texts:
-        del record["texts"]
+    for name in ("texts", "units"):
+        if not record[name]:
+            del record[name]
     return record
 
 
@@ -226,6 +249,7 @@ def _summarise(work: Plan, entries: list[Entry], seconds: float) -> Summary:
         caches=[_cache_summary(work.task, job, keys) for job in work.jobs],
         texts=[_cache_summary(work.task, job, text_keys) for job in work.text_jobs],
         reasons=dict(reasons.most_common()),
+        units=f"{work.share.k}/{work.share.n}" if work.share else None,
     )
 
 

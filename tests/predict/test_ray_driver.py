@@ -119,7 +119,7 @@ def test_an_image_that_ends_every_decoder_costs_itself_only(
 @pytest.mark.proves("killed")
 @pytest.mark.parametrize("on_gpu", [False, True], ids=["one stage", "two stages"])
 def test_killed_workers_lose_and_repeat_nothing(
-    cluster: Cluster, tmp_path: Path, on_gpu: bool
+    cluster: Cluster, tmp_path: Path, on_gpu: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     units, done = 40, []
     for row in work(cluster, tmp_path / "parts", units, on_gpu=on_gpu, seconds=0.02):
@@ -127,6 +127,7 @@ def test_killed_workers_lose_and_repeat_nothing(
         if len(done) in (3, 14):
             os.kill(row["pid"], signal.SIGKILL)
     assert sorted(done) == list(range(units))
+    assert capfd.readouterr().out == ""
     calls = Counter(
         line.split()[0] for line in (tmp_path / "parts" / "calls").read_text().splitlines()
     )
