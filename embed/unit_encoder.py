@@ -87,8 +87,8 @@ class UnitEncoder:
     """The backbones that a system looks through, at the very fingerprints it was trained on.
 
     `sources` maps backbones to the digests of those fingerprints; `looks` are what a system's own
-    networks look at. With `keep` new rows go into the task's caches, whose writers it then
-    is; it is a context manager for that.
+    networks look at. With `keep` new rows go into the task's caches, whose writer it then is,
+    alone or for a `share` ("2of4"); it is a context manager for that.
 
     Raises:
         InputError: a cache is gone, this machine's weights or libraries give other numbers, or
@@ -105,6 +105,7 @@ class UnitEncoder:
         batch_size: int | None = None,
         looks: Sequence[Look] = (),
         keep: bool = False,
+        share: str | None = None,
         notify: Notify = lambda _: None,
     ) -> None:
         names = [name for name in sources if not is_text_cache(name)]
@@ -115,7 +116,7 @@ class UnitEncoder:
         own = [(backbone.geometry, backbone.views) for backbone in self._backbones.values()]
         self._looks = [*own, *looks]
         self.preparation = Preparation(Path(), _union(self._looks))
-        self._keep = keep
+        self._keep, self._share = keep, share
         self._writers = ExitStack()
 
     @property
@@ -145,7 +146,7 @@ class UnitEncoder:
     def __enter__(self) -> Self:
         if self._keep:
             for backbone in self._backbones.values():
-                backbone.open_writer(self._writers)
+                backbone.open_writer(self._writers, self._share)
         return self
 
     def __exit__(self, *fault: Any) -> None:
@@ -208,10 +209,10 @@ class _UnitBackbone:
         self._network: LoadedBackbone | None = None
         self._loading, self._writing = Lock(), Lock()
 
-    def open_writer(self, stack: ExitStack) -> None:
+    def open_writer(self, stack: ExitStack, share: str | None) -> None:
         """Let new rows go into the task's cache."""
         record = self._record
-        writer = Writer.open(record.folder, record.fingerprint, self._request)
+        writer = Writer.open(record.folder, record.fingerprint, self._request, share=share)
         self._writer = stack.enter_context(writer)
 
     def encode(self, images: Mapping[bytes, Rendered]) -> UnitEmbeddings:

@@ -31,7 +31,9 @@ Notify = Callable[[str], None]
 class UnitWork:
     """Names all that a process needs to answer units, wherever it runs; small, can be pickled.
 
-    Parts go into `folder`. `digest` is that of the system as it was when the run began.
+    Parts go into `folder`. Kept embeddings go into the task's caches, for a `share` ("2of4") of
+    the work into logs of its own. `digest` is that of the system as it was when the run began; ""
+    takes whatever system is there.
     """
 
     task_file: Path
@@ -41,6 +43,7 @@ class UnitWork:
     device: str | None = None
     batch_size: int | None = None
     keep_embeddings: bool = False
+    share: str | None = None
     digest: str = ""
 
     def open(self, *, passes: int | None = None, notify: Notify = lambda _: None) -> "OpenWork":
@@ -65,6 +68,7 @@ class UnitWork:
             batch_size=self.batch_size,
             looks=system.source.looks,
             keep=self.keep_embeddings,
+            share=self.share,
             notify=notify,
         )
         return OpenWork(self, system, encoder, threads)
