@@ -103,6 +103,12 @@ def weights(task: Path, as_json: bool) -> None:
 @click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")
 @click.option("--rehash", is_flag=True, help="Read every file again, whatever its date.")
 @click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="Where to compute: this machine, or a Ray cluster.",
+)
+@click.option(
     "--units",
     "share",
     type=SHARE,

@@ -1,6 +1,6 @@
 """One backbone's share of a run: which rows are missing, and the way of the others to its cache."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import make_folder
 from archiveprobe.base.lock import Lock, wait_for_lock
 from archiveprobe.base.memory import memory_for
+from archiveprobe.cache.log import Commit
 from archiveprobe.cache.spec import (
     CacheRecord,
     differences,
@@ -309,6 +310,25 @@ class Job:
         # Spread over the batch, since the views of one image lie side by side.
         some = np.unique(np.linspace(0, len(crops) - 1, _COMPARED).astype(np.int64))
         return crops[some], mirror[some]
+
+    def commit(self) -> str:
+        """Bring what is embedded to disk; return the digest of the fingerprint of its cache."""
+        assert self._writer is not None
+        self._writer.commit()
+        return CacheRecord.read(self._writer.folder).digest
+
+    def adopt(self, shard: Commit | None, failures: Mapping[str, str], keys: Iterable[str]) -> None:
+        """Take over a shard that another process wrote of images, and what has no embedding.
+
+        `keys` are those of the images (hexadecimal), of which `failures` holds some by status.
+        """
+        assert self._writer is not None
+        lacking = set(self.missing(keys)) if shard else set[str]()
+        if shard is not None:
+            self._writer.adopt(shard)
+        for key, status in failures.items():
+            self._writer.fail(bytes.fromhex(key), status, "")
+        self.embedded |= {bytes.fromhex(key) for key in lacking - failures.keys()}
 
     def finish(self) -> None:
         """Embed what still waits. Rejections alone decide no precision, hence make no cache."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from archiveprobe.archive.units import Share
+from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.backbones import Backbone, resolve, text_tower
 from archiveprobe.embed.device import check_device, default_device
@@ -71,6 +72,8 @@ def plan(
     check_device(device)
     check_precision(options.precision, device)
     threads = ForwardThreads(device)
+    if options.share and options.engine == "ray":
+        raise InputError("--units and --engine ray do not go together: Ray shares the work itself")
     rows = read_rows(task, notify=notify)
     before = own_snapshot(task)
     share = options.share
@@ -80,8 +83,8 @@ def plan(
         rehash = options.rehash
         entries = scan(task, rows, rehash=rehash, owns=owns, on_hashed=advance, notify=notify)
     rows = with_found_paths(rows, entries)
-    rows, entries = [rows[at] for at in own], [entries[at] for at in own]
     report_missing(task, entries, notify)
+    rows, entries = [rows[at] for at in own], [entries[at] for at in own]
     text_of = {} if share else texts(task, rows)
     towers = [text_tower(backbone) for backbone in backbones] if text_of else []
 

@@ -81,6 +81,19 @@ def ray_cluster(workers: int | None = None, notify: Notify = lambda _: None) -> 
             _wait_for(started)
 
 
+def device_of(device: str | None, cluster: Cluster) -> str:
+    """Return the device of the actors: Ray shows each of them its own GPU.
+
+    Raises:
+        InputError: the cluster has no GPU.
+    """
+    if device is None:
+        return "cuda" if cluster.gpus else "cpu"
+    if device != "cpu" and not cluster.gpus:
+        raise InputError(f"the Ray cluster has no GPU for --device {device}: say --device cpu")
+    return "cpu" if device == "cpu" else "cuda"
+
+
 def load_ray() -> Any:
     """Import Ray. Raises InputError where it is not installed."""
     try:

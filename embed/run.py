@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from archiveprobe.embed.job import Job, Notify, Options
 from archiveprobe.embed.networks import geometry_of
 from archiveprobe.embed.plan import Plan, plan
 from archiveprobe.embed.prepare import Preparation, PreparedImage
+from archiveprobe.embed.ray_embed import Files, embed_on_cluster
 from archiveprobe.embed.run_record import RunRecord
 from archiveprobe.embed.text_tower import TextNetwork
 from archiveprobe.embed.views import render_tokens
@@ -67,21 +68,7 @@ def embed(
         for job in jobs:
             job.load()
             _reject_known(work.entries, job)
-        wanted = {job.backbone.name: set(job.missing(work.keys)) for job in jobs}
-        todo = set(work.undecoded).union(*wanted.values())
-        if todo:
-            record.save()
-            paths = paths_by_digest(work.rows, work.entries)
-            files = [(path, digest) for digest, path in paths.items() if digest in todo]
-            workers = default_workers() if options.workers is None else options.workers
-            workers = min(workers, len(files))
-            views = {geometry_of(job.loaded): job.views for job in jobs}
-            preparation = Preparation(task.root, views, task.work / "thumbs")
-            with progress("embedding", len(files)) as advance:
-                for image in prepare_images(files, preparation, workers=workers, notify=notify):
-                    _hand_out(image, jobs, wanted)
-                    record.add(image)
-                    advance()
+        _embed_missing(work, jobs, options, record, notify, progress)
         for job in jobs:
             job.finish()
     folds = None if work.share else _conclude(work, record.entries, notify)
@@ -89,6 +76,41 @@ def embed(
     summary = _summarise(work, record.entries, time.monotonic() - started)
     _offer_heic(summary.reasons, notify)
     return summary
+
+
+def _embed_missing(
+    work: Plan,
+    jobs: Sequence[Job],
+    options: Options,
+    record: RunRecord,
+    notify: Notify,
+    progress: Progress,
+) -> None:
+    """Embed what the caches lack, and look at what was never decoded."""
+    wanted = {job.backbone.name: set(job.missing(work.keys)) for job in jobs}
+    todo = set(work.undecoded).union(*wanted.values())
+    if not todo:
+        return
+    record.save()
+    paths = paths_by_digest(work.rows, work.entries)
+    files = [(path, digest) for digest, path in paths.items() if digest in todo]
+    workers = default_workers() if options.workers is None else options.workers
+    workers = min(workers, len(files))
+    views = {geometry_of(job.loaded): job.views for job in jobs}
+    preparation = Preparation(work.task.root, views, work.task.work / "thumbs")
+
+    def embed_here(files: Files) -> Iterator[PreparedImage]:
+        for image in prepare_images(files, preparation, workers=workers, notify=notify):
+            _hand_out(image, jobs, wanted)
+            yield image
+
+    images = embed_here(files)
+    if options.engine == "ray":
+        images = embed_on_cluster(work.task, files, preparation, jobs, options, embed_here, notify)
+    with progress("embedding", len(files)) as advance:
+        for image in images:
+            record.add(image)
+            advance()
 
 
 def _drop_leftovers(work: Path) -> None:

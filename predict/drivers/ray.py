@@ -12,11 +12,10 @@ from functools import lru_cache
 from archiveprobe.archive.index import Index
 from archiveprobe.archive.source import Source
 from archiveprobe.archive.units import Receipt
-from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.decoding import ReferenceDecoders
 from archiveprobe.embed.prepare import Preparation
-from archiveprobe.embed.ray_cluster import Cluster, ray_cluster
+from archiveprobe.embed.ray_cluster import device_of, ray_cluster
 from archiveprobe.embed.ray_units import Row, map_units
 from archiveprobe.predict.drivers.local import Commit, count_images
 from archiveprobe.predict.units import UnitWork
@@ -62,19 +61,6 @@ def run(
                 commit(receipt)
                 for _ in range(receipt.rows):
                     advance()
-
-
-def device_of(device: str | None, cluster: Cluster) -> str:
-    """Return the device of the actors: Ray shows each of them its own GPU.
-
-    Raises:
-        InputError: the cluster has no GPU.
-    """
-    if device is None:
-        return "cuda" if cluster.gpus else "cpu"
-    if device != "cpu" and not cluster.gpus:
-        raise InputError(f"the Ray cluster has no GPU for --device {device}: say --device cpu")
-    return "cpu" if device == "cpu" else "cuda"
 
 
 @dataclass(frozen=True)

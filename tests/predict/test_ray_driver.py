@@ -161,10 +161,12 @@ def test_a_fault_of_a_worker_is_one_line(
 def test_no_gpu_for_the_device_is_said(
     cluster: Cluster, task: Task, fault_of: Callable[..., str]
 ) -> None:
-    fault_of(lambda: driver.device_of("cuda", Cluster(2, 0)), "no GPU", "--device cpu")
-    assert driver.device_of(None, Cluster(2, 0)) == "cpu"
+    fault_of(lambda: clusters.device_of("cuda", Cluster(2, 0)), "no GPU", "--device cpu")
+    assert clusters.device_of(None, Cluster(2, 0)) == "cpu"
     assert (
-        driver.device_of(None, Cluster(2, 1)) == driver.device_of("cuda:1", Cluster(2, 1)) == "cuda"
+        clusters.device_of(None, Cluster(2, 1))
+        == clusters.device_of("cuda:1", Cluster(2, 1))
+        == "cuda"
     )
 
 
