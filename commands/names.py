@@ -99,6 +99,15 @@ class Output(Checked, click.Path):
             raise InputError(f"cannot write {value}: {above} is no folder: name another with -o")
 
 
+class TableOrFolder(Output):
+    """A table to write, or a folder of parts."""
+
+    def check(self, task: "Task | None", value: Path) -> None:
+        """See Checked."""
+        if not value.is_dir():
+            super().check(task, value)
+
+
 class ShareName(click.ParamType[Any]):
     """One of several shares of the work: K/N."""
 
@@ -281,5 +290,4 @@ FEATURES = Name(_check_features, lambda task: task.embed.backbones)
 SYSTEM = Name(_check_system, _systems)
 RECIPE = Name(_check_recipe, _recipes, of_task=False, or_file=True)
 DEVICE = Name(_check_device, lambda _: ("cpu", "cuda", "mps"), of_task=False)
-OUTPUT = Output()
-SHARE = ShareName()
+OUTPUT, TABLE_OR_FOLDER, SHARE = Output(), TableOrFolder(), ShareName()
