@@ -120,7 +120,7 @@ def test_files_that_a_table_names_otherwise_are_found_by_their_share(
     table = task.folder / "labels.csv"
     table.write_text(table.read_text().replace(".png", ""))
     summaries = [bench.run(task, share=Share(k, 2)) for k in (1, 2)]
-    assert sum(summary.embedded for summary in summaries) == 22
+    assert sum(summary.embedded for summary in summaries) == 21
     last = bench.run(task)
     assert (bench.crops, last.failed) == (0, 2)
 
