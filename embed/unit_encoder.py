@@ -76,11 +76,28 @@ class UnitEmbeddings:
         present = np.array([row is not None for row in found], np.bool_)
         return present, np.stack([missing if row is None else row for row in found])
 
-    def through(self, view: int) -> Self:
-        """Return the same embeddings of a single view."""
-        shape = (1, *self.row_shape[1:])
-        rows = {key: row[view : view + 1] for key, row in self.rows.items()}
-        return replace(self, record=replace(self.record, row_shape=shape), rows=rows)
+    def split_views(self) -> Self:
+        """Return a row for every view, under the key of the image and the number of the view."""
+        views, *shape = self.row_shape
+        return replace(
+            self,
+            record=replace(self.record, row_shape=(1, *shape)),
+            rows={
+                key_of_view(key, view): row[view : view + 1]
+                for key, row in self.rows.items()
+                for view in range(views)
+            },
+            failures={
+                key_of_view(key, view): failure
+                for key, failure in self.failures.items()
+                for view in range(views)
+            },
+        )
+
+
+def key_of_view(key: bytes, view: int) -> bytes:
+    """Return the key of a row that holds one view of an image only."""
+    return key + view.to_bytes(2)
 
 
 class RowWriter(Protocol):
