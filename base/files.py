@@ -9,10 +9,11 @@ no other module writes, renames or removes anything that is read back.
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
@@ -102,6 +103,31 @@ def write_new(path: Path, data: bytes) -> bool:
         discard(temporary)
     fsync(path.parent)
     return True
+
+
+def write_digested(folder: Path, blocks: Iterable[bytes], suffix: str) -> Path:
+    """Write `blocks` one after the other into a file of `folder`, named by its SHA-256 (hex).
+
+    Durable on return; missing folders are made. Returns its path. Raises OSError.
+    """
+    make_folder(folder)
+    temporary, digest = temporary_beside(folder / suffix), hashlib.sha256()
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            for block in blocks:
+                digest.update(block)
+                _write_all(descriptor, block)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        path = folder / f"{digest.hexdigest()}{suffix}"
+        os.replace(temporary, path)
+    except BaseException:
+        discard(temporary)
+        raise
+    fsync(folder)
+    return path
 
 
 def append_durable(path: Path, line: bytes) -> None:
