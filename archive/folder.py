@@ -1,15 +1,13 @@
 """A tree of files: every image below a folder."""
 
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archiveprobe.archive.references import Reference, UnreadableError
-from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
+from archiveprobe.archive.references import Reference
+from archiveprobe.archive.storage import read_below
 from archiveprobe.task.find_images import Found, printable, walk_images
-from archiveprobe.task.scan import find_below
 
 
 @dataclass(frozen=True)
@@ -50,31 +48,6 @@ class FolderSource:
 
         Raises:
             UnreadableError: it is gone, too large, no ordinary file, or outside the root.
+            InputError: the root is gone.
         """
         return read_below(Path(self.root), reference.place)
-
-
-def read_below(root: Path, path: str) -> bytes:
-    """Read the image at a path below a resolved root.
-
-    Raises:
-        UnreadableError: it is gone, too large, no ordinary file, or outside the root.
-    """
-    try:
-        located = find_below(root, path, {})
-        if located is None:
-            raise UnreadableError("outside_root", "it must lie below the root")
-        file, facts = located
-        if not stat.S_ISREG(facts.st_mode):
-            raise UnreadableError("not_a_file", "it is no ordinary file")
-        return read_ordinary(file, IMAGE_BYTES)
-    except (FileNotFoundError, NotADirectoryError):
-        raise UnreadableError("missing_file") from None
-    except TooManyBytesError as error:
-        raise UnreadableError("too_many_bytes", str(error.strerror), error.size) from None
-    except RuntimeError:
-        raise UnreadableError("unreadable_file", "links in a loop") from None
-    except (OSError, ValueError) as error:
-        # ValueError: names that no file can have. Paths in an OSError differ between machines.
-        detail = getattr(error, "strerror", None) or str(error)
-        raise UnreadableError("unreadable_file", detail) from None

@@ -67,9 +67,14 @@ class KeyIndex:
             yield from blocks_of(piece.keys if alive.all() else piece.keys[alive])
         yield from self._recent
 
-    def is_recent(self, key: bytes) -> bool:
+    def is_recent(self, key: object) -> bool:
         """Return whether a key is one of the last."""
         return key in self._recent
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Return whether there are keys that are not recent."""
+        return bool(self._pieces)
 
     def find(self, keys: Sequence[bytes], array: KeyArray) -> NDArray[np.int64]:
         """Return, of every key, the number of its shard among `commits`, or -1.

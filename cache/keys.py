@@ -60,7 +60,14 @@ class Keys(Set[bytes]):
         return [commit for index in self._indexes for commit in index.commits]
 
     def __contains__(self, key: object) -> bool:
-        return key in self._queue or (isinstance(key, bytes) and bool(self.holds([key])[0]))
+        if key in self._queue or any(index.is_recent(key) for index in self._indexes):
+            return True
+        known = isinstance(key, bytes) and any(index.is_on_disk for index in self._indexes)
+        return known and bool(self.holds([key])[0])  # type: ignore[list-item]
+
+    def __rsub__(self, other: Set[_S]) -> Set[_S]:
+        keys = list(other)
+        return set(compress(keys, ~self.holds(keys)))  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[bytes]:
         for number, index in enumerate(self._indexes):

@@ -113,12 +113,19 @@ def _names(folder: str, skipped: frozenset[str]) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             return sorted(
-                f"{entry.name}/" if entry.is_dir() else entry.name
+                f"{entry.name}/" if _is_folder(entry) else entry.name
                 for entry in entries
                 if not entry.name.startswith(".") and f"{folder}/{entry.name}" not in skipped
             )
     except OSError as error:
         _refuse(error)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link that leads back to itself
 
 
 def _refuse(error: OSError) -> NoReturn:
@@ -138,11 +145,20 @@ def _ending(name: str) -> str:
 
 def _judge(file: str, name: str) -> tuple[bool, str]:
     """Return whether a file may be an image, and how to call its kind if not."""
+    is_image, kind = judge_name(name)
+    return (_opens_like_a_image(file) if is_image is None else is_image), kind
+
+
+def judge_name(name: str) -> tuple[bool | None, str]:
+    """Return whether a file is an image by its name, and the kind that the name says.
+
+    None where the name says nothing, so that its first bytes must.
+    """
     ending = _ending(name)
-    if ending in _IMAGES:
-        return True, ""
     kind = f".{ending}" if re.fullmatch("[a-z0-9]{1,12}", ending) else "others"
-    return ending not in _COMPANIONS and _opens_like_a_image(file), kind
+    if ending in _IMAGES:
+        return True, kind
+    return False if ending in _COMPANIONS else None, kind
 
 
 def _opens_like_a_image(file: str) -> bool:

@@ -65,6 +65,10 @@ def test_keys_are_found_without_reading_shards(indexed, many, open_writer, shard
     assert len(pieces(indexed)) <= 3
     reader = Reader(indexed)
     assert reader.keys.holds([*many, b"?" * 32]).tolist() == [True] * 40 + [False]
+    assert all(key in reader.keys for key in many)
+    assert b"?" * 32 not in reader.keys
+    assert {*many, b"?" * 32} - reader.keys == {b"?" * 32}
+    assert {*many, b"?" * 32} & reader.keys == many.keys()
     assert len(shards_read) < 3
     shards_read.clear()
     with open_writer(indexed) as writer:
@@ -192,34 +196,34 @@ def test_a_piece_that_names_other_shards_gives_no_wrong_number(indexed, many):
     assert not verify(indexed, deep=True).ok
 
 
-COMMITS = [Commit(f"{number:06d}-{'a' * 8}.h5", 4, 99, f"{number:064x}") for number in range(9)]
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.binary(min_size=32, max_size=32), max_size=6), max_size=9), st.data())
 def test_an_index_is_a_dictionary(tmp_path_factory, lists, data):
     place = tmp_path_factory.mktemp("index") / "index"
-    seen, wanted = set(), {}
+    wanted = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(key_index, "RECENT_ROWS", 4)
         index = KeyIndex(place, [], keep=data.draw(st.booleans()))
-        for number, keys in enumerate(lists):
-            new = [key for key in dict.fromkeys(keys) if key not in seen]
-            seen.update(new)
-            wanted |= dict.fromkeys(new, number)
-            index.add(COMMITS[number], new)
+        for keys in lists:
+            new = [key for key in dict.fromkeys(keys) if key not in wanted]
+            if new:
+                number = len(index.commits)
+                wanted |= dict.fromkeys(new, number)
+                name = log.shard_name(number, "a" * 64)
+                index.add(Commit(name, len(new), 999, "a" * 64), new)
         asked = [*wanted, b"\0" * 32, b"\xff" * 32]
         expected = [*wanted.values(), *(wanted.get(key, -1) for key in asked[-2:])]
         assert index.find(asked, key_array(asked)).tolist() == expected
         assert sorted(index) == sorted(wanted)
 
 
+@pytest.mark.proves("scale")
 def test_pieces_stay_few(tmp_path, monkeypatch):
     monkeypatch.setattr(key_index, "RECENT_ROWS", 4)
     index = KeyIndex(tmp_path / "index", [], keep=True)
     most = 0
     for number in range(300):
-        commit = Commit(log.shard_name(number, "a" * 64), 4, 99, f"{number:064x}")
+        commit = Commit(log.shard_name(number, "a" * 64), 4, 999, "a" * 64)
         index.add(commit, [random.Random(4 * number + i).randbytes(32) for i in range(4)])
         most = max(most, len(list((tmp_path / "index").iterdir())))
     assert most <= 6

@@ -47,6 +47,12 @@ PROMISES: dict[str, tuple[str, str]] = {
         "Rows out = rows in: every image ends with a status, the run goes on, and what may be "
         "gone at the next run is tried again.",
     ),
+    "store": (
+        "An object store answers 503, slowly, short or not at all; credentials are missing",
+        "It is asked again a limited number of times, with waits that grow. A file that never "
+        "comes has a status; a store that fails or refuses stops the run in one line, and what "
+        "is finished is kept.",
+    ),
     "tables": (
         "A table, template or task.toml has repeated ids, unknown labels, missing columns, "
         "odd encodings, or any bytes at all",
@@ -99,6 +105,13 @@ PROMISES: dict[str, tuple[str, str]] = {
         "of the task; stored answers are not those of the images",
         "Refused before the file is there, or named by `score`; the old file stays; an output "
         "never replaces what is the task's own.",
+    ),
+    "archive": (
+        "An archive holds broken, repeated and renamed images; a run over it is stopped, or shared "
+        "among processes",
+        "Every image has one row with a status, in the order of the index. Whoever computes a unit "
+        "writes the same bytes, on one kind of device. What is done stays, and images that the "
+        "task's caches hold are not embedded again.",
     ),
     "page": (
         "An image shows injury or death; a name, caption or label holds a script; another page "

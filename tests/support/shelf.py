@@ -20,8 +20,12 @@ from PIL import Image
 
 import archiveprobe.embed.job
 import archiveprobe.embed.prepare
+import archiveprobe.embed.unit_encoder
+from archiveprobe.archive.source import open_source
 from archiveprobe.cache.store import Writer
 from archiveprobe.embed.inventory import export_task
+from archiveprobe.predict.archive import How
+from archiveprobe.predict.archive_table import predict_table
 from archiveprobe.predict.images import predict
 from archiveprobe.predict.states import system_states
 from archiveprobe.predict.submission import submit
@@ -109,6 +113,7 @@ def weighed_bench() -> Iterator[WeighedBench]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(archiveprobe.embed.prepare, "decode", counted)
         patch.setattr(archiveprobe.embed.job, "load_backbone", bench.encoder)
+        patch.setattr(archiveprobe.embed.unit_encoder, "load_backbone", bench.encoder)
         yield bench
 
 
@@ -229,10 +234,14 @@ class Shelf:
         submit(self.task, system, file)
         return file.read_text()
 
-    def prediction(self, system: str, **how: Any) -> str:
+    def prediction(self, system: str, images: Path | None = None) -> str:
         file = self.folder / "answers.csv"
         file.unlink(missing_ok=True)
-        predict(self.task, system, file, workers=0, device="cpu", **how)
+        if images is None:
+            predict(self.task, system, file)
+        else:
+            how = How(device="cpu", workers=0)
+            predict_table(self.task, system, open_source(str(images)), file, how)
         return file.read_text()
 
     def export(self, **how: Any) -> dict[str, Any]:
