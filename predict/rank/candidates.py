@@ -138,12 +138,12 @@ def _table(task: Task, file: Path) -> Iterator[Candidates]:
     _check_columns(task, file, table.columns)
     for start in range(0, len(table.rows), _AT_ONCE):
         rows = table.rows[start : start + _AT_ONCE]
-        cells = [[row[name] for row in rows] for name in _columns(task)]
+        ids, digests, labels, *numbers = ([row[name] for row in rows] for name in _columns(task))
         try:
-            proba = np.array([[float(cell or "nan") for cell in cells_] for cells_ in cells[3:]]).T
+            proba = np.array([[float(cell or "nan") for cell in column] for column in numbers]).T
         except ValueError as error:
             raise InputError(f"{file}: {error}: probabilities are numbers from 0 to 1") from None
-        yield _checked(*cells[:3], proba)
+        yield _checked(ids, digests, labels, proba)
 
 
 def _checked(

@@ -1,9 +1,8 @@
 """Rank images: which of them are listed, by what, and how that is told."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,112 +19,17 @@ from archiveprobe.predict.columns import probability_columns
 from archiveprobe.predict.rank import scores
 from archiveprobe.predict.rank.best import Best, Ranked
 from archiveprobe.predict.rank.candidates import Candidates, answers_in, rows_to_predict
+from archiveprobe.predict.rank.listing import TYPICAL, UNCERTAIN, Ranking, Wish
 from archiveprobe.predict.rank.scores import Embeddings, Scores
-from archiveprobe.predict.submission import probability
 from archiveprobe.predict.tables import answer_target, write_answers
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.manifest import read_manifest
 from archiveprobe.task.rows import Notify
 
-LIKELIEST, UNCERTAIN, TYPICAL = "likeliest", "uncertain", "typical"
 SIMILARITY = 0.95
 # Near-duplicates are looked for among so many times the images that are listed.
 _POOL = 10
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What to list: `top` images by their answers (`by`), or those alike to a text or an image.
-
-    `label` is the class, by default the positive one; `system` whose answers count for the task's
-    own rows.
-    """
-
-    by: str = LIKELIEST
-    label: str | None = None
-    text: str | None = None
-    like: str | None = None
-    backbone: str | None = None
-    system: str | None = None
-    top: int = 20
-    all_duplicates: bool = False
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Holds the images listed, the first the highest; `candidates` counts those that had a score.
-
-    `score` says what the column `score` of every image is; `notes` what was decided, a sentence
-    each.
-    """
-
-    score: str
-    label: str | None
-    backbone: str | None
-    classes: tuple[str, ...]
-    images: list[Ranked]
-    candidates: int
-    snapshot: str
-    notes: list[str]
-    file: Path | None = None
-
-    def record(self) -> dict[str, Any]:
-        """Return the form of `--json`."""
-        return {
-            "file": None if self.file is None else str(self.file),
-            "score": self.score,
-            "label": self.label,
-            "backbone": self.backbone,
-            "candidates": self.candidates,
-            "snapshot": self.snapshot,
-            "images": [self._record(at, image) for at, image in enumerate(self.images, 1)],
-        }
-
-    def _record(self, at: int, image: Ranked) -> dict[str, Any]:
-        proba = {
-            name: None if np.isnan(value) else float(value)
-            for name, value in zip(probability_columns(self.classes), image.proba, strict=True)
-        }
-        return {
-            "rank": at,
-            "id": image.id,
-            "score": image.score,
-            "copies": image.copies,
-            "label": image.label,
-            **proba,
-            "digest": image.digest,
-        }
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Return a line for every image, for people."""
-        return [
-            {
-                "rank": at,
-                "id": image.id,
-                self.score: f"{image.score:.4f}",
-                "label": image.label,
-                "copies": image.copies,
-            }
-            for at, image in enumerate(self.images, 1)
-        ]
-
-    def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Return the columns of a table and its lines."""
-        columns = ["rank", "id", "score", "copies", "label", *probability_columns(self.classes)]
-        lines = [
-            [
-                str(at),
-                image.id,
-                probability(image.score),
-                str(image.copies),
-                image.label or "",
-                *map(probability, image.proba),
-                image.digest,
-            ]
-            for at, image in enumerate(self.images, 1)
-        ]
-        return [*columns, "digest"], lines
 
 
 def rank(
@@ -156,8 +60,8 @@ def rank(
         values = asked.scores(block)
         candidates += int(np.isfinite(values).sum())
         best.add(block, values)
-    images = best.ranked()
     asked.check(candidates)
+    images = best.ranked()
     if not wish.all_duplicates:
         images = asked.collapse(images)
     done = Ranking(
@@ -165,7 +69,7 @@ def rank(
         label=asked.label,
         backbone=asked.embeddings.backbone if asked.embeddings else None,
         classes=dataset.classes,
-        images=images[: wish.top],
+        images=[asked.shown(image) for image in images[: wish.top]],
         candidates=candidates,
         snapshot=dataset.snapshot_digest,
         notes=asked.notes,
@@ -186,9 +90,8 @@ class _Asked:
         self._dataset, self._answers, self._wish, self._notify = dataset, answers, wish, notify
         self.notes: list[str] = []
         self.embeddings: Embeddings | None = None
-        self._without: str | None = None
         similar = wish.text is not None or wish.like is not None
-        self._system = self._find_system(needed=not similar)
+        self._system = self._find_system(needed=not similar or wish.label is not None)
         self.label = self._find_label(similar)
         self._like: bytes | None = None
         self.score, self._scores = self._choose()
@@ -204,12 +107,12 @@ class _Asked:
         values = self._scores(block)
         if self._like is not None:
             values = np.where([key == self._like for key in block.keys], np.nan, values)
-        elif self._wish.text is not None and self._wish.label is not None:
+        if self.score == "cosine" and self.label is not None:
             values = np.where([each == self.label for each in block.labels], values, np.nan)
         return values
 
     def check(self, candidates: int) -> None:
-        """Refuse an empty list, and say what is missing. Raises InputError."""
+        """Refuse an empty list. Raises InputError."""
         if candidates:
             return
         if self.embeddings is None:
@@ -218,6 +121,10 @@ class _Asked:
             f"no image to rank has an embedding by {self.embeddings.backbone} in the task's cache: "
             "answer the archive again with `predict --keep-embeddings`, or name another --backbone"
         )
+
+    def shown(self, image: Ranked) -> Ranked:
+        """Give a margin as the distance that it is; the smallest comes first."""
+        return replace(image, score=-image.score) if self.score == "margin" else image
 
     def collapse(self, images: list[Ranked]) -> list[Ranked]:
         """Put near-duplicates together, each group at the place of its highest image."""
@@ -253,7 +160,9 @@ class _Asked:
         return None
 
     def _backbones(self) -> list[str]:
-        return [self._wish.backbone] if self._wish.backbone else [*self._dataset.task.embed.backbones]
+        return (
+            [self._wish.backbone] if self._wish.backbone else [*self._dataset.task.embed.backbones]
+        )
 
     def _find_system(self, *, needed: bool) -> str | None:
         """Find whose answers count: named, of the answers' record, or the recommended system."""
@@ -314,7 +223,9 @@ class _Asked:
         if len(dataset.classes) > 2:
             return None
         if self._system is None or self._system not in systems(dataset.task):
-            self.notes.append("the answers name no system: its threshold is taken to be 0.5")
+            self.notes.append(
+                "whose answers these are is not known: 0.5 is taken for the threshold"
+            )
             return None
         stored = load_run(dataset.task, self._system).predictions()
         if np.isnan(stored.threshold):
@@ -332,8 +243,8 @@ class _Asked:
         names = [name for name in self._backbones() if tower_of(dataset.task, name) is not None]
         if not names:
             raise InputError(
-                f"no backbone of {dataset.task.file} embeds words ({', '.join(self._backbones())}): "
-                'add a CLIP, such as "clip-vit-b32", to embed.backbones and run embed'
+                f"{' and '.join(self._backbones())} of {dataset.task.file} cannot embed words: add "
+                'a CLIP, such as "clip-vit-b32", to embed.backbones and run embed'
             )
         self.embeddings = self._open(names[0])
         vector = vector_of_words(dataset.task, dataset.snapshot, names[0], words, {})
@@ -353,12 +264,11 @@ class _Asked:
                 f"{nearest(name, digests)}: write its id as it stands there"
             )
         key = bytes.fromhex(digest) if digest else None
-        vector = self.embeddings.units([key])[0]
+        vector: np.ndarray = self.embeddings.units([key])[0]
         if key is None or not np.isfinite(vector).all():
             raise InputError(
-                f"{name!r} has no embedding by {self.embeddings.backbone} in the task's cache: name "
-                "an image that was embedded; those of an archive are with `predict "
-                "--keep-embeddings`"
+                f"{name!r} has no embedding by {self.embeddings.backbone} in the task's cache: "
+                "name an image that was embedded, as `predict --keep-embeddings` does with archives"
             )
         self._like = key
         return vector
@@ -369,5 +279,3 @@ class _Asked:
                 if id_ == name:
                     return digest
         return None
-
-

@@ -72,7 +72,7 @@ def least_certain(label: int, threshold: float | None) -> Scores:
 
 
 def most_typical(dataset: Dataset, label: int, embeddings: Embeddings) -> tuple[Scores, int]:
-    """Score images answered as a label by their closeness to its labelled images; count these.
+    """Score images by their closeness to the labelled images of a label; count these.
 
     Typical is what lies nearest to the mean m of the unit embeddings u of the labelled images: the
     prototype of a class (nearest class mean: Mensink et al. 2013; Snell, Swersky and Zemel 2017),
@@ -96,13 +96,7 @@ def most_typical(dataset: Dataset, label: int, embeddings: Embeddings) -> tuple[
             f"no labelled image of {name!r} has an embedding by {embeddings.backbone}: label some, "
             "or name another --backbone"
         )
-    near = alike(embeddings, mean[0])
-
-    def scores(block: Candidates) -> np.ndarray:
-        is_of_label = np.array([each == name for each in block.labels], bool)
-        return np.where(is_of_label, near(block), np.nan)
-
-    return scores, len(units)
+    return alike(embeddings, mean[0]), len(units)
 
 
 def alike(embeddings: Embeddings, vector: np.ndarray) -> Scores:
