@@ -188,6 +188,7 @@ class Archive:
             device=how.device,
             batch_size=how.batch_size,
             keep_embeddings=how.keep_embeddings,
+            share=None if how.share is None else str(how.share),
             digest=system_digest(self.task, self.system),
         )
 
