@@ -157,7 +157,8 @@ def _random_images(
     known = paths_by_digest(state.rows, state.entries)
     present = _present(known, keys)
     geometry = geometry_of(loaded)
-    preparation = Preparation(task.root, {geometry: view_set(task.embed.views)})
+    views = {geometry: view_set(task.embed.views)}
+    preparation = Preparation(task.root, views, decode=geometry.decode)
     for key in random.sample(present, min(count, len(present))):
         image = prepare(known[key], key, preparation)
         if image.views:
