@@ -78,7 +78,7 @@ def run_probes(
     plans = _plans(dataset, options, notify)
     systems: list[Predictions] = []
     said: list[str] = []
-    fitted = _with_few_repeats(dataset, notify)
+    fitted = with_few_repeats(dataset, notify)
     total = sum(len(plan.makes) for plan in plans) * (1 + fitted.fold.shape[0] * fitted.folds)
     with progress("fitting", total) as advance:
         for plan in plans:
@@ -103,7 +103,7 @@ def run_probes(
     )
 
 
-def _with_few_repeats(dataset: Dataset, notify: Notify) -> Dataset:
+def with_few_repeats(dataset: Dataset, notify: Notify) -> Dataset:
     """Return a dataset with as many repeats of the folds as its figures need, at least two.
 
     The standard error of a macro-F1 is about 0.36 / sqrt(n) by the held-out rows alone, however
