@@ -18,6 +18,8 @@ from pathlib import Path
 from archiveprobe.base.errors import InputError
 
 TEMPORARY = ".tmp-"
+# What file systems without hard links say: FAT, some network and user-space ones.
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV}
 
 
 @contextlib.contextmanager
@@ -72,11 +74,34 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     make_folder(path.parent)
     with replacing(path) as temporary:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        _create(temporary, data)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write `path` in one step where there is no such file, durable on return.
+
+    Says whether it was written: of several writers one does, and no file is replaced (but where
+    the file system knows no hard links). Raises OSError as the system gave it.
+    """
+    make_folder(path.parent)
+    temporary = temporary_beside(path)
+    try:
+        _create(temporary, data)
+        fsync(temporary)
         try:
-            _write_all(descriptor, data)
-        finally:
-            os.close(descriptor)
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if path.exists():
+                return False
+            os.replace(temporary, path)
+    finally:
+        discard(temporary)
+    fsync(path.parent)
+    return True
 
 
 def append_durable(path: Path, line: bytes) -> None:
@@ -166,6 +191,14 @@ def drop_temporaries_of(path: Path) -> None:
     for name in os.listdir(path.parent):
         if name.startswith(begin):
             discard(path.with_name(name))
+
+
+def _create(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        _write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from archiveprobe.base import files
 from archiveprobe.base.lock import Lock
 from archiveprobe.cache import log, spec
-from archiveprobe.cache.resume import SHARDS
+from archiveprobe.cache.log import SHARDS
 from archiveprobe.cache.store import Writer
 
 
@@ -25,9 +25,10 @@ def carry_over(
         files.make_folder(target / SHARDS)
         if not (target / spec.FILE).exists():
             spec.CacheRecord(target, fingerprint, request, record.row_shape).write()
-        for commit in log.read_log(folder / log.COMMITS).entries:
-            content = (folder / SHARDS / commit.file).read_bytes()
-            files.write_whole(target / SHARDS / commit.file, content)
+        for share in log.find_shares(folder):
+            for commit in log.read_log(folder / log.commits_name(share)).entries:
+                content = (folder / SHARDS / commit.file).read_bytes()
+                files.write_whole(target / SHARDS / commit.file, content)
     # Opening a cache adopts whole shards that its log does not name, after reading them fully.
     with Writer.open(target, fingerprint, request):
         return target

@@ -1,6 +1,10 @@
 """The two line files of a cache: commits.jsonl (what is done) and failures.jsonl (what cannot be).
 
-Both are read tolerantly: any bytes may stand in them after a fault, and no line is believed that
+A writer that has a share of the work, such as the second of four, has a pair of its own:
+commits-2of4.jsonl and failures-2of4.jsonl, with shards in shards/2of4/. Readers take all of them;
+a key in several logs counts once, in the first by name, the plain one before all others.
+
+All are read tolerantly: any bytes may stand in them after a fault, and no line is believed that
 does not prove itself.
 """
 
@@ -15,18 +19,24 @@ from archiveprobe.base import files
 
 COMMITS = "commits.jsonl"
 FAILURES = "failures.jsonl"
+SHARDS = "shards"
+SET_ASIDE = "set-aside"
+_SHARE = r"[1-9][0-9]{0,5}of[1-9][0-9]{0,5}"
+_LOG_NAME = re.compile(rf"(?:commits|failures)(?:-({_SHARE}))?\.jsonl", re.ASCII)
 _SHARD_NAME = re.compile(r"([0-9]{6,9})-([0-9a-f]{8})\.h5", re.ASCII)
 # A true CRC proves that a line is whole, not that we wrote it: the name may lead nowhere else, the
 # counts are positive, and the digest begins as the name says.
 _COMMIT = re.compile(
-    rb'([0-9a-f]{8}) (\{"file":"([0-9]{6,9}-([0-9a-f]{8})\.h5)","rows":([1-9][0-9]{0,17}),'
-    rb'"bytes":([1-9][0-9]{0,17}),"sha256":"(\4[0-9a-f]{56})"\})'
+    rb'(?P<crc>[0-9a-f]{8}) (?P<text>\{"file":"(?P<file>(?:(?P<share>'
+    + _SHARE.encode()
+    + rb')/)?[0-9]{6,9}-(?P<begin>[0-9a-f]{8})\.h5)","rows":(?P<rows>[1-9][0-9]{0,17}),'
+    rb'"bytes":(?P<bytes>[1-9][0-9]{0,17}),"sha256":"(?P<sha256>(?P=begin)[0-9a-f]{56})"\})'
 )
 _DETAIL_CHARACTERS = 500
 
 
 class Commit(NamedTuple):
-    """One finished shard: its name, its rows, its size in bytes, its SHA-256."""
+    """One finished shard: its name below shards/, its rows, its size in bytes, its SHA-256."""
 
     file: str
     rows: int
@@ -53,9 +63,44 @@ class Log(NamedTuple):
     bad_lines: list[int]
 
 
-def shard_name(sequence: int, sha256: str) -> str:
-    """Return the file name of a shard: six digits of sequence, eight of digest."""
-    return f"{sequence:06d}-{sha256[:8]}.h5"
+def commits_name(share: str | None) -> str:
+    """Return the name of a writer's log; `share` is None for the one that has no share."""
+    return COMMITS if share is None else f"commits-{share}.jsonl"
+
+
+def failures_name(share: str | None) -> str:
+    """Return the name of a writer's failures."""
+    return FAILURES if share is None else f"failures-{share}.jsonl"
+
+
+def is_share(name: str) -> bool:
+    """Return whether a name is that of a share, such as "2of4"."""
+    return re.fullmatch(_SHARE, name, re.ASCII) is not None
+
+
+def is_log(name: str) -> bool:
+    """Return whether a file name is that of a commit log or of failures."""
+    return _LOG_NAME.fullmatch(name) is not None
+
+
+def find_shares(folder: Path) -> list[str | None]:
+    """Return the shares that have a log, or shards, in `folder`, sorted by name, after None.
+
+    Raises InputError when the folder cannot be read.
+    """
+    with files.explained(f"read {folder}"):
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        shards = folder / SHARDS
+        places = [path.name for path in shards.iterdir()] if shards.is_dir() else []
+    matches = (_LOG_NAME.fullmatch(name) for name in names)
+    shares = {match[1] for match in matches if match} | set(filter(is_share, places))
+    return [None, *sorted(shares - {None})]
+
+
+def shard_name(sequence: int, sha256: str, share: str | None = None) -> str:
+    """Return the name of a shard below shards/: six digits of sequence, eight of digest."""
+    place = "" if share is None else f"{share}/"
+    return f"{place}{sequence:06d}-{sha256[:8]}.h5"
 
 
 def shard_sequence(name: str) -> int | None:
@@ -72,7 +117,8 @@ def format_commit(commit: Commit) -> bytes:
 
 def read_log(path: Path) -> Log:
     """Read a commit log; a missing one is empty. Raises InputError only when it cannot be read."""
-    return parse_log(_read(path))
+    match = _LOG_NAME.fullmatch(path.name)
+    return parse_log(_read(path), match[1] if match else None)
 
 
 def _read(path: Path) -> bytes:
@@ -83,18 +129,25 @@ def _read(path: Path) -> bytes:
             return b""
 
 
-def parse_log(data: bytes) -> Log:
-    """Parse any bytes as a commit log; never raises.
+def parse_log(data: bytes, share: str | None = None) -> Log:
+    """Parse any bytes as the commit log of `share`; never raises.
 
-    A repeated line counts once; a second, different line for one file is bad.
+    A repeated line counts once; a second, different line for one file is bad, and so is a shard
+    of another log.
     """
+    place = None if share is None else share.encode()
     entries: dict[str, Commit] = {}
     bad_lines: list[int] = []
     *lines, rest = data.split(b"\n")
     for number, line in enumerate(lines, start=1):
         match = _COMMIT.fullmatch(line)
-        if match and int(match[1], 16) == zlib.crc32(match[2]):
-            commit = Commit(match[3].decode(), int(match[5]), int(match[6]), match[7].decode())
+        if match and int(match["crc"], 16) == zlib.crc32(match["text"]) and match["share"] == place:
+            commit = Commit(
+                match["file"].decode(),
+                int(match["rows"]),
+                int(match["bytes"]),
+                match["sha256"].decode(),
+            )
             if commit.rows <= commit.bytes and entries.setdefault(commit.file, commit) == commit:
                 continue
         bad_lines.append(number)
@@ -113,6 +166,14 @@ def format_failures(failures: Mapping[bytes, Failure]) -> bytes:
 
 def _failure_crc(values: list[Any]) -> str:
     return f"{zlib.crc32(json.dumps(values).encode()):08x}"
+
+
+def read_all_failures(folder: Path) -> dict[bytes, Failure]:
+    """Read the failures of all writers. Raises InputError only when a file cannot be read."""
+    failures: dict[bytes, Failure] = {}
+    for share in find_shares(folder):
+        failures |= read_failures(folder / failures_name(share))
+    return failures
 
 
 def read_failures(path: Path) -> dict[bytes, Failure]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from archiveprobe.base import files, lock
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache import log, spec
+from archiveprobe.cache.log import SET_ASIDE, SHARDS
 from archiveprobe.cache.reader import Reader
-from archiveprobe.cache.resume import SET_ASIDE, SHARDS
 
 _CACHE_NAME = re.compile(r".+-[0-9a-f]{16}", re.DOTALL)
 
@@ -42,7 +42,7 @@ def prunable(root: Path, keep: Iterable[str]) -> list[Prunable]:
                 items.append(Prunable(folder, sum(sizes.values()), _reason(folder), folder))
                 continue
             for path, size in sizes.items():
-                if path.parent.name == SET_ASIDE:
+                if path.is_relative_to(folder / SET_ASIDE):
                     reason = "a damaged shard that was set aside"
                     items.append(Prunable(path, size, reason, folder))
                 elif path.name.startswith(files.TEMPORARY):
@@ -94,14 +94,23 @@ def _reason(folder: Path) -> str:
 
 def _own_files(folder: Path) -> Iterator[Path]:
     # The record comes last: what a killed prune leaves still looks like a cache to the next.
+    for place in _own_folders(folder):
+        yield from (path for path in sorted(place.iterdir()) if _is_own(path))
+    yield from sorted(path for path in folder.glob(f"{files.TEMPORARY}*") if path.is_file())
+    logs = [path for path in sorted(folder.iterdir()) if log.is_log(path.name)]
+    for path in (*logs, folder / spec.FILE):
+        if path.is_file():
+            yield path
+
+
+def _own_folders(folder: Path) -> Iterator[Path]:
+    """List the folders in which a cache has files, those inside another one first."""
     for name in (SHARDS, SET_ASIDE):
         place = folder / name
         if place.is_dir() and not place.is_symlink():
-            yield from (path for path in sorted(place.iterdir()) if _is_own(path))
-    yield from sorted(path for path in folder.glob(f"{files.TEMPORARY}*") if path.is_file())
-    for name in (log.FAILURES, log.COMMITS, spec.FILE):
-        if (folder / name).is_file():
-            yield folder / name
+            shares = [path for path in sorted(place.iterdir()) if log.is_share(path.name)]
+            yield from (path for path in shares if path.is_dir() and not path.is_symlink())
+            yield place
 
 
 def _is_own(path: Path) -> bool:
@@ -111,10 +120,12 @@ def _is_own(path: Path) -> bool:
 
 
 def _remove_folders(folder: Path) -> None:
-    for name in (SHARDS, SET_ASIDE):
-        if (folder / name).is_dir() and not (folder / name).is_symlink():
-            files.remove_folder(folder / name)
-    if all(path.name == lock.NAME for path in folder.iterdir()):
-        files.remove(folder / lock.NAME)
+    for place in list(_own_folders(folder)):
+        files.remove_folder(place)
+    locks = [path for path in folder.iterdir() if path.name.startswith(lock.NAME)]
+    if len(locks) == len(list(folder.iterdir())):
+        # That of the folder last, since it is held.
+        for path in sorted(locks, reverse=True):
+            files.remove(path)
         if files.remove_folder(folder):
             files.fsync(folder.parent)

@@ -10,29 +10,23 @@ from numpy.typing import NDArray
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache import log, shard
-from archiveprobe.cache.log import Commit, Failure
-from archiveprobe.cache.resume import SET_ASIDE, SHARDS
+from archiveprobe.cache.log import SET_ASIDE, SHARDS, Commit, Failure
 from archiveprobe.cache.shard import EMBED_AGAIN, Embeddings, ShardError
 from archiveprobe.cache.spec import CacheRecord
 
 
 class Reader:
-    """The rows of a cache as its log stood on opening; fine on a read-only folder.
+    """The rows of a cache as its logs stood on opening; fine on a read-only folder.
 
-    Raises InputError, naming the file, when the record or the log is damaged or a shard is
+    Raises InputError, naming the file, when the record or a log is damaged or a shard is
     missing or of the wrong size.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record = CacheRecord.read(folder)
-        written = log.read_log(folder / log.COMMITS)
-        if written.bad_lines:
-            raise InputError(
-                f"{folder / log.COMMITS}: line {written.bad_lines[0]} is damaged; "
-                "run `archiveprobe embed TASK`, which mends it"
-            )
-        self.commits = written.entries
+        self._logs = [self._read_log(share) for share in log.find_shares(folder)]
+        self.commits = [commit for commits in self._logs for commit in commits]
         missing = []
         for commit in self.commits:
             size = shard.size_of(self._path(commit))
@@ -56,7 +50,9 @@ class Reader:
 
     @property
     def rows(self) -> int:
-        """Count the committed rows."""
+        """Count the committed rows; one that several writers have computed counts once."""
+        if sum(map(bool, self._logs)) > 1:
+            return len(self._index)
         return sum(commit.rows for commit in self.commits)
 
     @property
@@ -72,7 +68,7 @@ class Reader:
     @cached_property
     def failures(self) -> dict[bytes, Failure]:
         """Return images without an embedding; a row that came later takes its failure away."""
-        failures = log.read_failures(self.folder / log.FAILURES)
+        failures = log.read_all_failures(self.folder)
         return {key: failure for key, failure in failures.items() if key not in self._index}
 
     def read(self, keys: Sequence[bytes | None]) -> tuple[NDArray[np.bool_], Embeddings]:
@@ -106,12 +102,29 @@ class Reader:
     @cached_property
     def _index(self) -> dict[bytes, int]:
         index: dict[bytes, int] = {}
-        for commit in self.commits:
-            for key in shard.read_keys(self._path(commit), self.row_shape or (), commit.rows):
+        start = 0
+        for commits in self._logs:
+            seen: set[bytes] = set()
+            for commit in commits:
+                keys = shard.read_keys(self._path(commit), self.row_shape or (), commit.rows)
                 # A key twice would shift nothing, but which row is meant is then anyone's guess.
-                if index.setdefault(key, len(index)) != len(index) - 1:
+                if len(set(keys)) < len(keys) or not seen.isdisjoint(keys):
                     raise ShardError(str(self._path(commit)), "a key occurs twice")
+                seen.update(keys)
+                for at, key in enumerate(keys, start):
+                    index.setdefault(key, at)
+                start += commit.rows
         return index
+
+    def _read_log(self, share: str | None) -> list[Commit]:
+        path = self.folder / log.commits_name(share)
+        written = log.read_log(path)
+        if written.bad_lines:
+            raise InputError(
+                f"{path}: line {written.bad_lines[0]} is damaged; "
+                "run `archiveprobe embed TASK`, which mends it"
+            )
+        return written.entries
 
     def _path(self, commit: Commit) -> Path:
         return self.folder / SHARDS / commit.file

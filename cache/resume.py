@@ -1,7 +1,8 @@
 """Bring a cache folder, in whatever state a fault left it, back to one that can be continued.
 
-Only under the lock. Nothing is deleted but temporaries: what cannot be used is set aside, its
-rows count as absent and are computed again.
+Only under the lock: that of a share mends what belongs to this share, the one without a share
+mends all. Nothing is deleted but temporaries: what cannot be used is set aside, its rows count as
+absent and are computed again.
 """
 
 import contextlib
@@ -14,11 +15,8 @@ from typing import Any
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache import log, shard, spec
-from archiveprobe.cache.log import Commit
+from archiveprobe.cache.log import SET_ASIDE, SHARDS, Commit
 from archiveprobe.cache.shard import ShardError
-
-SHARDS = "shards"
-SET_ASIDE = "set-aside"
 
 
 @dataclass
@@ -31,37 +29,72 @@ class State:
     notes: list[str] = field(default_factory=list)
 
 
-def resume(folder: Path, row_shape: tuple[int, ...] | None) -> State:
+def resume(folder: Path, row_shape: tuple[int, ...] | None, share: str | None = None) -> State:
     """Repair `folder` and say what is done. `row_shape` is (views, *shape), None before any row.
 
-    Raises InputError when the folder cannot be read or written.
+    With a `share` only its own log and shards are repaired; the rows that others have count where
+    nothing is wrong with them. Raises InputError when the folder cannot be read or written.
     """
     state = State()
     with files.explained(f"resume the cache {folder}"):
-        files.make_folder(folder / SHARDS)
-        # What a killed writer had not come to sync is counted as done from here on.
-        for name in (log.COMMITS, log.FAILURES):
-            with contextlib.suppress(FileNotFoundError):
-                files.fsync(folder / name)
-        for place in (folder, folder / SHARDS):
-            files.drop_temporaries(place)
-            files.fsync(place)
-        written = log.read_log(folder / log.COMMITS)
-        for commit in written.entries:
-            _take(folder, commit.file, commit, row_shape, state)
-        kept = len(state.commits)
-        for path in _orphans(folder, {commit.file for commit in written.entries}):
-            _take(folder, path.name, None, row_shape, state)
-        if written.damaged or kept != len(written.entries):
-            lines = b"".join(map(log.format_commit, state.commits))
-            files.write_whole(folder / log.COMMITS, lines)
-        else:
-            for commit in state.commits[kept:]:
-                files.append_durable(folder / log.COMMITS, log.format_commit(commit))
-        if written.damaged:
-            state.notes.append(f"{log.COMMITS} had damaged lines, which were removed")
-        state.next_sequence = _next_sequence(folder)
+        files.make_folder(folder / SHARDS / (share or ""))
+        shares = log.find_shares(folder)
+        own = shares if share is None else [share]
+        if share is None:
+            _settle(folder)
+        for one in shares:
+            if one not in own:
+                _count(folder, one, row_shape, state)
+        for one in own:
+            _mend(folder, one, row_shape, state)
+        state.next_sequence = _next_sequence(folder, share)
     return state
+
+
+def _settle(folder: Path) -> None:
+    files.drop_temporaries(folder)
+    files.fsync(folder)
+
+
+def _count(
+    folder: Path, share: str | None, row_shape: tuple[int, ...] | None, state: State
+) -> None:
+    """Count the rows of another writer's log, as they stand."""
+    for commit in log.read_log(folder / log.commits_name(share)).entries:
+        path = folder / SHARDS / commit.file
+        with contextlib.suppress(ShardError):
+            if row_shape is not None and shard.size_of(path) == commit.bytes:
+                state.keys.update(shard.read_keys(path, row_shape, commit.rows))
+                state.commits.append(commit)
+
+
+def _mend(folder: Path, share: str | None, row_shape: tuple[int, ...] | None, state: State) -> None:
+    """Repair one writer's log and shards, and count their rows."""
+    commits, place = folder / log.commits_name(share), folder / SHARDS / (share or "")
+    # What a killed writer had not come to sync is counted as done from here on.
+    for name in (commits, folder / log.failures_name(share)):
+        with contextlib.suppress(FileNotFoundError):
+            files.fsync(name)
+    if place.is_dir():
+        files.drop_temporaries(place)
+        files.fsync(place)
+    files.fsync(folder)
+    written = log.read_log(commits)
+    own = State(notes=state.notes)
+    for commit in written.entries:
+        _take(folder, commit.file, commit, row_shape, own)
+    kept = len(own.commits)
+    for path in _orphans(folder, share, {commit.file for commit in written.entries}):
+        _take(folder, path.relative_to(folder / SHARDS).as_posix(), None, row_shape, own)
+    if written.damaged or kept != len(written.entries):
+        files.write_whole(commits, b"".join(map(log.format_commit, own.commits)))
+    else:
+        for commit in own.commits[kept:]:
+            files.append_durable(commits, log.format_commit(commit))
+    if written.damaged:
+        state.notes.append(f"{commits.name} had damaged lines, which were removed")
+    state.commits += own.commits
+    state.keys |= own.keys
 
 
 def set_aside(folder: Path, name: str) -> None:
@@ -89,6 +122,7 @@ def _take(
             raise ShardError(str(path), "the fingerprint file declares no row shape")
         if logged is None:
             commit, keys = _verified(path, row_shape)
+            commit = commit._replace(file=name)
         elif size == logged.bytes:
             commit, keys = logged, shard.read_keys(path, row_shape, logged.rows)
         else:
@@ -105,11 +139,12 @@ def _take(
         state.notes.append(f"{name} adopted: {commit.rows} rows were not in the log")
 
 
-def _orphans(folder: Path, logged: set[str]) -> list[Path]:
-    """Return the shards that the log does not name."""
-    place = folder / SHARDS
+def _orphans(folder: Path, share: str | None, logged: set[str]) -> list[Path]:
+    """Return the shards of `share` that its log does not name."""
+    place = folder / SHARDS / (share or "")
     shards = place.iterdir() if place.is_dir() else ()
-    names = (p for p in shards if log.shard_sequence(p.name) is not None and p.name not in logged)
+    known = {Path(name).name for name in logged}
+    names = (p for p in shards if log.shard_sequence(p.name) is not None and p.name not in known)
     return sorted(names)
 
 
@@ -128,8 +163,8 @@ def _verified(path: Path, row_shape: tuple[int, ...] | None) -> tuple[Commit, li
     return Commit(path.name, len(keys), len(data), sha256), keys
 
 
-def _next_sequence(folder: Path) -> int:
-    places = [folder / SHARDS, folder / SET_ASIDE]
+def _next_sequence(folder: Path, share: str | None) -> int:
+    places = [folder / SHARDS / (share or ""), folder / SET_ASIDE / (share or "")]
     names = [path.name for place in places if place.is_dir() for path in place.iterdir()]
     # A set-aside name may carry a suffix; its sequence number stays used.
     numbers = [log.shard_sequence(name[: name.find(".h5") + 3]) for name in names]
@@ -176,7 +211,10 @@ def _stored_record(wanted: spec.CacheRecord) -> tuple[spec.CacheRecord | None, l
     folder = wanted.folder
     path = folder / spec.FILE
     with files.explained(f"read {path}"):
-        exists, shards = path.exists(), _orphans(folder, set())
+        exists = path.exists()
+        shards = [
+            one for share in log.find_shares(folder) for one in _orphans(folder, share, set())
+        ]
     if not exists and not shards:
         return None, []
     try:

@@ -1,10 +1,8 @@
 """Write a cache: rows are queued, and committed as immutable shards that survive any fault."""
 
 import contextlib
-import hashlib
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +12,24 @@ from numpy.typing import NDArray
 
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.lock import Lock
+from archiveprobe.base.lock import Lock, wait_for_lock
 from archiveprobe.cache import log, shard, spec
 from archiveprobe.cache.log import Commit, Failure
 from archiveprobe.cache.reader import Reader
-from archiveprobe.cache.resume import SHARDS, State, agree, resume, storable_shape
+from archiveprobe.cache.resume import State, agree, resume, set_aside, storable_shape
+from archiveprobe.cache.shard_rows import ShardRows, check_key, unusable
 
-__all__ = ["COMMIT_BYTES", "COMMIT_SECONDS", "Failure", "Reader", "Writer"]
+__all__ = ["COMMIT_BYTES", "COMMIT_SECONDS", "Failure", "Reader", "Writer", "unusable"]
 
 COMMIT_SECONDS = 60.0
 # A commit needs this much once more, for the shard that it builds.
 COMMIT_BYTES = 8 * 2**20
+_RECORD_LOCK = "LOCK-record"
 
 
 class Writer:
-    """The one writer of a cache folder, from `Writer.open`; a context manager.
+    """The writer of a cache folder, or of one share of the work, from `Writer.open`; a context
+    manager.
 
     Rows count as done when `commit` returns; it runs by itself once the oldest queued row has
     waited `commit_seconds` or the queue exceeds `commit_bytes`, and on leaving the context, also
@@ -43,6 +44,7 @@ class Writer:
         *,
         commit_seconds: float = COMMIT_SECONDS,
         commit_bytes: int = COMMIT_BYTES,
+        share: str | None = None,
     ) -> None:
         self.folder = record.folder
         self.notes: list[str] = state.notes
@@ -51,15 +53,17 @@ class Writer:
         """Committed and queued rows."""
         self.failures: dict[bytes, Failure] = {
             key: failure
-            for key, failure in log.read_failures(self.folder / log.FAILURES).items()
+            for key, failure in log.read_all_failures(self.folder).items()
             if key not in state.keys
         }
+        self._share = share
         self._lock = lock
         self._record = record
         self._row_shape = record.row_shape
         self._sequence = state.next_sequence
         self._limits = (commit_seconds, commit_bytes)
-        self._rows: dict[bytes, tuple[NDArray[np.float16], NDArray[np.float32]]] = {}
+        self._rows = ShardRows()
+        self._adopted = set(state.commits)
         self._new_failures: dict[bytes, Failure] = {}
         self._since: float | None = None
 
@@ -73,23 +77,34 @@ class Writer:
         *,
         commit_seconds: float = COMMIT_SECONDS,
         commit_bytes: int = COMMIT_BYTES,
+        share: str | None = None,
     ) -> "Writer":
         """Create or resume the cache in `folder`.
 
         `row_shape` is (views, *shape); None takes it from the cache or from the first row. The
-        stored request becomes `request`. Raises InputError: another writer, another fingerprint,
-        a folder that cannot be written.
+        stored request becomes `request`. `share` ("2of4") makes it one of several writers: each
+        knows the rows that the others had when it opened, and mends and writes its own only; the
+        writer without a share excludes them all, and mends all. Raises InputError: another writer,
+        another fingerprint, a folder that cannot be written.
         """
+        if share is not None and not log.is_share(share):
+            raise InputError(f"{share!r} is not a share: write it as 2of4")
         with files.explained(f"create the cache {folder}"):
             files.make_folder(folder)
-        lock = Lock(folder)
+        lock = Lock(folder, share=share)
         lock.acquire()
         try:
-            record, notes = agree(folder, fingerprint, request, row_shape)
-            state = resume(folder, record.row_shape)
+            with _others_waiting(folder, share):
+                record, notes = agree(folder, fingerprint, request, row_shape)
+            state = resume(folder, record.row_shape, share)
             state.notes[:0] = notes
             return cls(
-                lock, record, state, commit_seconds=commit_seconds, commit_bytes=commit_bytes
+                lock,
+                record,
+                state,
+                commit_seconds=commit_seconds,
+                commit_bytes=commit_bytes,
+                share=share,
             )
         except BaseException:
             lock.release()
@@ -112,31 +127,56 @@ class Writer:
         float16 in any view. Raises InputError when the shape is not the cache's, or when an
         automatic commit fails.
         """
-        _check_key(key)
+        check_key(key)
         if key in self.keys:
             return None
-        exact = np.asarray(embedding, np.float32)
-        self._check_shape(exact.shape)
-        # Cast first: 65520 is finite until it is stored. The copy also detaches a reused buffer.
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            stored = exact.astype(np.float16, order="C")
-        status = unusable(stored)
+        self._check_shape(np.shape(embedding))
+        status = self._rows.add(key, embedding)
         if status is not None:
             self.fail(key, status, f"the embedding is {status.replace('_', '-')} as float16")
             return status
-        self._rows[key] = stored, shard.row_norms(exact[None])[0]
         self.keys.add(key)
         self.failures.pop(key, None)
         self._new_failures.pop(key, None)
         self._commit_when_due()
         return None
 
+    def adopt(self, commit: Commit) -> None:
+        """Take over a shard that another process has written by `ShardRows.write`.
+
+        One that holds a key of this writer's rows is set aside instead, and `notes` says so; one
+        that was taken over before changes nothing. Raises InputError: it is missing, damaged, of
+        another size or shape.
+        """
+        path = self.folder / log.SHARDS / commit.file
+        self._check_open()
+        if commit in self._adopted:
+            return
+        size = shard.size_of(path)
+        if size != commit.bytes:
+            raise shard.ShardError(str(path), f"{size} bytes instead of {commit.bytes}")
+        with shard.open_checked(path, self._row_shape, commit.rows) as file:
+            keys = {key.tobytes() for key in file["key"][...]}
+            self._check_shape(file["embeddings"].shape[1:])
+        with files.explained(f"write to the cache {self.folder}"):
+            if len(keys) < commit.rows or not keys.isdisjoint(self.keys):
+                set_aside(self.folder, commit.file)
+                self.notes.append(f"{commit.file} set aside (a key occurs twice)")
+                return
+            self._declare_row_shape()
+            line = log.format_commit(commit)
+            files.append_durable(self.folder / log.commits_name(self._share), line)
+        self._adopted.add(commit)
+        self.keys |= keys
+        for key in keys & self.failures.keys():
+            del self.failures[key]
+
     def fail(self, key: bytes, status: str, detail: str) -> None:
         """Record that `key` has no embedding. A known row, or a repeated failure, changes nothing.
 
         Raises InputError when an automatic commit fails.
         """
-        _check_key(key)
+        check_key(key)
         failure = Failure(status, detail)
         if key in self.keys or self.failures.get(key) == failure:
             return
@@ -145,14 +185,14 @@ class Writer:
 
     def commit(self) -> None:
         """Bring everything queued to disk. Raises InputError; the queue is kept then."""
-        if not self._lock.held and (self._rows or self._new_failures):
-            raise InputError(f"the writer of {self.folder} is closed; open the cache again")
+        if self._rows or self._new_failures:
+            self._check_open()
         with files.explained(f"write to the cache {self.folder}"):
             if self._rows:
                 self._commit_rows()
             if self._new_failures:
                 lines = log.format_failures(self._new_failures)
-                files.append_durable(self.folder / log.FAILURES, lines)
+                files.append_durable(self.folder / log.failures_name(self._share), lines)
                 self._new_failures.clear()
         self._since = None
 
@@ -179,54 +219,59 @@ class Writer:
         seconds, most_bytes = self._limits
         now = time.monotonic()
         self._since = now if self._since is None else self._since
-        queued = len(self._rows) * math.prod(self._row_shape or ()) * np.dtype(np.float16).itemsize
         # A clock that went back must not put the commit off.
-        if not 0 <= now - self._since < seconds or queued > most_bytes:
+        if not 0 <= now - self._since < seconds or self._rows.size > most_bytes:
             self.commit()
 
     def _commit_rows(self) -> None:
-        # Declared before the first shard, which never lies there without its form.
-        if self._record.row_shape != self._row_shape:
-            self._record = replace(self._record, row_shape=self._row_shape)
-            self._record.write()
-        keys = np.frombuffer(b"".join(self._rows), np.uint8).reshape(-1, shard.KEY_BYTES)
-        embeddings, norms = zip(*self._rows.values(), strict=True)
-        norm = np.stack(norms)
-        data = shard.build(keys, embeddings, norm, np.ones(norm.shape, np.bool_))
-        sha256 = hashlib.sha256(data).hexdigest()
-        name = log.shard_name(self._sequence, sha256)
-        path = self.folder / SHARDS / name
-        line = log.format_commit(Commit(name, len(self._rows), len(data), sha256))
-        files.write_whole(path, data)
+        self._declare_row_shape()
+        commit = self._rows.write(self.folder, self._sequence, self._share)
         try:
-            files.append_durable(self.folder / log.COMMITS, line)
+            line = log.format_commit(commit)
+            files.append_durable(self.folder / log.commits_name(self._share), line)
         except BaseException:
             # Else a later commit of more rows would meet these again in an orphan.
             with contextlib.suppress(OSError):
-                files.remove(path)
+                files.remove(self.folder / log.SHARDS / commit.file)
             raise
         self._rows.clear()
         self._sequence += 1
+
+    def _declare_row_shape(self) -> None:
+        """Write down the shape before the first shard, which never lies there without its form."""
+        if self._record.row_shape == self._row_shape:
+            return
+        # Another share may have declared another one meanwhile.
+        with _others_waiting(self.folder, self._share):
+            record = spec.CacheRecord.read(self.folder)
+            if record.row_shape not in (None, self._row_shape):
+                raise _other_shape(self.folder, self._row_shape, record.row_shape)
+            self._record = replace(self._record, row_shape=self._row_shape)
+            self._record.write()
+
+    def _check_open(self) -> None:
+        if not self._lock.held:
+            raise InputError(f"the writer of {self.folder} is closed; open the cache again")
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if self._row_shape is None:
             self._row_shape = storable_shape(self.folder, shape)
         if shape != self._row_shape:
-            raise InputError(
-                f"an embedding for {self.folder} has shape {shape}, the cache's rows have "
-                f"{self._row_shape}: the fingerprint must tell the two apart"
-            )
+            raise _other_shape(self.folder, shape, self._row_shape)
 
 
-def _check_key(key: bytes) -> None:
-    if len(key) != shard.KEY_BYTES:
-        raise InputError(
-            f"the key {key.hex()!r} is not a SHA-256: pass its {shard.KEY_BYTES} bytes"
-        )
+@contextlib.contextmanager
+def _others_waiting(folder: Path, share: str | None) -> Iterator[None]:
+    """Let writers of shares write the record one after the other; one without has no others."""
+    with contextlib.ExitStack() as stack:
+        if share is not None:
+            with files.explained(f"lock {folder} for writing"):
+                stack.enter_context(wait_for_lock(folder, _RECORD_LOCK))
+        yield
 
 
-def unusable(stored: NDArray[np.float16]) -> str | None:
-    """Say why an embedding (views, *shape) is none: "non_finite", or "zero" in any view."""
-    if not np.isfinite(stored).all():
-        return "non_finite"
-    return None if stored.reshape(len(stored), -1).any(axis=1).all() else "zero"
+def _other_shape(folder: Path, shape: object, declared: object) -> InputError:
+    return InputError(
+        f"an embedding for {folder} has shape {shape}, the cache's rows have {declared}: the "
+        "fingerprint must tell the two apart"
+    )

@@ -7,8 +7,8 @@ from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import Lock
 from archiveprobe.cache import log, shard
-from archiveprobe.cache.log import Commit
-from archiveprobe.cache.resume import SET_ASIDE, SHARDS, set_aside
+from archiveprobe.cache.log import SET_ASIDE, SHARDS, Commit
+from archiveprobe.cache.resume import set_aside
 from archiveprobe.cache.shard import ShardError
 from archiveprobe.cache.spec import CacheRecord
 
@@ -34,29 +34,40 @@ class Report:
 def verify(folder: Path, deep: bool) -> Report:
     """Check the cache in `folder`, changing nothing.
 
-    Always: the record's digest, the log's CRC, the shards' sizes. `deep` also: their SHA-256,
+    Always: the record's digest, the logs' CRC, the shards' sizes. `deep` also: their SHA-256,
     every checksum, finite and non-zero rows, norms, no key twice. A damaged cache is reported,
     never raised.
     """
+    report = Report()
     try:
         record = CacheRecord.read(folder)
-        written = log.read_log(folder / log.COMMITS)
+        for share in log.find_shares(folder):
+            _verify_log(folder, share, record if deep else None, report)
     except InputError as error:
-        return Report(bad=[str(error)])
-    report = Report(len(written.entries), sum(commit.rows for commit in written.entries))
-    report.bad += [f"{log.COMMITS}: line {number} is damaged" for number in written.bad_lines]
+        report.bad.append(str(error))
+    return report
+
+
+def _verify_log(
+    folder: Path, share: str | None, record: CacheRecord | None, report: Report
+) -> None:
+    """Check one writer's log; with a `record` the content of its shards as well."""
+    name = log.commits_name(share)
+    written = log.read_log(folder / name)
+    report.shards += len(written.entries)
+    report.rows += sum(commit.rows for commit in written.entries)
+    report.bad += [f"{name}: line {number} is damaged" for number in written.bad_lines]
     seen: set[bytes] = set()
     for commit in written.entries:
         try:
             _check_size(folder, commit)
-            if deep:
+            if record:
                 _check_content(folder / SHARDS / commit.file, commit, record, seen)
         except ShardError as error:
             report.bad.append(f"{commit.file}: {error.reason}")
             report.bad_shards.append(commit.file)
         except InputError as error:
             report.bad.append(f"{commit.file}: {error}")
-    return report
 
 
 def repair(folder: Path, report: Report) -> list[str]:

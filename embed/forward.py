@@ -105,11 +105,14 @@ class Batch:
 
 
 class ForwardThreads:
-    """The threads that forward passes run in, shared by all backbones of a run."""
+    """The threads that forward passes run in, shared by all backbones of a run.
 
-    def __init__(self, device: str) -> None:
+    `passes` is how many run side by side on a CPU; None: one for every core.
+    """
+
+    def __init__(self, device: str, passes: int | None = None) -> None:
         self._cpu = device == "cpu"
-        threads = usable_cores() if self._cpu else 1
+        threads = (passes or usable_cores()) if self._cpu else 1
         # One batch more than there are threads waits on a CPU, so that none of them ever does. On a
         # GPU the next one is gathered meanwhile, which is enough.
         self.ahead = threads + 1 if self._cpu else 1

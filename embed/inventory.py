@@ -86,7 +86,7 @@ def _line(folder: Path, in_use: bool) -> CacheLine:
     try:
         reader = Reader(folder)
     except InputError as error:
-        size = sum(file.stat().st_size for file in folder.glob("shards/*.h5"))
+        size = sum(file.stat().st_size for file in (folder / "shards").rglob("*.h5"))
         return CacheLine(folder.name, 0, 0, [], "-", size, 0, in_use, False, str(error))
     return CacheLine(
         cache=folder.name,

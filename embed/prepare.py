@@ -10,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from archiveprobe.archive.references import Reference, UnreadableError
+from archiveprobe.archive.source import Source
 from archiveprobe.base.files import temporary_beside
 from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.embed.preprocess import Geometry
@@ -20,6 +22,7 @@ from archiveprobe.task.decoding import (
     DecodedImage,
     Observation,
     decode,
+    decode_pixels,
     digest,
     rejected,
 )
@@ -39,7 +42,10 @@ class Preparation:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image ready for the backbones; no `views` where it was rejected."""
+    """An image ready for the backbones; no `views` where it was rejected.
+
+    `digest` is "" where there are no bytes.
+    """
 
     digest: str
     observation: Observation
@@ -76,13 +82,41 @@ def prepare(path: str, expected: str, preparation: Preparation) -> PreparedImage
             return PreparedImage(expected, image)
         if preparation.thumbnails is not None:
             _write_thumbnail(thumbnail_file(preparation.thumbnails, expected), image.thumbnail)
-        views = {
-            geometry: render(image.pixels, geometry, wanted, seed=expected)
-            for geometry, wanted in preparation.views.items()
-        }
+        return _rendered(image.pixels, image.observation, expected, preparation)
     except MemoryError:
         return PreparedImage(expected, rejected(*OUT_OF_MEMORY))
-    return PreparedImage(expected, image.observation, views)
+
+
+def prepare_reference(
+    reference: Reference, source: Source, preparation: Preparation
+) -> PreparedImage:
+    """Read an image of an archive through its source, hash it and render its views.
+
+    Raises:
+        InputError: the source gives nothing at all, as where it refuses its credentials.
+    """
+    key = ""
+    try:
+        content = source.read(reference)
+        key = digest(content)
+        decoded = decode_pixels(content)
+        if isinstance(decoded, Observation):
+            return PreparedImage(key, decoded)
+        return _rendered(*decoded, key, preparation)
+    except UnreadableError as error:
+        return PreparedImage("", rejected(error.status, error.detail, error.size))
+    except MemoryError:
+        return PreparedImage(key, rejected(*OUT_OF_MEMORY))
+
+
+def _rendered(
+    pixels: Image.Image, observation: Observation, key: str, preparation: Preparation
+) -> PreparedImage:
+    views = {
+        geometry: render(pixels, geometry, wanted, seed=key)
+        for geometry, wanted in preparation.views.items()
+    }
+    return PreparedImage(key, observation, views)
 
 
 def _write_thumbnail(file: Path, thumbnail: Image.Image) -> None:

@@ -1,5 +1,6 @@
 """How a backbone wants its pixels, or its texts: frozen records that travel with the weights."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +21,13 @@ class Geometry:
     crop: str = "center"
     interpolation: str = "bicubic"
     fill: tuple[int, int, int] = (0, 0, 0)
+
+
+def geometry_of_record(record: Mapping[str, Any]) -> Geometry:
+    """Return the geometry in what `Preprocess.record` gave, also when it was read from JSON."""
+    red, green, blue = record["fill"]
+    named = {name: record[name] for name in ("size", "resize", "crop", "interpolation")}
+    return Geometry(**named, fill=(red, green, blue))
 
 
 @dataclass(frozen=True)

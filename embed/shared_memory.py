@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from archiveprobe.embed.prepare import Preparation, PreparedImage, prepare
+from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.preprocess import Geometry
 
 
@@ -131,12 +132,12 @@ def _unnamed_file() -> int:
 class PrepareInto:
     """Prepare images in a decoder process; pixels go into a slot where there is one."""
 
-    preparation: Preparation
+    prepare: Callable[..., PreparedImage]
     descriptor: int | None
 
-    def __call__(self, path: str, digest: str, slot: Slot | None) -> PreparedImage | Parcel:
-        """Prepare the image at `path`; see embed.prepare."""
-        image = prepare(path, digest, self.preparation)
+    def __call__(self, slot: Slot | None, *image_named: Any) -> PreparedImage | Parcel:
+        """Prepare the image that the arguments name; see embed.prepare."""
+        image = self.prepare(*image_named)
         needed = sum(rendered.crops.nbytes for rendered in image.views.values())
         if slot is None or not needed or needed > slot.size:
             return image

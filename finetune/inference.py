@@ -12,6 +12,8 @@ from scipy.special import log_softmax, logsumexp, softmax
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed.device import check_device, default_device
+from archiveprobe.embed.preprocess import geometry_of_record
+from archiveprobe.embed.unit_encoder import Look
 from archiveprobe.embed.view_sets import View, view_set
 from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.finetune.checkpoint import read_weights
@@ -173,13 +175,12 @@ class TunedSystem:
         check_device(device)
         network = self.network.to(device)
         spec = PixelSpec(1, network.preprocess.geometry, self.views)
-        blank = self.recipe.rows.unreadable == "blank"
         states = [(str(file), read_weights(file, digest)) for file, digest in self.states]
         by_view = [np.empty((0, len(self.views), self.classes))]
         for start in range(0, len(files), _IMAGES_AT_ONCE):
             some = files[start : start + _IMAGES_AT_ONCE]
             with load_pixels(
-                root, some, spec, work, workers=workers, blank=blank, advance=advance
+                root, some, spec, work, workers=workers, blank=self.answers_blank, advance=advance
             ) as pixels:
                 inputs = ImageRows(pixels, network.preprocess)
                 of_networks = []
@@ -195,10 +196,30 @@ class TunedSystem:
                         )
                     )
             by_view.append(average(np.stack(of_networks), 0))
-        logits = np.concatenate(by_view)
+        return self.combine(np.concatenate(by_view))
+
+    def combine(
+        self, logits: np.ndarray, view: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return logits (m, K) of those (m, V, K) of all views, and the answers (m,) of a vote.
+
+        With a `view`, as if it were the only one.
+        """
+        if view is not None:
+            return logits[:, view], None
         voted = self.recipe.predict.combine == "vote"
         answer = vote(logits, self.views, self.positive) if voted else None
         return average(logits, 1), answer
+
+    @property
+    def look(self) -> Look:
+        """Return the geometry and the views that the networks look at, without building one."""
+        return geometry_of_record(self.made_of["preprocess"]), self.views
+
+    @property
+    def answers_blank(self) -> bool:
+        """Return whether an image that cannot be read is answered as a blank one."""
+        return self.recipe.rows.unreadable == "blank"
 
 
 def load_tuned(task: Task, record: Mapping[str, Any]) -> TunedSystem:

@@ -5,7 +5,7 @@ images) is the same for all of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import find_caches
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.device import default_device
+from archiveprobe.embed.forward import ForwardThreads
+from archiveprobe.embed.prepare import Preparation, PreparedImage
+from archiveprobe.embed.unit_encoder import Look, UnitEmbeddings
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.combine import METHODS, apply_weights
 from archiveprobe.evaluate.dataset import Dataset, Rows
@@ -26,9 +29,10 @@ from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_status import check_up_to_date, command_again
 from archiveprobe.evaluate.system_store import Run, load_run
 from archiveprobe.finetune.inference import TunedSystem, load_tuned
+from archiveprobe.finetune.unit_inference import UnitNetworks
 from archiveprobe.probe.choice import Choice, parse_choice
 from archiveprobe.probe.crossval import combine_views
-from archiveprobe.probe.features import read_matrix
+from archiveprobe.probe.features import RowReader, read_matrix
 from archiveprobe.probe.table import PROBES
 from archiveprobe.task.config import Task
 from archiveprobe.task.texts import is_text_cache
@@ -54,12 +58,38 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class UnitContent:
+    """Holds what is in memory of a unit: its images, and their embeddings by backbone.
+
+    The images were prepared by `preparation`; networks look at them in `threads`. `view` is the
+    place of the only view to look through, None for all. What networks said of all views lies in
+    `known`, by system.
+    """
+
+    images: Sequence[PreparedImage]
+    preparation: Preparation
+    embeddings: Mapping[str, UnitEmbeddings]
+    threads: ForwardThreads
+    view: int | None = None
+    known: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def through(self, view: int) -> "UnitContent":
+        """Return the same content, seen through a single view."""
+        seen = {name: rows.through(view) for name, rows in self.embeddings.items()}
+        return replace(self, embeddings=seen, view=view)
+
+
+@dataclass(frozen=True)
 class Question:
-    """Holds rows of an archive to answer for; `afresh`: from the images, even where known."""
+    """Holds rows to answer for; `afresh`: from the images, even where known.
+
+    `content` has them in memory where they are a unit of an archive, not the task's own rows.
+    """
 
     rows: Rows
     archive: Task
     afresh: bool = False
+    content: UnitContent | None = None
 
 
 Logits = Callable[[Question], tuple[np.ndarray, np.ndarray | None]]
@@ -71,12 +101,14 @@ class Source:
     """Gives a system's logits.
 
     `caches` maps every backbone whose embeddings it looks through to the digest of their cache's
-    fingerprint. `agreement` is how far two computations of a probability may lie apart.
+    fingerprint; `looks` are the views that its own networks look at. `agreement` is how far two
+    computations of a probability may lie apart.
     """
 
     logits: Logits
     caches: Mapping[str, str]
     agreement: float = AGREEMENT
+    looks: Sequence[Look] = ()
 
 
 @dataclass(frozen=True)
@@ -105,8 +137,15 @@ class System:
     source: Source
     again: str
 
-    def answer(self, rows: Rows, archive: Task | None = None, *, afresh: bool = False) -> Answers:
-        """Answer for rows of an archive, by default the task's own.
+    def answer(
+        self,
+        rows: Rows,
+        archive: Task | None = None,
+        *,
+        afresh: bool = False,
+        content: UnitContent | None = None,
+    ) -> Answers:
+        """Answer for the task's own rows, or for those of a unit whose `content` is in memory.
 
         What networks answered after training is remembered for the task's rows, unless asked for
         `afresh`.
@@ -114,7 +153,8 @@ class System:
         Raises:
             InputError: rows are not embedded yet, or a cache is damaged.
         """
-        logits, answer = self.source.logits(Question(rows, archive or self.task, afresh))
+        question = Question(rows, archive or self.task, afresh, content)
+        logits, answer = self.source.logits(question)
         proba = self.calibration.apply(logits)
         if answer is None:
             answer = final_decision(self.stored, proba)
@@ -192,8 +232,10 @@ def probe_source(task: Task, run: Run) -> Source:
     sources = {name: str(record["sources"][name]) for name in choice.backbones}
     readers: dict[tuple[str, Path], Reader] = {}
 
-    def reader(name: str, archive: Task) -> Reader:
-        root = (task if is_text_cache(name) else archive).work / "cache"
+    def reader(name: str, question: Question) -> RowReader:
+        if question.content is not None and not is_text_cache(name):
+            return question.content.embeddings[name]
+        root = (task if is_text_cache(name) else question.archive).work / "cache"
         if (name, root) not in readers:
             readers[name, root] = _reader(task, run.system, root, name, sources[name])
         return readers[name, root]
@@ -207,7 +249,7 @@ def probe_source(task: Task, run: Run) -> Source:
             if not any(part.keys) and not any(part.captions):
                 continue
             found = [
-                read_matrix(reader(name, question.archive), part, name, choice.views, task)
+                read_matrix(reader(name, question), part, name, choice.views, task)
                 for name in choice.backbones
             ]
             try:
@@ -281,8 +323,17 @@ def tuned_source(dataset: Dataset, run: Run, resources: Resources) -> Source:
     place = {id_: at for at, id_ in enumerate(run.predictions().test_ids.tolist())}
     same = record["to_predict"] == dataset.unlabelled.digest and len(known) == len(place)
     device = resources.device or default_device()
+    networks = UnitNetworks(system, device)
+
+    def of_unit(content: UnitContent) -> tuple[np.ndarray, np.ndarray | None]:
+        if run.system not in content.known:
+            seen = networks.logits(content.images, content.preparation, content.threads)
+            content.known[run.system] = seen
+        return system.combine(content.known[run.system], content.view)
 
     def logits(question: Question) -> tuple[np.ndarray, np.ndarray | None]:
+        if question.content is not None:
+            return of_unit(question.content)
         ids = question.rows.ids.tolist()
         here = question.archive.work == dataset.task.work
         if not question.afresh and same and here and all(id_ in place for id_ in ids):
@@ -291,7 +342,7 @@ def tuned_source(dataset: Dataset, run: Run, resources: Resources) -> Source:
         return _run_networks(system, question, resources, device)
 
     alike = _kind(record["device"]) == _kind(device) and not record["from_cache"]
-    return Source(logits, {}, _SAME_DEVICE if alike else _OTHER_DEVICE)
+    return Source(logits, {}, _SAME_DEVICE if alike else _OTHER_DEVICE, (system.look,))
 
 
 def _run_networks(
@@ -338,7 +389,9 @@ def ensemble_source(task: Task, run: Run, load: Callable[[str], System]) -> Sour
             if METHODS[method].space is not None and not weight:
                 answers.append(_even_answers(member, rows))
                 continue
-            found = member.answer(rows, question.archive, afresh=question.afresh)
+            found = member.answer(
+                rows, question.archive, afresh=question.afresh, content=question.content
+            )
             voted = None if member.stored.answer is None else found.decision
             answers.append(
                 replace(member.stored, test_ids=rows.ids, test=found.proba, answer=voted)
@@ -346,7 +399,8 @@ def ensemble_source(task: Task, run: Run, load: Callable[[str], System]) -> Sour
         return apply_weights(answers, method, weights, ties)
 
     agreement = max(member.source.agreement for member in members)
-    return Source(logits, _shared_caches(task, run, members), agreement)
+    looks = [look for member in members for look in member.source.looks]
+    return Source(logits, _shared_caches(task, run, members), agreement, looks)
 
 
 def _shared_caches(task: Task, run: Run, members: Sequence[System]) -> dict[str, str]:

@@ -1,17 +1,41 @@
 """From caches to matrices: which backbones, and what becomes of their views."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.cache.log import Failure
 from archiveprobe.cache.reader import Reader
+from archiveprobe.cache.shard import Embeddings
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.probe.choice import Choice
 from archiveprobe.task.config import Task
 from archiveprobe.task.texts import is_text_cache, text_cache, text_key
+
+
+class RowReader(Protocol):
+    """Reads embeddings by key: those of a cache, or of a unit that is in memory."""
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the cache."""
+        ...
+
+    @property
+    def failures(self) -> Mapping[bytes, Failure]:
+        """Return images without an embedding."""
+        ...
+
+    def read(self, keys: Sequence[bytes | None]) -> tuple[NDArray[np.bool_], Embeddings]:
+        """Return present (n,) and embeddings (n, views, *shape) float16; see Reader.read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +85,7 @@ def load_features(dataset: Dataset, choice: Choice) -> Features:
     return Features(choice, np.concatenate(labelled, 2), np.concatenate(unlabelled, 2), sources)
 
 
-def read_matrix(reader: Reader, rows: Rows, name: str, views: str, task: Task) -> np.ndarray:
+def read_matrix(reader: RowReader, rows: Rows, name: str, views: str, task: Task) -> np.ndarray:
     """Read embeddings (n, V, d) float32 of one backbone for some rows, NaN where there is none.
 
     Raises:

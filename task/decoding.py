@@ -14,7 +14,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,6 +29,7 @@ THUMBNAIL = 256
 TINY = 32
 EXTREME_ASPECT = 10
 BLANK_RANGE = 3
+_FEW = 16
 MODES = frozenset("1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr LAB HSV".split())
 
 # Raised whenever a change here can alter pixels or statuses; part of every cache's fingerprint.
@@ -126,23 +127,27 @@ def digest(content: bytes) -> str:
 
 def decode(content: bytes) -> DecodedImage | Observation:
     """Decode the bytes of a file by the policy; a rejected one gives its Observation only."""
+    decoded = decode_pixels(content)
+    if isinstance(decoded, Observation):
+        return decoded
+    image, observation = decoded
+    thumbnail = image.copy()
+    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    return DecodedImage(image, thumbnail, replace(observation, **_statistics(thumbnail)))
+
+
+def decode_pixels(content: bytes) -> tuple[Image.Image, Observation] | Observation:
+    """Decode as `decode` does, without a thumbnail and the statistics that are made of it."""
     try:
         with warnings.catch_warnings(), _own_switches(), _decoder_messages(content):
             warnings.simplefilter("ignore")
             image, seen = _load(content)
     except _RejectedError as rejection:
         return Observation(rejection.status, _line(str(rejection)), len(content))
-    thumbnail = image.copy()
-    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     observation = Observation(
-        _flag(image, thumbnail),
-        bytes=len(content),
-        width=image.width,
-        height=image.height,
-        **seen,
-        **_statistics(thumbnail),
+        _flag(image), bytes=len(content), width=image.width, height=image.height, **seen
     )
-    return DecodedImage(image, thumbnail, observation)
+    return image, observation
 
 
 def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
@@ -271,14 +276,14 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _flag(image: Image.Image, thumbnail: Image.Image) -> str:
+def _flag(image: Image.Image) -> str:
     if max(image.size) > EXTREME_ASPECT * min(image.size):
         return "extreme_aspect"
     if min(image.size) < TINY:
         return "tiny"
-    if _is_flat(thumbnail) and _is_flat(image):
-        return "blank"
-    return "ok"
+    # Of most images a few pixels tell that they are not blank.
+    some = image.resize((_FEW, _FEW), Image.Resampling.NEAREST)
+    return "blank" if _is_flat(some) and _is_flat(image) else "ok"
 
 
 def _is_flat(image: Image.Image) -> bool:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few
@@ -70,35 +71,64 @@ def find_images(root: Path, own: Collection[Path] = ()) -> Found:
         InputError: a folder cannot be listed.
     """
     found = Found()
-    skipped = frozenset(map(str, own))
-    rich: set[str] = set()
-    poor: set[str] = set()
-    start = str(root)
-    for folder, subfolders, files in os.walk(start, onerror=_refuse):
-        below = folder[len(start) :].lstrip("/")
-        subfolders[:] = sorted(_not_skipped(folder, subfolders, skipped))
-        links = [name for name in subfolders if Path(folder, name).is_symlink()]
-        found.linked += [printable(f"{below}/{name}".lstrip("/")) for name in links]
-        for name in _not_skipped(folder, files, skipped):
-            is_image, kind = _judge(f"{folder}/{name}", name)
-            if is_image:
-                found.paths.append(f"{below}/{name}" if below else name)
-            else:
-                found.ignored[kind] += 1
-            if below:
-                (rich if is_image else poor).add(below.partition("/")[0])
-    found.barren = sorted(map(printable, poor - rich))
-    found.linked.sort()
+    found.paths.extend(walk_images(root, found, own))
     return found
 
 
-def _not_skipped(folder: str, names: list[str], skipped: frozenset[str]) -> list[str]:
-    return [
-        name for name in names if not name.startswith(".") and f"{folder}/{name}" not in skipped
-    ]
+def walk_images(root: Path, found: Found, own: Collection[Path] = ()) -> Iterator[str]:
+    """Yield what `find_images` finds, sorted; all but the paths is added to `found` on the way.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    skipped = frozenset(map(str, own))
+    rich: set[str] = set()
+    poor: set[str] = set()
+    folders = [("", iter(_names(str(root), skipped)))]
+    while folders:
+        below, names = folders[-1]
+        name = next(names, None)
+        if name is None:
+            folders.pop()
+            continue
+        path, file = f"{below}{name}", f"{root}/{below}{name}"
+        if name.endswith("/"):
+            if Path(file).is_symlink():
+                found.linked.append(printable(path[:-1]))
+            else:
+                folders.append((path, iter(_names(file[:-1], skipped))))
+            continue
+        is_image, kind = _judge(file, name)
+        if is_image:
+            yield path
+        else:
+            found.ignored[kind] += 1
+        if below:
+            (rich if is_image else poor).add(path.partition("/")[0])
+    found.barren = sorted(map(printable, poor - rich))
 
 
-def _refuse(error: OSError) -> None:
+def _names(folder: str, skipped: frozenset[str]) -> list[str]:
+    """List a folder; names of folders end in `/`, which puts their files where they are sorted."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                f"{entry.name}/" if _is_folder(entry) else entry.name
+                for entry in entries
+                if not entry.name.startswith(".") and f"{folder}/{entry.name}" not in skipped
+            )
+    except OSError as error:
+        _refuse(error)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link that leads back to itself
+
+
+def _refuse(error: OSError) -> NoReturn:
     place = printable(str(error.filename))
     raise InputError(f"cannot list {place}: {error.strerror}: correct its permissions")
 
@@ -115,11 +145,20 @@ def _ending(name: str) -> str:
 
 def _judge(file: str, name: str) -> tuple[bool, str]:
     """Return whether a file may be an image, and how to call its kind if not."""
+    is_image, kind = judge_name(name)
+    return (_opens_like_a_image(file) if is_image is None else is_image), kind
+
+
+def judge_name(name: str) -> tuple[bool | None, str]:
+    """Return whether a file is an image by its name, and the kind that the name says.
+
+    None where the name says nothing, so that its first bytes must.
+    """
     ending = _ending(name)
-    if ending in _IMAGES:
-        return True, ""
     kind = f".{ending}" if re.fullmatch("[a-z0-9]{1,12}", ending) else "others"
-    return ending not in _COMPANIONS and _opens_like_a_image(file), kind
+    if ending in _IMAGES:
+        return True, kind
+    return False if ending in _COMPANIONS else None, kind
 
 
 def _opens_like_a_image(file: str) -> bool:

@@ -186,7 +186,7 @@ def _look(
 
     path = printable(row.path)
     try:
-        located = _below(root, row.path, folders)
+        located = find_below(root, row.path, folders)
         if located is None:
             return without("outside_root", "it must lie below the root")
         file, facts = located
@@ -216,8 +216,13 @@ def _is_unchanged(hint: Entry, facts: os.stat_result) -> bool:
     return (size, hint.mtime_ns, hint.inode) == (facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
 
-def _below(root: Path, path: str, folders: dict[str, bool]) -> tuple[str, os.stat_result] | None:
-    """Find the row's file and its facts, or None where the path or a link on it leaves the root.
+def find_below(
+    root: Path, path: str, folders: dict[str, bool]
+) -> tuple[str, os.stat_result] | None:
+    """Find a file and its facts; None where the path or a link on it leaves the resolved root.
+
+    `folders` remembers which folders lie inside. Raises OSError, RuntimeError where links loop, and
+    ValueError for a name that no file can have.
 
     Strings, not Paths: a large archive comes here a million times to find that nothing changed.
     """

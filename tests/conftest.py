@@ -1,5 +1,6 @@
 """What tests of every folder use."""
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ from archiveprobe.base.errors import InputError
 
 # Before a test file imports torch: tests share their cores.
 let_waiting_threads_sleep()
+# A shell lets what it starts with `&` ignore Ctrl-C, and nohup SIGHUP; tests send both.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

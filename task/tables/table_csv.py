@@ -32,13 +32,12 @@ def read_csv(file: Path, content: bytes, encoding: str) -> Cells:
         InputError: broken quotes, or a row whose number of cells differs from the header's.
     """
     with long_cells():
-        named = _SEPARATOR_LINE.match(content[:32].decode(encoding, "ignore"))
-        mark = named[1] if named else _most_columns(content, encoding)
+        mark, skipped = separator_of(content, encoding)
         form = f"CSV, {_NAMES[encoding]}, {_SEPARATORS[mark]}-separated"
         cells = Cells([], [], [], form, unit="line", separator=_SEPARATORS[mark])
         reader = csv.reader(text_stream(content, encoding), strict=True, delimiter=mark)
         try:
-            for line, row in itertools.islice(_with_lines(reader), 1 if named else 0, None):
+            for line, row in itertools.islice(rows_with_lines(reader), skipped, None):
                 _add(file, cells, line, row)
         except csv.Error as error:
             raise InputError(f"{file} line {reader.line_num}: {error}: correct that line") from None
@@ -78,6 +77,12 @@ def long_cells() -> Iterator[None]:
         csv.field_size_limit(previous_limit)
 
 
+def separator_of(content: bytes, encoding: str) -> tuple[str, int]:
+    """Find what separates the cells of a CSV, and how many lines at its beginning only say so."""
+    named = _SEPARATOR_LINE.match(content[:32].decode(encoding, "ignore"))
+    return (named[1], 1) if named else (_most_columns(content, encoding), 0)
+
+
 def _most_columns(content: bytes, encoding: str) -> str:
     return max(_SEPARATORS, key=lambda mark: _columns_by(mark, content, encoding))
 
@@ -100,7 +105,7 @@ def text_stream(
     return io.TextIOWrapper(io.BytesIO(content), encoding, errors, newline="")
 
 
-def _with_lines(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+def rows_with_lines(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are no blank lines, each with the line it starts at."""
     line = 1
     for row in reader:

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,11 +48,11 @@ def test_a_slot_holds_the_distinct_crops_of_every_geometry(order) -> None:
 
 def test_what_comes_out_is_what_went_in(photographs, order) -> None:
     with shared_slots(2, slot_bytes(order)) as places:
-        prepare_into = PrepareInto(order, places.descriptor)
+        prepare_into = PrepareInto(partial(prepare, preparation=order), places.descriptor)
         for path, key in photographs:
             slot = places.take()
             assert slot is not None
-            parcel = prepare_into(path, key, slot)
+            parcel = prepare_into(slot, path, key)
             assert isinstance(parcel, Parcel)
             assert all(not view.crops.size for view in parcel.image.views.values())
             assert_same(places.unpack(parcel, slot), prepare(path, key, order))
@@ -60,10 +61,10 @@ def test_what_comes_out_is_what_went_in(photographs, order) -> None:
 
 def test_what_was_taken_out_stays_when_the_slot_is_used_again(photographs, order) -> None:
     with shared_slots(1, slot_bytes(order)) as places:
-        prepare_into = PrepareInto(order, places.descriptor)
+        prepare_into = PrepareInto(partial(prepare, preparation=order), places.descriptor)
         slot = places.take()
-        first = places.unpack(prepare_into(*photographs[0], slot), slot)
-        prepare_into(*photographs[1], slot)
+        first = places.unpack(prepare_into(slot, *photographs[0]), slot)
+        prepare_into(slot, *photographs[1])
         assert_same(first, prepare(*photographs[0], order))
 
 
@@ -79,7 +80,9 @@ def test_slots_are_as_many_as_asked_for_and_come_back() -> None:
 def test_images_that_do_not_fit_go_through_the_pipe(photographs, order) -> None:
     with shared_slots(1, 100) as places:
         slot = places.take()
-        item = PrepareInto(order, places.descriptor)(*photographs[0], slot)
+        item = PrepareInto(partial(prepare, preparation=order), places.descriptor)(
+            slot, *photographs[0]
+        )
         assert isinstance(item, PreparedImage)
         assert_same(places.unpack(item, slot), prepare(*photographs[0], order))
 

@@ -16,6 +16,7 @@ from PIL import Image
 import archiveprobe.embed.forward
 import archiveprobe.embed.job
 import archiveprobe.embed.prepare
+import archiveprobe.embed.unit_encoder
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.embed.preprocess import Geometry, Preprocess, from_task
@@ -207,6 +208,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
     monkeypatch.setattr(archiveprobe.embed.prepare, "decode", counted)
     monkeypatch.setattr(archiveprobe.embed.job, "load_backbone", bench.encoder)
+    monkeypatch.setattr(archiveprobe.embed.unit_encoder, "load_backbone", bench.encoder)
     # One batch after the other, so that the order of calls is known; a test may ask for more cores.
     monkeypatch.setattr(archiveprobe.embed.forward, "usable_cores", lambda: 1)
     return bench

@@ -95,6 +95,13 @@ PROMISES: dict[str, tuple[str, str]] = {
         "Refused before the file is there, or named by `score`; the old file stays; an output "
         "never replaces what is the task's own.",
     ),
+    "archive": (
+        "An archive holds broken, repeated and renamed images; a run over it is stopped, or shared "
+        "among processes",
+        "Every image has one row with a status, in the order of the index. Whoever computes a unit "
+        "writes the same bytes, on one kind of device. What is done stays, and images that the "
+        "task's caches hold are not embedded again.",
+    ),
     "page": (
         "An image shows injury or death; a name, caption or label holds a script; another page "
         "in the browser asks the server; a page is sent to others",

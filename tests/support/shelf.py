@@ -20,6 +20,7 @@ from PIL import Image
 
 import archiveprobe.embed.job
 import archiveprobe.embed.prepare
+import archiveprobe.embed.unit_encoder
 from archiveprobe.cache.store import Writer
 from archiveprobe.embed.inventory import export_task
 from archiveprobe.predict.images import predict
@@ -109,6 +110,7 @@ def weighed_bench() -> Iterator[WeighedBench]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(archiveprobe.embed.prepare, "decode", counted)
         patch.setattr(archiveprobe.embed.job, "load_backbone", bench.encoder)
+        patch.setattr(archiveprobe.embed.unit_encoder, "load_backbone", bench.encoder)
         yield bench
 
 

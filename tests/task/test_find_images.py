@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +143,19 @@ def test_readable():
     assert printable("بيت.jpg") == "بيت.jpg"
     assert printable(os.fsdecode(b"caf\xe9.jpg")) == "caf\\xe9.jpg"
     assert printable("a\rb\0.jpg") == "a\\x0db\\x00.jpg"
+
+
+def test_a_link_that_leads_back_to_itself_is_a_file_whose_row_says_so(tmp_path: Path) -> None:
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "loop").symlink_to("loop")
+    found = find_images(tmp_path)
+    assert found.paths == ["loop.jpg"]
+
+
+def test_paths_are_sorted_whole(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "a.jpg", "a-.jpg", "a0/1.jpg", "b/a/1.jpg", "b/a.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    paths = find_images(tmp_path).paths
+    assert paths == sorted(paths)
+    assert len(paths) == 6

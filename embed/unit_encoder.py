@@ -1,0 +1,329 @@
+"""Embeds the images of a unit in memory, exactly as those that a system was trained on.
+
+What the task's caches hold already, by the bytes of an image, is read there and not computed.
+Batches are cut within a unit, so whoever computes a unit gets the same bits on one kind of device.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any, NoReturn, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import memory_for
+from archiveprobe.cache.log import Failure
+from archiveprobe.cache.shard import Embeddings
+from archiveprobe.cache.spec import CacheRecord, differences, find_caches
+from archiveprobe.cache.store import Reader, Writer, unusable
+from archiveprobe.embed.backbones import resolve
+from archiveprobe.embed.fingerprint import fingerprint, request
+from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches
+from archiveprobe.embed.job import Notify, crops_per_pass
+from archiveprobe.embed.networks import LoadedBackbone, load_backbone
+from archiveprobe.embed.precision import check_agreement
+from archiveprobe.embed.prepare import Preparation, PreparedImage
+from archiveprobe.embed.preprocess import Geometry, geometry_of_record
+from archiveprobe.embed.view_sets import View, view_set
+from archiveprobe.embed.views import Rendered
+from archiveprobe.task.config import Task
+from archiveprobe.task.texts import is_text_cache
+
+# What a cache's request says of the libraries and the decoding, known before weights are loaded.
+_KNOWN_AHEAD = ("format", "decode", "versions")
+
+Look = tuple[Geometry, tuple[View, ...]]
+"""A geometry, and the views that a network looks at there."""
+
+
+@dataclass(frozen=True)
+class UnitEmbeddings:
+    """Holds the embeddings of a unit's images through one backbone; read as a cache is.
+
+    `rows` maps keys to embeddings (views, *shape) float16; `failures` are images without one.
+    """
+
+    record: CacheRecord
+    rows: Mapping[bytes, NDArray[np.float16]]
+    failures: Mapping[bytes, Failure]
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the cache that these rows would lie in."""
+        return self.record.folder
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Return everything the numbers depend on."""
+        return self.record.fingerprint
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Return (views, *shape) of every row."""
+        shape = self.record.row_shape
+        assert shape is not None
+        return shape
+
+    def read(self, keys: Sequence[bytes | None]) -> tuple[NDArray[np.bool_], Embeddings]:
+        """Return present (n,) and embeddings (n, views, *shape), NaN where not; see Reader.read."""
+        missing = np.full(self.row_shape, np.nan, np.float16)
+        found = [None if key is None else self.rows.get(key) for key in keys]
+        present = np.array([row is not None for row in found], np.bool_)
+        return present, np.stack([missing if row is None else row for row in found])
+
+    def through(self, view: int) -> Self:
+        """Return the same embeddings of a single view."""
+        shape = (1, *self.row_shape[1:])
+        rows = {key: row[view : view + 1] for key, row in self.rows.items()}
+        return replace(self, record=replace(self.record, row_shape=shape), rows=rows)
+
+
+class UnitEncoder:
+    """The backbones that a system looks through, at the very fingerprints it was trained on.
+
+    `sources` maps backbones to the digests of those fingerprints; `looks` are what a system's own
+    networks look at. With `keep` new rows go into the task's caches, whose writer it then is,
+    alone or for a `share` ("2of4"); it is a context manager for that.
+
+    Raises:
+        InputError: a cache is gone, this machine's weights or libraries give other numbers, or
+            another run writes to a cache.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        sources: Mapping[str, str],
+        *,
+        device: str,
+        threads: ForwardThreads,
+        batch_size: int | None = None,
+        looks: Sequence[Look] = (),
+        keep: bool = False,
+        share: str | None = None,
+        notify: Notify = lambda _: None,
+    ) -> None:
+        names = [name for name in sources if not is_text_cache(name)]
+        self._backbones = {
+            name: _UnitBackbone(task, name, sources[name], device, threads, batch_size, notify)
+            for name in names
+        }
+        own = [(backbone.geometry, backbone.views) for backbone in self._backbones.values()]
+        self._looks = [*own, *looks]
+        self.preparation = Preparation(Path(), _union(self._looks))
+        self._keep, self._share = keep, share
+        self._writers = ExitStack()
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """Return the views that every network looks at; none where they look at different ones."""
+        sets = {views for _, views in self._looks}
+        return sets.pop() if len(sets) == 1 else ()
+
+    def encode(self, images: Sequence[PreparedImage]) -> Mapping[str, UnitEmbeddings]:
+        """Embed the images of a unit, equal ones once.
+
+        Raises:
+            InputError: weights do not fit, memory runs out, or a cache is damaged or full.
+        """
+        distinct = {bytes.fromhex(image.digest): image for image in images if image.views}
+        # The preparation may have more views of an image than a backbone looks at.
+        return {
+            name: backbone.encode(
+                {
+                    key: views_of_image(image, backbone.geometry, backbone.views, self.preparation)
+                    for key, image in distinct.items()
+                }
+            )
+            for name, backbone in self._backbones.items()
+        }
+
+    def __enter__(self) -> Self:
+        if self._keep:
+            for backbone in self._backbones.values():
+                backbone.open_writer(self._writers, self._share)
+        return self
+
+    def __exit__(self, *fault: Any) -> None:
+        self._writers.__exit__(*fault)
+
+
+def views_of_image(
+    image: PreparedImage, geometry: Geometry, views: Sequence[View], preparation: Preparation
+) -> Rendered:
+    """Return some of the views that an image was prepared with."""
+    prepared = image.views[geometry]
+    order = preparation.views[geometry]
+    places = [order.index(view) for view in views]
+    return Rendered(
+        prepared.crops,
+        tuple(prepared.crop[place] for place in places),
+        tuple(prepared.mirror[place] for place in places),
+    )
+
+
+def _union(looks: Sequence[Look]) -> dict[Geometry, tuple[View, ...]]:
+    views: dict[Geometry, tuple[View, ...]] = {}
+    for geometry, wanted in looks:
+        views[geometry] = tuple(dict.fromkeys([*views.get(geometry, ()), *wanted]))
+    return views
+
+
+class _UnitBackbone:
+    """One backbone: what the task's cache holds of it, and the network for the rest.
+
+    The network is loaded when it is first needed. Threads may encode units side by side.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        name: str,
+        digest: str,
+        device: str,
+        threads: ForwardThreads,
+        batch_size: int | None,
+        notify: Notify,
+    ) -> None:
+        self._record = record = _record(task, name, digest)
+        asked: Mapping[str, Any] = record.request["asked"]
+        of_system = {"backbones": (name,), "views": asked["views"], "layers": asked["layers"]}
+        part = task.model_copy(update={"embed": task.embed.model_copy(update=of_system)})
+        self._backbone = resolve(name, part)
+        self._request = request(part, self._backbone)
+        self._device, self._threads = device, threads
+        self._notify: Notify = lambda text: notify(f"{name}: {text}")
+        _check_ahead(record, self._request, device)
+        if record.fingerprint.get("random_weights"):
+            self._notify("RANDOM WEIGHTS, for trials only")
+        self.views = view_set(asked["views"])
+        self.geometry = geometry_of_record(record.fingerprint["preprocess"])
+        self._size = crops_per_pass(device, batch_size)
+        self._reader = Reader(record.folder)
+        self._writer: Writer | None = None
+        self._network: LoadedBackbone | None = None
+        self._loading, self._writing = Lock(), Lock()
+
+    def open_writer(self, stack: ExitStack, share: str | None) -> None:
+        """Let new rows go into the task's cache."""
+        record = self._record
+        writer = Writer.open(record.folder, record.fingerprint, self._request, share=share)
+        self._writer = stack.enter_context(writer)
+
+    def encode(self, images: Mapping[bytes, Rendered]) -> UnitEmbeddings:
+        """Return the embeddings of images; those that the cache holds are read from it."""
+        held = [key for key in images if key in self._reader.keys]
+        rows: dict[bytes, NDArray[np.float16]] = {}
+        if held:
+            rows.update(zip(held, self._reader.read(held)[1], strict=True))
+        failures = {}
+        new = {}
+        missing = [(key, rendered) for key, rendered in images.items() if key not in rows]
+        for key, embedding in self._compute(missing):
+            # The very cast that a cache makes, so that its rows and these are the same.
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+                stored = embedding.astype(np.float16)
+            status = unusable(stored)
+            if status is None:
+                rows[key] = stored
+            else:
+                failures[key] = Failure(status, "")
+            new[key] = embedding
+        self._keep(new)
+        return UnitEmbeddings(self._record, rows, failures)
+
+    def _keep(self, new: Mapping[bytes, np.ndarray]) -> None:
+        """Bring new rows to disk, before the unit that needed them counts as done."""
+        if self._writer is None or not new:
+            return
+        with self._writing:
+            for key, embedding in new.items():
+                self._writer.add(key, embedding)
+            self._writer.commit()
+
+    def _compute(
+        self, images: Sequence[tuple[bytes, Rendered]]
+    ) -> Iterator[tuple[bytes, np.ndarray]]:
+        if not images:
+            return
+        network = self._load(images[0][1])
+        where = f"{self._backbone.described} on {self._device}"
+        pending = PendingBatches(self._threads, where)
+        batch = Batch(self._size, self._notify)
+        for key, rendered in images:
+            batch.add(key, rendered)
+            if batch.full:
+                pending.submit(batch, network)
+                batch = Batch(self._size, self._notify)
+        if not batch.empty:
+            pending.submit(batch, network)
+        for done, rows in pending.results():
+            # A size that memory asked for stays.
+            self._size = min(self._size, done.size)
+            yield from rows
+
+    def _load(self, first: Rendered) -> LoadedBackbone:
+        """Return the network; loaded, it must have the very fingerprint that is to be continued."""
+        with self._loading:
+            if self._network is None:
+                precision = str(self._record.fingerprint["precision"])
+                network = load_backbone(self._backbone, self._device).at(precision)
+                now = fingerprint(self._backbone, network, self.views, precision)
+                changed = differences(self._record.fingerprint, now)
+                if changed:
+                    _refuse(self._record, changed)
+                self._check_agreement(network, first)
+                self._network = network
+            return self._network
+
+    def _check_agreement(self, network: LoadedBackbone, first: Rendered) -> None:
+        if self._device == "mps" and network.precision == "fp32":
+            remedy = "free memory, or choose a smaller backbone"
+            with memory_for(f"trying {self._backbone.described} on the CPU", remedy):
+                check_agreement(network, first.crops, np.zeros(len(first.crops), np.bool_))
+
+
+def _record(task: Task, name: str, digest: str) -> CacheRecord:
+    """Find the cache that a system was trained on."""
+    root = task.work / "cache"
+    for record in find_caches(root, name):
+        if record.digest == digest:
+            return record
+    raise InputError(
+        f"the cache of {name} that the system was trained on is not in {root}: bring it back, or "
+        f"run `archiveprobe embed {task.file}` and `archiveprobe probe {task.file}`"
+    )
+
+
+def _check_ahead(record: CacheRecord, now: Mapping[str, Any], device: str) -> None:
+    """Refuse before weights are loaded what is sure to give other numbers."""
+    if record.fingerprint["precision"] == "fp16" and not device.startswith("cuda"):
+        raise InputError(
+            f"{record.folder.name}, which the system was trained on, was computed in fp16, which "
+            "needs a GPU with CUDA: run this where there is one, or embed and probe again in fp32"
+        )
+    changed = differences(
+        {key: record.request[key] for key in _KNOWN_AHEAD}, {key: now[key] for key in _KNOWN_AHEAD}
+    )
+    if changed:
+        _refuse(record, changed)
+
+
+def _refuse(record: CacheRecord, changed: list[tuple[str, Any, Any]]) -> NoReturn:
+    listed = "; ".join(f"{field} was {old!r}, is {new!r}" for field, old, new in changed[:3])
+    raise InputError(
+        f"new images would not be embedded as {record.folder.name}, which the system was trained "
+        f"on: {listed}: bring those weights and libraries back, or embed and probe again here"
+    )
+
+
+def short_digest(digests: Sequence[str]) -> str:
+    """Return 16 hexadecimal digits that stand for all of some digests; of one, its first 16."""
+    if len(digests) == 1:
+        return digests[0][:16]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else ""
