@@ -1,5 +1,7 @@
 """Many rows are computed with in single precision, in blocks: the answers stay those of few."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import softmax
