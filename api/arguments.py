@@ -76,3 +76,14 @@ def path_of(argument: str, value: object, what: str = "a path") -> Path:
         return Path(value).expanduser()
     except RuntimeError as error:
         raise InputError(f"{argument} {str(value)!r}: {error}") from None
+
+
+def place_of(argument: str, value: object) -> str:
+    """Return where images lie: a path, with the home folder for "~", or a URL as it is.
+
+    Raises:
+        InputError: it is of another type, or names the home folder of nobody.
+    """
+    if isinstance(value, str) and "://" in value:
+        return value
+    return str(path_of(argument, value, "one folder of images"))

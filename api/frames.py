@@ -1,8 +1,9 @@
 """DataFrames of rows, predictions, leaderboards and thresholds: one function makes each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from archiveprobe.task.manifest import Entry
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow
 
     from archiveprobe.evaluate.compare import Compared
     from archiveprobe.evaluate.leaderboard import Leaderboard
@@ -124,6 +126,37 @@ def answers_frame(answers: "ImageAnswers") -> "pd.DataFrame":
             **proba_columns(answers.proba, answers.classes),
         }
     )
+
+
+def part_frames(folder: Path) -> Iterator["pd.DataFrame"]:
+    """Yield what the parts of a folder of answers hold.
+
+    Raises:
+        InputError: it is no folder of answers, or a part is damaged.
+    """
+    from archiveprobe.predict.answers.read import iterate_parts, open_record
+
+    classes = open_record(folder).classes
+    return (_part_frame(table, classes) for table in iterate_parts(folder))
+
+
+def whole_frame(folder: Path) -> "pd.DataFrame":
+    """Return the answers of a folder as `answers_frame` gives them. Raises InputError."""
+    import pandas as pd
+
+    frame = pd.concat(part_frames(folder), ignore_index=True)
+    return frame.drop(columns=["spread", "backbone", "system"])
+
+
+def _part_frame(table: "pyarrow.Table", classes: Sequence[str]) -> "pd.DataFrame":
+    import pandas as pd
+
+    frame: pd.DataFrame = table.to_pandas()
+    texts = frame.select_dtypes(exclude="number").columns
+    frame = frame.astype(dict.fromkeys(texts, object))
+    frame["digest"] = frame.digest.fillna("")
+    frame["label"] = pd.Categorical(frame.label, list(classes))
+    return frame
 
 
 def board_frame(board: "Leaderboard") -> "pd.DataFrame":

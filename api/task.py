@@ -1,11 +1,12 @@
 """A task in a notebook: its rows, embeddings and systems as DataFrames and arrays."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from archiveprobe.api.arguments import check_name, check_resources, path_of
+from archiveprobe.api.arguments import check_name, check_resources, path_of, place_of
 from archiveprobe.api.state import Pinned, pin, warn
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import resolve, text_tower
@@ -245,11 +246,13 @@ class Task:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> "pd.DataFrame":
-        """Answer for the rows to predict, or for every image below a folder of new ones.
+        """Answer for the rows to predict, or for every image of `folder`.
 
-        id (below the folder, for new images), digest, status, label and `p_<label>`; label and
-        probabilities are missing where the status says why there is no image. New images are
-        embedded as those that the system was trained on, into a cache of their own below work/new.
+        `folder` may also be a list or table of files, or tars, here or in an object store: what
+        `predict --images` takes. id (below the folder, for new images), digest, status, label and
+        `p_<label>`; label and probabilities are missing where the status says why there is no
+        image. New images are embedded as those that the system was trained on. For millions of
+        them let the command `predict` write a folder, which `answers` reads.
 
         Raises:
             InputError: no such system, it is out of date, there is nothing to predict, or this
@@ -264,17 +267,44 @@ class Task:
         0  street-view-0012.jpg     ok  not_destruction
         1  street-view-0014.jpg     ok  not_destruction
         """
-        from archiveprobe.api.frames import answers_frame
-        from archiveprobe.embed.job import Options
+        from archiveprobe.api.frames import answers_frame, whole_frame
+        from archiveprobe.archive.source import open_source
+        from archiveprobe.predict.archive import How
+        from archiveprobe.predict.archive_table import answers_of
         from archiveprobe.predict.images import answer_images
+        from archiveprobe.predict.systems import Resources
 
         self._check_system(system)
-        images = None if folder is None else path_of("folder", folder, "one folder of images")
         check_resources(device, batch_size, workers)
-        pinned, dataset = self._pin_labelled()
-        how = Options(device=device, batch_size=batch_size, workers=workers)
-        answers = answer_images(dataset, system, images, how, notify=warn)
-        return self._named(answers_frame(answers), pinned, system=system)
+        if folder is None:
+            pinned, dataset = self._pin_labelled()
+            answers = answer_images(dataset, system, Resources(device, workers))
+            return self._named(answers_frame(answers), pinned, system=system)
+        source = open_source(place_of("folder", folder), notify=warn)
+        pinned, _ = self._pin_labelled()
+        how = How(device=device, batch_size=batch_size, workers=workers)
+        with answers_of(self._settings, system, source, how, notify=lambda _: None) as done:
+            frame = whole_frame(done.file)
+        return self._named(frame, pinned, system=system)
+
+    def answers(self, folder: str | Path) -> Iterator["pd.DataFrame"]:
+        """Yield the answers in a folder that `predict -o FOLDER` has written, part by part.
+
+        The columns of `predict`, and spread (the standard deviation of the positive label's
+        probability over the views), backbone and system (digests). Parts come in the order of the
+        images; each is proved by its digest, and some 65,000 rows of a large one come at once. A
+        folder that is not finished gives what is there.
+
+        Raises:
+            InputError: it is no folder of answers, or a part is damaged.
+
+        >>> for rows in task.answers("my/answers"):
+        ...     print(len(rows), (rows.label == "destruction").mean().round(1))
+        60 0.3
+        """
+        from archiveprobe.api.frames import part_frames
+
+        return part_frames(path_of("folder", folder, "a folder of answers"))
 
     def thresholds(self, system: str) -> "pd.DataFrame":
         """Return macro-F1, precision and recall of the positive label at every threshold.

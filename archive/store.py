@@ -67,17 +67,17 @@ def read_object(url: str, size: int | None = None) -> bytes:
         UnreadableError: it is gone, too large, or the store fails for it alone.
         InputError: the store fails or refuses.
     """
-    known = [size]
+    known = size
 
     def action() -> bytes:
-        length = known.pop() if known else None
-        if length is None:
-            length = size_of(url)
+        nonlocal known
+        length = size_of(url) if known is None else known
         if length > IMAGE_BYTES:
             raise UnreadableError("too_many_bytes", f"{length} bytes, limit {IMAGE_BYTES}", length)
         # One byte more would show that it has grown; beyond an empty file is no range.
         content = _range(url, 0, length + 1) if length else b""
         if len(content) != length:
+            known = None
             raise _ShortError(f"{len(content)} bytes came of {length}")
         return content
 
@@ -192,7 +192,8 @@ class _StoreError(Exception):
 
     def __init__(self, url: str, cause: Exception) -> None:
         self.refused = is_refusal(cause)
-        reason = " ".join(str(cause).split()) or type(cause).__name__
+        said = getattr(cause, "strerror", None) or str(cause)
+        reason = " ".join(said.split()) or type(cause).__name__
         self.reason = reason if len(reason) <= 160 else reason[:157] + "..."
         super().__init__(url, reason)
 

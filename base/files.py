@@ -9,11 +9,14 @@ no other module writes, renames or removes anything that is read back.
 
 import contextlib
 import errno
+import hashlib
+import io
 import os
 import secrets
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from archiveprobe.base.errors import InputError
 
@@ -104,6 +107,45 @@ def write_new(path: Path, data: bytes) -> bool:
     return True
 
 
+class HashedFile(io.RawIOBase):
+    """A new file that is written from its start to its end; its bytes are counted and hashed.
+
+    Raises OSError: the disk refuses, or there is such a file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.size = 0
+        self._hashed = hashlib.sha256()
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest of what was written, in hex."""
+        return self._hashed.hexdigest()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the number of bytes written."""
+        return self.size
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`."""
+        with memoryview(data) as view:
+            _write_all(self._descriptor, view)
+            self._hashed.update(view)
+            self.size += view.nbytes
+            return view.nbytes
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
 def append_durable(path: Path, line: bytes) -> None:
     """Append `line` (it ends with a newline) and return only when it is on disk.
 
@@ -178,6 +220,15 @@ def remove_folder(folder: Path) -> bool:
     return True
 
 
+def remove_files(folder: Path) -> None:
+    """Remove a folder and the files in it; one that is gone already is fine. Raises OSError."""
+    if folder.exists():
+        for path in sorted(folder.iterdir()):
+            remove(path)
+        remove_folder(folder)
+        fsync(folder.parent)
+
+
 def drop_temporaries(folder: Path) -> None:
     """Remove what killed writers left in `folder`. Only under the lock. Raises OSError."""
     for path in sorted(folder.glob(f"{TEMPORARY}*")):
@@ -201,7 +252,7 @@ def _create(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         written = os.write(descriptor, rest)

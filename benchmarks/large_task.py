@@ -23,13 +23,15 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from common import Figure, arguments, at_least, at_most, load, report, run, timed
+from common import Figure, arguments, at_least, at_most, cores, load, report, run, timed
 from drawn import pin_caches, small_image, write_task
 from probe_speed import draw_points, see
+from threadpoolctl import threadpool_limits
 
 from archiveprobe.base.nearest import nearest_name
 from archiveprobe.cache.spec import folder_name
@@ -38,10 +40,11 @@ from archiveprobe.embed.backbones import resolve
 from archiveprobe.embed.fingerprint import request
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed
-from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_names import systems
 from archiveprobe.evaluate.system_store import load_run
+from archiveprobe.predict.systems import _model, _of_matrix
 from archiveprobe.probe.audit.run import run_audit
+from archiveprobe.probe.choice import Choice
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.decoding import Observation
@@ -106,9 +109,7 @@ def draw_embeddings(folder: Path, labelled: int, rows: int, widths: dict[str, in
     """Draw a task of labelled rows and rows to predict with a cache per backbone, one view each."""
     points, y = draw_points(labelled + rows)
     names = [f"{at:07}.jpg" for at in range(len(y))]
-    lines = [
-        f"{name},{_LABELS[y[at]] if at < labelled else ''}" for at, name in enumerate(names)
-    ]
+    lines = [f"{name},{_LABELS[y[at]] if at < labelled else ''}" for at, name in enumerate(names)]
     (folder / "labels.csv").write_text("\n".join(["image,label", *lines, ""]))
     task = load_task(write_task(folder, list(widths), "center", 'table = "labels.csv"'))
     digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
@@ -187,3 +188,96 @@ def child(words: Sequence[str]) -> None:
     found["processor"] = time.process_time()
     found["gigabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(json.dumps(found))
+
+
+def alone(part: str, folder: Path) -> dict[str, Any]:
+    """Run a part in a fresh process."""
+    found, _ = run("--child", part, folder, program=(str(Path(__file__).resolve()),))
+    return cast(dict[str, Any], found)
+
+
+def rows_figures(folder: Path, rows: int, labelled: int) -> Iterator[Figure]:
+    """Yield what a large table takes."""
+    draw_table(folder, rows, labelled)
+    what = f"{rows:,} rows, {labelled:,} labelled"
+    found = alone("folds", folder)
+    yield Figure(f"{what}: manifest written", round(found["manifest"], 1), "s")
+    yield Figure(f"{what}: folds assigned", round(found["folds"], 1), "s")
+    # The first brings the snapshot up to date with the folds.
+    alone("embed", folder)
+    yield from _bounded(f"{what}: embed with nothing to do", alone("embed", folder), 30, 2)
+
+
+def probes_figures(folder: Path, labelled: int, widths: dict[str, int]) -> Iterator[Figure]:
+    """Yield what the leaderboard and the audit take."""
+    draw_embeddings(folder, labelled, labelled // 25, widths)
+    what = f"{labelled:,} labelled rows x {sum(widths.values()):,}"
+    found = alone("leaderboard", folder)
+    yield from _bounded(f"{what}: default leaderboard", found, 300, 4)
+    for probe, seconds in found["costs"].items():
+        yield Figure(f"of which {probe}", round(seconds, 1), "s of one core")
+    yield from _bounded(f"{what}: audit", alone("audit", folder), 60, 4)
+
+
+def _bounded(what: str, found: dict[str, Any], seconds: float, memory: float) -> Iterator[Figure]:
+    yield at_most(what, round(found["seconds"], 1), seconds, "s")
+    yield Figure(f"{what}, processor time", round(found["processor"], 1), "s")
+    yield at_most(f"{what}, peak memory", round(found["gigabytes"], 2), memory, "GB")
+
+
+def advice_figures(count: int) -> Iterator[Figure]:
+    """Yield how long the nearest of many ids takes."""
+    ids = [f"films/{at // 100:05}/frame-{at:07}.jpg" for at in range(count)]
+    word = f"films/{count // 200:05}/fraem-{count // 2:07}.jpg"
+    name, seconds = timed(lambda: nearest_name(word, ids, 0.5))
+    assert name == word.replace("fraem", "frame")
+    yield at_most(f"nearest of {count:,} ids", round(seconds, 2), 0.5, "s")
+
+
+def scoring_figures(count: int, width: int) -> Iterator[Figure]:
+    """Yield how fast a linear system scores embeddings that are in memory, on all cores."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((count, width), np.float32).astype(np.float16)[:, None]
+    coef, intercept = rng.normal(size=(1, width, 2)), rng.normal(size=(1, 2))
+    record = {"probe": "ridge", "classes": list(_LABELS)}
+    model = _model(record, {"weights": np.ones(1), "coef": coef, "intercept": intercept})
+    choice, parts = Choice(("drawn",)), np.array_split(rows, max(1, count // 4096))
+
+    def score(part: np.ndarray) -> np.ndarray:
+        return _of_matrix(model, choice, part, 2)
+
+    with threadpool_limits(1), ThreadPoolExecutor(max(1, cores())) as pool:
+        found, seconds = timed(lambda: np.concatenate([*pool.map(score, parts)]))
+    wanted = rows[:1000, 0].astype(np.float64) @ coef[0] + intercept[0]
+    yield at_least(f"rows of {width} scored", round(count / seconds), 1_000_000, "rows/s")
+    yield at_most("farthest logit", float(np.abs(found[:1000] - wanted).max()), 1e-9)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure and report."""
+    parser = arguments(__doc__, "large_task")
+    parser.add_argument("--only", choices=("rows", "probes", "advice", "scoring"))
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--labelled", type=int, default=50_000)
+    parser.add_argument("--ids", type=int, default=100_000)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    settings = parser.parse_args(words)
+    if settings.child:
+        child(settings.child)
+        return
+    before, figures = load(), []
+    parts: dict[str, Callable[[Path], Iterator[Figure]]] = {
+        "advice": lambda _: advice_figures(settings.ids),
+        "scoring": lambda _: scoring_figures(min(settings.rows, 200_000), 512),
+        "rows": lambda folder: rows_figures(folder, settings.rows, settings.labelled),
+        "probes": lambda folder: probes_figures(folder, settings.labelled, WIDTHS),
+    }
+    for name, measure in parts.items():
+        if settings.only in (None, name):
+            with tempfile.TemporaryDirectory() as folder:
+                figures += measure(Path(folder))
+    report(settings.json, figures, before)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from archiveprobe.commands.names import BACKBONE, OUTPUT, SYSTEM, Input
+from archiveprobe.commands.names import (
+    BACKBONE,
+    OUTPUT,
+    SHARE,
+    SYSTEM,
+    TABLE_OR_FOLDER,
+    Input,
+)
 from archiveprobe.commands.terminal import (
     Function,
     command,
@@ -37,33 +44,101 @@ _spreadsheet_safe = click.option(
 )
 
 
-@command("predict my/task.toml --system greedy --images new/images -o answers.csv")
+@command(
+    "predict my/task.toml --system greedy --images new/images -o answers.csv",
+    "predict my/task.toml --system greedy --images s3://bucket/shards -o answers",
+    "predict my/task.toml --system greedy --images list.csv --units 2/4 -o answers",
+)
 @task_argument
 @_system
-@_output("id, digest, status, label and the probability of every label; .csv, .parquet, .xlsx, ...")
+@click.option(
+    "-o",
+    "file",
+    required=True,
+    type=TABLE_OR_FOLDER,
+    help="Output: a table (.csv, .parquet, .xlsx, ...); with --images also a folder of parts.",
+)
 @click.option(
     "--images",
-    type=Input("the folder of the images with --images", "folder"),
-    help="Folder of new images.",
+    metavar="SOURCE",
+    help="New images: a folder, a list or table of files, tars; here or in an object store.",
 )
+@click.option(
+    "--units", type=SHARE, metavar="K/N", help="Answer the K-th of N shares, into a folder."
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who does the work.",
+)
+@click.option(
+    "--keep-embeddings", is_flag=True, help="Keep the embeddings of new images in the task's cache."
+)
+@click.option("--path-column", help="Column of a table that holds the paths of new images.")
+@click.option("--bytes-column", help="Column of a table that holds new images themselves.")
+@click.option("--id-column", help="Column of a table that holds the ids of new images.")
 @_spreadsheet_safe
 @device_option
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
 @click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")
 @json_option
 def predict(
-    task: Path, system: str, file: Path, images: Path | None, as_json: bool, **how: Any
+    task: Path,
+    system: str,
+    file: Path,
+    images: str | None,
+    as_json: bool,
+    spreadsheet_safe: bool,
+    path_column: str | None,
+    bytes_column: str | None,
+    id_column: str | None,
+    **how: Any,
 ) -> None:
     """Predict the unlabelled rows, or new images.
 
-    The file has a row and a status for each.
+    The output has a row and a status for each.
     """
-    from archiveprobe.predict.images import predict as answer
+    if images is None:
+        _predict_rows(task, system, file, as_json, spreadsheet_safe, **how)
+        return
+    from archiveprobe.archive.source import open_source
+    from archiveprobe.predict.archive import How, predict_folder
+    from archiveprobe.predict.archive_table import predict_table
+    from archiveprobe.predict.file_forms import is_table
 
-    _report(
-        answer(load(task), system, file, images=images, notify=say, progress=progress, **how),
-        as_json,
+    columns = {"path_column": path_column, "bytes_column": bytes_column, "id_column": id_column}
+    loaded, source = load(task), open_source(images, **columns, notify=say)
+    how["share"] = how.pop("units")
+    told: dict[str, Any] = {"notify": say, "progress": progress}
+    if is_table(file):
+        told["spreadsheet_safe"] = spreadsheet_safe
+        done = predict_table(loaded, system, source, file, How(**how), **told)
+    elif spreadsheet_safe:
+        raise click.UsageError("--spreadsheet-safe needs a table, and -o names a folder")
+    else:
+        done = predict_folder(loaded, system, source, file, How(**how), **told)
+    _report(done, as_json)
+
+
+def _predict_rows(
+    task: Path, system: str, file: Path, as_json: bool, spreadsheet_safe: bool, **how: Any
+) -> None:
+    from archiveprobe.predict.images import predict as answer
+    from archiveprobe.predict.systems import Resources
+
+    OUTPUT.check(None, file)
+    resources = Resources(how["device"], how["workers"], progress)
+    done = answer(
+        load(task),
+        system,
+        file,
+        spreadsheet_safe=spreadsheet_safe,
+        resources=resources,
+        notify=say,
     )
+    _report(done, as_json)
 
 
 def _report(done: Any, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from archiveprobe.commands.names import BACKBONE, VIEWS
+from archiveprobe.commands.names import BACKBONE, SHARE, VIEWS
 from archiveprobe.commands.terminal import (
     NAME,
     command,
@@ -83,7 +83,11 @@ def weights(task: Path, as_json: bool) -> None:
     print_result({"weights": lines}, lines, as_json)
 
 
-@command("embed my/task.toml", "embed my/task.toml --backbone hog --views center")
+@command(
+    "embed my/task.toml",
+    "embed my/task.toml --backbone hog --views center",
+    "embed my/task.toml --units 2/4",
+)
 @task_argument
 @click.option(
     "--backbone",
@@ -98,6 +102,19 @@ def weights(task: Path, as_json: bool) -> None:
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
 @click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")
 @click.option("--rehash", is_flag=True, help="Read every file again, whatever its date.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="Where to compute: this machine, or a Ray cluster.",
+)
+@click.option(
+    "--units",
+    "share",
+    type=SHARE,
+    metavar="K/N",
+    help="Embed the K-th of N shares of the images only; run embed without it at the end.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @json_option
 def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, **how: Any) -> None:
@@ -113,7 +130,10 @@ def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, 
     record = record_of(summary)
     if not as_json:
         counts = ("images", "embedded", "reused", "duplicates", "failed")
-        print_line(", ".join(f"{record[name]} {name}" for name in counts))
+        about = f"share {summary.units}: " if summary.units else ""
+        print_line(about + ", ".join(f"{record[name]} {name}" for name in counts))
+        if summary.units:
+            say(f"when all shares are done: {NAME} embed {task}")
     if summary.reasons:
         reasons = ", ".join(f"{count} {why}" for why, count in summary.reasons.items())
         say(f"failed: {reasons}; work/manifest.csv says which, and why")

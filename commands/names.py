@@ -99,6 +99,31 @@ class Output(Checked, click.Path):
             raise InputError(f"cannot write {value}: {above} is no folder: name another with -o")
 
 
+class TableOrFolder(Output):
+    """A table to write, or a folder of parts."""
+
+    def check(self, task: "Task | None", value: Path) -> None:
+        """See Checked."""
+        if not value.is_dir():
+            super().check(task, value)
+
+
+class ShareName(click.ParamType[Any]):
+    """One of several shares of the work: K/N."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it."""
+        from archiveprobe.archive.units import Share
+        from archiveprobe.base.errors import InputError
+
+        try:
+            return value if isinstance(value, Share) else Share.parse(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Input(Checked, click.Path):
     """A file or folder to read: `kind` of the two, and `what` to name where there is none."""
 
@@ -265,4 +290,4 @@ FEATURES = Name(_check_features, lambda task: task.embed.backbones)
 SYSTEM = Name(_check_system, _systems)
 RECIPE = Name(_check_recipe, _recipes, of_task=False, or_file=True)
 DEVICE = Name(_check_device, lambda _: ("cpu", "cuda", "mps"), of_task=False)
-OUTPUT = Output()
+OUTPUT, TABLE_OR_FOLDER, SHARE = Output(), TableOrFolder(), ShareName()

@@ -1,15 +1,19 @@
 """One backbone's share of a run: which rows are missing, and the way of the others to its cache."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from archiveprobe.archive.units import Share
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.lock import Lock
+from archiveprobe.base.files import make_folder
+from archiveprobe.base.lock import Lock, wait_for_lock
 from archiveprobe.base.memory import memory_for
+from archiveprobe.cache.log import Commit
 from archiveprobe.cache.spec import (
     CacheRecord,
     differences,
@@ -32,6 +36,7 @@ from archiveprobe.task.snapshot import CacheInUse
 Notify = Callable[[str], None]
 # On a CPU every core has a batch of its own.
 _BATCH = {"cpu": 8, "cuda": 256, "mps": 64}
+_CHOICE_LOCK = "LOCK-precision"
 # Crops of the first batch that are compared with fp32, which a large network on a CPU feels.
 _COMPARED = 8
 
@@ -47,6 +52,8 @@ class Options:
     batch_size: int | None = None
     workers: int | None = None
     rehash: bool = False
+    engine: str = "local"
+    share: Share | None = None
 
 
 def views_of(task: Task, backbone: Backbone) -> tuple[View, ...]:
@@ -86,6 +93,7 @@ class Job:
         self._own_weights = backbone.weights not in (PRETRAINED, RANDOM)
         self._request = request(task, backbone)
         self._root = task.work / "cache"
+        self._share = str(options.share) if options.share else None
         self._loaded: LoadedBackbone | None = None
         self._writer: Writer | None = None
         self._in_use = in_use.fingerprint if in_use else None
@@ -201,7 +209,7 @@ class Job:
         """
         if self._reader is not None:
             # Another writer is met now, not after minutes of loading.
-            with Lock(self._reader.folder):
+            with Lock(self._reader.folder, share=self._share):
                 pass
         loaded = self._loaded = load_backbone(self.backbone, self._device)
         if self._own_weights and not self.backbone.preprocess and self.backbone.tower == "image":
@@ -224,7 +232,7 @@ class Job:
         self._loaded = loaded
         record = self._fingerprint(loaded, loaded.precision)
         folder = self._root / folder_name(self.backbone.cache, record)
-        self._writer = Writer.open(folder, record, self._request)
+        self._writer = Writer.open(folder, record, self._request, share=self._share)
         for note in self._writer.notes:
             self._notify(note)
         for key, (status, detail) in self._rejected.items():
@@ -264,7 +272,19 @@ class Job:
                     self.embedded.add(key)
 
     def _choose_precision(self) -> None:
-        """Choose the precision of a new cache on the first batch, and open it."""
+        """Choose the precision of a new cache on the first batch, and open it.
+
+        Of several shares one chooses, the others follow it.
+        """
+        make_folder(self._root)
+        with wait_for_lock(self._root, _CHOICE_LOCK) if self._share else nullcontext():
+            chosen = self._find_by_fingerprint(self.loaded) if self._share else None
+            if chosen is None:
+                self._choose_by_batch()
+            else:
+                self._open(self.loaded.at(str(chosen.fingerprint["precision"])))
+
+    def _choose_by_batch(self) -> None:
         crops, mirror = self._some_crops()
         remedy = "free memory, choose a smaller backbone, or name a precision with --precision"
         with (
@@ -290,6 +310,25 @@ class Job:
         # Spread over the batch, since the views of one image lie side by side.
         some = np.unique(np.linspace(0, len(crops) - 1, _COMPARED).astype(np.int64))
         return crops[some], mirror[some]
+
+    def commit(self) -> str:
+        """Bring what is embedded to disk; return the digest of the fingerprint of its cache."""
+        assert self._writer is not None
+        self._writer.commit()
+        return CacheRecord.read(self._writer.folder).digest
+
+    def adopt(self, shard: Commit | None, failures: Mapping[str, str], keys: Iterable[str]) -> None:
+        """Take over a shard that another process wrote of images, and what has no embedding.
+
+        `keys` are those of the images (hexadecimal), of which `failures` holds some by status.
+        """
+        assert self._writer is not None
+        lacking = set(self.missing(keys)) if shard else set[str]()
+        if shard is not None:
+            self._writer.adopt(shard)
+        for key, status in failures.items():
+            self._writer.fail(bytes.fromhex(key), status, "")
+        self.embedded |= {bytes.fromhex(key) for key in lacking - failures.keys()}
 
     def finish(self) -> None:
         """Embed what still waits. Rejections alone decide no precision, hence make no cache."""

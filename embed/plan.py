@@ -5,6 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from archiveprobe.archive.units import Share
+from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.backbones import Backbone, resolve, text_tower
 from archiveprobe.embed.device import check_device, default_device
@@ -18,6 +20,7 @@ from archiveprobe.task.manifest import Entry, with_found_paths
 from archiveprobe.task.missing_images import report_missing
 from archiveprobe.task.rows import Row, read_rows
 from archiveprobe.task.scan import scan
+from archiveprobe.task.shares import ROWS_PER_UNIT
 from archiveprobe.task.snapshot import own_snapshot
 from archiveprobe.task.texts import texts
 
@@ -26,7 +29,8 @@ from archiveprobe.task.texts import texts
 class Plan:
     """The rows of a task, what is known of their images, and each backbone's missing rows.
 
-    `texts` are the prompts and captions under their keys, for the text towers in `text_jobs`.
+    `texts` are the prompts and captions under their keys, for the text towers in `text_jobs`. With
+    a `share` only its rows are here, and no texts.
     """
 
     task: Task
@@ -36,6 +40,7 @@ class Plan:
     device: str
     texts: dict[str, str]
     text_jobs: list[Job]
+    share: Share | None = None
 
     @property
     def keys(self) -> list[str]:
@@ -83,13 +88,20 @@ def plan(
     check_device(device)
     check_precision(options.precision, device)
     threads = ForwardThreads(device)
+    if options.share and options.engine == "ray":
+        raise InputError("--units and --engine ray do not go together: Ray shares the work itself")
     rows = read_rows(task, notify=notify)
     before = own_snapshot(task)
-    with progress("reading", len(rows)) as advance:
-        entries = scan(task, rows, rehash=options.rehash, on_hashed=advance, notify=notify)
+    share = options.share
+    owns = share.owns if share else lambda _: True
+    own = [at for at in range(len(rows)) if owns(at // ROWS_PER_UNIT)]
+    with progress("reading", len(own)) as advance:
+        rehash = options.rehash
+        entries = scan(task, rows, rehash=rehash, owns=owns, on_hashed=advance, notify=notify)
     rows = with_found_paths(rows, entries)
     report_missing(task, entries, notify)
-    text_of = texts(task, rows)
+    rows, entries = [rows[at] for at in own], [entries[at] for at in own]
+    text_of = {} if share else texts(task, rows)
     towers = [text_tower(backbone) for backbone in backbones] if text_of else []
 
     def job(backbone: Backbone) -> Job:
@@ -104,4 +116,5 @@ def plan(
         device,
         text_of,
         [job(tower) for tower in towers if tower],
+        share,
     )

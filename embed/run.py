@@ -2,19 +2,22 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import make_folder
+from archiveprobe.base.lock import Lock
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.decoding import default_workers, prepare_images
 from archiveprobe.embed.job import Job, Notify, Options
 from archiveprobe.embed.networks import geometry_of
 from archiveprobe.embed.plan import Plan, plan
 from archiveprobe.embed.prepare import Preparation, PreparedImage
+from archiveprobe.embed.ray_embed import Files, embed_on_cluster
 from archiveprobe.embed.run_record import RunRecord
 from archiveprobe.embed.text_tower import TextNetwork
 from archiveprobe.embed.views import render_tokens
@@ -23,6 +26,7 @@ from archiveprobe.task.decoding import PASSING
 from archiveprobe.task.duplicates import contradictions
 from archiveprobe.task.folds import FoldTable, ensure_folds
 from archiveprobe.task.manifest import Entry, paths_by_digest
+from archiveprobe.task.shares import shares_folder
 
 __all__ = ["Options", "Plan", "Summary", "embed", "plan", "record_of"]
 
@@ -57,35 +61,56 @@ def embed(
             with job:
                 _embed_texts(job, work.texts, notify, progress)
     with ExitStack() as stack:
+        if work.share is not None:
+            stack.enter_context(_share_lock(task, str(work.share)))
         record = stack.enter_context(RunRecord(work))
         jobs = [stack.enter_context(job) for job in work.jobs if job.missing(work.keys)]
         for job in jobs:
             job.load()
             _reject_known(work.entries, job)
-        wanted = {job.backbone.name: set(job.missing(work.keys)) for job in jobs}
-        todo = set(work.undecoded).union(*wanted.values())
-        if todo:
-            record.save()
-            paths = paths_by_digest(work.rows, work.entries)
-            files = [(path, digest) for digest, path in paths.items() if digest in todo]
-            workers = default_workers() if options.workers is None else options.workers
-            workers = min(workers, len(files))
-            views = {geometry_of(job.loaded): job.views for job in jobs}
-            preparation = Preparation(task.root, views, task.work / "thumbs")
-            with progress("embedding", len(files)) as advance:
-                for image in prepare_images(files, preparation, workers=workers, notify=notify):
-                    _hand_out(image, jobs, wanted)
-                    record.add(image)
-                    advance()
+        _embed_missing(work, jobs, options, record, notify, progress)
         for job in jobs:
             job.finish()
-    pairs = contradictions(work.rows, work.entries)
-    if pairs:
-        notify(f"equal files with different labels: {len(pairs)}, the first {pairs[0]}")
-    record.finish(_make_folds(work, record.entries, notify))
+    folds = None if work.share else _conclude(work, record.entries, notify)
+    record.finish(folds)
     summary = _summarise(work, record.entries, time.monotonic() - started)
     _offer_heic(summary.reasons, notify)
     return summary
+
+
+def _embed_missing(
+    work: Plan,
+    jobs: Sequence[Job],
+    options: Options,
+    record: RunRecord,
+    notify: Notify,
+    progress: Progress,
+) -> None:
+    """Embed what the caches lack, and look at what was never decoded."""
+    wanted = {job.backbone.name: set(job.missing(work.keys)) for job in jobs}
+    todo = set(work.undecoded).union(*wanted.values())
+    if not todo:
+        return
+    record.save()
+    paths = paths_by_digest(work.rows, work.entries)
+    files = [(path, digest) for digest, path in paths.items() if digest in todo]
+    workers = default_workers() if options.workers is None else options.workers
+    workers = min(workers, len(files))
+    views = {geometry_of(job.loaded): job.views for job in jobs}
+    preparation = Preparation(work.task.root, views, work.task.work / "thumbs")
+
+    def embed_here(files: Files) -> Iterator[PreparedImage]:
+        for image in prepare_images(files, preparation, workers=workers, notify=notify):
+            _hand_out(image, jobs, wanted)
+            yield image
+
+    images = embed_here(files)
+    if options.engine == "ray":
+        images = embed_on_cluster(work.task, files, preparation, jobs, options, embed_here, notify)
+    with progress("embedding", len(files)) as advance:
+        for image in images:
+            record.add(image)
+            advance()
 
 
 def _drop_leftovers(work: Path) -> None:
@@ -144,6 +169,21 @@ def _hand_out(image: PreparedImage, jobs: Sequence[Job], wanted: dict[str, set[s
             job.reject(image.digest, status, image.observation.detail)
 
 
+def _share_lock(task: Task, share: str) -> Lock:
+    """Return a lock that lets a share be at work once."""
+    folder = shares_folder(task)
+    make_folder(folder)
+    return Lock(folder, f"share {share} of", share=share)
+
+
+def _conclude(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
+    """Make the folds of all rows, and say what contradicts itself."""
+    pairs = contradictions(work.rows, work.entries)
+    if pairs:
+        notify(f"equal files with different labels: {len(pairs)}, the first {pairs[0]}")
+    return _make_folds(work, entries, notify)
+
+
 def _make_folds(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
     if not any(row.label is not None for row in work.rows):
         why = "" if work.task.labels else f": labels is empty in {work.task.file}"
@@ -176,7 +216,10 @@ class CacheSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of every image: images = embedded + reused + duplicates + failed."""
+    """What became of every image: images = embedded + reused + duplicates + failed.
+
+    `units` names the share ("2/4") that these are the images of; None: they are all.
+    """
 
     images: int
     embedded: int
@@ -187,14 +230,16 @@ class Summary:
     caches: list[CacheSummary]
     texts: list[CacheSummary] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
+    units: str | None = None
 
 
 def record_of(summary: Summary) -> dict[str, Any]:
-    """Return the summary in the form that `embed --json` promises; `texts` only where any are."""
+    """Return the summary in the form that `embed --json` promises; without what is empty."""
     record = asdict(summary)
     del record["reasons"]
-    if not summary.texts:
-        del record["texts"]
+    for name in ("texts", "units"):
+        if not record[name]:
+            del record[name]
     return record
 
 
@@ -226,6 +271,7 @@ def _summarise(work: Plan, entries: list[Entry], seconds: float) -> Summary:
         caches=[_cache_summary(work.task, job, keys) for job in work.jobs],
         texts=[_cache_summary(work.task, job, text_keys) for job in work.text_jobs],
         reasons=dict(reasons.most_common()),
+        units=f"{work.share.k}/{work.share.n}" if work.share else None,
     )
 
 

@@ -1,7 +1,8 @@
 """What an embed run leaves beside the caches: the manifest and the snapshot, kept in step.
 
 Both are written when the run has something to do, now and then while it works, and at its end; all
-but the last time the snapshot says that the run is not finished.
+but the last time the snapshot says that the run is not finished. A run over a share of the rows
+leaves a manifest of that share, and no snapshot: the last run, over all rows, takes it over.
 """
 
 import time
@@ -17,6 +18,7 @@ from archiveprobe.evaluate.dataset import make_dataset
 from archiveprobe.task.decoding import Observation
 from archiveprobe.task.folds import FoldTable
 from archiveprobe.task.manifest import Entry, with_observations, write_manifest
+from archiveprobe.task.shares import drop_shares, share_manifest
 from archiveprobe.task.snapshot import CacheInUse, Snapshot, update_snapshot
 
 _SAVE_SECONDS = 60.0
@@ -65,12 +67,18 @@ class RunRecord:
     def finish(self, folds: FoldTable | None) -> None:
         """Write both, as those of a run that has come to its end."""
         self._write(finished=True, parts=self._parts(folds))
+        if self._work.share is None:
+            drop_shares(self._work.task)
 
     def _folders(self) -> list[str | None]:
         return [job.folder.name if job.folder else None for job in self._jobs]
 
     def _write(self, *, finished: bool, parts: dict[str, str]) -> None:
         entries = self.entries
+        if self._work.share is not None:
+            file = share_manifest(self._work.task, str(self._work.share))
+            write_manifest(self._work.task, entries, file)
+            return
         decoded = all(entry.observed is not None for entry in entries)
         keys = [entry.digest for entry in entries if entry.digest and entry.usable]
 

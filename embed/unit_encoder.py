@@ -5,12 +5,12 @@ Batches are cut within a unit, so whoever computes a unit gets the same bits on 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,11 +76,40 @@ class UnitEmbeddings:
         present = np.array([row is not None for row in found], np.bool_)
         return present, np.stack([missing if row is None else row for row in found])
 
-    def through(self, view: int) -> Self:
-        """Return the same embeddings of a single view."""
-        shape = (1, *self.row_shape[1:])
-        rows = {key: row[view : view + 1] for key, row in self.rows.items()}
-        return replace(self, record=replace(self.record, row_shape=shape), rows=rows)
+    def split_views(self) -> Self:
+        """Return a row for every view, under the key of the image and the number of the view."""
+        views, *shape = self.row_shape
+        return replace(
+            self,
+            record=replace(self.record, row_shape=(1, *shape)),
+            rows={
+                key_of_view(key, view): row[view : view + 1]
+                for key, row in self.rows.items()
+                for view in range(views)
+            },
+            failures={
+                key_of_view(key, view): failure
+                for key, failure in self.failures.items()
+                for view in range(views)
+            },
+        )
+
+
+def key_of_view(key: bytes, view: int) -> bytes:
+    """Return the key of a row that holds one view of an image only."""
+    return key + view.to_bytes(2)
+
+
+class RowWriter(Protocol):
+    """Takes in new rows, as cache.store.Writer does."""
+
+    def add(self, key: bytes, embedding: NDArray[Any]) -> str | None:
+        """Queue a row; see Writer.add."""
+        ...
+
+    def commit(self) -> None:
+        """Bring what is queued to disk."""
+        ...
 
 
 class UnitEncoder:
@@ -142,6 +171,11 @@ class UnitEncoder:
             )
             for name, backbone in self._backbones.items()
         }
+
+    def write_with(self, writer_of: Callable[[Path], RowWriter]) -> None:
+        """Hand new rows to the writers that are made for the folders of the caches."""
+        for backbone in self._backbones.values():
+            backbone.write_with(writer_of)
 
     def __enter__(self) -> Self:
         if self._keep:
@@ -205,7 +239,7 @@ class _UnitBackbone:
         self.geometry = geometry_of_record(record.fingerprint["preprocess"])
         self._size = crops_per_pass(device, batch_size)
         self._reader = Reader(record.folder)
-        self._writer: Writer | None = None
+        self._writer: RowWriter | None = None
         self._network: LoadedBackbone | None = None
         self._loading, self._writing = Lock(), Lock()
 
@@ -214,6 +248,10 @@ class _UnitBackbone:
         record = self._record
         writer = Writer.open(record.folder, record.fingerprint, self._request, share=share)
         self._writer = stack.enter_context(writer)
+
+    def write_with(self, writer_of: Callable[[Path], RowWriter]) -> None:
+        """Let new rows go to a writer of another kind."""
+        self._writer = writer_of(self._record.folder)
 
     def encode(self, images: Mapping[bytes, Rendered]) -> UnitEmbeddings:
         """Return the embeddings of images; those that the cache holds are read from it."""

@@ -19,7 +19,6 @@ from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.wording import number_of
-from archiveprobe.embed.run import Options
 from archiveprobe.embed.view_sets import place_of_view
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Dataset
@@ -184,7 +183,7 @@ def _answers(pinned: Pinned, name: str) -> list[Column]:
     for at, decision in zip(labelled, majority_decision(stored), strict=True):
         answer[at], source[at] = dataset.classes[decision], OUT_OF_FOLD
     if len(others):
-        predicted = answer_images(dataset, name, None, Options())
+        predicted = answer_images(dataset, name)
         proba[others] = predicted.proba
         for at, label in zip(others, predicted.labels, strict=True):
             # An image that nobody saw has no answer: it would be counted as one.

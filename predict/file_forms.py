@@ -10,7 +10,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +25,7 @@ _MARKS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,14}")
 _TEXT = (".csv", ".tsv", ".txt")
 _MEMBER = "submission.csv"
+_XLSX_ROWS = 2**20
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,19 @@ def file_form(file: Path, template: Path | None = None, separator: str | None = 
     return FileForm(ending, _MARKS["tab" if is_tabbed else separator or "comma"], member)
 
 
+def is_table(file: Path) -> bool:
+    """Return whether an output is a table: a file, or a name with an ending of letters.
+
+    Raises:
+        InputError: there is a folder of such a name.
+    """
+    if not file.suffix[1:].isalpha() and not file.is_file():
+        return False
+    if file.is_dir():
+        raise InputError(f"{file} is a folder: name a file in it with -o")
+    return True
+
+
 def encode(form: FileForm, cells: Cells, numbers: Collection[str] = ()) -> bytes:
     """Write a header and lines in a form; the columns called `numbers` hold decimal numbers.
 
@@ -83,11 +97,16 @@ def values_of(cells: Cells, numbers: Collection[str]) -> list[list[Any]]:
     ]
 
 
+def are_integers(cells: Iterable[str]) -> bool:
+    """Return whether all cells that are not empty are integers, which every form holds exactly."""
+    return all(_INTEGER.fullmatch(cell) for cell in cells if cell)
+
+
 def _column(cells: Sequence[str], holds_numbers: bool) -> list[Any]:
     kind: Callable[[str], Any] = str
     if holds_numbers:
         kind = float
-    elif all(_INTEGER.fullmatch(cell) for cell in cells if cell):
+    elif are_integers(cells):
         kind = int
     return [kind(cell) if cell else None for cell in cells]
 
@@ -144,6 +163,11 @@ def _to_parquet(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
 
 def _to_xlsx(_: FileForm, cells: Cells, numbers: Collection[str]) -> bytes:
     openpyxl, parts = library("openpyxl"), library("openpyxl.cell.cell")
+    if len(cells) > _XLSX_ROWS:
+        raise InputError(
+            f"no .xlsx can hold {len(cells) - 1} rows, {_XLSX_ROWS - 1} are the most: write a .csv "
+            "or a .parquet"
+        )
     illegal = parts.ILLEGAL_CHARACTERS_RE
     for cell in (cell for line in cells for cell in line):
         if illegal.search(cell):

@@ -1,4 +1,4 @@
-"""Answers for images: the rows to predict of a task, or any folder of new ones."""
+"""Answers for the images of a task that have no label: its rows to predict."""
 
 import time
 from collections import Counter
@@ -9,18 +9,15 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.job import Notify
-from archiveprobe.embed.run import Options
-from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
-from archiveprobe.predict.checks import changed_answers, check_images, check_reproduces
+from archiveprobe.evaluate.dataset import Dataset, load_dataset
+from archiveprobe.predict.checks import changed_answers, check_images
 from archiveprobe.predict.columns import STATUS, USABLE, probability_columns
-from archiveprobe.predict.new_images import embed_new
 from archiveprobe.predict.submission import probability
-from archiveprobe.predict.systems import Answers, Resources, System, load_system
+from archiveprobe.predict.systems import Resources, load_system
 from archiveprobe.predict.tables import WrittenAnswers, answer_target, write_answers
 from archiveprobe.task.config import Task
-from archiveprobe.task.manifest import Entry, read_manifest
+from archiveprobe.task.manifest import Entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,34 +62,26 @@ def predict(
     system: str,
     file: Path,
     *,
-    images: Path | None = None,
     spreadsheet_safe: bool = False,
-    device: str | None = None,
-    batch_size: int | None = None,
-    workers: int | None = None,
+    resources: Resources | None = None,
     notify: Notify = lambda _: None,
-    progress: Progress = silent,
 ) -> Predicted:
-    """Answer for the rows to predict, or for every image below the folder `images`.
+    """Answer for the rows to predict.
 
-    New images are embedded as those that the system was trained on, into a cache of their own
-    below work/new; killed, the same command goes on. The file has a row for every image: id,
-    digest (SHA-256 of its bytes), status, label and `p_<label>` columns; label and probabilities
-    are empty where the status says why there is no image. `spreadsheet_safe` writes a second file,
-    whose cells no spreadsheet takes for a formula.
+    The file has a row for every image: id, digest (SHA-256 of its bytes), status, label and
+    `p_<label>` columns; label and probabilities are empty where the status says why there is no
+    image. `spreadsheet_safe` writes a second file, whose cells no spreadsheet takes for a formula.
 
     Raises:
-        InputError: no such system or a stale one, no images, backbones that compute otherwise
-            here than where the system was trained, or a file that cannot be written.
-        InputError: a cache is damaged, or cannot be written.
+        InputError: no such system or a stale one, nothing to predict, a damaged cache, or a file
+            that cannot be written.
     """
     started = time.monotonic()
     target = answer_target(task, file, spreadsheet_safe)
     dataset = load_dataset(task)
     for remark in dataset.corrections.remarks():
         notify(remark)
-    how = Options(device=device, batch_size=batch_size, workers=workers)
-    answers = answer_images(dataset, system, images, how, notify=notify, progress=progress)
+    answers = answer_images(dataset, system, resources)
     columns = ["id", "digest", STATUS, "label", *probability_columns(answers.classes)]
     lines = [
         # An image that nobody saw has no label: an answer there would be counted as one.
@@ -119,24 +108,24 @@ def predict(
 
 
 def answer_images(
-    dataset: Dataset,
-    system: str,
-    images: Path | None,
-    how: Options,
-    *,
-    notify: Notify = lambda _: None,
-    progress: Progress = silent,
+    dataset: Dataset, system: str, resources: Resources | None = None
 ) -> ImageAnswers:
-    """Answer for the rows to predict, or for every image below the folder `images`.
+    """Answer for the rows to predict.
 
     Raises:
         InputError: as `predict`.
     """
-    loaded = load_system(dataset, system, Resources(how.device, how.workers, progress))
-    if images is None:
-        entries, answers = _of_task(dataset, loaded)
-    else:
-        entries, answers = _of_folder(dataset, loaded, images, how, notify, progress)
+    task, rows = dataset.task, dataset.unlabelled
+    loaded = load_system(dataset, system, resources)
+    if not len(rows):
+        raise InputError(
+            f"nothing to predict in {task.place}: every row has a label; name a folder of new "
+            "images"
+        )
+    check_images(task, rows, {row.id: row for row in dataset.rows})
+    answers = loaded.answer(rows)
+    changed_answers(loaded, rows.ids.tolist(), answers.proba)
+    entries = list(rows.entries)
     classes = [str(name) for name in loaded.stored.classes]
     read = answers.readable
     return ImageAnswers(
@@ -152,38 +141,3 @@ def answer_images(
         classes,
         answers.proba,
     )
-
-
-def _of_task(dataset: Dataset, system: System) -> tuple[list[Entry], Answers]:
-    """Answer the rows to predict of the task itself."""
-    task, rows = dataset.task, dataset.unlabelled
-    if not len(rows):
-        raise InputError(
-            f"nothing to predict in {task.place}: every row has a label; name a "
-            "folder of new images"
-        )
-    check_images(task, rows, {row.id: row for row in dataset.rows})
-    answers = system.answer(rows)
-    changed_answers(system, rows.ids.tolist(), answers.proba)
-    return list(rows.entries), answers
-
-
-def _of_folder(
-    dataset: Dataset,
-    system: System,
-    images: Path,
-    how: Options,
-    notify: Notify,
-    progress: Progress,
-) -> tuple[list[Entry], Answers]:
-    """Answer all images below a folder, embedded as the system's own were."""
-    check_reproduces(system, dataset)
-    archive = embed_new(dataset.task, images, system.source.caches, how, notify, progress)
-    entries = read_manifest(archive)
-    rows = Rows(
-        np.array([entry.id for entry in entries], np.str_),
-        [bytes.fromhex(entry.digest) if entry.usable else None for entry in entries],
-        [None] * len(entries),
-        entries,
-    )
-    return entries, system.answer(rows, archive)

@@ -79,6 +79,12 @@ class Target:
         form = file_form(self.file, template, separator)
         return replace(self, form=form, numbers=frozenset(numbers))
 
+    def form_of_copy(self) -> FileForm:
+        """Return the form of the copy for spreadsheets."""
+        text = self.form if self.form.is_text or self.copy is None else file_form(self.copy)
+        # Where a spreadsheet takes another mark than ours, a cell without quotes becomes several.
+        return replace(text, quoting=csv.QUOTE_ALL)
+
     def notes(self) -> list[str]:
         """Say what the ending led to, where the name alone does not say it."""
         return [f"the zip holds {self.form.member}"] if self.form.ending == ".zip" else []
@@ -122,10 +128,8 @@ def write_answers(
     _write(target.file, target.form, cells, target.numbers, check)
     remember_answers(target.work, target.file)
     if target.copy is not None:
-        text = target.form if target.form.is_text else file_form(target.copy)
-        # Where a spreadsheet takes another mark than ours, a cell without quotes becomes several.
-        text = replace(text, quoting=csv.QUOTE_ALL)
-        safe = [_for_spreadsheets(line) for line in cells]
+        text = target.form_of_copy()
+        safe = [for_spreadsheets(line) for line in cells]
         _write(target.copy, text, safe, frozenset(), lambda _: None)
         remember_answers(target.work, target.copy)
 
@@ -137,7 +141,7 @@ def _write(
     numbers: frozenset[str],
     check: Callable[[Cells], None],
 ) -> None:
-    with writing(file), _draft_of(file) as draft:
+    with writing(file), draft_of(file) as draft:
         write_whole(draft, encode(form, cells, numbers))
         found = _read_back(draft)
         _check_same(file, cells, found, numbers)
@@ -165,7 +169,8 @@ def _check_same(file: Path, cells: Cells, found: Cells, numbers: frozenset[str])
 
 
 @contextlib.contextmanager
-def _draft_of(target: Path) -> Iterator[Path]:
+def draft_of(target: Path) -> Iterator[Path]:
+    """Yield a temporary beside an output, with its ending; it is removed where it is left."""
     draft = files.temporary_beside(target)
     draft = draft.with_name(f"{draft.name}{target.suffix}")
     try:
@@ -180,6 +185,6 @@ def _read_back(file: Path) -> Cells:
     return [list(table.columns), *(list(cells.values()) for cells in table.rows)]
 
 
-def _for_spreadsheets(cells: Sequence[str]) -> list[str]:
+def for_spreadsheets(cells: Sequence[str]) -> list[str]:
     """Put an apostrophe before the cells that a spreadsheet would run as a formula."""
     return [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]

@@ -4,7 +4,7 @@ A probe implements `candidates`, `_fit_path` and `_path_logits`, names its fitte
 `fitted`, and is one entry of the table in probe/table.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -15,10 +15,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from archiveprobe.base.blocks import blocks_of
 from archiveprobe.probe.selection import average_good
 
 _INNER_FOLDS = 4
-_BLOCK = 1 << 21
 # So many numbers are computed with in double precision, 256 MB; more stay as they are.
 _MOST_DOUBLE = 1 << 25
 
@@ -159,12 +159,6 @@ def precisions(x: Any) -> Any:
     return np.float64 if np.size(x) <= _MOST_DOUBLE else (np.float64, np.float32)
 
 
-def blocks_of(x: np.ndarray) -> Iterator[slice]:
-    """Yield slices of rows x (n, ...), a few MB each."""
-    step = max(1, _BLOCK // max(1, x[:1].size))
-    yield from (slice(start, start + step) for start in range(0, len(x), step))
-
-
 def standardiser(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and scale (d,) float64; constant columns have scale one, so they vanish.
 
@@ -183,14 +177,6 @@ def standardised(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarr
     out = np.empty_like(x, order="C")
     for part in blocks_of(x):
         out[part] = (x[part] - mean) / scale
-    return out
-
-
-def product(x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return x (n, d) times a matrix (d, m) in double precision, without a copy of all of x."""
-    out = np.empty((len(x), matrix.shape[1]))
-    for part in blocks_of(x):
-        out[part] = x[part].astype(np.float64, copy=False) @ matrix
     return out
 
 

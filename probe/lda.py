@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from archiveprobe.probe.base import blocks_of
+from archiveprobe.base.blocks import blocks_of
 from archiveprobe.probe.linear import Linear
 from archiveprobe.probe.spectrum import Spectrum, decompose
 

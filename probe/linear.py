@@ -8,7 +8,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 
-from archiveprobe.probe.base import Probe, blocks_of, both_logits, product
+from archiveprobe.base.blocks import blocks_of, product
+from archiveprobe.probe.base import Probe, both_logits
 from archiveprobe.probe.spectrum import Spectrum, decompose
 
 DEFAULT_CS = tuple(float(c) for c in np.logspace(-6, -1, 11))

@@ -30,7 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 
-from archiveprobe.probe.base import blocks_of, standardised, standardiser
+from archiveprobe.base.blocks import blocks_of
+from archiveprobe.probe.base import standardised, standardiser
 
 # Of the largest eigenvalue, which is the square of a singular value.
 _SMALLEST = 1e-10

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from archiveprobe.probe.base import Probe, blocks_of, both_logits
+from archiveprobe.base.blocks import blocks_of
+from archiveprobe.probe.base import Probe, both_logits
 from archiveprobe.probe.spectrum import decompose
 
 _FIXED = {

@@ -91,15 +91,18 @@ def read_manifest(task: Task) -> list[Entry]:
     return read_manifest_with_digest(task)[0]
 
 
-def read_manifest_with_digest(task: Task, *, decoder: str | None = None) -> tuple[list[Entry], str]:
+def read_manifest_with_digest(
+    task: Task, *, decoder: str | None = None, file: Path | None = None
+) -> tuple[list[Entry], str]:
     """Read the manifest, and the digest of its content; an empty list and "" where there is none.
 
     With `decoder` only what that decoder has seen counts, since another may see another image.
+    `file` is where it lies, by default that of all rows.
 
     Raises:
         InputError: the file is not as it was written.
     """
-    file = manifest_file(task)
+    file = manifest_file(task) if file is None else file
     content = read_product(file, PRODUCT_BYTES, _REMEDY)
     if content is None:
         return [], ""
@@ -115,8 +118,8 @@ def read_manifest_with_digest(task: Task, *, decoder: str | None = None) -> tupl
         raise InputError(f"{file} cannot be read ({error}): {_REMEDY}") from None
 
 
-def write_manifest(task: Task, entries: Iterable[Entry]) -> str:
-    """Write the manifest in one step; the digest of its content."""
+def write_manifest(task: Task, entries: Iterable[Entry], file: Path | None = None) -> str:
+    """Write the manifest in one step, by default that of all rows; the digest of its content."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(_COLUMNS)
@@ -124,7 +127,8 @@ def write_manifest(task: Task, entries: Iterable[Entry]) -> str:
     plain = out.getvalue().encode("utf-8", "surrogateescape")
     seal = sha256(plain).hexdigest()
     columns, end, rows = plain.partition(b"\r\n")
-    write_whole(manifest_file(task), b"".join([columns, f",{_SEAL}{seal}".encode(), end, rows]))
+    content = b"".join([columns, f",{_SEAL}{seal}".encode(), end, rows])
+    write_whole(manifest_file(task) if file is None else file, content)
     return seal
 
 

@@ -25,11 +25,12 @@ from archiveprobe.task.manifest import (
 )
 from archiveprobe.task.match_files import AMBIGUOUS, Match, match_files, text_below
 from archiveprobe.task.rows import Row, images_below, locate
+from archiveprobe.task.shares import ROWS_PER_UNIT, read_shares
 
 # A file written in the same clock tick as it was hashed may change again unseen.
 _SETTLED_NS = 2_000_000_000
-# Enough to outweigh the hand-over between threads, few enough for a steady count.
-_ROWS_AT_ONCE = 512
+# Stands in for a digest where it is enough that there is a file.
+_NOT_READ = "-"
 
 
 def scan(
@@ -37,6 +38,7 @@ def scan(
     rows: list[Row],
     *,
     rehash: bool = False,
+    owns: Callable[[int], bool] = lambda _: True,
     on_hashed: Callable[[], None] = lambda: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> list[Entry]:
@@ -45,7 +47,8 @@ def scan(
     Entries come in the order of the rows. A file that cannot be read gets a rejection. Where a
     table names no file as it is called, the one that it means is looked for: see `match_files`.
     Where the manifest is damaged every file is looked at as if for the first time, and `notify` is
-    told.
+    told. A unit of rows that `owns` does not take is not read: whether its files are there matters
+    to the files that other rows may mean, and their entries hold nothing else.
 
     Raises:
         InputError: not one of the images that were seen before is there.
@@ -55,20 +58,23 @@ def scan(
     except InputError:
         notify(f"{manifest_file(task)} is damaged or was edited: every image is looked at again")
         known = []
+    known += read_shares(task, DECODER)
     scanner = _Scanner(task.root.resolve(), known, rehash)
 
-    def look(row: Row) -> Entry:
-        entry = scanner.look(row)
-        on_hashed()
-        return entry
+    def look(unit: int) -> list[Entry]:
+        entries = []
+        for row in rows[unit * ROWS_PER_UNIT : (unit + 1) * ROWS_PER_UNIT]:
+            entries.append(scanner.look(row, read=owns(unit)))
+            if owns(unit):
+                on_hashed()
+        return entries
 
     # Threads take no chunks by themselves, and a future for every row weighs more than its entry.
-    parts = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
+    units = range(-(-len(rows) // ROWS_PER_UNIT))
     with ThreadPoolExecutor(max_workers=min(8, usable_cores())) as pool:
-        parts_done = pool.map(lambda part: [look(row) for row in part], parts)
-        entries = [entry for some in parts_done for entry in some]
+        entries = [entry for some in pool.map(look, units) for entry in some]
     if task.tables:
-        _match_lost(task, rows, entries, scanner, notify)
+        _match_lost(task, rows, entries, scanner, owns, notify)
     _check_there(task, scanner.by_path, entries)
     return entries
 
@@ -89,20 +95,20 @@ class _Scanner:
             if entry.digest and entry.observed and entry.status not in self._passing
         }
 
-    def look(self, row: Row) -> Entry:
+    def look(self, row: Row, *, read: bool = True) -> Entry:
         """Look at a row's file, or at the one that was found for it before, if it is still so."""
         stored = self._by_written.get(printable(row.path))
         if stored is not None and not _exists(f"{self.root}/{row.path}"):
-            entry = self.look_at(row, stored)
+            entry = self.look_at(row, stored, read=read)
             if entry.status != "missing_file":
                 return entry
-        return self.look_at(row, row.path)
+        return self.look_at(row, row.path, read=read)
 
-    def look_at(self, row: Row, path: str) -> Entry:
+    def look_at(self, row: Row, path: str, *, read: bool = True) -> Entry:
         """Look at the file at `path`, which is what the table means by the row's own."""
         hint = None if self._rehash else self.by_path.get(printable(path))
         meant = row if path == row.path else replace(row, path=path)
-        entry = _look(self.root, meant, hint, self._folders, self._passing)
+        entry = _look(self.root, meant, hint, self._folders, self._passing, read=read)
         if entry.observed is None and entry.digest:
             entry = replace(entry, observed=self._seen.get(entry.digest))
         return entry if path == row.path else replace(entry, written=printable(row.path))
@@ -120,6 +126,7 @@ def _match_lost(
     rows: Sequence[Row],
     entries: list[Entry],
     scanner: _Scanner,
+    owns: Callable[[int], bool],
     notify: Callable[[str], None],
 ) -> None:
     """Find the files of rows whose path leads to none; entries change in place."""
@@ -139,7 +146,8 @@ def _match_lost(
     matches = match_files(lost, files, taken)
     for at, row in enumerate(rows):
         if row.path in lost:
-            entries[at] = _of_match(row, entries[at], matches[row.path], scanner)
+            read = owns(at // ROWS_PER_UNIT)
+            entries[at] = _of_match(row, entries[at], matches[row.path], scanner, read=read)
 
 
 def _lost_paths(rows: Sequence[Row], entries: Sequence[Entry], root: str) -> dict[str, str]:
@@ -159,9 +167,9 @@ def _lost_paths(rows: Sequence[Row], entries: Sequence[Entry], root: str) -> dic
     return lost
 
 
-def _of_match(row: Row, entry: Entry, match: Match, scanner: _Scanner) -> Entry:
+def _of_match(row: Row, entry: Entry, match: Match, scanner: _Scanner, *, read: bool) -> Entry:
     if match.path is not None:
-        return scanner.look_at(row, match.path)
+        return scanner.look_at(row, match.path, read=read)
     if entry.status == "outside_root" and not match.detail.startswith(AMBIGUOUS):
         return entry
     return Entry(row.id, printable(row.path), "", rejected("missing_file", match.detail))
@@ -181,7 +189,13 @@ def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry
 
 
 def _look(
-    root: Path, row: Row, hint: Entry | None, folders: dict[str, bool], passing: frozenset[str]
+    root: Path,
+    row: Row,
+    hint: Entry | None,
+    folders: dict[str, bool],
+    passing: frozenset[str],
+    *,
+    read: bool,
 ) -> Entry:
     def without(status: str, detail: str = "", size: int | None = None) -> Entry:
         return Entry(row.id, path, "", rejected(status, detail, size))
@@ -197,7 +211,7 @@ def _look(
         times = facts.st_mtime_ns, facts.st_ino
         if hint and _is_unchanged(hint, facts):
             return _again(row, path, hint, passing)
-        content_digest = digest_of(file, IMAGE_BYTES)
+        content_digest = digest_of(file, IMAGE_BYTES) if read else _NOT_READ
     except (FileNotFoundError, NotADirectoryError):
         return without("missing_file")
     except TooManyBytesError as error:

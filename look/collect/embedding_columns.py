@@ -10,14 +10,14 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress
 from archiveprobe.base.wording import quote_few
 from archiveprobe.cache.reader import Reader
+from archiveprobe.embed.words import prompts, stored_texts, takes_free_words, tower_of
+from archiveprobe.evaluate.cosines import nearest_of_all, scale_to_unit, similarities
 from archiveprobe.evaluate.dataset import Rows
 from archiveprobe.look.collect.groups import MOST_PAIRED
 from archiveprobe.look.collect.missing import missing_of
 from archiveprobe.look.collect.parts import Missing, Part
 from archiveprobe.look.embeddings.maps import MAPS, explained_shares
-from archiveprobe.look.embeddings.matrix import read_embeddings, scale_to_unit
-from archiveprobe.look.embeddings.neighbours import nearest_of_all, similarities
-from archiveprobe.look.embeddings.words import prompts, stored_texts, takes_free_words, tower_of
+from archiveprobe.look.embeddings.matrix import read_embeddings
 
 
 def collect_embeddings(

@@ -1,14 +1,14 @@
 """A map of embeddings: two coordinates for every image."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.evaluate.cosines import blocks, finite_rows
 
 # The axes of a map do not move by more rows than these.
 _FITTED = 20_000
-_AT_ONCE = 16_384
 _FEWEST = 16
 
 
@@ -31,21 +31,9 @@ def pca_map(matrix: np.ndarray) -> np.ndarray:
     # Rows that are all alike have no variance to divide by.
     with np.errstate(divide="ignore", invalid="ignore"):
         model.fit(matrix[known[:: -(-len(known) // _FITTED)]].astype(np.float32))
-    for part in _blocks(known):
+    for part in blocks(known):
         result[part, :count] = model.transform(matrix[part].astype(np.float32))
     return result
-
-
-def finite_rows(matrix: np.ndarray) -> np.ndarray:
-    """Return the places of the rows of a matrix (n, d) that are finite."""
-    found = [np.isfinite(matrix[part]).all(1) for part in _blocks(np.arange(len(matrix)))]
-    return np.flatnonzero(np.concatenate([np.zeros(0, bool), *found]))
-
-
-def _blocks(places: np.ndarray) -> Iterator[np.ndarray]:
-    """Part places (n,) into blocks, so that the rows there fit into memory."""
-    for start in range(0, len(places), _AT_ONCE):
-        yield places[start : start + _AT_ONCE]
 
 
 def explained_shares(matrix: np.ndarray, places: np.ndarray) -> list[float]:
@@ -58,7 +46,7 @@ def explained_shares(matrix: np.ndarray, places: np.ndarray) -> list[float]:
         return [0.0, 0.0]
     total, squares = np.zeros(matrix.shape[1]), np.zeros(matrix.shape[1])
     first = matrix[known[0]].astype(np.float64)
-    for part in _blocks(known):
+    for part in blocks(known):
         # Less the first row, so that no digits are lost where all rows lie far from zero.
         rows = matrix[part] - first
         total += rows.sum(0)

@@ -67,12 +67,3 @@ def _room(rows: int, width: int) -> np.ndarray:
         return np.empty((rows, width), np.float32)
     with tempfile.TemporaryFile() as file:
         return np.memmap(file, np.float32, "w+", shape=(rows, width))
-
-
-def scale_to_unit(matrix: np.ndarray) -> None:
-    """Scale the rows of a matrix (n, d) float32 to length one, in place; those of zeros are NaN."""
-    for start in range(0, len(matrix), _AT_ONCE):
-        part = matrix[start : start + _AT_ONCE]
-        length = np.linalg.norm(part, axis=1, keepdims=True)
-        length[length == 0] = np.nan
-        part /= length

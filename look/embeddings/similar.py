@@ -9,9 +9,9 @@ import numpy as np
 
 from archiveprobe.api.state import Pinned, pin
 from archiveprobe.base.errors import InputError
-from archiveprobe.look.embeddings.matrix import read_embeddings, scale_to_unit, standing_caches
-from archiveprobe.look.embeddings.neighbours import nearest_of_one, similarities
-from archiveprobe.look.embeddings.words import embed_words, load_tower, stored_texts, tower_of
+from archiveprobe.embed.words import embed_words, load_tower, stored_texts, tower_of
+from archiveprobe.evaluate.cosines import nearest_of_one, scale_to_unit, similarities
+from archiveprobe.look.embeddings.matrix import read_embeddings, standing_caches
 from archiveprobe.task.config import Task
 from archiveprobe.task.snapshot import Snapshot, digest_of_words, snapshot_digest
 

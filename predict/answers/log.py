@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from archiveprobe.archive.units import Receipt, Share
 from archiveprobe.base import files
+from archiveprobe.predict.answers.layout import PARTS
 from archiveprobe.predict.answers.part import part_name
 
 # Tools that read a folder of Parquet files pass over names that begin so.
@@ -121,3 +122,16 @@ def first_of_each(logs: list[Log]) -> list[Part]:
         for part in log.parts:
             done.setdefault(part.unit, part)
     return [done[unit] for unit in sorted(done)]
+
+
+def finished_parts(folder: Path) -> list[Part]:
+    """List the parts of a folder of answers that are done, in the order of their units.
+
+    Raises:
+        InputError: its logs cannot be read.
+    """
+    with files.explained(f"read {folder / PARTS}"):
+        try:
+            return first_of_each([read for _, read in read_logs(folder / PARTS)])
+        except FileNotFoundError:
+            return []

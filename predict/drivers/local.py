@@ -42,7 +42,7 @@ def run(
     numbers = list(todo)
     if not numbers:
         return
-    images = _count(index, numbers)
+    images = count_images(index, numbers)
     workers = min(default_workers() if workers is None else workers, images)
     with (
         progress("answering", images) as advance,
@@ -117,7 +117,7 @@ class _Receipts:
             self._advance()
 
 
-def _count(index: Index, numbers: Iterable[int]) -> int:
-    """Count the images of some units: only the last unit may be smaller than the rest."""
+def count_images(index: Index, numbers: Iterable[int]) -> int:
+    """Count the images of some units, of which only the last one may be smaller than the rest."""
     lacking = index.units * index.unit_images - index.images
     return sum(index.unit_images - lacking * (at == index.units - 1) for at in numbers)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from archiveprobe.embed import words
 from archiveprobe.embed.run import Options, embed
 from archiveprobe.look.collect.run import collect
-from archiveprobe.look.embeddings import words
 from archiveprobe.look.embeddings.similar import Similar
 from archiveprobe.task.config import Task, load_task
 

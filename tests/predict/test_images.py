@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,14 @@ import pytest
 from PIL import Image
 
 import archiveprobe.embed.fingerprint
+import archiveprobe.embed.unit_encoder
+from archiveprobe.archive.source import open_source
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed as run_embed
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run, save_run
+from archiveprobe.predict.archive import How
+from archiveprobe.predict.archive_table import predict_table
 from archiveprobe.predict.images import predict
 from archiveprobe.predict.systems import load_system
 from archiveprobe.probe.run import Options, run_probes
@@ -67,7 +72,10 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def answers_for(folder: Path, images: Path | None, out: Path, name: str = "ridge-hog", **how):
-    return predict(load_task(folder), name, out, images=images, device="cpu", workers=0, **how)
+    if images is None:
+        return predict(load_task(folder), name, out, **how)
+    cpu = How(device="cpu", workers=0, keep_embeddings=how.pop("keep_embeddings", False))
+    return predict_table(load_task(folder), name, open_source(str(images)), out, cpu, **how)
 
 
 def test_rows_of_the_task(archive, rows_of, tmp_path) -> None:
@@ -168,14 +176,21 @@ def test_the_tasks_own_work_stays_as_it_was(real, tmp_path) -> None:
     assert after == before
 
 
-def test_a_second_run_embeds_nothing(real, tmp_path, monkeypatch) -> None:
+def test_kept_embeddings_are_not_computed_again(real, rows_of, tmp_path, monkeypatch) -> None:
+    """Not for another system either, nor where the folder has another name."""
+    archive = tmp_path / "archive"
+    shutil.copytree(real, archive)
     new = tmp_path / "new"
     new.mkdir()
     (new / "a.png").write_bytes(picture(61))
-    answers_for(real, new, tmp_path / "p.csv")
-    monkeypatch.setattr("archiveprobe.embed.job.load_backbone", None)
-    answers_for(real, new, tmp_path / "q.csv", "lda-hog")
-    assert (tmp_path / "q.csv").is_file()
+    answers_for(archive, new, tmp_path / "p.csv", keep_embeddings=True)
+    new.rename(tmp_path / "renamed")
+    monkeypatch.setattr("archiveprobe.embed.unit_encoder.load_backbone", None)
+    for system in ("ridge-hog", "lda-hog"):
+        answers_for(archive, tmp_path / "renamed", tmp_path / f"{system}.csv", system)
+    assert rows_of(tmp_path / "ridge-hog.csv") == rows_of(tmp_path / "p.csv")
+    with pytest.raises(TypeError):
+        answers_for(real, tmp_path / "renamed", tmp_path / "q.csv")
 
 
 def test_not_one_image_can_be_read(real, rows_of, tmp_path) -> None:
@@ -222,9 +237,9 @@ def test_other_weights_are_refused(real, fault_of, tmp_path, monkeypatch) -> Non
     new = tmp_path / "new"
     new.mkdir()
     (new / "a.png").write_bytes(picture(63))
-    real_one = archiveprobe.embed.job.fingerprint
+    real_one = archiveprobe.embed.unit_encoder.fingerprint
     monkeypatch.setattr(
-        "archiveprobe.embed.job.fingerprint",
+        "archiveprobe.embed.unit_encoder.fingerprint",
         lambda *given: {**real_one(*given), "weights": "others"},
     )
     fault_of(lambda: answers_for(real, new, tmp_path / "p.csv"), "weights was", "others", "again")
@@ -234,9 +249,9 @@ def test_other_weights_are_refused(real, fault_of, tmp_path, monkeypatch) -> Non
 def test_folders_that_cannot_be_meant(real, fault_of, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     for folder, words in (
-        (tmp_path / "gone", ("no folder", "name the folder")),
+        (tmp_path / "gone", ("no file or folder", "name the folder")),
         (real, ("work folder", "new images")),
-        (tmp_path / "empty", ("no image", "empty")),
+        (tmp_path / "empty", ("no image", "name the place")),
     ):
         fault_of(lambda folder=folder: answers_for(real, folder, tmp_path / "p.csv"), *words)
 

@@ -7,6 +7,7 @@ import pytest
 from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
+from archiveprobe.base import blocks
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.probe import base, crossval, run
 from archiveprobe.probe.base import standardiser
@@ -26,7 +27,7 @@ def test_single_precision_and_blocks_move_no_probability(name, k, build, draw, m
     fresh = (10 * draw(50, 20, k, seed=1)[0] + 3).astype(np.float32)
     wanted = softmax(build(name, 20, k).fit_path(x, y).path_logits(fresh), 2)
     monkeypatch.setattr(base, "_MOST_DOUBLE", 0)
-    monkeypatch.setattr(base, "_BLOCK", 700)
+    monkeypatch.setattr(blocks, "_BLOCK", 700)
     model = build(name, 20, k).fit_path(x, y)
     np.testing.assert_allclose(softmax(model.path_logits(fresh), 2), wanted, atol=2e-4)
 
@@ -74,7 +75,7 @@ def test_the_nearest_are_those_of_a_stable_sort(precision, most) -> None:
 
 def test_a_column_far_from_zero_keeps_its_scale(monkeypatch) -> None:
     x = 1e4 + np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
-    monkeypatch.setattr(base, "_BLOCK", 300)
+    monkeypatch.setattr(blocks, "_BLOCK", 300)
     mean, scale = standardiser(x)
     np.testing.assert_allclose(mean, x.astype(np.float64).mean(0), rtol=1e-12)
     np.testing.assert_allclose(scale, x.astype(np.float64).std(0), rtol=1e-9)

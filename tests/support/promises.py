@@ -47,6 +47,12 @@ PROMISES: dict[str, tuple[str, str]] = {
         "Rows out = rows in: every image ends with a status, the run goes on, and what may be "
         "gone at the next run is tried again.",
     ),
+    "store": (
+        "An object store answers 503, slowly, short or not at all; credentials are missing",
+        "It is asked again a limited number of times, with waits that grow. A file that never "
+        "comes has a status; a store that fails or refuses stops the run in one line, and what "
+        "is finished is kept.",
+    ),
     "tables": (
         "A table, template or task.toml has repeated ids, unknown labels, missing columns, "
         "odd encodings, or any bytes at all",

@@ -21,8 +21,11 @@ from PIL import Image
 import archiveprobe.embed.job
 import archiveprobe.embed.prepare
 import archiveprobe.embed.unit_encoder
+from archiveprobe.archive.source import open_source
 from archiveprobe.cache.store import Writer
 from archiveprobe.embed.inventory import export_task
+from archiveprobe.predict.archive import How
+from archiveprobe.predict.archive_table import predict_table
 from archiveprobe.predict.images import predict
 from archiveprobe.predict.states import system_states
 from archiveprobe.predict.submission import submit
@@ -231,10 +234,14 @@ class Shelf:
         submit(self.task, system, file)
         return file.read_text()
 
-    def prediction(self, system: str, **how: Any) -> str:
+    def prediction(self, system: str, images: Path | None = None) -> str:
         file = self.folder / "answers.csv"
         file.unlink(missing_ok=True)
-        predict(self.task, system, file, workers=0, device="cpu", **how)
+        if images is None:
+            predict(self.task, system, file)
+        else:
+            how = How(device="cpu", workers=0)
+            predict_table(self.task, system, open_source(str(images)), file, how)
         return file.read_text()
 
     def export(self, **how: Any) -> dict[str, Any]:

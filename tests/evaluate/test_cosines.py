@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
-from archiveprobe.look.embeddings import neighbours
-from archiveprobe.look.embeddings.matrix import scale_to_unit
-from archiveprobe.look.embeddings.neighbours import nearest_of_all, nearest_of_one, similarities
+from archiveprobe.evaluate import cosines
+from archiveprobe.evaluate.cosines import (
+    nearest_of_all,
+    nearest_of_one,
+    scale_to_unit,
+    similarities,
+)
 
 
 def drawn(rows: int, width: int = 9) -> np.ndarray:
@@ -29,7 +33,7 @@ def sorted_pairs(units: np.ndarray, at: int, count: int) -> list[tuple[float, in
 def test_all_have_the_neighbours_that_sorting_finds(
     monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(neighbours, "_COSINES", at_once)
+    monkeypatch.setattr(cosines, "_COSINES", at_once)
     units = drawn(40)
     units[[3, 17]] = np.nan
     near, cosine = nearest_of_all(units, 6)
@@ -73,7 +77,7 @@ def test_similarities_are_products_block_by_block(monkeypatch: pytest.MonkeyPatc
     units = drawn(100)
     units[5] = np.nan
     whole = similarities(units, units[0])
-    monkeypatch.setattr(neighbours, "_COSINES", 70)
+    monkeypatch.setattr(cosines, "_COSINES", 70)
     np.testing.assert_allclose(similarities(units, units[0]), whole, atol=1e-6)
     np.testing.assert_allclose(whole, units @ units[0], atol=1e-6)
     assert np.isnan(whole[5]) and whole.dtype == np.float32

@@ -1,11 +1,33 @@
 """The images most alike, exactly: cosines of all pairs in blocks, or of one row with all others."""
 
-import numpy as np
+from collections.abc import Iterator
 
-from archiveprobe.look.embeddings.maps import finite_rows
+import numpy as np
 
 # Cosines computed at a time: 32 MB.
 _COSINES = 1 << 23
+_AT_ONCE = 16_384
+
+
+def blocks(places: np.ndarray) -> Iterator[np.ndarray]:
+    """Part places (n,) into blocks, so that the rows there fit into memory."""
+    for start in range(0, len(places), _AT_ONCE):
+        yield places[start : start + _AT_ONCE]
+
+
+def finite_rows(matrix: np.ndarray) -> np.ndarray:
+    """Return the places of the rows of a matrix (n, d) that are finite."""
+    found = [np.isfinite(matrix[part]).all(1) for part in blocks(np.arange(len(matrix)))]
+    return np.flatnonzero(np.concatenate([np.zeros(0, bool), *found]))
+
+
+def scale_to_unit(matrix: np.ndarray) -> None:
+    """Scale the rows of a matrix (n, d) float32 to length one, in place; those of zeros are NaN."""
+    for start in range(0, len(matrix), _AT_ONCE):
+        part = matrix[start : start + _AT_ONCE]
+        length = np.linalg.norm(part, axis=1, keepdims=True)
+        length[length == 0] = np.nan
+        part /= length
 
 
 def nearest_of_all(units: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

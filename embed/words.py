@@ -10,7 +10,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, resolve, text_tower
 from archiveprobe.embed.weights import locate
 from archiveprobe.evaluate.caches import open_in_use
-from archiveprobe.look.embeddings.matrix import scale_to_unit
+from archiveprobe.evaluate.cosines import scale_to_unit
 from archiveprobe.task.config import Task
 from archiveprobe.task.snapshot import Snapshot
 from archiveprobe.task.texts import text_cache, text_key

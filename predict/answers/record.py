@@ -1,0 +1,111 @@
+"""What a folder of answers is about: answers.json, sealed, written before the first part."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.files import explained
+from archiveprobe.base.sealed import read_sealed, write_sealed
+from archiveprobe.predict.answers.layout import RECORD
+
+_FORMAT = 1
+_REMEDY = "name another folder with -o"
+# What has to be equal for a run to go on, and what a person calls it.
+_SAME = {
+    "task": "task",
+    "system": "system",
+    "system_digest": "state of the system (it was trained again)",
+    "source": "source of images",
+    "index": "list of images",
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts the images of every status, and the readable ones of every label."""
+
+    status: Mapping[str, int]
+    labels: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class AnswersRecord:
+    """Says whose answers lie in a folder, about which images.
+
+    `system_digest` is of all that the system computes with, `snapshot` of the state it was trained
+    on, `backbones` the digests of their fingerprints by name, `source` the identity of the source,
+    `index` the digest of the list of its images, cut into units of `unit_images`. `counts` are
+    there when all is answered.
+    """
+
+    task: str
+    system: str
+    system_digest: str
+    snapshot: str
+    classes: tuple[str, ...]
+    positive: int
+    backbones: Mapping[str, str]
+    source: Mapping[str, Any]
+    index: str
+    images: int
+    unit_images: int
+    listed: str
+    versions: Mapping[str, str]
+    counts: Counts | None = field(default=None, compare=False)
+
+    @property
+    def short(self) -> str:
+        """Return the digest of the system as it stands in every part."""
+        return self.system_digest[:16]
+
+    @property
+    def units(self) -> int:
+        """Return the number of units."""
+        return -(-self.images // self.unit_images)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """Read the record of a folder; None where it has none.
+
+        Raises:
+            InputError: it is damaged, or of another version.
+        """
+        file = folder / RECORD
+        stored = read_sealed(file, remedy=_REMEDY)
+        if stored is None:
+            return None
+        names = {each.name for each in fields(cls)}
+        if stored.pop("format", None) != _FORMAT or stored.keys() != names:
+            raise InputError(f"{file} is of another version of archiveprobe: {_REMEDY}")
+        counts = stored.pop("counts")
+        stored["classes"] = tuple(stored["classes"])
+        return cls(**stored, counts=counts and Counts(**counts))
+
+    def write(self, folder: Path) -> None:
+        """Write the record, durable on return. Raises InputError: the disk refuses."""
+        with explained(f"write {folder / RECORD}"):
+            write_sealed(folder / RECORD, {"format": _FORMAT, **asdict(self)})
+
+    def check_same(self, now: "AnswersRecord", folder: Path) -> None:
+        """Check that a run that would write `now` goes on with this one.
+
+        Raises:
+            InputError: what differs, and what to do.
+        """
+        for name, what in _SAME.items():
+            stored, wanted = getattr(self, name), getattr(now, name)
+            if stored != wanted:
+                raise InputError(
+                    f"{folder} holds answers of another {what}: {_shown(stored)}, now "
+                    f"{_shown(wanted)}: {_REMEDY}, or delete that one"
+                )
+
+
+def _shown(value: Any) -> str:
+    """Write a value of a record in few words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {each}" for key, each in value.items())
+    text = str(value)
+    return text[:16] if len(text) == 64 else text
