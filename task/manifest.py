@@ -39,6 +39,11 @@ _REMEDY = "run `archiveprobe embed`, which looks at every image again and writes
 DECODER = f"pillow-{'.'.join(version('pillow').split('.')[:2])}/policy-{POLICY['version']}"
 
 
+def decoder_of(task: Task) -> str:
+    """Return the name of what looks at the images of a task: another may see other pixels."""
+    return DECODER if task.embed.decode == "exact" else f"{DECODER}/{task.embed.decode}"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A row's image: where it lies, the digest of its bytes, and what was observed.
@@ -120,10 +125,12 @@ def read_manifest_with_digest(
 
 def write_manifest(task: Task, entries: Iterable[Entry], file: Path | None = None) -> str:
     """Write the manifest in one step, by default that of all rows; the digest of its content."""
+    name = decoder_of(task)
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(_COLUMNS)
-    writer.writerows(map(_cells, entries))
+    # None comes out as an empty cell.
+    writer.writerows(_cells(entry, name) for entry in entries)
     plain = out.getvalue().encode("utf-8", "surrogateescape")
     seal = sha256(plain).hexdigest()
     columns, end, rows = plain.partition(b"\r\n")
@@ -132,9 +139,9 @@ def write_manifest(task: Task, entries: Iterable[Entry], file: Path | None = Non
     return seal
 
 
-def _cells(entry: Entry) -> tuple[Any, ...]:
-    """Return what stands in the line of an entry; None comes out as an empty cell."""
-    seen, decoder = (_SEEN(entry.observed), DECODER) if entry.observed else (_UNSEEN, "")
+def _cells(entry: Entry, name: str) -> tuple[Any, ...]:
+    """Return what stands in the line of an entry whose observations a decoder `name` has made."""
+    seen, decoder = (_SEEN(entry.observed), name) if entry.observed else (_UNSEEN, "")
     head, times = (entry.id, entry.path, entry.digest), (entry.mtime_ns, entry.inode)
     return (*head, *seen, *times, decoder, entry.written)
 

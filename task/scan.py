@@ -18,8 +18,8 @@ from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import passing_now, rejected
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.manifest import (
-    DECODER,
     Entry,
+    decoder_of,
     manifest_file,
     read_manifest_with_digest,
 )
@@ -53,12 +53,13 @@ def scan(
     Raises:
         InputError: not one of the images that were seen before is there.
     """
+    decoder = decoder_of(task)
     try:
-        known, _ = read_manifest_with_digest(task, decoder=DECODER)
+        known, _ = read_manifest_with_digest(task, decoder=decoder)
     except InputError:
         notify(f"{manifest_file(task)} is damaged or was edited: every image is looked at again")
         known = []
-    known += read_shares(task, DECODER)
+    known += read_shares(task, decoder)
     scanner = _Scanner(task.root.resolve(), known, rehash)
 
     def look(unit: int) -> list[Entry]:

@@ -62,6 +62,13 @@ def named(figures: dict[str, dict[str, Any]], words: str) -> list[dict[str, Any]
     return [figure for name, figure in figures.items() if words in name]
 
 
+def test_archive_sources(start, figures_of):
+    words = ("--files", "150", "--members", "20", "--rows", "50")
+    figures = figures_of(start("archive_sources"), *words)
+    counts = {kind: figures[f"{kind}: images"]["value"] for kind in ("folder tree", "tar", "CSV")}
+    assert counts == {"folder tree": 150, "tar": 20, "CSV": 50}
+
+
 def test_embed_speed(start, figures_of) -> None:
     speed = start("embed_speed")
     words = "--images 3 --repeats 1 --workers 0 --networks tiny --formats JPEG".split()
