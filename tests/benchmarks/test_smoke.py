@@ -301,3 +301,11 @@ def test_look_million(start, tmp_path) -> None:
 
 def _paths() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_cache_million(start, figures_of, tmp_path) -> None:
+    figures = figures_of(start("cache_million"), "--rows", "40000", "--folder", str(tmp_path))
+    assert figures["rows in the end"]["met"]
+    assert figures["right answers"]["met"]
+    assert figures["rows after the kill"]["met"]
+    assert list(tmp_path.glob("tmp*")) == []
