@@ -261,7 +261,7 @@ def _summarise(work: Plan, entries: list[Entry], seconds: float) -> Summary:
         else:
             counts["embedded" if entry.digest in embedded else "reused"] += 1
         seen.add(entry.digest)
-    keys = {bytes.fromhex(entry.digest) for entry in entries if entry.digest}
+    keys = set(map(bytes.fromhex, seen - {""}))
     text_keys = set(map(bytes.fromhex, work.texts))
     return Summary(
         images=len(entries),
@@ -281,7 +281,7 @@ def _cache_summary(task: Task, job: Job, keys: set[bytes]) -> CacheSummary:
     return CacheSummary(
         backbone=job.backbone.cache,
         path=job.folder.relative_to(task.folder).as_posix() if job.folder else "",
-        rows=len(keys & job.done),
+        rows=int(job.done.holds(list(keys)).sum()),
         views=len(job.views),
         width=job.width,
         random_weights=job.random_weights,
