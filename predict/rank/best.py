@@ -32,7 +32,7 @@ class Best:
     def __init__(self, count: int, *, collapse: bool) -> None:
         self._count, self._collapse = count, collapse
         # The heap orders by score and, of equal ones, has the last that came on top.
-        self._heap: list[tuple[float, int, Ranked]] = []
+        self._heap: list[tuple[float, int, Any, Ranked]] = []
         self._kept: dict[Any, Ranked] = {}
         self._arrived = 0
 
@@ -54,14 +54,13 @@ class Best:
         if full and score <= self._heap[0][0]:
             return
         image = Ranked(block.ids[at], digest, block.labels[at], block.proba[at], score)
-        line = (score, -self._arrived, image)
+        line = (score, -self._arrived, key, image)
         if full:
-            lost = heapq.heapreplace(self._heap, line)[2]
-            self._kept = {other: each for other, each in self._kept.items() if each is not lost}
+            del self._kept[heapq.heapreplace(self._heap, line)[2]]
         else:
             heapq.heappush(self._heap, line)
         self._kept[key] = image
 
     def ranked(self) -> list[Ranked]:
         """Return what was kept, the highest score first."""
-        return [image for _, _, image in sorted(self._heap, key=lambda line: line[:2])[::-1]]
+        return [image for *_, image in sorted(self._heap, key=lambda line: line[:2])[::-1]]

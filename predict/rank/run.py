@@ -30,6 +30,7 @@ from archiveprobe.task.rows import Notify
 SIMILARITY = 0.95
 # Near-duplicates are looked for among so many times the images that are listed.
 _POOL = 10
+_LARGEST_POOL = 50_000
 
 
 def rank(
@@ -53,7 +54,8 @@ def rank(
     target = None if file is None else answer_target(task, file, spreadsheet_safe=False)
     dataset = load_dataset(task)
     asked = _Asked(dataset, answers, wish, notify)
-    kept = wish.top if wish.all_duplicates else _POOL * wish.top
+    pool = max(wish.top, min(_POOL * wish.top, _LARGEST_POOL))
+    kept = wish.top if wish.all_duplicates else pool
     best = Best(kept, collapse=not wish.all_duplicates)
     candidates = 0
     for block in asked.blocks():
@@ -140,7 +142,7 @@ class _Asked:
                 f"{lacking} of the first {len(images)} images have no embedding by "
                 f"{embeddings.backbone}: only files equal to them are put together"
             )
-        first = find_near_duplicates(units, SIMILARITY, exact=len(units)).first
+        first = find_near_duplicates(units, SIMILARITY).first
         groups: dict[int, Ranked] = {}
         for at, image in enumerate(images):
             place = int(first[at]) if first[at] >= 0 else at
