@@ -1,4 +1,4 @@
-"""Looking after the caches: cache show, verify, export, prune."""
+"""Looking after the caches: cache show, verify, export, prune, duplicates."""
 
 import json
 import sys
@@ -18,6 +18,7 @@ from archiveprobe.commands.terminal import (
     partial_option,
     print_line,
     print_result,
+    progress,
     say,
     task_argument,
 )
@@ -165,3 +166,34 @@ def prune(task: Path, yes: bool, as_json: bool) -> None:
         say("nothing to prune")
     if items and not yes:
         say("nothing removed yet: add --yes")
+
+
+@cache.command(**example("cache duplicates my/task.toml -o duplicates.csv"))
+@task_argument
+@click.option(
+    "--backbone", type=BACKBONE, help="Backbone to compare by; default: the task's first."
+)
+@click.option(
+    "--similarity",
+    type=click.FloatRange(0.5, 1),
+    default=0.95,
+    show_default=True,
+    help="Lowest cosine of near-duplicates.",
+)
+@click.option(
+    "-o", "file", required=True, type=OUTPUT, help="Output: group, id, ...; .csv, .parquet, ..."
+)
+@json_option
+def duplicates(task: Path, file: Path, as_json: bool, **how: Any) -> None:
+    """Write the groups of near-duplicates among all embedded images.
+
+    Those of archives too, where their embeddings are kept.
+    """
+    from archiveprobe.predict.duplicates import write_duplicates
+
+    done = write_duplicates(load(task), file, progress=progress, **how)
+    if not as_json:
+        print_line(done.summary())
+    print_result(done.record(), [], as_json)
+    for note in done.notes:
+        say(f"note: {note}")

@@ -281,7 +281,7 @@ def _cache_summary(task: Task, job: Job, keys: set[bytes]) -> CacheSummary:
     return CacheSummary(
         backbone=job.backbone.cache,
         path=job.folder.relative_to(task.folder).as_posix() if job.folder else "",
-        rows=len(keys & job.done),
+        rows=int(job.done.holds(list(keys)).sum()),
         views=len(job.views),
         width=job.width,
         random_weights=job.random_weights,

@@ -274,7 +274,7 @@ class _UnitBackbone:
 
     def encode(self, images: Mapping[bytes, Rendered]) -> UnitEmbeddings:
         """Return the embeddings of images; those that the cache holds are read from it."""
-        held = [key for key in images if key in self._reader.keys]
+        held = self._reader.keys.stored(list(images))
         rows: dict[bytes, NDArray[np.float16]] = {}
         if held:
             rows.update(zip(held, self._reader.read(held)[1], strict=True))
