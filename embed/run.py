@@ -97,7 +97,9 @@ def _embed_missing(
     workers = default_workers() if options.workers is None else options.workers
     workers = min(workers, len(files))
     views = {geometry_of(job.loaded): job.views for job in jobs}
-    preparation = Preparation(work.task.root, views, work.task.work / "thumbs")
+    preparation = Preparation(
+        work.task.root, views, work.task.work / "thumbs", work.task.embed.decode
+    )
 
     def embed_here(files: Files) -> Iterator[PreparedImage]:
         for image in prepare_images(files, preparation, workers=workers, notify=notify):
@@ -279,7 +281,7 @@ def _cache_summary(task: Task, job: Job, keys: set[bytes]) -> CacheSummary:
     return CacheSummary(
         backbone=job.backbone.cache,
         path=job.folder.relative_to(task.folder).as_posix() if job.folder else "",
-        rows=len(keys & job.done),
+        rows=int(job.done.holds(list(keys)).sum()),
         views=len(job.views),
         width=job.width,
         random_weights=job.random_weights,

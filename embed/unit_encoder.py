@@ -31,7 +31,7 @@ from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.preprocess import Geometry, geometry_of_record
 from archiveprobe.embed.view_sets import View, view_set
 from archiveprobe.embed.views import Rendered
-from archiveprobe.task.config import Task
+from archiveprobe.task.config import Decode, Task
 from archiveprobe.task.texts import is_text_cache
 
 # What a cache's request says of the libraries and the decoding, known before weights are loaded.
@@ -76,11 +76,28 @@ class UnitEmbeddings:
         present = np.array([row is not None for row in found], np.bool_)
         return present, np.stack([missing if row is None else row for row in found])
 
-    def through(self, view: int) -> Self:
-        """Return the same embeddings of a single view."""
-        shape = (1, *self.row_shape[1:])
-        rows = {key: row[view : view + 1] for key, row in self.rows.items()}
-        return replace(self, record=replace(self.record, row_shape=shape), rows=rows)
+    def split_views(self) -> Self:
+        """Return a row for every view, under the key of the image and the number of the view."""
+        views, *shape = self.row_shape
+        return replace(
+            self,
+            record=replace(self.record, row_shape=(1, *shape)),
+            rows={
+                key_of_view(key, view): row[view : view + 1]
+                for key, row in self.rows.items()
+                for view in range(views)
+            },
+            failures={
+                key_of_view(key, view): failure
+                for key, failure in self.failures.items()
+                for view in range(views)
+            },
+        )
+
+
+def key_of_view(key: bytes, view: int) -> bytes:
+    """Return the key of a row that holds one view of an image only."""
+    return key + view.to_bytes(2)
 
 
 class RowWriter(Protocol):
@@ -127,7 +144,9 @@ class UnitEncoder:
         }
         own = [(backbone.geometry, backbone.views) for backbone in self._backbones.values()]
         self._looks = [*own, *looks]
-        self.preparation = Preparation(Path(), _union(self._looks))
+        views = _union(self._looks)
+        decode: Decode = next((geometry.decode for geometry in views), "exact")
+        self.preparation = Preparation(Path(), views, decode=decode)
         self._keep, self._share = keep, share
         self._writers = ExitStack()
 
@@ -210,6 +229,7 @@ class _UnitBackbone:
         self._record = record = _record(task, name, digest)
         asked: Mapping[str, Any] = record.request["asked"]
         of_system = {"backbones": (name,), "views": asked["views"], "layers": asked["layers"]}
+        of_system["decode"] = asked.get("decode", "exact")
         part = task.model_copy(update={"embed": task.embed.model_copy(update=of_system)})
         self._backbone = resolve(name, part)
         self._request = request(part, self._backbone)
@@ -238,7 +258,7 @@ class _UnitBackbone:
 
     def encode(self, images: Mapping[bytes, Rendered]) -> UnitEmbeddings:
         """Return the embeddings of images; those that the cache holds are read from it."""
-        held = [key for key in images if key in self._reader.keys]
+        held = self._reader.keys.stored(list(images))
         rows: dict[bytes, NDArray[np.float16]] = {}
         if held:
             rows.update(zip(held, self._reader.read(held)[1], strict=True))

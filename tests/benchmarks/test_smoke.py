@@ -62,6 +62,13 @@ def named(figures: dict[str, dict[str, Any]], words: str) -> list[dict[str, Any]
     return [figure for name, figure in figures.items() if words in name]
 
 
+def test_archive_sources(start, figures_of):
+    words = ("--files", "150", "--members", "20", "--rows", "50")
+    figures = figures_of(start("archive_sources"), *words)
+    counts = {kind: figures[f"{kind}: images"]["value"] for kind in ("folder tree", "tar", "CSV")}
+    assert counts == {"folder tree": 150, "tar": 20, "CSV": 50}
+
+
 def test_embed_speed(start, figures_of) -> None:
     speed = start("embed_speed")
     words = "--images 3 --repeats 1 --workers 0 --networks tiny --formats JPEG".split()
@@ -279,3 +286,11 @@ def test_look_million(start, tmp_path) -> None:
 
 def _paths() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_cache_million(start, figures_of, tmp_path) -> None:
+    figures = figures_of(start("cache_million"), "--rows", "40000", "--folder", str(tmp_path))
+    assert figures["rows in the end"]["met"]
+    assert figures["right answers"]["met"]
+    assert figures["rows after the kill"]["met"]
+    assert list(tmp_path.glob("tmp*")) == []

@@ -14,7 +14,7 @@ from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.embed.forward import ForwardThreads
 from archiveprobe.embed.prepare import PreparedImage, prepare
 from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.unit_encoder import UnitEncoder, views_of_image
+from archiveprobe.embed.unit_encoder import UnitEncoder, key_of_view, views_of_image
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.embed.views import render
 from archiveprobe.task.config import Task
@@ -136,15 +136,16 @@ def test_an_embedding_that_is_none_is_a_failure(archive, own, bench, draw, numbe
     assert found.failures[key].status == status
 
 
-def test_one_view_alone(archive, own, draw) -> None:
+def test_views_as_rows(archive, own, draw) -> None:
     some = encoder(own)
     images = prepared(archive, some, *write_new(archive, draw, 2))
     found = some.encode(images)["resnet18"]
+    split = found.split_views()
+    assert split.row_shape == (1, *found.row_shape[1:]) and len(split.rows) == 4
     keys = [bytes.fromhex(image.digest) for image in images]
     for view in range(2):
-        single = found.through(view)
-        assert single.row_shape == (1, *found.row_shape[1:])
-        np.testing.assert_array_equal(single.read(keys)[1], found.read(keys)[1][:, view : view + 1])
+        _, rows = split.read([key_of_view(key, view) for key in keys])
+        np.testing.assert_array_equal(rows, found.read(keys)[1][:, view : view + 1])
 
 
 def test_views_that_several_networks_look_at_are_rendered_once(archive, own, draw) -> None:

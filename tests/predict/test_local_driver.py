@@ -233,3 +233,12 @@ def test_kept_embeddings_are_the_tasks_own(task, images, tmp_path, monkeypatch) 
 
 def refuse(*_: object) -> None:
     raise InputError("loaded")
+
+
+def test_a_system_that_was_trained_again_meanwhile_is_refused(
+    task, images, tmp_path, fault_of
+) -> None:
+    work = Run(task, images, tmp_path)
+    work.work = replace(work.work, digest="0" * 64)
+    fault_of(work.drive, "ridge-hog", "trained again")
+    assert not work.bytes()
