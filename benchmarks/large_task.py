@@ -107,6 +107,7 @@ def draw_table(folder: Path, rows: int, labelled: int) -> Task:
 
 def draw_embeddings(folder: Path, labelled: int, rows: int, widths: dict[str, int]) -> Task:
     """Draw a task of labelled rows and rows to predict with a cache per backbone, one view each."""
+    folder.mkdir(parents=True, exist_ok=True)
     points, y = draw_points(labelled + rows)
     names = [f"{at:07}.jpg" for at in range(len(y))]
     lines = [f"{name},{_LABELS[y[at]] if at < labelled else ''}" for at, name in enumerate(names)]

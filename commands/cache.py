@@ -165,6 +165,7 @@ def prune(task: Path, yes: bool, as_json: bool) -> None:
     from archiveprobe.base.wording import file_size
     from archiveprobe.cache.prune import prune as remove
     from archiveprobe.embed.inventory import unused_caches
+    from archiveprobe.predict.archive_table import leftovers
 
     loaded = load(task)
     items = unused_caches(loaded)
@@ -186,6 +187,8 @@ def prune(task: Path, yes: bool, as_json: bool) -> None:
         say("nothing to prune")
     if items and not yes:
         say("nothing removed yet: add --yes")
+    for remark in leftovers(loaded):
+        say(remark)
 
 
 @cache.command(**example("cache duplicates my/task.toml -o duplicates.csv"))

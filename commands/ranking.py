@@ -17,13 +17,30 @@ from archiveprobe.commands.terminal import (
 )
 
 
+def _after_a_task(
+    ctx: click.Context, _: click.Parameter, answers: tuple[Path, ...]
+) -> tuple[Path, ...]:
+    """Take the first word for answers where it is no task, and the task lies in this folder."""
+    first = ctx.params["task"]
+    is_task = first.suffix == ".toml" or (first / "task.toml").is_file()
+    if ctx.resilient_parsing or is_task or not first.exists() or not Path("task.toml").is_file():
+        return answers
+    ctx.params["task"] = Path()
+    return (first, *answers)
+
+
 @command(
     "rank my/task.toml --system greedy",
     "rank my/task.toml answers --label destruction --by uncertain --top 50 -o look.csv",
     'rank my/task.toml answers --text "a bridge that has collapsed"',
 )
 @task_argument
-@click.argument("answers", nargs=-1, type=Input("what predict wrote, a folder or a table"))
+@click.argument(
+    "answers",
+    nargs=-1,
+    type=Input("what predict wrote, a folder or a table"),
+    callback=_after_a_task,
+)
 @click.option("--label", help="Label to rank for; default: the positive one.")
 @click.option(
     "--by",

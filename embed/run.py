@@ -261,7 +261,7 @@ def _summarise(work: Plan, entries: list[Entry], seconds: float) -> Summary:
         else:
             counts["embedded" if entry.digest in embedded else "reused"] += 1
         seen.add(entry.digest)
-    keys = {bytes.fromhex(entry.digest) for entry in entries if entry.digest}
+    keys = set(map(bytes.fromhex, seen - {""}))
     text_keys = set(map(bytes.fromhex, work.texts))
     return Summary(
         images=len(entries),

@@ -23,6 +23,7 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
+from archiveprobe.base.memory import collector_paused
 from archiveprobe.base.reading import PRODUCT_BYTES, read_product
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import (
@@ -118,7 +119,8 @@ def read_manifest_with_digest(
     if seal != f"{_SEAL}{digest}".encode():
         raise InputError(f"{file} is damaged or was edited: {_REMEDY}")
     try:
-        return _entries(content, decoder), digest
+        with collector_paused():
+            return _entries(content, decoder), digest
     except ValueError as error:
         raise InputError(f"{file} cannot be read ({error}): {_REMEDY}") from None
 

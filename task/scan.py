@@ -13,6 +13,7 @@ from pathlib import Path
 
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import collector_paused
 from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, digest_of
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import passing_now, rejected
@@ -72,7 +73,8 @@ def scan(
 
     # Threads take no chunks by themselves, and a future for every row weighs more than its entry.
     units = range(-(-len(rows) // ROWS_PER_UNIT))
-    with ThreadPoolExecutor(max_workers=min(8, usable_cores())) as pool:
+    workers = min(8, usable_cores())
+    with collector_paused(), ThreadPoolExecutor(max_workers=workers) as pool:
         entries = [entry for some in pool.map(look, units) for entry in some]
     if task.tables:
         _match_lost(task, rows, entries, scanner, owns, notify)

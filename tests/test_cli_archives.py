@@ -14,6 +14,7 @@ from unit_archive import archive_of, fit, picture, pictured_task
 
 import archiveprobe as ap
 from archiveprobe.archive import units
+from archiveprobe.base import files
 from archiveprobe.cli import main
 from archiveprobe.predict.answers import table
 from archiveprobe.predict.drivers import local
@@ -147,7 +148,7 @@ def test_a_table_goes_on_where_it_was_interrupted(task, new, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         interrupt_after(patch, 3)
         assert predict(task, new, out).exit_code == 130
-    assert not out.exists() and list((task / "work" / "answers").iterdir())
+    assert not out.exists() and "interrupted `predict`" in run("cache", "prune", task).stderr
     done = predict(task, new, out, "--json")
     assert "3 of 6 units are done, 3 to answer now" in done.stderr
     assert ok(done)["rows"] == COUNT and out.is_file()
@@ -192,6 +193,35 @@ def test_streamed_tables_hold_what_whole_ones_hold(task, new, tmp_path, monkeypa
     monkeypatch.setattr(table, "_text_of", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     refused(predict(task, new, tmp_path / "b.csv"), "b.csv", "No space", "make space")
     assert not (tmp_path / "b.csv").exists() and not list(tmp_path.glob(".tmp*"))
+
+
+def test_what_the_old_way_left_is_named(task) -> None:
+    assert run("cache", "prune", task).stderr.splitlines() == ["nothing to prune"]
+    (task / "work" / "new").mkdir()
+    assert (
+        f"{task / 'work' / 'new'}, which nothing reads: delete"
+        in run("cache", "prune", task).stderr
+    )
+
+
+@pytest.mark.proves("disk")
+def test_a_disk_that_is_full_at_a_part(task, new, tmp_path, monkeypatch) -> None:
+    """In the thread that writes parts, or where the log is written."""
+    for name in ("write_new", "append_durable"):
+        out, whole, calls = tmp_path / name, getattr(files, name), []
+
+        def full(*given: Any, whole: Any = whole, calls: list = calls) -> Any:
+            calls.append(given)
+            if len(calls) > 2:
+                raise OSError(28, "No space left on device")
+            return whole(*given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, name, full)
+            refused(predict(task, new, out), str(out), "No space left", "free some space")
+        done = predict(task, new, out)
+        assert "of 6 units are done" in done.stderr and ok(done)
+        assert rows_of(out).id.is_unique and len(rows_of(out)) == COUNT
 
 
 def test_usage(task, new, tmp_path) -> None:

@@ -115,6 +115,7 @@ def committed_units(tree, root: Path) -> set[int]:
 NURSERY = """
 import os, sys
 from pathlib import Path
+import pyarrow.parquet
 from made_answers import run
 from archiveprobe.archive.units import Share
 from archiveprobe.predict.answers import merge
@@ -135,7 +136,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.proves("killed")
-def test_killed_at_twenty_moments(tmp_path) -> None:
+def test_killed_at_twenty_moments(tmp_path, without_waiting) -> None:
     """Alone and in shares; what was answered is not lost, and nothing is there twice."""
     path = os.pathsep.join([str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])
     nursery = subprocess.Popen(

@@ -15,6 +15,7 @@ from archiveprobe.api.task import open_task
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.store import Writer
 from archiveprobe.evaluate.system_store import load_run
+from archiveprobe.predict.rank import candidates
 
 # Embeddings of six numbers are often alike.
 EVERY = ("--all-duplicates",)
@@ -160,7 +161,18 @@ def test_the_list_is_written_in_any_form(archive, answers, tmp_path, ending: str
     assert rows[0]["digest"] == report["images"][0]["digest"]
 
 
-def test_answers_of_several_files_are_ranked_together(archive, answers, tmp_path) -> None:
+def test_in_the_folder_of_a_task_answers_alone_are_enough(
+    archive, answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(archive.folder)
+    assert ids(answer_of("rank", answers)) == ids(answer_of("rank", ".", answers))
+
+
+def test_answers_of_several_files_are_ranked_together(
+    archive, answers, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In many blocks, too.
+    monkeypatch.setattr(candidates, "_AT_ONCE", 3)
     table = pq.read_table(answers)
     pq.write_table(table.slice(0, 10), tmp_path / "a.parquet")
     pq.write_table(table.slice(10), tmp_path / "b.parquet")
