@@ -102,7 +102,7 @@ class AnswerUnit:
 
     def __init__(self, work: UnitWork, index: Index) -> None:
         # One pass at a time, of one thread, as everywhere: an actor has one core.
-        self._opened = work.open(passes=1).__enter__()
+        self._opened = work.open(passes=1, beside_others=True).__enter__()
         self._index = index
 
     def __call__(self, row: Row) -> Row:

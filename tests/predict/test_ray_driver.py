@@ -1,6 +1,7 @@
 """Units of an archive, answered by a Ray cluster of this machine."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from archiveprobe.embed import ray_cluster as clusters
 from archiveprobe.embed import ray_units
 from archiveprobe.embed.ray_cluster import Cluster, ray_cluster
 from archiveprobe.predict.drivers import ray as driver
-from archiveprobe.task.config import Task
+from archiveprobe.task.config import Task, load_task
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'archiveprobe[ray]'")
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -69,6 +70,22 @@ def work(cluster: Cluster, folder: Path, units: int = 12, **how: Any) -> Iterato
         on_gpu=on_gpu,
         workers=how.pop("workers", None),
     )
+
+
+def test_actors_keep_embeddings_side_by_side(
+    cluster: Cluster, task: Task, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(task.folder, tmp_path / "task")
+    own = load_task(tmp_path / "task")
+    kept = Run(own, images, tmp_path / "kept", keep_embeddings=True)
+    driver.run(kept.work, kept.index, range(kept.index.units), kept.receipts.append)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("archiveprobe.embed.unit_encoder.load_backbone", refuse)
+    again = Run(own, images, tmp_path / "again").drive()
+    assert again.bytes() == kept.bytes()
 
 
 def test_it_gives_the_same_bytes_as_the_local_driver(
