@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.memory import collector_paused
 from archiveprobe.base.files import make_folder
 from archiveprobe.base.lock import Lock
+from archiveprobe.base.memory import collector_paused
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.decoding import default_workers, prepare_images
 from archiveprobe.embed.job import Job, Notify, Options
