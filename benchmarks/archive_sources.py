@@ -42,9 +42,9 @@ class Cost(NamedTuple):
 def main(words: list[str] | None = None) -> None:
     """Draw the sources, measure each, and print the table."""
     parser = arguments(__doc__, "archive_sources")
-    parser.add_argument("--files", type=int, default=100_000)
-    parser.add_argument("--members", type=int, default=100_000)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--files", type=int, default=50_000)
+    parser.add_argument("--members", type=int, default=50_000)
+    parser.add_argument("--rows", type=int, default=500_000)
     options = parser.parse_args(words)
     before = load()
     with tempfile.TemporaryDirectory() as name:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.blocks import product
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.cache.reader import Reader
@@ -208,11 +209,11 @@ def probe_source(task: Task, run: Run) -> Source:
 
     def matrix(name: str, rows: Rows, content: UnitContent | None, start: int) -> np.ndarray:
         if content is None or is_text_cache(name):
-            return read_matrix(of_task(name), rows, name, choice.views, task)
+            return read_matrix(of_task(name), rows, name, choice.views, task, as_stored=True)
         held = content.embeddings[name]
         return content.once(
             (name, choice.views, content.is_split, start),
-            lambda: read_matrix(held, rows, name, choice.views, task),
+            lambda: read_matrix(held, rows, name, choice.views, task, as_stored=True),
         )
 
     def logits(question: Question) -> tuple[np.ndarray, None]:
@@ -238,7 +239,7 @@ def probe_source(task: Task, run: Run) -> Source:
 
 
 def _model(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
-    """Return the fitted probe as a function from columns (n, d) to logits (n, K)."""
+    """Return the fitted probe as a function from columns (n, d) to logits (n, K), NaN for NaN."""
     entry, classes = PROBES[record["probe"]], len(record["classes"])
     if entry.linear:
         # A matrix product needs no scikit-learn, whose import takes longer than all the rest.
@@ -247,25 +248,39 @@ def _model(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model
         intercept = np.tensordot(weights, arrays["intercept"], 1)
         if coef.shape[1:] != (classes,) or intercept.shape != (classes,):
             raise ValueError(f"coefficients {coef.shape} are none of {classes} classes")
-        return lambda x: np.asarray(x.astype(np.float64) @ coef + intercept)
+        finite = bool(np.isfinite(coef).all() and np.isfinite(intercept).all())
+
+        def linear(x: np.ndarray) -> np.ndarray:
+            if not finite:
+                raise ValueError("its numbers are not finite")
+            return np.asarray(product(x, coef) + intercept)
+
+        return linear
     # JSON has no tuples.
     settings = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in record["settings"].items()
     }
-    return entry.make(**settings).with_arrays(arrays, range(classes)).decision_logits
+    decide = entry.make(**settings).with_arrays(arrays, range(classes)).decision_logits
+
+    def of_known(x: np.ndarray) -> np.ndarray:
+        known = np.isfinite(x).all(1)
+        logits = np.full((len(x), classes), np.nan)
+        if known.any():
+            logits[known] = decide(x[known])
+            if not np.isfinite(logits[known]).all():
+                raise ValueError("its numbers are not finite")
+        return logits
+
+    return of_known
 
 
 def _of_matrix(model: Model, choice: Choice, x: np.ndarray, classes: int) -> np.ndarray:
     """Compute logits (m, K) of embeddings (m, V, d), NaN where an embedding is."""
     m, views, width = x.shape
-    known = np.isfinite(x).all((1, 2))
-    logits = np.full((m, views, classes), np.nan)
-    if known.any():
-        flat = model(x[known].reshape(-1, width))
-        if not np.isfinite(flat).all():
-            raise ValueError("its numbers are not finite")
-        logits[known] = flat.reshape(-1, views, classes)
+    logits = model(x.reshape(-1, width)).reshape(m, views, classes)
+    # Numbers of a cache are finite, or there is no row at all; so are those of a model.
+    logits[~np.isfinite(logits).all((1, 2))] = np.nan
     if views == 1:
         return np.asarray(logits[:, 0])
     return combine_views(logits, choice.views)

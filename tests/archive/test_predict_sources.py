@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
-from bucket_server import put, s3_server, use
+from bucket_server import FaultyProxy, put, s3_server, use
 from click.testing import CliRunner
 from unit_archive import fit, picture, pictured_task
 
@@ -121,6 +121,34 @@ def test_the_same_images_in_a_bucket_give_the_same_answers(
         found, _ = predict(source)
         assert sorted(found["id"]) == sorted(IMAGES)
         assert by_digest(found) == by_digest(expected)
+
+
+@pytest.mark.proves("store")
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_credentials_that_expire_stop_the_run_and_the_next_one_goes_on(
+    task: Path, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    put(server, {f"tree/{name}": content for name, content in IMAGES.items()})
+    out = tmp_path / "answers"
+    words = ["predict", str(task), "--system", "ridge-hog", "--images", "s3://shelf/tree/"]
+    words += ["--workers", workers, "--device", "cpu", "-o", str(out)]
+    with FaultyProxy(server) as proxy:
+        use(monkeypatch, proxy.address)
+        proxy.fault = lambda *request: (
+            "refused" if any("tree/1/" in line for line in proxy.requests) else None
+        )
+        stopped = CliRunner().invoke(main, words)
+        assert stopped.exit_code == 1, stopped.output
+        assert stopped.stdout == ""
+        last = stopped.stderr.splitlines()[-1]
+        assert last.startswith("error: the store refuses 's3://shelf/tree/1/03.png'")
+        assert "AWS_PROFILE" in last
+        proxy.fault = lambda *_: None
+        result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    rows = pd.concat(pd.read_parquet(file) for file in sorted(out.rglob("*.parquet"))
+                     if "parts" in file.parts)  # fmt: skip
+    assert sorted(rows["id"]) == sorted(IMAGES)
 
 
 @pytest.mark.proves("images")
