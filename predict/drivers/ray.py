@@ -46,9 +46,10 @@ def run(
     if work.keep_embeddings:
         raise InputError("--keep-embeddings needs --engine local, which may have shares (--units)")
     with ray_cluster(workers, notify) as cluster:
-        work = replace(work, device=device_of(work.device, cluster))
+        # On the device of this host, which need not have a GPU where others do.
         with work.open(passes=1, notify=notify) as opened:
             decode = DecodeUnit(secrets.token_hex(8), index, work.source, opened.preparation)
+        work = replace(work, device=device_of(work.device, cluster))
         receipts = map_units(
             cluster,
             [{"unit": number} for number in numbers],
