@@ -12,7 +12,6 @@ from functools import lru_cache
 from archiveprobe.archive.index import Index
 from archiveprobe.archive.source import Source
 from archiveprobe.archive.units import Receipt
-from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.decoding import ReferenceDecoders
 from archiveprobe.embed.prepare import Preparation
@@ -43,11 +42,10 @@ def run(
     numbers = list(todo)
     if not numbers:
         return
-    if work.keep_embeddings:
-        raise InputError("--keep-embeddings needs --engine local, which may have shares (--units)")
     with ray_cluster(workers, notify) as cluster:
         # On the device of this host, which need not have a GPU where others do.
-        with work.open(passes=1, notify=notify) as opened:
+        asked = replace(work, keep_embeddings=False)
+        with asked.open(passes=1, notify=notify) as opened:
             decode = DecodeUnit(secrets.token_hex(8), index, work.source, opened.preparation)
         work = replace(work, device=device_of(work.device, cluster))
         receipts = map_units(
