@@ -69,6 +69,7 @@ def measure(folder: Path, rows: int) -> list[Figure]:
         at_least("rows after the kill", resumed["rows_before"], last - SHARD_ROWS),
         exactly("rows in the end", found["rows"], rows),
         at_most(f"{ASKED:,} keys found", round(found["seconds"], 2), 1, "s"),
+        Figure("processor time of that", round(found["processor"], 2), "s"),
         exactly("right answers", found["right"], ASKED),
     ]
 
@@ -116,12 +117,12 @@ def find(file: Path, folder: Path, rows: int) -> None:
     """Look for keys, of which about half are there."""
     asked = np.random.default_rng(1).integers(0, 2 * rows, ASKED).tolist()
     keys = list(map(key, asked))
-    started = time.perf_counter()
+    started, begun = time.perf_counter(), time.process_time()
     reader = Reader(folder)
     there = reader.keys.holds(keys)
-    seconds = time.perf_counter() - started
+    seconds, processor = time.perf_counter() - started, time.process_time() - begun
     right = int((there == (np.array(asked) < rows)).sum())
-    note(file, rows=len(reader.keys), seconds=seconds, right=right)
+    note(file, rows=len(reader.keys), seconds=seconds, processor=processor, right=right)
 
 
 if __name__ == "__main__":

@@ -162,11 +162,12 @@ def descendants(process: int) -> set[int]:
 def _wait_for(processes: set[int]) -> None:
     """Wait until processes have ended that Ray does not wait for; its workers take a second."""
     end = time.monotonic() + _END_SECONDS
-    while time.monotonic() < end and any(map(_is_running, processes)):
+    while time.monotonic() < end and any(map(is_running, processes)):
         time.sleep(0.05)
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Return whether a process has not ended yet, on Linux."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text(errors="replace")
     except OSError:

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import NAME as LOCK_NAME
+from archiveprobe.base.lock import is_locked
 from archiveprobe.base.memory import memory_for
 from archiveprobe.cache.log import Failure
 from archiveprobe.cache.shard import Embeddings
@@ -36,6 +38,8 @@ from archiveprobe.task.texts import is_text_cache
 
 # What a cache's request says of the libraries and the decoding, known before weights are loaded.
 _KNOWN_AHEAD = ("format", "decode", "versions")
+
+_MOST_WRITERS = 999
 
 Look = tuple[Geometry, tuple[View, ...]]
 """A geometry, and the views that a network looks at there."""
@@ -117,7 +121,8 @@ class UnitEncoder:
 
     `sources` maps backbones to the digests of those fingerprints; `looks` are what a system's own
     networks look at. With `keep` new rows go into the task's caches, whose writer it then is,
-    alone or for a `share` ("2of4"); it is a context manager for that.
+    alone, for a `share` ("2of4"), or `beside_others` under any name that is free; it is a context
+    manager for that.
 
     Raises:
         InputError: a cache is gone, this machine's weights or libraries give other numbers, or
@@ -135,6 +140,7 @@ class UnitEncoder:
         looks: Sequence[Look] = (),
         keep: bool = False,
         share: str | None = None,
+        beside_others: bool = False,
         notify: Notify = lambda _: None,
     ) -> None:
         names = [name for name in sources if not is_text_cache(name)]
@@ -147,7 +153,7 @@ class UnitEncoder:
         views = _union(self._looks)
         decode: Decode = next((geometry.decode for geometry in views), "exact")
         self.preparation = Preparation(Path(), views, decode=decode)
-        self._keep, self._share = keep, share
+        self._keep, self._share, self._beside_others = keep, share, beside_others
         self._writers = ExitStack()
 
     @property
@@ -182,7 +188,8 @@ class UnitEncoder:
     def __enter__(self) -> Self:
         if self._keep:
             for backbone in self._backbones.values():
-                backbone.open_writer(self._writers, self._share)
+                writer = backbone.open_writer(self._share, beside_others=self._beside_others)
+                self._writers.enter_context(writer)
         return self
 
     def __exit__(self, *fault: Any) -> None:
@@ -246,11 +253,20 @@ class _UnitBackbone:
         self._network: LoadedBackbone | None = None
         self._loading, self._writing = Lock(), Lock()
 
-    def open_writer(self, stack: ExitStack, share: str | None) -> None:
-        """Let new rows go into the task's cache."""
+    def open_writer(self, share: str | None, *, beside_others: bool) -> Writer:
+        """Let new rows go into the task's cache; return the writer, which is to be closed."""
         record = self._record
-        writer = Writer.open(record.folder, record.fingerprint, self._request, share=share)
-        self._writer = stack.enter_context(writer)
+        shares = map(_writer_name, range(1, _MOST_WRITERS + 1)) if beside_others else [share]
+        for name in shares:
+            try:
+                writer = Writer.open(record.folder, record.fingerprint, self._request, share=name)
+            except InputError:
+                if beside_others and is_locked(record.folder, f"{LOCK_NAME}-{name}"):
+                    continue
+                raise
+            self._writer = writer
+            return writer
+        raise InputError(f"{_MOST_WRITERS} processes write to the cache {record.folder}: use fewer")
 
     def write_with(self, writer_of: Callable[[Path], RowWriter]) -> None:
         """Let new rows go to a writer of another kind."""
@@ -327,6 +343,10 @@ class _UnitBackbone:
             remedy = "free memory, or choose a smaller backbone"
             with memory_for(f"trying {self._backbone.described} on the CPU", remedy):
                 check_agreement(network, first.crops, np.zeros(len(first.crops), np.bool_))
+
+
+def _writer_name(number: int) -> str:
+    return f"{number}of{_MOST_WRITERS}"
 
 
 def _record(task: Task, name: str, digest: str) -> CacheRecord:

@@ -49,10 +49,17 @@ class UnitWork:
     share: str | None = None
     digest: str = ""
 
-    def open(self, *, passes: int | None = None, notify: Notify = lambda _: None) -> "OpenWork":
+    def open(
+        self,
+        *,
+        passes: int | None = None,
+        beside_others: bool = False,
+        notify: Notify = lambda _: None,
+    ) -> "OpenWork":
         """Load the system; networks are loaded when an image needs them.
 
         `passes` is how many forward passes run side by side on a CPU; None: one for every core.
+        Of several processes that keep embeddings, each says that it is `beside_others`.
 
         Raises:
             InputError: no such system, one that is out of date, no such device, or backbones that
@@ -76,6 +83,7 @@ class UnitWork:
             looks=system.source.looks,
             keep=self.keep_embeddings,
             share=self.share,
+            beside_others=beside_others,
             notify=notify,
         )
         return OpenWork(self, system, encoder, threads)

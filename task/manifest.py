@@ -128,16 +128,20 @@ def read_manifest_with_digest(
 def write_manifest(task: Task, entries: Iterable[Entry], file: Path | None = None) -> str:
     """Write the manifest in one step, by default that of all rows; the digest of its content."""
     name = decoder_of(task)
-    out = io.StringIO()
+    # StringIO would take four bytes for every character.
+    content = io.BytesIO()
+    out = io.TextIOWrapper(content, "utf-8", "surrogateescape", newline="")
     writer = csv.writer(out)
     writer.writerow(_COLUMNS)
     # None comes out as an empty cell.
     writer.writerows(_cells(entry, name) for entry in entries)
-    plain = out.getvalue().encode("utf-8", "surrogateescape")
-    seal = sha256(plain).hexdigest()
-    columns, end, rows = plain.partition(b"\r\n")
-    content = b"".join([columns, f",{_SEAL}{seal}".encode(), end, rows])
-    write_whole(manifest_file(task) if file is None else file, content)
+    out.flush()
+    with content.getbuffer() as plain:
+        seal = sha256(plain).hexdigest()
+        columns = len(",".join(_COLUMNS))
+        whole = b"".join([plain[:columns], f",{_SEAL}{seal}".encode(), plain[columns:]])
+    del out, content
+    write_whole(manifest_file(task) if file is None else file, whole)
     return seal
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from archiveprobe.archive.index import Index
 from archiveprobe.archive.source import Source
 from archiveprobe.archive.units import Receipt
+from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.decoding import ReferenceDecoders
 from archiveprobe.embed.prepare import Preparation
@@ -42,6 +43,8 @@ def run(
     numbers = list(todo)
     if not numbers:
         return
+    if work.keep_embeddings:
+        raise InputError("--keep-embeddings needs --engine local, which may have shares (--units)")
     with ray_cluster(workers, notify) as cluster:
         work = replace(work, device=device_of(work.device, cluster))
         with work.open(passes=1, notify=notify) as opened:
@@ -99,7 +102,7 @@ class AnswerUnit:
 
     def __init__(self, work: UnitWork, index: Index) -> None:
         # One pass at a time, of one thread, as everywhere: an actor has one core.
-        self._opened = work.open(passes=1).__enter__()
+        self._opened = work.open(passes=1, beside_others=True).__enter__()
         self._index = index
 
     def __call__(self, row: Row) -> Row:

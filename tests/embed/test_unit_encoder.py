@@ -1,6 +1,7 @@
 """Embedding a unit in memory: the rows that the task's cache would hold, none of them twice."""
 
 import importlib.metadata
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -191,6 +192,18 @@ def test_shares_keep_rows_side_by_side(archive, own, draw) -> None:
         second.encode(prepared(archive, second, two))
     keys = [bytes.fromhex(digest(archive.file(name).read_bytes())) for name in (one, two)]
     assert np.isfinite(cache_rows(own, "resnet18", keys)).all()
+
+
+def test_processes_beside_each_other_keep_what_each_has(archive, own, draw) -> None:
+    names = write_new(archive, draw, 3)
+    with ExitStack() as stack:
+        for name in names:
+            some = stack.enter_context(encoder(own, keep=True, beside_others=True))
+            # The second has the first one's image too.
+            some.encode(prepared(archive, some, names[0], name))
+    keys = [bytes.fromhex(digest(archive.file(name).read_bytes())) for name in names]
+    for backbone in BOTH:
+        assert np.isfinite(cache_rows(own, backbone, keys)).all()
 
 
 def test_another_writer_is_met_before_anything_is_embedded(own, fault_of) -> None:
