@@ -11,6 +11,7 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import make_folder
 from archiveprobe.base.lock import Lock
+from archiveprobe.base.memory import collector_paused
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.decoding import default_workers, prepare_images
 from archiveprobe.embed.job import Job, Notify, Options
@@ -71,9 +72,10 @@ def embed(
         _embed_missing(work, jobs, options, record, notify, progress)
         for job in jobs:
             job.finish()
-    folds = None if work.share else _conclude(work, record.entries, notify)
-    record.finish(folds)
-    summary = _summarise(work, record.entries, time.monotonic() - started)
+    with collector_paused():
+        folds = None if work.share else _conclude(work, record.entries, notify)
+        record.finish(folds)
+        summary = _summarise(work, record.entries, time.monotonic() - started)
     _offer_heic(summary.reasons, notify)
     return summary
 
