@@ -19,7 +19,6 @@ from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import is_locked, wait_for_lock
 from archiveprobe.base.progress import Progress, silent
-from archiveprobe.base.wording import number_of
 from archiveprobe.embed.shared_memory import slot_bytes
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.predict.answers.complete import answer_missing
@@ -39,6 +38,8 @@ Notify = Callable[[str], None]
 ENGINES = ("local", "ray")
 # Held while the images are listed: of several shares that start, one does it.
 _LISTING = "LOCK-listing"
+# Below this nobody thinks of shares.
+_FEW_UNITS = 16
 
 
 class Driver(Protocol):
@@ -242,10 +243,9 @@ class Archive:
             with suppress(OSError):
                 files.remove_folder(self.folder)
             raise
-        self.notify(
-            f"{number_of(index.images, 'image')} in {number_of(index.units, 'unit')} of at most "
-            f"{unit_images}"
-        )
+        if index.units > _FEW_UNITS:
+            units = f"{index.units} units of at most {unit_images}"
+            self.notify(f"{index.images} images in {units}")
         record = replace(
             self._about(dataset, system, work, None),
             index=index.digest,

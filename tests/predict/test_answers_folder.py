@@ -12,6 +12,7 @@ from made_answers import answer, check_whole, make, opened, run
 
 from archiveprobe.archive.units import Share
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import Lock
 from archiveprobe.predict.answers import merge
 from archiveprobe.predict.answers.folder import AnswersWriter
 from archiveprobe.predict.answers.log import finished_parts
@@ -128,6 +129,9 @@ def test_who_ends_while_others_write_leaves_the_merge_to_them(folder) -> None:
         run(folder, Share(2, 2), said=said.append)
         assert any("not merged yet" in text for text in said)
         assert len(finished_parts(folder)) == UNITS
+    with Lock(folder):
+        run(folder, Share(1, 3), said=said.append)
+        assert "not merged yet" in said[-1]
     run(folder, Share(3, 3))
     check_whole(folder)
 
