@@ -19,7 +19,7 @@ from archiveprobe.task.config import Task
 from archiveprobe.task.manifest import Entry, with_found_paths
 from archiveprobe.task.missing_images import report_missing
 from archiveprobe.task.rows import Row, read_rows
-from archiveprobe.task.scan import scan
+from archiveprobe.task.scan import known_entries, scan
 from archiveprobe.task.shares import ROWS_PER_UNIT
 from archiveprobe.task.snapshot import own_snapshot
 from archiveprobe.task.texts import texts
@@ -30,7 +30,8 @@ class Plan:
     """The rows of a task, what is known of their images, and each backbone's missing rows.
 
     `texts` are the prompts and captions under their keys, for the text towers in `text_jobs`. With
-    a `share` only its rows are here, and no texts.
+    a `share` only its rows are here, and no texts. `manifest` is the digest of the manifest that
+    holds these very entries, "" where none does.
     """
 
     task: Task
@@ -41,6 +42,7 @@ class Plan:
     texts: dict[str, str]
     text_jobs: list[Job]
     share: Share | None = None
+    manifest: str = ""
 
     @property
     def keys(self) -> list[str]:
@@ -97,7 +99,14 @@ def plan(
     own = [at for at in range(len(rows)) if owns(at // ROWS_PER_UNIT)]
     with progress("reading", len(own)) as advance:
         rehash = options.rehash
-        entries = scan(task, rows, rehash=rehash, owns=owns, on_hashed=advance, notify=notify)
+        known, manifest = known_entries(task, notify=notify)
+        entries = scan(
+            task, rows, known, rehash=rehash, owns=owns, on_hashed=advance, notify=notify
+        )
+    # What another decoder has seen is in the manifest, and not known here.
+    if entries != known or any(entry.observed is None for entry in entries):
+        manifest = ""
+    del known
     rows = with_found_paths(rows, entries)
     report_missing(task, entries, notify)
     rows, entries = [rows[at] for at in own], [entries[at] for at in own]
@@ -117,4 +126,5 @@ def plan(
         text_of,
         [job(tower) for tower in towers if tower],
         share,
+        manifest,
     )

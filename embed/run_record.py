@@ -84,13 +84,20 @@ class RunRecord:
 
         def change(before: Snapshot) -> Snapshot:
             # Inside the lock, so that the two belong together even where several runs write them.
-            manifest = write_manifest(self._work.task, entries)
+            manifest = self._manifest(entries, before)
             caches = [self._cache_in_use(job, keys, finished) for job in self._jobs]
             kept = [old for old in before.caches if not self._is_replaced(old, caches)]
             after = Snapshot(before.task, manifest, decoded, parts, tuple(kept))
             return after.with_caches(caches)
 
         update_snapshot(self._work.task, change)
+
+    def _manifest(self, entries: list[Entry], before: Snapshot) -> str:
+        """Return the digest of the manifest of the entries, which is written where it is not."""
+        written = self._work.manifest
+        if written and written == before.manifest and entries == self._work.entries:
+            return written
+        return write_manifest(self._work.task, entries)
 
     def _cache_in_use(self, job: Job, keys: Iterable[str], finished: bool) -> CacheInUse:
         asked = self._work.task.asks(job.backbone.name, job.backbone.tower)

@@ -1,7 +1,6 @@
 """Groups of images that are copies of each other, exact or nearly so."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -14,7 +13,9 @@ from archiveprobe.task.rows import Row
 # copies and joins one strange pair, 8 finds 36; among 1,714 distinct real images 8 joins no
 # pair and 10 joins two. A strange pair costs nothing but a shared fold, a missed copy leaks.
 NEAR_BITS = 10
-# Pairs compared at a time: 8 MB of distances, however many images there are.
+_BANDS = 4
+_BAND_BITS = 16
+# Pairs compared at a time, and kept before their components are found, however many there are.
 _PAIRS = 1 << 20
 
 
@@ -36,14 +37,14 @@ def near_duplicate_groups(entries: Sequence[Entry], *, bits: int = NEAR_BITS) ->
         if entry.observed and entry.observed.phash and entry.status not in ("blank", "tiny")
     }
     known = np.array(list(hashes.values()), np.uint64)
-    pairs = [
-        _pairs_of_equal([*digests], np.array(list(digests.values()), np.bytes_)),
-        _pairs_of_equal([*hashes], known),
-        *_near_pairs([*hashes], known, bits),
-    ]
-    heads, tails = map(np.concatenate, zip(*pairs, strict=True))
-    links = coo_array((np.ones(len(heads), bool), (heads, tails)), shape=(count, count))
-    _, component = connected_components(links, directed=False)
+    values, first = np.unique(known, return_index=True)
+    places = np.array([*hashes], np.int64)[first]
+    joined = _Components(count)
+    joined.link(*_pairs_of_equal([*digests], np.array(list(digests.values()), np.bytes_)))
+    joined.link(*_pairs_of_equal([*hashes], known))
+    for heads, tails in _near_pairs(values, bits):
+        joined.link(places[heads], places[tails])
+    component = joined.numbers()
     _, first, number = np.unique(component, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[number].astype(np.int64)
 
@@ -61,22 +62,84 @@ def contradictions(rows: Sequence[Row], entries: Sequence[Entry]) -> list[tuple[
     return list(found.values())
 
 
-def _pairs_of_equal(places: Sequence[int], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+class _Components:
+    """The connected components of a number of places; of many links it keeps the few it needs."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._links: list[tuple[np.ndarray, np.ndarray]] = []
+        self._waiting = 0
+
+    def link(self, heads: np.ndarray, tails: np.ndarray) -> None:
+        """Join each place of `heads` with that of `tails`."""
+        self._links.append((heads, tails))
+        self._waiting += len(heads)
+        if self._waiting > _PAIRS:
+            numbers = self.numbers()
+            self._links = [_pairs_of_equal(np.arange(self._count), numbers)]
+            # What is left grows no more: there are as many links as places.
+            self._waiting = 0
+
+    def numbers(self) -> np.ndarray:
+        """Return the number of the component (n,) of every place."""
+        heads, tails = map(np.concatenate, zip(*self._links, strict=True))
+        links = coo_array((np.ones(len(heads), bool), (heads, tails)), shape=(self._count,) * 2)
+        numbers: np.ndarray = connected_components(links, directed=False)[1]
+        return numbers
+
+
+def _pairs_of_equal(
+    places: Sequence[int] | np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Link every place with the first of an equal value: n members make n pairs, not n * n."""
     _, first, which = np.unique(values, return_index=True, return_inverse=True)
     numbers = np.array(places, np.int64)
     return numbers[first[which]], numbers
 
 
-def _near_pairs(places: Sequence[int], hashes: np.ndarray, bits: int) -> Iterator[Any]:
-    """Yield pairs of places with unlike hashes, the first of each kind, within `bits` bits."""
-    values, first = np.unique(hashes, return_index=True)
-    numbers = np.array(places, np.int64)[first]
+def _near_pairs(hashes: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield places of pairs of hashes, all distinct, within `bits` bits; some pairs twice.
+
+    Two hashes are compared only where one of their four bands of 16 bits is nearly equal (Norouzi
+    and others, Multi-index hashing, 2014). Were the bands all farther apart than `most`, one each,
+    they would differ by at least sum(most + 1) = bits - 3 + 4 bits altogether.
+    """
+    bands = hashes.view(np.uint16).reshape(len(hashes), _BANDS)
+    for number in range(_BANDS):
+        # Rounded down, these add up to bits - 3, whatever the remainder.
+        most = (bits - _BANDS + 1 + number) // _BANDS
+        order = np.argsort(bands[:, number], kind="stable")
+        band = bands[order, number].astype(np.int64)
+        for first, second in _alike(band, hashes[order], most, bits):
+            yield order[first], order[second]
+
+
+def _alike(
+    band: np.ndarray, hashes: np.ndarray, most: int, bits: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the near pairs of hashes, sorted by `band`, whose bands differ by at most `most`."""
+    begins = np.searchsorted(band, np.arange((1 << _BAND_BITS) + 1))
+    for mask in np.flatnonzero(np.bitwise_count(np.arange(1 << _BAND_BITS)) <= most):
+        other = band ^ mask
+        # Every pair once: of two bands the greater one is the other, of one band the later places.
+        begin = begins[other] if mask else np.arange(1, len(band) + 1)
+        count = np.where(other >= band, begins[other + 1] - begin, 0)
+        for first, second in _ranges(begin, count):
+            near = np.bitwise_count(hashes[first] ^ hashes[second]) <= bits
+            yield first[near], second[near]
+
+
+def _ranges(begin: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield every place with each of the `count` places from `begin` on, a bounded many at once."""
+    places = np.flatnonzero(count)
+    total = np.cumsum(count[places])
     start = 0
-    while start < len(values):
-        later = values[start:]
-        block = later[: max(1, _PAIRS // len(later))]
-        row, column = np.nonzero(np.bitwise_count(block[:, None] ^ later) <= bits)
-        once = row < column
-        yield numbers[start + row[once]], numbers[start + column[once]]
-        start += len(block)
+    while start < len(places):
+        done = total[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(total, done + _PAIRS, "right")))
+        some = places[start:end]
+        # Of each range the number at which it would have begun, had all been one.
+        shift = begin[some] - (total[start:end] - count[some] - done)
+        second = np.arange(total[end - 1] - done) + np.repeat(shift, count[some])
+        yield np.repeat(some, count[some]), second
+        start = end

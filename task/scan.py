@@ -34,9 +34,26 @@ _SETTLED_NS = 2_000_000_000
 _NOT_READ = "-"
 
 
+def known_entries(
+    task: Task, *, notify: Callable[[str], None] = lambda _: None
+) -> tuple[list[Entry], str]:
+    """Read what earlier runs have seen, and the digest of the manifest, "" where there is none.
+
+    Where the manifest is damaged nothing is known, and `notify` is told.
+    """
+    decoder = decoder_of(task)
+    try:
+        known, digest = read_manifest_with_digest(task, decoder=decoder)
+    except InputError:
+        notify(f"{manifest_file(task)} is damaged or was edited: every image is looked at again")
+        known, digest = [], ""
+    return known + read_shares(task, decoder), digest
+
+
 def scan(
     task: Task,
     rows: list[Row],
+    known: Sequence[Entry] | None = None,
     *,
     rehash: bool = False,
     owns: Callable[[int], bool] = lambda _: True,
@@ -47,20 +64,15 @@ def scan(
 
     Entries come in the order of the rows. A file that cannot be read gets a rejection. Where a
     table names no file as it is called, the one that it means is looked for: see `match_files`.
-    Where the manifest is damaged every file is looked at as if for the first time, and `notify` is
-    told. A unit of rows that `owns` does not take is not read: whether its files are there matters
-    to the files that other rows may mean, and their entries hold nothing else.
+    `known` is what earlier runs have seen, by default `known_entries`. A unit of rows that `owns`
+    does not take is not read: whether its files are there matters to the files that other rows may
+    mean, and their entries hold nothing else.
 
     Raises:
         InputError: not one of the images that were seen before is there.
     """
-    decoder = decoder_of(task)
-    try:
-        known, _ = read_manifest_with_digest(task, decoder=decoder)
-    except InputError:
-        notify(f"{manifest_file(task)} is damaged or was edited: every image is looked at again")
-        known = []
-    known += read_shares(task, decoder)
+    if known is None:
+        known, _ = known_entries(task, notify=notify)
     scanner = _Scanner(task.root.resolve(), known, rehash)
 
     def look(unit: int) -> list[Entry]:

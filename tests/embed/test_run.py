@@ -11,8 +11,10 @@ from snapshots import current_cache
 
 from archiveprobe.cache.store import Reader
 from archiveprobe.embed.run import Options, embed, plan, record_of
+from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.task.config import load_task
-from archiveprobe.task.manifest import read_manifest
+from archiveprobe.task.manifest import manifest_file, read_manifest
+from archiveprobe.task.snapshot import snapshot_file
 
 
 def reader(task: Any, backbone: str = "resnet18") -> Reader:
@@ -72,6 +74,25 @@ def test_a_second_run_embeds_and_decodes_nothing(mixed, bench, tree) -> None:
     assert bench.decoded == 0
     assert bench.encoders == {}  # Not even built.
     assert tree(task.work / "cache") == before
+
+
+def test_the_manifest_is_written_again_only_where_it_changes(mixed, bench) -> None:
+    task = mixed.task()
+    file = manifest_file(task)
+
+    def is_written() -> bool:
+        before = file.stat().st_ino
+        bench.run(task)
+        assert read_state(task).snapshot.finished
+        return file.stat().st_ino != before
+
+    bench.run(task)
+    assert not is_written()
+    snapshot_file(task).unlink()
+    assert is_written()
+    next(iter((mixed.folder / "images").glob("*.png"))).unlink()
+    assert is_written()
+    assert not is_written()
 
 
 def test_rows_are_the_embeddings_of_their_images(mixed, bench, draw) -> None:

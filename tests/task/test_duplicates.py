@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from scipy.sparse.csgraph import connected_components
 
 from archiveprobe.task import duplicates
 from archiveprobe.task.decoding import Observation, decode, digest
@@ -131,6 +132,21 @@ def test_against_brute_force(rows, bits, pairs):
         groups = near_duplicate_groups(rows, bits=bits)
     assert groups.dtype == np.int64
     assert groups.tolist() == brute_force(rows, bits)
+
+
+@pytest.mark.parametrize("bits", [0, 2, 3, 8, 10, 13])
+def test_hashes_at_every_distance(bits):
+    """Every one of 400 has a neighbour in up to 15 bits, of which it must find those within."""
+    rng = np.random.default_rng(bits)
+    hashes = rng.integers(0, 2**64, 800, np.uint64, endpoint=False)
+    for at in range(400):
+        flipped = rng.choice(64, rng.integers(0, 16), replace=False)
+        hashes[at] = int(hashes[at + 400]) ^ sum(1 << int(bit) for bit in flipped)
+    near = np.bitwise_count(hashes[:, None] ^ hashes) <= bits
+    _, expected = connected_components(near, directed=False)
+    groups = near_duplicate_groups([hashed(int(value)) for value in hashes], bits=bits)
+    assert len(set(zip(groups.tolist(), expected.tolist(), strict=True))) == len(set(groups))
+    assert len(set(groups.tolist())) == len(set(expected.tolist()))
 
 
 @pytest.mark.parametrize("different", [True, False])
