@@ -59,6 +59,7 @@ def ray_cluster(workers: int | None = None, notify: Notify = lambda _: None) -> 
     if ray.is_initialized():
         yield _size(ray)
         return
+    before = descendants(os.getpid())
     with _session_folder() as folder:
         try:
             _pass_on_messages(ray, notify)
@@ -75,7 +76,7 @@ def ray_cluster(workers: int | None = None, notify: Notify = lambda _: None) -> 
             notify(f"Ray cluster {where}: {size.cpus} cores, {size.gpus} GPUs")
             yield size
         finally:
-            started = descendants(os.getpid())
+            started = descendants(os.getpid()) - before
             with _without_chatter():
                 ray.shutdown()
             _wait_for(started)

@@ -12,7 +12,6 @@ from functools import lru_cache
 from archiveprobe.archive.index import Index
 from archiveprobe.archive.source import Source
 from archiveprobe.archive.units import Receipt
-from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.decoding import ReferenceDecoders
 from archiveprobe.embed.prepare import Preparation
@@ -43,12 +42,12 @@ def run(
     numbers = list(todo)
     if not numbers:
         return
-    if work.keep_embeddings:
-        raise InputError("--keep-embeddings needs --engine local, which may have shares (--units)")
     with ray_cluster(workers, notify) as cluster:
-        work = replace(work, device=device_of(work.device, cluster))
-        with work.open(passes=1, notify=notify) as opened:
+        # On the device of this host, which need not have a GPU where others do.
+        asked = replace(work, keep_embeddings=False)
+        with asked.open(passes=1, notify=notify) as opened:
             decode = DecodeUnit(secrets.token_hex(8), index, work.source, opened.preparation)
+        work = replace(work, device=device_of(work.device, cluster))
         receipts = map_units(
             cluster,
             [{"unit": number} for number in numbers],

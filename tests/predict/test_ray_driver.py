@@ -248,16 +248,6 @@ def test_no_token_lies_where_others_can_read_it(
     assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
 
 
-def test_kept_embeddings_need_another_engine(
-    task: Task, images: Path, tmp_path: Path, fault_of: Callable[..., str]
-) -> None:
-    spread = Run(task, images, tmp_path / "ray", keep_embeddings=True)
-    fault_of(
-        lambda: driver.run(spread.work, spread.index, [0], spread.receipts.append),
-        "--keep-embeddings needs --engine local",
-    )
-
-
 def test_ray_that_is_not_installed_is_one_line(
     monkeypatch: pytest.MonkeyPatch, fault_of: Callable[..., str]
 ) -> None:
