@@ -53,7 +53,9 @@ check: setup ## lint, format and types
 bench: setup ## measure accuracy, speed, memory and the cache against their targets
 	$(RUN)/python benchmarks/real_images.py
 	$(RUN)/python benchmarks/cache_rates.py
+	$(RUN)/python benchmarks/cache_million.py --rows 1000000
 	$(RUN)/python benchmarks/memory_growth.py
+	$(RUN)/python benchmarks/archive_sources.py
 	$(RUN)/python benchmarks/embed_speed.py
 	$(RUN)/python benchmarks/shared_cores.py
 	$(RUN)/python benchmarks/peer_loop.py

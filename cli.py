@@ -19,6 +19,7 @@ from archiveprobe.commands import (  # noqa: E402
     finetuning,
     listing,
     look,
+    ranking,
     systems,
 )
 from archiveprobe.commands.terminal import NAME, Commands, example  # noqa: E402
@@ -63,6 +64,7 @@ for command in (
     finetuning.recipes,
     look.look,
     answers.predict,
+    ranking.rank,
     answers.submit,
     answers.score,
     answers.export,

@@ -299,8 +299,10 @@ class Task:
             InputError: it is no folder of answers, or a part is damaged.
 
         >>> for rows in task.answers("my/answers"):
-        ...     print(len(rows), (rows.label == "destruction").mean().round(1))
-        60 0.3
+        ...     print(rows[["id", "status", "label"]].head(2))
+                             id status            label
+        0  street-view-0012.jpg     ok  not_destruction
+        1  street-view-0014.jpg     ok  not_destruction
         """
         from archiveprobe.api.frames import part_frames
 

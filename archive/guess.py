@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from archiveprobe.archive.parquet_bytes import read_row
+from archiveprobe.archive.references import UnreadableError
 from archiveprobe.archive.rows import LIST_COLUMN, Rows
 from archiveprobe.archive.store import STORES, protocol_of
 from archiveprobe.archive.table import TableSource, require
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import clipped, first_few
+from archiveprobe.task.file_kind import may_be_image
 from archiveprobe.task.find_images import has_image_extension, printable
 
-_LOOKED_AT = 200
+_LOOKED_AT, _BYTES_LOOKED_AT = 200, 8
 _PATHS = (
     "path file_name filename file filepath file_path image_path image img image_file img_path url "
     "uri".split()
@@ -40,8 +43,8 @@ def table_source(
         require(rows, column)
     if path_column and bytes_column:
         raise InputError("images are named by paths or held as bytes: name one of the two columns")
-    if bytes_column or (rows.binary and not path_column):
-        held = bytes_column or _only(rows, rows.binary, "bytes of images", "--bytes-column")
+    held = bytes_column or (None if path_column else _bytes_column(rows))
+    if held:
         if held not in rows.binary:
             raise InputError(
                 f"{printable(place)}: the column {held!r} holds no bytes: name another"
@@ -69,6 +72,24 @@ def _only(rows: Rows, columns: Sequence[str], what: str, option: str) -> str:
     )
 
 
+def _bytes_column(rows: Rows) -> str | None:
+    """Find the column that holds images; None where a column of paths is likelier."""
+    likely = [name for name in rows.binary if _holds_images(rows.place, name)]
+    if not likely and (not rows.binary or _likely_paths(rows)):
+        return None
+    return _only(rows, likely or rows.binary, "bytes of images", "--bytes-column")
+
+
+def _holds_images(place: str, column: str) -> bool:
+    for row in range(_BYTES_LOOKED_AT):
+        try:
+            if may_be_image(read_row(place, column, row)):
+                return True
+        except (UnreadableError, InputError):
+            continue
+    return False
+
+
 def _id_column(rows: Rows, held: str) -> str | None:
     """Find the column that names images held as bytes; numbers of rows serve where none does."""
     names = [*_IDS, f"{held}.path"]
@@ -81,16 +102,9 @@ def _id_column(rows: Rows, held: str) -> str | None:
 
 
 def _path_column(rows: Rows) -> str:
-    columns = [name for name in rows.columns if name not in rows.binary and "." not in name]
-    first = list(itertools.islice(rows.read(columns), _LOOKED_AT))
-    if not first:
-        raise InputError(f"{printable(rows.place)} has no row: it needs a path in every row")
-    likely = [
-        name
-        for name, cells in zip(columns, zip(*first, strict=True), strict=True)
-        if 2 * sum(map(_is_like_a_path, cells)) >= len(first)
-    ]
-    named = [name for name in _PATHS if name in (likely or columns)]
+    likely = _likely_paths(rows)
+    columns = likely or _scalar(rows)
+    named = [name for name in _PATHS if name in columns]
     if len(likely) > 1 and not named:
         return _only(rows, likely, "paths of images", "--path-column")
     if not likely and not named:
@@ -100,6 +114,23 @@ def _path_column(rows: Rows) -> str:
             "with --path-column"
         )
     return (named or likely)[0]
+
+
+def _scalar(rows: Rows) -> list[str]:
+    inner = {f"{name}.path" for name in rows.binary}
+    return [name for name in rows.columns if name not in rows.binary and name not in inner]
+
+
+def _likely_paths(rows: Rows) -> list[str]:
+    """Return the columns at least half of whose first cells are like paths of images."""
+    columns = _scalar(rows)
+    if not columns:
+        return []
+    first = list(itertools.islice(rows.read(columns), _LOOKED_AT))
+    if not first:
+        raise InputError(f"{printable(rows.place)} has no row: it needs a path in every row")
+    cells = zip(columns, zip(*first, strict=True), strict=True)
+    return [name for name, some in cells if 2 * sum(map(_is_like_a_path, some)) >= len(first)]
 
 
 def _is_like_a_path(cell: Any) -> bool:
@@ -118,7 +149,7 @@ def _base(rows: Rows, column: str, place: str, notify: Callable[[str], None]) ->
             "the images first, for example with img2dataset"
         )
     local = [cell for cell in first if not protocol_of(cell)]
-    folder = _folder(place)
+    folder = _folder(rows.place)
     if protocol_of(place) or not local:
         return folder
     for base in dict.fromkeys((folder, str(Path.cwd()))):

@@ -33,7 +33,7 @@ _LIST_ENDINGS = (".txt", ".lst", ".list")
 
 @dataclass(frozen=True)
 class Rows:
-    """A table: its columns, and which of them hold bytes.
+    """A table: its columns, which of them hold bytes, and how many rows a Parquet file has.
 
     `read` yields the cells of the columns it is given, a tuple for each row.
     """
@@ -43,6 +43,7 @@ class Rows:
     columns: tuple[str, ...]
     read: Callable[[Sequence[str]], Iterator[tuple[Any, ...]]] = field(repr=False)
     binary: tuple[str, ...] = ()
+    count: int = 0
     remarks: tuple[str, ...] = ()
 
 
@@ -94,14 +95,15 @@ def _of_parquet(place: str) -> Rows:
                 yield from zip(*(_values(batch, name) for name in columns), strict=True)
 
     with open_place(place) as stream, _parquet_faults(place):
-        schema = parquet.ParquetFile(stream).schema_arrow
+        opened = parquet.ParquetFile(stream)
+        schema, count = opened.schema_arrow, opened.metadata.num_rows
         binary = tuple(column.name for column in schema if bytes_field(column) is not None)
         inner = [
             f"{column.name}.path"
             for column in schema
             if column.name in binary and bytes_field(column) and "path" in _fields(column)
         ]
-        return Rows(place, "Parquet", (*schema.names, *inner), read, binary)
+        return Rows(place, "Parquet", (*schema.names, *inner), read, binary, count)
 
 
 def bytes_field(column: Any) -> str | None:

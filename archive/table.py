@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -71,22 +72,22 @@ class TableSource:
         for name in wanted:
             require(rows, name)
         if self.path_column:
-            for at, (path, *id_) in enumerate(rows.read(wanted)):
-                yield self._named(_as_text(path), _as_text(id_[0] if id_ else path), at)
+            for at, (path, *more) in enumerate(rows.read(wanted)):
+                name = _as_text(more[0] if more else path) or f"{before}row {at + 1}"
+                yield Reference(printable(name), self._place_of(_as_text(path)))
             return
-        # A column that costs little says how many rows there are; the bytes are left alone.
-        named = [self.id_column or _lightest(rows, self.bytes_column or "")]
-        for at, (cell,) in enumerate(rows.read(named)):
-            text = _as_text(cell) if self.id_column else ""
-            yield Reference(printable(text) or f"{before}row {at + 1}", rows.place, at)
+        # The bytes are left alone: the table knows how many rows it has.
+        named = rows.read([self.id_column]) if self.id_column else repeat((None,), rows.count)
+        for at, (cell,) in enumerate(named):
+            name = _as_text(cell) or f"{before}row {at + 1}"
+            yield Reference(printable(name), rows.place, at)
 
-    def _named(self, path: str, id_: str, at: int) -> Reference:
-        place = path
+    def _place_of(self, path: str) -> str:
         if path.startswith("file:///"):
-            place = path.removeprefix("file://")
-        elif path and not path.startswith("/") and not protocol_of(path):
-            place = f"{self.base.rstrip('/')}/{path}"
-        return Reference(printable(id_) or f"row {at + 1}", place)
+            return path.removeprefix("file://")
+        if not path or path.startswith("/") or protocol_of(path):
+            return path
+        return f"{self.base.rstrip('/')}/{path}"
 
     def read(self, reference: Reference) -> bytes:
         """Return the bytes of an image.
@@ -122,11 +123,6 @@ def require(rows: Rows, column: str) -> None:
             f"no column {column!r} in {printable(rows.place)}{nearest(column, rows.columns)}: it "
             f"has {has}; name the right one"
         )
-
-
-def _lightest(rows: Rows, bytes_column: str) -> str:
-    others = [name for name in rows.columns if name not in rows.binary and "." not in name]
-    return others[0] if others else bytes_column
 
 
 def _as_text(cell: Any) -> str:

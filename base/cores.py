@@ -21,12 +21,14 @@ def usable_cores() -> int:
 
 
 def let_waiting_threads_sleep() -> None:
-    """Have OpenMP's threads sleep while they wait, unless the environment says otherwise.
+    """Have threads of OpenMP and OpenBLAS sleep while they wait, unless the environment has a word.
 
     Those that spin take twenty times as long as soon as another process has a core. OpenMP reads
-    its environment when torch is imported, so this comes before.
+    its environment when torch is imported and OpenBLAS when numpy is, so this comes before.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # As a power of two, in cycles; by default a thread spins for 2**26 after every product.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
 def _quotas() -> Iterator[float]:

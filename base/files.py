@@ -14,7 +14,7 @@ import io
 import os
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,27 @@ class HashedFile(io.RawIOBase):
         if not self.closed:
             os.close(self._descriptor)
         super().close()
+
+
+def write_digested(folder: Path, blocks: Iterable[bytes], suffix: str) -> Path:
+    """Write `blocks` one after the other into a file of `folder`, named by its SHA-256 (hex).
+
+    Durable on return; missing folders are made. Returns its path. Raises OSError.
+    """
+    make_folder(folder)
+    temporary = temporary_beside(folder / suffix)
+    try:
+        with HashedFile(temporary) as file:
+            for block in blocks:
+                file.write(block)
+        fsync(temporary)
+        path = folder / f"{file.sha256}{suffix}"
+        os.replace(temporary, path)
+    except BaseException:
+        discard(temporary)
+        raise
+    fsync(folder)
+    return path
 
 
 def append_durable(path: Path, line: bytes) -> None:

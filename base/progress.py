@@ -9,7 +9,7 @@ from archiveprobe.base.wording import duration
 
 
 class Progress(Protocol):
-    """Opens a count from 0 to `total`; calling what it yields advances by one."""
+    """Opens a count from 0 to `total`, 0 where it is not known; calling what it yields advances."""
 
     def __call__(self, what: str, total: int) -> AbstractContextManager[Callable[[], None]]:
         """Open the count."""
@@ -24,7 +24,7 @@ def silent(what: str, total: int) -> Iterator[Callable[[], None]]:  # noqa: ARG0
 
 @dataclass
 class Count:
-    """How much of `total` is done, since `start` (seconds of any clock)."""
+    """How much of `total` is done (0: not known), since `start` (seconds of any clock)."""
 
     what: str
     total: int
@@ -33,17 +33,20 @@ class Count:
 
     def line(self, now: float) -> str:
         """Say in one line what is done, how fast, and how long the rest will take."""
-        share = f" ({self.done / self.total:.0%})" if self.total else ""
+        if not self.total:
+            return f"{self.what}: {self.done}, {self._rate(now)}, unknown time left"
         rest = self.total - self.done
         # Nothing is known of the time left before the first one is done.
         left = duration((now - self.start) / self.done * rest) if self.done else "unknown time"
         rate = self._rate(now)
-        return f"{self.what}: {self.done} of {self.total}{share}, {rate}, {left} left"
+        share = f"{self.done / self.total:.0%}"
+        return f"{self.what}: {self.done} of {self.total} ({share}), {rate}, {left} left"
 
     def last_line(self, now: float) -> str:
         """Say in one line what was done in which time."""
         seconds = duration(now - self.start)
-        return f"{self.what}: {self.done} of {self.total} in {seconds}, {self._rate(now)}"
+        done = f"{self.done} of {self.total}" if self.total else f"{self.done}"
+        return f"{self.what}: {done} in {seconds}, {self._rate(now)}"
 
     def _rate(self, now: float) -> str:
         rate = self.done / max(now - self.start, 1e-9)

@@ -169,7 +169,7 @@ class Reporting:
             return
         # One display for all bars that are open at once: two would draw over each other.
         display = self._stderr.display = self._stderr.display or _display()
-        row = display.add_task(count.what, total=count.total)
+        row = display.add_task(count.what, total=count.total or None)
         self._open_bars += 1
         display.start()
         try:

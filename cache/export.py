@@ -1,4 +1,4 @@
-"""One ordinary HDF5 file for notebooks, in the order of the table."""
+"""One ordinary file for notebooks and other tools, in the order of the table."""
 
 import json
 import math
@@ -12,6 +12,14 @@ import numpy as np
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache import shard, spec
+from archiveprobe.cache.export_forms import (
+    form_of,
+    storable,
+    write_lance,
+    write_npy,
+    write_parquet,
+    written_by,
+)
 from archiveprobe.cache.reader import Reader
 
 _BLOCK_BYTES = 128 * 2**20
@@ -26,10 +34,13 @@ def export(
     keys: Sequence[bytes | None],
     readers: Mapping[str, Reader],
     *,
+    form: str | None = None,
     overwrite: bool = False,
     block_bytes: int = _BLOCK_BYTES,
 ) -> None:
     """Write `columns` as UTF-8 strings and, per backbone, `embeddings/<slug>`, at `path`.
+
+    `form` is hdf5, parquet, lance or npy; None goes by the ending of `path`.
 
     Every column and `keys` have one entry per row of the table (n); an embedding dataset is
     (n, views, *shape) float16, NaN where the key is None or unknown. Characters that HDF5 or
@@ -37,20 +48,57 @@ def export(
     InputError: the file is there, lengths differ, two names give one slug, a cache is damaged or
     empty, the disk is full.
     """
-    _check(path, columns, keys, readers, overwrite)
-    texts = {name: list(map(_storable, values)) for name, values in columns.items()}
-    with files.explained(f"write {path}"), files.replacing(path) as temporary:
+    form = form or form_of(path)
+    for file in written_by(path, form):
+        if file.exists() and not (overwrite and file.is_file()):
+            raise InputError(f"{file} exists already; name another file{_or_overwrite(file)}")
+    _check(path, columns, keys, readers)
+    with files.explained(f"write {path}"):
         try:
-            with h5py.File(temporary, "w", libver=shard.LIBVER, locking=False) as file:
-                _reserve(temporary, texts, len(keys), readers)
-                for name, values in texts.items():
-                    dataset = file.create_dataset(name, (len(values),), h5py.string_dtype("utf-8"))
-                    if values:
-                        dataset[...] = np.array(values, object)
-                for name, reader in readers.items():
-                    _write_embeddings(file, name, reader, keys, block_bytes)
+            write = _FORMS[form]
+            # A block of embeddings is in memory of every backbone.
+            row_bytes = sum(_row_bytes(reader) for reader in readers.values())
+            write(path, columns, keys, readers, max(1, block_bytes // max(1, row_bytes)))
         except (RuntimeError, ValueError, KeyError) as error:
-            raise InputError(f"cannot write {path}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise InputError(f"cannot write {path}: {reason}") from error
+
+
+def _write_hdf5(
+    path: Path,
+    columns: Mapping[str, Sequence[str]],
+    keys: Sequence[bytes | None],
+    readers: Mapping[str, Reader],
+    rows: int,
+) -> None:
+    texts = {name: [storable(text).encode() for text in values] for name, values in columns.items()}
+    with (
+        files.replacing(path) as temporary,
+        h5py.File(temporary, "w", libver=shard.LIBVER, locking=False) as file,
+    ):
+        _reserve(temporary, texts, len(keys), readers)
+        for name, values in texts.items():
+            dataset = file.create_dataset(name, (len(values),), h5py.string_dtype("utf-8"))
+            if values:
+                dataset[...] = np.array(values, object)
+        for name, reader in readers.items():
+            _write_embeddings(file, name, reader, keys, rows)
+
+
+_FORMS = {
+    "hdf5": _write_hdf5,
+    "parquet": write_parquet,
+    "lance": write_lance,
+    "npy": write_npy,
+}
+
+
+def _row_bytes(reader: Reader) -> int:
+    return math.prod(reader.row_shape or ()) * _DTYPE.itemsize
+
+
+def _or_overwrite(file: Path) -> str:
+    return ", or remove this folder first" if file.is_dir() else ", or add --overwrite"
 
 
 def _check(
@@ -58,10 +106,7 @@ def _check(
     columns: Mapping[str, Sequence[str]],
     keys: Sequence[bytes | None],
     readers: Mapping[str, Reader],
-    overwrite: bool,
 ) -> None:
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already; name another file, or add --overwrite")
     for name, values in columns.items():
         if len(values) != len(keys):
             raise InputError(
@@ -79,10 +124,6 @@ def _check(
             raise InputError(f"the cache {reader.folder} has no rows yet; run embed")
 
 
-def _storable(text: str) -> bytes:
-    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace")
-
-
 def _reserve(
     file: Path, texts: Mapping[str, Sequence[bytes]], rows: int, readers: Mapping[str, Reader]
 ) -> None:
@@ -94,14 +135,14 @@ def _reserve(
     size = _SPARE_BYTES
     size += sum(len(text) + _STRING_BYTES for column in texts.values() for text in column)
     for reader in readers.values():
-        size += rows * math.prod(reader.row_shape or ()) * _DTYPE.itemsize + _SPARE_BYTES
+        size += rows * _row_bytes(reader) + _SPARE_BYTES
     if hasattr(os, "posix_fallocate"):  # All but macOS.
         with file.open("r+b") as opened:
             os.posix_fallocate(opened.fileno(), 0, size)
 
 
 def _write_embeddings(
-    file: h5py.File, name: str, reader: Reader, keys: Sequence[bytes | None], block_bytes: int
+    file: h5py.File, name: str, reader: Reader, keys: Sequence[bytes | None], step: int
 ) -> None:
     shape = reader.row_shape or ()
     where = f"embeddings/{spec.slug(name)}"
@@ -113,7 +154,6 @@ def _write_embeddings(
     dataset.attrs["fingerprint"] = reader.record.digest
     dataset.attrs["random_weights"] = bool(reader.fingerprint.get("random_weights"))
     dataset.attrs["views"] = json.dumps(reader.fingerprint.get("views"))
-    step = max(1, block_bytes // max(1, math.prod(shape) * _DTYPE.itemsize))
     if dataset.chunks and step > dataset.chunks[0]:
         step -= step % dataset.chunks[0]  # Whole chunks, so that each is written once.
     for start in range(0, len(keys), step):

@@ -8,6 +8,8 @@ from pathlib import Path
 from archiveprobe.base import files, lock
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache import log, spec
+from archiveprobe.cache.key_index import INDEX
+from archiveprobe.cache.key_piece import SUFFIX
 from archiveprobe.cache.log import SET_ASIDE, SHARDS
 from archiveprobe.cache.reader import Reader
 
@@ -105,7 +107,7 @@ def _own_files(folder: Path) -> Iterator[Path]:
 
 def _own_folders(folder: Path) -> Iterator[Path]:
     """List the folders in which a cache has files, those inside another one first."""
-    for name in (SHARDS, SET_ASIDE):
+    for name in (SHARDS, SET_ASIDE, INDEX):
         place = folder / name
         if place.is_dir() and not place.is_symlink():
             shares = [path for path in sorted(place.iterdir()) if log.is_share(path.name)]
@@ -116,7 +118,7 @@ def _own_folders(folder: Path) -> Iterator[Path]:
 def _is_own(path: Path) -> bool:
     base = path.name[: path.name.find(".h5") + 3]
     own = path.name.startswith(files.TEMPORARY) or log.shard_sequence(base) is not None
-    return own and not path.is_dir()
+    return (own or path.suffix == SUFFIX) and not path.is_dir()
 
 
 def _remove_folders(folder: Path) -> None:

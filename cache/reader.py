@@ -1,18 +1,24 @@
 """Read a cache: no lock, nothing written, and never a number that was not stored."""
 
-from collections.abc import KeysView, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache import log, shard
+from archiveprobe.cache.key_index import KeyIndex
+from archiveprobe.cache.key_piece import KeyArray, key_array
+from archiveprobe.cache.keys import Keys
 from archiveprobe.cache.log import SET_ASIDE, SHARDS, Commit, Failure
+from archiveprobe.cache.resume import index_place, read_new_keys
 from archiveprobe.cache.shard import EMBED_AGAIN, Embeddings, ShardError
 from archiveprobe.cache.spec import CacheRecord
+
+_T = TypeVar("_T")
 
 
 class Reader:
@@ -25,18 +31,17 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record = CacheRecord.read(folder)
-        self._logs = [self._read_log(share) for share in log.find_shares(folder)]
-        self.commits = [commit for commits in self._logs for commit in commits]
-        missing = []
-        for commit in self.commits:
-            size = shard.size_of(self._path(commit))
-            if size is None:
-                missing.append(commit)
-            elif size != commit.bytes:
-                reason = f"{size} bytes instead of {commit.bytes}"
-                raise ShardError(str(self._path(commit)), reason, EMBED_AGAIN)
-        if missing:
-            raise InputError(_describe_lost(folder, missing))
+        self._logs = self._read_logs()
+        while missing := self._find_missing():
+            # Rows that were compacted meanwhile are in another shard now.
+            before, self._logs = self._logs, self._read_logs()
+            if before == self._logs:
+                raise InputError(_describe_lost(folder, missing))
+
+    @property
+    def commits(self) -> list[Commit]:
+        """Return the lines of all logs."""
+        return [commit for commits in self._logs.values() for commit in commits]
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
@@ -51,8 +56,8 @@ class Reader:
     @property
     def rows(self) -> int:
         """Count the committed rows; one that several writers have computed counts once."""
-        if sum(map(bool, self._logs)) > 1:
-            return len(self._index)
+        if sum(map(bool, self._logs.values())) > 1:
+            return len(self.keys)
         return sum(commit.rows for commit in self.commits)
 
     @property
@@ -60,19 +65,29 @@ class Reader:
         """Count the bytes in all shards."""
         return sum(commit.bytes for commit in self.commits)
 
-    @property
-    def keys(self) -> KeysView[bytes]:
+    @cached_property
+    def keys(self) -> Keys:
         """Return the keys of all rows, set-like. Raises InputError for a damaged shard."""
-        return self._index.keys()
+        return self._after_compaction(Reader._read_keys)
+
+    def _read_keys(self) -> Keys:
+        indexes = []
+        for share, commits in self._logs.items():
+            index = KeyIndex(index_place(self.folder, share), commits, keep=False)
+            for commit in index.absent:
+                index.add(commit, read_new_keys(index, self.folder, commit, self.row_shape or ()))
+            indexes.append(index)
+        return Keys(indexes)
 
     @cached_property
     def failures(self) -> dict[bytes, Failure]:
         """Return images without an embedding; a row that came later takes its failure away."""
-        failures = log.read_all_failures(self.folder)
-        return {key: failure for key, failure in failures.items() if key not in self._index}
+        return self.keys.without_rows(log.read_all_failures(self.folder))
 
     def read(self, keys: Sequence[bytes | None]) -> tuple[NDArray[np.bool_], Embeddings]:
         """Read the rows of `keys`, in that order, repeats allowed; None is never there.
+
+        Also after the cache was compacted.
 
         Returns present (n,) and embeddings (n, views, *shape) float16, NaN where not present.
         Every shard that holds one of the rows is read whole, once, and compared with the log's
@@ -82,39 +97,64 @@ class Reader:
         """
         if self.row_shape is None:
             raise InputError(f"the cache {self.folder} has no rows yet; run embed")
-        numbers = (-1 if key is None else self._index.get(key, -1) for key in keys)
-        where = np.fromiter(numbers, np.intp, len(keys))
-        out = np.empty((len(keys), *self.row_shape), np.float16)
+        return self._after_compaction(lambda reader: reader._read(keys))
+
+    def _read(self, keys: Sequence[bytes | None]) -> tuple[NDArray[np.bool_], Embeddings]:
+        shape = self.row_shape or ()
+        where, commits = self.keys.locate(keys), self.keys.commits
+        out = np.empty((len(keys), *shape), np.float16)
         out[where < 0] = np.nan
-        ends = np.cumsum([commit.rows for commit in self.commits], dtype=np.intp)
-        # The shard of every key: the first that ends behind its row; -1 for those in none.
-        owner = np.where(where < 0, -1, np.searchsorted(ends, where, side="right"))
-        for number in np.unique(owner[owner >= 0]):
-            commit = self.commits[number]
-            targets = np.flatnonzero(owner == number)
-            path = self._path(commit)
-            data = shard.read_proved(path, commit.sha256)
-            with shard.open_checked(data, self.row_shape, commit.rows, path) as file:
-                start = ends[number] - commit.rows
-                out[targets] = file["embeddings"][...][where[targets] - start]
+        order = np.argsort(where, kind="stable")
+        for targets in np.split(order, np.flatnonzero(np.diff(where[order])) + 1):
+            if len(targets) and where[targets[0]] >= 0:
+                asked = key_array(key for at in targets if (key := keys[at]) is not None)
+                self._read_shard(commits[where[targets[0]]], asked, out, targets)
         return where >= 0, out
 
-    @cached_property
-    def _index(self) -> dict[bytes, int]:
-        index: dict[bytes, int] = {}
-        start = 0
-        for commits in self._logs:
-            seen: set[bytes] = set()
-            for commit in commits:
-                keys = shard.read_keys(self._path(commit), self.row_shape or (), commit.rows)
-                # A key twice would shift nothing, but which row is meant is then anyone's guess.
-                if len(set(keys)) < len(keys) or not seen.isdisjoint(keys):
-                    raise ShardError(str(self._path(commit)), "a key occurs twice")
-                seen.update(keys)
-                for at, key in enumerate(keys, start):
-                    index.setdefault(key, at)
-                start += commit.rows
-        return index
+    def _read_shard(
+        self, commit: Commit, keys: KeyArray, out: Embeddings, targets: NDArray[np.intp]
+    ) -> None:
+        """Read the rows of `keys`, all in one shard, into the places `targets` of `out`."""
+        path = self._path(commit)
+        data = shard.read_proved(path, commit.sha256)
+        with shard.open_checked(data, self.row_shape, commit.rows, path) as file:
+            rows = shard.find_rows(file, keys)
+            embeddings = file["embeddings"]
+            step = embeddings.chunks[0]
+            # Only chunks that are asked for, since a shard may have hundreds.
+            for chunk in np.unique(rows // step):
+                part = np.flatnonzero(rows // step == chunk)
+                block = embeddings[chunk * step : (chunk + 1) * step]
+                out[targets[part]] = block[rows[part] - chunk * step]
+
+    def _after_compaction(self, action: Callable[["Reader"], _T]) -> _T:
+        """Return what `action` gives; when shards went meanwhile, of the cache as it is now."""
+        try:
+            return action(self)
+        except ShardError:
+            new = Reader(self.folder)
+            if new.commits == self.commits:
+                raise
+            vars(self).clear()
+            vars(self).update(vars(new))
+            return action(self)
+
+    def _find_missing(self) -> list[Commit]:
+        missing = []
+        for commit in self.commits:
+            size = shard.size_of(self._path(commit))
+            if size is None:
+                missing.append(commit)
+            elif size != commit.bytes:
+                reason = f"{size} bytes instead of {commit.bytes}"
+                raise ShardError(str(self._path(commit)), reason, EMBED_AGAIN)
+        return missing
+
+    def _read_logs(self) -> dict[str | None, list[Commit]]:
+        shares = log.find_shares(self.folder)
+        # Compaction moves rows from a share's log to the plain one, which is hence read last.
+        logs = {share: self._read_log(share) for share in reversed(shares)}
+        return {share: logs[share] for share in shares}
 
     def _read_log(self, share: str | None) -> list[Commit]:
         path = self.folder / log.commits_name(share)

@@ -226,6 +226,17 @@ def read_keys(path: Path, row_shape: tuple[int, ...], rows: int | None = None) -
         return [key.tobytes() for key in file["key"][...]]
 
 
+def find_rows(file: h5py.File, keys: NDArray[np.bytes_]) -> NDArray[np.intp]:
+    """Return the rows of `keys` (m,), of 32 bytes each, in a shard. Raises KeyError for others."""
+    own = np.ascontiguousarray(file["key"][...]).view(keys.dtype)[:, 0]
+    order = np.argsort(own, kind="stable")
+    at = np.searchsorted(own, keys, sorter=order)
+    rows = order[np.minimum(at, len(order) - 1)]
+    if not (own[rows] == keys).all():
+        raise KeyError("it lacks a key that the index names: remove the folder index beside it")
+    return rows
+
+
 def read(
     source: Path | bytes,
     row_shape: tuple[int, ...] | None,
@@ -243,13 +254,21 @@ def fault(shard: Shard) -> str | None:
         return "a view is marked as not ok"
     if len(np.unique(shard.key, axis=0)) != len(shard.key):
         return "a key occurs twice"
-    if not np.isfinite(shard.embeddings).all():
+    step = _chunk_rows(shard.embeddings.shape, shard.embeddings.dtype)
+    starts = range(0, len(shard.key), step)
+    # Block by block, since norms are computed in numbers of four times the size.
+    faults = (_fault(shard.embeddings[at : at + step], shard.norm[at : at + step]) for at in starts)
+    return next((reason for reason in faults if reason), None)
+
+
+def _fault(embeddings: Embeddings, norms: NDArray[np.float32]) -> str | None:
+    if not np.isfinite(embeddings).all():
         return "an embedding is not finite"
-    norm = row_norms(shard.embeddings)
-    width = math.prod(shard.embeddings.shape[2:])
+    norm = row_norms(embeddings)
+    width = math.prod(embeddings.shape[2:])
     # Half a unit in the last place of float16, for normal and for subnormal values, doubled.
     tolerance = 2.0**-10 * norm + 2.0**-24 * math.sqrt(width)
-    if not (np.abs(norm - shard.norm) <= tolerance).all():
+    if not (np.abs(norm - norms) <= tolerance).all():
         return "a norm does not agree with its embedding"
     if not (norm > 0).all():
         return "an embedding is zero"

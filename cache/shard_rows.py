@@ -1,6 +1,7 @@
 """Rows on their way into one shard: cast, looked at, built into a file, and named."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ class ShardRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __contains__(self, key: bytes) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._rows
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._rows)
 
     @property
     def keys(self) -> list[bytes]:
@@ -57,6 +61,11 @@ class ShardRows:
         if status is None:
             self._rows[key] = stored, shard.row_norms(exact[None])[0]
         return status
+
+    def discard(self, keys: Iterable[bytes]) -> None:
+        """Take the rows of `keys` out."""
+        for key in keys:
+            del self._rows[key]
 
     def clear(self) -> None:
         """Take all rows out."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import Lock, wait_for_lock
 from archiveprobe.cache import log, shard, spec
+from archiveprobe.cache.keys import Keys
 from archiveprobe.cache.log import Commit, Failure
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.resume import State, agree, resume, set_aside, storable_shape
@@ -49,21 +50,19 @@ class Writer:
         self.folder = record.folder
         self.notes: list[str] = state.notes
         """What had to be repaired on opening, a sentence each."""
-        self.keys: set[bytes] = state.keys
+        self._rows = ShardRows()
+        self.keys = Keys(state.indexes, self._rows)
         """Committed and queued rows."""
-        self.failures: dict[bytes, Failure] = {
-            key: failure
-            for key, failure in log.read_all_failures(self.folder).items()
-            if key not in state.keys
-        }
+        self.failures: dict[bytes, Failure] = self.keys.without_rows(
+            log.read_all_failures(self.folder)
+        )
+        self._index = state.own
         self._share = share
         self._lock = lock
         self._record = record
         self._row_shape = record.row_shape
         self._sequence = state.next_sequence
         self._limits = (commit_seconds, commit_bytes)
-        self._rows = ShardRows()
-        self._adopted = set(state.commits)
         self._new_failures: dict[bytes, Failure] = {}
         self._since: float | None = None
 
@@ -123,19 +122,20 @@ class Writer:
     def add(self, key: bytes, embedding: NDArray[Any]) -> str | None:
         """Queue the embedding (views, *shape) of `key` (32 bytes); a known key changes nothing.
 
+        That an earlier run has stored a row is found on committing, for all queued rows at once.
+
         Returns None, or why the row is recorded as a failure instead: "non_finite" or "zero", as
         float16 in any view. Raises InputError when the shape is not the cache's, or when an
         automatic commit fails.
         """
         check_key(key)
-        if key in self.keys:
+        if key in self._rows or self._index.is_recent(key):
             return None
         self._check_shape(np.shape(embedding))
         status = self._rows.add(key, embedding)
         if status is not None:
             self.fail(key, status, f"the embedding is {status.replace('_', '-')} as float16")
             return status
-        self.keys.add(key)
         self.failures.pop(key, None)
         self._new_failures.pop(key, None)
         self._commit_when_due()
@@ -150,26 +150,21 @@ class Writer:
         """
         path = self.folder / log.SHARDS / commit.file
         self._check_open()
-        if commit in self._adopted:
+        if self._index.covers(commit):
             return
         size = shard.size_of(path)
         if size != commit.bytes:
             raise shard.ShardError(str(path), f"{size} bytes instead of {commit.bytes}")
         with shard.open_checked(path, self._row_shape, commit.rows) as file:
-            keys = {key.tobytes() for key in file["key"][...]}
+            keys = [key.tobytes() for key in file["key"][...]]
             self._check_shape(file["embeddings"].shape[1:])
         with files.explained(f"write to the cache {self.folder}"):
-            if len(keys) < commit.rows or not keys.isdisjoint(self.keys):
+            if len(set(keys)) < commit.rows or self.keys.holds(keys).any():
                 set_aside(self.folder, commit.file)
                 self.notes.append(f"{commit.file} set aside (a key occurs twice)")
                 return
             self._declare_row_shape()
-            line = log.format_commit(commit)
-            files.append_durable(self.folder / log.commits_name(self._share), line)
-        self._adopted.add(commit)
-        self.keys |= keys
-        for key in keys & self.failures.keys():
-            del self.failures[key]
+            self._log(commit, keys)
 
     def fail(self, key: bytes, status: str, detail: str) -> None:
         """Record that `key` has no embedding. A known row, or a repeated failure, changes nothing.
@@ -224,18 +219,32 @@ class Writer:
             self.commit()
 
     def _commit_rows(self) -> None:
+        self._rows.discard(self.keys.stored(self._rows.keys))
+        if not self._rows:
+            return
         self._declare_row_shape()
         commit = self._rows.write(self.folder, self._sequence, self._share)
         try:
-            line = log.format_commit(commit)
-            files.append_durable(self.folder / log.commits_name(self._share), line)
+            keys = self._rows.keys
+            self._log(commit, keys)
         except BaseException:
             # Else a later commit of more rows would meet these again in an orphan.
-            with contextlib.suppress(OSError):
-                files.remove(self.folder / log.SHARDS / commit.file)
+            if not self._index.covers(commit):
+                with contextlib.suppress(OSError):
+                    files.remove(self.folder / log.SHARDS / commit.file)
             raise
-        self._rows.clear()
-        self._sequence += 1
+        finally:
+            if self._index.covers(commit):
+                self._rows.clear()
+                self._sequence += 1
+
+    def _log(self, commit: Commit, keys: Sequence[bytes]) -> None:
+        """Append the line of a shard, from which on its rows count."""
+        line = log.format_commit(commit)
+        files.append_durable(self.folder / log.commits_name(self._share), line)
+        self._index.add(commit, keys)
+        for key in self.failures.keys() & set(keys):
+            del self.failures[key]
 
     def _declare_row_shape(self) -> None:
         """Write down the shape before the first shard, which never lies there without its form."""

@@ -3,12 +3,16 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import Lock
 from archiveprobe.cache import log, shard
+from archiveprobe.cache.key_index import KeyIndex
+from archiveprobe.cache.key_piece import key_array
 from archiveprobe.cache.log import SET_ASIDE, SHARDS, Commit
-from archiveprobe.cache.resume import set_aside
+from archiveprobe.cache.resume import read_index, set_aside
 from archiveprobe.cache.shard import ShardError
 from archiveprobe.cache.spec import CacheRecord
 
@@ -57,12 +61,13 @@ def _verify_log(
     report.shards += len(written.entries)
     report.rows += sum(commit.rows for commit in written.entries)
     report.bad += [f"{name}: line {number} is damaged" for number in written.bad_lines]
-    seen: set[bytes] = set()
+    shape = record.row_shape if record else None
+    index = read_index(folder, share, written.entries, shape) if record else None
     for commit in written.entries:
         try:
             _check_size(folder, commit)
-            if record:
-                _check_content(folder / SHARDS / commit.file, commit, record, seen)
+            if index is not None:
+                _check_content(folder / SHARDS / commit.file, commit, shape, index)
         except ShardError as error:
             report.bad.append(f"{commit.file}: {error.reason}")
             report.bad_shards.append(commit.file)
@@ -95,15 +100,18 @@ def _check_size(folder: Path, commit: Commit) -> None:
         raise ShardError(commit.file, f"{size} bytes instead of {commit.bytes}")
 
 
-def _check_content(path: Path, commit: Commit, record: CacheRecord, seen: set[bytes]) -> None:
-    if record.row_shape is None:
+def _check_content(
+    path: Path, commit: Commit, row_shape: tuple[int, ...] | None, index: KeyIndex
+) -> None:
+    if row_shape is None:
         raise InputError("the fingerprint file declares no row shape")
     data = shard.read_proved(path, commit.sha256)
-    rows = shard.read(data, record.row_shape, commit.rows, path)
-    keys = {key.tobytes() for key in rows.key}
+    rows = shard.read(data, row_shape, commit.rows, path)
     reason = shard.fault(rows)
-    if reason is None and not seen.isdisjoint(keys):
-        reason = "a key is in another shard too"
+    if reason is None:
+        keys = [key.tobytes() for key in rows.key]
+        found = index.find(keys, key_array(keys))
+        if not all(at >= 0 and index.commits[at] == commit for at in np.unique(found)):
+            reason = "a key is in another shard too"
     if reason is not None:
         raise ShardError(str(path), reason)
-    seen |= keys

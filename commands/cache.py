@@ -1,4 +1,4 @@
-"""Looking after the caches: cache show, verify, export, prune."""
+"""Looking after the caches: cache show, verify, export, compact, prune, duplicates."""
 
 import json
 import sys
@@ -18,6 +18,7 @@ from archiveprobe.commands.terminal import (
     partial_option,
     print_line,
     print_result,
+    progress,
     say,
     task_argument,
 )
@@ -111,7 +112,13 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
     multiple=True,
     help="Backbone to export instead of the task's; repeatable.",
 )
-@click.option("-o", "file", required=True, type=OUTPUT, help="Output: HDF5 file.")
+@click.option("-o", "file", required=True, type=OUTPUT, help="Output file.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["hdf5", "parquet", "lance", "npy"]),
+    help="Form of the output; by default its ending says.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @partial_option
 @json_option
@@ -119,20 +126,34 @@ def export(
     task: Path,
     backbones: tuple[str, ...],
     file: Path,
+    form: str | None,
     overwrite: bool,
     partial: bool,
     as_json: bool,
 ) -> None:
-    """Write one ordinary HDF5 file in the order of the table, for notebooks."""
+    """Write the embeddings in the order of the table, for notebooks and other tools."""
     from archiveprobe.embed.inventory import export_task
 
-    done = export_task(load(task), file, backbones, overwrite=overwrite, partial=partial)
+    done = export_task(load(task), file, backbones, form=form, overwrite=overwrite, partial=partial)
     about = "" if done.partial is None else f" ({done.partial})"
     if not as_json:
         print_line(f"{done.rows} rows in {file}{about}")
     print_result({"file": str(file), **asdict(done)}, [], as_json)
     for remark in done.remarks:
         say(remark)
+
+
+@cache.command(**example("cache compact my/task.toml"))
+@task_argument
+@json_option
+def compact(task: Path, as_json: bool) -> None:
+    """Rewrite the caches into few large shards of 256 MB."""
+    from archiveprobe.base.wording import file_size
+    from archiveprobe.embed.inventory import compact_caches
+
+    record = [asdict(line) for line in compact_caches(load(task), notify=say)]
+    lines = [{**line, "bytes": file_size(line["bytes"])} for line in record]
+    print_result({"caches": record}, lines, as_json)
 
 
 @cache.command(**example("cache prune my/task.toml --yes"))
@@ -144,6 +165,7 @@ def prune(task: Path, yes: bool, as_json: bool) -> None:
     from archiveprobe.base.wording import file_size
     from archiveprobe.cache.prune import prune as remove
     from archiveprobe.embed.inventory import unused_caches
+    from archiveprobe.predict.archive_table import leftovers
 
     loaded = load(task)
     items = unused_caches(loaded)
@@ -165,3 +187,36 @@ def prune(task: Path, yes: bool, as_json: bool) -> None:
         say("nothing to prune")
     if items and not yes:
         say("nothing removed yet: add --yes")
+    for remark in leftovers(loaded):
+        say(remark)
+
+
+@cache.command(**example("cache duplicates my/task.toml -o duplicates.csv"))
+@task_argument
+@click.option(
+    "--backbone", type=BACKBONE, help="Backbone to compare by; default: the task's first."
+)
+@click.option(
+    "--similarity",
+    type=click.FloatRange(0.5, 1),
+    default=0.95,
+    show_default=True,
+    help="Lowest cosine of near-duplicates.",
+)
+@click.option(
+    "-o", "file", required=True, type=OUTPUT, help="Output: group, id, ...; .csv, .parquet, ..."
+)
+@json_option
+def duplicates(task: Path, file: Path, as_json: bool, **how: Any) -> None:
+    """Write the groups of near-duplicates among all embedded images.
+
+    Those of archives too, where their embeddings are kept.
+    """
+    from archiveprobe.predict.duplicates import write_duplicates
+
+    done = write_duplicates(load(task), file, progress=progress, **how)
+    if not as_json:
+        print_line(done.summary())
+    print_result(done.record(), [], as_json)
+    for note in done.notes:
+        say(f"note: {note}")

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.task.config import OwnBackbone, Preprocess, Task, nearest
+from archiveprobe.task.config import Decode, OwnBackbone, Preprocess, Task, nearest
 from archiveprobe.task.texts import has_texts, text_cache
 
 PRETRAINED = "pretrained"
@@ -20,8 +20,8 @@ class Backbone:
 
     `model` and `tag` are the library's own names; `width` is the length of the pooled embedding and
     `size` the side of the input in pixels, both None where only the built model can tell. `weights`
-    is "pretrained", "random" or the path of a file; `layers` is a name in LAYERS, and `tower` says
-    which half of a CLIP the embeddings come from.
+    is "pretrained", "random" or the path of a file; `layers` is a name in LAYERS, `tower` says
+    which half of a CLIP the embeddings come from, and `decode` how its images are decoded.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Backbone:
     preprocess: Preprocess | None = None
     layers: str = "pooled"
     tower: Literal["image", "text"] = "image"
+    decode: Decode = "exact"
 
     @property
     def cache(self) -> str:
@@ -92,18 +93,18 @@ def text_tower(backbone: Backbone) -> Backbone | None:
     """Return the other half of a CLIP, which embeds prompts and captions; else None."""
     if backbone.library != "open_clip":
         return None
-    return replace(backbone, tower="text", layers="pooled", preprocess=None)
+    return replace(backbone, tower="text", layers="pooled", preprocess=None, decode="exact")
 
 
 def resolve(name: str, task: Task) -> Backbone:
     """Return the backbone of that name: one of the task's own, of the table, or a library's.
 
-    It is read at the layers that the task asks for.
+    It is read at the layers that the task asks for, of images decoded as the task asks.
 
     Raises:
         InputError: no such backbone; the message names the nearest.
     """
-    return replace(_named(name, task), layers=task.embed.layers)
+    return replace(_named(name, task), layers=task.embed.layers, decode=task.embed.decode)
 
 
 def task_backbones(task: Task) -> list[Backbone]:

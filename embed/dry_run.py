@@ -96,7 +96,8 @@ def dry_run(task: Task, options: Options) -> Estimate:
         batch, seconds, width = Batch(_SAMPLE, lambda _: None), 0.0, 0
         if keys and sample:
             loaded = _load_untrained(job.backbone, work.device)
-            preparation = Preparation(work.task.root, {geometry_of(loaded): job.views})
+            geometry = geometry_of(loaded)
+            preparation = Preparation(work.task.root, {geometry: job.views}, decode=geometry.decode)
             started = time.perf_counter()
             for path, key in sample:
                 for rendered in prepare(path, key, preparation).views.values():

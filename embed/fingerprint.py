@@ -10,7 +10,7 @@ from archiveprobe.embed.hog import VERSION
 from archiveprobe.embed.networks import LoadedBackbone
 from archiveprobe.embed.view_sets import View
 from archiveprobe.task.config import Task
-from archiveprobe.task.decoding import POLICY
+from archiveprobe.task.decoding import policy
 
 # Raised whenever views are rendered, or rows stored, in another way than before.
 FORMAT = 1
@@ -34,7 +34,7 @@ def request(task: Task, backbone: Backbone) -> dict[str, Any]:
             "weights": _weights(backbone),
         },
         "format": FORMAT,
-        "decode": POLICY,
+        "decode": policy(backbone.decode),
         "versions": versions(backbone),
     }
 
@@ -52,7 +52,7 @@ def fingerprint(
         "weights": loaded.weights_digest,
         "random_weights": loaded.random_weights,
         "preprocess": loaded.preprocess.record(),
-        "decode": POLICY,
+        "decode": policy(backbone.decode),
         "views": [view.name for view in views],
         "layers": backbone.layers,
         "precision": precision,

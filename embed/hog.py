@@ -11,6 +11,7 @@ import numpy as np
 
 from archiveprobe.embed.networks import LoadedBackbone
 from archiveprobe.embed.preprocess import Geometry, Preprocess
+from archiveprobe.task.config import Decode
 
 SIZE = 128
 VERSION = 1
@@ -22,9 +23,10 @@ _GRID = 2
 class Hog(LoadedBackbone):
     """The descriptor as a backbone; embeddings (n, 1860) are 1764 gradients, 96 colours."""
 
-    def __init__(self, name: str = "hog") -> None:
+    def __init__(self, name: str = "hog", decode: Decode = "exact") -> None:
         digest = hashlib.sha256(f"hog {VERSION}".encode()).hexdigest()
-        super().__init__(name, digest, Preprocess(Geometry(SIZE, SIZE), (0.0,) * 3, (1.0,) * 3))
+        geometry = Geometry(SIZE, SIZE, decode=decode)
+        super().__init__(name, digest, Preprocess(geometry, (0.0,) * 3, (1.0,) * 3))
 
     def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
         """See LoadedBackbone."""

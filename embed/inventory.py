@@ -1,12 +1,14 @@
-"""The caches of a task: list, verify, find unused ones, and export to one HDF5 file."""
+"""The caches of a task: list, verify, compact, find unused ones, and export to one file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.cache.compact import compact
 from archiveprobe.cache.export import export
+from archiveprobe.cache.export_forms import form_of, written_by
 from archiveprobe.cache.prune import Prunable, is_cache, prunable
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.cache.store import Reader
@@ -169,6 +171,35 @@ def verify_caches(task: Task, *, deep: bool = False) -> Verification:
     )
 
 
+@dataclass(frozen=True)
+class Compacted:
+    """The shards of one cache before and after, its rows, and the bytes in shards now."""
+
+    cache: str
+    before: int
+    shards: int
+    rows: int
+    bytes: int
+
+
+def compact_caches(
+    task: Task, *, notify: Callable[[str], None] = lambda _: None
+) -> list[Compacted]:
+    """Rewrite every cache of the task into few large shards.
+
+    Raises:
+        InputError: another run writes to a cache, a shard is damaged, or the disk is full.
+    """
+    lines = []
+    for folder in _folders(task):
+        done = compact(folder)
+        for note in done.notes:
+            notify(f"{folder.name}: {note}")
+        reader = Reader(folder)
+        lines.append(Compacted(folder.name, done.before, done.after, reader.rows, reader.size))
+    return lines
+
+
 def unused_caches(task: Task) -> list[Prunable]:
     """Return what `cache prune` would remove: caches that nothing here uses, and leftovers."""
     return prunable(_root(task), _in_use(task))
@@ -179,10 +210,13 @@ def export_task(
     file: Path,
     backbones: tuple[str, ...] = (),
     *,
+    form: str | None = None,
     overwrite: bool = False,
     partial: bool = False,
 ) -> Exported:
-    """Write the table and the embeddings into one HDF5 file, in the order of the table.
+    """Write the table and the embeddings into one file, in the order of the table.
+
+    `form` is hdf5, parquet, lance or npy; None goes by the ending of `file`.
 
     Raises:
         InputError: a backbone has no cache yet, the file must not be written, or rows wait for
@@ -213,7 +247,9 @@ def export_task(
         "digest": [entry.digest or "" for entry in entries],
         "text": [row.text or "" for row in rows],
     }
-    export(target, columns, keys, readers, overwrite=overwrite)
+    for beside in written_by(target, form or form_of(target)):
+        output_file(task, beside)
+    export(target, columns, keys, readers, form=form, overwrite=overwrite)
     remarks = [*state.corrections.remarks(), *(f"partial: {gap}" for gap in gaps)]
     remarks += _cache_remarks(task, readers)
     waiting = state.waiting()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import make_folder
 from archiveprobe.base.lock import Lock, wait_for_lock
 from archiveprobe.base.memory import memory_for
+from archiveprobe.cache.keys import Keys
 from archiveprobe.cache.log import Commit
 from archiveprobe.cache.spec import (
     CacheRecord,
@@ -114,11 +116,10 @@ class Job:
         return cache.folder if cache else None
 
     @property
-    def done(self) -> set[bytes]:
+    def done(self) -> Keys:
         """Return the keys that the cache holds."""
-        if self._writer is not None:
-            return self._writer.keys
-        return set(self._reader.keys) if self._reader else set()
+        cache = self._writer or self._reader
+        return cache.keys if cache else Keys(())
 
     @property
     def failed(self) -> set[bytes]:
@@ -149,8 +150,10 @@ class Job:
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Return those of the keys (hex) that still need this backbone, in order."""
-        settled = self.done | self.failed
-        return [key for key in keys if bytes.fromhex(key) not in settled]
+        failed = self.failed
+        waiting = [key for key in keys if bytes.fromhex(key) not in failed]
+        done = self.done.holds(list(map(bytes.fromhex, waiting)))
+        return list(compress(waiting, ~done))
 
     # Which cache: the fingerprint alone decides where rows are written. Before weights are loaded
     # the request stands in for it; where several caches fit, of other precisions or of weights that

@@ -59,7 +59,8 @@ def load_model(backbone: Backbone, *, untrained: bool = False) -> Model:
     if backbone.weights != RANDOM and not untrained:
         _load_weights(module, backbone, fetch(backbone), config)
     module.eval().requires_grad_(False)
-    return Model(module, _preprocess(backbone, module, config), tensor_digest(module.state_dict()))
+    preprocess = _preprocess(backbone, module, config).decoded(backbone.decode)
+    return Model(module, preprocess, tensor_digest(module.state_dict()))
 
 
 def _build(backbone: Backbone, config: Mapping[str, Any]) -> Any:

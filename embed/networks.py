@@ -78,7 +78,7 @@ def _load(backbone: Backbone, device: str, untrained: bool) -> LoadedBackbone:
 
         if backbone.layers != "pooled":
             raise InputError(f'{backbone.name} has no layers: use layers = "pooled"')
-        return Hog(backbone.name)
+        return Hog(backbone.name, backbone.decode)
     if device == "cpu":
         keep_freed_memory()
     if backbone.tower == "text":

@@ -1,6 +1,9 @@
 """What an embed run has to do: rows, their files, and what each backbone's cache lacks."""
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from archiveprobe.archive.units import Share
 from archiveprobe.base.errors import InputError
@@ -48,10 +51,23 @@ class Plan:
     @property
     def undecoded(self) -> list[str]:
         """Return digests of the images that lack an observation or a thumbnail."""
-        folder = self.task.work / "thumbs"
-        thumbnails = {file.stem for file in folder.glob("??/*.jpg")} if folder.is_dir() else set()
+        thumbnails = stored_thumbnails(self.task.work / "thumbs")
         decoded = {entry.digest for entry in self.entries if entry.observed}
         return [key for key in self.keys if key not in decoded or key not in thumbnails]
+
+
+def stored_thumbnails(folder: Path) -> set[str]:
+    """Return the digests of the images that have a thumbnail below a folder."""
+    # Names, not Paths: there may be a million.
+    with suppress(FileNotFoundError):
+        parts = [part.path for part in os.scandir(folder) if len(part.name) == 2]
+        return {
+            name.removesuffix(".jpg")
+            for part in parts
+            for name in os.listdir(part)  # noqa: PTH208
+            if name.endswith(".jpg")
+        }
+    return set()
 
 
 def plan(

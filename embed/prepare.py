@@ -17,6 +17,7 @@ from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordin
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.view_sets import View
 from archiveprobe.embed.views import Rendered, render
+from archiveprobe.task.config import Decode
 from archiveprobe.task.decoding import (
     OUT_OF_MEMORY,
     DecodedImage,
@@ -33,11 +34,15 @@ _CHANGED = "it changed while it was read: run again"
 
 @dataclass(frozen=True)
 class Preparation:
-    """What to make of every image: which views at which geometry, and where thumbnails go."""
+    """What to make of every image: which views at which geometry, and where thumbnails go.
+
+    `decode` is how pixels are made for thumbnails and observations; views have their geometry's.
+    """
 
     root: Path
     views: Mapping[Geometry, tuple[View, ...]]
     thumbnails: Path | None = None
+    decode: Decode = "exact"
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,16 @@ def thumbnail_file(folder: Path, digest: str) -> Path:
     return folder / digest[:2] / f"{digest}.jpg"
 
 
-def read_image(root: Path, path: str, expected: str) -> DecodedImage | Observation:
-    """Read and decode the image at `path` below the root; why not, where that is impossible.
+def read_image(
+    root: Path, path: str, expected: str, how: Decode = "exact"
+) -> DecodedImage | Observation:
+    """Read and decode the image at `path` below the root; see `read_content`."""
+    content = read_content(root, path, expected)
+    return content if isinstance(content, Observation) else decode(content, how)
+
+
+def read_content(root: Path, path: str, expected: str) -> bytes | Observation:
+    """Read the file at `path` below the root; why not, where that is impossible.
 
     A file whose bytes no longer have the `expected` digest is rejected as `changed_file`.
     """
@@ -71,18 +84,21 @@ def read_image(root: Path, path: str, expected: str) -> DecodedImage | Observati
         return rejected("unreadable_file", str(error))
     if digest(content) != expected:
         return rejected("changed_file", _CHANGED, len(content))
-    return decode(content)
+    return content
 
 
 def prepare(path: str, expected: str, preparation: Preparation) -> PreparedImage:
     """Read the image at `path` below the root, write its thumbnail and render its views."""
     try:
-        image = read_image(preparation.root, path, expected)
+        content = read_content(preparation.root, path, expected)
+        if isinstance(content, Observation):
+            return PreparedImage(expected, content)
+        image = decode(content, preparation.decode)
         if isinstance(image, Observation):
             return PreparedImage(expected, image)
         if preparation.thumbnails is not None:
             _write_thumbnail(thumbnail_file(preparation.thumbnails, expected), image.thumbnail)
-        return _rendered(image.pixels, image.observation, expected, preparation)
+        return _rendered(content, image.pixels, image.observation, expected, preparation)
     except MemoryError:
         return PreparedImage(expected, rejected(*OUT_OF_MEMORY))
 
@@ -99,10 +115,10 @@ def prepare_reference(
     try:
         content = source.read(reference)
         key = digest(content)
-        decoded = decode_pixels(content)
+        decoded = decode_pixels(content, preparation.decode)
         if isinstance(decoded, Observation):
             return PreparedImage(key, decoded)
-        return _rendered(*decoded, key, preparation)
+        return _rendered(content, *decoded, key, preparation)
     except UnreadableError as error:
         return PreparedImage("", rejected(error.status, error.detail, error.size))
     except MemoryError:
@@ -110,12 +126,20 @@ def prepare_reference(
 
 
 def _rendered(
-    pixels: Image.Image, observation: Observation, key: str, preparation: Preparation
+    content: bytes,
+    pixels: Image.Image,
+    observation: Observation,
+    key: str,
+    preparation: Preparation,
 ) -> PreparedImage:
-    views = {
-        geometry: render(pixels, geometry, wanted, seed=key)
-        for geometry, wanted in preparation.views.items()
-    }
+    views, decoded = {}, {preparation.decode: pixels}
+    for geometry, wanted in preparation.views.items():
+        if geometry.decode not in decoded:
+            again = decode_pixels(content, geometry.decode)
+            if isinstance(again, Observation):
+                return PreparedImage(key, again)
+            decoded[geometry.decode] = again[0]
+        views[geometry] = render(decoded[geometry.decode], geometry, wanted, seed=key)
     return PreparedImage(key, observation, views)
 
 

@@ -1,9 +1,10 @@
 """How a backbone wants its pixels, or its texts: frozen records that travel with the weights."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
+from archiveprobe.task.config import Decode
 from archiveprobe.task.config import Preprocess as TaskPreprocess
 
 
@@ -13,7 +14,7 @@ class Geometry:
 
     `size` is the side of the square input in pixels. Before its centre is cropped, `crop` brings
     the shorter side ("center"), both sides ("squash") or the longer side ("border", padded with
-    `fill`) to `resize` pixels.
+    `fill`) to `resize` pixels. `decode` says how the pixels of a JPEG are made.
     """
 
     size: int
@@ -21,13 +22,14 @@ class Geometry:
     crop: str = "center"
     interpolation: str = "bicubic"
     fill: tuple[int, int, int] = (0, 0, 0)
+    decode: Decode = "exact"
 
 
 def geometry_of_record(record: Mapping[str, Any]) -> Geometry:
     """Return the geometry in what `Preprocess.record` gave, also when it was read from JSON."""
     red, green, blue = record["fill"]
     named = {name: record[name] for name in ("size", "resize", "crop", "interpolation")}
-    return Geometry(**named, fill=(red, green, blue))
+    return Geometry(**named, fill=(red, green, blue), decode=record.get("decode", "exact"))
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,15 @@ class Preprocess:
 
     def record(self) -> dict[str, Any]:
         """Return the preprocessing spelled out, as fingerprints keep it."""
-        return {**asdict(self.geometry), "mean": self.mean, "std": self.std}
+        record = {**asdict(self.geometry), "mean": self.mean, "std": self.std}
+        if self.geometry.decode == "exact":
+            # As in the records from when there was no other.
+            del record["decode"]
+        return record
+
+    def decoded(self, how: Decode) -> Self:
+        """Return the same of images that are decoded in that way."""
+        return replace(self, geometry=replace(self.geometry, decode=how))
 
 
 @dataclass(frozen=True)

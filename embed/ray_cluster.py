@@ -59,6 +59,7 @@ def ray_cluster(workers: int | None = None, notify: Notify = lambda _: None) -> 
     if ray.is_initialized():
         yield _size(ray)
         return
+    before = descendants(os.getpid())
     with _session_folder() as folder:
         try:
             _pass_on_messages(ray, notify)
@@ -75,7 +76,7 @@ def ray_cluster(workers: int | None = None, notify: Notify = lambda _: None) -> 
             notify(f"Ray cluster {where}: {size.cpus} cores, {size.gpus} GPUs")
             yield size
         finally:
-            started = descendants(os.getpid())
+            started = descendants(os.getpid()) - before
             with _without_chatter():
                 ray.shutdown()
             _wait_for(started)
@@ -162,11 +163,12 @@ def descendants(process: int) -> set[int]:
 def _wait_for(processes: set[int]) -> None:
     """Wait until processes have ended that Ray does not wait for; its workers take a second."""
     end = time.monotonic() + _END_SECONDS
-    while time.monotonic() < end and any(map(_is_running, processes)):
+    while time.monotonic() < end and any(map(is_running, processes)):
         time.sleep(0.05)
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Return whether a process has not ended yet, on Linux."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text(errors="replace")
     except OSError:

@@ -1,13 +1,15 @@
 """Compute random rows of a cache again; carry it over a library upgrade if they agree."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.carry import carry_over
+from archiveprobe.cache.keys import Keys
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import CacheRecord, differences
 from archiveprobe.embed.backbones import Backbone, task_backbones
@@ -130,7 +132,7 @@ def _compare(
     task: Task, loaded: LoadedBackbone, reader: Reader, count: int, notify: Notify
 ) -> tuple[int, float]:
     """Return how many random rows were computed again, and their worst cosine."""
-    keys, batch = set(reader.keys), Batch(32, notify)
+    keys, batch = reader.keys, Batch(32, notify)
     if isinstance(loaded, TextNetwork):
         sample = _random_texts(task, loaded, keys, count)
     else:
@@ -149,13 +151,14 @@ def _compare(
 
 
 def _random_images(
-    task: Task, loaded: LoadedBackbone, keys: set[bytes], count: int
+    task: Task, loaded: LoadedBackbone, keys: Keys, count: int
 ) -> Iterator[tuple[bytes, Rendered]]:
     state = read_state(task)
     known = paths_by_digest(state.rows, state.entries)
-    present = sorted(key.hex() for key in keys if key.hex() in known)
+    present = _present(known, keys)
     geometry = geometry_of(loaded)
-    preparation = Preparation(task.root, {geometry: view_set(task.embed.views)})
+    views = {geometry: view_set(task.embed.views)}
+    preparation = Preparation(task.root, views, decode=geometry.decode)
     for key in random.sample(present, min(count, len(present))):
         image = prepare(known[key], key, preparation)
         if image.views:
@@ -163,9 +166,15 @@ def _random_images(
 
 
 def _random_texts(
-    task: Task, loaded: TextNetwork, keys: set[bytes], count: int
+    task: Task, loaded: TextNetwork, keys: Keys, count: int
 ) -> Iterator[tuple[bytes, Rendered]]:
     known = texts(task, read_rows(task))
-    present = sorted(key for key in known if bytes.fromhex(key) in keys)
+    present = _present(known, keys)
     for key in random.sample(present, min(count, len(present))):
         yield bytes.fromhex(key), render_tokens(loaded.tokens([known[key]])[0])
+
+
+def _present(known: Iterable[str], keys: Keys) -> list[str]:
+    """Return those of the digests (hex) that are keys, sorted."""
+    digests = sorted(known)
+    return list(compress(digests, keys.holds(list(map(bytes.fromhex, digests)))))

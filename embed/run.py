@@ -11,6 +11,7 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import make_folder
 from archiveprobe.base.lock import Lock
+from archiveprobe.base.memory import collector_paused
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.decoding import default_workers, prepare_images
 from archiveprobe.embed.job import Job, Notify, Options
@@ -71,9 +72,10 @@ def embed(
         _embed_missing(work, jobs, options, record, notify, progress)
         for job in jobs:
             job.finish()
-    folds = None if work.share else _conclude(work, record.entries, notify)
-    record.finish(folds)
-    summary = _summarise(work, record.entries, time.monotonic() - started)
+    with collector_paused():
+        folds = None if work.share else _conclude(work, record.entries, notify)
+        record.finish(folds)
+        summary = _summarise(work, record.entries, time.monotonic() - started)
     _offer_heic(summary.reasons, notify)
     return summary
 
@@ -97,7 +99,9 @@ def _embed_missing(
     workers = default_workers() if options.workers is None else options.workers
     workers = min(workers, len(files))
     views = {geometry_of(job.loaded): job.views for job in jobs}
-    preparation = Preparation(work.task.root, views, work.task.work / "thumbs")
+    preparation = Preparation(
+        work.task.root, views, work.task.work / "thumbs", work.task.embed.decode
+    )
 
     def embed_here(files: Files) -> Iterator[PreparedImage]:
         for image in prepare_images(files, preparation, workers=workers, notify=notify):
@@ -259,7 +263,7 @@ def _summarise(work: Plan, entries: list[Entry], seconds: float) -> Summary:
         else:
             counts["embedded" if entry.digest in embedded else "reused"] += 1
         seen.add(entry.digest)
-    keys = {bytes.fromhex(entry.digest) for entry in entries if entry.digest}
+    keys = set(map(bytes.fromhex, seen - {""}))
     text_keys = set(map(bytes.fromhex, work.texts))
     return Summary(
         images=len(entries),
@@ -279,7 +283,7 @@ def _cache_summary(task: Task, job: Job, keys: set[bytes]) -> CacheSummary:
     return CacheSummary(
         backbone=job.backbone.cache,
         path=job.folder.relative_to(task.folder).as_posix() if job.folder else "",
-        rows=len(keys & job.done),
+        rows=int(job.done.holds(list(keys)).sum()),
         views=len(job.views),
         width=job.width,
         random_weights=job.random_weights,

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.lock import NAME as LOCK_NAME
+from archiveprobe.base.lock import is_locked
 from archiveprobe.base.memory import memory_for
 from archiveprobe.cache.log import Failure
 from archiveprobe.cache.shard import Embeddings
@@ -31,11 +33,13 @@ from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.preprocess import Geometry, geometry_of_record
 from archiveprobe.embed.view_sets import View, view_set
 from archiveprobe.embed.views import Rendered
-from archiveprobe.task.config import Task
+from archiveprobe.task.config import Decode, Task
 from archiveprobe.task.texts import is_text_cache
 
 # What a cache's request says of the libraries and the decoding, known before weights are loaded.
 _KNOWN_AHEAD = ("format", "decode", "versions")
+
+_MOST_WRITERS = 999
 
 Look = tuple[Geometry, tuple[View, ...]]
 """A geometry, and the views that a network looks at there."""
@@ -76,11 +80,28 @@ class UnitEmbeddings:
         present = np.array([row is not None for row in found], np.bool_)
         return present, np.stack([missing if row is None else row for row in found])
 
-    def through(self, view: int) -> Self:
-        """Return the same embeddings of a single view."""
-        shape = (1, *self.row_shape[1:])
-        rows = {key: row[view : view + 1] for key, row in self.rows.items()}
-        return replace(self, record=replace(self.record, row_shape=shape), rows=rows)
+    def split_views(self) -> Self:
+        """Return a row for every view, under the key of the image and the number of the view."""
+        views, *shape = self.row_shape
+        return replace(
+            self,
+            record=replace(self.record, row_shape=(1, *shape)),
+            rows={
+                key_of_view(key, view): row[view : view + 1]
+                for key, row in self.rows.items()
+                for view in range(views)
+            },
+            failures={
+                key_of_view(key, view): failure
+                for key, failure in self.failures.items()
+                for view in range(views)
+            },
+        )
+
+
+def key_of_view(key: bytes, view: int) -> bytes:
+    """Return the key of a row that holds one view of an image only."""
+    return key + view.to_bytes(2)
 
 
 class RowWriter(Protocol):
@@ -100,7 +121,8 @@ class UnitEncoder:
 
     `sources` maps backbones to the digests of those fingerprints; `looks` are what a system's own
     networks look at. With `keep` new rows go into the task's caches, whose writer it then is,
-    alone or for a `share` ("2of4"); it is a context manager for that.
+    alone, for a `share` ("2of4"), or `beside_others` under any name that is free; it is a context
+    manager for that.
 
     Raises:
         InputError: a cache is gone, this machine's weights or libraries give other numbers, or
@@ -118,6 +140,7 @@ class UnitEncoder:
         looks: Sequence[Look] = (),
         keep: bool = False,
         share: str | None = None,
+        beside_others: bool = False,
         notify: Notify = lambda _: None,
     ) -> None:
         names = [name for name in sources if not is_text_cache(name)]
@@ -127,8 +150,10 @@ class UnitEncoder:
         }
         own = [(backbone.geometry, backbone.views) for backbone in self._backbones.values()]
         self._looks = [*own, *looks]
-        self.preparation = Preparation(Path(), _union(self._looks))
-        self._keep, self._share = keep, share
+        views = _union(self._looks)
+        decode: Decode = next((geometry.decode for geometry in views), "exact")
+        self.preparation = Preparation(Path(), views, decode=decode)
+        self._keep, self._share, self._beside_others = keep, share, beside_others
         self._writers = ExitStack()
 
     @property
@@ -163,7 +188,8 @@ class UnitEncoder:
     def __enter__(self) -> Self:
         if self._keep:
             for backbone in self._backbones.values():
-                backbone.open_writer(self._writers, self._share)
+                writer = backbone.open_writer(self._share, beside_others=self._beside_others)
+                self._writers.enter_context(writer)
         return self
 
     def __exit__(self, *fault: Any) -> None:
@@ -210,6 +236,7 @@ class _UnitBackbone:
         self._record = record = _record(task, name, digest)
         asked: Mapping[str, Any] = record.request["asked"]
         of_system = {"backbones": (name,), "views": asked["views"], "layers": asked["layers"]}
+        of_system["decode"] = asked.get("decode", "exact")
         part = task.model_copy(update={"embed": task.embed.model_copy(update=of_system)})
         self._backbone = resolve(name, part)
         self._request = request(part, self._backbone)
@@ -226,11 +253,20 @@ class _UnitBackbone:
         self._network: LoadedBackbone | None = None
         self._loading, self._writing = Lock(), Lock()
 
-    def open_writer(self, stack: ExitStack, share: str | None) -> None:
-        """Let new rows go into the task's cache."""
+    def open_writer(self, share: str | None, *, beside_others: bool) -> Writer:
+        """Let new rows go into the task's cache; return the writer, which is to be closed."""
         record = self._record
-        writer = Writer.open(record.folder, record.fingerprint, self._request, share=share)
-        self._writer = stack.enter_context(writer)
+        shares = map(_writer_name, range(1, _MOST_WRITERS + 1)) if beside_others else [share]
+        for name in shares:
+            try:
+                writer = Writer.open(record.folder, record.fingerprint, self._request, share=name)
+            except InputError:
+                if beside_others and is_locked(record.folder, f"{LOCK_NAME}-{name}"):
+                    continue
+                raise
+            self._writer = writer
+            return writer
+        raise InputError(f"{_MOST_WRITERS} processes write to the cache {record.folder}: use fewer")
 
     def write_with(self, writer_of: Callable[[Path], RowWriter]) -> None:
         """Let new rows go to a writer of another kind."""
@@ -238,7 +274,7 @@ class _UnitBackbone:
 
     def encode(self, images: Mapping[bytes, Rendered]) -> UnitEmbeddings:
         """Return the embeddings of images; those that the cache holds are read from it."""
-        held = [key for key in images if key in self._reader.keys]
+        held = self._reader.keys.stored(list(images))
         rows: dict[bytes, NDArray[np.float16]] = {}
         if held:
             rows.update(zip(held, self._reader.read(held)[1], strict=True))
@@ -307,6 +343,10 @@ class _UnitBackbone:
             remedy = "free memory, or choose a smaller backbone"
             with memory_for(f"trying {self._backbone.described} on the CPU", remedy):
                 check_agreement(network, first.crops, np.zeros(len(first.crops), np.bool_))
+
+
+def _writer_name(number: int) -> str:
+    return f"{number}of{_MOST_WRITERS}"
 
 
 def _record(task: Task, name: str, digest: str) -> CacheRecord:

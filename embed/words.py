@@ -1,6 +1,6 @@
 """Words beside images: the texts of a task that a CLIP has embedded, and free words."""
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,3 +79,47 @@ def embed_words(network: "TextNetwork", words: str) -> np.ndarray:
     vectors = network.embed(tokens, np.zeros(1, bool))
     scale_to_unit(vectors)
     return np.asarray(vectors[0])
+
+
+def vector_of_words(
+    task: Task,
+    snapshot: Snapshot,
+    name: str,
+    words: str,
+    towers: MutableMapping[str, "TextNetwork"],
+    *,
+    partial: bool = False,
+) -> np.ndarray:
+    """Return words as a unit vector (d,) beside the images of a backbone of the task.
+
+    Prompts and captions that `embed` has seen are read; for others the text tower is loaded, once
+    into `towers`.
+
+    Raises:
+        InputError: the backbone embeds no words, or its weights are not on this machine.
+    """
+    tower = tower_of(task, name)
+    if tower is None:
+        raise InputError(f"{name} embeds no words: choose a CLIP among embed.backbones")
+    try:
+        vector = stored_texts(task, snapshot, name, [words], partial=partial)[0]
+        if np.isfinite(vector).all():
+            return np.asarray(vector)
+    except InputError:
+        pass
+    if name not in towers:
+        towers[name] = load_tower(tower)
+    return embed_words(towers[name], words)
+
+
+def check_comparable(name: str, vector: np.ndarray, width: int) -> None:
+    """Refuse words (d,) where images have another `width`, as before a projection.
+
+    Raises:
+        InputError: the two cannot be compared.
+    """
+    if vector.shape != (width,):
+        raise InputError(
+            f"{name} embeds words in {len(vector)} numbers and images in {width}: "
+            "they cannot be compared"
+        )

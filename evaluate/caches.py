@@ -1,8 +1,10 @@
 """The cache that a backbone has in use: the one that the last `embed` used, and no other."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.reader import Reader
@@ -62,6 +64,17 @@ def open_in_use(
             f"{task.file} --backbone {name}` ({LEAVE_OUT})"
         )
     return reader
+
+
+def read_means(reader: Reader, keys: Sequence[bytes | None]) -> np.ndarray:
+    """Read the mean over the views (n, d) float32 of every image, NaN where there is none.
+
+    Raises:
+        InputError: the cache is damaged, or has no row at all.
+    """
+    _, rows = reader.read(keys)
+    means: np.ndarray = rows.mean(1, dtype=np.float32)
+    return means.reshape(len(keys), -1) if len(keys) else np.empty((0, 1), np.float32)
 
 
 def _absent(task: Task, snapshot: Snapshot, asked: Mapping[str, Any]) -> str:

@@ -20,8 +20,8 @@ _PER_LIST = 40
 _LISTS = 2
 # Copies of so many rows are drawn to see how many lists must be looked into.
 _TRIED = 10_000
-_MISSED = 5e-4
-_FEWEST_PROBES, _MOST_PROBES = 8, 128
+_MISSED = 2e-4
+_FEWEST_PROBES, _MOST_PROBES = 16, 128
 
 
 class InvertedFile:

@@ -215,7 +215,7 @@ def blank_image(side: int) -> Image.Image:
 def decode_file(path: str, key: str, root: Path, spec: PixelSpec) -> DecodedImage:
     """Read and decode one file; runs in decoder processes."""
     try:
-        image = read_image(root, path, key)
+        image = read_image(root, path, key, spec.geometry.decode)
         if isinstance(image, Observation):
             return DecodedImage(image.status)
         return _rendered(image.pixels, spec, image.observation.status, key)

@@ -198,15 +198,8 @@ class TunedSystem:
             by_view.append(average(np.stack(of_networks), 0))
         return self.combine(np.concatenate(by_view))
 
-    def combine(
-        self, logits: np.ndarray, view: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return logits (m, K) of those (m, V, K) of all views, and the answers (m,) of a vote.
-
-        With a `view`, as if it were the only one.
-        """
-        if view is not None:
-            return logits[:, view], None
+    def combine(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return logits (m, K) of those (m, V, K) of all views, and the answers (m,) of a vote."""
         voted = self.recipe.predict.combine == "vote"
         answer = vote(logits, self.views, self.positive) if voted else None
         return average(logits, 1), answer

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -16,16 +17,15 @@ from archiveprobe.archive.source import Source
 from archiveprobe.archive.units import Receipt, Share, images_per_unit
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.lock import Lock, is_locked, wait_for_lock
+from archiveprobe.base.lock import is_locked, wait_for_lock
 from archiveprobe.base.progress import Progress, silent
-from archiveprobe.base.wording import number_of
 from archiveprobe.embed.shared_memory import slot_bytes
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
+from archiveprobe.predict.answers.complete import answer_missing
 from archiveprobe.predict.answers.folder import AnswersWriter
 from archiveprobe.predict.answers.layout import INDEX, PARTS, check_place
 from archiveprobe.predict.answers.log import finished_parts
-from archiveprobe.predict.answers.merge import finish_merge, is_interrupted, merge
-from archiveprobe.predict.answers.read import count_answers
+from archiveprobe.predict.answers.merge import mend_merge
 from archiveprobe.predict.answers.record import AnswersRecord
 from archiveprobe.predict.checks import check_reproduces
 from archiveprobe.predict.images import Predicted
@@ -36,11 +36,10 @@ from archiveprobe.task.config import Task
 
 Notify = Callable[[str], None]
 ENGINES = ("local", "ray")
-_WHAT = "the answers in"
 # Held while the images are listed: of several shares that start, one does it.
 _LISTING = "LOCK-listing"
-# What a merge finds damaged is answered again.
-_TRIES = 3
+# Below this nobody thinks of shares.
+_FEW_UNITS = 16
 
 
 class Driver(Protocol):
@@ -151,7 +150,15 @@ class Archive:
         work = self._work()
         record, index = self._opened(dataset, system, work)
         if record.counts is None:
-            record = self._complete(work, record, index)
+            record = answer_missing(
+                self.folder,
+                index,
+                record,
+                self.how.share,
+                partial(self._drive, work, index),
+                notify=self.notify,
+                progress=self.progress,
+            )
         else:
             self.notify(f"all of it is answered already (images listed {record.listed})")
         done = sum(part.rows for part in finished_parts(self.folder))
@@ -182,6 +189,7 @@ class Archive:
             device=how.device,
             batch_size=how.batch_size,
             keep_embeddings=how.keep_embeddings,
+            share=None if how.share is None else str(how.share),
             digest=system_digest(self.task, self.system),
         )
 
@@ -202,9 +210,7 @@ class Archive:
             if is_locked(self.folder, _LISTING):
                 self.notify("another process lists the images: waiting for it")
             with wait_for_lock(self.folder, _LISTING):
-                if is_interrupted(self.folder):
-                    with Lock(self.folder, _WHAT):
-                        finish_merge(self.folder)
+                mend_merge(self.folder)
                 stored = AnswersRecord.read(self.folder)
                 if stored is None:
                     stored = self._made(dataset, system, work, unit_images)
@@ -237,10 +243,9 @@ class Archive:
             with suppress(OSError):
                 files.remove_folder(self.folder)
             raise
-        self.notify(
-            f"{number_of(index.images, 'image')} in {number_of(index.units, 'unit')} of at most "
-            f"{unit_images}"
-        )
+        if index.units > _FEW_UNITS:
+            units = f"{index.units} units of at most {unit_images}"
+            self.notify(f"{index.images} images in {units}")
         record = replace(
             self._about(dataset, system, work, None),
             index=index.digest,
@@ -271,33 +276,13 @@ class Archive:
             versions={name: version(name) for name in ("archiveprobe", "pyarrow")},
         )
 
-    def _complete(self, work: UnitWork, record: AnswersRecord, index: Index) -> AnswersRecord:
-        """Answer the units of the share, and bring the folder to its end where none is left."""
-        share = self.how.share
-        for _ in range(_TRIES):
-            with AnswersWriter(self.folder, index, record, share) as writer:
-                self._drive(work, index, writer)
-            done = sum(part.units for part in finished_parts(self.folder))
-            if done < index.units:
-                return record
-            finished = self._finished(record)
-            if finished is not None:
-                return finished
-            # What is damaged is answered again, whosever share it was.
-            share = None
-        raise InputError(f"parts of {self.folder} are damaged again and again: check the disk")
-
     def _drive(self, work: UnitWork, index: Index, writer: AnswersWriter) -> None:
-        for note in writer.notes:
-            self.notify(note)
         todo = writer.missing()
         if not todo:
             return
         if len(todo) < index.units:
-            self.notify(
-                f"{number_of(writer.done, 'unit')} of {index.units} done already, "
-                f"{len(todo)} to answer now"
-            )
+            done = f"{writer.done} of {index.units} units are done, " if writer.done else ""
+            self.notify(f"{done}{len(todo)} to answer now")
         module = import_module(f"archiveprobe.predict.drivers.{self.how.engine}")
         run: Driver = module.run
         run(
@@ -309,25 +294,6 @@ class Archive:
             notify=self.notify,
             progress=self.progress,
         )
-
-    def _finished(self, record: AnswersRecord) -> AnswersRecord | None:
-        """Merge the parts and count the answers; None where damaged parts had to be dropped."""
-        lock = Lock(self.folder, _WHAT)
-        try:
-            lock.acquire()
-        except InputError as error:
-            self.notify(f"all is answered, but the parts are not merged yet: {error}")
-            return record
-        try:
-            damaged = merge(self.folder, record.classes, progress=self.progress)
-            if damaged:
-                self.notify(f"{number_of(len(damaged), 'part')} damaged: answered again")
-                return None
-            record = replace(record, counts=count_answers(self.folder))
-            record.write(self.folder)
-            return record
-        finally:
-            lock.release()
 
 
 def _check_apart(task: Task, source: Source) -> None:

@@ -109,3 +109,16 @@ def _remove(folder: Path) -> None:
     with files.explained(f"remove {folder}"):
         files.remove_files(folder / PARTS)
         files.remove_files(folder)
+
+
+def leftovers(task: Task) -> list[str]:
+    """Say what lies in the work folder that only the user can judge, a sentence each."""
+    said = []
+    if (task.work / "new").exists():
+        said.append(f"an earlier version left {task.work / 'new'}, which nothing reads: delete it")
+    folders = [path for path in (task.work / "answers").glob("*") if path.is_dir()]
+    said += [
+        f"an interrupted `predict` left {folder}: run it again, or delete that folder"
+        for folder in sorted(folders)
+    ]
+    return said

@@ -1,26 +1,24 @@
-"""Stored systems that answer for rows of any archive: probes, ensembles, fine-tuned networks.
+"""Stored systems: probes, ensembles and fine-tuned networks, that answer for rows of any archive.
 
 Each kind is a `Source` of logits; what follows (calibration, threshold, the answer for unreadable
 images) is the same for all of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.blocks import product
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import find_caches
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.device import default_device
-from archiveprobe.embed.forward import ForwardThreads
-from archiveprobe.embed.prepare import Preparation, PreparedImage
-from archiveprobe.embed.unit_encoder import Look, UnitEmbeddings
+from archiveprobe.embed.unit_encoder import Look
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.combine import METHODS, apply_weights
 from archiveprobe.evaluate.dataset import Dataset, Rows
@@ -30,9 +28,10 @@ from archiveprobe.evaluate.system_status import check_up_to_date, command_again
 from archiveprobe.evaluate.system_store import Run, load_run
 from archiveprobe.finetune.inference import TunedSystem, load_tuned
 from archiveprobe.finetune.unit_inference import UnitNetworks
+from archiveprobe.predict.content import UnitContent
 from archiveprobe.probe.choice import Choice, parse_choice
 from archiveprobe.probe.crossval import combine_views
-from archiveprobe.probe.features import RowReader, read_matrix
+from archiveprobe.probe.features import read_matrix
 from archiveprobe.probe.table import PROBES
 from archiveprobe.task.config import Task
 from archiveprobe.task.texts import is_text_cache
@@ -58,28 +57,6 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class UnitContent:
-    """Holds what is in memory of a unit: its images, and their embeddings by backbone.
-
-    The images were prepared by `preparation`; networks look at them in `threads`. `view` is the
-    place of the only view to look through, None for all. What networks said of all views lies in
-    `known`, by system.
-    """
-
-    images: Sequence[PreparedImage]
-    preparation: Preparation
-    embeddings: Mapping[str, UnitEmbeddings]
-    threads: ForwardThreads
-    view: int | None = None
-    known: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def through(self, view: int) -> "UnitContent":
-        """Return the same content, seen through a single view."""
-        seen = {name: rows.through(view) for name, rows in self.embeddings.items()}
-        return replace(self, embeddings=seen, view=view)
-
-
-@dataclass(frozen=True)
 class Question:
     """Holds rows to answer for; `afresh`: from the images, even where known.
 
@@ -87,7 +64,6 @@ class Question:
     """
 
     rows: Rows
-    archive: Task
     afresh: bool = False
     content: UnitContent | None = None
 
@@ -140,7 +116,6 @@ class System:
     def answer(
         self,
         rows: Rows,
-        archive: Task | None = None,
         *,
         afresh: bool = False,
         content: UnitContent | None = None,
@@ -153,7 +128,7 @@ class System:
         Raises:
             InputError: rows are not embedded yet, or a cache is damaged.
         """
-        question = Question(rows, archive or self.task, afresh, content)
+        question = Question(rows, afresh, content)
         logits, answer = self.source.logits(question)
         proba = self.calibration.apply(logits)
         if answer is None:
@@ -230,15 +205,16 @@ def probe_source(task: Task, run: Run) -> Source:
     model = _model(record, run.arrays())
     choice = parse_choice(record["features"])
     sources = {name: str(record["sources"][name]) for name in choice.backbones}
-    readers: dict[tuple[str, Path], Reader] = {}
+    of_task = cache(lambda name: _reader(task, run.system, name, sources[name]))
 
-    def reader(name: str, question: Question) -> RowReader:
-        if question.content is not None and not is_text_cache(name):
-            return question.content.embeddings[name]
-        root = (task if is_text_cache(name) else question.archive).work / "cache"
-        if (name, root) not in readers:
-            readers[name, root] = _reader(task, run.system, root, name, sources[name])
-        return readers[name, root]
+    def matrix(name: str, rows: Rows, content: UnitContent | None, start: int) -> np.ndarray:
+        if content is None or is_text_cache(name):
+            return read_matrix(of_task(name), rows, name, choice.views, task, as_stored=True)
+        held = content.embeddings[name]
+        return content.once(
+            (name, choice.views, content.is_split, start),
+            lambda: read_matrix(held, rows, name, choice.views, task, as_stored=True),
+        )
 
     def logits(question: Question) -> tuple[np.ndarray, None]:
         out = np.full((len(question.rows), classes), np.nan)
@@ -248,10 +224,7 @@ def probe_source(task: Task, run: Run) -> Source:
             )
             if not any(part.keys) and not any(part.captions):
                 continue
-            found = [
-                read_matrix(reader(name, question), part, name, choice.views, task)
-                for name in choice.backbones
-            ]
+            found = [matrix(name, part, question.content, start) for name in choice.backbones]
             try:
                 answer = _of_matrix(model, choice, np.concatenate(found, 2), classes)
             except ValueError as error:
@@ -266,7 +239,7 @@ def probe_source(task: Task, run: Run) -> Source:
 
 
 def _model(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
-    """Return the fitted probe as a function from columns (n, d) to logits (n, K)."""
+    """Return the fitted probe as a function from columns (n, d) to logits (n, K), NaN for NaN."""
     entry, classes = PROBES[record["probe"]], len(record["classes"])
     if entry.linear:
         # A matrix product needs no scikit-learn, whose import takes longer than all the rest.
@@ -275,32 +248,47 @@ def _model(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model
         intercept = np.tensordot(weights, arrays["intercept"], 1)
         if coef.shape[1:] != (classes,) or intercept.shape != (classes,):
             raise ValueError(f"coefficients {coef.shape} are none of {classes} classes")
-        return lambda x: np.asarray(x.astype(np.float64) @ coef + intercept)
+        finite = bool(np.isfinite(coef).all() and np.isfinite(intercept).all())
+
+        def linear(x: np.ndarray) -> np.ndarray:
+            if not finite:
+                raise ValueError("its numbers are not finite")
+            return np.asarray(product(x, coef) + intercept)
+
+        return linear
     # JSON has no tuples.
     settings = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in record["settings"].items()
     }
-    return entry.make(**settings).with_arrays(arrays, range(classes)).decision_logits
+    decide = entry.make(**settings).with_arrays(arrays, range(classes)).decision_logits
+
+    def of_known(x: np.ndarray) -> np.ndarray:
+        known = np.isfinite(x).all(1)
+        logits = np.full((len(x), classes), np.nan)
+        if known.any():
+            logits[known] = decide(x[known])
+            if not np.isfinite(logits[known]).all():
+                raise ValueError("its numbers are not finite")
+        return logits
+
+    return of_known
 
 
 def _of_matrix(model: Model, choice: Choice, x: np.ndarray, classes: int) -> np.ndarray:
     """Compute logits (m, K) of embeddings (m, V, d), NaN where an embedding is."""
     m, views, width = x.shape
-    known = np.isfinite(x).all((1, 2))
-    logits = np.full((m, views, classes), np.nan)
-    if known.any():
-        flat = model(x[known].reshape(-1, width))
-        if not np.isfinite(flat).all():
-            raise ValueError("its numbers are not finite")
-        logits[known] = flat.reshape(-1, views, classes)
+    logits = model(x.reshape(-1, width)).reshape(m, views, classes)
+    # Numbers of a cache are finite, or there is no row at all; so are those of a model.
+    logits[~np.isfinite(logits).all((1, 2))] = np.nan
     if views == 1:
         return np.asarray(logits[:, 0])
     return combine_views(logits, choice.views)
 
 
-def _reader(task: Task, system: str, root: Path, name: str, digest: str) -> Reader:
+def _reader(task: Task, system: str, name: str, digest: str) -> Reader:
     """Open the cache that a system was trained on."""
+    root = task.work / "cache"
     for record in find_caches(root, name):
         if record.digest == digest:
             return Reader(record.folder)
@@ -326,17 +314,19 @@ def tuned_source(dataset: Dataset, run: Run, resources: Resources) -> Source:
     networks = UnitNetworks(system, device)
 
     def of_unit(content: UnitContent) -> tuple[np.ndarray, np.ndarray | None]:
-        if run.system not in content.known:
-            seen = networks.logits(content.images, content.preparation, content.threads)
-            content.known[run.system] = seen
-        return system.combine(content.known[run.system], content.view)
+        def look() -> np.ndarray:
+            return networks.logits(content.images, content.preparation, content.threads)
+
+        by_view = content.once(run.system, look)
+        if content.is_split:
+            return by_view.reshape(-1, by_view.shape[-1]), None
+        return system.combine(by_view)
 
     def logits(question: Question) -> tuple[np.ndarray, np.ndarray | None]:
         if question.content is not None:
             return of_unit(question.content)
         ids = question.rows.ids.tolist()
-        here = question.archive.work == dataset.task.work
-        if not question.afresh and same and here and all(id_ in place for id_ in ids):
+        if not question.afresh and same and all(id_ in place for id_ in ids):
             rows = np.array([place[id_] for id_ in ids], np.intp)
             return known[rows], None if vote is None else vote[rows]
         return _run_networks(system, question, resources, device)
@@ -360,7 +350,7 @@ def _run_networks(
     work = system.task.work / "finetune"
     with resources.progress(system.recipe.name, distinct) as advance:
         return system.logits(
-            question.archive.root, files, work, device=device, workers=workers, advance=advance
+            system.task.root, files, work, device=device, workers=workers, advance=advance
         )
 
 
@@ -389,9 +379,7 @@ def ensemble_source(task: Task, run: Run, load: Callable[[str], System]) -> Sour
             if METHODS[method].space is not None and not weight:
                 answers.append(_even_answers(member, rows))
                 continue
-            found = member.answer(
-                rows, question.archive, afresh=question.afresh, content=question.content
-            )
+            found = member.answer(rows, afresh=question.afresh, content=question.content)
             voted = None if member.stored.answer is None else found.decision
             answers.append(
                 replace(member.stored, test_ids=rows.ids, test=found.proba, answer=voted)

@@ -14,14 +14,17 @@ from threadpoolctl import threadpool_limits
 
 from archiveprobe.archive.source import Source
 from archiveprobe.archive.units import Receipt, Unit
+from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import explained
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.forward import ForwardThreads
 from archiveprobe.embed.prepare import Preparation, PreparedImage
-from archiveprobe.embed.unit_encoder import UnitEncoder, short_digest
+from archiveprobe.embed.unit_encoder import UnitEncoder, key_of_view, short_digest
 from archiveprobe.evaluate.dataset import Rows, load_dataset
 from archiveprobe.predict.answers.part import UnitAnswers, write_part
-from archiveprobe.predict.systems import Resources, System, UnitContent, load_system
+from archiveprobe.predict.content import UnitContent
+from archiveprobe.predict.system_digest import system_digest
+from archiveprobe.predict.systems import Resources, System, load_system
 from archiveprobe.task.config import load_task
 
 Notify = Callable[[str], None]
@@ -46,10 +49,17 @@ class UnitWork:
     share: str | None = None
     digest: str = ""
 
-    def open(self, *, passes: int | None = None, notify: Notify = lambda _: None) -> "OpenWork":
+    def open(
+        self,
+        *,
+        passes: int | None = None,
+        beside_others: bool = False,
+        notify: Notify = lambda _: None,
+    ) -> "OpenWork":
         """Load the system; networks are loaded when an image needs them.
 
         `passes` is how many forward passes run side by side on a CPU; None: one for every core.
+        Of several processes that keep embeddings, each says that it is `beside_others`.
 
         Raises:
             InputError: no such system, one that is out of date, no such device, or backbones that
@@ -58,6 +68,10 @@ class UnitWork:
         device = self.device or default_device()
         check_device(device)
         task = load_task(self.task_file)
+        if self.digest and system_digest(task, self.system) != self.digest:
+            raise InputError(
+                f"{self.system} was trained again since this run began: run the same command again"
+            )
         system = load_system(load_dataset(task), self.system, Resources(device, 0))
         threads = ForwardThreads(device, passes)
         encoder = UnitEncoder(
@@ -69,6 +83,7 @@ class UnitWork:
             looks=system.source.looks,
             keep=self.keep_embeddings,
             share=self.share,
+            beside_others=beside_others,
             notify=notify,
         )
         return OpenWork(self, system, encoder, threads)
@@ -140,14 +155,12 @@ class OpenWork:
         It is the standard deviation of what the whole system would say if it saw one view only;
         NaN where there is one view, or backbones look at different ones.
         """
-        views, stored = self._encoder.views, self._system.stored
-        if len(views) < 2:
+        views, system = len(self._encoder.views), self._system
+        if views < 2:
             return np.full(len(rows), np.nan)
-        by_view = [
-            self._system.answer(rows, content=content.through(view)).proba[:, stored.positive]
-            for view in range(len(views))
-        ]
-        return np.asarray(np.std(by_view, axis=0))
+        found = system.answer(_split_views(rows, views), content=content.split_views())
+        by_view = found.proba[:, system.stored.positive].reshape(len(rows), views)
+        return np.asarray(by_view.std(1))
 
 
 def _rows(unit: Unit, images: Sequence[PreparedImage]) -> Rows:
@@ -156,3 +169,12 @@ def _rows(unit: Unit, images: Sequence[PreparedImage]) -> Rows:
         [bytes.fromhex(image.digest) if image.views else None for image in images],
         [None] * len(images),
     )
+
+
+def _split_views(rows: Rows, views: int) -> Rows:
+    keys = [
+        key_of_view(key, view) if key is not None else None
+        for key in rows.keys
+        for view in range(views)
+    ]
+    return Rows(np.repeat(rows.ids, views), keys, [None] * len(keys))

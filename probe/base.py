@@ -15,9 +15,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from archiveprobe.base.blocks import blocks_of
 from archiveprobe.probe.selection import average_good
 
 _INNER_FOLDS = 4
+# So many numbers are computed with in double precision, 256 MB; more stay as they are.
+_MOST_DOUBLE = 1 << 25
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -41,7 +44,7 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         raise NotImplementedError
 
     def _fit_path(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Fit every candidate on x (n, d) float64 and y (n,) in 0..K-1; K is n_classes_."""
+        """Fit every candidate on x (n, d), in either precision, and y (n,) in 0..K-1."""
         raise NotImplementedError
 
     def _path_logits(self, x: np.ndarray) -> np.ndarray:
@@ -83,7 +86,7 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"{self.name}: {name} must not be negative, got {value}")
 
     def _validated(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        x, y = validate_data(self, x, y, dtype=np.float64)
+        x, y = validate_data(self, x, y, dtype=precisions(x))
         check_classification_targets(y)
         self.classes_, encoded = np.unique(y, return_inverse=True)
         self.n_classes_ = len(self.classes_)
@@ -108,7 +111,7 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def path_logits(self, X: Any) -> np.ndarray:  # noqa: N803
         """Return logits (c, n, K) of every candidate for X (n, d)."""
         check_is_fitted(self)
-        return self._path_logits(validate_data(self, X, dtype=np.float64, reset=False))
+        return self._path_logits(validate_data(self, X, dtype=precisions(X), reset=False))
 
     def decision_logits(self, X: Any) -> np.ndarray:  # noqa: N803
         """Return the weighted sum of the candidates' logits, (n, K)."""
@@ -147,15 +150,34 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
 
+def precisions(x: Any) -> Any:
+    """Return the types of numbers that rows x (n, d) may have; others become the first of them.
+
+    Double precision, but single precision stays where the copy would take much memory: the sums
+    over so many rows hide its rounding.
+    """
+    return np.float64 if np.size(x) <= _MOST_DOUBLE else (np.float64, np.float32)
+
+
 def standardiser(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and scale (d,) of the columns; constant columns have scale one, so they vanish.
+    """Return mean and scale (d,) float64; constant columns have scale one, so they vanish.
 
     As scikit-learn's StandardScaler, whose two arrays a stored probe would have to keep as well.
     """
-    mean, scale = x.mean(0), x.std(0)
+    mean = x.mean(0, dtype=np.float64)
+    squares = sum(((x[part] - mean) ** 2).sum(0) for part in blocks_of(x))
+    scale = np.sqrt(squares / len(x))
     # A column that is constant up to rounding must not be blown up to noise.
     scale[scale <= 1e-9 * np.maximum(1, np.abs(mean))] = 1.0
     return mean, scale
+
+
+def standardised(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return (x - mean) / scale in the precision of x (n, d), computed in double precision."""
+    out = np.empty_like(x, order="C")
+    for part in blocks_of(x):
+        out[part] = (x[part] - mean) / scale
+    return out
 
 
 def both_logits(margins: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ the choice a little, as in every cross-validation without an inner loop, which w
 as much; benchmarks/interval_truth.py measures what is left of it in the figures.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import thread_time
@@ -20,12 +20,16 @@ from threadpoolctl import threadpool_limits
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import Dataset
-from archiveprobe.probe.base import Probe
+from archiveprobe.probe.base import Probe, precisions
 from archiveprobe.probe.features import Features
 from archiveprobe.probe.selection import average_good
+from archiveprobe.probe.spectrum import forget
 from archiveprobe.task.config import nearest
 
 Make = Callable[[], Probe]
+# Parts that are fitted side by side may take about this much, a part as much as so many copies.
+_BYTES, _COPIES = 5 << 29, 3
+_ROWS_AT_ONCE = 4_096
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,11 @@ class ProbeResult:
 class _Fitted(NamedTuple):
     """A probe fitted on one part, its logits (c, rows, V, K) for the part's other rows, the time.
 
-    The model of a fold is dropped once it has answered.
+    The model of a fold is dropped once it has answered, that of all rows answers later.
     """
 
     model: Probe | None
-    logits: np.ndarray
+    logits: np.ndarray | None
     seconds: float
 
 
@@ -70,55 +74,77 @@ def cross_validate(
     """Fit probes on every training part of the folds and on all rows; `advance` per part and probe.
 
     Parts run in threads, one BLAS thread each: the work lies in matrix products, which release
-    Python's lock, and two pools of threads on the same cores cost several times as much. Within a
-    part the probes run one after the other, since some share a decomposition.
+    Python's lock, and two pools of threads on the same cores cost several times as much. Where
+    parts are so large that fewer than there are cores fit into memory, each has several BLAS
+    threads. Within a part the probes run one after the other, since some share a decomposition.
 
     Raises:
         InputError: a training part lacks a class.
     """
     rows = np.flatnonzero(features.readable)
-    x, y = features.labelled[rows], dataset.labels[rows]
-    fold = dataset.fold[:, rows]
+    everything = len(rows) == len(features.labelled)
+    x = features.labelled if everything else features.labelled[rows]
+    y, fold = dataset.labels[rows], dataset.fold[:, rows]
     parts = [(repeat, number) for repeat in range(len(fold)) for number in range(dataset.folds)]
     for repeat, number in parts:
         _check_classes(y[fold[repeat] != number], dataset, repeat, number)
-    to_predict = features.unlabelled[features.predictable]
 
     def fit_part(part: tuple[int, int] | None) -> dict[str, _Fitted]:
-        """Fit outside a fold and answer it; None: fit on all rows, answer the rows to predict."""
+        """Fit outside a fold and answer it; None: fit on all rows, which answers no row."""
         train = np.ones(len(y), bool) if part is None else fold[part[0]] != part[1]
-        views = x.shape[1]
-        # Read-only and in double precision, as it is used: probes know its decomposition again.
-        given = x[train].reshape(-1, x.shape[2]).astype(np.float64)
-        given.flags.writeable = False
-        labels = np.repeat(y[train], views)
-        asked = to_predict if part is None else x[~train]
+        given, labels = training_rows(x, train), np.repeat(y[train], x.shape[1])
         results = {}
         for name, make in makes.items():
             started = thread_time()
             model = make().fit_path(given, labels)
-            logits = _path_logits(model, asked)
+            logits = None if part is None else _path_logits(model, x[~train])
             seconds = thread_time() - started
             results[name] = _Fitted(model if part is None else None, logits, seconds)
             advance()
+        forget()
         return results
 
-    with threadpool_limits(1), ThreadPoolExecutor(workers or usable_cores()) as pool:
+    cores = workers or usable_cores()
+    workers = min(cores, max(1, _BYTES // max(1, _COPIES * x.nbytes)))
+    with threadpool_limits(cores // workers), ThreadPoolExecutor(workers) as pool:
         whole, *held_out = pool.map(fit_part, [None, *parts])
-    results = {}
-    for name in makes:
-        path = None
-        for (repeat, number), fitted in zip(parts, held_out, strict=True):
-            logits = fitted[name].logits
-            if path is None:
-                # Float32 bounds the memory of long paths.
-                c, _, views, k = logits.shape
-                path = np.full((c, *fold.shape, views, k), np.nan, np.float32)
-            path[:, repeat, fold[repeat] == number] = logits
-        assert path is not None
-        seconds = sum(part[name].seconds for part in (whole, *held_out))
-        results[name] = _result(features, dataset, rows, path, whole[name], seconds)
-    return results
+
+        def result(name: str) -> ProbeResult:
+            path = _path([part[name].logits for part in held_out], parts, fold)
+            seconds = sum(part[name].seconds for part in (whole, *held_out))
+            return _result(features, dataset, rows, path, whole[name].model, seconds)
+
+        return dict(zip(makes, pool.map(result, makes), strict=True))
+
+
+def _path(
+    answers: Sequence[np.ndarray | None], parts: Sequence[tuple[int, int]], fold: np.ndarray
+) -> np.ndarray:
+    """Put logits (c, rows, V, K) of all parts together, (c, R, n, V, K), with fold (R, n)."""
+    path = None
+    for (repeat, number), logits in zip(parts, answers, strict=True):
+        assert logits is not None
+        if path is None:
+            # Float32 bounds the memory of long paths.
+            c, _, views, k = logits.shape
+            path = np.full((c, *fold.shape, views, k), np.nan, np.float32)
+        path[:, repeat, fold[repeat] == number] = logits
+    assert path is not None
+    return path
+
+
+def training_rows(x: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Select rows (n, d) of images (., V, d) to learn from, read-only: see `decompose`.
+
+    In the precision that probes compute with, so that they all know the same rows again.
+    """
+    given = x if train.all() else x[train]
+    given = given.reshape(-1, x.shape[2])
+    if precisions(given) is np.float64:
+        given = given.astype(np.float64)
+    given = given.view()
+    given.flags.writeable = False
+    return given
 
 
 def _check_classes(labels: np.ndarray, dataset: Dataset, repeat: int, number: int) -> None:
@@ -131,6 +157,18 @@ def _check_classes(labels: np.ndarray, dataset: Dataset, repeat: int, number: in
                 f"label more of them, or correct it where it is a typo{nearest(label, others)} in "
                 "the table or the folder's name, or lower folds.count"
             )
+
+
+def _answer(model: Probe, features: Features) -> np.ndarray:
+    """Return logits (m, V, K) of the rows to predict, NaN where there is no embedding."""
+    m, views, width = features.unlabelled.shape
+    out = np.full((m, views, model.n_classes_), np.nan)
+    known = np.flatnonzero(features.predictable)
+    for start in range(0, len(known), _ROWS_AT_ONCE):
+        places = known[start : start + _ROWS_AT_ONCE]
+        flat = model.decision_logits(features.unlabelled[places].reshape(-1, width))
+        out[places] = flat.reshape(len(places), views, -1)
+    return out
 
 
 def _path_logits(model: Probe, x: np.ndarray) -> np.ndarray:
@@ -147,7 +185,7 @@ def _result(
     dataset: Dataset,
     rows: np.ndarray,
     path: np.ndarray,
-    whole: _Fitted,
+    model: Probe | None,
     seconds: float,
 ) -> ProbeResult:
     """Weigh the candidates by held-out logits (c, R, n, V, K) of the readable `rows`."""
@@ -159,10 +197,11 @@ def _result(
         weighted = np.tensordot(weights[repeat, number], path[:, repeat, inside], 1)
         logits[repeat, rows[inside]] = weighted
     final = average_good(combine_views(path, how).mean(1), labels)
-    unlabelled = np.full((len(features.unlabelled), *path.shape[3:]), np.nan)
-    unlabelled[features.predictable] = np.tensordot(final, whole.logits, 1)
-    assert whole.model is not None
-    whole.model.weights_ = final
+    assert model is not None
+    model.weights_ = final
+    started = thread_time()
+    unlabelled = _answer(model, features)
+    seconds += thread_time() - started
     several = path.shape[3] > 1
     return ProbeResult(
         logits=combine_views(logits, how),
@@ -171,7 +210,7 @@ def _result(
         unlabelled_views=unlabelled if several else None,
         weights=weights,
         final=final,
-        model=whole.model,
+        model=model,
         seconds=seconds,
     )
 

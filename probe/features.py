@@ -38,6 +38,10 @@ class RowReader(Protocol):
         ...
 
 
+# Views of many rows are read and averaged in parts: all of them may be six times as large.
+_READ_BYTES = 1 << 28
+
+
 @dataclass(frozen=True)
 class Features:
     """Embeddings of one choice: labelled (n, V, d), unlabelled (m, V, d), float32.
@@ -76,7 +80,7 @@ def load_features(dataset: Dataset, choice: Choice) -> Features:
         reader = find_reader(dataset, name)
         sources[name] = reader.record.digest
         for rows, parts in ((dataset.labelled, labelled), (dataset.unlabelled, unlabelled)):
-            parts.append(read_matrix(reader, rows, name, choice.views, dataset.task))
+            parts.append(_read_in_parts(reader, rows, name, choice.views, dataset.task))
     views = {part.shape[1] for part in labelled}
     if len(views) > 1:
         raise InputError(
@@ -85,8 +89,23 @@ def load_features(dataset: Dataset, choice: Choice) -> Features:
     return Features(choice, np.concatenate(labelled, 2), np.concatenate(unlabelled, 2), sources)
 
 
-def read_matrix(reader: RowReader, rows: Rows, name: str, views: str, task: Task) -> np.ndarray:
+def _read_in_parts(reader: Reader, rows: Rows, name: str, views: str, task: Task) -> np.ndarray:
+    """Read as `read_matrix` does, so many rows at a time that little more than it gives is held."""
+    most = max(1, _READ_BYTES // (2 * prod(reader.row_shape or (1,))))
+    parts = [range(at, min(at + most, len(rows))) for at in range(0, len(rows), most)]
+    if len(parts) < 2:
+        return read_matrix(reader, rows, name, views, task)
+    read = (read_matrix(reader, rows.select(part), name, views, task) for part in parts)
+    return np.concatenate([*read])
+
+
+def read_matrix(
+    reader: RowReader, rows: Rows, name: str, views: str, task: Task, *, as_stored: bool = False
+) -> np.ndarray:
     """Read embeddings (n, V, d) float32 of one backbone for some rows, NaN where there is none.
+
+    With `as_stored` they stay in half precision where no views are averaged, which halves the work
+    of whoever converts them anyway.
 
     Raises:
         InputError: rows are not embedded yet.
@@ -104,8 +123,11 @@ def read_matrix(reader: RowReader, rows: Rows, name: str, views: str, task: Task
         )
     # Not -1: there may be no row at all.
     flat = embeddings.reshape(*embeddings.shape[:2], prod(embeddings.shape[2:]))
-    averaged = views == "mean"
-    result = flat.mean(1, dtype=np.float32)[:, None] if averaged else flat.astype(np.float32)
+    averaged = views == "mean" and flat.shape[1] > 1
+    if averaged:
+        result = flat.mean(1, dtype=np.float32)[:, None]
+    else:
+        result = flat if as_stored else flat.astype(np.float32)
     if of_text:
         # A row without a caption is no fault of the image.
         result[[key is None for key in keys]] = 0.0

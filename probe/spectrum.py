@@ -7,14 +7,17 @@ no logit and only costs. As V has orthonormal columns, |w| = |b| and Z w = (U di
 model on r columns instead of d (Hastie and Tibshirani, "Efficient quadratic regularization for
 expression arrays", 2004). Ridge is then diagonal, and every penalty costs one division:
 
-    b = diag(s / (s^2 + alpha)) U' y
+    b = diag(1 / (s^2 + alpha)) (Z V)' y
 
 The decomposition comes from a symmetric eigenproblem of the smaller side, as in big_vision's
 few-shot evaluator:
 
-    n >= d: the d x d covariance  Z'Z = V diag(s^2) V',  and U = Z V / s;
+    n >= d: the d x d covariance  Z'Z = V diag(s^2) V';
     n <  d: the n x n Gram matrix ZZ' = U diag(s^2) U',  and V = Z' U / s, never formed: V b is
             Z' (U (b / s)), two products with as many columns as there are models.
+
+Z V is never formed where n >= d: it costs twice as much as Z'Z, and whoever needs a product with it
+takes one with Z and one with V.
 
 Why not an SVD: on 1,280 x 2,432 rows, one thread, LAPACK's gesdd takes three times as long as
 the product and eigh together. Squaring halves the digits of small singular values, which does no
@@ -27,7 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 
-from archiveprobe.probe.base import standardiser
+from archiveprobe.base.blocks import blocks_of
+from archiveprobe.probe.base import standardised, standardiser
 
 # Of the largest eigenvalue, which is the square of a singular value.
 _SMALLEST = 1e-10
@@ -36,31 +40,38 @@ _last = threading.local()
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Standardised rows Z = U diag(root) V': mean, scale (d,), u (n, r), root (r,) descending.
+    """Standardised rows Z = U diag(root) V': mean, scale (d,), rows = Z (n, d), root (r,) falling.
 
-    `rows` is Z where there are fewer rows than columns, `v` (d, r) is V otherwise.
+    `u` (n, r) is U where there are fewer rows than columns, `v` (d, r) is V otherwise.
     """
 
     mean: np.ndarray
     scale: np.ndarray
-    u: np.ndarray
+    rows: np.ndarray
     root: np.ndarray
-    rows: np.ndarray | None = None
+    u: np.ndarray | None = None
     v: np.ndarray | None = None
 
-    @property
-    def rotated(self) -> np.ndarray:
-        """Return the rows (n, r) in the basis of the decomposition."""
-        return np.asarray(self.u * self.root)
+    def standard(self, weights: np.ndarray) -> np.ndarray:
+        """Turn weights (r, m) on rotated rows Z V into weights (d, m) on the rows Z."""
+        if self.v is not None:
+            return np.asarray(self.v @ weights)
+        assert self.u is not None
+        return np.asarray(self.rows.T @ (self.u @ (weights / self.root[:, None])))
 
     def coefficients(self, weights: np.ndarray) -> np.ndarray:
         """Turn weights (r, m) on rotated rows into weights (d, m) on the columns as given."""
-        if self.v is not None:
-            standardised = self.v @ weights
-        else:
-            assert self.rows is not None
-            standardised = self.rows.T @ (self.u @ (weights / self.root[:, None]))
-        return np.asarray(standardised / self.scale[:, None])
+        return np.asarray(self.standard(weights) / self.scale[:, None])
+
+    def project(self, targets: np.ndarray) -> np.ndarray:
+        """Return (Z V)' t, (r, m), of targets t (n, m)."""
+        if self.u is not None:
+            return np.asarray(self.root[:, None] * (self.u.T @ targets))
+        assert self.v is not None
+        total = np.zeros((self.rows.shape[1], targets.shape[1]))
+        for part in blocks_of(self.rows):
+            total += self.rows[part].T @ targets[part].astype(self.rows.dtype, copy=False)
+        return np.asarray(self.v.T @ total)
 
 
 def decompose(x: np.ndarray) -> Spectrum:
@@ -72,21 +83,31 @@ def decompose(x: np.ndarray) -> Spectrum:
     if x.flags.writeable:
         return _decompose(x)
     if getattr(_last, "rows", None) is not x:
+        # What was there is given back first: two decompositions need twice the memory.
+        forget()
         _last.rows, _last.spectrum = x, _decompose(x)
     spectrum: Spectrum = _last.spectrum
     return spectrum
 
 
+def forget() -> None:
+    """Give back the memory of this thread's last decomposition."""
+    _last.rows = _last.spectrum = None
+
+
 def _decompose(x: np.ndarray) -> Spectrum:
     mean, scale = standardiser(x)
-    rows = x - mean
-    rows /= scale
+    rows = standardised(x, mean, scale)
     if len(rows) <= rows.shape[1]:
-        values, u = _positive(rows @ rows.T)
-        return Spectrum(mean, scale, u, np.sqrt(values), rows=rows)
-    values, v = _positive(rows.T @ rows)
-    root = np.sqrt(values)
-    return Spectrum(mean, scale, rows @ (v / root), root, v=v)
+        values, u = _positive((rows @ rows.T).astype(np.float64, copy=False))
+        return Spectrum(mean, scale, rows, np.sqrt(values), u=u)
+    gram = np.zeros((rows.shape[1], rows.shape[1]))
+    for part in blocks_of(rows):
+        # In double precision, of which the small eigenvalues have half the digits.
+        block = rows[part].astype(np.float64, copy=False)
+        gram += block.T @ block
+    values, v = _positive(gram)
+    return Spectrum(mean, scale, rows, np.sqrt(values), v=v)
 
 
 def _positive(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

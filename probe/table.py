@@ -70,7 +70,7 @@ _TABLE = (
         "knn",
         "knn:KNN",
         "nearest neighbours by cosine (DINO, Caron et al. 2021)",
-        most_rows=20_000,
+        most_rows=64_000,
     ),
     ProbeEntry(
         "svm",

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from archiveprobe.base.blocks import blocks_of
 from archiveprobe.probe.base import Probe, both_logits
 from archiveprobe.probe.spectrum import decompose
 
@@ -61,14 +62,20 @@ class LightGBM(Probe):
         }
         if self.n_classes_ > 2:
             settings |= {"objective": "multiclass", "num_class": self.n_classes_}
-        rows = lightgbm.Dataset((x - self.mean_) @ self.basis_, y, params=settings)
+        rows = lightgbm.Dataset(self._components(x), y, params=settings)
         text = lightgbm.train(settings, rows, num_boost_round=max(self.trees)).model_to_string()
         self.text_ = np.frombuffer(text.encode(), np.uint8)
         self.digest_ = _digest(self.text_)
         self._booster = _parse(self.text_)
 
+    def _components(self, x: np.ndarray) -> np.ndarray:
+        out = np.empty((len(x), self.basis_.shape[1]))
+        for part in blocks_of(x):
+            out[part] = (x[part] - self.mean_) @ self.basis_
+        return out
+
     def _path_logits(self, x: np.ndarray) -> np.ndarray:
-        rows = (x - self.mean_) @ self.basis_
+        rows = self._components(x)
         raw = [
             self._booster.predict(rows, num_iteration=int(count), raw_score=True, num_threads=1)
             for count in self.trees

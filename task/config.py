@@ -21,6 +21,8 @@ from archiveprobe.base.nearest import nearest_name
 from archiveprobe.base.reading import SETTINGS_BYTES, read_ordinary
 from archiveprobe.task.faults import explain
 
+# How JPEG is decoded: as Pillow does it, or faster and with other pixels.
+Decode = Literal["exact", "fast"]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Channels = tuple[Finite, Finite, Finite]
@@ -121,6 +123,7 @@ class Embed(_Section):
     backbones: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("hog",)
     views: str = "crops6"
     layers: str = "pooled"
+    decode: Decode = "exact"
 
 
 class Preprocess(_Section):
@@ -223,12 +226,15 @@ class Task(_Section):
         """Return what this task asks of a backbone's cache; readers find the cache by it."""
         own = self.backbone.get(backbone)
         text = tower == "text"
-        return {
+        asked = {
             "backbone": backbone,
             "own": own.model_dump(mode="json") if own else None,
             "views": "text" if text else self.embed.views,
             "layers": "pooled" if text else self.embed.layers,
         }
+        # Named where it is no default only, so that older caches are found.
+        is_exact = text or self.embed.decode == "exact"
+        return asked if is_exact else asked | {"decode": self.embed.decode}
 
     @model_validator(mode="after")
     def _check(self) -> "Task":

@@ -15,13 +15,16 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, ImageStat, UnidentifiedImageError
 
+from archiveprobe.task.config import Decode
 from archiveprobe.task.file_kind import is_heif, looks_truncated, reason_for_unknown
+from archiveprobe.task.jpeg import FAST_SIDE, decode_jpeg
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 PIXEL_LIMIT = 64_000_000
@@ -66,6 +69,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = (5, 6, 7, 8)
 _ORIENTATION_TAG = 0x0112
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -115,6 +119,13 @@ class _RejectedError(Exception):
         self.status = status
 
 
+def policy(how: Decode) -> dict[str, str | int]:
+    """Return everything that pixels depend on, as fingerprints keep it."""
+    if how == "exact":
+        return POLICY
+    return POLICY | {"jpeg": how, "jpeg_side": FAST_SIDE, "simplejpeg": version("simplejpeg")}
+
+
 def passing_now() -> frozenset[str]:
     """Return the statuses to try again: HEIC only where what it needs is installed by now."""
     return PASSING if find_spec("pillow_heif") else PASSING - {"heic_needs_plugin"}
@@ -125,9 +136,12 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def decode(content: bytes) -> DecodedImage | Observation:
-    """Decode the bytes of a file by the policy; a rejected one gives its Observation only."""
-    decoded = decode_pixels(content)
+def decode(content: bytes, how: Decode = "exact") -> DecodedImage | Observation:
+    """Decode the bytes of a file by the policy; a rejected one gives its Observation only.
+
+    The size observed is the file's own also where `how` gives fewer pixels.
+    """
+    decoded = decode_pixels(content, how)
     if isinstance(decoded, Observation):
         return decoded
     image, observation = decoded
@@ -136,21 +150,21 @@ def decode(content: bytes) -> DecodedImage | Observation:
     return DecodedImage(image, thumbnail, replace(observation, **_statistics(thumbnail)))
 
 
-def decode_pixels(content: bytes) -> tuple[Image.Image, Observation] | Observation:
+def decode_pixels(
+    content: bytes, how: Decode = "exact"
+) -> tuple[Image.Image, Observation] | Observation:
     """Decode as `decode` does, without a thumbnail and the statistics that are made of it."""
     try:
         with warnings.catch_warnings(), _own_switches(), _decoder_messages(content):
             warnings.simplefilter("ignore")
-            image, seen = _load(content)
+            image, seen = _load(content, how)
     except _RejectedError as rejection:
         return Observation(rejection.status, _line(str(rejection)), len(content))
-    observation = Observation(
-        _flag(image), bytes=len(content), width=image.width, height=image.height, **seen
-    )
-    return image, observation
+    flag = _flag(image, (seen["width"], seen["height"]))
+    return image, Observation(flag, bytes=len(content), **seen)
 
 
-def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
+def _load(content: bytes, how: Decode) -> tuple[Image.Image, dict[str, Any]]:
     if not content:
         raise _RejectedError("empty_file")
     try:
@@ -164,7 +178,7 @@ def _load(content: bytes) -> tuple[Image.Image, dict[str, Any]]:
     except (UnidentifiedImageError, Exception) as error:
         raise _RejectedError(*reason_for_unknown(content, error, PIXEL_LIMIT)) from None
     with image:
-        return _upright(image, content)
+        return _upright(image, content, how)
 
 
 def decode_opened(image: Image.Image) -> Image.Image | Observation:
@@ -175,27 +189,32 @@ def decode_opened(image: Image.Image) -> Image.Image | Observation:
     try:
         with warnings.catch_warnings(), _own_switches():
             warnings.simplefilter("ignore")
-            return _upright(image, b"")[0]
+            return _upright(image, b"", "exact")[0]
     except _RejectedError as rejection:
         return rejected(rejection.status, str(rejection))
 
 
-def _upright(image: Image.Image, content: bytes) -> tuple[Image.Image, dict[str, Any]]:
+def _upright(image: Image.Image, content: bytes, how: Decode) -> tuple[Image.Image, dict[str, Any]]:
     """Load an image; its pixels in RGB, upright, and its properties."""
     _check_size(image)
     if image.mode not in MODES and not image.mode.startswith("I;16"):
         raise _RejectedError("mode_not_supported", f"mode {image.mode}")
     try:
         turned = _turned_by_loading(image)
-        image.load()
+        upright = decode_jpeg(content, image, how)
+        if upright is None:
+            image.load()
         seen = _properties(image)
-        upright = _rgb(image)
+        upright = upright or _rgb(image)
     except MemoryError:
         raise _RejectedError(*OUT_OF_MEMORY) from None
     except Exception as error:
         raise _broken(content, error) from None
+    seen["width"], seen["height"] = image.size
     if seen["orientation"] in _TRANSPOSE:
         upright = upright.transpose(_TRANSPOSE[seen["orientation"]])
+    if seen["orientation"] in _ON_ITS_SIDE:
+        seen["width"], seen["height"] = seen["height"], seen["width"]
     # Pillow writes some of it into every file that is made of these pixels, a comment for one.
     upright.info = {}
     return upright, seen | turned
@@ -276,10 +295,10 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _flag(image: Image.Image) -> str:
-    if max(image.size) > EXTREME_ASPECT * min(image.size):
+def _flag(image: Image.Image, size: tuple[int, int]) -> str:
+    if max(size) > EXTREME_ASPECT * min(size):
         return "extreme_aspect"
-    if min(image.size) < TINY:
+    if min(size) < TINY:
         return "tiny"
     # Of most images a few pixels tell that they are not blank.
     some = image.resize((_FEW, _FEW), Image.Resampling.NEAREST)
@@ -295,7 +314,7 @@ def _statistics(thumbnail: Image.Image) -> dict[str, Any]:
     import imagehash
 
     inner = _inner_box(thumbnail)
-    red, green, blue = (round(float(mean), 2) for mean in np.asarray(thumbnail).mean((0, 1)))
+    red, green, blue = (round(mean, 2) for mean in ImageStat.Stat(thumbnail).mean)
     return {
         "border": round(1 - _area(inner) / _area((0, 0, *thumbnail.size)), 4),
         "red": red,

@@ -14,8 +14,7 @@ import io
 import math
 import operator
 import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
+from archiveprobe.base.memory import collector_paused
 from archiveprobe.base.reading import PRODUCT_BYTES, read_product
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import (
@@ -34,11 +34,15 @@ from archiveprobe.task.decoding import (
 )
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.rows import Row
-from archiveprobe.task.tables.table_csv import long_cells, text_stream
 
 _SEAL = "sha256="
 _REMEDY = "run `archiveprobe embed`, which looks at every image again and writes it"
 DECODER = f"pillow-{'.'.join(version('pillow').split('.')[:2])}/policy-{POLICY['version']}"
+
+
+def decoder_of(task: Task) -> str:
+    """Return the name of what looks at the images of a task: another may see other pixels."""
+    return DECODER if task.embed.decode == "exact" else f"{DECODER}/{task.embed.decode}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,10 @@ _DIGEST = re.compile("([0-9a-f]{64})?")
 _PHASH = re.compile("([0-9a-f]{16})?")
 _COLUMNS = ["id", "path", "digest", *_OBSERVED, "mtime_ns", "inode", "decoder", "written"]
 _SEEN = operator.attrgetter(*_OBSERVED)
-_UNSEEN = [None] * len(_OBSERVED)
+_UNSEEN = (None,) * len(_OBSERVED)
 _WHOLE = {"bytes", "width", "height", "frames", "orientation", "exif", "mtime_ns", "inode"}
 _REAL = {"border", "red", "green", "blue"}
+_FEW_WORDS = {"status", "detail", "format", "decoder", "written"}
 
 
 def manifest_file(task: Task) -> Path:
@@ -113,63 +118,121 @@ def read_manifest_with_digest(
     digest = sha256(content).hexdigest()
     if seal != f"{_SEAL}{digest}".encode():
         raise InputError(f"{file} is damaged or was edited: {_REMEDY}")
-    reader = csv.reader(text_stream(content, errors="surrogateescape"), strict=True)
     try:
-        with long_cells():
-            header = next(reader, [])
-            # Manifests of earlier versions end before `written`.
-            if header not in (_COLUMNS, _COLUMNS[:-1]):
-                raise ValueError("not its header")
-            lacking = [""] * (len(_COLUMNS) - len(header))
-            return [_parse(cells + lacking, decoder) for cells in reader if cells], digest
-    except (csv.Error, ValueError) as error:
-        raise InputError(
-            f"{file} line {reader.line_num} cannot be read ({error}): {_REMEDY}"
-        ) from None
+        with collector_paused():
+            return _entries(content, decoder), digest
+    except ValueError as error:
+        raise InputError(f"{file} cannot be read ({error}): {_REMEDY}") from None
 
 
 def write_manifest(task: Task, entries: Iterable[Entry], file: Path | None = None) -> str:
     """Write the manifest in one step, by default that of all rows; the digest of its content."""
-    out = io.StringIO()
+    name = decoder_of(task)
+    # StringIO would take four bytes for every character.
+    content = io.BytesIO()
+    out = io.TextIOWrapper(content, "utf-8", "surrogateescape", newline="")
     writer = csv.writer(out)
     writer.writerow(_COLUMNS)
-    for entry in entries:
-        # None comes out as an empty cell.
-        seen, decoder = (_SEEN(entry.observed), DECODER) if entry.observed else (_UNSEEN, "")
-        cells = [entry.id, entry.path, entry.digest, *seen, entry.mtime_ns, entry.inode, decoder]
-        writer.writerow([*cells, entry.written])
-    plain = out.getvalue().encode("utf-8", "surrogateescape")
-    seal = sha256(plain).hexdigest()
-    columns, end, rows = plain.partition(b"\r\n")
-    content = b"".join([columns, f",{_SEAL}{seal}".encode(), end, rows])
-    write_whole(manifest_file(task) if file is None else file, content)
+    # None comes out as an empty cell.
+    writer.writerows(_cells(entry, name) for entry in entries)
+    out.flush()
+    with content.getbuffer() as plain:
+        seal = sha256(plain).hexdigest()
+        columns = len(",".join(_COLUMNS))
+        whole = b"".join([plain[:columns], f",{_SEAL}{seal}".encode(), plain[columns:]])
+    del out, content
+    write_whole(manifest_file(task) if file is None else file, whole)
     return seal
 
 
-def _number(text: str) -> float | None:
-    value = float(text) if text else None
-    if value is not None and not math.isfinite(value):
-        raise ValueError(f"{text!r} measures nothing")
-    return value
+def _cells(entry: Entry, name: str) -> tuple[Any, ...]:
+    """Return what stands in the line of an entry whose observations a decoder `name` has made."""
+    seen, decoder = (_SEEN(entry.observed), name) if entry.observed else (_UNSEEN, "")
+    head, times = (entry.id, entry.path, entry.digest), (entry.mtime_ns, entry.inode)
+    return (*head, *seen, *times, decoder, entry.written)
 
 
-_READ = {name: lambda text: int(text) if text else None for name in _WHOLE}
-_READ_CELL = [_READ.get(name, _number if name in _REAL else str) for name in _COLUMNS]
+def _entries(content: bytes, decoder: str | None) -> list[Entry]:
+    """Read the rows of a manifest. Raises ValueError: they are none of this version."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
+    names = [name.decode() for name in content.partition(b"\r\n")[0].split(b",")]
+    # Manifests of earlier versions end before `written`.
+    if names not in (_COLUMNS, _COLUMNS[:-1]):
+        raise ValueError("not its header")
+    table = arrow.read_csv(
+        pa.BufferReader(content),
+        parse_options=arrow.ParseOptions(newlines_in_values=True),
+        convert_options=arrow.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False
+        ),
+    )
+    columns: dict[str, list[Any]] = {"written": [""] * len(table)}
+    for name in names:
+        cells = table.column(name).combine_chunks()
+        if name in _WHOLE | _REAL:
+            # An inode may have all 64 bits.
+            whole = pa.uint64() if name == "inode" else pa.int64()
+            columns[name] = _numbers(cells, whole if name in _WHOLE else pa.float64())
+        elif name in _FEW_WORDS:
+            coded = cells.dictionary_encode()
+            # One object for each word, since most are equal.
+            words = _texts(coded.dictionary)
+            columns[name] = list(map(words.__getitem__, coded.indices.to_numpy().tolist()))
+        else:
+            columns[name] = _texts(cells)
+    _check(columns)
+    return [*_made(columns, decoder)]
 
 
-def _parse(cells: list[str], wanted: str | None) -> Entry:
-    if len(cells) != len(_COLUMNS):
-        raise ValueError("cells too many or too few")
-    values: list[Any] = [read(text) for read, text in zip(_READ_CELL, cells, strict=True)]
-    id_, path, key, *seen, mtime_ns, inode, decoder, written = values
-    status = sys.intern(seen[0])
-    if status and status != "ok" and status not in FLAGS and status not in REJECTIONS:
-        raise ValueError(f"unknown status {status!r}")
-    if not _DIGEST.fullmatch(key) or not _PHASH.fullmatch(seen[-1]):
-        raise ValueError("no digest")
-    known = bool(status) and wanted in (None, decoder)
-    observed = Observation(status, *seen[1:]) if known else None
-    return Entry(id_, path, key, observed, mtime_ns, inode, written)
+def _numbers(cells: Any, kind: Any) -> list[Any]:
+    """Return numbers of a type of Arrow, None for empty cells; numpy makes lists much faster."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    empty = pc.equal(cells, b"")
+    filled = pc.if_else(empty, pa.scalar(b"0", pa.binary()), cells)
+    values: list[Any] = pc.cast(pc.cast(filled, pa.string()), kind).to_numpy().tolist()
+    for at in empty.to_numpy(zero_copy_only=False).nonzero()[0].tolist():
+        values[at] = None
+    return values
+
+
+def _texts(cells: Any) -> list[str]:
+    """Return texts; bytes that are no UTF-8, in names that are none, as Python keeps them."""
+    import pyarrow as pa
+
+    try:
+        return list(cells.cast(pa.string()).to_numpy(zero_copy_only=False))
+    except pa.ArrowInvalid:
+        return [cell.decode("utf-8", "surrogateescape") for cell in cells.to_pylist()]
+
+
+def _check(columns: Mapping[str, list[Any]]) -> None:
+    """Check what other code relies on. Raises ValueError."""
+    unknown = set(columns["status"]) - {"", "ok", *FLAGS, *REJECTIONS}
+    if unknown:
+        raise ValueError(f"unknown status {unknown.pop()!r}")
+    for form, name in ((_DIGEST, "digest"), (_PHASH, "phash")):
+        if not all(map(form.fullmatch, columns[name])):
+            raise ValueError("no digest")
+    for name in _REAL:
+        if not all(value is None or math.isfinite(value) for value in columns[name]):
+            raise ValueError(f"a {name} measures nothing")
+
+
+def _made(columns: Mapping[str, list[Any]], wanted: str | None) -> Iterator[Entry]:
+    observed = zip(*(columns[name] for name in _OBSERVED), strict=True)
+    others = ("id", "path", "digest", "mtime_ns", "inode", "written", "decoder")
+    rows = zip(*(columns[name] for name in others), observed, strict=True)
+    for id_, path, digest, mtime_ns, inode, written, decoder, seen in rows:
+        known = seen[0] and wanted in (None, decoder)
+        # One object where both are the same.
+        path = id_ if path == id_ else path
+        yield Entry(
+            id_, path, digest, Observation(*seen) if known else None, mtime_ns, inode, written
+        )
 
 
 def with_found_paths(rows: Sequence[Row], entries: Sequence[Entry]) -> list[Row]:

@@ -5,9 +5,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import collector_paused
 from archiveprobe.base.wording import quote_few
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.corrections import CHANGE, Correction, Counts, corrections_file, lay_over
@@ -81,8 +83,9 @@ def read_corrected(
             f"images.root {task.root} is a link that leads back to itself: correct the link, or "
             f"images.root in {task.file}"
         ) from None
-    with_tables = bool(task.tables)
-    rows = _from_tables(task, test_labels, notify) if with_tables else _from_folders(task, notify)
+    read = partial(_from_tables, task, test_labels) if task.tables else partial(_from_folders, task)
+    with collector_paused():
+        rows = read(notify)
     if not rows:
         raise InputError(f"no image in {task.place}: add some, or name another folder or table")
     rows, counts = _corrected(task, rows, test_labels, notify)

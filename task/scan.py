@@ -13,13 +13,14 @@ from pathlib import Path
 
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import collector_paused
 from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, digest_of
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import passing_now, rejected
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.manifest import (
-    DECODER,
     Entry,
+    decoder_of,
     manifest_file,
     read_manifest_with_digest,
 )
@@ -53,12 +54,13 @@ def scan(
     Raises:
         InputError: not one of the images that were seen before is there.
     """
+    decoder = decoder_of(task)
     try:
-        known, _ = read_manifest_with_digest(task, decoder=DECODER)
+        known, _ = read_manifest_with_digest(task, decoder=decoder)
     except InputError:
         notify(f"{manifest_file(task)} is damaged or was edited: every image is looked at again")
         known = []
-    known += read_shares(task, DECODER)
+    known += read_shares(task, decoder)
     scanner = _Scanner(task.root.resolve(), known, rehash)
 
     def look(unit: int) -> list[Entry]:
@@ -71,7 +73,8 @@ def scan(
 
     # Threads take no chunks by themselves, and a future for every row weighs more than its entry.
     units = range(-(-len(rows) // ROWS_PER_UNIT))
-    with ThreadPoolExecutor(max_workers=min(8, usable_cores())) as pool:
+    workers = min(8, usable_cores())
+    with collector_paused(), ThreadPoolExecutor(max_workers=workers) as pool:
         entries = [entry for some in pool.map(look, units) for entry in some]
     if task.tables:
         _match_lost(task, rows, entries, scanner, owns, notify)
@@ -107,8 +110,8 @@ class _Scanner:
     def look_at(self, row: Row, path: str, *, read: bool = True) -> Entry:
         """Look at the file at `path`, which is what the table means by the row's own."""
         hint = None if self._rehash else self.by_path.get(printable(path))
-        row_at = replace(row, path=path)
-        entry = _look(self.root, row_at, hint, self._folders, self._passing, read=read)
+        meant = row if path == row.path else replace(row, path=path)
+        entry = _look(self.root, meant, hint, self._folders, self._passing, read=read)
         if entry.observed is None and entry.digest:
             entry = replace(entry, observed=self._seen.get(entry.digest))
         return entry if path == row.path else replace(entry, written=printable(row.path))
@@ -210,8 +213,7 @@ def _look(
             return without("not_a_file", "it is no ordinary file")
         times = facts.st_mtime_ns, facts.st_ino
         if hint and _is_unchanged(hint, facts):
-            lasting = None if hint.status in passing else hint.observed
-            return Entry(row.id, path, hint.digest, lasting, *times)
+            return _again(row, path, hint, passing)
         content_digest = digest_of(file, IMAGE_BYTES) if read else _NOT_READ
     except (FileNotFoundError, NotADirectoryError):
         return without("missing_file")
@@ -225,6 +227,15 @@ def _look(
     if time.time_ns() - facts.st_mtime_ns <= _SETTLED_NS:
         return Entry(row.id, path, content_digest)
     return Entry(row.id, path, content_digest, None, *times)
+
+
+def _again(row: Row, path: str, hint: Entry, passing: frozenset[str]) -> Entry:
+    """Return the entry of a file that is as it was."""
+    if hint.id == row.id and not hint.written and hint.status not in passing:
+        # The very same: a million new ones would take as much memory again.
+        return hint
+    lasting = None if hint.status in passing else hint.observed
+    return Entry(row.id, path, hint.digest, lasting, hint.mtime_ns, hint.inode)
 
 
 def _is_unchanged(hint: Entry, facts: os.stat_result) -> bool:

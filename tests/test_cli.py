@@ -331,3 +331,18 @@ def _modules_after(words: list[str]) -> set[str]:
         [sys.executable, "-c", script, *words], capture_output=True, text=True, cwd=ROOT, check=True
     )
     return set(done.stdout.split("MODULES ")[-1].split())
+
+
+def test_caches_are_compacted_and_exported_in_other_forms(archive: Path, tmp_path: Path) -> None:
+    run("init", archive)
+    run("embed", archive, "--workers", "0")
+    [cache] = json.loads(run("cache", "compact", archive, "--json").stdout)["caches"]
+    assert (cache["before"], cache["shards"], cache["rows"]) == (1, 1, 12)
+    assert run("cache", "compact", archive).exit_code == 0
+    for name in ("all.parquet", "all.npy", "all.lance"):
+        assert run("cache", "export", archive, "-o", tmp_path / name).exit_code == 0
+    made = run("cache", "export", archive, "--format", "npy", "-o", tmp_path / "other", "--json")
+    assert json.loads(made.stdout)["rows"] == len(np.load(tmp_path / "other"))
+    assert np.load(tmp_path / "all.npy").shape[1:] == (6, 1860)
+    again = json.loads(run("embed", archive, "--workers", "0", "--json").stdout)
+    assert again["embedded"] == 0

@@ -60,6 +60,8 @@ TYPED = [
     (["submit", "--system", "gredy", "-o", "x.csv"], "(did you mean 'greedy'?)"),
     (["predict", "--system", "gredy", "-o", "x.csv"], "(did you mean 'greedy'?)"),
     (["mistakes", "--system", "gredy", "-o", "x.csv"], "(did you mean 'greedy'?)"),
+    (["rank", ".", "--system", "gredy"], "(did you mean 'greedy'?)"),
+    (["rank", ".", "answrs"], "no file answrs"),
     (["mistakes", "--system", "greedy", "-o", "work"], "work is a folder"),
     (["export", "--system", "gredy", "-o", "x.csv"], "(did you mean 'greedy'?)"),
     (["export", "--backbone", "hgo", "-o", "x.csv"], "(did you mean 'hog'?)"),

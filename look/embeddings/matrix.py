@@ -46,10 +46,8 @@ def read_embeddings(
     Raises:
         InputError: the cache is damaged, or rows are not embedded yet.
     """
-    place = {key: at for at, key in enumerate(reader.keys)}
     # In the order of the cache, so that no shard is read more than twice.
-    where = np.array([place.get(key or b"", -1) for key in rows.keys], np.intp)
-    order = np.argsort(where, kind="stable")
+    order = np.argsort(reader.keys.locate(rows.keys), kind="stable")
     views = "mean" if view is None else "rows"
     result = np.empty((0, 0), np.float32)
     for start in range(0, max(1, len(order)), _AT_ONCE):

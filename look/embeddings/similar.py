@@ -9,7 +9,7 @@ import numpy as np
 
 from archiveprobe.api.state import Pinned, pin
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed.words import embed_words, load_tower, stored_texts, tower_of
+from archiveprobe.embed.words import check_comparable, vector_of_words
 from archiveprobe.evaluate.cosines import nearest_of_one, scale_to_unit, similarities
 from archiveprobe.look.embeddings.matrix import read_embeddings, standing_caches
 from archiveprobe.task.config import Task
@@ -56,31 +56,17 @@ class Similar:
             InputError: the backbone embeds no words, or not here; else as `neighbours`.
         """
         units, name = self._read(number), self._names[number]
-        tower = tower_of(self._task, name)
-        if tower is None:
-            raise InputError(f"{name} embeds no words: choose a CLIP among embed.backbones")
         with self._lock:
-            vector = self._stored(name, words)
-            if vector is None:
-                if name not in self._towers:
-                    self._towers[name] = load_tower(tower)
-                vector = embed_words(self._towers[name], words)
-        if vector.shape != units.shape[1:]:
-            raise InputError(
-                f"{name} embeds words in {len(vector)} numbers and images in {units.shape[1]}: "
-                "they cannot be compared"
+            vector = vector_of_words(
+                self._task,
+                self._loaded.snapshot,
+                name,
+                words,
+                self._towers,
+                partial=self._partial,
             )
+        check_comparable(name, vector, units.shape[1])
         return similarities(units, vector)
-
-    def _stored(self, name: str, words: str) -> np.ndarray | None:
-        """Return the vector of words that are a prompt or a caption; None for others."""
-        try:
-            vector = stored_texts(
-                self._task, self._loaded.snapshot, name, [words], partial=self._partial
-            )[0]
-        except InputError:
-            return None
-        return vector if np.isfinite(vector).all() else None
 
     def _read(self, number: int) -> np.ndarray:
         with self._lock:

@@ -17,6 +17,7 @@ from archiveprobe.predict.answers.layout import PARTS
 from archiveprobe.predict.answers.part import part_name, read_part
 from archiveprobe.predict.answers.record import AnswersRecord
 
+WHAT = "the answers in"
 _PART_NAME = re.compile(r"[0-9]{8,}(-[0-9]{8,})?\.parquet", re.ASCII)
 
 
@@ -32,7 +33,7 @@ class AnswersWriter:
         """What had to be mended, a sentence each."""
         self._index, self._record, self._share = index, record, share
         name = None if share is None else str(share)
-        self._lock = Lock(folder, "the answers in", name)
+        self._lock = Lock(folder, WHAT, name)
         self._log = self.parts / log.log_name(share)
         self._done = bytearray(index.units)
 

@@ -2,7 +2,7 @@
 
 The large parts and their log are written into a folder beside the small ones. When all is on disk
 the two folders change places by two renames, and the small parts are removed. Killed at any moment,
-the folder holds the small parts or the large ones, never some of both; `finish_merge` tells by the
+the folder holds the small parts or the large ones, never some of both; `mend_merge` tells by the
 names that are there how far it came.
 """
 
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archiveprobe.base import files
+from archiveprobe.base.lock import Lock
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.predict.answers import log
+from archiveprobe.predict.answers.folder import WHAT
 from archiveprobe.predict.answers.layout import MERGED, PARTS, REPLACED
 from archiveprobe.predict.answers.log import Part, finished_parts
 from archiveprobe.predict.answers.part import part_name, part_schema, part_writer
@@ -62,17 +64,19 @@ def merge(
             return damaged
         files.write_whole(merged / log.log_name(None), b"".join(map(log.format_part, lines)))
         files.move_durable(folder / PARTS, folder / REPLACED)
-        finish_merge(folder)
+        _finish(folder)
     return []
 
 
-def is_interrupted(folder: Path) -> bool:
-    """Return whether a merge was begun and not brought to its end."""
-    return (folder / MERGED).exists() or (folder / REPLACED).exists()
+def mend_merge(folder: Path) -> None:
+    """Bring an interrupted merge to its end, or undo it. Raises InputError."""
+    if (folder / MERGED).exists() or (folder / REPLACED).exists():
+        with Lock(folder, WHAT), files.explained(f"merge the parts of {folder}"):
+            _finish(folder)
 
 
-def finish_merge(folder: Path) -> None:
-    """Bring an interrupted merge to its end, or undo it; needs the lock. Raises OSError."""
+def _finish(folder: Path) -> None:
+    """Do what is left of a merge after its parts are on disk, or undo it before."""
     # Only when all large parts were on disk did the small ones leave their place.
     if (folder / REPLACED).exists() and not (folder / PARTS).exists():
         files.move_durable(folder / MERGED, folder / PARTS)

@@ -16,7 +16,7 @@ _REMEDY = "name another folder with -o"
 _SAME = {
     "task": "task",
     "system": "system",
-    "system_digest": "state of the system (it was trained again)",
+    "system_digest": "state of the system, which has changed since",
     "source": "source of images",
     "index": "list of images",
 }
@@ -98,14 +98,13 @@ class AnswersRecord:
             stored, wanted = getattr(self, name), getattr(now, name)
             if stored != wanted:
                 raise InputError(
-                    f"{folder} holds answers of another {what}: {_shown(stored)}, now "
-                    f"{_shown(wanted)}: {_REMEDY}, or delete that one"
+                    f"{folder} holds answers of another {what}: {_shown(stored, wanted)}, now "
+                    f"{_shown(wanted, stored)}: {_REMEDY}, or delete that one"
                 )
 
 
-def _shown(value: Any) -> str:
-    """Write a value of a record in few words."""
+def _shown(value: Any, other: Any) -> str:
+    """Write in few words how a value of a record differs from another one."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {each}" for key, each in value.items())
-    text = str(value)
-    return text[:16] if len(text) == 64 else text
+        return ", ".join(f"{key} {value[key]}" for key in value if value[key] != other.get(key))
+    return str(value)[:16] if len(str(value)) == 64 else str(value)

@@ -43,9 +43,11 @@ def run(
     if not numbers:
         return
     with ray_cluster(workers, notify) as cluster:
-        work = replace(work, device=device_of(work.device, cluster))
-        with work.open(passes=1, notify=notify) as opened:
+        # On the device of this host, which need not have a GPU where others do.
+        asked = replace(work, keep_embeddings=False)
+        with asked.open(passes=1, notify=notify) as opened:
             decode = DecodeUnit(secrets.token_hex(8), index, work.source, opened.preparation)
+        work = replace(work, device=device_of(work.device, cluster))
         receipts = map_units(
             cluster,
             [{"unit": number} for number in numbers],
@@ -99,7 +101,7 @@ class AnswerUnit:
 
     def __init__(self, work: UnitWork, index: Index) -> None:
         # One pass at a time, of one thread, as everywhere: an actor has one core.
-        self._opened = work.open(passes=1).__enter__()
+        self._opened = work.open(passes=1, beside_others=True).__enter__()
         self._index = index
 
     def __call__(self, row: Row) -> Row:

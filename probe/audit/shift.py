@@ -22,7 +22,7 @@ from archiveprobe.probe.audit.data import NAMED, AuditData, Finding, Notify, aud
 from archiveprobe.task.balanced_folds import balanced_folds
 from archiveprobe.task.config import Task
 from archiveprobe.task.duplicates import near_duplicate_groups
-from archiveprobe.task.manifest import DECODER
+from archiveprobe.task.manifest import decoder_of
 
 # An interval above this is worth a warning: below it, two random sources of one archive differ as
 # much, and figures move by less than their own interval.
@@ -132,7 +132,8 @@ def _kept_or_measured(data: AuditData) -> Shift:
 
 def _inputs(data: AuditData) -> str:
     """Return a digest of everything that the shift depends on."""
-    total = hashlib.sha256(json.dumps([_VERSION, DECODER, dict(data.sources)]).encode())
+    decoder = decoder_of(data.dataset.task)
+    total = hashlib.sha256(json.dumps([_VERSION, decoder, dict(data.sources)]).encode())
     for rows in (data.dataset.labelled, data.dataset.unlabelled):
         total.update(f"{len(rows)}:".encode())
         for key in rows.keys:

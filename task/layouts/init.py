@@ -15,6 +15,8 @@ from archiveprobe.task.layouts.layout import NO_CHOICE, Choices, Layout, detect_
 from archiveprobe.task.rows import read_corrected
 
 Notify = Callable[[str], None]
+# Of more labelled rows `probe` takes as few repeats as its figures need, unless they are named.
+_MOST_REPEATED = 20_000
 
 
 def write_task(
@@ -89,7 +91,10 @@ def _text(name: str, layout: Layout, backbones: Sequence[str]) -> str:
     if layout.positive is not None:
         lines.append(f"positive = {_quoted(layout.positive)}   # the label to look for")
     lines += ["", "[images]", f"root = {_quoted(images.root)}", *_table_lines(layout)]
-    lines += ["", "[folds]", "count = 5", "repeats = 5", "seed = 0"]
+    lines += ["", "[folds]", "count = 5"]
+    if layout.counts.total() <= _MOST_REPEATED:
+        lines.append("repeats = 5")
+    lines.append("seed = 0")
     lines.append(f"group = {_quoted(layout.group)}")
     lines += ["", "[embed]", f"backbones = {_list(backbones)}"]
     lines[-1] += "   # `archiveprobe list backbones` shows them all"

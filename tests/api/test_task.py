@@ -195,9 +195,9 @@ def test_arguments_that_nothing_can_be_done_with(task: ap.Task, fault_of) -> Non
     files = task.files()
     for folder, said in (
         (files, "folder must be one folder of images, got [PosixPath("),
-        (files[0], f"{files[0]} is no folder: name the folder of the images"),
-        (files[0].parent / "nowhere", "nowhere: name the folder of the images"),
-        ("a\0b", "no folder a\0b"),
+        (files[0], f"{files[0]} is one image: name the folder of the images"),
+        (files[0].parent / "nowhere", "nowhere: name the folder, list, table or tar"),
+        ("a\0b", "no name of an archive"),
     ):
         message = fault_of(lambda folder=folder: task.predict("greedy", folder), said)
         assert "--" not in message

@@ -1,5 +1,7 @@
 """The index of a source: every image once, in units that are read alone and prove themselves."""
 
+import errno
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import archiveprobe.archive.index
 from archiveprobe.archive.index import Index, write_index
 from archiveprobe.archive.references import Reference
 from archiveprobe.archive.source import open_source
@@ -93,6 +96,23 @@ def test_no_image_at_all_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no image in a list"):
         write_index(Listed([]), tmp_path / "index.parquet", 64)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.proves("disk")
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archiveprobe.archive.index, "fsync", full)
+        with pytest.raises(
+            InputError, match=r"cannot write the index .*: No space .* same command"
+        ):
+            write_index(Listed(many(10)), tmp_path / "index.parquet", 4)
+        assert not list(tmp_path.iterdir())
+    assert write_index(Listed(many(10)), tmp_path / "index.parquet", 4).images == 10
 
 
 def test_the_first_of_two_writers_wins_and_another_source_is_refused(tmp_path: Path) -> None:

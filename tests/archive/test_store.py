@@ -123,6 +123,11 @@ def test_tars_lists_and_tables_in_a_bucket_are_read(shelf: str, tmp_path: Path) 
     assert contents(open_source("s3://shelf/t.parquet")) == {"p": b"first", "q": "missing_file"}
 
 
+def test_one_tar_on_a_web_server_is_read(shelf: str) -> None:
+    put(shelf, {"a.tar": tar_of(IMAGES)}, acl="public-read")
+    assert contents(open_source(f"{shelf}/shelf/a.tar")) == IMAGES
+
+
 def test_a_local_table_names_files_in_a_bucket(shelf: str, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("s3://shelf/images/b/2.jpg\ns3://shelf/images/gone.jpg\n")
     assert contents(open_source(str(tmp_path / "list.txt"))) == {

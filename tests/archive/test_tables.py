@@ -216,6 +216,16 @@ def test_two_columns_of_bytes_must_be_told_apart(tmp_path: Path) -> None:
     assert contents(tmp_path / "t.parquet", bytes_column="mask") == {"row 1": b"m"}
 
 
+def test_bytes_that_are_no_images_do_not_hide_the_paths(images: Path) -> None:
+    hashes = {"hash": [b"\0" * 8, b"\1" * 8], "image": ["a.jpg", "sub/b.png"]}
+    parquet.write_table(arrow.table(hashes), images / "hashes.parquet")
+    assert list(contents(images / "hashes.parquet")) == ["a.jpg", "sub/b.png"]
+    thumbs = {"thumb": [None, b"\x89PNG\r\n\x1a\n"], "image": ["a.jpg", "sub/b.png"]}
+    parquet.write_table(arrow.table(thumbs), images / "thumbs.parquet")
+    assert list(contents(images / "thumbs.parquet")) == ["row 1", "row 2"]
+    assert list(contents(images / "thumbs.parquet", path_column="image")) == ["a.jpg", "sub/b.png"]
+
+
 @pytest.mark.proves("damage")
 def test_damaged_bytes_in_a_parquet_file_never_stop_the_rest(tmp_path: Path) -> None:
     rows = [os.urandom(3000) for _ in range(60)]

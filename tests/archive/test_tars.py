@@ -13,6 +13,7 @@ from archiveprobe.archive.references import Reference, UnreadableError
 from archiveprobe.archive.source import open_source
 from archiveprobe.archive.tars import TarSource
 from archiveprobe.base.errors import InputError
+from archiveprobe.task.decoding import REJECTIONS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 Said = list[str]
@@ -263,3 +264,22 @@ def test_memory_does_not_grow_with_the_members(tmp_path: Path, memory: Callable[
     file = pack(tmp_path / "a.tar", {f"{at}.jpg": b"" for at in range(4_000)})
     source = open_source(str(file))
     assert memory(lambda: sum(1 for _ in source.references(notify=print))) < 500_000
+
+
+@pytest.mark.proves("hostile")
+def test_no_change_of_bytes_makes_a_tar_stop_or_raise(tmp_path: Path) -> None:
+    chance = random.Random(2)
+    members = {"a.jpg": b"1" * 600, "b" * 120 + ".jpg": b"2", "c.json": b"{}"}
+    whole = pack(tmp_path / "a.tar", members, tarfile.GNU_FORMAT).read_bytes()[:6144]
+    file = tmp_path / "changed.tar"
+    for _ in range(300):
+        content = bytearray(whole)
+        for _ in range(chance.choice((1, 1, 1, 5, 100))):
+            content[chance.randrange(len(content))] = chance.randrange(256)
+        file.write_bytes(content)
+        source = TarSource("changed", str(file))
+        for reference in source.references(notify=lambda _: None):
+            try:
+                assert len(source.read(reference)) == reference.length
+            except UnreadableError as fault:
+                assert fault.status in REJECTIONS

@@ -23,3 +23,9 @@ def test_nothing_is_known_before_the_first_one_is_done(total: int) -> None:
 def test_the_last_line_gives_the_whole_time() -> None:
     count = Count("reading", total=9000, start=0.0, done=9000)
     assert count.last_line(now=75.0) == "reading: 9000 of 9000 in 1 min 15 s, 120/s"
+
+
+def test_a_count_without_a_known_total_says_what_is_done() -> None:
+    count = Count("images listed", total=0, start=0.0, done=9000)
+    assert count.line(now=75.0) == "images listed: 9000, 120/s, unknown time left"
+    assert count.last_line(now=75.0) == "images listed: 9000 in 1 min 15 s, 120/s"

@@ -62,6 +62,13 @@ def named(figures: dict[str, dict[str, Any]], words: str) -> list[dict[str, Any]
     return [figure for name, figure in figures.items() if words in name]
 
 
+def test_archive_sources(start, figures_of):
+    words = ("--files", "150", "--members", "20", "--rows", "50")
+    figures = figures_of(start("archive_sources"), *words)
+    counts = {kind: figures[f"{kind}: images"]["value"] for kind in ("folder tree", "tar", "CSV")}
+    assert counts == {"folder tree": 150, "tar": 20, "CSV": 50}
+
+
 def test_embed_speed(start, figures_of) -> None:
     speed = start("embed_speed")
     words = "--images 3 --repeats 1 --workers 0 --networks tiny --formats JPEG".split()
@@ -256,6 +263,21 @@ def test_the_leaderboard_of_probe_speed(start, monkeypatch, tmp_path) -> None:
     assert measured["seconds"] > 0 and {"ridge", "logistic"} <= set(measured["costs"])
 
 
+def test_large_task(start, monkeypatch, tmp_path) -> None:
+    benchmark = start("large_task")
+    benchmark.draw_table(tmp_path / "table", 60, 40)
+    assert benchmark.measure_folds(tmp_path / "table")["folds"] >= 0
+    assert benchmark.measure_embed(tmp_path / "table") == {"reused": 60}
+    benchmark.draw_embeddings(tmp_path / "labelled", 90, 9, {"drawn-a": 12, "drawn-b": 8})
+    found = benchmark.measure_leaderboard(tmp_path / "labelled")
+    assert {"ridge", "knn"} <= set(found["costs"]) and not found["said"]
+    assert benchmark.measure_audit(tmp_path / "labelled")["warnings"] >= 0
+    [advice] = benchmark.advice_figures(2000)
+    assert advice.value >= 0
+    rate, farthest = benchmark.scoring_figures(5000, 16)
+    assert rate.value > 0 and farthest.met
+
+
 @pytest.mark.browser
 def test_look_million(start, tmp_path) -> None:
     if not any(map(shutil.which, start("look_million")._CHROMIUM)):
@@ -279,3 +301,11 @@ def test_look_million(start, tmp_path) -> None:
 
 def _paths() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_cache_million(start, figures_of, tmp_path) -> None:
+    figures = figures_of(start("cache_million"), "--rows", "40000", "--folder", str(tmp_path))
+    assert figures["rows in the end"]["met"]
+    assert figures["right answers"]["met"]
+    assert figures["rows after the kill"]["met"]
+    assert list(tmp_path.glob("tmp*")) == []

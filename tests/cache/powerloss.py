@@ -50,8 +50,15 @@ class Rename(NamedTuple):
     file: int
 
 
+class Move(NamedTuple):
+    """A folder gets another name in the same folder, all at once."""
+
+    path: Path
+    new: Path
+
+
 FOLDER, GONE = -1, -2
-Operation = Write | Truncate | SyncFile | SyncFolder | Name | Rename
+Operation = Write | Truncate | SyncFile | SyncFolder | Name | Rename | Move
 
 
 class Dead(BaseException):
@@ -160,9 +167,20 @@ class RecordingOs:
     def replace(self, old: Path, new: Path) -> None:
         self._live()
         old, new = Path(old), Path(new)
+        if old.is_dir():
+            os.replace(old, new)  # noqa: PTH105
+            self._names = {_moved(path, old, new): file for path, file in self._names.items()}
+            self._note(Move(old, new))
+            return
         os.replace(old, new)  # noqa: PTH105
         self._names[new] = self._names.pop(old)
         self._note(Rename(old, new, self._names[new]))
+
+    def link(self, old: Path, new: Path) -> None:
+        self._live()
+        os.link(old, new)
+        self._names[Path(new)] = self._names[Path(old)]
+        self._note(Name(Path(new), self._names[Path(new)]))
 
     def unlink(self, path: Path) -> None:
         self._live()
@@ -193,7 +211,7 @@ class _Disk:
         }
         self.data = {record.numbers[path]: data for path, data in start if data is not None}
         self.unsynced: dict[int, list[Write | Truncate]] = defaultdict(list)
-        self.unnamed: list[Name | Rename] = []
+        self.unnamed: list[Name | Rename | Move] = []
         for operation in operations:
             self._play(operation)
 
@@ -203,13 +221,19 @@ class _Disk:
                 self.unsynced[file].append(operation)
             case SyncFile(file):
                 self.data[file] = _changed(self.data.get(file, b""), self.unsynced.pop(file, []))
-            case Name() | Rename():
+            case Name() | Rename() | Move():
                 self.unnamed.append(operation)
             case SyncFolder(folder):
                 self.unnamed = [rest for one in self.unnamed for rest in self._sync(one, folder)]
 
-    def _sync(self, change: Name | Rename, folder: Path) -> Iterator[Name | Rename]:
+    def _sync(self, change: Name | Rename | Move, folder: Path) -> Iterator[Name | Rename | Move]:
         """Make the half of `change` that concerns `folder` durable, and give the rest."""
+        if isinstance(change, Move):
+            if change.new.parent == folder:
+                _name(self.names, change)
+            else:
+                yield change
+            return
         halves = _halves(change)
         here = [half for half in halves if half.path.parent == folder]
         for half in here:
@@ -217,14 +241,23 @@ class _Disk:
         yield from [half for half in halves if half not in here] if here else [change]
 
 
-def _halves(change: Name | Rename) -> list[Name]:
-    if isinstance(change, Name):
+def _moved(path: Path, old: Path, new: Path) -> Path:
+    return new / path.relative_to(old) if path.is_relative_to(old) else path
+
+
+def _halves(change: Name | Rename | Move) -> list[Any]:
+    if not isinstance(change, Rename):
         return [change]
     return [Name(change.new, change.file), Name(change.old, GONE)]
 
 
-def _name(names: dict[Path, int], change: Name) -> None:
-    if change.file == GONE:
+def _name(names: dict[Path, int], change: Name | Move) -> None:
+    if isinstance(change, Move):
+        if change.path in names and change.new not in names:
+            moved = {_moved(path, *change): file for path, file in names.items()}
+            names.clear()
+            names.update(moved)
+    elif change.file == GONE:
         names.pop(change.path, None)
     else:
         names[change.path] = change.file
@@ -264,7 +297,7 @@ def _some_bytes(data: bytes, changes: list[Any], way: str, chance: random.Random
     return data if way == "none" else _changed(data, changes)
 
 
-def _some_names(changes: list[Name | Rename], way: str, chance: random.Random) -> Iterator[Name]:
+def _some_names(changes: list[Any], way: str, chance: random.Random) -> Iterator[Any]:
     if way == "any":
         way = chance.choice(["none", "all", "prefix", "some"])
     if way == "prefix":

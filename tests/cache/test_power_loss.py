@@ -14,8 +14,9 @@ from powerloss import Dead, RecordingOs, lay, states
 
 from archiveprobe.base import files, lock
 from archiveprobe.base.errors import InputError
-from archiveprobe.cache import spec
+from archiveprobe.cache import key_index, spec
 from archiveprobe.cache.carry import carry_over
+from archiveprobe.cache.compact import compact
 from archiveprobe.cache.log import Failure
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.cache.verify import repair, verify
@@ -63,9 +64,9 @@ def recorded(root, monkeypatch):
     return recorded
 
 
-def embed(rows, record):
+def embed(rows, record, share=None):
     """One run of embed, which promises what its commits have confirmed."""
-    with Writer.open(place(record.root), FINGERPRINT, OLD) as writer:
+    with Writer.open(place(record.root), FINGERPRINT, OLD, share=share) as writer:
         if FAILED not in writer.failures:
             writer.fail(FAILED, "decode", "detail")
         record.promise(writer.keys)
@@ -195,6 +196,34 @@ def test_a_carrying_over(root, rows, recorded, checker):
 
     record = recorded(carry)
     assert list(checker(CARRIED).complaints(record)) == []
+
+
+@pytest.mark.proves("power")
+def test_a_share_and_its_index(rows, recorded, checker, monkeypatch):
+    """Opened again by the writer of all; every shard makes a new piece of the index."""
+    monkeypatch.setattr(key_index, "RECENT_SHARDS", 1)
+    record = recorded(partial(embed, rows, share="1of2"))
+    moments = range(0, len(record.operations) + 1, 2)
+    check = checker()
+    assert list(check.complaints(record, moments, draws=1)) == []
+    assert len(check.seen) > 40
+
+
+@pytest.mark.proves("power")
+def test_a_compaction(root, rows, recorded, checker, monkeypatch):
+    monkeypatch.setattr(key_index, "RECENT_SHARDS", 1)
+    disk = RecordingOs(root)
+    embed(dict(list(rows.items())[:3]), disk)
+    embed(rows, disk, share="1of2")
+
+    def compaction(record):
+        record.promise(rows)
+        compact(place(record.root))
+
+    record = recorded(compaction)
+    moments = range(0, len(record.operations) + 1, 3)
+    assert list(checker().complaints(record, moments, draws=1)) == []
+    assert len(record.operations) > 40
 
 
 @pytest.mark.proves("power")

@@ -12,6 +12,7 @@ from archiveprobe.embed.backbones import BACKBONES, Backbone
 from archiveprobe.embed.fingerprint import fingerprint, request, versions
 from archiveprobe.embed.preprocess import Geometry, Preprocess
 from archiveprobe.embed.view_sets import view_set
+from archiveprobe.task import decoding
 
 GEOMETRY = Geometry(32, 36)
 ENCODER = SimpleNamespace(
@@ -61,6 +62,8 @@ def geometry(**fields):
         {"precision": "bf16"},
         {"backbone": replace(BACKBONE, layers="unprojected")},
         {"backbone": replace(BACKBONE, tower="text")},
+        {"backbone": replace(BACKBONE, decode="fast")},
+        {"encoder": geometry(decode="fast")},
         {"policy": {"version": 99}},
         {"versions": {"torch": "9.9"}},
         {"format": 99},
@@ -74,7 +77,7 @@ def test_every_field_tells_two_caches_apart(monkeypatch, change) -> None:
     base = digest()
     assert digest() == base
     given = {k: v for k, v in change.items() if k in ("backbone", "encoder", "views", "precision")}
-    monkeypatch.setattr(module, "POLICY", change.get("policy", module.POLICY))
+    monkeypatch.setattr(decoding, "POLICY", change.get("policy", decoding.POLICY))
     monkeypatch.setattr(module, "FORMAT", change.get("format", module.FORMAT))
     if "versions" in change:
         monkeypatch.setattr(module, "versions", lambda _: change["versions"])

@@ -8,7 +8,13 @@ from snapshots import current_cache
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.prune import prune
 from archiveprobe.cache.store import Reader
-from archiveprobe.embed.inventory import export_task, list_caches, unused_caches, verify_caches
+from archiveprobe.embed.inventory import (
+    compact_caches,
+    export_task,
+    list_caches,
+    unused_caches,
+    verify_caches,
+)
 from archiveprobe.task.config import load_task
 from archiveprobe.task.manifest import read_manifest
 
@@ -260,3 +266,16 @@ def test_an_export_says_whose_rows_they_are(mixed, bench, tmp_path) -> None:
         for at, name in enumerate(file["id"].asstr()[:]):
             assert file["path"].asstr()[at] == name
             assert file["digest"].asstr()[at] == by_id[name].digest
+
+
+def test_caches_are_compacted(mixed, bench) -> None:
+    task = mixed.task()
+    bench.run(task)
+    folder = folder_of(task, "resnet18")
+    keys = sorted(Reader(folder).keys)
+    before = Reader(folder).read(keys)[1]
+    [line] = compact_caches(task)
+    assert (line.cache, line.rows, line.shards) == (folder.name, 10, 1)
+    assert Reader(folder).read(keys)[1].tobytes() == before.tobytes()
+    assert verify_caches(task, deep=True).ok
+    assert bench.run(task).embedded == 0

@@ -50,16 +50,29 @@ def loaded_after(program: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize(("policy", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_torchs_threads_sleep_unless_the_environment_says_otherwise(
-    archive, monkeypatch, policy, expected
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("OMP_WAIT_POLICY", None, "PASSIVE"),
+        ("OMP_WAIT_POLICY", "ACTIVE", "ACTIVE"),
+        ("OPENBLAS_THREAD_TIMEOUT", None, "4"),
+        ("OPENBLAS_THREAD_TIMEOUT", "20", "20"),
+    ],
+)
+def test_threads_sleep_unless_the_environment_says_otherwise(
+    archive, monkeypatch, name, given, expected
 ) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", policy or "")
-    if policy is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv(name, given or "")
+    if given is None:
+        monkeypatch.delenv(name)
     archive.add_drawn([0])
     CliRunner().invoke(main, ["list", "systems", str(archive.task().file)])
-    assert os.environ["OMP_WAIT_POLICY"] == expected
+    assert os.environ[name] == expected
+
+
+def test_threads_are_told_to_sleep_before_numpy_is_loaded() -> None:
+    done = python("import archiveprobe.cli, sys\nprint('numpy' in sys.modules)")
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_no_module_loads_torch_on_import() -> None:

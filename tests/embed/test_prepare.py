@@ -38,7 +38,7 @@ def test_views_at_every_geometry_from_one_decode(order, draw, monkeypatch) -> No
     key = put(order, "a.png", png(draw(1)))
     calls = []
     real = module.decode
-    monkeypatch.setattr(module, "decode", lambda content: calls.append(1) or real(content))
+    monkeypatch.setattr(module, "decode", lambda *given: calls.append(1) or real(*given))
     item = prepare("a.png", key, order)
     assert calls == [1]
     assert item.observation.status == "ok"

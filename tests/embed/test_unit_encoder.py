@@ -1,6 +1,7 @@
 """Embedding a unit in memory: the rows that the task's cache would hold, none of them twice."""
 
 import importlib.metadata
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.embed.forward import ForwardThreads
 from archiveprobe.embed.prepare import PreparedImage, prepare
 from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.unit_encoder import UnitEncoder, views_of_image
+from archiveprobe.embed.unit_encoder import UnitEncoder, key_of_view, views_of_image
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.embed.views import render
 from archiveprobe.task.config import Task
@@ -136,15 +137,16 @@ def test_an_embedding_that_is_none_is_a_failure(archive, own, bench, draw, numbe
     assert found.failures[key].status == status
 
 
-def test_one_view_alone(archive, own, draw) -> None:
+def test_views_as_rows(archive, own, draw) -> None:
     some = encoder(own)
     images = prepared(archive, some, *write_new(archive, draw, 2))
     found = some.encode(images)["resnet18"]
+    split = found.split_views()
+    assert split.row_shape == (1, *found.row_shape[1:]) and len(split.rows) == 4
     keys = [bytes.fromhex(image.digest) for image in images]
     for view in range(2):
-        single = found.through(view)
-        assert single.row_shape == (1, *found.row_shape[1:])
-        np.testing.assert_array_equal(single.read(keys)[1], found.read(keys)[1][:, view : view + 1])
+        _, rows = split.read([key_of_view(key, view) for key in keys])
+        np.testing.assert_array_equal(rows, found.read(keys)[1][:, view : view + 1])
 
 
 def test_views_that_several_networks_look_at_are_rendered_once(archive, own, draw) -> None:
@@ -190,6 +192,18 @@ def test_shares_keep_rows_side_by_side(archive, own, draw) -> None:
         second.encode(prepared(archive, second, two))
     keys = [bytes.fromhex(digest(archive.file(name).read_bytes())) for name in (one, two)]
     assert np.isfinite(cache_rows(own, "resnet18", keys)).all()
+
+
+def test_processes_beside_each_other_keep_what_each_has(archive, own, draw) -> None:
+    names = write_new(archive, draw, 3)
+    with ExitStack() as stack:
+        for name in names:
+            some = stack.enter_context(encoder(own, keep=True, beside_others=True))
+            # The second has the first one's image too.
+            some.encode(prepared(archive, some, names[0], name))
+    keys = [bytes.fromhex(digest(archive.file(name).read_bytes())) for name in names]
+    for backbone in BOTH:
+        assert np.isfinite(cache_rows(own, backbone, keys)).all()
 
 
 def test_another_writer_is_met_before_anything_is_embedded(own, fault_of) -> None:

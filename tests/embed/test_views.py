@@ -29,6 +29,20 @@ def shown(picture: Image.Image, geometry: Geometry, wanted: Sequence[View]) -> n
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "resizes"),
+    [("center", 1), ("squash", 1), ("flip", 1), ("crops3", 1), ("crops6", 1), ("augment4", 4)],
+)
+def test_every_look_is_resized_once(draw, monkeypatch, name, resizes) -> None:
+    picture, calls = draw(1, 301, 200), []
+    real = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda *given, **named: calls.append(1) or real(*given, **named)
+    )
+    render(picture, Geometry(32, 37), view_set(name), seed="seed")
+    assert len(calls) == resizes
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("interpolation", sorted(RESAMPLING))
 @pytest.mark.parametrize("resize", [32, 37])

@@ -11,6 +11,7 @@ from archiveprobe.embed.run import Options, embed
 from archiveprobe.look.collect.run import collect
 from archiveprobe.look.embeddings.similar import Similar
 from archiveprobe.task.config import Task, load_task
+from archiveprobe.task.manifest import read_manifest
 
 CPU = Options(workers=0, device="cpu", precision="fp32")
 PROMPTS = {"intact": ["an intact street"], "destroyed": ["rubble", "a destroyed building"]}
@@ -115,3 +116,26 @@ def test_weights_that_are_not_here_are_not_downloaded(monkeypatch, fault_of) -> 
     assert tower is not None and words.takes_free_words(tower)
     monkeypatch.setattr(words, "locate", lambda _: None)
     fault_of(lambda: words.load_tower(tower), "not on this machine", "archiveprobe weights")
+
+
+def test_rank_lists_answers_by_words(task: Task, tmp_path: Path) -> None:
+    from stripes import answer_of, done, run
+
+    entries = read_manifest(task)
+    file = tmp_path / "answers.csv"
+    lines = [f"{entry.id},{entry.digest},ok,destroyed,0.4,0.6" for entry in entries]
+    file.write_text("\n".join(["id,digest,status,label,p_intact,p_destroyed", *lines, ""]))
+    images = image_vectors(task)
+    for text in ("rubble", "a bridge over a river"):
+        order = np.argsort(-(images @ text_vectors(task, [text])[0]))
+        words = ("rank", task.file, file, "--text", text, "--all-duplicates", "--top", "5")
+        report = answer_of(*words)
+        found = [image["id"] for image in report["images"]]
+        assert found == [entries[at].id for at in order[:5]]
+        assert report["backbone"] == "words"
+    assert "cosine" in done(*words).stdout
+    # What a stored prompt says needs no weights; other words do.
+    (tmp_path / "clip.safetensors").unlink()
+    assert answer_of(*words[:4], "rubble", *words[5:])["candidates"] == len(entries)
+    found = run(*words)
+    assert found.exit_code == 1 and len(found.stderr.splitlines()) == 1

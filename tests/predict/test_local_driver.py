@@ -144,7 +144,9 @@ def test_what_is_begun_is_committed_when_a_run_is_stopped(task, images, tmp_path
     with pytest.raises(fault):
         work.drive()
     done = {receipt.unit for receipt in work.receipts}
-    assert len(done) == len(work.receipts) == len(work.bytes()) == 5
+    # Five were decoded; one that no thread had begun is left for the next run.
+    assert 3 <= len(done) <= 5
+    assert len(done) == len(work.receipts) == len(work.bytes())
     stopped.left = 99
     work.drive(set(range(work.index.units)) - done)
     assert work.bytes() == whole.bytes()
@@ -233,3 +235,12 @@ def test_kept_embeddings_are_the_tasks_own(task, images, tmp_path, monkeypatch) 
 
 def refuse(*_: object) -> None:
     raise InputError("loaded")
+
+
+def test_a_system_that_was_trained_again_meanwhile_is_refused(
+    task, images, tmp_path, fault_of
+) -> None:
+    work = Run(task, images, tmp_path)
+    work.work = replace(work.work, digest="0" * 64)
+    fault_of(work.drive, "ridge-hog", "trained again")
+    assert not work.bytes()

@@ -1,22 +1,28 @@
 """Units of an archive, answered by a Ray cluster of this machine."""
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as parquet
 import pytest
+from click.testing import CliRunner
 from unit_archive import Run, archive_of, fit, picture, pictured_task
 
+from archiveprobe.cli import main
 from archiveprobe.embed import ray_cluster as clusters
 from archiveprobe.embed import ray_units
 from archiveprobe.embed.ray_cluster import Cluster, ray_cluster
 from archiveprobe.predict.drivers import ray as driver
-from archiveprobe.task.config import Task
+from archiveprobe.task.config import Task, load_task
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'archiveprobe[ray]'")
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -64,6 +70,22 @@ def work(cluster: Cluster, folder: Path, units: int = 12, **how: Any) -> Iterato
         on_gpu=on_gpu,
         workers=how.pop("workers", None),
     )
+
+
+def test_actors_keep_embeddings_side_by_side(
+    cluster: Cluster, task: Task, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(task.folder, tmp_path / "task")
+    own = load_task(tmp_path / "task")
+    kept = Run(own, images, tmp_path / "kept", keep_embeddings=True)
+    driver.run(kept.work, kept.index, range(kept.index.units), kept.receipts.append)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("archiveprobe.embed.unit_encoder.load_backbone", refuse)
+    again = Run(own, images, tmp_path / "again").drive()
+    assert again.bytes() == kept.bytes()
 
 
 def test_it_gives_the_same_bytes_as_the_local_driver(
@@ -140,7 +162,6 @@ def test_killed_workers_lose_and_repeat_nothing(
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("weights", ["the weights are not here: fetch them"]),
         ("disk", ["cannot write answers into", "No space left", "run the same command again"]),
         ("network", ["RuntimeError", "mat1 and mat2", "what is done is kept"]),
         ("crash", ["ended 2 times at one unit", "what is done is kept"]),
@@ -155,7 +176,30 @@ def test_a_fault_of_a_worker_is_one_line(
     words: list[str],
 ) -> None:
     monkeypatch.setattr(ray_units, "RETRIES", 1)
-    fault_of(lambda: list(work(cluster, tmp_path / "parts", fault=fault)), *words)
+    fault_of(lambda: list(work(cluster, tmp_path / "parts", 6, fault=fault, workers=1)), *words)
+
+
+@pytest.mark.proves("killed")
+def test_a_killed_command_leaves_no_process_and_goes_on(task: Task, tmp_path: Path) -> None:
+    out, whole = tmp_path / "answers", tmp_path / "whole"
+    images = archive_of(tmp_path / "images", [picture(at) for at in range(400)])
+    words = ["predict", str(task.folder), "--system", "ridge-hog", "--images", str(images)]
+    command = [sys.executable, "-m", "archiveprobe", *words, "-o", str(out), "--engine", "ray"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        while len(list((out / "parts").glob("0*.parquet"))) < 2:
+            assert running.poll() is None, running.stderr
+            time.sleep(0.1)
+        started = clusters.descendants(running.pid)
+        running.kill()
+    assert started
+    while any(map(clusters.is_running, started)):
+        time.sleep(0.1)
+    done = CliRunner().invoke(main, [*words, "-o", str(out), "--workers", "0"])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(main, [*words, "-o", str(whole), "--workers", "0"])
+    tables = [parquet.read_table(folder / "parts") for folder in (out, whole)]
+    assert tables[0].num_rows == 400
+    assert tables[0].equals(tables[1])
 
 
 def test_no_gpu_for_the_device_is_said(

@@ -12,7 +12,8 @@ from archiveprobe.embed.unit_encoder import UnitEmbeddings
 from archiveprobe.evaluate.choose_threshold import report_threshold
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset
 from archiveprobe.evaluate.system_names import systems
-from archiveprobe.predict.systems import UnitContent, load_system
+from archiveprobe.predict.content import UnitContent
+from archiveprobe.predict.systems import load_system
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.decoding import Observation
 

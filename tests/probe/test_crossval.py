@@ -1,6 +1,5 @@
 """Cross-validation: nothing about a row's fold is learned from its own labels."""
 
-from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -19,37 +18,6 @@ from archiveprobe.probe.table import PROBES
 from archiveprobe.task.config import Task
 
 FOLDS, REPEATS, WIDTH = 4, 2, 6
-
-
-@pytest.fixture
-def make_data() -> Callable[..., tuple[Features, Dataset]]:
-    """Features of 48 labelled rows and 5 to predict, and their dataset."""
-
-    def make_data(
-        views: str = "mean", labels: np.ndarray | None = None
-    ) -> tuple[Features, Dataset]:
-        rng = np.random.default_rng(0)
-        n, m = 48, 5
-        y = rng.permutation(np.arange(n) % 2)
-        count = 1 if views == "mean" else 3
-        x = rng.normal(size=(n + m, count, WIDTH)).astype(np.float32)
-        x[:n, :, 0] += 1.5 * y[:, None]
-        fold = np.stack([rng.permutation(n) % FOLDS for _ in range(REPEATS)])
-        ids = np.arange(n + m).astype(np.str_)
-        dataset = Dataset(
-            cast(Task, None),
-            ("intact", "damaged"),
-            1,
-            0,
-            Rows(ids[:n], [None] * n, [None] * n),
-            y if labels is None else labels,
-            np.arange(n) // 2,
-            fold,
-            Rows(ids[n:], [None] * m, [None] * m),
-        )
-        return Features(Choice(("a",), views), x[:n], x[n:], {}), dataset
-
-    return make_data
 
 
 def small() -> Logistic:

@@ -108,14 +108,16 @@ def test_a_shrinkage_that_is_none_is_refused(amount, draw) -> None:
 def test_the_decomposition_is_the_standardised_rows(n, d, seed) -> None:
     x = np.random.default_rng(seed).normal(size=(n, d)) * 3 + 1
     parts = decompose(x)
-    assert parts.u.shape[1] <= min(n - 1, d)
+    assert len(parts.root) <= min(n - 1, d)
     scaled = StandardScaler().fit_transform(x)
-    product = parts.rotated @ parts.rotated.T
-    np.testing.assert_allclose(product, scaled @ scaled.T, atol=1e-6 * n * d)
+    np.testing.assert_allclose(parts.rows, scaled, atol=1e-12)
+    rotated = scaled @ parts.standard(np.eye(len(parts.root)))
+    np.testing.assert_allclose(rotated @ rotated.T, scaled @ scaled.T, atol=1e-6 * n * d)
     weights = np.random.default_rng(seed).normal(size=(len(parts.root), 2))
-    coefficients = parts.coefficients(weights)
-    logits = (x - parts.mean) @ coefficients
-    np.testing.assert_allclose(logits, parts.rotated @ weights, atol=1e-6)
+    logits = (x - parts.mean) @ parts.coefficients(weights)
+    np.testing.assert_allclose(logits, rotated @ weights, atol=1e-6)
+    targets = np.random.default_rng(seed).normal(size=(n, 3))
+    np.testing.assert_allclose(parts.project(targets), rotated.T @ targets, atol=1e-6 * n)
 
 
 def test_probes_share_the_decomposition_of_rows_that_cannot_change(monkeypatch) -> None:

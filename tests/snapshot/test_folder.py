@@ -10,7 +10,6 @@ import pytest
 from shelf import LABELS, Shelf, image, killed_embed, plain
 
 import archiveprobe.task.manifest
-import archiveprobe.task.scan
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.inventory import export_task
 from archiveprobe.evaluate.system_status import overview
@@ -109,8 +108,7 @@ def test_some_images_gone_are_missing_rows(shelf: Shelf) -> None:
 def test_a_machine_with_another_pillow(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf.embed()
     board, export = shelf.probe(), shelf.export()
-    for module in (archiveprobe.task.manifest, archiveprobe.task.scan):
-        monkeypatch.setattr(module, "DECODER", "pillow-99.0/policy-1")
+    monkeypatch.setattr(archiveprobe.task.manifest, "DECODER", "pillow-99.0/policy-1")
     assert shelf.states() == {"ridge-eye": "ok"}
     assert shelf.probe() == board
     assert shelf.export()["status"] == export["status"]
@@ -126,8 +124,7 @@ def test_a_killed_run_on_a_machine_with_another_pillow(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf.embed()
-    for module in (archiveprobe.task.manifest, archiveprobe.task.scan):
-        monkeypatch.setattr(module, "DECODER", "pillow-99.0/policy-1")
+    monkeypatch.setattr(archiveprobe.task.manifest, "DECODER", "pillow-99.0/policy-1")
     assert killed_embed(shelf, 4)
     with pytest.raises(InputError, match="of 15 rows wait for embed"):
         shelf.probe()

@@ -202,9 +202,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench()
     real = archiveprobe.embed.prepare.decode
 
-    def counted(content: bytes) -> Any:
+    def counted(*arguments: Any) -> Any:
         bench.decoded += 1
-        return real(content)
+        return real(*arguments)
 
     monkeypatch.setattr(archiveprobe.embed.prepare, "decode", counted)
     monkeypatch.setattr(archiveprobe.embed.job, "load_backbone", bench.encoder)

@@ -28,12 +28,13 @@ class FaultyOs:
         "pwrite",
         "fsync",
         "replace",
+        "link",
         "ftruncate",
         "mkdir",
         "unlink",
         "rmdir",
     )
-    NEEDS_SPACE = ("open", "write", "pwrite", "fsync", "mkdir")
+    NEEDS_SPACE = ("open", "write", "pwrite", "fsync", "mkdir", "link")
     READS = ("pread", "fstat", "lseek", "readv", "close")
 
     def __init__(self, at: int, mode: str, number: int = errno.ENOSPC) -> None:

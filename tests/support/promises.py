@@ -66,6 +66,11 @@ PROMISES: dict[str, tuple[str, str]] = {
         "what is done is kept. Without shared memory files or pipes serve. Nothing waits for "
         "busy cores.",
     ),
+    "scale": (
+        "Millions of rows: in caches, tables and archives",
+        "Memory does not grow with the archive; what is missing is found without reading what is "
+        "there.",
+    ),
     "writers": (
         "Two runs write to one cache, system or task; a writer died with the lock",
         "The second is refused at once, naming the first; a dead writer blocks nobody; "

@@ -106,9 +106,9 @@ def weighed_bench() -> Iterator[WeighedBench]:
     bench = WeighedBench()
     real = archiveprobe.embed.prepare.decode
 
-    def counted(content: bytes) -> Any:
+    def counted(*arguments: Any) -> Any:
         bench.decoded += 1
-        return real(content)
+        return real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(archiveprobe.embed.prepare, "decode", counted)
@@ -325,7 +325,7 @@ def _countdown(at: int) -> Kill:
 def _at_decodes(patch: pytest.MonkeyPatch, kill: Kill) -> None:
     real = archiveprobe.embed.prepare.decode
     _commit_every_row(patch, lambda: None)
-    patch.setattr(archiveprobe.embed.prepare, "decode", lambda content: (kill(), real(content))[1])
+    patch.setattr(archiveprobe.embed.prepare, "decode", lambda *given: (kill(), real(*given))[1])
 
 
 def _at_commits(patch: pytest.MonkeyPatch, kill: Kill) -> None:

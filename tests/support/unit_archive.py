@@ -15,6 +15,7 @@ from archiveprobe.archive.units import Receipt
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed
 from archiveprobe.predict.drivers.local import run
+from archiveprobe.predict.system_digest import system_digest
 from archiveprobe.predict.units import UnitWork
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import Task, load_task
@@ -79,8 +80,9 @@ class Run:
         source = open_source(str(images))
         self.parts = out / "parts"
         self.index: Index = write_index(source, out / "index.parquet", unit_images)
-        fields = {"system": "ridge-hog", "device": "cpu", "digest": "d" * 64} | fields
-        self.work = UnitWork(task.file, source=source, folder=self.parts, **fields)
+        fields = {"system": "ridge-hog", "device": "cpu"} | fields
+        digest = system_digest(task, fields["system"])
+        self.work = UnitWork(task.file, source=source, folder=self.parts, digest=digest, **fields)
         self.receipts: list[Receipt] = []
         self.said: list[str] = []
 

@@ -262,6 +262,7 @@ def test_asks_is_stable_and_tells_requests_apart(load):
     for old, new in [
         ('views = "crops3"', 'views = "center"'),
         ('layers = "last4"', 'layers = "pooled"'),
+        ('layers = "last4"', 'layers = "last4"\ndecode = "fast"'),
         ("size = 224", "size = 192"),
         ('pad_type = "same"', 'pad_type = ""'),
         ("mobilenetv2_100.safetensors", "other.safetensors"),
@@ -272,6 +273,7 @@ def test_asks_is_stable_and_tells_requests_apart(load):
         ('name = "nakba"', 'name = "other"'),
         ("seed = 7", "seed = 8"),
         ('root = "images"', 'root = "elsewhere"'),
+        ('layers = "last4"', 'layers = "last4"\ndecode = "exact"'),
         ('["clip-vit-b32", "convnextv2-nano-384"]', '["hog"]'),
     ]:
         assert load(FULL.replace(old, new)).asks("mobilenetv2") == asked

@@ -6,6 +6,7 @@ import tomllib
 import pytest
 
 from archiveprobe.task.config import load_task
+from archiveprobe.task.layouts import init
 from archiveprobe.task.layouts.init import write_task
 from archiveprobe.task.layouts.layout import detect_layout
 from archiveprobe.task.rows import read_rows
@@ -223,3 +224,12 @@ def test_what_is_written_is_the_default(folder, put):
     assert set(spelled) == {"name", "labels", "positive", "images", "folds", "embed"}
     fresh = type(task)(file=task.file, name="x")
     assert (task.folds, task.embed) == (fresh.folds, fresh.embed)
+
+
+@pytest.mark.parametrize(("most", "named"), [(2, True), (1, False)])
+def test_repeats_are_named_where_rows_are_few(folder, put, monkeypatch, most, named):
+    monkeypatch.setattr(init, "_MOST_REPEATED", most)
+    put("no/a.jpg", "yes/b.jpg")
+    folds = started(folder)[0].folds
+    assert folds.repeats == 5
+    assert ("repeats" in folds.model_fields_set) == named

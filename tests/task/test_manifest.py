@@ -62,8 +62,7 @@ def look(task, hashed):
 def test_another_decoder_does_not_count(task, put, look, monkeypatch):
     row = put("a")
     look(row)
-    for module in (manifest, scan_module):
-        monkeypatch.setattr(module, "DECODER", "pillow-99.0/policy-1")
+    monkeypatch.setattr(manifest, "DECODER", "pillow-99.0/policy-1")
     (entry,), _ = read_manifest_with_digest(task, decoder=manifest.DECODER)
     assert (entry.observed, entry.digest) == (None, digest(b"abc"))
     # What it saw is still what the figures are about, on a machine with another Pillow.

@@ -1,0 +1,1 @@
+"""Which images of millions to look at first: the likeliest, least certain, most typical, alike."""
