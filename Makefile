@@ -63,6 +63,8 @@ bench: setup ## measure accuracy, speed, memory and the cache against their targ
 	$(RUN)/python benchmarks/probe_speed.py
 	$(RUN)/python benchmarks/submit_speed.py
 	$(RUN)/python benchmarks/look_million.py
+	$(RUN)/python benchmarks/archive_million.py --images 2000 --kills 4
+	$(RUN)/python benchmarks/ray_engine.py --images 2000
 	$(RUN)/python benchmarks/interval_truth.py
 	$(RUN)/python benchmarks/threshold_aims.py
 	$(RUN)/python benchmarks/finetune_tokens.py

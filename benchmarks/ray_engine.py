@@ -28,6 +28,7 @@ from archiveprobe.embed.ray_cluster import descendants, ray_cluster
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed
 from archiveprobe.predict.drivers import local, ray
+from archiveprobe.predict.system_digest import system_digest
 from archiveprobe.predict.units import UnitWork
 from archiveprobe.probe.run import Options, run_probes
 from archiveprobe.task.config import load_task
@@ -94,8 +95,9 @@ class Bench:
         run_probes(self._task, Options(probes=("ridge",), workers=1))
         source = open_source(str(folder / "archive"))
         self._index: Index = write_index(source, folder / "index.parquet", 64)
+        digest = system_digest(self._task, "ridge-hog")
         self._work = UnitWork(
-            self._task.file, "ridge-hog", source, folder, device="cpu", digest="0" * 64
+            self._task.file, "ridge-hog", source, folder, device="cpu", digest=digest
         )
 
     def run(self, engine: Callable[..., None]) -> Run:

@@ -8,6 +8,7 @@ import click
 
 from archiveprobe.commands.names import (
     BACKBONE,
+    IMAGES,
     OUTPUT,
     SHARE,
     SYSTEM,
@@ -60,6 +61,7 @@ _spreadsheet_safe = click.option(
 )
 @click.option(
     "--images",
+    type=IMAGES,
     metavar="SOURCE",
     help="New images: a folder, a list or table of files, tars; here or in an object store.",
 )

@@ -144,6 +144,21 @@ class Input(Checked, click.Path):
             raise InputError(f"no {self._kind} {value}{hint}: name {self._what}")
 
 
+class ImageSource(Checked, click.ParamType[str]):
+    """An archive: a path, a pattern of paths, or a URL."""
+
+    name = "source"
+
+    def check(self, task: "Task | None", value: str) -> None:
+        """See Checked."""
+        from archiveprobe.archive.several import is_pattern
+        from archiveprobe.archive.store import protocol_of
+
+        if value and "\0" not in value and not protocol_of(value) and not is_pattern(value):
+            what = "the folder, list, table or tar of the images"
+            Input(what, "file or folder").check(task, Path(value))
+
+
 class TableChoice(click.Choice[str]):
     """Chooses among the keys of a table, named as "module:TABLE".
 
@@ -291,3 +306,4 @@ SYSTEM = Name(_check_system, _systems)
 RECIPE = Name(_check_recipe, _recipes, of_task=False, or_file=True)
 DEVICE = Name(_check_device, lambda _: ("cpu", "cuda", "mps"), of_task=False)
 OUTPUT, TABLE_OR_FOLDER, SHARE = Output(), TableOrFolder(), ShareName()
+IMAGES = ImageSource()

@@ -248,7 +248,7 @@ class _UnitBackbone:
         self.views = view_set(asked["views"])
         self.geometry = geometry_of_record(record.fingerprint["preprocess"])
         self._size = crops_per_pass(device, batch_size)
-        self._reader = Reader(record.folder)
+        self._reader = Reader(record.folder, keep_shard=True)
         self._writer: RowWriter | None = None
         self._network: LoadedBackbone | None = None
         self._loading, self._writing = Lock(), Lock()

@@ -87,6 +87,7 @@ def write_duplicates(
     state = read_state(task)
     name = backbone or task.embed.backbones[0]
     reader = open_in_use(task, state.snapshot, name, partial=True)
+    reader.keep_shard = True
     if reader.row_shape is None:
         raise InputError(f"the cache of {name} has no rows: run `archiveprobe embed {task.file}`")
     ids = defaultdict(list)

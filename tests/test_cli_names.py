@@ -80,7 +80,7 @@ TYPED = [
     (["submit", "--answers", "answrs.csv", "-o", "x.csv"], "(did you mean 'answers.csv'?)"),
     (
         ["predict", "--system", "greedy", "--images", "imgs", "-o", "x.csv"],
-        "no folder imgs (did you mean 'images'?): name the folder",
+        "no file or folder imgs (did you mean 'images'?): name the folder, list, table or tar",
     ),
     (["finetune", "--recipe", "demo-tny"], "unknown recipe 'demo-tny' (did you mean 'demo-tiny'?)"),
     (["recipe", "show", "demo-tny"], "unknown recipe 'demo-tny' (did you mean 'demo-tiny'?)"),

@@ -31,6 +31,7 @@ class Embeddings:
         """Open it. Raises InputError: there is none, or embedding was not finished."""
         partial = dataset.partial is not None
         reader = open_in_use(dataset.task, dataset.snapshot, backbone, partial=partial)
+        reader.keep_shard = True
         if reader.row_shape is None:
             raise InputError(
                 f"the cache of {backbone} has no rows: run `archiveprobe embed {dataset.task.file}`"

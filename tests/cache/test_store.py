@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
-from archiveprobe.cache import log
+from archiveprobe.cache import log, shard
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.cache.store import Reader, Writer
 
@@ -53,6 +53,23 @@ def test_any_order_over_several_shards(folder):
         present, got = reader.read([keys[i] for i in choice])
         assert present.all()
         assert np.array_equal(got, wanted[np.array(choice, int)])
+
+
+@pytest.mark.parametrize(("keeps", "proofs"), [(False, 7), (True, 3)])
+def test_neighbouring_rows_prove_their_shard_once(
+    folder, rows, write, monkeypatch, keeps, proofs
+) -> None:
+    write(folder, rows)
+    reader, proved = Reader(folder, keep_shard=keeps), []
+
+    def read_proved(path, sha256):
+        proved.append(path)
+        return real(path, sha256)
+
+    real = shard.read_proved
+    monkeypatch.setattr(shard, "read_proved", read_proved)
+    got = np.concatenate([reader.read([key])[1] for key in rows])
+    assert np.array_equal(got, stored(rows)) and len(proved) == proofs
 
 
 ROWS = st.dictionaries(
