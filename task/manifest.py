@@ -13,7 +13,6 @@ import csv
 import io
 import math
 import operator
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
@@ -73,13 +72,16 @@ class Entry:
 
 
 _OBSERVED = [field.name for field in fields(Observation)]
-_DIGEST = re.compile("([0-9a-f]{64})?")
-_PHASH = re.compile("([0-9a-f]{16})?")
+_STATUSES = {"", "ok", *FLAGS, *REJECTIONS}
+# Of Arrow, where $ is the very end.
+_DIGESTS = {"digest": "^([0-9a-f]{64})?$", "phash": "^([0-9a-f]{16})?$"}
 _COLUMNS = ["id", "path", "digest", *_OBSERVED, "mtime_ns", "inode", "decoder", "written"]
 _SEEN = operator.attrgetter(*_OBSERVED)
 _UNSEEN = (None,) * len(_OBSERVED)
 _WHOLE = {"bytes", "width", "height", "frames", "orientation", "exif", "mtime_ns", "inode"}
 _REAL = {"border", "red", "green", "blue"}
+# Lines that are read at a time, in bytes; one line is never longer.
+_BLOCK = 1 << 24
 _FEW_WORDS = {"status", "detail", "format", "decoder", "written"}
 
 
@@ -112,15 +114,18 @@ def read_manifest_with_digest(
     content = read_product(file, PRODUCT_BYTES, _REMEDY)
     if content is None:
         return [], ""
-    first, end, rows = content.partition(b"\r\n")
+    first = content[: content.find(b"\r\n")]
     columns, _, seal = first.rpartition(b",")
-    content = columns + end + rows
-    digest = sha256(content).hexdigest()
+    # What follows is most of the file: it is looked at, and not copied.
+    rest = memoryview(content)[len(first) :]
+    hashed = sha256(columns)
+    hashed.update(rest)
+    digest = hashed.hexdigest()
     if seal != f"{_SEAL}{digest}".encode():
         raise InputError(f"{file} is damaged or was edited: {_REMEDY}")
     try:
         with collector_paused():
-            return _entries(content, decoder), digest
+            return _entries(columns.decode().split(","), rest[2:], decoder), digest
     except ValueError as error:
         raise InputError(f"{file} cannot be read ({error}): {_REMEDY}") from None
 
@@ -152,25 +157,33 @@ def _cells(entry: Entry, name: str) -> tuple[Any, ...]:
     return (*head, *seen, *times, decoder, entry.written)
 
 
-def _entries(content: bytes, decoder: str | None) -> list[Entry]:
+def _entries(names: list[str], lines: memoryview, decoder: str | None) -> list[Entry]:
     """Read the rows of a manifest. Raises ValueError: they are none of this version."""
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    names = [name.decode() for name in content.partition(b"\r\n")[0].split(b",")]
     # Manifests of earlier versions end before `written`.
     if names not in (_COLUMNS, _COLUMNS[:-1]):
         raise ValueError("not its header")
-    table = arrow.read_csv(
-        pa.BufferReader(content),
+    if not lines:
+        return []
+    batches = arrow.open_csv(
+        pa.BufferReader(pa.py_buffer(lines)),
+        read_options=arrow.ReadOptions(column_names=names, block_size=_BLOCK),
         parse_options=arrow.ParseOptions(newlines_in_values=True),
         convert_options=arrow.ConvertOptions(
             column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False
         ),
     )
-    columns: dict[str, list[Any]] = {"written": [""] * len(table)}
-    for name in names:
-        cells = table.column(name).combine_chunks()
+    return [entry for batch in batches for entry in _made(_columns(batch), decoder)]
+
+
+def _columns(batch: Any) -> dict[str, list[Any]]:
+    """Return the values of some rows by column. Raises ValueError."""
+    import pyarrow as pa
+
+    columns: dict[str, list[Any]] = {"written": [""] * len(batch)}
+    for name, cells in zip(batch.schema.names, batch.columns, strict=True):
         if name in _WHOLE | _REAL:
             # An inode may have all 64 bits.
             whole = pa.uint64() if name == "inode" else pa.int64()
@@ -182,8 +195,21 @@ def _entries(content: bytes, decoder: str | None) -> list[Entry]:
             columns[name] = list(map(words.__getitem__, coded.indices.to_numpy().tolist()))
         else:
             columns[name] = _texts(cells)
-    _check(columns)
-    return [*_made(columns, decoder)]
+        _check(name, cells, columns[name])
+    return columns
+
+
+def _check(name: str, cells: Any, values: list[Any]) -> None:
+    """Check what other code relies on. Raises ValueError."""
+    import pyarrow.compute as pc
+
+    if name == "status" and (unknown := set(values) - _STATUSES):
+        raise ValueError(f"unknown status {unknown.pop()!r}")
+    form = _DIGESTS.get(name)
+    if form and pc.any(pc.invert(pc.match_substring_regex(cells, form))).as_py():
+        raise ValueError("no digest")
+    if name in _REAL and not all(map(math.isfinite, filter(None, values))):
+        raise ValueError(f"a {name} measures nothing")
 
 
 def _numbers(cells: Any, kind: Any) -> list[Any]:
@@ -207,19 +233,6 @@ def _texts(cells: Any) -> list[str]:
         return list(cells.cast(pa.string()).to_numpy(zero_copy_only=False))
     except pa.ArrowInvalid:
         return [cell.decode("utf-8", "surrogateescape") for cell in cells.to_pylist()]
-
-
-def _check(columns: Mapping[str, list[Any]]) -> None:
-    """Check what other code relies on. Raises ValueError."""
-    unknown = set(columns["status"]) - {"", "ok", *FLAGS, *REJECTIONS}
-    if unknown:
-        raise ValueError(f"unknown status {unknown.pop()!r}")
-    for form, name in ((_DIGEST, "digest"), (_PHASH, "phash")):
-        if not all(map(form.fullmatch, columns[name])):
-            raise ValueError("no digest")
-    for name in _REAL:
-        if not all(value is None or math.isfinite(value) for value in columns[name]):
-            raise ValueError(f"a {name} measures nothing")
 
 
 def _made(columns: Mapping[str, list[Any]], wanted: str | None) -> Iterator[Entry]:

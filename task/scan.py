@@ -112,7 +112,7 @@ class _Scanner:
 
     def look(self, row: Row, *, read: bool = True) -> Entry:
         """Look at a row's file, or at the one that was found for it before, if it is still so."""
-        stored = self._by_written.get(printable(row.path))
+        stored = self._by_written.get(printable(row.path)) if self._by_written else None
         if stored is not None and not _exists(f"{self.root}/{row.path}"):
             entry = self.look_at(row, stored, read=read)
             if entry.status != "missing_file":
@@ -121,9 +121,10 @@ class _Scanner:
 
     def look_at(self, row: Row, path: str, *, read: bool = True) -> Entry:
         """Look at the file at `path`, which is what the table means by the row's own."""
-        hint = None if self._rehash else self.by_path.get(printable(path))
+        shown = printable(path)
+        hint = None if self._rehash else self.by_path.get(shown)
         meant = row if path == row.path else replace(row, path=path)
-        entry = _look(self.root, meant, hint, self._folders, self._passing, read=read)
+        entry = _look(self.root, meant, shown, hint, self._folders, self._passing, read=read)
         if entry.observed is None and entry.digest:
             entry = replace(entry, observed=self._seen.get(entry.digest))
         return entry if path == row.path else replace(entry, written=printable(row.path))
@@ -206,6 +207,7 @@ def _check_there(task: Task, known: Mapping[str, Entry], entries: Sequence[Entry
 def _look(
     root: Path,
     row: Row,
+    path: str,
     hint: Entry | None,
     folders: dict[str, bool],
     passing: frozenset[str],
@@ -215,7 +217,6 @@ def _look(
     def without(status: str, detail: str = "", size: int | None = None) -> Entry:
         return Entry(row.id, path, "", rejected(status, detail, size))
 
-    path = printable(row.path)
     try:
         located = find_below(root, row.path, folders)
         if located is None:
