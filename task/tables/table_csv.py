@@ -88,7 +88,8 @@ def _most_columns(content: bytes, encoding: str) -> str:
 
 
 def _columns_by(separator: str, content: bytes, encoding: str) -> int:
-    reader = csv.reader(text_stream(content, encoding), delimiter=separator)
+    # Whoever reads the table says which of its bytes are no text.
+    reader = csv.reader(text_stream(content, encoding, "replace"), delimiter=separator)
     try:
         return len(next((cells for cells in reader if cells), ()))
     except csv.Error:

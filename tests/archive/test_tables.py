@@ -61,11 +61,17 @@ def test_a_list_has_a_path_in_every_line(images: Path) -> None:
 
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""])
 def test_a_list_may_have_a_mark_and_names_of_any_bytes(images: Path, mark: bytes) -> None:
-    odd = os.fsdecode(b"\xff\xfe.jpg")
+    # The last byte has no meaning in cp1252 either.
+    odd = os.fsdecode(b"\xff\xfe\x81.jpg")
     (images / odd).write_bytes(b"odd")
     file = images / "list.lst"
     file.write_bytes(mark + b"a.jpg\n" + os.fsencode(odd) + b"\n")
-    assert contents(file) == {"a.jpg": b"bytes of a.jpg", r"\xff\xfe.jpg": b"odd"}
+    assert contents(file) == {"a.jpg": b"bytes of a.jpg", r"\xff\xfe\x81.jpg": b"odd"}
+
+
+def test_a_table_of_bytes_that_are_no_text_is_one_line(images: Path, fault_of) -> None:
+    (images / "t.csv").write_bytes(b"file,n\na.jpg,1\n\xff\x81.jpg,2\n")
+    fault_of(lambda: listed(images / "t.csv"), "t.csv")
 
 
 def test_a_list_of_a_windows_shell_is_read(images: Path) -> None:
