@@ -108,10 +108,9 @@ def with_few_repeats(dataset: Dataset, notify: Notify) -> Dataset:
 
     The standard error of a macro-F1 is about 0.36 / sqrt(n) by the held-out rows alone, however
     often they are held out again: .0016 at 50,000 rows. What repeats average out is how much a
-    figure moves with the folds, which is smaller there (.0004 on drawn rows), so that five of them
-    instead of two narrow an interval by less than one part in a hundred. With two the interval
-    still has the part of the training rows (evaluate/variance.py). A number that the task file
-    names is used as it is.
+    figure moves with the folds, which shrinks with the rows as well. With two the interval still
+    has the part of the training rows (evaluate/variance.py). A number that the task file names is
+    used as it is.
     """
     repeats = max(2, ceil(_ENOUGH_ANSWERS / max(1, len(dataset))))
     if "repeats" in dataset.task.folds.model_fields_set or repeats >= len(dataset.fold):

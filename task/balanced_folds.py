@@ -49,10 +49,9 @@ def _deal(
     order = order[np.argsort(-counts[order].sum(1), kind="stable")]
     tie = rng.permutation(len(have))
     placed = np.full(len(counts), -1)
-    for group in order:
+    sizes = counts[order].sum(1)
+    for group in order[sizes > 1]:
         gain = counts[group]
-        if not gain.any():
-            continue
         # What the group adds to the sum over classes of weight * count^2, for every fold:
         # (have + gain)^2 - have^2 = (2 * have + gain) * gain. The sum is least where the counts of
         # each class are equal; weight = 1 / class size lets a rare class count as much as a
@@ -61,4 +60,24 @@ def _deal(
         best = np.lexsort((tie, have.sum(1), cost.round(9)))[0]
         placed[group] = best
         have[best] += gain
+    single = order[sizes == 1]
+    placed[single] = _deal_single(counts[single].argmax(1), have, tie)
+    return placed
+
+
+def _deal_single(labels: np.ndarray, have: np.ndarray, tie: np.ndarray) -> list[int]:
+    """Assign a fold to every group of one row, of which there may be a million.
+
+    Of one label it costs least, by the sum of `_deal`, where the fewest rows have it.
+    """
+    by_label = have.T.astype(np.int64).tolist()
+    totals = have.sum(1).astype(np.int64).tolist()
+    in_order = np.argsort(tie).tolist()
+    placed = []
+    for label in labels.tolist():
+        own = by_label[label]
+        best = min(in_order, key=lambda fold: (own[fold], totals[fold]))
+        own[best] += 1
+        totals[best] += 1
+        placed.append(best)
     return placed

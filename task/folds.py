@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from scipy.cluster.hierarchy import DisjointSet
 
@@ -260,21 +259,21 @@ def _read(task: Task) -> dict[str, FoldAssignment]:
     content = read_product(file, PRODUCT_BYTES, _REMEDY)
     if content is None:
         return {}
-    reader = csv.DictReader(text_stream(content), strict=True)
+    reader = csv.reader(text_stream(content), strict=True)
     placed: dict[str, FoldAssignment] = {}
     checks = set()
     try:
         with long_cells():
             # Folds of before November 2026 call the column "cut", and stay comparable.
-            columns = reader.fieldnames or ()
-            reader.fieldnames = ["settings" if name == "cut" else name for name in columns]
-            for cells in reader:
+            columns = ["settings" if name == "cut" else name for name in next(reader, [])]
+            for cells in filter(None, reader):
                 if not placed:
-                    _check_settings(task, cells)
+                    _check_settings(task, dict(zip(columns, cells, strict=False)))
+                    _check_columns(task, columns)
                 row = _parse(task, cells)
                 if placed.setdefault(row.id, row) is not row:
                     raise ValueError(f"id {row.id!r} stands there twice")
-                checks.add(cells["check"])
+                checks.add(cells[-1])
         if checks != {_checksum(placed.values())}:
             raise ValueError("lines were lost or changed")
     except (csv.Error, KeyError, TypeError, ValueError) as error:
@@ -285,7 +284,7 @@ def _read(task: Task) -> dict[str, FoldAssignment]:
     return placed
 
 
-def _check_settings(task: Task, cells: Mapping[str | Any, str | Any]) -> None:
+def _check_settings(task: Task, cells: Mapping[str, str]) -> None:
     found = _SETTINGS.fullmatch(cells["settings"])
     if not found:
         raise ValueError("no settings in the column 'settings'")
@@ -300,15 +299,19 @@ def _check_settings(task: Task, cells: Mapping[str | Any, str | Any]) -> None:
         )
 
 
-def _parse(task: Task, cells: Mapping[Any, Any]) -> FoldAssignment:
-    if list(cells) != _columns(task) or None in cells.values():
+def _check_columns(task: Task, columns: Sequence[str]) -> None:
+    if columns != _columns(task):
+        raise ValueError("other columns than it was written with")
+
+
+def _parse(task: Task, cells: Sequence[str]) -> FoldAssignment:
+    id_, digest, group, *numbers, settings, _ = cells
+    folds = tuple(map(int, numbers))
+    if len(folds) != task.folds.repeats:
         raise ValueError("cells too many or too few")
-    folds = tuple(int(cells[f"repeat{repeat}"]) for repeat in range(task.folds.repeats))
-    if cells["settings"] != _settings(task) or not all(
-        0 <= fold < task.folds.count for fold in folds
-    ):
+    if settings != _settings(task) or not 0 <= min(folds) <= max(folds) < task.folds.count:
         raise ValueError("no such fold")
-    return FoldAssignment(cells["id"], cells["digest"], cells["group"], folds)
+    return FoldAssignment(id_, digest, group, folds)
 
 
 def _write(task: Task, table: FoldTable) -> None:

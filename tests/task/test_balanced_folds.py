@@ -2,10 +2,11 @@
 
 from collections import Counter, defaultdict
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archiveprobe.task.balanced_folds import balanced_folds
+from archiveprobe.task.balanced_folds import _deal, balanced_folds
 
 
 @st.composite
@@ -54,6 +55,19 @@ def test_single_rows_are_dealt_evenly(problem):
         assert max(spread(labels, folds_of_rows, knobs["folds"]).values()) <= 1
         sizes = [folds_of_rows.count(fold) for fold in range(knobs["folds"])]
         assert max(sizes) - min(sizes) <= len(set(labels))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(2, 7), st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_single_rows_go_where_the_rule_for_larger_groups_puts_them(seed, classes, folds, groups):
+    """With all counts twice as large no group is single, and every cost four times as large."""
+    rng = np.random.default_rng(seed)
+    counts = np.eye(classes)[rng.integers(0, classes, groups)] * rng.integers(0, 4, (groups, 1))
+    have = rng.integers(0, 3, (folds, classes)).astype(float)
+    weight = 1 / rng.integers(1, 50, classes)
+    placed = _deal(counts, have.copy(), weight, np.random.default_rng(seed))
+    expected = _deal(2 * counts, 2 * have, weight, np.random.default_rng(seed))
+    assert placed.tolist() == expected.tolist()
 
 
 @given(problems(), st.data())
