@@ -71,10 +71,10 @@ def test_a_passing_fault_is_tried_again(archive, bench, monkeypatch) -> None:
     task = archive.task()
     real = decoding.prepare
 
-    def flaky(path: str, digest: str, order: Preparation) -> PreparedImage:
+    def flaky(path: str, digest: str, preparation: Preparation) -> PreparedImage:
         if path == "002.png":
             return PreparedImage(digest, rejected("decode_timeout", "over 60 s"))
-        return real(path, digest, order)
+        return real(path, digest, preparation)
 
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "prepare", flaky)

@@ -34,6 +34,7 @@ VALID = {
     "embed.backbones": '["hog", "own"]',
     "embed.views": '"crops3"',
     "embed.layers": '"last4"',
+    "embed.decode": '"fast"',
     "prompts.destroyed": '["rubble", "بيت مهدّم"]',
     "backbone.own.library": '"open_clip"',
     "backbone.own.name": '"ViT-B-32"',
