@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few
 from archiveprobe.evaluate.dataset import Dataset
+from archiveprobe.probe.audit.alike import COSINES, pairs_alike
 from archiveprobe.probe.audit.data import NAMED, AuditData, Finding, csv_table, line
 from archiveprobe.task.duplicates import near_duplicate_groups
 from archiveprobe.task.folds import regroup
@@ -31,8 +32,6 @@ _LOWEST, _HIGHEST = 0.75, 0.97
 _STRANGERS = 0.25
 _SAMPLE = 2000
 _FEWEST = 20
-# Cosines computed at a time: 32 MB.
-_COSINES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,7 @@ def copy_threshold(x: np.ndarray) -> float | None:
     if len(x) > _SAMPLE:
         sample = np.sort(np.random.default_rng(0).choice(len(x), _SAMPLE, replace=False))
     nearest = np.empty(len(sample))
-    step = max(1, _COSINES // len(x))
+    step = max(1, COSINES // len(x))
     for start in range(0, len(sample), step):
         part = sample[start : start + step]
         cosines = x[part] @ x.T
@@ -233,20 +232,11 @@ def join_alike(
 ) -> np.ndarray:
     """Join the groups `number` (N,) of rows whose embeddings x (n, D) reach the cosine threshold.
 
-    Row i of x lies at `places[i]`. Blocks of rows against all later ones, joined one after the
-    other, so that memory stays small even where all rows are copies. scikit-learn's
-    radius_neighbors_graph compares every pair twice, in double precision, and keeps all of them.
+    Row i of x lies at `places[i]`. scikit-learn's radius_neighbors_graph compares every pair twice,
+    in double precision, and keeps all of them.
     """
-    start = 0
-    while start < len(x):
-        later = x[start:]
-        step = max(1, _COSINES // len(later))
-        row, column = np.nonzero(later[:step] @ later.T >= threshold)
-        apart = row < column
-        if apart.any():
-            heads, tails = places[start + row[apart]], places[start + column[apart]]
-            number = join_groups(number, heads, tails)
-        start += step
+    for heads, tails in pairs_alike(x, threshold):
+        number = join_groups(number, places[heads], places[tails])
     return number
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.probe.audit import duplicates
+from archiveprobe.probe.audit import alike, duplicates
 from archiveprobe.probe.audit.data import audit_data
 from archiveprobe.probe.audit.duplicates import (
     BYTES,
@@ -97,8 +97,8 @@ def test_the_threshold_follows_the_embeddings() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(2, 60), st.integers(1, 5), st.integers(0, 1000))
-def test_blocks_join_what_a_whole_matrix_joins(count, copies, seed) -> None:
+@given(st.integers(2, 60), st.integers(1, 5), st.integers(0, 1000), st.integers(0, 3))
+def test_blocks_join_what_a_whole_matrix_joins(count, copies, seed, axes) -> None:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(count, 5))
     x = np.concatenate([x, *(x[:copies] + 0.01 * rng.normal(size=(min(copies, count), 5)),) * 2])
@@ -111,7 +111,13 @@ def test_blocks_join_what_a_whole_matrix_joins(count, copies, seed) -> None:
     wanted = join_groups(number, rows[heads], rows[tails])
     assert wanted[1] == wanted[2] and len(wanted) == count
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duplicates, "_COSINES", 64)
+        patch.setattr(alike, "COSINES", 64)
+        if axes:
+            # Many pairs reach the bound on few axes, and few on all three.
+            patch.setattr(alike, "_FEW_ROWS", 0)
+            patch.setattr(alike, "_FEW_NUMBERS", 0)
+            patch.setattr(alike, "_AXES", axes)
+            patch.setattr(alike, "_MOST_CANDIDATES", rng.choice([0.02, 1.0]))
         assert join_alike(x, 0.95, number, rows).tolist() == wanted.tolist()
 
 
