@@ -21,9 +21,10 @@ import sys
 import tarfile
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -243,8 +244,10 @@ def _batches(
 def _brought(batches: Callable[[], Iterable[int]]) -> int:
     total = 0
     try:
-        for size in batches():
-            total += size
+        # They tell of every image that they leave out.
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(None):
+            for size in batches():
+                total += size
     except Exception as error:
         print(f"ended by {type(error).__name__}: {' '.join(str(error).split())[:100]}")
     return total
