@@ -5,6 +5,7 @@ rows themselves as float16 instead of codes.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -49,13 +50,13 @@ class InvertedFile:
         )
         rng = np.random.default_rng(0)
         sample = np.sort(rng.permutation(len(places))[: _PER_LIST * lists])
-        self._index.train(self._units(sample))
-        with progress("sorting into lists", len(places)) as advance:
+        with _all_cores(faiss), progress("sorting into lists", len(places)) as advance:
+            self._index.train(self._units(sample))
             for part in _blocks(len(places)):
                 self._index.add(self._units(part))
                 for _ in part:
                     advance()
-        self.probes = self._probes(rng)
+            self.probes = self._probes(rng)
 
     def near(self, rows: np.ndarray, is_open: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See Search: almost all neighbours, whose number is measured and not promised."""
@@ -63,7 +64,8 @@ class InvertedFile:
         # A name of its own: the selector points into the array.
         bits = np.packbits(is_open, bitorder="little")
         chosen = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(bits), nprobe=self.probes)
-        ends, _, near = self._index.range_search(self._units(rows), self._radius, params=chosen)
+        with _all_cores(faiss):
+            ends, _, near = self._index.range_search(self._units(rows), self._radius, params=chosen)
         return np.repeat(np.arange(len(rows)), np.diff(ends).astype(np.int64)), near
 
     def _units(self, rows: np.ndarray) -> np.ndarray:
@@ -122,5 +124,15 @@ def _faiss() -> Any:
             "near-duplicates among so many images need the package faiss-cpu: run "
             "`pip install 'archiveprobe[search]'`"
         ) from None
-    faiss.omp_set_num_threads(usable_cores())
     return faiss
+
+
+@contextmanager
+def _all_cores(faiss: Any) -> Iterator[None]:
+    """Let faiss use every core, and then give back its number of threads, which torch has too."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(usable_cores())
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

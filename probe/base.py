@@ -156,7 +156,8 @@ def precisions(x: Any) -> Any:
     Double precision, but single precision stays where the copy would take much memory: the sums
     over so many rows hide its rounding.
     """
-    return np.float64 if np.size(x) <= _MOST_DOUBLE else (np.float64, np.float32)
+    size = x.size if isinstance(x, np.ndarray) else 0
+    return np.float64 if size <= _MOST_DOUBLE else (np.float64, np.float32)
 
 
 def standardiser(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -117,7 +117,9 @@ def sharded(archive, bench, monkeypatch) -> Any:
     from archiveprobe.cache.store import Writer
 
     opened = Writer.open
-    monkeypatch.setattr(Writer, "open", lambda *given: opened(*given, commit_seconds=0))
+    monkeypatch.setattr(
+        Writer, "open", lambda *given, **how: opened(*given, **how | {"commit_seconds": 0})
+    )
     archive.add_drawn(range(6))
     task = archive.task()
     bench.run(task)

@@ -94,6 +94,18 @@ def test_many_almost_equal_rows_are_found_within_bounded_memory(
     assert stars.groups == 1 and len(stars.members) == 3000
 
 
+def test_the_number_of_threads_is_given_back() -> None:
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)
+    try:
+        find_near_duplicates(drawn(400, 60), 0.95, exact=10)
+        assert faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
 def test_a_matrix_may_lie_in_a_file(tmp_path) -> None:
     matrix = drawn(300, 40)
     file = np.memmap(tmp_path / "rows", np.float16, "w+", shape=matrix.shape)

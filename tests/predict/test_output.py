@@ -18,7 +18,9 @@ WRITERS = {
     ("submit",): ["--system", "ridge-hog"],
     ("submit", "--answers"): ["--answers", "{folder}/answers.csv"],
     ("cache", "export"): ["--overwrite"],
+    ("cache", "duplicates"): [],
     ("mistakes",): ["--system", "ridge-hog"],
+    ("rank",): ["--system", "ridge-hog"],
     ("export",): ["--system", "ridge-hog"],
     ("look",): [],
 }
