@@ -35,7 +35,6 @@ from archiveprobe.predict.units import UnitWork
 from archiveprobe.task.config import Task
 
 Notify = Callable[[str], None]
-ENGINES = ("local", "ray")
 # Held while the images are listed: of several shares that start, one does it.
 _LISTING = "LOCK-listing"
 # Below this nobody thinks of shares.

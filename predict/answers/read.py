@@ -41,11 +41,6 @@ def open_record(folder: Path) -> AnswersRecord:
     return record
 
 
-def is_complete(folder: Path) -> bool:
-    """Return whether every image of a folder of answers is answered. Raises InputError."""
-    return sum(part.rows for part in finished_parts(folder)) == open_record(folder).images
-
-
 def iterate_parts(folder: Path, columns: Sequence[str] | None = None) -> Iterator["pyarrow.Table"]:
     """Yield the answers of a folder, finished or not, in the order of its list of images.
 
