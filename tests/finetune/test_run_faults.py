@@ -255,6 +255,9 @@ def test_parts_answered_in_another_precision_are_not_mixed(
     # What is stored is what the stored system answers again.
     record = load_run(load_task(archive), "quick").record
     assert record["answers_in"] == "bf16"
-    words = ("--system", "quick", "--images", archive, "-o", archive / "out.csv")
+    new = archive.parent / "new"
+    new.mkdir()
+    shutil.copy(archive / "3.png", new)
+    words = ("--system", "quick", "--images", new, "-o", new / "out.csv")
     done = run("predict", archive, *words, "--device", "cpu", "--workers", "0")
     assert done.exit_code == 0, done.stderr
