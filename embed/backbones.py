@@ -66,6 +66,7 @@ def _timm(name: str, model: str, tag: str, width: int, size: int, licence: str) 
 
 
 _APACHE, _APPLE, _MIT, _NC = "Apache-2.0", "Apple-AMLR", "MIT", "CC-BY-NC-4.0"
+_DINOV3, _NVIDIA = "DINOv3-License", "NVIDIA-Open-Model-License"
 _FCMAE, _LAION = "fcmae_ft_in22k_in1k_384", "laion2b_s29b_b131k_ft_soup"
 # Name, the library's model and weights tag, width of the embedding, side of the input in pixels,
 # licence of the weights. tests/embed/test_backbones.py checks every line against the libraries.
@@ -76,6 +77,11 @@ _ROWS = (
     _clip("dfn-vit-l14", "ViT-L-14-quickgelu", "dfn2b", 768, 224, _APPLE),
     _clip("dfn-vit-h14-378", "ViT-H-14-378-quickgelu", "dfn5b", 1024, 378, _APPLE),
     _clip("siglip2-so400m-384", "ViT-SO400M-16-SigLIP2-384", "webli", 1152, 384, _APACHE),
+    _clip("siglip2-so400m-512", "ViT-SO400M-16-SigLIP2-512", "webli", 1152, 512, _APACHE),
+    _clip("pe-core-l14-336", "PE-Core-L-14-336", "meta", 1024, 336, _APACHE),
+    _clip("metaclip2-h14", "ViT-H-14-worldwide-quickgelu", "metaclip2_worldwide", 1024, 224, _NC),
+    _clip("metaclip2-h14-378", "ViT-H-14-worldwide-378", "metaclip2_worldwide", 1024, 378, _NC),
+    _clip("mobileclip2-s4", "MobileCLIP2-S4", "dfndr2b", 768, 256, _APPLE),
     _clip("eva02-l14-336", "EVA02-L-14-336", "merged2b_s6b_b61k", 768, 336, _MIT),
     _clip("laion-convnext-l-320", "convnext_large_d_320", _LAION, 768, 320, _MIT),
     _timm("convnextv2-nano-384", "convnextv2_nano", _FCMAE, 640, 384, _NC),
@@ -83,6 +89,11 @@ _ROWS = (
     _timm("convnext-tiny", "convnext_tiny", "in12k_ft_in1k", 768, 224, _APACHE),
     _timm("maxvit-base-384", "maxvit_base_tf_384", "in21k_ft_in1k", 768, 384, _APACHE),
     _timm("dinov2-vit-l14", "vit_large_patch14_dinov2", "lvd142m", 1024, 518, _APACHE),
+    _timm("dinov3-vit-l16", "vit_large_patch16_dinov3", "lvd1689m", 1024, 256, _DINOV3),
+    _timm("dinov3-convnext-l", "convnext_large", "dinov3_lvd1689m", 1536, 224, _DINOV3),
+    _timm("dinov3-convnext-tiny", "convnext_tiny", "dinov3_lvd1689m", 768, 224, _DINOV3),
+    _timm("tipsv2-vit-l14", "vit_large_patch14_reg1_tipsv2", "webli", 1024, 448, _APACHE),
+    _timm("c-radiov4-so400m", "vit_so400m_patch16_radio_v4", "c_radio", 1152, 512, _NVIDIA),
     _timm("swin-base", "swin_base_patch4_window7_224", "ms_in22k_ft_in1k", 1024, 224, _MIT),
     _timm("resnet18", "resnet18", "a1_in1k", 512, 224, _APACHE),
     _timm("resnet34", "resnet34", "a1_in1k", 512, 224, _APACHE),

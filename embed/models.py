@@ -106,14 +106,24 @@ def seeded(backbone: Backbone, build: Callable[[], Network]) -> Network:
         torch.manual_seed(_SEED)
         try:
             return build()
-        except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
+        except (TypeError, ValueError, RuntimeError, AssertionError, KeyError, OSError) as error:
             if is_out_of_memory(error):
                 raise
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"cannot build backbone {backbone.name!r} ({backbone.described}): {reason}: "
-                "correct its arguments in task.toml"
+                f"{_remedy(error, reason)}"
             ) from error
+
+
+def _remedy(error: Exception, reason: str) -> str:
+    """Return what to do where a network cannot be built."""
+    # Text towers of transformers, as coca_roberta has, need that package and its configurations.
+    if "transformers" in reason and not isinstance(error, OSError):
+        return "install it with `pip install 'archiveprobe[texts]'`, or choose another backbone"
+    if isinstance(error, OSError):
+        return "run `embed --dry-run` once where there is a network, or choose another backbone"
+    return "correct its arguments in task.toml"
 
 
 @contextlib.contextmanager

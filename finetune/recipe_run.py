@@ -278,7 +278,7 @@ class RecipeRun:
     def _answer(self, network: Network, inputs: InputRows, rows: np.ndarray) -> np.ndarray:
         """Return logits (r, V, K) of rows through all views."""
         with memory_for(f"answering on {self.device}", _MEMORY_REMEDY):
-            return logits_of(network, inputs, rows, self._views, device=self.device)
+            return logits_of(network, inputs, rows, self._views, **self.computing)
 
     def _rows(self, name: str, readable: np.ndarray) -> Part:
         if name == FULL:
@@ -299,8 +299,12 @@ class RecipeRun:
     def _settings(self, name: str, stop: Stop | None) -> dict[str, Any]:
         """Return what a part depends on; a stored one of other settings is never gone on with."""
         dataset = self.dataset
+        recipe = self.recipe.model_dump(mode="json", exclude={"name"})
+        if recipe["optimizer"]["micro_batch"] is None:
+            # Parts of earlier versions know no such setting.
+            del recipe["optimizer"]["micro_batch"]
         settings: dict[str, Any] = {
-            "recipe": self.recipe.model_dump(mode="json", exclude={"name"}),
+            "recipe": recipe,
             "backbone": self.backbone.described,
             "part": name,
             "snapshot": {name: dataset.parts[name] for name in PARTS},
@@ -309,6 +313,9 @@ class RecipeRun:
             # The head begins as a probe on that cache.
             in_use = dataset.snapshot.cache(dataset.task.asks(self.backbone.name))
             settings["snapshot"]["cache"] = in_use and in_use.fingerprint
+        if self._options.precision != "fp32":
+            # Parts of earlier versions were trained in it and answered in fp32.
+            settings["answers_in"] = self._options.precision
         if stop is not None:
             settings["stop"] = {"epochs": stop.epochs, "alpha": stop.alpha}
         return settings

@@ -86,6 +86,7 @@ def run_finetune(
         if len(folds) == dataset.folds and last.name != SPLIT:
             launch = {"recipe": options.recipe, "set": overrides}
             how = {**run.computing, "from_cache": options.from_cache, "launch": launch}
+            how["answers_in"] = options.precision
             about = (dataset, recipe, run.system, run.backbone.name, how)
             keep_system(*about, folds, networks, notes.append)
             systems, left_out = load_current(dataset, ("probe", KIND))

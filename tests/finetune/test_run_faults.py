@@ -235,7 +235,7 @@ def test_out_of_memory_tells_what_happens_next(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "train_step", full)
         told = error_of(finetune(archive, "--fold", "all"))
-    assert "run the same command again, which goes on after epoch 1" in told
+    assert "run the same command again, which goes on from the last state it kept" in told
     assert "by --set, which trains another system" in told
     smaller = archive / "smaller.toml"
     smaller.write_text((archive / "quick.toml").read_text() + "[optimizer]\nbatch_size = 4\n")

@@ -15,6 +15,7 @@ import archiveprobe.finetune.train as loop
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.view_sets import view_set
+from archiveprobe.finetune import checkpoint_writer
 from archiveprobe.finetune.augment import Augmentation
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
@@ -110,10 +111,11 @@ def killed_after(epochs: int) -> Callable[[Epoch], None]:
 
 
 @pytest.mark.proves("killed")
-@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_killed_and_resumed_equals_uninterrupted(
-    tmp_path: Path, epochs: int, noise, network_for
+    tmp_path: Path, epochs: int, noise, network_for, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(checkpoint_writer, "SECONDS", 0.0)
     recipe = everything()
     rng = np.random.default_rng(0)
     files = []
@@ -240,6 +242,48 @@ def test_out_of_memory_names_the_setting_to_lower(noise, network_for) -> None:
     network.module.forward = forward
     with pytest.raises(InputError, match=r"batches of 8 on cpu: .* lower optimizer\.batch"):
         train(network, noise(validation=4), recipe)
+
+
+@pytest.mark.proves("memory")
+@pytest.mark.parametrize("kind", ["focal", "cross-entropy"])
+def test_gradients_of_small_passes_add_up_to_those_of_the_batch(noise, network_for, kind) -> None:
+    loss = {"kind": kind, "alpha": 0.75, "label_smoothing": 0.1}
+    done = []
+    for size in (None, 3, 1):
+        recipe = recipe_of(
+            loss=loss,
+            optimizer={"micro_batch": size, "clip_grad_norm": 1.0},
+            augment={"mixup": 0.2},
+        )
+        largest: list[int] = []
+        network = network_for(recipe)
+        network.module.register_forward_pre_hook(
+            lambda _, inputs, largest=largest: largest.append(len(inputs[0]))
+        )
+        done.append(train(network, noise(labels=[0, 1, 1, 1] * 4), recipe, stop=Stop(2)))
+        assert max(largest) == (size or 8)
+    for one in done[1:]:
+        for name, tensor in done[0].state.items():
+            torch.testing.assert_close(one.state[name], tensor, rtol=1e-3, atol=1e-4)
+        for epoch, other in zip(one.history, done[0].history, strict=True):
+            assert epoch.loss == pytest.approx(other.loss, rel=1e-4)
+
+
+def test_rating_is_at_the_precision_of_the_run(
+    noise, network_for, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = loop.inference.logits_of
+
+    def spy(*given: Any, **ways: Any) -> Any:
+        asked.append(ways["precision"])
+        return real(*given, **ways)
+
+    monkeypatch.setattr(loop.inference, "logits_of", spy)
+    recipe = recipe_of(schedule={"epochs": 1})
+    for precision in ("fp32", "bf16"):
+        train(network_for(recipe), noise(validation=4), recipe, precision=precision)
+    assert asked == ["fp32", "bf16"]
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
