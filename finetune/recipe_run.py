@@ -46,7 +46,8 @@ class Options:
 
     `recipe` is a name or the path of a file; `overrides` are settings `KEY=VALUE` for its own.
     `fold` is a number or "all", `full` the final fit on all labelled rows; `device` None: a GPU
-    where there is one; `workers` None: one process per core; `track` names trackers.
+    where there is one; `devices`, with commas: folds side by side; `workers` None: one process per
+    core; `track` names trackers.
     """
 
     recipe: str
@@ -58,6 +59,7 @@ class Options:
     workers: int | None = None
     precision: str = "fp32"
     track: tuple[str, ...] = ()
+    devices: str | None = None
 
 
 class RecipeRun:
@@ -128,6 +130,10 @@ class RecipeRun:
         """Return the folds that are trained."""
         names = [f"fold-{fold}" for fold in range(self.dataset.folds)]
         return [part for name in names if (part := self._finished(name))]
+
+    def untrained_folds(self, names: Sequence[str]) -> list[str]:
+        """Return which of the named parts are folds that are not trained."""
+        return [name for name in names if name.startswith("fold-") and self._finished(name) is None]
 
     def answering(self) -> list[TrainedPart]:
         """Return the networks for the rows to predict.
@@ -218,7 +224,9 @@ class RecipeRun:
             "rows": {"train": _digest(rows.train), "validation": _digest(rows.validation)},
             "weights": network.digest,
             "start": origin["start"],
-            **self.computing,
+            # Of several GPUs any one goes on with it.
+            "precision": self._options.precision,
+            "device": self.device.partition(":")[0],
         }
         folder = self.folder / name
         checkpoints = Checkpoints(folder / "state", {**settings, **started_from})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.memory import memory_for
+from archiveprobe.base.memory import keep_freed_memory, memory_for
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.finetune import inference
@@ -112,6 +112,8 @@ def train(
     import torch
 
     initial = network.state(whole=False) if recipe.interpolate.alphas else {}
+    if device == "cpu":
+        keep_freed_memory()
     # Dropout and stochastic depth draw from the global generators, which others use as well.
     kind, gpus = device.partition(":")[0], [] if device == "cpu" else [torch.device(device)]
     with torch.random.fork_rng(devices=gpus, device_type=kind):
