@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -116,7 +116,7 @@ def train(
         keep_freed_memory()
     # Dropout and stochastic depth draw from the global generators, which others use as well.
     kind, gpus = device.partition(":")[0], [] if device == "cpu" else [torch.device(device)]
-    with torch.random.fork_rng(devices=gpus, device_type=kind):
+    with torch.random.fork_rng(devices=gpus, device_type=kind), _current(device):
         torch.manual_seed(int(seeded("train", recipe.seed).integers(2**62)))
         trainer = Trainer(network.to(device), data, recipe, stop, device, precision)
         if checkpoints is not None:
@@ -142,6 +142,13 @@ def train(
     kept_epoch = trainer.best_epoch or len(trainer.history)
     state = network.eval().state(whole=False)
     return Trained(state, kept_epoch, trainer.history, alpha, trainer.seconds)
+
+
+def _current(device: str) -> AbstractContextManager[Any]:
+    """Make a GPU the current one: the thread that pins memory starts a context on that."""
+    import torch
+
+    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
 
 
 class Trainer:
