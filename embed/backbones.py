@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.task.config import Decode, OwnBackbone, Preprocess, Task, nearest
+from archiveprobe.task.config import TUNED, Decode, OwnBackbone, Preprocess, Task, nearest
 from archiveprobe.task.texts import has_texts, text_cache
+
+if TYPE_CHECKING:
+    from archiveprobe.evaluate.tuned import TunedNetwork
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
@@ -21,7 +24,8 @@ class Backbone:
     `model` and `tag` are the library's own names; `width` is the length of the pooled embedding and
     `size` the side of the input in pixels, both None where only the built model can tell. `weights`
     is "pretrained", "random" or the path of a file; `layers` is a name in LAYERS, `tower` says
-    which half of a CLIP the embeddings come from, and `decode` how its images are decoded.
+    which half of a CLIP the embeddings come from, and `decode` how its images are decoded. `tuned`
+    is the fine-tuned network whose weights are laid over it.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Backbone:
     layers: str = "pooled"
     tower: Literal["image", "text"] = "image"
     decode: Decode = "exact"
+    tuned: "TunedNetwork | None" = None
 
     @property
     def cache(self) -> str:
@@ -102,7 +107,7 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType({row.name: row for row in _
 
 def text_tower(backbone: Backbone) -> Backbone | None:
     """Return the other half of a CLIP, which embeds prompts and captions; else None."""
-    if backbone.library != "open_clip":
+    if backbone.library != "open_clip" or backbone.tuned is not None:
         return None
     return replace(backbone, tower="text", layers="pooled", preprocess=None, decode="exact")
 
@@ -134,6 +139,8 @@ def _named(name: str, task: Task) -> Backbone:
         return _own(name, task.backbone[name], task)
     if name in BACKBONES:
         return BACKBONES[name]
+    if name.startswith(TUNED):
+        return _tuned(name, task)
     library, _, model = name.partition(":")
     if model and library == "timm":
         return Backbone(name, "timm", *_split("timm", model))
@@ -147,6 +154,17 @@ def _named(name: str, task: Task) -> Backbone:
         f"unknown backbone {name!r}{nearest(name, known)} in {task.file}: `archiveprobe list "
         "backbones` shows the table; timm:NAME and open_clip:ARCH/TAG work too"
     )
+
+
+def _tuned(name: str, task: Task) -> Backbone:
+    from archiveprobe.evaluate.tuned import network_named
+
+    network = network_named(task, name)
+    base = _named(str(network.model["backbone"]), task)
+    weights = RANDOM if network.model.get("weights") == RANDOM else base.weights
+    # Trained in whole nothing is left of what it started from.
+    weights = str(network.file) if network.is_whole else weights
+    return replace(base, name=name, weights=weights, tuned=network)
 
 
 def _split(library: str, model: str) -> tuple[str, str | None]:

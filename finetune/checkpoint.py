@@ -1,4 +1,4 @@
-"""States on disk: what a training run goes on from, and the weights that one has ended with.
+"""States on disk: what a training run goes on from.
 
 A run keeps one file, that of the last state, named after its epoch and its own SHA-256.
 
@@ -113,30 +113,6 @@ class Checkpoints:
         for path in sorted(self._files()):
             if path.name != name:
                 files.remove(path)
-
-
-def read_weights(file: Path, digest: str) -> dict[str, Any]:
-    """Read the state of a trained part.
-
-    Raises:
-        InputError: missing, or not the file of that SHA-256.
-    """
-    from safetensors.torch import load
-
-    again = f"delete {file.parent} and run finetune again"
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"cannot read {file}: {error.strerror or error}: bring it back, or {again}"
-        ) from None
-    # Before it is parsed: safetensors has no checksum of its own.
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise InputError(f"{file} has changed since it was trained: {again}")
-    try:
-        return dict(load(content))
-    except Exception as error:
-        raise InputError(f"{file} holds no weights ({error}): {again}") from None
 
 
 def random_states(device: str = "cpu") -> dict[str, Any]:

@@ -13,11 +13,12 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.preprocess import geometry_of_record
+from archiveprobe.embed.tuned import read_weights
 from archiveprobe.embed.unit_encoder import Look
 from archiveprobe.embed.view_sets import View, view_set
 from archiveprobe.evaluate.thresholding import decide
+from archiveprobe.evaluate.tuned import network_file
 from archiveprobe.finetune.augment import as_floats
-from archiveprobe.finetune.checkpoint import read_weights
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
 from archiveprobe.finetune.loader import InputRows
 from archiveprobe.finetune.model import Network, backbone_of, build_network
@@ -239,7 +240,7 @@ def load_tuned(task: Task, record: Mapping[str, Any]) -> TunedSystem:
         KeyError, TypeError, ValueError: it is no such record, or its recipe is of another version.
     """
     states = [
-        (_inside(task.work, str(network["file"])), str(network["sha256"]))
+        (network_file(task.work, str(network["file"])), str(network["sha256"]))
         for network in record["networks"]
     ]
     if not states:
@@ -255,9 +256,3 @@ def load_tuned(task: Task, record: Mapping[str, Any]) -> TunedSystem:
         # Records of earlier versions have none: their answers are in fp32, however they trained.
         str(record.get("answers_in", "fp32")),
     )
-
-
-def _inside(work: Path, file: str) -> Path:
-    if "\0" in file or ".." in Path(file).parts or Path(file).is_absolute():
-        raise ValueError(f"{file!r} is no file of a network")
-    return work / file

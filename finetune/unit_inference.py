@@ -10,10 +10,10 @@ import numpy as np
 from archiveprobe.embed.forward import ForwardThreads
 from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.prepare import Preparation, PreparedImage
+from archiveprobe.embed.tuned import read_weights
 from archiveprobe.embed.unit_encoder import views_of_image
 from archiveprobe.embed.views import Rendered, render
 from archiveprobe.finetune.augment import normalise
-from archiveprobe.finetune.checkpoint import read_weights
 from archiveprobe.finetune.images import blank_image
 from archiveprobe.finetune.inference import TunedSystem, average, half_precision
 from archiveprobe.finetune.model import Network

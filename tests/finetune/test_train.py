@@ -1,8 +1,10 @@
 """The loop, on networks of toy size: what it learns, what it leaves alone, where it stops."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apple
@@ -20,13 +22,12 @@ from archiveprobe.finetune.augment import Augmentation
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
 from archiveprobe.finetune.inference import vote
+from archiveprobe.finetune.mixing import choose_mixture, mixture_of
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.train import (
     Epoch,
     Stop,
     Trained,
-    choose_mixture,
-    mixture_of,
     train,
 )
 from archiveprobe.task.decoding import digest
@@ -168,7 +169,6 @@ def test_nobody_elses_draws_move(noise, network_for) -> None:
 def test_a_loss_that_is_no_number_stops_with_step_and_images(
     tmp_path: Path, noise, network_for
 ) -> None:
-
     recipe = recipe_of(schedule={"monitor": "training-loss"})
     checkpoints = Checkpoints(tmp_path / "state", {})
     with pytest.raises(InputError) as error:
@@ -267,6 +267,32 @@ def test_gradients_of_small_passes_add_up_to_those_of_the_batch(noise, network_f
             torch.testing.assert_close(one.state[name], tensor, rtol=1e-3, atol=1e-4)
         for epoch, other in zip(one.history, done[0].history, strict=True):
             assert epoch.loss == pytest.approx(other.loss, rel=1e-4)
+
+
+def test_a_second_gpu_is_the_current_one_while_a_network_trains(
+    noise, network_for, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, during = [0], []
+
+    @contextmanager
+    def device(name: str) -> Iterator[None]:
+        current.append(int(name.partition(":")[2]))
+        yield
+        current.pop()
+
+    def batches(*_: Any, **__: Any) -> Any:
+        during.append(current[-1])
+        raise Killed
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda **_: nullcontext())
+    monkeypatch.setattr(loop, "training_batches", batches)
+    monkeypatch.setattr(loop, "Trainer", lambda *_: SimpleNamespace(history=[], sampler=list))
+    recipe = recipe_of()
+    network = SimpleNamespace(to=lambda _: None, state=lambda **_: {})
+    with pytest.raises(Killed):
+        train(network, noise(), recipe, device="cuda:1")
+    assert during == [1]
 
 
 def test_rating_is_at_the_precision_of_the_run(
