@@ -139,8 +139,8 @@ PROMISES: dict[str, tuple[str, str]] = {
         "nothing; the score to expect of a pick among systems at chance is that of chance.",
     ),
     "certificate": (
-        "The model is useless, the archive has shifted, copies come in bursts; the sample is "
-        "looked at again and again; reviewers overlook images",
+        "The model is useless; positives hide where few images are drawn; the sample is looked at "
+        "again and again; reviewers overlook images",
         "A limit of what was missed, and the share of a whole archive, fail no more often than "
         "they say: they rest on the random draw alone.",
     ),
