@@ -124,6 +124,7 @@ class Embed(_Section):
     views: str = "crops6"
     layers: str = "pooled"
     decode: Decode = "exact"
+    thumbnails: bool = True
 
 
 class Preprocess(_Section):
