@@ -92,7 +92,8 @@ class Job:
         self._notify: Notify = lambda text: notify(f"{backbone.cache}: {text}")
         # A descriptor computes in one way only, whatever is asked of the networks beside it.
         self._precision = "fp32" if backbone.library == "descriptor" else options.precision
-        self._own_weights = backbone.weights not in (PRETRAINED, RANDOM)
+        named = backbone.weights in (PRETRAINED, RANDOM)
+        self._own_weights = not named and backbone.tuned is None
         self._request = request(task, backbone)
         self._root = task.work / "cache"
         self._share = str(options.share) if options.share else None

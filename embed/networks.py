@@ -85,7 +85,12 @@ def _load(backbone: Backbone, device: str, untrained: bool) -> LoadedBackbone:
         from archiveprobe.embed.text_tower import load_text_network
 
         return load_text_network(backbone, device, untrained=untrained)
-    model = load_model(backbone, untrained=untrained)
+    if backbone.tuned is None:
+        model = load_model(backbone, untrained=untrained)
+    else:
+        from archiveprobe.embed.tuned import load_tuned
+
+        model = load_tuned(backbone, backbone.tuned, untrained=untrained)
     read = reader(model.module, backbone.layers, backbone.described)
     return ImageNetwork(backbone.name, model, device, random=backbone.weights == RANDOM, read=read)
 

@@ -161,6 +161,11 @@ class Optimizer(Section):
     batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(
         default=32, description="Images of one step."
     )
+    micro_batch: Annotated[int, Field(ge=1, le=65536)] | None = Field(
+        default=None,
+        description="Images of one pass, whose gradients are added up to a step: for small cards. "
+        "The same numbers up to rounding where no BatchNorm is trained; none: all of a step.",
+    )
     clip_grad_norm: Positive | None = Field(
         default=None, description="Limit of the norm of all gradients together."
     )

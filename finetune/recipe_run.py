@@ -46,7 +46,8 @@ class Options:
 
     `recipe` is a name or the path of a file; `overrides` are settings `KEY=VALUE` for its own.
     `fold` is a number or "all", `full` the final fit on all labelled rows; `device` None: a GPU
-    where there is one; `workers` None: one process per core; `track` names trackers.
+    where there is one; `devices`, with commas: folds side by side; `workers` None: one process per
+    core; `track` names trackers.
     """
 
     recipe: str
@@ -58,6 +59,7 @@ class Options:
     workers: int | None = None
     precision: str = "fp32"
     track: tuple[str, ...] = ()
+    devices: str | None = None
 
 
 class RecipeRun:
@@ -128,6 +130,10 @@ class RecipeRun:
         """Return the folds that are trained."""
         names = [f"fold-{fold}" for fold in range(self.dataset.folds)]
         return [part for name in names if (part := self._finished(name))]
+
+    def untrained_folds(self, names: Sequence[str]) -> list[str]:
+        """Return which of the named parts are folds that are not trained."""
+        return [name for name in names if name.startswith("fold-") and self._finished(name) is None]
 
     def answering(self) -> list[TrainedPart]:
         """Return the networks for the rows to predict.
@@ -218,7 +224,9 @@ class RecipeRun:
             "rows": {"train": _digest(rows.train), "validation": _digest(rows.validation)},
             "weights": network.digest,
             "start": origin["start"],
-            **self.computing,
+            # Of several GPUs any one goes on with it.
+            "precision": self._options.precision,
+            "device": self.device.partition(":")[0],
         }
         folder = self.folder / name
         checkpoints = Checkpoints(folder / "state", {**settings, **started_from})
@@ -278,7 +286,7 @@ class RecipeRun:
     def _answer(self, network: Network, inputs: InputRows, rows: np.ndarray) -> np.ndarray:
         """Return logits (r, V, K) of rows through all views."""
         with memory_for(f"answering on {self.device}", _MEMORY_REMEDY):
-            return logits_of(network, inputs, rows, self._views, device=self.device)
+            return logits_of(network, inputs, rows, self._views, **self.computing)
 
     def _rows(self, name: str, readable: np.ndarray) -> Part:
         if name == FULL:
@@ -299,8 +307,12 @@ class RecipeRun:
     def _settings(self, name: str, stop: Stop | None) -> dict[str, Any]:
         """Return what a part depends on; a stored one of other settings is never gone on with."""
         dataset = self.dataset
+        recipe = self.recipe.model_dump(mode="json", exclude={"name"})
+        if recipe["optimizer"]["micro_batch"] is None:
+            # Parts of earlier versions know no such setting.
+            del recipe["optimizer"]["micro_batch"]
         settings: dict[str, Any] = {
-            "recipe": self.recipe.model_dump(mode="json", exclude={"name"}),
+            "recipe": recipe,
             "backbone": self.backbone.described,
             "part": name,
             "snapshot": {name: dataset.parts[name] for name in PARTS},
@@ -309,6 +321,9 @@ class RecipeRun:
             # The head begins as a probe on that cache.
             in_use = dataset.snapshot.cache(dataset.task.asks(self.backbone.name))
             settings["snapshot"]["cache"] = in_use and in_use.fingerprint
+        if self._options.precision != "fp32":
+            # Parts of earlier versions were trained in it and answered in fp32.
+            settings["answers_in"] = self._options.precision
         if stop is not None:
             settings["stop"] = {"epochs": stop.epochs, "alpha": stop.alpha}
         return settings

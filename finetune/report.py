@@ -102,15 +102,8 @@ def keep_system(
         "kind": KIND,
         "recipe": recipe.model_dump(mode="json", exclude={"name"}),
         "features": features,
-        "networks": [
-            {
-                "part": part.name,
-                "file": part.weights.relative_to(dataset.task.work).as_posix(),
-                "sha256": part.digest,
-                "epoch": part.record.epoch,
-            }
-            for part in networks
-        ],
+        "networks": [_network(dataset, part) for part in networks],
+        "folds": [_network(dataset, part) for part in folds],
         "made_of": dict(networks[0].record.made_of),
         "to_predict": dataset.unlabelled.digest,
         **how,
@@ -136,6 +129,15 @@ def keep_system(
     )
     record |= decided(done)
     save_run(dataset.task, system, record, done.predictions, arrays)
+
+
+def _network(dataset: Dataset, part: TrainedPart) -> dict[str, Any]:
+    return {
+        "part": part.name,
+        "file": part.weights.relative_to(dataset.task.work).as_posix(),
+        "sha256": part.digest,
+        "epoch": part.record.epoch,
+    }
 
 
 def write_answers(dataset: Dataset, recipe: Recipe, part: TrainedPart) -> Path | None:

@@ -22,7 +22,7 @@ from archiveprobe.base.files import discard, write_whole
 from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed.models import tensor_digest
-from archiveprobe.finetune.checkpoint import read_weights
+from archiveprobe.embed.tuned import read_weights
 from archiveprobe.finetune.model import Network
 from archiveprobe.finetune.recipe import Finite, Share
 from archiveprobe.finetune.train import Epoch, Trained

@@ -117,6 +117,10 @@ class Folds(_Section):
     group: str = "near-duplicates"
 
 
+TUNED = "tuned:"
+"""Begins the name of a backbone that is a fine-tuned system: see evaluate/tuned.py."""
+
+
 class Embed(_Section):
     """Which backbones look at the images, through which views, at which layers."""
 
@@ -125,6 +129,17 @@ class Embed(_Section):
     layers: str = "pooled"
     decode: Decode = "exact"
     thumbnails: bool = True
+
+    @model_validator(mode="after")
+    def _check(self) -> "Embed":
+        for name in self.backbones:
+            if name.startswith(TUNED):
+                raise ValueError(
+                    f"backbones: {name} knows the labels it was trained on, which not everything "
+                    f"that looks at these backbones allows for: use embed --backbone {name} and "
+                    f"probe --features {name}"
+                )
+        return self
 
 
 class Preprocess(_Section):
