@@ -123,7 +123,9 @@ def _networks(task: Task, run: Run) -> TunedNetworks:
             f"`archiveprobe list systems {task.file}`"
         )
     try:
-        model, made_of = dict(record["recipe"]["model"]), dict(record["made_of"])
+        recipe = record["recipe"]
+        model, made_of = dict(recipe["model"]), dict(record["made_of"])
+        seeds = recipe.get("seeds", {"count": 1})
         finals, folds = (
             [
                 TunedNetwork(
@@ -143,6 +145,11 @@ def _networks(task: Task, run: Run) -> TunedNetworks:
     if model["unfreeze"] == "none":
         raise InputError(
             f"{run.system} left its backbone as it was: use {model['backbone']} itself"
+        )
+    if seeds["count"] > 1 and seeds["combine"] == "mean":
+        raise InputError(
+            f"{run.system} averages the probabilities of {seeds['count']} networks, whose "
+            'embeddings lie in as many spaces: use a recipe with seeds.combine = "soup"'
         )
     if len(finals) != 1:
         full = f"{command_again(run, task)} --full"

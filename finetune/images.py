@@ -9,7 +9,7 @@ it, also when that is killed.
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -159,6 +159,11 @@ class ImageRows:
     def readable(self) -> np.ndarray:
         """(n,) whether a row has pixels."""
         return self.pixels.readable
+
+    def with_seed(self, seed: int) -> "ImageRows":
+        """Return the same rows with another seed of what is drawn."""
+        assert self.augmentation is not None
+        return replace(self, augmentation=replace(self.augmentation, seed=seed))
 
     def __getitem__(self, draw: Draw) -> "torch.Tensor":
         """Draw a training input, as `Augmentation` does."""

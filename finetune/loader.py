@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -60,6 +60,10 @@ class InputRows(Protocol):
 
     def look(self, rows: np.ndarray, view: int) -> "torch.Tensor":
         """Return a batch of rows through a view, without anything random."""
+        ...
+
+    def with_seed(self, seed: int) -> Self:
+        """Return the same rows with another seed of what is drawn."""
         ...
 
 

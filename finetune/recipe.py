@@ -291,11 +291,39 @@ class Rows(Section):
         description="With `--fold` one of so many grouped parts of the other folds chooses the "
         "epoch.",
     )
+    selection: Literal["held-out", "learned"] = Field(
+        default="held-out",
+        description='What becomes of the rows that choose the epoch: "learned" trains again from '
+        "the start, on them too, for the epochs that they chose. It takes twice as long.",
+    )
     unreadable: Literal["skip", "blank"] = Field(
         default="skip",
         description="An image that cannot be read is left out, or trained on and predicted as a "
         "blank one.",
     )
+
+
+class Seeds(Section):
+    """Several trainings of every part, which differ in what is drawn: order, augmentation, dropout.
+
+    They begin at the same weights, without which a mean of weights would mean nothing.
+    """
+
+    count: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=1, description="Number of trainings; their seeds count on from `seed`."
+    )
+    combine: Literal["mean", "soup", "greedy-soup"] = Field(
+        default="mean",
+        description='"mean" averages probabilities; "soup" averages weights (Wortsman et al. '
+        '2022), so that one network is left; "greedy-soup" those that score no worse together on '
+        "the rows that choose the epoch.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Seeds":
+        if self.count == 1 and self.combine != "mean":
+            raise ValueError(f'combine = "{self.combine}" needs several seeds: set seeds.count')
+        return self
 
 
 class Predict(Section):
@@ -355,7 +383,24 @@ class Recipe(Section):
     ema: Ema = Ema()
     interpolate: Interpolate = Interpolate()
     rows: Rows = Rows()
+    seeds: Seeds = Seeds()
     predict: Predict = Predict()
+
+    @model_validator(mode="after")
+    def _check_selection(self) -> "Recipe":
+        chosen = self.schedule.monitor == "macro-f1" or self.interpolate.alphas
+        if self.rows.selection == "learned" and (self.rows.merged or not chosen):
+            raise ValueError(
+                'rows.selection = "learned": no row chooses anything here, so rows.merged = true '
+                "learns all of them at once: leave selection out"
+            )
+        if self.seeds.combine == "greedy-soup" and (
+            self.rows.merged or self.rows.selection == "learned"
+        ):
+            raise ValueError(
+                'seeds.combine = "greedy-soup" needs rows that were not trained on: use "soup"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":

@@ -94,9 +94,9 @@ def run_finetune(
         notes: list[str] = []
         if len(folds) == dataset.folds and last.name != SPLIT:
             launch = {"recipe": options.recipe, "set": overrides}
-            how = {**run.computing, "from_cache": options.from_cache, "launch": launch}
+            how = {**run.fits.computing, "from_cache": options.from_cache, "launch": launch}
             how["answers_in"] = options.precision
-            about = (dataset, recipe, run.system, run.backbone.name, how)
+            about = (dataset, recipe, run.system, run.fits.backbone.name, how)
             keep_system(*about, folds, networks, notes.append)
             systems, left_out = load_current(dataset, ("probe", KIND))
             warnings, caution = data_warnings(dataset, notify)
@@ -114,12 +114,12 @@ def run_finetune(
         if answers is not None:
             words = f"archiveprobe submit {task.file} --answers {answers} -o submission.csv"
             notes.append(f"in the template's form: {words}")
-        if last.name == SPLIT:
+        if last.name == SPLIT and recipe.rows.selection == "held-out":
             notes.append(
                 "the validation rows chose the epoch, so their figure is optimistic; run --fold "
                 "all for out-of-fold predictions, a threshold, and a line on the leaderboard"
             )
-        elif board is None and last.name == MERGED:
+        elif board is None and last.name in (SPLIT, MERGED):
             notes.append(
                 "every labelled row is trained on, so there is no figure: run --fold all for one"
             )

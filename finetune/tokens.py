@@ -154,6 +154,10 @@ class TokenRows:
         """(n,) whether a row has tokens."""
         return np.asarray(np.isfinite(self.views[:, 0, 0]).all(1))
 
+    def with_seed(self, seed: int) -> "TokenRows":
+        """Return the same rows with another seed of what is drawn."""
+        return replace(self, seed=seed)
+
     def __getitem__(self, draw: Draw) -> "torch.Tensor":
         """Return the tokens (tokens, width) float32 of a row through one of its augmented views.
 

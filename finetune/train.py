@@ -1,7 +1,7 @@
 """The training loop: rows become a trained state, epoch by epoch, resumable."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -19,6 +19,7 @@ from archiveprobe.finetune.checkpoint import Checkpoints, random_states, set_ran
 from archiveprobe.finetune.checkpoint_writer import CheckpointWriter
 from archiveprobe.finetune.loader import Batch, BatchSampler, InputRows, Notify, training_batches
 from archiveprobe.finetune.losses import make_loss, soft_targets
+from archiveprobe.finetune.mixing import State, choose_mixture, mixture_of, update_batch_norms
 from archiveprobe.finetune.model import Network
 from archiveprobe.finetune.optimizer import make_average, make_learning_rates, make_optimizer
 from archiveprobe.finetune.recipe import Recipe
@@ -35,7 +36,6 @@ _MEMORY_REMEDY = (
     "optimizer.micro_batch, or lower optimizer.batch_size or model.size, by --set, which trains "
     "another system from the start"
 )
-State = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -288,33 +288,35 @@ class Trainer:
 
     def validate(self, network: Network) -> float:
         """Return macro-F1 of a network on the validation rows, through the centre view alone."""
-        rows = self.data.part.validation
-        centre = inference.centre_of(view_set(self.recipe.predict.views))
-        logits = inference.logits_of(
-            network.eval(),
-            self.data.inputs,
-            rows,
-            [centre],
-            device=self._device,
-            precision=self._precision,
-        )
-        decision = np.nan_to_num(logits[:, 0]).argmax(-1)
-        return macro_f1(self.data.labels[rows], decision, self.data.classes)
+        return rate(network, self.data, self.recipe, device=self._device, precision=self._precision)
 
     def interpolate(self, initial: State, tuned: State) -> tuple[float, State]:
         """Return the best mixture of initial and tuned weights, after its share of the latter.
 
         A final fit takes the share that was chosen on the folds before: it holds no row out.
         """
+
+        def settle(state: State) -> State:
+            self.network.load_state(state)
+            update_batch_norms(
+                self.network,
+                self.data.inputs,
+                self.data.part.train,
+                inference.centre_of(view_set(self.recipe.predict.views)),
+                device=self._device,
+                precision=self._precision,
+            )
+            return self.network.state(whole=False)
+
         if self.stop is not None:
             alpha = 1.0 if self.stop.alpha is None else self.stop.alpha
-            return alpha, mixture_of(initial, tuned, alpha)
+            return alpha, mixture_of(initial, tuned, alpha, settle)
 
         def score(state: State) -> float:
             self.network.load_state(state)
             return self.validate(self.network)
 
-        return choose_mixture(initial, tuned, self.recipe.interpolate.alphas, score)
+        return choose_mixture(initial, tuned, self.recipe.interpolate.alphas, score, settle)
 
     def state(self) -> State:
         """Return the weights that would predict: the average's where there is one."""
@@ -389,43 +391,19 @@ class Trainer:
         )
 
 
-def mixture_of(initial: State, tuned: State, alpha: float) -> dict[str, Any]:
-    """Return the state (1 - alpha) x initial + alpha x tuned (WiSE-FT, Wortsman et al., 2022).
-
-    Tensors of whole numbers are the tuned ones; at 0 and at 1 the states come back bit by bit.
-    """
-    mixed = {}
-    for name, end in tuned.items():
-        start = initial[name]
-        if alpha in (0.0, 1.0) or not end.is_floating_point():
-            mixed[name] = (start if alpha == 0.0 else end).clone()
-        else:
-            mixed[name] = start.lerp(end, alpha)
-    return mixed
-
-
-def choose_mixture(
-    initial: State, tuned: State, alphas: tuple[float, ...], score: Callable[[State], float]
-) -> tuple[float, State]:
-    """Return the share of tuned weights with the highest score, and the mixture.
-
-    `score` rates a state on rows that neither trained the network nor are reported. Equal scores go
-    to the smallest share, and a state that cannot be rated (NaN) never wins. Where head and body
-    are mixed alike, the head's first weights must be able to answer: a linear probe's, not random
-    ones.
-
-    Raises:
-        InputError: no share could be rated.
-    """
-    best: tuple[float, float, State] | None = None
-    for alpha in sorted(set(alphas)):
-        state = mixture_of(initial, tuned, alpha)
-        rated = float(score(state))
-        if not np.isnan(rated) and (best is None or rated > best[0]):
-            best = rated, alpha, state
-    if best is None:
-        raise InputError(
-            "no mixture of pretrained and tuned weights could be scored: leave out "
-            "interpolate.alphas, or hold out rows of every class"
-        )
-    return best[1:]
+def rate(
+    network: Network,
+    data: TrainingData,
+    recipe: Recipe,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+) -> float:
+    """Return macro-F1 of a network on the validation rows, through the centre view alone."""
+    rows = data.part.validation
+    centre = inference.centre_of(view_set(recipe.predict.views))
+    logits = inference.logits_of(
+        network.eval(), data.inputs, rows, [centre], device=device, precision=precision
+    )
+    decision = np.nan_to_num(logits[:, 0]).argmax(-1)
+    return macro_f1(data.labels[rows], decision, data.classes)

@@ -17,7 +17,7 @@ from click.testing import Result
 from archiveprobe.base import files
 from archiveprobe.base.lock import Lock
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.finetune import images, recipe_run, trained_parts
+from archiveprobe.finetune import fits, images, trained_parts
 from archiveprobe.finetune.images import DecodedImage
 from archiveprobe.task.config import load_task
 
@@ -77,7 +77,7 @@ MOMENTS = [
     (files, "write_whole", 3, True),
     (trained_parts, "write_whole", 1, True),
     (trained_parts, "write_whole", 6, True),
-    (recipe_run, "save_part", 3, True),
+    (fits, "save_part", 3, True),
 ]
 
 

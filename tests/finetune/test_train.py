@@ -22,13 +22,12 @@ from archiveprobe.finetune.augment import Augmentation
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
 from archiveprobe.finetune.inference import vote
+from archiveprobe.finetune.mixing import choose_mixture, mixture_of
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.train import (
     Epoch,
     Stop,
     Trained,
-    choose_mixture,
-    mixture_of,
     train,
 )
 from archiveprobe.task.decoding import digest

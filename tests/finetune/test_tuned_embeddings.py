@@ -14,7 +14,7 @@ import torch
 from click.testing import Result
 from PIL import Image
 
-import archiveprobe.finetune.recipe_run as recipe_run
+import archiveprobe.finetune.fits as fits
 from archiveprobe.embed.tuned import read_weights
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.embed.views import render
@@ -94,14 +94,14 @@ def noise_archive(
     (folder / "task.toml").write_text(NOISE)
     (folder / "memory.toml").write_text(MEMORY)
     assert run("embed", folder, "--workers", "0").exit_code == 0
-    real = recipe_run.train
+    real = fits.train
 
     def train(network: Any, data: Any, *rest: Any, **how: Any) -> Any:
         learned.append(data.part)
         return real(network, data, *rest, **how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe_run, "train", train)
+        patch.setattr(fits, "train", train)
         recipe = str(folder / "memory.toml")
         done = finetune(folder, "--fold", "all", "--full", recipe=recipe)
     assert done.exit_code == 0, done.stderr
