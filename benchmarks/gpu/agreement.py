@@ -13,19 +13,18 @@ import numpy as np
 from common import Figure, arguments, at_least, exactly, load, report
 from gpu.work import draw_crops, random_backbones
 
-from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import Backbone
-from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
+from archiveprobe.embed.networks import geometry_of, load_backbone
 from archiveprobe.embed.precision import (
     AGREEMENT,
-    check_precision,
+    PRECISIONS,
     choose_precision,
+    computes,
     cosines,
 )
 
 NAMES = ("clip-vit-b32", "dfn-vit-l14", "siglip2-so400m-384", "convnextv2-nano-384")
 NAMES += ("dinov3-vit-l16", "maxvit-base-384", "resnet50", "efficientnet-b3")
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 _CROPS = 8
 
 
@@ -48,12 +47,9 @@ def compared(backbone: Backbone, device: str) -> Iterator[Figure]:
     crops = draw_crops(geometry_of(loaded).size, _CROPS)
     mirror = np.arange(_CROPS) % 3 == 0
     expected = load_backbone(backbone, "cpu").at("fp32").embed(crops, mirror)
-    chosen = choose_precision(loaded, crops, mirror, device)[0].precision
-    for precision in PRECISIONS:
-        faster = at_precision(loaded, precision, device)
-        if faster is None:
-            continue
-        rows = faster.embed(crops, mirror)
+    chosen = choose_precision(loaded, crops, mirror)[0].precision
+    for precision in (each for each in PRECISIONS if computes(each, device)):
+        rows = loaded.at(precision).embed(crops, mirror)
         worst = round(float(np.min(cosines(rows, expected))), 6)
         name = f"least cosine to the CPU, {backbone.name}, {precision}"
         if precision not in ("fp32", chosen):
@@ -63,15 +59,6 @@ def compared(backbone: Backbone, device: str) -> Iterator[Figure]:
         stored = np.isfinite(rows.astype(np.float16)).all()
         yield exactly(f"finite when stored, {backbone.name}, {precision}", bool(stored), True)
     yield Figure(f"chosen by auto, {backbone.name}", chosen)
-
-
-def at_precision(loaded: LoadedBackbone, precision: str, device: str) -> LoadedBackbone | None:
-    """Return a backbone at a precision, None where the device has no such one."""
-    try:
-        check_precision(precision, device)
-    except InputError:
-        return None
-    return loaded.at(precision)
 
 
 if __name__ == "__main__":
