@@ -143,6 +143,12 @@ PROMISES: dict[str, tuple[str, str]] = {
         "Intervals are wider and say on how many groups they rest; below twenty they promise "
         "nothing; the score to expect of a pick among systems at chance is that of chance.",
     ),
+    "certificate": (
+        "The model is useless; positives hide where few images are drawn; the sample is looked at "
+        "again and again; reviewers overlook images",
+        "A limit of what was missed, and the share of a whole archive, fail no more often than "
+        "they say: they rest on the random draw alone.",
+    ),
 }
 
 NOT_PROMISED = """\
