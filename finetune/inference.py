@@ -130,7 +130,7 @@ class TunedSystem:
         """
         backbone = backbone_of(self.recipe.model, self.task)
         # All that is trained is in the states, so with "all" nothing else need be fetched.
-        whole = self.recipe.model.unfreeze == "all"
+        whole = self.recipe.model.trains_everything
         network = build_network(
             self.recipe.model,
             replace(backbone, weights="random") if whole else backbone,

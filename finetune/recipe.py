@@ -5,6 +5,7 @@ Adding a loss, an optimizer or a schedule is one entry in `losses.LOSSES`, `opti
 `optimizer.SCHEDULES`.
 """
 
+import re
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
@@ -35,6 +36,15 @@ def _check_views(name: str) -> str:
         view_set(name)
     except InputError as error:
         raise ValueError(str(error)) from None
+    return name
+
+
+def _check_unfreeze(name: str) -> str:
+    if not re.fullmatch(r"none|all|last-block|last-[1-9]\d{0,3}", name):
+        raise ValueError(
+            f'unfreeze: use "none", "last-block", "last-4" (or any other number) or "all", not '
+            f"{name!r}"
+        )
     return name
 
 
@@ -78,8 +88,26 @@ class Model(Section):
     size: Annotated[int, Field(ge=8, le=4096)] | None = Field(
         default=None, description="Side of the input in pixels, where it is not the weights' own."
     )
-    unfreeze: Literal["none", "last-block", "all"] = Field(
-        default="all", description="How much of the backbone is trained."
+    unfreeze: Annotated[str, AfterValidator(_check_unfreeze)] = Field(
+        default="all",
+        description='How much of the backbone is trained: "none", "last-block", "last-4" or any '
+        'other number of blocks, counted over all stages from the output, or "all".',
+    )
+    lora_rank: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None,
+        description="Rank r of what the linear layers of these blocks learn instead of their "
+        "weights, W + (lora_alpha / r) B A (LoRA, Hu et al. 2021); not set: the blocks themselves.",
+    )
+    lora_alpha: Positive | None = Field(
+        default=None, description="Where it is not lora_rank itself."
+    )
+    lora_layers: Literal["attention", "mlp", "both"] = Field(
+        default="both", description="Which linear layers of a block learn so."
+    )
+    grad_checkpointing: bool = Field(
+        default=False,
+        description="Whether activations are computed again on the way back instead of kept: less "
+        "memory, a third more time, the same gradients.",
     )
     drop_path: Probability = Field(
         default=0.0,
@@ -111,7 +139,28 @@ class Model(Section):
             raise ValueError('head_init = "probe": the probe is linear, so leave out hidden')
         if self.drop_path and self.unfreeze == "none":
             raise ValueError("drop_path: no block of a frozen backbone is skipped, so leave it out")
+        if self.grad_checkpointing and self.unfreeze == "none":
+            raise ValueError("grad_checkpointing: a frozen backbone has no gradients")
+        if self.lora_rank is None:
+            if self.lora_alpha is not None or self.lora_layers != "both":
+                raise ValueError("lora_alpha and lora_layers are about LoRA: set lora_rank too")
+        elif self.unfreeze == "none" or self.drop_path:
+            raise ValueError(
+                'lora_rank: the blocks to change are those of unfreeze, so not "none", and they '
+                "stay whole, so leave out drop_path"
+            )
         return self
+
+    @property
+    def last_blocks(self) -> int | None:
+        """Return how many blocks are trained; None where it is none or all of the backbone."""
+        _, _, count = self.unfreeze.partition("-")
+        return (1 if count == "block" else int(count)) if count else None
+
+    @property
+    def trains_everything(self) -> bool:
+        """Return whether every weight is trained, so that a state holds the whole network."""
+        return self.unfreeze == "all" and self.lora_rank is None
 
 
 class Loss(Section):

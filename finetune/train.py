@@ -17,6 +17,7 @@ from archiveprobe.finetune import inference
 from archiveprobe.finetune.augment import mix, mixup_share, seeded
 from archiveprobe.finetune.checkpoint import Checkpoints, random_states, set_random_states
 from archiveprobe.finetune.loader import Batch, BatchSampler, InputRows, Notify, training_batches
+from archiveprobe.finetune.lora import DOWN
 from archiveprobe.finetune.losses import make_loss, soft_targets
 from archiveprobe.finetune.model import Network
 from archiveprobe.finetune.optimizer import make_average, make_learning_rates, make_optimizer
@@ -365,12 +366,14 @@ class Trainer:
 def mixture_of(initial: State, tuned: State, alpha: float) -> dict[str, Any]:
     """Return the state (1 - alpha) x initial + alpha x tuned (WiSE-FT, Wortsman et al., 2022).
 
-    Tensors of whole numbers are the tuned ones; at 0 and at 1 the states come back bit by bit.
+    Tensors of whole numbers are the tuned ones; at 0 and at 1 the states come back bit by bit. Of
+    LoRA, whose B starts at zero, B alone is mixed: (1 - alpha) W + alpha (W + B A) = W + (alpha B)
+    A.
     """
     mixed = {}
     for name, end in tuned.items():
         start = initial[name]
-        if alpha in (0.0, 1.0) or not end.is_floating_point():
+        if alpha in (0.0, 1.0) or not end.is_floating_point() or name.endswith(DOWN):
             mixed[name] = (start if alpha == 0.0 else end).clone()
         else:
             mixed[name] = start.lerp(end, alpha)
