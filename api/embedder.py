@@ -18,14 +18,14 @@ from archiveprobe.embed.device import default_device
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches, Rows
 from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
-from archiveprobe.embed.precision import check_precision
+from archiveprobe.embed.precision import PRECISIONS, check_precision
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.view_sets import View, place_of_view, view_set
 from archiveprobe.embed.views import Rendered
 from archiveprobe.task.config import Embed, Task, load_task
 from archiveprobe.task.decoding import Observation, rejected
 
-_ERRORS, _PRECISIONS = ("raise", "nan"), ("fp32", "bf16", "fp16")
+_ERRORS = ("raise", "nan")
 # Stands in for a task.toml where none is named; messages call it by this name.
 _UNNAMED = Task(file=Path("ap.Embedder"), name="embedder", embed=Embed(views="center"))
 
@@ -43,8 +43,9 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         view: "mean" averages the views; the name of one takes that one.
         weights: "pretrained", "random" or a file; None: what the backbone says, mostly pretrained.
         task: a folder or task.toml, whose own backbones, layers and views count.
-        precision: "fp32", "bf16", or on a GPU "fp16". `embed` may have chosen a faster one than
-            fp32, which `archiveprobe cache show` names: pass it on for the same numbers.
+        precision: "fp32", "bf16", or on a GPU with CUDA "tf32" or "fp16". `embed` may have
+            chosen a faster one than fp32, which `archiveprobe cache show` names: pass it on for the
+            same numbers.
         device: "cpu", "cuda", "cuda:N" or "mps"; None: a GPU where there is one.
         batch_size: crops per forward pass; None: what suits the device.
         workers: decoder processes; 0: none, None: one per core for more than a few files.
@@ -167,7 +168,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def _check_arguments(self) -> None:
         """Refuse arguments that no setting could have."""
         check_choice("errors", self.errors, _ERRORS)
-        check_choice("precision", self.precision, _PRECISIONS)
+        check_choice("precision", self.precision, PRECISIONS)
         check_name("backbone", self.backbone)
         check_name("view", self.view)
         if self.views is not None:

@@ -1,11 +1,14 @@
 """Images and tasks over them, drawn from seeds: benchmarks need no data."""
 
 import io
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from archiveprobe.base.cores import usable_cores
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.task.config import Task
 from archiveprobe.task.manifest import read_manifest_with_digest
@@ -14,6 +17,7 @@ from archiveprobe.task.snapshot import CacheInUse, Snapshot, update_snapshot
 # Random weights compute as fast as trained ones. "tiny" is for trying a benchmark out.
 NETWORKS = {
     "clip": ("open_clip", "ViT-B-32-quickgelu", ""),
+    "clip-l14": ("open_clip", "ViT-L-14-quickgelu", ""),
     "convnext": (
         "timm",
         "convnextv2_nano",
@@ -22,22 +26,37 @@ NETWORKS = {
     ),
     "tiny": ("timm", "test_vit", ""),
 }
-LONG_NAMES = {"clip": "CLIP ViT-B/32", "convnext": "ConvNeXt-V2 Nano 384", "tiny": "tiny ViT"}
+LONG_NAMES = {
+    "clip": "CLIP ViT-B/32",
+    "clip-l14": "CLIP ViT-L/14",
+    "convnext": "ConvNeXt-V2 Nano 384",
+    "tiny": "tiny ViT",
+}
+# From so many images on they are drawn by a process per core.
+_MANY = 200
 
 
 def draw_images(
     folder: Path, form: str, count: int, *, width: int = 1080, height: int = 1350
 ) -> None:
-    """Return files of smooth colour with grain, so that they compress as images do."""
+    """Write files of smooth colour with grain, so that they compress as images do."""
     folder.mkdir(parents=True)
-    for number in range(count):
-        rng = np.random.default_rng(number)
-        coarse = Image.fromarray(rng.integers(0, 256, (40, 32, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
-        grain = rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
-        image = np.clip(smooth.astype(np.int16) + grain, 0, 255).astype(np.uint8)
-        name = f"{number:04}.{form.lower()}"
-        Image.fromarray(image).save(folder / name, form, quality=85)
+    draw = partial(_draw_image, folder, form, width, height)
+    if count < _MANY:
+        for number in range(count):
+            draw(number)
+        return
+    with get_context("spawn").Pool(usable_cores()) as pool:
+        pool.map(draw, range(count), chunksize=8)
+
+
+def _draw_image(folder: Path, form: str, width: int, height: int, number: int) -> None:
+    rng = np.random.default_rng(number)
+    coarse = Image.fromarray(rng.integers(0, 256, (40, 32, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    grain = rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
+    image = np.clip(smooth.astype(np.int16) + grain, 0, 255).astype(np.uint8)
+    Image.fromarray(image).save(folder / f"{number:04}.{form.lower()}", form, quality=85)
 
 
 def small_image(seed: int, side: int = 64) -> bytes:

@@ -74,6 +74,7 @@ def main(words: list[str] | None = None) -> None:
 
 def decoded(count: int, device: str, repeats: int) -> list[Figure]:
     """Both on images of the network's size that lie decoded in memory."""
+    make_torchvision_importable()
     import open_clip
     import torch
 

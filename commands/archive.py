@@ -97,7 +97,13 @@ def weights(task: Path, as_json: bool) -> None:
     help="Backbone to run instead of the task's; repeatable.",
 )
 @click.option("--views", type=VIEWS, help="View set instead of the task's, for example crops6.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="auto: the cache's, or the fastest that agrees with fp32.",
+)
 @device_option
 @click.option("--batch-size", type=click.IntRange(1), help="Crops per forward pass.")
 @click.option("--workers", type=click.IntRange(0), help="Decoder processes; 0: none.")

@@ -41,6 +41,7 @@ def set_option(command: Function) -> Function:
     "finetune my/task.toml --recipe nu-clip-last-block --fold all --from-cache",
     "finetune my/task.toml --recipe demo-tiny --set schedule.epochs=5 --fold all",
     "finetune my/task.toml --recipe demo-tiny --full",
+    "finetune my/task.toml --recipe demo-tiny --fold all --devices cuda:0,cuda:1",
 )
 @task_argument
 @click.option(
@@ -60,6 +61,11 @@ def set_option(command: Function) -> Function:
 )
 @click.option("--from-cache", is_flag=True, help="Train the last block on cached tokens.")
 @device_option
+@click.option(
+    "--devices",
+    metavar="NAME,NAME",
+    help="Train the folds side by side, one process per device: cuda:0,cuda:1.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),

@@ -23,7 +23,7 @@ def listing() -> None:
 @listing.command(**example("list backbones"))
 @json_option
 def backbones(as_json: bool) -> None:
-    """List backbones; timm:NAME and open_clip:ARCH/TAG work too."""
+    """List backbones; timm:NAME, open_clip:ARCH/TAG and tuned:SYSTEM work too."""
     from archiveprobe.embed.backbones import BACKBONES
 
     record = [

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.task.config import Decode, OwnBackbone, Preprocess, Task, nearest
+from archiveprobe.task.config import TUNED, Decode, OwnBackbone, Preprocess, Task, nearest
 from archiveprobe.task.texts import has_texts, text_cache
+
+if TYPE_CHECKING:
+    from archiveprobe.evaluate.tuned import TunedNetwork
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
@@ -21,7 +24,8 @@ class Backbone:
     `model` and `tag` are the library's own names; `width` is the length of the pooled embedding and
     `size` the side of the input in pixels, both None where only the built model can tell. `weights`
     is "pretrained", "random" or the path of a file; `layers` is a name in LAYERS, `tower` says
-    which half of a CLIP the embeddings come from, and `decode` how its images are decoded.
+    which half of a CLIP the embeddings come from, and `decode` how its images are decoded. `tuned`
+    is the fine-tuned network whose weights are laid over it.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Backbone:
     layers: str = "pooled"
     tower: Literal["image", "text"] = "image"
     decode: Decode = "exact"
+    tuned: "TunedNetwork | None" = None
 
     @property
     def cache(self) -> str:
@@ -61,6 +66,7 @@ def _timm(name: str, model: str, tag: str, width: int, size: int, licence: str) 
 
 
 _APACHE, _APPLE, _MIT, _NC = "Apache-2.0", "Apple-AMLR", "MIT", "CC-BY-NC-4.0"
+_DINOV3, _NVIDIA = "DINOv3-License", "NVIDIA-Open-Model-License"
 _FCMAE, _LAION = "fcmae_ft_in22k_in1k_384", "laion2b_s29b_b131k_ft_soup"
 # Name, the library's model and weights tag, width of the embedding, side of the input in pixels,
 # licence of the weights. tests/embed/test_backbones.py checks every line against the libraries.
@@ -71,6 +77,11 @@ _ROWS = (
     _clip("dfn-vit-l14", "ViT-L-14-quickgelu", "dfn2b", 768, 224, _APPLE),
     _clip("dfn-vit-h14-378", "ViT-H-14-378-quickgelu", "dfn5b", 1024, 378, _APPLE),
     _clip("siglip2-so400m-384", "ViT-SO400M-16-SigLIP2-384", "webli", 1152, 384, _APACHE),
+    _clip("siglip2-so400m-512", "ViT-SO400M-16-SigLIP2-512", "webli", 1152, 512, _APACHE),
+    _clip("pe-core-l14-336", "PE-Core-L-14-336", "meta", 1024, 336, _APACHE),
+    _clip("metaclip2-h14", "ViT-H-14-worldwide-quickgelu", "metaclip2_worldwide", 1024, 224, _NC),
+    _clip("metaclip2-h14-378", "ViT-H-14-worldwide-378", "metaclip2_worldwide", 1024, 378, _NC),
+    _clip("mobileclip2-s4", "MobileCLIP2-S4", "dfndr2b", 768, 256, _APPLE),
     _clip("eva02-l14-336", "EVA02-L-14-336", "merged2b_s6b_b61k", 768, 336, _MIT),
     _clip("laion-convnext-l-320", "convnext_large_d_320", _LAION, 768, 320, _MIT),
     _timm("convnextv2-nano-384", "convnextv2_nano", _FCMAE, 640, 384, _NC),
@@ -78,6 +89,11 @@ _ROWS = (
     _timm("convnext-tiny", "convnext_tiny", "in12k_ft_in1k", 768, 224, _APACHE),
     _timm("maxvit-base-384", "maxvit_base_tf_384", "in21k_ft_in1k", 768, 384, _APACHE),
     _timm("dinov2-vit-l14", "vit_large_patch14_dinov2", "lvd142m", 1024, 518, _APACHE),
+    _timm("dinov3-vit-l16", "vit_large_patch16_dinov3", "lvd1689m", 1024, 256, _DINOV3),
+    _timm("dinov3-convnext-l", "convnext_large", "dinov3_lvd1689m", 1536, 224, _DINOV3),
+    _timm("dinov3-convnext-tiny", "convnext_tiny", "dinov3_lvd1689m", 768, 224, _DINOV3),
+    _timm("tipsv2-vit-l14", "vit_large_patch14_reg1_tipsv2", "webli", 1024, 448, _APACHE),
+    _timm("c-radiov4-so400m", "vit_so400m_patch16_radio_v4", "c_radio", 1152, 512, _NVIDIA),
     _timm("swin-base", "swin_base_patch4_window7_224", "ms_in22k_ft_in1k", 1024, 224, _MIT),
     _timm("resnet18", "resnet18", "a1_in1k", 512, 224, _APACHE),
     _timm("resnet34", "resnet34", "a1_in1k", 512, 224, _APACHE),
@@ -91,7 +107,7 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType({row.name: row for row in _
 
 def text_tower(backbone: Backbone) -> Backbone | None:
     """Return the other half of a CLIP, which embeds prompts and captions; else None."""
-    if backbone.library != "open_clip":
+    if backbone.library != "open_clip" or backbone.tuned is not None:
         return None
     return replace(backbone, tower="text", layers="pooled", preprocess=None, decode="exact")
 
@@ -123,6 +139,8 @@ def _named(name: str, task: Task) -> Backbone:
         return _own(name, task.backbone[name], task)
     if name in BACKBONES:
         return BACKBONES[name]
+    if name.startswith(TUNED):
+        return _tuned(name, task)
     library, _, model = name.partition(":")
     if model and library == "timm":
         return Backbone(name, "timm", *_split("timm", model))
@@ -136,6 +154,17 @@ def _named(name: str, task: Task) -> Backbone:
         f"unknown backbone {name!r}{nearest(name, known)} in {task.file}: `archiveprobe list "
         "backbones` shows the table; timm:NAME and open_clip:ARCH/TAG work too"
     )
+
+
+def _tuned(name: str, task: Task) -> Backbone:
+    from archiveprobe.evaluate.tuned import network_named
+
+    network = network_named(task, name)
+    base = _named(str(network.model["backbone"]), task)
+    weights = RANDOM if network.model.get("weights") == RANDOM else base.weights
+    # Trained in whole nothing is left of what it started from.
+    weights = str(network.file) if network.is_whole else weights
+    return replace(base, name=name, weights=weights, tuned=network)
 
 
 def _split(library: str, model: str) -> tuple[str, str | None]:

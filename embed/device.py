@@ -50,3 +50,13 @@ def check_device(device: str) -> None:
     count = torch.cuda.device_count()
     if int(device.partition(":")[2] or 0) >= count:
         raise InputError(f"no device {device!r}: torch sees {count} GPUs; use the device cpu")
+
+
+def has_tensor_cores(device: str) -> bool:
+    """Return whether a device multiplies bf16 and TF32 itself: NVIDIA's since Ampere."""
+    if not device.startswith("cuda"):
+        return False
+    import torch
+
+    # `is_bf16_supported` would ask the current GPU, which may be another.
+    return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)

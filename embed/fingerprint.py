@@ -32,6 +32,7 @@ def request(task: Task, backbone: Backbone) -> dict[str, Any]:
             "tag": backbone.tag,
             "arguments": dict(backbone.arguments),
             "weights": _weights(backbone),
+            **_tuned(backbone),
         },
         "format": FORMAT,
         "decode": policy(backbone.decode),
@@ -51,6 +52,7 @@ def fingerprint(
         "arguments": dict(backbone.arguments),
         "weights": loaded.weights_digest,
         "random_weights": loaded.random_weights,
+        **_tuned(backbone),
         "preprocess": loaded.preprocess.record(),
         "decode": policy(backbone.decode),
         "views": [view.name for view in views],
@@ -69,7 +71,14 @@ def versions(backbone: Backbone) -> dict[str, str]:
     }
 
 
+def _tuned(backbone: Backbone) -> dict[str, Any]:
+    """Name the fine-tuned network; nothing for other backbones, so that older caches are found."""
+    return {} if backbone.tuned is None else {"tuned": backbone.tuned.record()}
+
+
 def _weights(backbone: Backbone) -> Any:
+    if backbone.tuned is not None and backbone.tuned.is_whole:
+        return backbone.tuned.sha256
     if backbone.library == "descriptor":
         return f"version {VERSION}"
     if backbone.weights in (PRETRAINED, RANDOM):

@@ -28,7 +28,7 @@ from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches, Rows
 from archiveprobe.embed.networks import LoadedBackbone, load_backbone
-from archiveprobe.embed.precision import check_agreement, choose_precision
+from archiveprobe.embed.precision import check_agreement, choose_precision, computes
 from archiveprobe.embed.view_sets import TEXT, View, view_set
 from archiveprobe.embed.views import Rendered
 from archiveprobe.task.config import Task
@@ -92,7 +92,8 @@ class Job:
         self._notify: Notify = lambda text: notify(f"{backbone.cache}: {text}")
         # A descriptor computes in one way only, whatever is asked of the networks beside it.
         self._precision = "fp32" if backbone.library == "descriptor" else options.precision
-        self._own_weights = backbone.weights not in (PRETRAINED, RANDOM)
+        named = backbone.weights in (PRETRAINED, RANDOM)
+        self._own_weights = not named and backbone.tuned is None
         self._request = request(task, backbone)
         self._root = task.work / "cache"
         self._share = str(options.share) if options.share else None
@@ -233,6 +234,8 @@ class Job:
 
     def _open(self, loaded: LoadedBackbone) -> None:
         self._loaded = loaded
+        if not computes(loaded.precision, self._device):
+            self._notify(f"made in {loaded.precision}, goes on in fp32 on {self._device}")
         record = self._fingerprint(loaded, loaded.precision)
         folder = self._root / folder_name(self.backbone.cache, record)
         self._writer = Writer.open(folder, record, self._request, share=self._share)
@@ -294,9 +297,7 @@ class Job:
             self._pending.explain_faults(),
             memory_for(f"trying {self.backbone.described} on {self._device}", remedy),
         ):
-            chosen, why = choose_precision(
-                self.loaded, crops, mirror, self._device, self._threads.embed
-            )
+            chosen, why = choose_precision(self.loaded, crops, mirror, self._threads.embed)
         self._notify(why)
         self._open(chosen)
 

@@ -7,7 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -106,14 +106,24 @@ def seeded(backbone: Backbone, build: Callable[[], Network]) -> Network:
         torch.manual_seed(_SEED)
         try:
             return build()
-        except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
+        except (TypeError, ValueError, RuntimeError, AssertionError, KeyError, OSError) as error:
             if is_out_of_memory(error):
                 raise
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"cannot build backbone {backbone.name!r} ({backbone.described}): {reason}: "
-                "correct its arguments in task.toml"
+                f"{_remedy(error, reason)}"
             ) from error
+
+
+def _remedy(error: Exception, reason: str) -> str:
+    """Return what to do where a network cannot be built."""
+    # Text towers of transformers, as coca_roberta has, need that package and its configurations.
+    if "transformers" in reason and not isinstance(error, OSError):
+        return "install it with `pip install 'archiveprobe[texts]'`, or choose another backbone"
+    if isinstance(error, OSError):
+        return "run `embed --dry-run` once where there is a network, or choose another backbone"
+    return "correct its arguments in task.toml"
 
 
 @contextlib.contextmanager
@@ -267,6 +277,34 @@ def _preprocess(backbone: Backbone, module: Any, config: Mapping[str, Any]) -> P
         )
     geometry = Geometry(size, resize, crop, _INTERPOLATIONS[interpolation], (red, green, blue))
     return Preprocess(geometry, _channels(data["mean"]), _channels(data["std"]))
+
+
+def at_size(loaded: Model, size: int | None, backbone: Backbone) -> Preprocess:
+    """Return the preprocessing at the side asked for, and set a backbone of fixed size to it.
+
+    Raises:
+        InputError: the backbone takes no images of that size.
+    """
+    geometry = loaded.preprocess.geometry
+    if size is None or size == geometry.size:
+        return loaded.preprocess
+    network = getattr(loaded.module, "trunk", loaded.module)
+    if hasattr(network, "set_input_size"):
+        try:
+            network.set_input_size(img_size=size)
+        except (AssertionError, ValueError, RuntimeError) as error:
+            raise wrong_size(backbone, size, error) from None
+    resize = max(size, round(geometry.resize * size / geometry.size))
+    return replace(loaded.preprocess, geometry=replace(geometry, size=size, resize=resize))
+
+
+def wrong_size(backbone: Backbone, size: int, error: Exception) -> InputError:
+    """Return the error of a backbone that takes no images of a size."""
+    reason = " ".join(str(error).split())[:120]
+    return InputError(
+        f"{backbone.described} takes no images of {size} pixels ({reason}): correct model.size in "
+        "the recipe"
+    )
 
 
 def _channels(values: Any) -> tuple[float, float, float]:

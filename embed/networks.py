@@ -7,7 +7,9 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import keep_freed_memory, memory_for
+from archiveprobe.embed.arithmetic import computing_on
 from archiveprobe.embed.backbones import RANDOM, Backbone
+from archiveprobe.embed.device import has_tensor_cores
 from archiveprobe.embed.layers import Read, pooled, reader
 from archiveprobe.embed.models import Model, load_model
 from archiveprobe.embed.preprocess import Geometry, Preprocess, Tokens
@@ -48,7 +50,7 @@ class LoadedBackbone:
         return self
 
     def at(self, precision: str) -> Self:
-        """Return the same backbone computing at "fp32", "bf16" or "fp16"."""
+        """Return the same backbone computing at "fp32", "tf32", "bf16" or "fp16"."""
         other = copy.copy(self)
         other.precision = precision
         return other
@@ -68,7 +70,7 @@ def load_backbone(
             out.
     """
     remedy = "free memory, choose a smaller backbone, or embed one at a time with --backbone"
-    with memory_for(f"loading {backbone.described} on {device}", remedy):
+    with memory_for(f"loading {backbone.described} on {device}", remedy), computing_on(device):
         return _load(backbone, device, untrained)
 
 
@@ -85,7 +87,12 @@ def _load(backbone: Backbone, device: str, untrained: bool) -> LoadedBackbone:
         from archiveprobe.embed.text_tower import load_text_network
 
         return load_text_network(backbone, device, untrained=untrained)
-    model = load_model(backbone, untrained=untrained)
+    if backbone.tuned is None:
+        model = load_model(backbone, untrained=untrained)
+    else:
+        from archiveprobe.embed.tuned import load_tuned
+
+        model = load_tuned(backbone, backbone.tuned, untrained=untrained)
     read = reader(model.module, backbone.layers, backbone.described)
     return ImageNetwork(backbone.name, model, device, random=backbone.weights == RANDOM, read=read)
 
@@ -124,9 +131,9 @@ class Network(LoadedBackbone):
         """See LoadedBackbone."""
         import torch
 
-        # A cache made at fp16 on a GPU is continued at fp32 on a CPU, which agrees with it.
+        # A cache made at fp16 or tf32 on a GPU goes on at fp32 on a CPU, which agrees with it.
         autocast = self.precision == "fp16" and self._device.type == "cuda"
-        with torch.inference_mode():
+        with computing_on(self._device, self.precision), torch.inference_mode():
             inputs = self._input(crops, mirror)
             with torch.autocast("cuda", torch.float16, enabled=autocast):
                 embeddings = self._read(self._module, inputs)
@@ -165,7 +172,7 @@ class Network(LoadedBackbone):
         import torch
 
         if self._device.type == "cuda":
-            return ("fp16",)
+            return ("fp16", "bf16") if has_tensor_cores(str(self._device)) else ("fp16",)
         if self._device.type != "cpu":
             return ()
         # Where the processor does not multiply bf16 itself, it is slower than fp32.

@@ -15,6 +15,7 @@ from archiveprobe.embed.job import Job, Notify, Options
 from archiveprobe.embed.layers import check_layers
 from archiveprobe.embed.precision import check_precision
 from archiveprobe.embed.view_sets import view_set
+from archiveprobe.evaluate.tuned import names_of_networks
 from archiveprobe.task.config import Task
 from archiveprobe.task.manifest import Entry, with_found_paths
 from archiveprobe.task.missing_images import report_missing
@@ -80,12 +81,13 @@ def plan(
     Raises:
         InputError: a fault in task.toml, the table or the options.
     """
-    asked = {"backbones": options.backbones, "views": options.views}
-    overrides = {key: value for key, value in asked.items() if value is not None}
+    given = {"backbones": options.backbones, "views": options.views}
+    overrides = {key: value for key, value in given.items() if value is not None}
     task = task.model_copy(update={"embed": task.embed.model_copy(update=overrides)})
     check_layers(task.embed.layers)
     view_set(task.embed.views)
-    backbones = [resolve(name, task) for name in dict.fromkeys(task.embed.backbones)]
+    asked = [name for each in task.embed.backbones for name in names_of_networks(task, each)]
+    backbones = [resolve(name, task) for name in dict.fromkeys(asked)]
     device = options.device or default_device()
     check_device(device)
     check_precision(options.precision, device)

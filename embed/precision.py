@@ -5,9 +5,11 @@ from collections.abc import Callable
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.embed.device import has_tensor_cores
 from archiveprobe.embed.networks import LoadedBackbone
 
 AGREEMENT = 0.9995
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 Embed = Callable[[LoadedBackbone, np.ndarray, np.ndarray], np.ndarray]
 
@@ -29,10 +31,18 @@ def check_precision(precision: str, device: str) -> None:
     """Refuse a precision that the device cannot compute.
 
     Raises:
-        InputError: fp16 on a CPU.
+        InputError: fp16 without CUDA, or tf32 without such a card of Ampere's generation or later.
     """
-    if precision == "fp16" and not device.startswith("cuda"):
-        raise InputError(f"fp16 needs a GPU with CUDA: use the precision bf16 or fp32 on {device}")
+    if not computes(precision, device):
+        needs = "a GPU with CUDA" + ", Ampere or later" * (precision == "tf32")
+        raise InputError(f"{precision} needs {needs}: use the precision bf16 or fp32 on {device}")
+
+
+def computes(precision: str, device: str) -> bool:
+    """Return whether a device has a precision; a cache of one that it lacks goes on in fp32."""
+    if precision == "tf32":
+        return has_tensor_cores(device)
+    return precision != "fp16" or device.startswith("cuda")
 
 
 def check_agreement(loaded: LoadedBackbone, crops: np.ndarray, mirror: np.ndarray) -> None:
@@ -58,27 +68,23 @@ def choose_precision(
     loaded: LoadedBackbone,
     crops: np.ndarray,
     mirror: np.ndarray,
-    device: str,
     embed: Embed = lambda loaded, crops, mirror: loaded.embed(crops, mirror),
 ) -> tuple[LoadedBackbone, str]:
     """Choose the precision of a new cache on its first crops; `embed` runs the backbone.
 
-    On CUDA fp16 autocast; on a CPU a faster precision only if every row of the batch agrees with
-    fp32 at cosine >= 0.9995.
+    A faster precision only if every row of the batch agrees with fp32 at cosine >= 0.9995.
 
     Returns:
         The backbone at that precision, and a sentence that says why.
     """
-    refused = []
+    refused: list[str] = []
     exact = None
     for precision in loaded.faster_precisions():
         faster = loaded.at(precision)
-        if device.startswith("cuda"):
-            return faster, f"{precision} on the GPU"
         exact = embed(loaded, crops, mirror) if exact is None else exact
         worst = float(np.min(cosines(embed(faster, crops, mirror), exact)))
         measured = f"worst cosine to fp32 {worst:.5f} over {len(crops)} crops"
         if worst >= AGREEMENT:
-            return faster, f"{precision}, {measured}"
+            return faster, "; ".join([f"{precision}, {measured}", *refused])
         refused.append(f"{precision} refused, {measured}")
     return loaded.at("fp32"), "; ".join(["fp32", *refused])

@@ -28,7 +28,7 @@ from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches
 from archiveprobe.embed.job import Notify, crops_per_pass
 from archiveprobe.embed.networks import LoadedBackbone, load_backbone
-from archiveprobe.embed.precision import check_agreement
+from archiveprobe.embed.precision import check_agreement, computes
 from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.preprocess import Geometry, geometry_of_record
 from archiveprobe.embed.view_sets import View, view_set
@@ -363,10 +363,12 @@ def _record(task: Task, name: str, digest: str) -> CacheRecord:
 
 def _check_ahead(record: CacheRecord, now: Mapping[str, Any], device: str) -> None:
     """Refuse before weights are loaded what is sure to give other numbers."""
-    if record.fingerprint["precision"] == "fp16" and not device.startswith("cuda"):
+    precision = str(record.fingerprint["precision"])
+    if not computes(precision, device):
         raise InputError(
-            f"{record.folder.name}, which the system was trained on, was computed in fp16, which "
-            "needs a GPU with CUDA: run this where there is one, or embed and probe again in fp32"
+            f"{record.folder.name}, which the system was trained on, was computed in {precision}, "
+            f"which {device} lacks: run this on a GPU with CUDA that has it, or embed and probe "
+            "again in fp32"
         )
     changed = differences(
         {key: record.request[key] for key in _KNOWN_AHEAD}, {key: now[key] for key in _KNOWN_AHEAD}

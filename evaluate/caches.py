@@ -8,7 +8,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.reader import Reader
-from archiveprobe.task.config import Task, nearest
+from archiveprobe.task.config import TUNED, Task, nearest
 from archiveprobe.task.snapshot import Snapshot
 from archiveprobe.task.texts import is_text_cache, text_cache
 
@@ -61,7 +61,7 @@ def open_in_use(
         wait = f"{lacking} images wait" if lacking else "it was interrupted before its end"
         raise InputError(
             f"embedding through {name} is not finished, {wait}: run `archiveprobe embed "
-            f"{task.file} --backbone {name}` ({LEAVE_OUT})"
+            f"{task.file} --backbone {whole_name(name)}` ({LEAVE_OUT})"
         )
     return reader
 
@@ -85,5 +85,10 @@ def _absent(task: Task, snapshot: Snapshot, asked: Mapping[str, Any]) -> str:
     hint = f", only with {', '.join(other)}" if other else nearest(backbone, known_backbones)
     return (
         f"no cache for backbone {backbone!r} with views {views!r} in {task.work / 'cache'}"
-        f"{hint}: run `archiveprobe embed {task.file} --backbone {backbone}`"
+        f"{hint}: run `archiveprobe embed {task.file} --backbone {whole_name(backbone)}`"
     )
+
+
+def whole_name(name: str) -> str:
+    """Return what `--backbone` takes: of one network of a fine-tuned system all of them."""
+    return name.partition("/")[0] if name.startswith(TUNED) else name

@@ -10,12 +10,12 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few
 from archiveprobe.cache.spec import CacheRecord
-from archiveprobe.evaluate.caches import asked_of
+from archiveprobe.evaluate.caches import asked_of, whole_name
 from archiveprobe.evaluate.dataset import PARTS, Dataset, survey_dataset
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_names import systems
 from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run, stored_record
-from archiveprobe.task.config import Task
+from archiveprobe.task.config import TUNED, Task
 from archiveprobe.task.rows import Notify
 from archiveprobe.task.texts import is_text_cache
 
@@ -111,6 +111,12 @@ def _changed_caches(record: Mapping[str, Any], dataset: Dataset) -> Iterator[str
             yield f"the cache of {name}"
 
 
+def _tuned_systems(record: Mapping[str, Any]) -> list[str]:
+    """Return the fine-tuned systems whose embeddings a system looks through, each once."""
+    names = [whole_name(name) for name in _sources(record) if name.startswith(TUNED)]
+    return [name.removeprefix(TUNED) for name in dict.fromkeys(names)]
+
+
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
@@ -156,6 +162,9 @@ def command_again(run: Run, task: Task) -> str:
         words += ["--fold", "all", *(["--from-cache"] if cached else [])]
     else:
         words[1] = "probe"
+        if _tuned_systems(record):
+            words += ["--probe", str(record.get("probe"))]
+            words += ["--features", str(record.get("features"))]
     return shlex.join(words)
 
 
@@ -179,9 +188,12 @@ def _stale(run: Run, changed: Sequence[str]) -> str:
 
 
 def _first_command(run: Run, dataset: Dataset) -> str:
-    """Return the command to run first: an ensemble cannot be made again of members out of date."""
-    for entry in run.record.get("members", ()):
-        name = str(_mapping(entry).get("system"))
+    """Return the command to run first: that of what a system is made of, where it is out of date.
+
+    An ensemble is made of its members, a probe of the fine-tuned networks that it looks through.
+    """
+    members = [str(_mapping(entry).get("system")) for entry in run.record.get("members", ())]
+    for name in [*members, *_tuned_systems(run.record)]:
         with suppress(InputError):
             member = load_run(dataset.task, name)
             if name != run.system and out_of_date(member, dataset):

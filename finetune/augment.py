@@ -52,22 +52,27 @@ class Augmentation:
     def __call__(
         self, image: np.ndarray, epoch: int, row: int, occurrence: int = 0
     ) -> "torch.Tensor":
-        """Draw from an image (height, width, 3) uint8 a normalised float tensor (3, size, size).
+        """Draw a training input from an image (height, width, 3) uint8; see `as_floats`.
 
-        `occurrence` counts from 0 how often the row came before in this epoch: a sampler that
-        balances classes repeats rows, and equal draws of a row would teach nothing new.
+        Bytes (size, size, 3) uint8, a quarter of what floats take on their way to the device; with
+        erasing, whose noise is drawn after normalisation, floats (3, size, size). `occurrence`
+        counts from 0 how often the row came before in this epoch: a sampler that balances classes
+        repeats rows, and equal draws of a row would teach nothing new.
         """
-        tensor = normalise(self.pixels(image, epoch, row, occurrence), self.preprocess)
-        if self.settings.erasing:
-            make_torchvision_importable()
-            from timm.data.random_erasing import RandomErasing
+        import torch
 
-            erase = RandomErasing(  # type: ignore[no-untyped-call]
-                self.settings.erasing, mode="pixel", device="cpu"
-            )
-            with _global_generators(seeded("erasing", *self._words(epoch, row, occurrence))):
-                tensor = erase(tensor)
-        return tensor
+        pixels = torch.from_numpy(self.pixels(image, epoch, row, occurrence))
+        if not self.settings.erasing:
+            return pixels
+        make_torchvision_importable()
+        from timm.data.random_erasing import RandomErasing
+
+        erase = RandomErasing(  # type: ignore[no-untyped-call]
+            self.settings.erasing, mode="pixel", device="cpu"
+        )
+        with _global_generators(seeded("erasing", *self._words(epoch, row, occurrence))):
+            erased: torch.Tensor = erase(normalise(pixels, self.preprocess))
+        return erased
 
     def pixels(self, image: np.ndarray, epoch: int, row: int, occurrence: int = 0) -> np.ndarray:
         """Draw the same before normalisation and erasing: (size, size, 3) uint8."""
@@ -123,17 +128,31 @@ def _posterize(view: Image.Image, bits: int, **_: Any) -> Image.Image:
     return ImageOps.posterize(view, max(1, bits)) if bits < 8 else view
 
 
-def normalise(pixels: np.ndarray, preprocess: Preprocess) -> "torch.Tensor":
+def as_floats(inputs: "torch.Tensor", preprocess: Preprocess) -> "torch.Tensor":
+    """Return a batch as a network takes it: bytes are normalised on their device, floats stay."""
+    import torch
+
+    return normalise(inputs, preprocess) if inputs.dtype == torch.uint8 else inputs
+
+
+def normalise(pixels: "np.ndarray | torch.Tensor", preprocess: Preprocess) -> "torch.Tensor":
     """Turn uint8 pixels (..., height, width, 3) into a float tensor (..., 3, height, width)."""
     import torch
 
-    mean, std = (
-        torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
-    )
+    planes = torch.as_tensor(pixels).movedim(-1, -3)
     # Channels first before any arithmetic: three times as fast, and the same to the bit.
-    planes = torch.from_numpy(pixels).movedim(-1, -3)
     tensor = planes.to(torch.float32, memory_format=torch.contiguous_format)
+    mean, std = (_planes(each, str(tensor.device)) for each in (preprocess.mean, preprocess.std))
     return tensor.div_(_PIXEL).sub_(mean).div_(std)
+
+
+@cache
+def _planes(values: tuple[float, float, float], device: str) -> "torch.Tensor":
+    """Return three values as (3, 1, 1), kept: a copy in every step would wait for the device."""
+    import torch
+
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)[:, None, None]
 
 
 def mixup_share(alpha: float, seed: int, epoch: int, step: int) -> float:

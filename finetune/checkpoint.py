@@ -1,6 +1,6 @@
-"""States on disk: what a training run goes on from, and the weights that one has ended with.
+"""States on disk: what a training run goes on from.
 
-A run keeps one file per epoch, named after its own SHA-256.
+A run keeps one file, that of the last state, named after its epoch and its own SHA-256.
 
 `torch.save` has no checksum that `torch.load` looks at, so the digest is compared before anything
 is parsed, and `weights_only=True` lets no code run. The new file is whole before the old one is
@@ -58,8 +58,8 @@ class Checkpoints:
         except OSError as error:
             raise InputError(
                 f"cannot keep the state after epoch {epoch} in {self.folder}: "
-                f"{error.strerror or type(error).__name__}; the state of the epoch before is "
-                "whole: free some space or repair the disk, and run the same command again"
+                f"{error.strerror or type(error).__name__}; the state before it is whole: free "
+                "some space or repair the disk, and run the same command again"
             ) from error
 
     def load(self) -> dict[str, Any] | None:
@@ -115,56 +115,43 @@ class Checkpoints:
                 files.remove(path)
 
 
-def read_weights(file: Path, digest: str) -> dict[str, Any]:
-    """Read the state of a trained part.
-
-    Raises:
-        InputError: missing, or not the file of that SHA-256.
-    """
-    from safetensors.torch import load
-
-    again = f"delete {file.parent} and run finetune again"
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"cannot read {file}: {error.strerror or error}: bring it back, or {again}"
-        ) from None
-    # Before it is parsed: safetensors has no checksum of its own.
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise InputError(f"{file} has changed since it was trained: {again}")
-    try:
-        return dict(load(content))
-    except Exception as error:
-        raise InputError(f"{file} holds no weights ({error}): {again}") from None
-
-
-def random_states() -> dict[str, Any]:
-    """Return the states of the global generators of Python, numpy and torch, all GPUs' too."""
+def random_states(device: str = "cpu") -> dict[str, Any]:
+    """Return the states of the global generators of Python, numpy, torch and the device in use."""
     import torch
 
     name, key, *rest = np.random.get_state()  # noqa: NPY002
-    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return {
+    states = {
         "python": random.getstate(),
         "numpy": (name, np.asarray(key).tolist(), *rest),
         "torch": torch.get_rng_state(),
-        # Asking a GPU that is not in use would start it.
-        "cuda": torch.cuda.get_rng_state_all() if started else [],
-        "mps": [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else [],
     }
+    if device != "cpu":
+        states["device"] = _module(device).get_rng_state(device)
+    return states
 
 
-def set_random_states(states: Mapping[str, Any]) -> None:
-    """Put the global generators where `random_states` found them."""
+def set_random_states(states: Mapping[str, Any], device: str = "cpu") -> None:
+    """Put the global generators where `random_states` found them.
+
+    Checkpoints of earlier versions have a list: all GPUs of the machine they were written on.
+    """
     import torch
 
     random.setstate(states["python"])
     name, key, *rest = states["numpy"]
     np.random.set_state((name, np.array(key, np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
-    # Checkpoints of earlier versions have none.
-    for state in states.get("mps", []):
-        torch.mps.set_rng_state(state)
+    kind, _, number = device.partition(":")
+    of_machine = states.get(kind) or []
+    state = states.get("device")
+    if state is None and of_machine:
+        state = of_machine[min(int(number or 0), len(of_machine) - 1)]
+    if state is not None and device != "cpu":
+        _module(device).set_rng_state(state, device)
+
+
+def _module(device: str) -> Any:
+    """Return torch's module of that kind of device, whose generators it asks no other GPU for."""
+    import torch
+
+    return getattr(torch, device.partition(":")[0])

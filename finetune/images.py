@@ -9,7 +9,7 @@ it, also when that is killed.
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -25,7 +25,7 @@ from archiveprobe.embed.prepare import read_image
 from archiveprobe.embed.preprocess import Geometry, Preprocess
 from archiveprobe.embed.view_sets import View
 from archiveprobe.embed.views import RESAMPLING, Rendered, render
-from archiveprobe.finetune.augment import Augmentation, normalise
+from archiveprobe.finetune.augment import Augmentation
 from archiveprobe.finetune.loader import Draw
 from archiveprobe.task.decoding import OUT_OF_MEMORY, Observation, rejected
 
@@ -160,16 +160,22 @@ class ImageRows:
         """(n,) whether a row has pixels."""
         return self.pixels.readable
 
+    def with_seed(self, seed: int) -> "ImageRows":
+        """Return the same rows with another seed of what is drawn."""
+        assert self.augmentation is not None
+        return replace(self, augmentation=replace(self.augmentation, seed=seed))
+
     def __getitem__(self, draw: Draw) -> "torch.Tensor":
-        """Draw a training input (3, size, size) float32."""
+        """Draw a training input, as `Augmentation` does."""
         assert self.augmentation is not None
         image = self.pixels.image(draw.row)
         return self.augmentation(image, draw.epoch, draw.row, draw.occurrence)
 
     def look(self, rows: np.ndarray, view: int) -> "torch.Tensor":
-        """Return a batch (b, 3, size, size) float32 of rows through a view."""
-        views = np.stack([self.pixels.view(int(row), view) for row in rows])
-        return normalise(views, self.preprocess)
+        """Return a batch (b, size, size, 3) uint8 of rows through a view."""
+        import torch
+
+        return torch.from_numpy(np.stack([self.pixels.view(int(row), view) for row in rows]))
 
 
 def load_pixels(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
@@ -13,17 +13,23 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.preprocess import geometry_of_record
+from archiveprobe.embed.tuned import read_weights
 from archiveprobe.embed.unit_encoder import Look
 from archiveprobe.embed.view_sets import View, view_set
 from archiveprobe.evaluate.thresholding import decide
-from archiveprobe.finetune.checkpoint import read_weights
+from archiveprobe.evaluate.tuned import network_file
+from archiveprobe.finetune.augment import as_floats
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
 from archiveprobe.finetune.loader import InputRows
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Predict, Recipe
 from archiveprobe.task.config import Task
 
-_BATCH = 32
+if TYPE_CHECKING:
+    import torch
+
+# Rows of one pass, by the kind of device.
+_BATCH = {"cpu": 32, "cuda": 256, "mps": 32}
 _IMAGES_AT_ONCE = 512
 _CENTRES = ("center", "crop-middle")
 
@@ -43,22 +49,32 @@ def logits_of(
     views: Sequence[int],
     *,
     device: str = "cpu",
+    precision: str = "fp32",
 ) -> np.ndarray:
     """Return logits (n, V, K) float64 of rows through views, by a network in eval mode.
 
-    Rows that are not readable are NaN.
+    With `precision` "bf16" under autocast. Rows that are not readable are NaN.
     """
     import torch
 
     readable = np.asarray(inputs.readable)[rows]
     logits = np.full((len(rows), len(views), network.classes), np.nan)
     places = np.flatnonzero(readable)
-    with torch.inference_mode():
-        for start in range(0, len(places), _BATCH):
-            batch = places[start : start + _BATCH]
-            by_view = [network(inputs.look(rows[batch], view).to(device)) for view in views]
+    size = _BATCH[device.partition(":")[0]]
+    with torch.inference_mode(), half_precision(device, precision):
+        for start in range(0, len(places), size):
+            batch = places[start : start + size]
+            looked = (inputs.look(rows[batch], view).to(device) for view in views)
+            by_view = [network(as_floats(each, network.preprocess)).float() for each in looked]
             logits[batch] = torch.stack(by_view, 1).cpu().numpy()
     return logits
+
+
+def half_precision(device: str, precision: str) -> "torch.autocast":
+    """Return the context in which a network computes: autocast where `precision` is "bf16"."""
+    import torch
+
+    return torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=precision == "bf16")
 
 
 def average(logits: np.ndarray, axis: int) -> np.ndarray:
@@ -114,6 +130,7 @@ class TunedSystem:
     positive: int
     states: Sequence[tuple[Path, str]]
     made_of: Mapping[str, Any]
+    precision: str = "fp32"
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -193,6 +210,7 @@ class TunedSystem:
                             np.arange(len(pixels)),
                             range(len(self.views)),
                             device=device,
+                            precision=self.precision,
                         )
                     )
             by_view.append(average(np.stack(of_networks), 0))
@@ -222,7 +240,7 @@ def load_tuned(task: Task, record: Mapping[str, Any]) -> TunedSystem:
         KeyError, TypeError, ValueError: it is no such record, or its recipe is of another version.
     """
     states = [
-        (_inside(task.work, str(network["file"])), str(network["sha256"]))
+        (network_file(task.work, str(network["file"])), str(network["sha256"]))
         for network in record["networks"]
     ]
     if not states:
@@ -235,10 +253,6 @@ def load_tuned(task: Task, record: Mapping[str, Any]) -> TunedSystem:
         int(record["positive"]),
         states,
         {"weights": str(made_of["weights"]), "preprocess": dict(made_of["preprocess"])},
+        # Records of earlier versions have none: their answers are in fp32, however they trained.
+        str(record.get("answers_in", "fp32")),
     )
-
-
-def _inside(work: Path, file: str) -> Path:
-    if "\0" in file or ".." in Path(file).parts or Path(file).is_absolute():
-        raise ValueError(f"{file!r} is no file of a network")
-    return work / file

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -55,11 +55,15 @@ class InputRows(Protocol):
         ...
 
     def __getitem__(self, draw: Draw) -> "torch.Tensor":
-        """Return a training input, a float tensor."""
+        """Return a training input: floats, or bytes for `augment.as_floats`."""
         ...
 
     def look(self, rows: np.ndarray, view: int) -> "torch.Tensor":
         """Return a batch of rows through a view, without anything random."""
+        ...
+
+    def with_seed(self, seed: int) -> Self:
+        """Return the same rows with another seed of what is drawn."""
         ...
 
 
@@ -139,7 +143,7 @@ def training_batches(
     pin: bool = False,
     notify: Notify = lambda _: None,
 ) -> Generator[Batch]:
-    """Yield every batch of a sampler with its float tensor, drawn by `workers` processes ahead.
+    """Yield every batch of a sampler with its tensor, drawn by `workers` processes ahead.
 
     With 0, or where no process can be started, which `notify` hears, this process draws. Close the
     generator to end the processes.
@@ -178,7 +182,7 @@ def _start_processes(
     if first is None:
         return None
     seconds = SECONDS + SECONDS_PER_ROW * len(first)
-    shared = _fits_into_shared_memory(rows[first[0]].nbytes * len(first), workers, notify)
+    ahead = _ahead_in_shared_memory(rows[first[0]].nbytes * len(first), workers, notify)
     before = set(multiprocessing.active_children())
     handler = signal.getsignal(signal.SIGCHLD)
     try:
@@ -186,13 +190,13 @@ def _start_processes(
             rows,
             batch_sampler=sampler,
             num_workers=workers,
-            prefetch_factor=_AHEAD_PER_WORKER,
+            prefetch_factor=ahead or _AHEAD_PER_WORKER,
             pin_memory=pin,
             # Spawned: a fork takes along locks that the parent's threads hold.
             multiprocessing_context="spawn",
             worker_init_fn=_end_with_parent,
             timeout=seconds,
-            collate_fn=None if shared else _stack_as_array,
+            collate_fn=None if ahead else _stack_as_array,
             # Of its own, so that starting does not move the global one.
             generator=torch.Generator(),
         )
@@ -216,20 +220,29 @@ def _end_with_parent(_: int) -> None:
     end_with_parent()
 
 
-def _fits_into_shared_memory(batch_bytes: int, workers: int, notify: Notify) -> bool:
-    """Say whether shared memory takes all batches that are drawn ahead.
+def _ahead_in_shared_memory(batch_bytes: int, workers: int, notify: Notify) -> int:
+    """Return how many batches every process draws ahead through shared memory; 0: through pipes.
 
-    A container of Docker's has 64 MB of it, and a batch of images takes 19. A process that
-    finds no room there loses its batch without telling anybody.
+    A container of Docker's has 64 MB of it. A process that finds no room there loses its batch
+    without telling anybody, so what may be on its way at a time is what is free, and fewer batches
+    ahead come before pipes.
     """
-    needed, free = batch_bytes * (workers * _AHEAD_PER_WORKER + 2), free_shared_memory()
-    if needed > free:
-        notify(
-            f"{SHARED_MEMORY} has {free >> 20} MB free and training images drawn ahead take "
-            f"{needed >> 20}: they go through pipes, which costs time on a fast GPU; a container "
-            "gets more by docker run --shm-size"
+    free = free_shared_memory()
+    # Two more: that which is trained on, and the one before, which may not be given back yet.
+    room = (free // max(1, batch_bytes) - 2) // workers
+    ahead = max(0, min(_AHEAD_PER_WORKER, room))
+    if ahead < _AHEAD_PER_WORKER:
+        needed = batch_bytes * (workers * _AHEAD_PER_WORKER + 2)
+        chosen = (
+            f"every process draws {ahead} ahead instead of {_AHEAD_PER_WORKER}"
+            if ahead
+            else "they go through pipes, which costs time on a fast GPU"
         )
-    return needed <= free
+        notify(
+            f"{SHARED_MEMORY} has {free / 1e6:.1f} MB free and training images drawn ahead take "
+            f"{needed / 1e6:.1f}: {chosen}; a container gets more by docker run --shm-size"
+        )
+    return ahead
 
 
 def free_shared_memory() -> int:

@@ -15,7 +15,6 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.finetune.recipe import Model
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 DOWN = ".down"

@@ -14,14 +14,20 @@ if TYPE_CHECKING:
 
     from archiveprobe.finetune.recipe import Loss
 
-Criterion = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
-"""(logits (n, K), targets (n, K)) -> the mean loss."""
+Criterion = Callable[..., "torch.Tensor"]
+"""(logits (n, K), targets (n, K)) -> the mean loss; with `whole` (N, K), the targets of a batch of
+which these rows are a piece, their share of the batch's mean.
+"""
 # Below it 1 - p counts as zero: a fractional gamma has no derivative there.
 _TINY = 1e-12
 
 
 def cross_entropy(
-    logits: "torch.Tensor", targets: "torch.Tensor", weights: "torch.Tensor", gamma: float
+    logits: "torch.Tensor",
+    targets: "torch.Tensor",
+    weights: "torch.Tensor",
+    gamma: float,
+    whole: "torch.Tensor | None" = None,
 ) -> "torch.Tensor":
     """Return the weighted mean of -sum_k w_k t_k log p_k; `gamma` is not used.
 
@@ -30,11 +36,16 @@ def cross_entropy(
     """
     del gamma
     log_p = logits.float().log_softmax(-1)
-    return -(targets * weights * log_p).sum(-1).sum() / (targets * weights).sum()
+    total = ((targets if whole is None else whole) * weights).sum()
+    return -(targets * weights * log_p).sum(-1).sum() / total
 
 
 def focal_loss(
-    logits: "torch.Tensor", targets: "torch.Tensor", weights: "torch.Tensor", gamma: float
+    logits: "torch.Tensor",
+    targets: "torch.Tensor",
+    weights: "torch.Tensor",
+    gamma: float,
+    whole: "torch.Tensor | None" = None,
 ) -> "torch.Tensor":
     """Return the mean of -sum_k w_k t_k (1 - p_k)^gamma log p_k (Lin et al., 2017).
 
@@ -44,7 +55,8 @@ def focal_loss(
     # Half precision would round probabilities near one up to it.
     log_p = logits.float().log_softmax(-1)
     focus = (-log_p.expm1()).clamp_min(_TINY) ** gamma
-    return (-(targets * weights * log_p) * focus).sum(-1).sum() / len(targets)
+    rows = len(targets if whole is None else whole)
+    return (-(targets * weights * log_p) * focus).sum(-1).sum() / rows
 
 
 LOSSES: Mapping[str, Callable[..., "torch.Tensor"]] = MappingProxyType(

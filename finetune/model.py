@@ -10,7 +10,7 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import RANDOM, Backbone, resolve
 from archiveprobe.embed.models import Model as LoadedBackbone
-from archiveprobe.embed.models import load_model, misfit, quiet
+from archiveprobe.embed.models import at_size, load_model, misfit, quiet, wrong_size
 from archiveprobe.embed.preprocess import Preprocess
 from archiveprobe.finetune.blocks import block_names, last_blocks
 from archiveprobe.finetune.lora import add_lora, merge
@@ -130,6 +130,11 @@ def backbone_of(settings: Model, task: Task) -> Backbone:
         raise InputError(
             f"{backbone.name} has nothing to train: name another backbone in the recipe"
         )
+    if backbone.tuned is not None:
+        raise InputError(
+            f"model.backbone in the recipe: {backbone.name} has seen the rows of every fold: name "
+            "the backbone that it began with"
+        )
     return replace(backbone, weights=RANDOM) if settings.weights == RANDOM else backbone
 
 
@@ -146,7 +151,7 @@ def build_network(
             are asked for.
     """
     loaded = _load(backbone, settings.drop_path, untrained=untrained)
-    preprocess = _at_size(loaded, settings.size, backbone)
+    preprocess = at_size(loaded, settings.size, backbone)
     head = make_head(_width(loaded.module, preprocess, backbone), classes, settings, seed=seed)
     trained = ("head", *_freed(loaded.module, settings, backbone.described, seed))
     if settings.grad_checkpointing:
@@ -246,21 +251,6 @@ def assemble(
     return module.eval()
 
 
-def _at_size(loaded: LoadedBackbone, size: int | None, backbone: Backbone) -> Preprocess:
-    """Return the preprocessing at the side asked for, and set a backbone of fixed size to it."""
-    geometry = loaded.preprocess.geometry
-    if size is None or size == geometry.size:
-        return loaded.preprocess
-    network = getattr(loaded.module, "trunk", loaded.module)
-    if hasattr(network, "set_input_size"):
-        try:
-            network.set_input_size(img_size=size)
-        except (AssertionError, ValueError, RuntimeError) as error:
-            raise _wrong_size(backbone, size, error) from None
-    resize = max(size, round(geometry.resize * size / geometry.size))
-    return replace(loaded.preprocess, geometry=replace(geometry, size=size, resize=resize))
-
-
 def _width(body: Any, preprocess: Preprocess, backbone: Backbone) -> int:
     """Return the length of the embedding, by trying; this also shows that the size is possible."""
     import torch
@@ -270,21 +260,13 @@ def _width(body: Any, preprocess: Preprocess, backbone: Backbone) -> int:
         with torch.no_grad(), quiet():
             embedding = body(torch.zeros(1, 3, side, side))
     except (AssertionError, ValueError, RuntimeError) as error:
-        raise _wrong_size(backbone, side, error) from None
+        raise wrong_size(backbone, side, error) from None
     if embedding.ndim != 2:
         raise InputError(
             f"{backbone.described} gives {tuple(embedding.shape[1:])} instead of one embedding: "
             "use another backbone"
         )
     return int(embedding.shape[1])
-
-
-def _wrong_size(backbone: Backbone, size: int, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:120]
-    return InputError(
-        f"{backbone.described} takes no images of {size} pixels ({reason}): correct model.size in "
-        "the recipe"
-    )
 
 
 def make_head(width: int, classes: int, settings: Model, *, seed: int = 0) -> "nn.Sequential":

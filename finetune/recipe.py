@@ -6,29 +6,27 @@ Adding a loss, an optimizer or a schedule is one entry in `losses.LOSSES`, `opti
 """
 
 import re
-from collections.abc import Collection
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 from archiveprobe.finetune.losses import LOSSES
 from archiveprobe.finetune.optimizer import OPTIMIZERS, SCHEDULES
-from archiveprobe.task.config import nearest
-
-
-def _entry_of(what: str, table: Collection[str]) -> tuple[Any, ...]:
-    """Accept the names in a table, and name the nearest of them otherwise."""
-
-    def check(name: str) -> str:
-        if name not in table:
-            known = ", ".join(table)
-            raise ValueError(f"no {what} {name!r}{nearest(name, table)}: use one of {known}")
-        return name
-
-    return AfterValidator(check), Field(json_schema_extra={"enum": list(table)})
+from archiveprobe.finetune.recipe_values import (
+    Finite,
+    LearningRate,
+    NotNegative,
+    Positive,
+    Probability,
+    Section,
+    Share,
+    Weight,
+    Width,
+    entry_of,
+)
 
 
 def _check_views(name: str) -> str:
@@ -57,22 +55,7 @@ def _check_range(span: tuple[float, float]) -> tuple[float, float]:
 # timm's notation: magnitude, operations, its bound, increasing; probability, noise; a named set.
 _RAND_AUGMENT = r"^rand(-(m|n|mmax|inc)\d{1,2}|-(p|mstd)\d+(\.\d+)?|-t(weights|3a|3aw))*$"
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[Finite, Field(ge=0, le=1)]
-Positive = Annotated[Finite, Field(gt=0)]
-NotNegative = Annotated[Finite, Field(ge=0)]
-# What AdamW makes of it must be a float of 32 bits.
-LearningRate = Annotated[Finite, Field(gt=0, le=1e37)]
-Weight = Annotated[Finite, Field(ge=0, le=1000)]
-Probability = Annotated[Finite, Field(ge=0, lt=1)]
-Width = Annotated[int, Field(ge=1, le=65536)]
 _Range = (Field(strict=False), AfterValidator(_check_range))
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, and without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Model(Section):
@@ -166,7 +149,7 @@ class Model(Section):
 class Loss(Section):
     """What training makes small."""
 
-    kind: Annotated[str, *_entry_of("loss", LOSSES)] = Field(
+    kind: Annotated[str, *entry_of("loss", LOSSES)] = Field(
         default="cross-entropy", description="Loss function."
     )
     alpha: Share | None = Field(
@@ -191,7 +174,7 @@ class Loss(Section):
 class Optimizer(Section):
     """How weights follow their gradients."""
 
-    kind: Annotated[str, *_entry_of("optimizer", OPTIMIZERS)] = Field(
+    kind: Annotated[str, *entry_of("optimizer", OPTIMIZERS)] = Field(
         default="adamw", description="Optimizer."
     )
     lr: LearningRate = Field(
@@ -210,6 +193,11 @@ class Optimizer(Section):
     batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(
         default=32, description="Images of one step."
     )
+    micro_batch: Annotated[int, Field(ge=1, le=65536)] | None = Field(
+        default=None,
+        description="Images of one pass, whose gradients are added up to a step: for small cards. "
+        "The same numbers up to rounding where no BatchNorm is trained; none: all of a step.",
+    )
     clip_grad_norm: Positive | None = Field(
         default=None, description="Limit of the norm of all gradients together."
     )
@@ -227,7 +215,7 @@ class Schedule(Section):
     warmup_start: Share = Field(
         default=0.001, description="Share of the rate at which warm-up starts."
     )
-    kind: Annotated[str, *_entry_of("schedule", SCHEDULES)] = Field(
+    kind: Annotated[str, *entry_of("schedule", SCHEDULES)] = Field(
         default="cosine",
         description="Course of the rates after warm-up; a cosine falls in every step.",
     )
@@ -335,11 +323,39 @@ class Rows(Section):
         description="With `--fold` one of so many grouped parts of the other folds chooses the "
         "epoch.",
     )
+    selection: Literal["held-out", "learned"] = Field(
+        default="held-out",
+        description='What becomes of the rows that choose the epoch: "learned" trains again from '
+        "the start, on them too, for the epochs that they chose. It takes twice as long.",
+    )
     unreadable: Literal["skip", "blank"] = Field(
         default="skip",
         description="An image that cannot be read is left out, or trained on and predicted as a "
         "blank one.",
     )
+
+
+class Seeds(Section):
+    """Several trainings of every part, which differ in what is drawn: order, augmentation, dropout.
+
+    They begin at the same weights, without which a mean of weights would mean nothing.
+    """
+
+    count: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=1, description="Number of trainings; their seeds count on from `seed`."
+    )
+    combine: Literal["mean", "soup", "greedy-soup"] = Field(
+        default="mean",
+        description='"mean" averages probabilities; "soup" averages weights (Wortsman et al. '
+        '2022), so that one network is left; "greedy-soup" those that score no worse together on '
+        "the rows that choose the epoch.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Seeds":
+        if self.count == 1 and self.combine != "mean":
+            raise ValueError(f'combine = "{self.combine}" needs several seeds: set seeds.count')
+        return self
 
 
 class Predict(Section):
@@ -353,7 +369,7 @@ class Predict(Section):
         description='"mean" averages probabilities; "vote" counts the views above 0.5, and where '
         "they are even the unmirrored centre view decides.",
     )
-    threshold_rule: Annotated[str, *_entry_of("threshold rule", THRESHOLD_RULES)] = Field(
+    threshold_rule: Annotated[str, *entry_of("threshold rule", THRESHOLD_RULES)] = Field(
         default="smoothed",
         description='How the threshold is found; a vote has none to find: "half".',
     )
@@ -399,10 +415,32 @@ class Recipe(Section):
     ema: Ema = Ema()
     interpolate: Interpolate = Interpolate()
     rows: Rows = Rows()
+    seeds: Seeds = Seeds()
     predict: Predict = Predict()
 
     @model_validator(mode="after")
+    def _check_selection(self) -> "Recipe":
+        chosen = self.schedule.monitor == "macro-f1" or self.interpolate.alphas
+        if self.rows.selection == "learned" and (self.rows.merged or not chosen):
+            raise ValueError(
+                'rows.selection = "learned": no row chooses anything here, so rows.merged = true '
+                "learns all of them at once: leave selection out"
+            )
+        if self.seeds.combine == "greedy-soup" and (
+            self.rows.merged or self.rows.selection == "learned"
+        ):
+            raise ValueError(
+                'seeds.combine = "greedy-soup" needs rows that were not trained on: use "soup"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check(self) -> "Recipe":
+        if self.seeds.combine != "mean" and self.model.lora_rank is not None:
+            raise ValueError(
+                f'seeds.combine = "{self.seeds.combine}": the mean of several B and A of LoRA is '
+                'not that of their products: use "mean", or leave out model.lora_rank'
+            )
         if self.rows.merged and self.schedule.monitor == "macro-f1":
             raise ValueError(
                 'rows.merged leaves no row for monitor = "macro-f1": change one of them'

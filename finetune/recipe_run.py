@@ -1,70 +1,46 @@
 """A recipe on a task: its parts, each trained once and kept in work/finetune/<system>/<part>."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
-from hashlib import sha256
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.memory import memory_for
 from archiveprobe.base.progress import Progress, silent
-from archiveprobe.embed.backbones import Backbone
-from archiveprobe.embed.decoding import default_workers
-from archiveprobe.embed.device import default_device
-from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.dataset import PARTS, Dataset
-from archiveprobe.evaluate.system_status import FROM_CACHE
 from archiveprobe.finetune.checkpoint import Checkpoints
-from archiveprobe.finetune.data import image_rows, start_at_probe, token_rows
-from archiveprobe.finetune.inference import logits_of
-from archiveprobe.finetune.loader import InputRows, Notify
-from archiveprobe.finetune.model import Network, backbone_of, build_network
+from archiveprobe.finetune.fits import Fit, Fits, Options
+from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.recipe import Recipe
-from archiveprobe.finetune.split import Part, by_fold, by_split, full, median_epoch
-from archiveprobe.finetune.tracking import Training, tracking
-from archiveprobe.finetune.train import Epoch, Stop, TrainingData, train
-from archiveprobe.finetune.trained_parts import (
-    Origin,
-    TrainedPart,
-    load_part,
-    origin_of,
-    save_part,
-    update_part,
+from archiveprobe.finetune.split import (
+    Part,
+    by_fold,
+    by_split,
+    full,
+    median_epoch,
+    with_selection,
 )
+from archiveprobe.finetune.train import Stop
+from archiveprobe.finetune.trained_parts import TrainedPart, load_part, mean_of_parts
+
+__all__ = ["FULL", "MERGED", "SPLIT", "Options", "RecipeRun"]
 
 SPLIT, MERGED, FULL = "split", "merged", "full"
-_MEMORY_REMEDY = "free some and run the same command again, or name a smaller network in a recipe"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to train, where and how.
-
-    `recipe` is a name or the path of a file; `overrides` are settings `KEY=VALUE` for its own.
-    `fold` is a number or "all", `full` the final fit on all labelled rows; `device` None: a GPU
-    where there is one; `workers` None: one process per core; `track` names trackers.
-    """
-
-    recipe: str
-    overrides: tuple[str, ...] = ()
-    fold: str | None = None
-    full: bool = False
-    from_cache: bool = False
-    device: str | None = None
-    workers: int | None = None
-    precision: str = "fp32"
-    track: tuple[str, ...] = ()
+SELECTION_RUN = "selection"
+_LATER = {
+    "model": ("lora_rank", "lora_alpha", "lora_layers", "grad_checkpointing"),
+    "optimizer": ("micro_batch",),
+    "rows": ("selection",),
+    "seeds": ("count", "combine"),
+}
 
 
 class RecipeRun:
-    """A recipe on a task: its parts, and the network and rows that are loaded once one is needed.
-
-    Of the options only those that say how to train are looked at.
-    """
+    """The parts of a recipe on a task; of the options only those that say how to train matter."""
 
     def __init__(
         self,
@@ -76,28 +52,19 @@ class RecipeRun:
         progress: Progress = silent,
     ) -> None:
         self.dataset, self.recipe, self._options = dataset, recipe, options
-        self.device = options.device or default_device()
-        self.system = recipe.name + (FROM_CACHE if options.from_cache else "")
-        self.folder = dataset.task.work / "finetune" / self.system
-        self._notify, self._progress = notify, progress
-        self._views = range(len(view_set(recipe.predict.views)))
-        self._resources = ExitStack()
+        self._notify = notify
+        self.fits = Fits(dataset, recipe, options, notify, progress)
+        self.device, self.system, self.folder = (
+            self.fits.device,
+            self.fits.system,
+            self.fits.folder,
+        )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._resources.__exit__(*error)
-
-    @property
-    def computing(self) -> dict[str, str]:
-        """Return what the last bits of a network depend on beside the recipe and the rows."""
-        return {"device": self.device, "precision": self._options.precision}
-
-    @cached_property
-    def backbone(self) -> Backbone:
-        """Return the backbone."""
-        return backbone_of(self.recipe.model, self.dataset.task)
+        self.fits.__exit__(*error)
 
     def part(self, name: str) -> TrainedPart:
         """Return a part, trained unless it was before, with answers for the rows to predict."""
@@ -106,9 +73,9 @@ class RecipeRun:
         if known is None:
             return self._train(name, stop)
         self._notify(f"{name}: trained before")
-        known.state()
-        # Left where a run was killed between the two.
-        Checkpoints(self.folder / name / "state", {}).clear()
+        for network in known.networks:
+            network.state()
+        self._remove_leftovers(self.folder / name)
         return self._up_to_date(known)
 
     def check_folds(self, asked: Sequence[str] = ()) -> None:
@@ -128,6 +95,10 @@ class RecipeRun:
         """Return the folds that are trained."""
         names = [f"fold-{fold}" for fold in range(self.dataset.folds)]
         return [part for name in names if (part := self._finished(name))]
+
+    def untrained_folds(self, names: Sequence[str]) -> list[str]:
+        """Return which of the named parts are folds that are not trained."""
+        return [name for name in names if name.startswith("fold-") and self._finished(name) is None]
 
     def answering(self) -> list[TrainedPart]:
         """Return the networks for the rows to predict.
@@ -155,130 +126,102 @@ class RecipeRun:
             return None
 
     def _load(self, name: str, stop: Stop | None) -> TrainedPart | None:
-        shape = len(self._views), len(self.dataset.classes)
-        settings = self._settings(name, stop)
-        return load_part(self.folder / name, settings, len(self.dataset), shape)
-
-    @cached_property
-    def _start(self) -> tuple[Network, dict[str, Any], Origin]:
-        """The network as it was built, its first state, and what names both.
-
-        The network is one object that takes turns: it learns a fold, and it answers with a finished
-        fold's weights. So its start is read once, before anything else is loaded.
-        """
-        if self.backbone.weights == "random":
-            self._notify(f"{self.backbone.name}: from random weights")
-        with memory_for(f"building {self.backbone.name} and its head", _MEMORY_REMEDY):
-            network = build_network(
-                self.recipe.model,
-                self.backbone,
-                len(self.dataset.classes),
-                seed=self.recipe.seed,
-            )
-            return network, network.state(whole=False), origin_of(network)
-
-    @cached_property
-    def _inputs(self) -> tuple[Network, InputRows]:
-        """The network as it is trained, and its inputs: labelled rows, then those to predict."""
-        network, options = self._start[0], self._options
-        ways: dict[str, Any] = {
-            "workers": options.workers,
-            "notify": self._notify,
-            "progress": self._progress,
-        }
-        if options.from_cache:
-            return token_rows(
-                self.dataset, self.recipe, network, self.backbone, device=self.device, **ways
-            )
-        rows = image_rows(
-            self.dataset, self.recipe, network, shared=self._drawing_workers() > 0, **ways
-        )
-        return network, self._resources.enter_context(rows)
-
-    def _drawing_workers(self) -> int:
-        """Return how many processes draw images: none where the network takes the cores itself."""
-        workers = self._options.workers
-        if self._options.from_cache or (workers is None and self.device == "cpu"):
-            return 0
-        return default_workers() if workers is None else workers
+        rows, shape = len(self.dataset), self.fits.answer_shape
+        settings, folder = self._settings(name, stop), self.folder / name
+        seeds = self.recipe.seeds
+        if seeds.count == 1 or seeds.combine != "mean":
+            return load_part(folder, settings, rows, shape)
+        found = []
+        for seed in self._seeded:
+            own = {**settings, "seed": seed}
+            part = load_part(self._seed_folder(name, seed), own, rows, shape)
+            if part is None:
+                return None
+            found.append(part)
+        return mean_of_parts(folder, found)
 
     def _train(self, name: str, stop: Stop | None) -> TrainedPart:
-        initial, origin = self._start[1:]
+        """Train a part: once, or with several seeds whose answers or weights are averaged."""
+        origin, seeds = self.fits.start[2], self.recipe.seeds
         for finished in self.finished_folds():
             finished.check_origin(origin, f"{name} would")
-        dataset, recipe = self.dataset, self.recipe
-        network, inputs = self._inputs
-        n, to_predict = len(dataset), dataset.unlabelled
-        rows = self._rows(name, np.asarray(inputs.readable)[:n])
-        network.load_state(initial)
-        if recipe.model.head_init == "probe":
-            start_at_probe(dataset, recipe, network, self.backbone, rows.train)
-        settings = self._settings(name, stop)
-        started_from = {
-            "rows": {"train": _digest(rows.train), "validation": _digest(rows.validation)},
-            "weights": network.digest,
-            "start": origin["start"],
-            **self.computing,
-        }
+        readable = np.asarray(self.fits.inputs[1].readable)[: len(self.dataset)]
+        rows, settings = self._rows(name, readable), self._settings(name, stop)
         folder = self.folder / name
-        checkpoints = Checkpoints(folder / "state", {**settings, **started_from})
-        epochs = recipe.schedule.epochs if stop is None else stop.epochs
-        curves = tracking(
-            self._options.track,
-            Training(dataset.task.name, self.system, name, settings["recipe"], folder),
-            self._notify,
-        )
-        with self._progress(name, epochs) as advance, curves as draw:
-
-            def on_epoch(epoch: Epoch) -> None:
-                advance()
-                draw(epoch)
-
-            trained = train(
-                network,
-                TrainingData(
-                    inputs,
-                    dataset.labels,
-                    dataset.labelled.ids,
-                    len(dataset.classes),
-                    dataset.positive,
-                    rows,
-                ),
-                recipe,
-                stop=stop,
-                **self.computing,
-                workers=self._drawing_workers(),
-                checkpoints=checkpoints,
-                on_epoch=on_epoch,
-                notify=self._notify,
-            )
-        answered = np.concatenate([rows.validation, rows.held_out, n + np.arange(len(to_predict))])
-        answers = self._answer(network, inputs, answered)
-        logits = np.full((n + len(to_predict), *answers.shape[1:]), np.nan)
-        logits[answered] = answers
-        part = save_part(folder, settings, trained, logits, origin, to_predict.digest)
-        checkpoints.clear()
-        kept = f"epoch {trained.epoch} of {len(trained.history)}"
-        self._notify(f"{name}: {kept} is kept, {trained.seconds:.0f} s of training")
+        if seeds.count == 1:
+            return self._learn(Fit(folder, settings, self.recipe, rows, stop))
+        fits = [
+            Fit(self._seed_folder(name, seed), {**settings, "seed": seed}, recipe, rows, stop)
+            for seed, recipe in self._seeded.items()
+        ]
+        answering = seeds.combine == "mean"
+        parts = [self._stored_or(self._learn, fit, answering=answering) for fit in fits]
+        if answering:
+            return mean_of_parts(folder, parts)
+        part = self.fits.mix(Fit(folder, settings, self.recipe, rows, stop), parts)
+        self._remove_leftovers(folder)
         return part
+
+    @cached_property
+    def _seeded(self) -> dict[int, Recipe]:
+        """Return the recipe with every one of its seeds."""
+        first = self.recipe.seed
+        seeds = [(first + more) % 2**32 for more in range(self.recipe.seeds.count)]
+        return {seed: self.recipe.model_copy(update={"seed": seed}) for seed in seeds}
+
+    def _seed_folder(self, name: str, seed: int) -> Path:
+        return self.folder / name / f"seed-{seed}"
+
+    def _stored_or(
+        self, train_it: Callable[[Fit, bool], TrainedPart], fit: Fit, *, answering: bool
+    ) -> TrainedPart:
+        """Return what a fit gave before, else train it."""
+        known = load_part(fit.folder, fit.settings, len(self.dataset), self.fits.answer_shape)
+        if known is None:
+            return train_it(fit, answering)
+        self._notify(f"{self.fits.label(fit.folder)}: trained before")
+        known.state()
+        return known
+
+    def _learn(self, fit: Fit, answering: bool = True) -> TrainedPart:
+        """Train; where the recipe says so again, on the rows too that have chosen the epoch."""
+        if self.recipe.rows.selection == "held-out" or not len(fit.rows.validation):
+            return self.fits.fit(fit, answering)
+        first = replace(fit, folder=fit.folder / SELECTION_RUN)
+        chosen = self._stored_or(self.fits.fit, first, answering=False).record
+        self._notify(
+            f"{self.fits.label(fit.folder)}: epoch {chosen.epoch} was chosen; training again, also "
+            f"on the {len(fit.rows.validation)} rows that chose it"
+        )
+        stop = Stop(chosen.epoch, chosen.alpha)
+        again = replace(fit, rows=with_selection(fit.rows), stop=stop)
+        part = self.fits.fit(again, answering, selection=chosen.history)
+        self._remove(first.folder)
+        return part
+
+    def _remove_leftovers(self, folder: Path) -> None:
+        """Remove what a finished part no longer needs, also where a run was killed before it did.
+
+        Seeds whose probabilities are averaged stay: they are the networks that answer.
+        """
+        Checkpoints(folder / "state", {}).clear()
+        self._remove(folder / SELECTION_RUN)
+        for inner in sorted(folder.glob("seed-*")):
+            if self.recipe.seeds.combine == "mean":
+                self._remove_leftovers(inner)
+            else:
+                self._remove(inner)
+
+    def _remove(self, folder: Path) -> None:
+        with files.explained(f"tidy {folder}"):
+            for inner in [*folder.rglob("*/"), folder] if folder.is_dir() else []:
+                files.remove_files(inner)
 
     def _up_to_date(self, part: TrainedPart) -> TrainedPart:
         """Return a finished part with answers for the rows to predict as they are now."""
-        n, to_predict = len(self.dataset), self.dataset.unlabelled
-        known = part.record.to_predict == to_predict.digest
-        if known and len(part.logits) == n + len(to_predict):
-            return part
-        self._notify(f"{part.name}: other rows to predict than before, answering them")
-        part.check_origin(self._start[2], "it would now")
-        network, inputs = self._inputs
-        network.to(self.device).load_state(part.state())
-        answers = self._answer(network, inputs, n + np.arange(len(to_predict)))
-        return update_part(part, np.concatenate([part.logits[:n], answers]), to_predict.digest)
-
-    def _answer(self, network: Network, inputs: InputRows, rows: np.ndarray) -> np.ndarray:
-        """Return logits (r, V, K) of rows through all views."""
-        with memory_for(f"answering on {self.device}", _MEMORY_REMEDY):
-            return logits_of(network, inputs, rows, self._views, device=self.device)
+        if part.members:
+            return mean_of_parts(part.folder, [self._up_to_date(each) for each in part.members])
+        return self.fits.renewed(part)
 
     def _rows(self, name: str, readable: np.ndarray) -> Part:
         if name == FULL:
@@ -291,7 +234,7 @@ class RecipeRun:
     def _stop(self) -> Stop:
         """Return when the final fit stops: where the folds did, in the middle."""
         self.check_folds()
-        records = [part.record for part in self.finished_folds()]
+        records = [each.record for part in self.finished_folds() for each in part.networks]
         alphas = [record.alpha for record in records if record.alpha is not None]
         alpha = float(np.median(alphas)) if alphas else None
         return Stop(median_epoch([record.epoch for record in records]), alpha)
@@ -300,19 +243,33 @@ class RecipeRun:
         """Return what a part depends on; a stored one of other settings is never gone on with."""
         dataset = self.dataset
         settings: dict[str, Any] = {
-            "recipe": self.recipe.model_dump(mode="json", exclude={"name"}),
-            "backbone": self.backbone.described,
+            "recipe": _settings_of(self.recipe),
+            "backbone": self.fits.backbone.described,
             "part": name,
             "snapshot": {name: dataset.parts[name] for name in PARTS},
         }
         if self.recipe.model.head_init == "probe":
             # The head begins as a probe on that cache.
-            in_use = dataset.snapshot.cache(dataset.task.asks(self.backbone.name))
+            in_use = dataset.snapshot.cache(dataset.task.asks(self.fits.backbone.name))
             settings["snapshot"]["cache"] = in_use and in_use.fingerprint
+        if self._options.precision != "fp32":
+            # Parts of earlier versions were trained in it and answered in fp32.
+            settings["answers_in"] = self._options.precision
         if stop is not None:
             settings["stop"] = {"epochs": stop.epochs, "alpha": stop.alpha}
         return settings
 
 
-def _digest(rows: np.ndarray) -> str:
-    return sha256(rows.astype("<i8").tobytes()).hexdigest()
+def _settings_of(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's settings; parts of earlier versions do not know some, which are left out
+    where they are at their defaults.
+    """
+    settings: dict[str, Any] = recipe.model_dump(mode="json", exclude={"name"})
+    for section, keys in _LATER.items():
+        fields = type(getattr(recipe, section)).model_fields
+        for key in keys:
+            if settings[section][key] == fields[key].default:
+                del settings[section][key]
+        if not settings[section]:
+            del settings[section]
+    return settings

@@ -84,6 +84,7 @@ def keep_system(
         InputError: parts started from different networks, or the disk refuses.
     """
     check_agreement([*folds, *networks])
+    used = [network for part in (*folds, *networks) for network in part.networks]
     fixed = recipe.predict.threshold
     rule = recipe.predict.threshold_rule if fixed is None else numbered(BY_HAND, fixed)
     views = view_set(recipe.predict.views)
@@ -102,20 +103,13 @@ def keep_system(
         "kind": KIND,
         "recipe": recipe.model_dump(mode="json", exclude={"name"}),
         "features": features,
-        "networks": [
-            {
-                "part": part.name,
-                "file": part.weights.relative_to(dataset.task.work).as_posix(),
-                "sha256": part.digest,
-                "epoch": part.record.epoch,
-            }
-            for part in networks
-        ],
+        "networks": [_network(dataset, each) for part in networks for each in part.networks],
+        "folds": [_network(dataset, each) for part in folds for each in part.networks],
         "made_of": dict(networks[0].record.made_of),
         "to_predict": dataset.unlabelled.digest,
         **how,
-        "complexity": _COMPLEXITY + len(networks),
-        "seconds": sum({p.folder: p.record.seconds for p in (*folds, *networks)}.values()),
+        "complexity": _COMPLEXITY + sum(len(part.networks) for part in networks),
+        "seconds": sum({part.folder: part.record.seconds for part in used}.values()),
     }
     record["versions"] |= {name: version(name) for name in ("torch", "timm")}
     # As they come from the networks: what is remembered of images that need no second look.
@@ -136,6 +130,17 @@ def keep_system(
     )
     record |= decided(done)
     save_run(dataset.task, system, record, done.predictions, arrays)
+
+
+def _network(dataset: Dataset, part: TrainedPart) -> dict[str, Any]:
+    settings = part.record.settings
+    return {
+        "part": settings["part"],
+        **({"seed": settings["seed"]} if "seed" in settings else {}),
+        "file": part.weights.relative_to(dataset.task.work).as_posix(),
+        "sha256": part.digest,
+        "epoch": part.record.epoch,
+    }
 
 
 def write_answers(dataset: Dataset, recipe: Recipe, part: TrainedPart) -> Path | None:

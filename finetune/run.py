@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.recipe_file import load_recipe, override
 from archiveprobe.finetune.recipe_run import FULL, MERGED, SPLIT, Options, RecipeRun
 from archiveprobe.finetune.report import KIND, Line, keep_system, line_of, write_answers
+from archiveprobe.finetune.side_by_side import devices_asked, train_side_by_side
 from archiveprobe.finetune.split import folds_asked
 from archiveprobe.finetune.tracking import check_trackers
 from archiveprobe.probe.run import data_warnings
@@ -72,12 +73,20 @@ def run_finetune(
     started = time.monotonic()
     recipe, overrides = override(load_recipe(options.recipe), options.overrides)
     dataset = load_dataset(task)
+    devices = devices_asked(options)
+    if devices:
+        options = replace(options, device=devices[0])
     run = RecipeRun(dataset, recipe, options, notify=notify, progress=progress)
     check_device(run.device)
     check_trackers(options.track)
     _check_system(run)
     with run_lock(run.folder), run:
-        done = [run.part(name) for name in _parts_asked(run, options)]
+        names = _parts_asked(run, options)
+        if devices:
+            waiting = run.untrained_folds(names)
+            ways: dict[str, Any] = {"notify": notify, "progress": progress}
+            train_side_by_side(task.file, recipe, options, waiting, devices, **ways)
+        done = [run.part(name) for name in names]
         folds, networks = run.finished_folds(), run.answering()
         lines = [line_of(dataset, recipe, part) for part in done]
         last = done[-1]
@@ -85,8 +94,9 @@ def run_finetune(
         notes: list[str] = []
         if len(folds) == dataset.folds and last.name != SPLIT:
             launch = {"recipe": options.recipe, "set": overrides}
-            how = {**run.computing, "from_cache": options.from_cache, "launch": launch}
-            about = (dataset, recipe, run.system, run.backbone.name, how)
+            how = {**run.fits.computing, "from_cache": options.from_cache, "launch": launch}
+            how["answers_in"] = options.precision
+            about = (dataset, recipe, run.system, run.fits.backbone.name, how)
             keep_system(*about, folds, networks, notes.append)
             systems, left_out = load_current(dataset, ("probe", KIND))
             warnings, caution = data_warnings(dataset, notify)
@@ -104,12 +114,12 @@ def run_finetune(
         if answers is not None:
             words = f"archiveprobe submit {task.file} --answers {answers} -o submission.csv"
             notes.append(f"in the template's form: {words}")
-        if last.name == SPLIT:
+        if last.name == SPLIT and recipe.rows.selection == "held-out":
             notes.append(
                 "the validation rows chose the epoch, so their figure is optimistic; run --fold "
                 "all for out-of-fold predictions, a threshold, and a line on the leaderboard"
             )
-        elif board is None and last.name == MERGED:
+        elif board is None and last.name in (SPLIT, MERGED):
             notes.append(
                 "every labelled row is trained on, so there is no figure: run --fold all for one"
             )

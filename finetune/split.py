@@ -5,7 +5,7 @@ rows of the other folds alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,12 @@ class Part:
     train: np.ndarray
     validation: np.ndarray
     held_out: np.ndarray
+
+
+def with_selection(part: Part) -> Part:
+    """Return a part that also trains on the rows that have chosen its epoch."""
+    train = np.sort(np.concatenate([part.train, part.validation]))
+    return replace(part, train=train, validation=part.validation[:0])
 
 
 def by_split(dataset: Dataset, rows: Rows, readable: np.ndarray) -> Part:

@@ -1,8 +1,8 @@
-"""The training loop: rows become a trained state, epoch by epoch, resumable after each."""
+"""The training loop: rows become a trained state, epoch by epoch, resumable."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.memory import memory_for
+from archiveprobe.base.memory import keep_freed_memory, memory_for
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.finetune import inference
-from archiveprobe.finetune.augment import mix, mixup_share, seeded
+from archiveprobe.finetune.augment import as_floats, mix, mixup_share, seeded
 from archiveprobe.finetune.checkpoint import Checkpoints, random_states, set_random_states
+from archiveprobe.finetune.checkpoint_writer import CheckpointWriter
 from archiveprobe.finetune.loader import Batch, BatchSampler, InputRows, Notify, training_batches
-from archiveprobe.finetune.lora import DOWN
 from archiveprobe.finetune.losses import make_loss, soft_targets
+from archiveprobe.finetune.mixing import State, choose_mixture, mixture_of, update_batch_norms
 from archiveprobe.finetune.model import Network
 from archiveprobe.finetune.optimizer import make_average, make_learning_rates, make_optimizer
 from archiveprobe.finetune.recipe import Recipe
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 _SHOWN_IDS = 8
 # To look at every loss at once would let a GPU wait for the host in every step.
 _LOSSES_AT_ONCE = {"cpu": 1, "cuda": 32, "mps": 32}
-State = Mapping[str, Any]
+_MEMORY_REMEDY = (
+    "free some and run the same command again, which goes on from the last state it kept; or set "
+    "optimizer.micro_batch, or lower optimizer.batch_size or model.size, by --set, which trains "
+    "another system from the start"
+)
 
 
 @dataclass(frozen=True)
@@ -96,9 +101,9 @@ def train(
 ) -> Trained:
     """Train a network, which holds the kept state afterwards, in eval mode.
 
-    With `checkpoints` every epoch leaves a state, and a run goes on from the last one. `on_epoch`
-    is called for every epoch, for those before too. With `precision` "bf16" networks train under
-    autocast; their weights, and all that is rated or answered, stay in fp32.
+    With `checkpoints` a state is kept a minute after the one before, and a run goes on from the
+    last one. `on_epoch` is called for every epoch, for those before too. With `precision` "bf16"
+    networks train, and are rated, under autocast; their weights stay in fp32.
 
     Raises:
         InputError: a loss that is no number (step and images are named), too little memory,
@@ -107,9 +112,11 @@ def train(
     import torch
 
     initial = network.state(whole=False) if recipe.interpolate.alphas else {}
+    if device == "cpu":
+        keep_freed_memory()
     # Dropout and stochastic depth draw from the global generators, which others use as well.
     kind, gpus = device.partition(":")[0], [] if device == "cpu" else [torch.device(device)]
-    with torch.random.fork_rng(devices=gpus, device_type=kind):
+    with torch.random.fork_rng(devices=gpus, device_type=kind), _current(device):
         torch.manual_seed(int(seeded("train", recipe.seed).integers(2**62)))
         trainer = Trainer(network.to(device), data, recipe, stop, device, precision)
         if checkpoints is not None:
@@ -121,11 +128,10 @@ def train(
         batches = training_batches(
             data.inputs, trainer.sampler(), workers=workers, pin=kind == "cuda", notify=notify
         )
-        with closing(batches):
+        with closing(batches), CheckpointWriter(checkpoints) as writer:
             while not trainer.is_over():
                 epoch = trainer.train_epoch(batches)
-                if checkpoints is not None:
-                    checkpoints.save(epoch.epoch, trainer.state_dict())
+                writer.offer(epoch.epoch, trainer.state_dict)
                 on_epoch(epoch)
     kept = trainer.state() if trainer.best is None else trainer.best
     network.load_state(kept)
@@ -136,6 +142,13 @@ def train(
     kept_epoch = trainer.best_epoch or len(trainer.history)
     state = network.eval().state(whole=False)
     return Trained(state, kept_epoch, trainer.history, alpha, trainer.seconds)
+
+
+def _current(device: str) -> AbstractContextManager[Any]:
+    """Make a GPU the current one: the thread that pins memory starts a context on that."""
+    import torch
+
+    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
 
 
 class Trainer:
@@ -163,7 +176,8 @@ class Trainer:
         self.seconds = 0.0
         self._device, self._precision = device, precision
         self._losses_at_once = _LOSSES_AT_ONCE[device.partition(":")[0]]
-        self._y = torch.from_numpy(data.labels.astype(np.int64))
+        # On the device once; a copy from ordinary memory in every step would wait for it.
+        self._y = torch.from_numpy(data.labels.astype(np.int64)).to(device)
         self.epochs = recipe.schedule.epochs if stop is None else stop.epochs
         self._steps = self.sampler().steps
         self._optimizer = make_optimizer(network.body, network.head, recipe.optimizer)
@@ -206,7 +220,7 @@ class Trainer:
             trained.append([draw.row for draw in draws])
             with memory_for(
                 f"with batches of {self.recipe.optimizer.batch_size} on {self._device}",
-                self._memory_remedy(number),
+                _MEMORY_REMEDY,
             ):
                 waiting.append(self.train_step(trained[-1], inputs, number, step))
             if len(waiting) == self._losses_at_once or step + 1 == self._steps:
@@ -217,9 +231,7 @@ class Trainer:
             raise self._diverged(what, trained[-1])
         score = None
         if self.stop is None and len(self.data.part.validation):
-            with memory_for(
-                f"rating epoch {number + 1} on {self._device}", self._memory_remedy(number)
-            ):
+            with memory_for(f"rating epoch {number + 1} on {self._device}", _MEMORY_REMEDY):
                 score = self.validate(self._averaged())
         sizes = [len(rows) for rows in trained]
         mean = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
@@ -238,16 +250,15 @@ class Trainer:
         recipe = self.recipe
         share = mixup_share(recipe.augment.mixup, recipe.seed, epoch, step)
         # Memory is pinned for CUDA only: elsewhere such a copy may read what is freed.
-        inputs = inputs.to(self._device, non_blocking=self._device.startswith("cuda"))
-        inputs = mix(inputs, share)
-        y = self._y[rows].to(self._device)
+        pinned = self._device.startswith("cuda")
+        inputs = inputs.to(self._device, non_blocking=pinned)
+        inputs = mix(as_floats(inputs, self.network.preprocess), share)
+        places = torch.tensor(rows)
+        places = places.pin_memory() if pinned else places
+        y = self._y[places.to(self._device, non_blocking=pinned)]
         targets = soft_targets(y, self.data.classes, recipe.loss.label_smoothing, share)
         self._optimizer.zero_grad()
-        device_type, half = self._device.partition(":")[0], self._precision == "bf16"
-        with torch.autocast(device_type, torch.bfloat16, enabled=half):
-            logits = self.network(inputs)
-        loss = self._loss(logits.float(), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._backward(inputs, targets)
         if recipe.optimizer.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(
                 self.network.parameters(), recipe.optimizer.clip_grad_norm
@@ -255,32 +266,57 @@ class Trainer:
         self._optimizer.step()
         if self._average is not None:
             self._average.update(self.network.module)
-        return loss.detach()
+        return loss
+
+    def _backward(self, inputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+        """Add up the gradients of a batch, `micro_batch` rows at a time; return its loss.
+
+        Every piece is divided by what the whole batch would be, so the pieces' sum is its loss.
+        """
+        import torch
+
+        size = self.recipe.optimizer.micro_batch or len(inputs)
+        losses = []
+        for at in range(0, len(inputs), size):
+            some, wanted = inputs[at : at + size], targets[at : at + size]
+            with inference.half_precision(self._device, self._precision):
+                logits = self.network(some)
+            loss = self._loss(logits.float(), wanted, whole=targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def validate(self, network: Network) -> float:
         """Return macro-F1 of a network on the validation rows, through the centre view alone."""
-        rows = self.data.part.validation
-        centre = inference.centre_of(view_set(self.recipe.predict.views))
-        logits = inference.logits_of(
-            network.eval(), self.data.inputs, rows, [centre], device=self._device
-        )
-        decision = np.nan_to_num(logits[:, 0]).argmax(-1)
-        return macro_f1(self.data.labels[rows], decision, self.data.classes)
+        return rate(network, self.data, self.recipe, device=self._device, precision=self._precision)
 
     def interpolate(self, initial: State, tuned: State) -> tuple[float, State]:
         """Return the best mixture of initial and tuned weights, after its share of the latter.
 
         A final fit takes the share that was chosen on the folds before: it holds no row out.
         """
+
+        def settle(state: State) -> State:
+            self.network.load_state(state)
+            update_batch_norms(
+                self.network,
+                self.data.inputs,
+                self.data.part.train,
+                inference.centre_of(view_set(self.recipe.predict.views)),
+                device=self._device,
+                precision=self._precision,
+            )
+            return self.network.state(whole=False)
+
         if self.stop is not None:
             alpha = 1.0 if self.stop.alpha is None else self.stop.alpha
-            return alpha, mixture_of(initial, tuned, alpha)
+            return alpha, mixture_of(initial, tuned, alpha, settle)
 
         def score(state: State) -> float:
             self.network.load_state(state)
             return self.validate(self.network)
 
-        return choose_mixture(initial, tuned, self.recipe.interpolate.alphas, score)
+        return choose_mixture(initial, tuned, self.recipe.interpolate.alphas, score, settle)
 
     def state(self) -> State:
         """Return the weights that would predict: the average's where there is one."""
@@ -295,7 +331,7 @@ class Trainer:
             "weights": self.network.state(whole=False),
             "average": None if self._average is None else self._averaged().state(whole=False),
             "optimizer": self._optimizer.state_dict(),
-            "random": random_states(),
+            "random": random_states(self._device),
             "history": [asdict(epoch) for epoch in self.history],
             "best": self.best,
             "best_epoch": self.best_epoch,
@@ -311,7 +347,7 @@ class Trainer:
         if self._average is not None:
             self._averaged().load_state(state["average"], "the checkpoint")
         self._optimizer.load_state_dict(state["optimizer"])
-        set_random_states(state["random"])
+        set_random_states(state["random"], self._device)
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self._best_score, self.seconds = state["best_score"], state["seconds"]
@@ -345,63 +381,29 @@ class Trainer:
                 )
         return values
 
-    def _memory_remedy(self, epoch: int) -> str:
-        onwards = f"goes on after epoch {epoch}" if epoch else "starts with the first epoch"
-        return (
-            f"free some and run the same command again, which {onwards}; or lower "
-            "optimizer.batch_size or model.size by --set, which trains another system from the "
-            "start"
-        )
-
     def _diverged(self, what: str, rows: list[int]) -> InputError:
         ids = [str(id_) for id_ in self.data.ids[rows]]
         more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
         return InputError(
             f"{self.data.part.name}: {what}, with the images {', '.join(ids[:_SHOWN_IDS])}{more}: "
             "lower the learning rates, or give optimizer.clip_grad_norm, by --set, which trains "
-            "another system; the state of the epoch before is kept"
+            "another system; the last state before is kept"
         )
 
 
-def mixture_of(initial: State, tuned: State, alpha: float) -> dict[str, Any]:
-    """Return the state (1 - alpha) x initial + alpha x tuned (WiSE-FT, Wortsman et al., 2022).
-
-    Tensors of whole numbers are the tuned ones; at 0 and at 1 the states come back bit by bit. Of
-    LoRA, whose B starts at zero, B alone is mixed: (1 - alpha) W + alpha (W + B A) = W + (alpha B)
-    A.
-    """
-    mixed = {}
-    for name, end in tuned.items():
-        start = initial[name]
-        if alpha in (0.0, 1.0) or not end.is_floating_point() or name.endswith(DOWN):
-            mixed[name] = (start if alpha == 0.0 else end).clone()
-        else:
-            mixed[name] = start.lerp(end, alpha)
-    return mixed
-
-
-def choose_mixture(
-    initial: State, tuned: State, alphas: tuple[float, ...], score: Callable[[State], float]
-) -> tuple[float, State]:
-    """Return the share of tuned weights with the highest score, and the mixture.
-
-    `score` rates a state on rows that neither trained the network nor are reported. Equal scores go
-    to the smallest share, and a state that cannot be rated (NaN) never wins. Where head and body
-    are mixed alike, the head's first weights must be able to answer: a linear probe's, not random
-    ones.
-
-    Raises:
-        InputError: no share could be rated.
-    """
-    best: tuple[float, float, State] | None = None
-    for alpha in sorted(set(alphas)):
-        state = mixture_of(initial, tuned, alpha)
-        rated = float(score(state))
-        if not np.isnan(rated) and (best is None or rated > best[0]):
-            best = rated, alpha, state
-    if best is None:
-        raise InputError(
-            "no mixture of pretrained and tuned weights could be scored: leave out "
-            "interpolate.alphas, or hold out rows of every class"
-        )
-    return best[1:]
+def rate(
+    network: Network,
+    data: TrainingData,
+    recipe: Recipe,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+) -> float:
+    """Return macro-F1 of a network on the validation rows, through the centre view alone."""
+    rows = data.part.validation
+    centre = inference.centre_of(view_set(recipe.predict.views))
+    logits = inference.logits_of(
+        network.eval(), data.inputs, rows, [centre], device=device, precision=precision
+    )
+    decision = np.nan_to_num(logits[:, 0]).argmax(-1)
+    return macro_f1(data.labels[rows], decision, data.classes)

@@ -22,9 +22,10 @@ from archiveprobe.base.files import discard, write_whole
 from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed.models import tensor_digest
-from archiveprobe.finetune.checkpoint import read_weights
+from archiveprobe.embed.tuned import read_weights
+from archiveprobe.finetune.inference import average
 from archiveprobe.finetune.model import Network
-from archiveprobe.finetune.recipe import Finite, Share
+from archiveprobe.finetune.recipe_values import Finite, Share
 from archiveprobe.finetune.train import Epoch, Trained
 
 RECORD, LOGITS, WEIGHTS, CURVES = "part.json", "logits.npy", "weights.safetensors", "curves.csv"
@@ -49,8 +50,23 @@ def origin_of(network: Network) -> Origin:
     return Origin(weights=network.digest, start=start, preprocess=dict(network.preprocess.record()))
 
 
+class MixedSeed(TypedDict):
+    """One of several trainings of a part: its seed, the epoch it was kept at, the SHA-256 of its
+    weights, and whether they are in the mean.
+    """
+
+    seed: int
+    epoch: int
+    sha256: Digest
+    used: bool
+
+
 class PartRecord(BaseModel):
-    """What part.json holds, whoever wrote it."""
+    """What part.json holds, whoever wrote it.
+
+    `selection` are the epochs of the training whose held-out rows chose the number of epochs, where
+    these rows were learned afterwards; `seeds` the trainings whose weights were averaged.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -62,6 +78,8 @@ class PartRecord(BaseModel):
     made_of: Origin
     to_predict: str
     digests: dict[str, Digest]
+    selection: list[Epoch] = []
+    seeds: list[MixedSeed] = []
 
     @model_validator(mode="after")
     def _check(self) -> "PartRecord":
@@ -76,11 +94,20 @@ class PartRecord(BaseModel):
 class TrainedPart:
     """A finished part: its record, and the logits (n + m, V, K) of the labelled rows and of those
     to predict, NaN where a row was trained on or has no image.
+
+    One of several seeds whose probabilities are averaged has no weights of its own but `members`,
+    and the record of the one that was kept at the middle epoch.
     """
 
     folder: Path
     record: PartRecord
     logits: np.ndarray
+    members: tuple["TrainedPart", ...] = ()
+
+    @property
+    def networks(self) -> tuple["TrainedPart", ...]:
+        """Return the parts whose networks answer: its members, or itself."""
+        return self.members or (self,)
 
     @property
     def name(self) -> str:
@@ -134,6 +161,9 @@ def save_part(
     logits: np.ndarray,
     origin: Origin,
     to_predict: str,
+    *,
+    selection: Sequence[Epoch] = (),
+    seeds: Sequence[MixedSeed] = (),
 ) -> TrainedPart:
     """Write a finished part. Raises InputError: the disk refuses."""
     from safetensors.torch import save
@@ -148,9 +178,24 @@ def save_part(
         made_of=origin,
         to_predict=to_predict,
         digests={WEIGHTS: _sha256(weights)},
+        selection=list(selection),
+        seeds=list(seeds),
     )
     files = {WEIGHTS: weights, CURVES: _curves(trained.history)}
     return _write(TrainedPart(folder, record, logits), files)
+
+
+def middle_of(parts: Sequence[TrainedPart]) -> TrainedPart:
+    """Return the part that was kept at the median epoch; of two middle ones the earlier."""
+    return sorted(parts, key=lambda part: part.record.epoch)[(len(parts) - 1) // 2]
+
+
+def mean_of_parts(folder: Path, parts: Sequence[TrainedPart]) -> TrainedPart:
+    """Return the part whose probabilities are the mean of those of its seeds."""
+    seconds = sum(part.record.seconds for part in parts)
+    record = middle_of(parts).record.model_copy(update={"seconds": seconds})
+    logits = average(np.stack([part.logits for part in parts]), 0)
+    return TrainedPart(folder, record, logits, tuple(parts))
 
 
 def update_part(part: TrainedPart, logits: np.ndarray, to_predict: str) -> TrainedPart:

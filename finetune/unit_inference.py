@@ -10,12 +10,12 @@ import numpy as np
 from archiveprobe.embed.forward import ForwardThreads
 from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.prepare import Preparation, PreparedImage
+from archiveprobe.embed.tuned import read_weights
 from archiveprobe.embed.unit_encoder import views_of_image
 from archiveprobe.embed.views import Rendered, render
 from archiveprobe.finetune.augment import normalise
-from archiveprobe.finetune.checkpoint import read_weights
 from archiveprobe.finetune.images import blank_image
-from archiveprobe.finetune.inference import TunedSystem, average
+from archiveprobe.finetune.inference import TunedSystem, average, half_precision
 from archiveprobe.finetune.model import Network
 
 if TYPE_CHECKING:
@@ -101,9 +101,10 @@ class UnitNetworks:
             crop[:, ::-1] if image.mirror[view] else crop
             for image, crop in zip(images, crops, strict=True)
         ]
-        inputs = normalise(np.stack(seen), self._network.preprocess)
-        with torch.inference_mode():
-            return np.asarray(self._network(inputs.to(self._device)).cpu().numpy(), np.float64)
+        pixels = torch.from_numpy(np.stack(seen)).to(self._device)
+        with torch.inference_mode(), half_precision(self._device, self._system.precision):
+            logits = self._network(normalise(pixels, self._network.preprocess))
+            return np.asarray(logits.float().cpu().numpy(), np.float64)
 
     @cached_property
     def _network(self) -> Network:

@@ -37,8 +37,8 @@ from archiveprobe.task.config import Task
 from archiveprobe.task.texts import is_text_cache
 
 AGREEMENT = 1e-6
-# How far probabilities of networks may lie apart: on another kind of device, or from tokens in half
-# precision; and on the same kind, where batches of another size round differently.
+# How far probabilities of networks may lie apart: on another kind of device, or in half precision
+# (tokens or answers); and on the same kind, where batches of another size round differently.
 _OTHER_DEVICE, _SAME_DEVICE = 2e-2, 1e-4
 # Below this many images starting decoder processes takes longer than decoding.
 _FEW = 64
@@ -332,6 +332,7 @@ def tuned_source(dataset: Dataset, run: Run, resources: Resources) -> Source:
         return _run_networks(system, question, resources, device)
 
     alike = _kind(record["device"]) == _kind(device) and not record["from_cache"]
+    alike = alike and system.precision == "fp32"
     return Source(logits, {}, _SAME_DEVICE if alike else _OTHER_DEVICE, (system.look,))
 
 

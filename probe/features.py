@@ -13,8 +13,14 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cache.log import Failure
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.shard import Embeddings
-from archiveprobe.evaluate.caches import open_in_use
+from archiveprobe.evaluate.caches import open_in_use, whole_name
 from archiveprobe.evaluate.dataset import Dataset, Rows
+from archiveprobe.evaluate.tuned import (
+    TunedNetwork,
+    current_networks,
+    fold_name,
+    is_tuned,
+)
 from archiveprobe.probe.choice import Choice
 from archiveprobe.task.config import Task
 from archiveprobe.task.texts import is_text_cache, text_cache, text_key
@@ -47,18 +53,25 @@ class Features:
     """Embeddings of one choice: labelled (n, V, d), unlabelled (m, V, d), float32.
 
     V is 1 for averaged views. Rows without an embedding are NaN; `sources` maps each backbone to
-    the digest of its cache's fingerprint.
+    the digest of its cache's fingerprint. `by_fold` are the labelled rows as the networks of every
+    fold see them, where fine-tuned networks are among the backbones; else it is empty.
     """
 
     choice: Choice
     labelled: np.ndarray
     unlabelled: np.ndarray
     sources: dict[str, str]
+    by_fold: Sequence[np.ndarray] = ()
+
+    def outside(self, fold: int) -> np.ndarray:
+        """Return labelled rows (n, V, d) as networks see them that were trained without a fold."""
+        return self.by_fold[fold] if self.by_fold else self.labelled
 
     @property
     def readable(self) -> np.ndarray:
         """Say of every labelled row (n,) whether it has an embedding."""
-        return np.asarray(np.isfinite(self.labelled[:, 0]).all(1))
+        seen = (self.labelled, *self.by_fold)
+        return np.asarray(np.all([np.isfinite(rows[:, 0]).all(1) for rows in seen], 0))
 
     @property
     def predictable(self) -> np.ndarray:
@@ -71,22 +84,55 @@ def load_features(dataset: Dataset, choice: Choice) -> Features:
 
     Raises:
         InputError: a backbone has no cache, lacks rows, or has other views than the rest.
+        InputError: fine-tuned networks are not those of the folds as they are now.
         InputError: a cache is damaged.
     """
-    labelled: list[np.ndarray] = []
-    unlabelled: list[np.ndarray] = []
-    sources = {}
-    for name in choice.backbones:
+    sources: dict[str, str] = {}
+
+    def read(name: str, rows: Rows, network: TunedNetwork | None = None) -> np.ndarray:
         reader = find_reader(dataset, name)
+        if network is not None:
+            _check_network(dataset, reader, name, network)
         sources[name] = reader.record.digest
-        for rows, parts in ((dataset.labelled, labelled), (dataset.unlabelled, unlabelled)):
-            parts.append(_read_in_parts(reader, rows, name, choice.views, dataset.task))
+        return _read_in_parts(reader, rows, name, choice.views, dataset.task)
+
+    tuned = {name: current_networks(dataset, name) for name in choice.backbones if is_tuned(name)}
+    finals = {name: networks.final for name, networks in tuned.items()}
+    labelled, unlabelled = (
+        [read(name, rows, finals.get(name)) for name in choice.backbones]
+        for rows in (dataset.labelled, dataset.unlabelled)
+    )
     views = {part.shape[1] for part in labelled}
     if len(views) > 1:
         raise InputError(
             f"the backbones of {choice} have {sorted(views)} views: use {choice.backbones[0]}:mean"
         )
-    return Features(choice, np.concatenate(labelled, 2), np.concatenate(unlabelled, 2), sources)
+
+    def as_seen_without(fold: int) -> np.ndarray:
+        parts = [
+            read(fold_name(name, fold), dataset.labelled, tuned[name].folds[fold])
+            if name in tuned
+            else part
+            for name, part in zip(choice.backbones, labelled, strict=True)
+        ]
+        return np.concatenate(parts, 2)
+
+    by_fold = [as_seen_without(fold) for fold in range(dataset.folds if tuned else 0)]
+    every = np.concatenate(labelled, 2), np.concatenate(unlabelled, 2)
+    return Features(choice, *every, sources, by_fold)
+
+
+def _check_network(dataset: Dataset, reader: Reader, name: str, network: TunedNetwork) -> None:
+    """Check that a cache is of the very network that a fold has.
+
+    Raises:
+        InputError: it is of another one.
+    """
+    if reader.fingerprint.get("tuned") != network.record():
+        raise InputError(
+            f"{network.system} was trained again since it was embedded: run `archiveprobe embed "
+            f"{dataset.task.file} --backbone {whole_name(name)}`"
+        )
 
 
 def _read_in_parts(reader: Reader, rows: Rows, name: str, views: str, task: Task) -> np.ndarray:
@@ -117,9 +163,10 @@ def read_matrix(
     missing = [key for key, known in zip(keys, present, strict=True) if key and not known]
     waiting = sum(key not in reader.failures for key in missing)
     if waiting:
+        option = f" --backbone {whole_name(name)}" if is_tuned(name) else ""
         raise InputError(
             f"{waiting} rows are not in the cache {reader.folder.name} yet: run "
-            f"`archiveprobe embed {task.file}`"
+            f"`archiveprobe embed {task.file}{option}`"
         )
     # Not -1: there may be no row at all.
     flat = embeddings.reshape(*embeddings.shape[:2], prod(embeddings.shape[2:]))

@@ -32,6 +32,8 @@ from archiveprobe.task.config import Task
 
 ENSEMBLE = "greedy"
 _PER_BACKBONE = 10
+# As a fine-tuned system, which stands behind it.
+_TUNED = 500
 _LONGEST_NAME = 100
 _ENOUGH_ANSWERS = 100_000
 Notify = Callable[[str], None]
@@ -79,7 +81,10 @@ def run_probes(
     systems: list[Predictions] = []
     said: list[str] = []
     fitted = with_few_repeats(dataset, notify)
-    total = sum(len(plan.makes) for plan in plans) * (1 + fitted.fold.shape[0] * fitted.folds)
+    total = 0
+    for plan in plans:
+        repeats = 1 if plan.features.by_fold else len(fitted.fold)
+        total += len(plan.makes) * (1 + repeats * fitted.folds)
     with progress("fitting", total) as advance:
         for plan in plans:
             results = cross_validate(
@@ -252,7 +257,9 @@ def _keep_probe(
             for candidate, weight in zip(model.candidates(), result.final, strict=True)
             if weight
         ],
-        "complexity": list(PROBES).index(name) + _PER_BACKBONE * (len(choice.backbones) - 1),
+        "complexity": list(PROBES).index(name)
+        + _PER_BACKBONE * (len(choice.backbones) - 1)
+        + _TUNED * bool(features.by_fold),
         "seconds": result.seconds,
     }
     done = assemble(

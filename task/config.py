@@ -117,6 +117,10 @@ class Folds(_Section):
     group: str = "near-duplicates"
 
 
+TUNED = "tuned:"
+"""Begins the name of a backbone that is a fine-tuned system: see evaluate/tuned.py."""
+
+
 class Embed(_Section):
     """Which backbones look at the images, through which views, at which layers."""
 
@@ -124,6 +128,17 @@ class Embed(_Section):
     views: str = "crops6"
     layers: str = "pooled"
     decode: Decode = "exact"
+
+    @model_validator(mode="after")
+    def _check(self) -> "Embed":
+        for name in self.backbones:
+            if name.startswith(TUNED):
+                raise ValueError(
+                    f"backbones: {name} knows the labels it was trained on, which not everything "
+                    f"that looks at these backbones allows for: use embed --backbone {name} and "
+                    f"probe --features {name}"
+                )
+        return self
 
 
 class Preprocess(_Section):

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from archiveprobe.task.config import Task
+from archiveprobe.task.config import TUNED, Task
 from archiveprobe.task.rows import Row
 
 
@@ -19,7 +19,8 @@ def text_cache(backbone: str) -> str:
 
 def is_text_cache(name: str) -> bool:
     """Return whether a name is that of a text tower's cache."""
-    return name.endswith(text_cache(""))
+    # A fine-tuned system may be called anything.
+    return name.endswith(text_cache("")) and not name.startswith(TUNED)
 
 
 def has_texts(task: Task) -> bool:

@@ -189,7 +189,7 @@ def test_what_is_no_list_of_images_is_refused(given: object, message: str) -> No
         ({"backbone": "hgo"}, r"unknown backbone 'hgo' \(did you mean 'hog'\?\) in ap.Embedder"),
         ({"views": "crops7"}, "unknown views 'crops7'.*did you mean"),
         ({"view": "centre"}, r"unknown view 'centre' \(did you mean 'center'\?\): hog has center"),
-        ({"precision": "fp8"}, "precision must be fp32 or bf16 or fp16, got 'fp8'"),
+        ({"precision": "fp8"}, "precision must be fp32 or tf32 or bf16 or fp16, got 'fp8'"),
         ({"precision": "fp16", "device": "cpu"}, "use the precision bf16 or fp32 on cpu$"),
         ({"device": "cuda:99"}, "torch sees .* GPUs; use the device cpu$"),
         ({"workers": -1}, "workers must be a whole number from 0, got -1"),

@@ -1,13 +1,11 @@
 """Every benchmark runs from end to end at a tiny size; what it measures is not judged here."""
 
-import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,38 +22,6 @@ TINY_CLIP = {
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
     "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1},
 }
-
-
-@pytest.fixture
-def start(monkeypatch):
-    """Import a benchmark as a script of its folder sees itself, on one core."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-
-    def start(name: str) -> ModuleType:
-        benchmark = importlib.import_module(name)
-        if hasattr(benchmark, "cores"):
-            monkeypatch.setattr(benchmark, "cores", lambda: 0)
-        return benchmark
-
-    return start
-
-
-@pytest.fixture
-def figures_of(tmp_path, capsys):
-    def figures_of(benchmark: ModuleType, *words: str) -> dict[str, dict[str, Any]]:
-        """Run it; the figures of its JSON file by name, each of which the table shows too."""
-        file = tmp_path / "results" / "figures.json"
-        benchmark.main([*words, "--json", str(file)])
-        record = json.loads(file.read_text())
-        assert record["machine"]["cores"] >= 1
-        table = capsys.readouterr().out
-        for figure in record["figures"]:
-            assert set(figure) == {"name", "value", "unit", "target", "met"}
-            assert figure["name"] in table
-            assert (figure["met"] is None) == (figure["target"] == "")
-        return {figure["name"]: figure for figure in record["figures"]}
-
-    return figures_of
 
 
 def named(figures: dict[str, dict[str, Any]], words: str) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """The table of backbones, walked against the libraries; and the other names a task may use."""
 
 import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
 
 import open_clip
 import pytest
@@ -12,7 +14,26 @@ from archiveprobe.embed.weights import registry_config, source
 
 ROWS = list(BACKBONES.values())
 NETWORKS = [row for row in ROWS if row.library != "descriptor"]
-LICENCES = {"Apache-2.0", "MIT", "Apple-AMLR", "CC-BY-NC-4.0"}
+LICENCES = {
+    *("Apache-2.0", "MIT", "Apple-AMLR", "CC-BY-NC-4.0"),
+    *("DINOv3-License", "NVIDIA-Open-Model-License"),
+}
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "backbones.md"
+# The same weights in timm, of which the table has open_clip's.
+IN_TIMM = {
+    "clip-vit-b32": "vit_base_patch32_clip_quickgelu_224.openai",
+    "clip-vit-l14-336": "vit_large_patch14_clip_quickgelu_336.openai",
+    "dfn-vit-l14": "vit_large_patch14_clip_quickgelu_224.dfn2b",
+    "dfn-vit-h14-378": "vit_huge_patch14_clip_quickgelu_378.dfn5b",
+    "siglip2-so400m-384": "vit_so400m_patch16_siglip_384.v2_webli",
+    "siglip2-so400m-512": "vit_so400m_patch16_siglip_512.v2_webli",
+    "pe-core-l14-336": "vit_pe_core_large_patch14_336.fb",
+    "metaclip2-h14": "vit_huge_patch14_clip_quickgelu_224.metaclip2_worldwide",
+    "metaclip2-h14-378": "vit_huge_patch14_clip_378.metaclip2_worldwide",
+    "mobileclip2-s4": "fastvit_mci4.apple_mclip2_dfndr2b",
+    "eva02-l14-336": "eva02_large_patch14_clip_336.merged2b",
+    "laion-convnext-l-320": "convnext_large_mlp.clip_laion2b_ft_soup_320",
+}
 
 
 @pytest.fixture
@@ -94,6 +115,39 @@ def test_what_messages_show_can_be_written_into_a_task(row, task) -> None:
         return
     found = resolve(row.described, task)
     assert (found.library, found.model, found.tag) == (row.library, row.model, row.tag)
+
+
+def geometry_of(row: Backbone, **facts: object) -> str:
+    """How a library resizes for weights: its own configuration, read without building them."""
+    geometry = _preprocess(row, SimpleNamespace(**facts), registry_config(row)).geometry
+    side = f"short side to {geometry.resize}, center {geometry.size}"
+    way = f"squash to {geometry.size}" if geometry.crop == "squash" else side
+    return f"{way}, {geometry.interpolation}"
+
+
+def test_every_clip_is_compared_with_timm() -> None:
+    assert set(IN_TIMM) == {row.name for row in NETWORKS if row.library == "open_clip"}
+
+
+@pytest.mark.parametrize("name", IN_TIMM)
+def test_where_the_libraries_resize_differently_is_documented(name) -> None:
+    row = BACKBONES[name]
+    model, _, tag = IN_TIMM[name].partition(".")
+    other = Backbone("other", "timm", model, tag)
+    config = registry_config(other)
+    size = open_clip.get_model_config(row.model)["vision_cfg"]["image_size"]
+    ours = geometry_of(row, image_size=size)
+    theirs = geometry_of(other, pretrained_cfg=config, default_cfg=config)
+    line = f"| `{name}` | {ours} | `timm:{IN_TIMM[name]}` | {theirs} |"
+    assert (line in DOCS.read_text()) == (ours != theirs), line
+
+
+def test_the_documented_table_is_the_table() -> None:
+    lines = [
+        f"| `{row.name}` | `{row.described}` | {row.width} | {row.size} | {row.licence} |"
+        for row in ROWS
+    ]
+    assert "\n".join(lines) in DOCS.read_text()
 
 
 def test_no_two_rows_are_the_same() -> None:

@@ -343,3 +343,25 @@ def test_a_cocas_texts_are_what_its_own_encode_text_gives(make_backbone, tiny_co
     with torch.inference_mode():
         expected = source.encode_text(torch.from_numpy(tokens), normalize=False).numpy()
     np.testing.assert_array_equal(encoder.embed(tokens, np.zeros(2, bool)), expected)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (
+            OSError("couldn't connect to 'https://huggingface.co'"),
+            ("embed --dry-run", "network"),
+        ),
+        (RuntimeError("Please `pip install transformers`"), ("archiveprobe[texts]",)),
+    ],
+)
+def test_a_text_tower_that_needs_transformers_is_one_line(
+    make_backbone, tiny_coca, monkeypatch, fault_of, fault, words
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise fault
+
+    monkeypatch.setattr(open_clip, "create_model", refuse)
+    backbone = make_backbone(tiny_coca, "random", library="open_clip")
+    for tower in ("image", "text"):
+        fault_of(lambda tower=tower: load_backbone(replace(backbone, tower=tower)), *words)

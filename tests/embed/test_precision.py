@@ -31,24 +31,19 @@ class Leaning:
     ("cosine", "taken"), [(1.0, "bf16"), (0.9996, "bf16"), (0.9994, "fp32"), (-1.0, "fp32")]
 )
 def test_one_row_that_disagrees_is_enough(cosine, taken) -> None:
-    encoder, why = choose_precision(Leaning(cosine), CROPS, MIRROR, "cpu")
+    encoder, why = choose_precision(Leaning(cosine), CROPS, MIRROR)
     assert encoder.precision == taken
     assert why.startswith(taken)
     assert f"worst cosine to fp32 {cosine:.5f} over 4 crops" in why
 
 
 def test_a_row_that_is_nowhere_disagrees() -> None:
-    assert choose_precision(Leaning(np.nan), CROPS, MIRROR, "cpu")[0].precision == "fp32"
+    assert choose_precision(Leaning(np.nan), CROPS, MIRROR)[0].precision == "fp32"
 
 
 def test_without_a_faster_one_it_is_fp32() -> None:
-    encoder, why = choose_precision(Leaning(1, faster=()), CROPS, MIRROR, "cpu")
+    encoder, why = choose_precision(Leaning(1, faster=()), CROPS, MIRROR)
     assert (encoder.precision, why) == ("fp32", "fp32")
-
-
-def test_a_gpu_takes_its_own_without_a_trial() -> None:
-    encoder, why = choose_precision(Leaning(0.0, faster=("fp16",)), CROPS, MIRROR, "cuda:1")
-    assert (encoder.precision, why) == ("fp16", "fp16 on the GPU")
 
 
 def test_fp16_needs_a_gpu(fault_of) -> None:

@@ -12,6 +12,7 @@ from archiveprobe.embed.preprocess import Geometry, Preprocess
 from archiveprobe.finetune import augment
 from archiveprobe.finetune.augment import (
     Augmentation,
+    as_floats,
     mix,
     mixup_share,
     normalise,
@@ -39,7 +40,9 @@ def all_on() -> Augmentation:
 
 def test_without_amounts_the_image_is_resized_and_normalise() -> None:
     square = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    made = Augmentation(STILL, PREPROCESS, seed=0)(square, epoch=0, row=0)
+    drawn = Augmentation(STILL, PREPROCESS, seed=0)(square, epoch=0, row=0)
+    assert drawn.dtype == torch.uint8
+    made = as_floats(drawn, PREPROCESS)
     plain = np.asarray(Image.fromarray(square).resize((32, 32), Image.Resampling.BILINEAR))
     expected = ((plain / 255 - MEAN) / STD).transpose(2, 0, 1)
     assert made.dtype == torch.float32

@@ -26,7 +26,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.embed.preprocess import Geometry, Preprocess
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.finetune import loader as module
-from archiveprobe.finetune.augment import Augmentation, normalise
+from archiveprobe.finetune.augment import Augmentation, as_floats
 from archiveprobe.finetune.checkpoint import random_states
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
 from archiveprobe.finetune.loader import BatchSampler, Draw, training_batches
@@ -144,7 +144,8 @@ def test_processes_draw_what_this_one_draws_and_are_never_waited_for_without_lim
     sampler = sampler_of(5, epochs=range(20), sampler="balanced")
     # Two rows of 3 x 32 x 32 floats, three batches drawn ahead, two more on their way.
     needed = 2 * 3 * 32 * 32 * 4 * (3 + 2)
-    monkeypatch.setattr(module, "free_shared_memory", lambda: needed - pipes)
+    free = needed // 5 * 2 if pipes else needed
+    monkeypatch.setattr(module, "free_shared_memory", lambda: free)
     notes: list[str] = []
     signals = signal.SIGCHLD, signal.SIGALRM
     before, handlers = states(), [signal.getsignal(each) for each in signals]
@@ -154,7 +155,9 @@ def test_processes_draw_what_this_one_draws_and_are_never_waited_for_without_lim
         assert equal_batches(here, islice(there, count)) == count
         assert states() == before and len(notes) == pipes
         if pipes:
-            assert f"{module.SHARED_MEMORY} has 0 MB free" in notes[0] and "--shm-size" in notes[0]
+            assert (
+                f"{module.SHARED_MEMORY} has 0.0 MB free" in notes[0] and "--shm-size" in notes[0]
+            )
         real = module._watch
         monkeypatch.setattr(module, "_watch", lambda processes, _: real(processes, 1.0))
         (process,) = multiprocessing.active_children()
@@ -167,6 +170,34 @@ def test_processes_draw_what_this_one_draws_and_are_never_waited_for_without_lim
     process.join(10)
     assert not process.is_alive()
     assert [signal.getsignal(each) for each in signals] == handlers
+
+
+@pytest.mark.proves("memory")
+def test_what_is_drawn_ahead_is_fitted_to_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, notes = 32 * 384 * 384 * 3, []
+    for free, ahead in ((50, 3), (49, 2), (34, 2), (33, 1), (18, 1), (17, 0), (0, 0)):
+        monkeypatch.setattr(module, "free_shared_memory", lambda free=free: free * batch)
+        notes.clear()
+        assert module._ahead_in_shared_memory(batch, 16, notes.append) == ahead
+        assert len(notes) == (ahead < 3)
+        if ahead in (1, 2):
+            assert f"every process draws {ahead} ahead instead of 3" in notes[0]
+    assert "through pipes" in notes[0] and "--shm-size" in notes[0]
+
+
+@pytest.mark.parametrize("erasing", [0.0, 0.5])
+def test_images_travel_as_bytes_unless_noise_is_drawn_over_floats(rows, erasing) -> None:
+    settings = EVERYTHING.model_copy(update={"erasing": erasing})
+    rows = replace(rows, augmentation=replace(rows.augmentation, settings=settings))
+    draws = [Draw(row, 0, 0) for row in range(5)]
+    travelling = torch.stack([rows[draw] for draw in draws])
+    assert travelling.dtype == (torch.float32 if erasing else torch.uint8)
+    ready = as_floats(travelling, rows.preprocess)
+    assert ready.shape == (5, 3, 32, 32) and ready.is_contiguous()
+    # To the bit what each image gives by itself.
+    one_by_one = [as_floats(rows[draw][None], rows.preprocess)[0] for draw in draws]
+    assert torch.equal(ready, torch.stack(one_by_one))
+    assert rows.look(np.arange(5), 0).dtype == torch.uint8
 
 
 @pytest.mark.proves("training")
@@ -256,5 +287,5 @@ def test_a_real_small_shared_memory_never_lets_a_run_wait(tmp_path: Path) -> Non
 def test_views_are_the_stored_ones_normalised(rows) -> None:
     batch = rows.look(np.array([2, 0]), 1)
     views = np.stack([rows.pixels.view(2, 1), rows.pixels.view(0, 1)])
-    assert torch.equal(batch, normalise(views, rows.preprocess))
-    assert torch.equal(batch, rows.look(np.array([2, 0]), 0).flip(-1))
+    assert batch.numpy().tolist() == views.tolist()
+    assert torch.equal(batch, rows.look(np.array([2, 0]), 0).flip(-2))

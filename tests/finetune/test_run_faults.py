@@ -17,7 +17,7 @@ from click.testing import Result
 from archiveprobe.base import files
 from archiveprobe.base.lock import Lock
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.finetune import images, recipe_run, trained_parts
+from archiveprobe.finetune import fits, images, trained_parts
 from archiveprobe.finetune.images import DecodedImage
 from archiveprobe.task.config import load_task
 
@@ -77,7 +77,7 @@ MOMENTS = [
     (files, "write_whole", 3, True),
     (trained_parts, "write_whole", 1, True),
     (trained_parts, "write_whole", 6, True),
-    (recipe_run, "save_part", 3, True),
+    (fits, "save_part", 3, True),
 ]
 
 
@@ -235,10 +235,29 @@ def test_out_of_memory_tells_what_happens_next(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "train_step", full)
         told = error_of(finetune(archive, "--fold", "all"))
-    assert "run the same command again, which goes on after epoch 1" in told
+    assert "run the same command again, which goes on from the last state it kept" in told
     assert "by --set, which trains another system" in told
     smaller = archive / "smaller.toml"
     smaller.write_text((archive / "quick.toml").read_text() + "[optimizer]\nbatch_size = 4\n")
     assert finetune(archive, "--fold", "0", recipe=str(smaller)).exit_code == 0
     assert finetune(archive, "--fold", "all").exit_code == 0
     assert results(archive) == results(tuned)
+
+
+@pytest.mark.proves("training")
+def test_parts_answered_in_another_precision_are_not_mixed(
+    archive: Path, finetune: Command, run: Command
+) -> None:
+    assert finetune(archive, "--fold", "0", "--precision", "bf16").exit_code == 0
+    told = error_of(finetune(archive, "--fold", "0"))
+    assert "was trained otherwise: answers_in was 'bf16' and is now" in told
+    assert finetune(archive, "--fold", "all", "--precision", "bf16").exit_code == 0
+    # What is stored is what the stored system answers again.
+    record = load_run(load_task(archive), "quick").record
+    assert record["answers_in"] == "bf16"
+    new = archive.parent / "new"
+    new.mkdir()
+    shutil.copy(archive / "3.png", new)
+    words = ("--system", "quick", "--images", new, "-o", new / "out.csv")
+    done = run("predict", archive, *words, "--device", "cpu", "--workers", "0")
+    assert done.exit_code == 0, done.stderr

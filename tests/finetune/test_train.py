@@ -1,8 +1,10 @@
 """The loop, on networks of toy size: what it learns, what it leaves alone, where it stops."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apple
@@ -15,17 +17,17 @@ import archiveprobe.finetune.train as loop
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.view_sets import view_set
+from archiveprobe.finetune import checkpoint_writer
 from archiveprobe.finetune.augment import Augmentation
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
 from archiveprobe.finetune.inference import vote
+from archiveprobe.finetune.mixing import choose_mixture, mixture_of
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.train import (
     Epoch,
     Stop,
     Trained,
-    choose_mixture,
-    mixture_of,
     train,
 )
 from archiveprobe.task.decoding import digest
@@ -110,10 +112,11 @@ def killed_after(epochs: int) -> Callable[[Epoch], None]:
 
 
 @pytest.mark.proves("killed")
-@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_killed_and_resumed_equals_uninterrupted(
-    tmp_path: Path, epochs: int, noise, network_for
+    tmp_path: Path, epochs: int, noise, network_for, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(checkpoint_writer, "SECONDS", 0.0)
     recipe = everything()
     rng = np.random.default_rng(0)
     files = []
@@ -166,7 +169,6 @@ def test_nobody_elses_draws_move(noise, network_for) -> None:
 def test_a_loss_that_is_no_number_stops_with_step_and_images(
     tmp_path: Path, noise, network_for
 ) -> None:
-
     recipe = recipe_of(schedule={"monitor": "training-loss"})
     checkpoints = Checkpoints(tmp_path / "state", {})
     with pytest.raises(InputError) as error:
@@ -240,6 +242,74 @@ def test_out_of_memory_names_the_setting_to_lower(noise, network_for) -> None:
     network.module.forward = forward
     with pytest.raises(InputError, match=r"batches of 8 on cpu: .* lower optimizer\.batch"):
         train(network, noise(validation=4), recipe)
+
+
+@pytest.mark.proves("memory")
+@pytest.mark.parametrize("kind", ["focal", "cross-entropy"])
+def test_gradients_of_small_passes_add_up_to_those_of_the_batch(noise, network_for, kind) -> None:
+    loss = {"kind": kind, "alpha": 0.75, "label_smoothing": 0.1}
+    done = []
+    for size in (None, 3, 1):
+        recipe = recipe_of(
+            loss=loss,
+            optimizer={"micro_batch": size, "clip_grad_norm": 1.0},
+            augment={"mixup": 0.2},
+        )
+        largest: list[int] = []
+        network = network_for(recipe)
+        network.module.register_forward_pre_hook(
+            lambda _, inputs, largest=largest: largest.append(len(inputs[0]))
+        )
+        done.append(train(network, noise(labels=[0, 1, 1, 1] * 4), recipe, stop=Stop(2)))
+        assert max(largest) == (size or 8)
+    for one in done[1:]:
+        for name, tensor in done[0].state.items():
+            torch.testing.assert_close(one.state[name], tensor, rtol=1e-3, atol=1e-4)
+        for epoch, other in zip(one.history, done[0].history, strict=True):
+            assert epoch.loss == pytest.approx(other.loss, rel=1e-4)
+
+
+def test_a_second_gpu_is_the_current_one_while_a_network_trains(
+    noise, network_for, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, during = [0], []
+
+    @contextmanager
+    def device(name: str) -> Iterator[None]:
+        current.append(int(name.partition(":")[2]))
+        yield
+        current.pop()
+
+    def batches(*_: Any, **__: Any) -> Any:
+        during.append(current[-1])
+        raise Killed
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda **_: nullcontext())
+    monkeypatch.setattr(loop, "training_batches", batches)
+    monkeypatch.setattr(loop, "Trainer", lambda *_: SimpleNamespace(history=[], sampler=list))
+    recipe = recipe_of()
+    network = SimpleNamespace(to=lambda _: None, state=lambda **_: {})
+    with pytest.raises(Killed):
+        train(network, noise(), recipe, device="cuda:1")
+    assert during == [1]
+
+
+def test_rating_is_at_the_precision_of_the_run(
+    noise, network_for, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = loop.inference.logits_of
+
+    def spy(*given: Any, **ways: Any) -> Any:
+        asked.append(ways["precision"])
+        return real(*given, **ways)
+
+    monkeypatch.setattr(loop.inference, "logits_of", spy)
+    recipe = recipe_of(schedule={"epochs": 1})
+    for precision in ("fp32", "bf16"):
+        train(network_for(recipe), noise(validation=4), recipe, precision=precision)
+    assert asked == ["fp32", "bf16"]
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:

@@ -1,0 +1,93 @@
+"""Backbones that fine-tuning has changed: the trained tensors laid over the backbone's own."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.cache.spec import differences
+from archiveprobe.embed.backbones import Backbone
+from archiveprobe.embed.models import Model, at_size, load_model, misfit, tensor_digest
+from archiveprobe.evaluate.tuned import TunedNetwork
+
+_BODY = "body."
+_DOWN, _UP = ".0.down", ".0.up"
+
+
+def load_tuned(backbone: Backbone, network: TunedNetwork, *, untrained: bool = False) -> Model:
+    """Build a backbone with the weights of a fine-tuned network, in `eval` mode on the CPU.
+
+    Raises:
+        InputError: the backbone or the weights are gone, do not fit, or are not those of then.
+    """
+    plain = replace(backbone, tuned=None)
+    loaded = load_model(plain, untrained=untrained or network.is_whole)
+    preprocess = at_size(loaded, network.model.get("size"), backbone)
+    then = {key: network.made_of[key] for key in ("preprocess", "weights")}
+    # Where all of it was trained nothing is left of what it started from.
+    same = network.is_whole or untrained
+    now = {
+        "preprocess": preprocess.record(),
+        "weights": then["weights"] if same else loaded.digest,
+    }
+    changed = "; ".join(f"{name} was {a!r}, is {b!r}" for name, a, b in differences(then, now)[:3])
+    if changed:
+        raise InputError(
+            f"{backbone.name} was trained on another {backbone.described}: {changed}: bring that "
+            "one back, or run finetune again"
+        )
+    state = read_weights(network.file, network.sha256)
+    trained = {
+        name.removeprefix(_BODY): tensor for name, tensor in state.items() if name.startswith(_BODY)
+    }
+    own = loaded.module.state_dict()
+    given = {**own, **_without_lora(trained, own, network.model)}
+    problem = misfit(loaded.module, given)
+    if problem:
+        raise InputError(
+            f"the weights in {network.file} do not fit {backbone.described}: {problem}: run "
+            "finetune again"
+        )
+    loaded.module.load_state_dict(given, strict=True)
+    return Model(loaded.module, preprocess, tensor_digest(loaded.module.state_dict()))
+
+
+def _without_lora(
+    trained: Mapping[str, Any], own: Mapping[str, Any], model: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return trained tensors, with W + (alpha / r) B A for every A and B of LoRA."""
+    plain = {name: tensor for name, tensor in trained.items() if ".parametrizations." not in name}
+    for name in trained.keys() - plain.keys():
+        if name.endswith(_DOWN):
+            change = name.removesuffix(_DOWN)
+            down, up = trained[name], trained[change + _UP]
+            scale = (model.get("lora_alpha") or len(down)) / len(down)
+            weight = change.replace("parametrizations.", "")
+            plain[weight] = own[weight] + scale * (up @ down)
+    return plain
+
+
+def read_weights(file: Path, digest: str) -> dict[str, Any]:
+    """Read the state of a trained part.
+
+    Raises:
+        InputError: missing, or not the file of that SHA-256.
+    """
+    from safetensors.torch import load
+
+    again = f"delete {file.parent} and run finetune again"
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {file}: {error.strerror or error}: bring it back, or {again}"
+        ) from None
+    # Before it is parsed: safetensors has no checksum of its own.
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise InputError(f"{file} has changed since it was trained: {again}")
+    try:
+        return dict(load(content))
+    except Exception as error:
+        raise InputError(f"{file} holds no weights ({error}): {again}") from None
