@@ -37,7 +37,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     embeds its images again. To try many probes, embed once and cross-validate on the rows.
 
     Args:
-        backbone: a name of `archiveprobe list backbones`, "timm:NAME" or "open_clip:ARCH/TAG".
+        backbone: a name of `archiveprobe list backbones`, "timm:NAME", "open_clip:ARCH/TAG" or
+            either library's "hf-hub:ORG/MODEL".
         views: the views of every image, as in task.toml: "center", "flip", "crops6" and so on;
             None: those of `task`, or "center".
         view: "mean" averages the views; the name of one takes that one.

@@ -1,5 +1,6 @@
 """The table of backbones, and how a name in task.toml becomes one."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -14,18 +15,21 @@ if TYPE_CHECKING:
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
+HUB = "hf-hub:"
 _TAG_MARK = {"timm": ".", "open_clip": "/"}
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@(?!.*\.\.)[\w./-]+)?")
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A network, its weights and what is known of it without building it.
 
-    `model` and `tag` are the library's own names; `width` is the length of the pooled embedding and
-    `size` the side of the input in pixels, both None where only the built model can tell. `weights`
-    is "pretrained", "random" or the path of a file; `layers` is a name in LAYERS, `tower` says
-    which half of a CLIP the embeddings come from, and `decode` how its images are decoded. `tuned`
-    is the fine-tuned network whose weights are laid over it.
+    `model` and `tag` are the library's own names, or "hf-hub:ORG/MODEL" and a revision. `width` is
+    the length of the pooled embedding and `size` the side of the input in pixels, both None where
+    only the built model can tell. `weights` is "pretrained", "random" or the path of a file;
+    `layers` is a name in LAYERS, `tower` says which half of a CLIP the embeddings come from, and
+    `decode` how its images are decoded. `tuned` is the fine-tuned network whose weights are laid
+    over it.
     """
 
     name: str
@@ -51,10 +55,19 @@ class Backbone:
         return text_cache(self.name) if self.tower == "text" else self.name
 
     @property
+    def repository(self) -> str | None:
+        """Return the repository of the hub that the model is from, None where a library has it."""
+        return self.model.removeprefix(HUB) if self.model.startswith(HUB) else None
+
+    @property
     def described(self) -> str:
         """Return the library's name for model and weights, as task.toml may write it."""
-        tag = f"{_TAG_MARK[self.library]}{self.tag}" if self.tag else ""
-        return f"{self.library}:{self.model}{tag}"
+        mark = "@" if self.repository else _TAG_MARK.get(self.library, "")
+        return (
+            f"{self.library}:{self.model}{mark}{self.tag}"
+            if self.tag
+            else (f"{self.library}:{self.model}")
+        )
 
 
 def _clip(name: str, model: str, tag: str, width: int, size: int, licence: str) -> Backbone:
@@ -146,13 +159,14 @@ def _named(name: str, task: Task) -> Backbone:
         return Backbone(name, "timm", *_split("timm", model))
     if model and library == "open_clip":
         arch, tag = _split("open_clip", model)
-        if tag is None:
+        if tag is None and not arch.startswith(HUB):
             raise InputError(f"backbone {name!r} names no weights: write open_clip:ARCH/TAG")
         return Backbone(name, "open_clip", arch, tag)
     known = [*task.backbone, *BACKBONES]
     raise InputError(
         f"unknown backbone {name!r}{nearest(name, known)} in {task.file}: `archiveprobe list "
-        "backbones` shows the table; timm:NAME and open_clip:ARCH/TAG work too"
+        "backbones` shows the table; timm:NAME, open_clip:ARCH/TAG and both libraries' "
+        "hf-hub:ORG/MODEL work too"
     )
 
 
@@ -168,7 +182,19 @@ def _tuned(name: str, task: Task) -> Backbone:
 
 
 def _split(library: str, model: str) -> tuple[str, str | None]:
-    """Return the library's name of a model, and the tag of its weights."""
+    """Return the library's name of a model, and the tag of its weights, or of a revision.
+
+    Raises:
+        InputError: a repository of the hub that is not ORG/MODEL.
+    """
+    if model.startswith(HUB):
+        arch, _, tag = model.partition("@")
+        if not _REPOSITORY.fullmatch(model.removeprefix(HUB)):
+            raise InputError(
+                f"{library}:{model} names no repository: write {library}:{HUB}ORG/MODEL, and "
+                "@REVISION behind it to pin one"
+            )
+        return arch, tag or None
     arch, _, tag = model.partition(_TAG_MARK[library])
     return arch, tag or None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
 from archiveprobe.embed.hog import VERSION
+from archiveprobe.embed.hub import revision
 from archiveprobe.embed.networks import LoadedBackbone
 from archiveprobe.embed.view_sets import View
 from archiveprobe.task.config import Task
@@ -53,6 +54,7 @@ def fingerprint(
         "weights": loaded.weights_digest,
         "random_weights": loaded.random_weights,
         **_tuned(backbone),
+        **_revision(backbone),
         "preprocess": loaded.preprocess.record(),
         "decode": policy(backbone.decode),
         "views": [view.name for view in views],
@@ -74,6 +76,11 @@ def versions(backbone: Backbone) -> dict[str, str]:
 def _tuned(backbone: Backbone) -> dict[str, Any]:
     """Name the fine-tuned network; nothing for other backbones, so that older caches are found."""
     return {} if backbone.tuned is None else {"tuned": backbone.tuned.record()}
+
+
+def _revision(backbone: Backbone) -> dict[str, Any]:
+    """Name the commit that a repository of the hub stands at here; nothing for other backbones."""
+    return {"revision": revision(backbone)} if backbone.repository else {}
 
 
 def _weights(backbone: Backbone) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import is_out_of_memory
 from archiveprobe.embed.backbones import RANDOM, Backbone
+from archiveprobe.embed.hub import local_name
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.embed.preprocess import Geometry, Preprocess, from_task
 from archiveprobe.embed.views import RESAMPLING
@@ -69,6 +70,8 @@ def _build(backbone: Backbone, config: Mapping[str, Any]) -> Any:
         import timm
 
         full = f"{backbone.model}.{backbone.tag}" if backbone.tag else backbone.model
+        if backbone.repository:
+            full = local_name(backbone)
         arguments: dict[str, Any] = dict(backbone.arguments)
         return timm.create_model(full, pretrained=False, num_classes=0, **arguments)
     tower = build_clip(backbone, config).visual
@@ -86,7 +89,7 @@ def build_clip(backbone: Backbone, config: Mapping[str, Any]) -> Any:
     # The activation belongs to the weights: OpenAI's and DFN's give wrong embeddings, without any
     # error, in a model that was built with the ordinary GELU.
     return open_clip.create_model(
-        backbone.model,
+        local_name(backbone) if backbone.repository else backbone.model,
         load_weights=False,
         pretrained_text=False,
         force_quick_gelu=bool(config.get("quick_gelu", False)),

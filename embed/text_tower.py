@@ -9,6 +9,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import RANDOM, Backbone
+from archiveprobe.embed.hub import hub_reachable, local_name, read_config
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.embed.models import (
     build_clip,
@@ -20,7 +21,7 @@ from archiveprobe.embed.models import (
 )
 from archiveprobe.embed.networks import Network
 from archiveprobe.embed.preprocess import Tokens
-from archiveprobe.embed.weights import fetch, hub_reachable, registry_config
+from archiveprobe.embed.weights import fetch, registry_config
 
 if TYPE_CHECKING:
     import torch
@@ -74,10 +75,15 @@ def load_tokenizer(backbone: Backbone) -> tuple[Any, str]:
     make_torchvision_importable()
     import open_clip
 
-    config: Mapping[str, Any] = open_clip.get_model_config(backbone.model) or {}
-    name = config.get("text_cfg", {}).get("hf_tokenizer_name")
+    if backbone.repository:
+        config: Mapping[str, Any] = read_config(backbone)["model_cfg"]
+        model = local_name(backbone)
+    else:
+        config, model = open_clip.get_model_config(backbone.model) or {}, backbone.model
+    text = config.get("text_cfg", {})
+    name = text.get("hf_tokenizer_name")
     if not name:
-        return open_clip.get_tokenizer(backbone.model), "open_clip"
+        return open_clip.get_tokenizer(model), "open_clip"
     if importlib.util.find_spec("transformers") is None:
         raise InputError(
             f"the texts of {backbone.described} need the package transformers: install it with "
@@ -86,13 +92,30 @@ def load_tokenizer(backbone: Backbone) -> tuple[Any, str]:
     offline = {} if hub_reachable() else {"local_files_only": True}
     try:
         with quiet():
-            return open_clip.get_tokenizer(backbone.model, **offline), str(name)
+            if backbone.repository:
+                return _hub_tokenizer(text, offline), str(name)
+            return open_clip.get_tokenizer(model, **offline), str(name)
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"cannot get the tokenizer {name} of {backbone.described} ({reason}): fetch it with "
             "`archiveprobe weights TASK` where there is a network"
         ) from None
+
+
+def _hub_tokenizer(text: Mapping[str, Any], offline: Mapping[str, bool]) -> Any:
+    """Return the tokenizer that a repository's configuration names.
+
+    open_clip's own `get_tokenizer` would look for its files beside the configuration.
+    """
+    from open_clip.tokenizer import HFTokenizer
+
+    return HFTokenizer(
+        text["hf_tokenizer_name"],
+        context_length=text.get("context_length", 77),
+        tokenizer_mode=text.get("tokenizer_mode"),
+        **{**text.get("tokenizer_kwargs", {}), **offline},
+    )
 
 
 class TextNetwork(Network):

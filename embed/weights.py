@@ -1,19 +1,26 @@
 """Where weights come from: a file, the local cache of the hub, or, when asked for, the network."""
 
-import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, task_backbones
+from archiveprobe.embed.hub import (
+    Source,
+    download,
+    fetch_config,
+    find,
+    hub_config,
+    hub_reachable,
+    revision,
+)
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.task.config import Task, nearest
 
-_CONNECT_SECONDS = 3.0
+__all__ = ["Source", "fetch", "fetch_all", "hub_reachable", "locate", "registry_config", "source"]
+
 _TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 _OPEN_CLIP_FILES = (
     "open_clip_model.safetensors",
@@ -22,21 +29,18 @@ _OPEN_CLIP_FILES = (
 )
 
 
-@dataclass(frozen=True)
-class Source:
-    """A repository on the Hugging Face hub, with the file names to try in order."""
-
-    repository: str
-    files: tuple[str, ...]
-
-
 def registry_config(backbone: Backbone) -> Mapping[str, Any]:
     """Return what the library's registry says of model and weights; empty without a tag.
 
+    Of a repository of the hub, what its configuration says, downloaded if need be.
+
     Raises:
-        InputError: the registry knows no such model or weights; the message names the nearest.
+        InputError: the registry knows no such model or weights (the message names the nearest), or
+            no such repository can be had.
     """
     make_torchvision_importable()
+    if backbone.repository:
+        return hub_config(backbone)
     if backbone.library == "timm":
         import timm
 
@@ -73,12 +77,18 @@ def _check_tag(backbone: Backbone, known: bool, tags: list[str]) -> None:
         )
 
 
-def source(backbone: Backbone) -> Source:
-    """Return where the pretrained weights of a backbone lie on the hub.
+def source(backbone: Backbone) -> Source | None:
+    """Return where the pretrained weights of a backbone lie on the hub; never ask the network.
+
+    None where a repository's commit is not known yet.
 
     Raises:
         InputError: the registry names no place for them.
     """
+    if backbone.repository:
+        commit = revision(backbone)
+        files = _TIMM_FILES if backbone.library == "timm" else _OPEN_CLIP_FILES
+        return Source(backbone.repository, files, commit) if commit else None
     config = registry_config(backbone)
     if backbone.library == "timm":
         repository, file = config.get("hf_hub_id") or "", config.get("hf_hub_filename")
@@ -107,14 +117,8 @@ def locate(backbone: Backbone) -> Path | None:
                 f"no weights file {file} for backbone {backbone.name!r}: correct its `weights`"
             )
         return file
-    from huggingface_hub import try_to_load_from_cache
-
     hub = source(backbone)
-    for name in hub.files:
-        path = try_to_load_from_cache(hub.repository, name)
-        if isinstance(path, str):
-            return Path(path)
-    return None
+    return None if hub is None else find(hub)
 
 
 def fetch(backbone: Backbone) -> Path:
@@ -126,55 +130,12 @@ def fetch(backbone: Backbone) -> Path:
     file = locate(backbone)
     if file is not None:
         return file
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
+    if backbone.repository:
+        # Of the same commit as the configuration, which is fetched first.
+        fetch_config(backbone)
     hub = source(backbone)
-    if not hub_reachable():
-        raise InputError(_missing(backbone, hub, f"{_hub_address()[0]} cannot be reached"))
-    for name in hub.files:
-        try:
-            return Path(hf_hub_download(hub.repository, name))
-        except Exception as error:
-            absent = isinstance(error, EntryNotFoundError)
-            if absent and not isinstance(error, LocalEntryNotFoundError):
-                continue
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(_missing(backbone, hub, reason)) from None
-    raise InputError(_missing(backbone, hub, "the repository holds no weights file"))
-
-
-def _hub_address() -> tuple[str, int]:
-    """Return the host to try: the hub's endpoint, or the proxy that leads there."""
-    from huggingface_hub.constants import ENDPOINT
-
-    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
-    address = urlparse(proxy or ENDPOINT)
-    return address.hostname or "huggingface.co", address.port or 443
-
-
-def hub_reachable() -> bool:
-    """Return whether the hub answers, within seconds; never ask where it is switched off."""
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-
-    if HF_HUB_OFFLINE:
-        return False
-    try:
-        socket.create_connection(_hub_address(), timeout=_CONNECT_SECONDS).close()
-    except OSError:
-        return False
-    return True
-
-
-def _missing(backbone: Backbone, hub: Source, reason: str) -> str:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return (
-        f"no weights for backbone {backbone.name!r}: {backbone.described} ({hub.repository}) is "
-        f"not in {HF_HUB_CACHE}, and {reason}: run `archiveprobe weights TASK` on a machine with a "
-        'network and copy that folder, or set weights = "FILE" (or "random", for a trial) under '
-        f"[backbone.NAME] in task.toml"
-    )
+    assert hub is not None
+    return download(backbone, hub)
 
 
 @dataclass(frozen=True)
@@ -207,6 +168,8 @@ def fetch_all(task: Task) -> list[WeightsLine]:
 
 def _weights_line(backbone: Backbone) -> WeightsLine:
     needed = backbone.library != "descriptor" and backbone.weights != RANDOM
+    if backbone.repository:
+        fetch_config(backbone)
     file = str(fetch(backbone)) if needed else "none needed"
     if backbone.tower == "text":
         from archiveprobe.embed.text_tower import load_tokenizer

@@ -11,6 +11,7 @@ from counted import (  # noqa: F401
     tree,
     wordy_clip,
 )
+from fake_hub import hub  # noqa: F401
 
 from archiveprobe.embed.libraries import make_torchvision_importable
 
