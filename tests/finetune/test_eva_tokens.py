@@ -1,7 +1,7 @@
 """Blocks with rotary positions (EVA02, DINOv3, PE and their kind) from cached tokens."""
 
-import timm
 import pytest
+import timm
 import torch
 
 from archiveprobe.embed.layers import reader

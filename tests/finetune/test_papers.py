@@ -15,8 +15,8 @@ from archiveprobe.embed.backbones import BACKBONES
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, decide
 from archiveprobe.finetune.augment import mix, mixup_share
-from archiveprobe.finetune.inference import decisions
 from archiveprobe.finetune.blocks import last_blocks
+from archiveprobe.finetune.inference import decisions
 from archiveprobe.finetune.model import Network, assemble, make_head
 from archiveprobe.finetune.optimizer import parameter_groups
 from archiveprobe.finetune.recipe_file import changed, load_recipe
