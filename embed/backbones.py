@@ -63,11 +63,7 @@ class Backbone:
     def described(self) -> str:
         """Return the library's name for model and weights, as task.toml may write it."""
         mark = "@" if self.repository else _TAG_MARK.get(self.library, "")
-        return (
-            f"{self.library}:{self.model}{mark}{self.tag}"
-            if self.tag
-            else (f"{self.library}:{self.model}")
-        )
+        return f"{self.library}:{self.model}" + (f"{mark}{self.tag}" if self.tag else "")
 
 
 def _clip(name: str, model: str, tag: str, width: int, size: int, licence: str) -> Backbone:

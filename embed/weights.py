@@ -7,19 +7,9 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, task_backbones
-from archiveprobe.embed.hub import (
-    Source,
-    download,
-    fetch_config,
-    find,
-    hub_config,
-    hub_reachable,
-    revision,
-)
+from archiveprobe.embed.hub import Source, download, fetch_config, find, hub_config, revision
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.task.config import Task, nearest
-
-__all__ = ["Source", "fetch", "fetch_all", "hub_reachable", "locate", "registry_config", "source"]
 
 _TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 _OPEN_CLIP_FILES = (

@@ -1,16 +1,18 @@
 """From networks and the views of images to one answer: averaging, voting, a stored system."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import differences
+from archiveprobe.embed.arithmetic import computing_on
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.preprocess import geometry_of_record
 from archiveprobe.embed.tuned import read_weights
@@ -24,9 +26,6 @@ from archiveprobe.finetune.loader import InputRows
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Predict, Recipe
 from archiveprobe.task.config import Task
-
-if TYPE_CHECKING:
-    import torch
 
 # Rows of one pass, by the kind of device.
 _BATCH = {"cpu": 32, "cuda": 256, "mps": 32}
@@ -61,7 +60,7 @@ def logits_of(
     logits = np.full((len(rows), len(views), network.classes), np.nan)
     places = np.flatnonzero(readable)
     size = _BATCH[device.partition(":")[0]]
-    with torch.inference_mode(), half_precision(device, precision):
+    with torch.inference_mode(), computing_at(device, precision):
         for start in range(0, len(places), size):
             batch = places[start : start + size]
             looked = (inputs.look(rows[batch], view).to(device) for view in views)
@@ -70,11 +69,14 @@ def logits_of(
     return logits
 
 
-def half_precision(device: str, precision: str) -> "torch.autocast":
-    """Return the context in which a network computes: autocast where `precision` is "bf16"."""
+@contextmanager
+def computing_at(device: str, precision: str) -> Iterator[None]:
+    """Let a network compute on a device: autocast where `precision` is "bf16", fp32 as it is."""
     import torch
 
-    return torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=precision == "bf16")
+    half = torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=precision == "bf16")
+    with computing_on(device), half:
+        yield
 
 
 def average(logits: np.ndarray, axis: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.finetune.augment import as_floats
-from archiveprobe.finetune.inference import half_precision
+from archiveprobe.finetune.inference import computing_at
 from archiveprobe.finetune.loader import InputRows
 from archiveprobe.finetune.lora import DOWN
 from archiveprobe.finetune.model import Network
@@ -145,7 +145,7 @@ def update_batch_norms(
         norm.momentum = None
         norm.train()
     try:
-        with torch.no_grad(), half_precision(device, precision):
+        with torch.no_grad(), computing_at(device, precision):
             for batch in np.array_split(rows, -(-len(rows) // _BATCH)):
                 network(as_floats(inputs.look(batch, view).to(device), network.preprocess))
     finally:

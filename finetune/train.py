@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import keep_freed_memory, memory_for
+from archiveprobe.embed.arithmetic import computing_on
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.finetune import inference
@@ -114,9 +115,11 @@ def train(
     initial = network.state(whole=False) if recipe.interpolate.alphas else {}
     if device == "cpu":
         keep_freed_memory()
+    # The thread that pins memory starts a context on the current GPU. Gradients are computed in
+    # threads of torch's, so how fp32 is multiplied is set around the whole training.
     # Dropout and stochastic depth draw from the global generators, which others use as well.
     kind, gpus = device.partition(":")[0], [] if device == "cpu" else [torch.device(device)]
-    with torch.random.fork_rng(devices=gpus, device_type=kind), _current(device):
+    with torch.random.fork_rng(devices=gpus, device_type=kind), computing_on(device):
         torch.manual_seed(int(seeded("train", recipe.seed).integers(2**62)))
         trainer = Trainer(network.to(device), data, recipe, stop, device, precision)
         if checkpoints is not None:
@@ -142,13 +145,6 @@ def train(
     kept_epoch = trainer.best_epoch or len(trainer.history)
     state = network.eval().state(whole=False)
     return Trained(state, kept_epoch, trainer.history, alpha, trainer.seconds)
-
-
-def _current(device: str) -> AbstractContextManager[Any]:
-    """Make a GPU the current one: the thread that pins memory starts a context on that."""
-    import torch
-
-    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
 
 
 class Trainer:
@@ -279,7 +275,7 @@ class Trainer:
         losses = []
         for at in range(0, len(inputs), size):
             some, wanted = inputs[at : at + size], targets[at : at + size]
-            with inference.half_precision(self._device, self._precision):
+            with inference.computing_at(self._device, self._precision):
                 logits = self.network(some)
             loss = self._loss(logits.float(), wanted, whole=targets)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from archiveprobe.embed.unit_encoder import views_of_image
 from archiveprobe.embed.views import Rendered, render
 from archiveprobe.finetune.augment import normalise
 from archiveprobe.finetune.images import blank_image
-from archiveprobe.finetune.inference import TunedSystem, average, half_precision
+from archiveprobe.finetune.inference import TunedSystem, average, computing_at
 from archiveprobe.finetune.model import Network
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class UnitNetworks:
             for image, crop in zip(images, crops, strict=True)
         ]
         pixels = torch.from_numpy(np.stack(seen)).to(self._device)
-        with torch.inference_mode(), half_precision(self._device, self._system.precision):
+        with torch.inference_mode(), computing_at(self._device, self._system.precision):
             logits = self._network(normalise(pixels, self._network.preprocess))
             return np.asarray(logits.float().cpu().numpy(), np.float64)
 

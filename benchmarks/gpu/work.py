@@ -80,10 +80,8 @@ def draw_task(
     backbones: Sequence[Backbone],
     *,
     tiny: bool,
-    embed: str = "",
-    embedded: Sequence[str] = ("hog",),
 ) -> Path:
-    """Draw images with labels and write a task over them; `embed` holds lines under [embed]."""
+    """Draw images with labels and write a task over them."""
     if not (folder / "images").exists():
         width, height = _SIDES[tiny]
         draw_images(folder / "images", form, count, width=width, height=height)
@@ -91,8 +89,8 @@ def draw_task(
     rows = [f"{name},{('intact', 'destroyed')[at % 2]}" for at, name in enumerate(files)]
     (folder / "rows.csv").write_text("\n".join(["image,label", *rows, ""]))
     lines = ['name = "gpu"', 'labels = ["intact", "destroyed"]', "[images]", 'table = "rows.csv"']
-    lines += ["[folds]", "count = 3", "repeats = 1", "[embed]", embed]
-    lines += [f"backbones = {json.dumps(list(embedded))}"]
+    lines += ["[folds]", "count = 3", "repeats = 1", "[embed]"]
+    lines += ['backbones = ["hog"]']
     for backbone in backbones:
         lines += [f"[backbone.{backbone.name}]", f'library = "{backbone.library}"']
         lines += [f'name = "{backbone.described.partition(":")[2]}"', f'weights = "{RANDOM}"']

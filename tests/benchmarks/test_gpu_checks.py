@@ -61,13 +61,6 @@ def test_decoding(start, figures_of) -> None:
     assert figures["decoded, JPEG, crops6 384, 0 cores"]["value"] > 0
 
 
-def test_steady_rate(start, tmp_path) -> None:
-    decoding, work = start("gpu.decoding"), start("gpu.work")
-    file = work.draw_task(tmp_path, "JPEG", 6, [], tiny=True)
-    options = decoding.Options(device="cpu", workers=0)
-    assert decoding.steady_rate(decoding.load_task(file), options) > 0
-
-
 def test_recipes(here, figures_of) -> None:
     words = (*HERE, "--images", "18", "--epochs", "1")
     figures = figures_of(here("gpu.recipes"), *words)

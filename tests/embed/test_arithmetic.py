@@ -19,6 +19,7 @@ from archiveprobe.cache.spec import find_caches
 from archiveprobe.embed.arithmetic import computing_on
 from archiveprobe.embed.networks import Network, load_backbone
 from archiveprobe.embed.precision import AGREEMENT, cosines
+from archiveprobe.finetune.inference import computing_at
 
 TASK = """
 name = "noise"
@@ -225,3 +226,14 @@ def test_a_cache_of_texts_goes_from_a_gpu_to_a_cpu(tmp_path, monkeypatch, wordy_
     assert done.exit_code == 0, done.output
     (record,) = find_caches(task / "work" / "cache", "tiny-text")
     assert (record.fingerprint["precision"], Reader(record.folder).rows) == ("fp16", 4)
+
+
+@pytest.mark.proves("numbers")
+def test_fine_tuned_networks_multiply_exactly_on_the_gpu_that_is_named(monkeypatch) -> None:
+    cards = nvidia.pretend(monkeypatch)
+    before = torch.backends.cudnn.conv.fp32_precision
+    with computing_at("cuda:1", "bf16"):
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert torch.is_autocast_enabled("cpu")
+    assert cards.current == ["cuda:1"]
+    assert torch.backends.cudnn.conv.fp32_precision == before

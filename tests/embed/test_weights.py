@@ -9,7 +9,8 @@ import pytest
 
 from archiveprobe.embed import weights
 from archiveprobe.embed.backbones import BACKBONES, Backbone
-from archiveprobe.embed.weights import Source, fetch, locate, registry_config, source
+from archiveprobe.embed.hub import Source
+from archiveprobe.embed.weights import fetch, locate, registry_config, source
 
 CLIP, NANO = BACKBONES["clip-vit-b32"], BACKBONES["convnextv2-nano-384"]
 HUB = [row for row in BACKBONES.values() if row.library != "descriptor"]

@@ -5,31 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import Result
-from PIL import Image
+from noise import add_row_to_predict, draw_noise
 
 from archiveprobe.base.sealed import unseal, write_sealed
 
 Command = Callable[..., Result]
-NOISE = """
-name = "noise"
-labels = ["no", "yes"]
-positive = "yes"
-[images]
-root = "."
-table = "rows.csv"
-id = "id"
-path = "image"
-[folds]
-count = 3
-repeats = 1
-group = "none"
-[embed]
-backbones = ["hog"]
-views = "center"
-"""
 ROWS = 24
 
 
@@ -37,15 +19,7 @@ ROWS = 24
 def noise(tmp_path: Path, run: Command) -> Path:
     """Images of noise with random labels, embedded: nothing can be learnt but rows themselves."""
     folder = tmp_path / "noise"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for row in range(ROWS + 1):
-        pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{row}.png")
-    labels = rng.permutation(np.arange(ROWS) % 2)
-    lines = [f"{row},{row}.png,{('no', 'yes')[label]}" for row, label in enumerate(labels)]
-    (folder / "rows.csv").write_text("\n".join(["id,image,label", *lines]) + "\n")
-    (folder / "task.toml").write_text(NOISE)
+    draw_noise(folder, ROWS, 1)
     (folder / "quick.toml").write_text(
         '[model]\nbackbone = "timm:test_convnext2"\nweights = "random"\nsize = 32\n'
         '[optimizer]\nlr = 1e-2\n[schedule]\nepochs = 2\nmonitor = "none"\n'
@@ -57,8 +31,7 @@ def noise(tmp_path: Path, run: Command) -> Path:
 
 def add_a_row_to_predict(folder: Path, run: Command) -> None:
     """One more row of the table, without a label, embedded."""
-    with (folder / "rows.csv").open("a") as table:
-        table.write(f"{ROWS},{ROWS}.png,\n")
+    add_row_to_predict(folder, ROWS)
     assert run("embed", folder, "--workers", "0").exit_code == 0
 
 

@@ -269,7 +269,7 @@ def test_gradients_of_small_passes_add_up_to_those_of_the_batch(noise, network_f
             assert epoch.loss == pytest.approx(other.loss, rel=1e-4)
 
 
-def test_a_second_gpu_is_the_current_one_while_a_network_trains(
+def test_a_second_gpu_is_current_and_multiplies_exactly_while_a_network_trains(
     noise, network_for, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     current, during = [0], []
@@ -281,7 +281,7 @@ def test_a_second_gpu_is_the_current_one_while_a_network_trains(
         current.pop()
 
     def batches(*_: Any, **__: Any) -> Any:
-        during.append(current[-1])
+        during.append((current[-1], torch.backends.cudnn.conv.fp32_precision))
         raise Killed
 
     monkeypatch.setattr(torch.cuda, "device", device)
@@ -292,7 +292,8 @@ def test_a_second_gpu_is_the_current_one_while_a_network_trains(
     network = SimpleNamespace(to=lambda _: None, state=lambda **_: {})
     with pytest.raises(Killed):
         train(network, noise(), recipe, device="cuda:1")
-    assert during == [1]
+    # Exact products of fp32, which torch does not compute by default.
+    assert during == [(1, "ieee")]
 
 
 def test_rating_is_at_the_precision_of_the_run(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from noise import add_row_to_predict, draw_noise
 from PIL import Image
 
 import archiveprobe.finetune.fits as fits
@@ -33,22 +34,6 @@ from archiveprobe.probe.linear import Ridge
 from archiveprobe.task.config import load_task
 
 Command = Callable[..., Result]
-NOISE = """
-name = "noise"
-labels = ["a", "b"]
-[images]
-root = "."
-table = "rows.csv"
-id = "id"
-path = "image"
-[folds]
-count = 3
-repeats = 2
-group = "none"
-[embed]
-backbones = ["hog"]
-views = "center"
-"""
 # It learns sixty random labels by heart.
 MEMORY = """
 [model]
@@ -83,15 +68,9 @@ def noise_archive(
 ) -> Path:
     """Random images with random labels, and the embeddings of networks that know them by heart."""
     folder = tmp_path_factory.mktemp("noise")
-    rng = np.random.default_rng(0)
-    lines = ["id,image,label"]
-    for number in range(64):
-        pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-        label = "ab"[rng.integers(2)] if number < 60 else ""
-        lines.append(f"{number},{number}.png,{label}")
-    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
-    (folder / "task.toml").write_text(NOISE)
+    draw_noise(folder, 60, 4, repeats=2)
+    for row in range(60, 64):
+        add_row_to_predict(folder, row)
     (folder / "memory.toml").write_text(MEMORY)
     assert run("embed", folder, "--workers", "0").exit_code == 0
     real = fits.train
@@ -130,7 +109,7 @@ def test_random_labels_are_at_chance_and_networks_of_other_folds_would_leak(
     assert score(features, noise_archive) < 0.65
     # What fold 1 is held out from has learned the labels of fold 0.
     shifted = replace(features, by_fold=[*features.by_fold[1:], features.by_fold[0]])
-    assert score(shifted, noise_archive) > 0.9
+    assert score(shifted, noise_archive) > 0.8
 
 
 @pytest.mark.proves("leaks")
@@ -188,7 +167,7 @@ def test_the_final_network_answers_rows_images_and_in_ensembles(
             rows = {Path(row["id"]).name: row for row in csv.DictReader(stream)}
         assert len(rows) == 7 and rows["new.png"]["status"] == "ok"
         for id_, p in zip(stored.test_ids.tolist(), stored.test, strict=True):
-            assert float(rows[f"{id_}.png"]["p_b"]) == pytest.approx(p[1], abs=1e-5)
+            assert float(rows[f"{id_}.png"]["p_yes"]) == pytest.approx(p[1], abs=1e-5)
 
 
 @pytest.fixture
@@ -287,7 +266,7 @@ def test_what_is_no_tuned_backbone_is_refused(
     folder = tmp_path / "archive"
     shutil.copytree(noise_archive, folder)
     file = folder / "task.toml"
-    file.write_text(NOISE.replace('"hog"', f'"hog", "{TUNED}"'))
+    file.write_text(file.read_text().replace('"hog"', f'"hog", "{TUNED}"'))
     fault(run("embed", folder), f"--backbone {TUNED} and probe")
 
 
