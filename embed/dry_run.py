@@ -107,7 +107,8 @@ def dry_run(task: Task, options: Options) -> Estimate:
             seconds, width = _measure(loaded, batch)
         jobs.append(_estimate(job, len(keys), width, seconds / max(len(sample), 1)))
     jobs += [_estimate_texts(job, work) for job in work.text_jobs]
-    thumbnails, reading = _THUMBNAIL_BYTES * len(work.undecoded), round(decoding * len(decode), 1)
+    thumbnails = _THUMBNAIL_BYTES * len(work.undecoded) if task.embed.thumbnails else 0
+    reading = round(decoding * len(decode), 1)
     return Estimate(
         images=len(work.entries),
         to_decode=len(decode),

@@ -53,10 +53,11 @@ class Plan:
 
     @property
     def undecoded(self) -> list[str]:
-        """Return digests of the images that lack an observation or a thumbnail."""
-        thumbnails = stored_thumbnails(self.task.work / "thumbs")
-        decoded = {entry.digest for entry in self.entries if entry.observed}
-        return [key for key in self.keys if key not in decoded or key not in thumbnails]
+        """Return digests of the images that lack an observation, or a thumbnail that is asked."""
+        known = {entry.digest for entry in self.entries if entry.observed}
+        if self.task.embed.thumbnails:
+            known &= stored_thumbnails(self.task.work / "thumbs")
+        return [key for key in self.keys if key not in known]
 
 
 def stored_thumbnails(folder: Path) -> set[str]:

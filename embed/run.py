@@ -99,9 +99,8 @@ def _embed_missing(
     workers = default_workers() if options.workers is None else options.workers
     workers = min(workers, len(files))
     views = {geometry_of(job.loaded): job.views for job in jobs}
-    preparation = Preparation(
-        work.task.root, views, work.task.work / "thumbs", work.task.embed.decode
-    )
+    thumbnails = work.task.work / "thumbs" if work.task.embed.thumbnails else None
+    preparation = Preparation(work.task.root, views, thumbnails, work.task.embed.decode)
 
     def embed_here(files: Files) -> Iterator[PreparedImage]:
         for image in prepare_images(files, preparation, workers=workers, notify=notify):

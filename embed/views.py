@@ -51,17 +51,18 @@ def render_tokens(tokens: np.ndarray) -> Rendered:
 def render(image: Image.Image, geometry: Geometry, views: Sequence[View], *, seed: str) -> Rendered:
     """Render the views of an RGB image; `seed` (the file's digest) fixes the random draws."""
     names = list(dict.fromkeys(view.crop for view in views))
-    number: dict[bytes, int] = {}
     distinct: list[np.ndarray] = []
     crop_of: dict[str, int] = {}
     for name, crop in zip(names, _crops(image, geometry, names, seed), strict=True):
-        crop_of[name] = number.setdefault(crop.tobytes(), len(distinct))
+        equal = (at for at, other in enumerate(distinct) if np.array_equal(crop, other))
+        crop_of[name] = next(equal, len(distinct))
         if crop_of[name] == len(distinct):
             distinct.append(crop)
-    symmetric = [np.array_equal(crop, crop[:, ::-1]) for crop in distinct]
+    mirrored = {crop_of[view.crop] for view in views if view.mirror}
+    symmetric = {at for at in mirrored if np.array_equal(distinct[at], distinct[at][:, ::-1])}
     crops = tuple(crop_of[view.crop] for view in views)
     mirror = tuple(
-        view.mirror and not symmetric[crop] for view, crop in zip(views, crops, strict=True)
+        view.mirror and crop not in symmetric for view, crop in zip(views, crops, strict=True)
     )
     return Rendered(np.stack(distinct), crops, mirror)
 

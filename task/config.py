@@ -128,6 +128,7 @@ class Embed(_Section):
     views: str = "crops6"
     layers: str = "pooled"
     decode: Decode = "exact"
+    thumbnails: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> "Embed":

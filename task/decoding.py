@@ -9,6 +9,7 @@ take the first frame; refuse truncated files and anything past the pixel limit.
 import contextlib
 import hashlib
 import io
+import math
 import os
 import re
 import tempfile
@@ -145,8 +146,7 @@ def decode(content: bytes, how: Decode = "exact") -> DecodedImage | Observation:
     if isinstance(decoded, Observation):
         return decoded
     image, observation = decoded
-    thumbnail = image.copy()
-    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    thumbnail = _thumbnail(image)
     return DecodedImage(image, thumbnail, replace(observation, **_statistics(thumbnail)))
 
 
@@ -308,6 +308,26 @@ def _flag(image: Image.Image, size: tuple[int, int]) -> str:
 def _is_flat(image: Image.Image) -> bool:
     extrema: Any = image.getextrema()
     return all(high - low <= BLANK_RANGE for low, high in extrema)
+
+
+def _thumbnail(image: Image.Image) -> Image.Image:
+    """Return what `Image.thumbnail` makes of a copy, without copying the whole image first."""
+    longest, aspect = THUMBNAIL, image.width / image.height
+    if max(image.size) <= longest:
+        return image.copy()
+    # Of the two whole numbers around the exact length, the one that changes the aspect less.
+    if aspect <= 1:
+        width = min(*_around(longest * aspect), key=lambda side: abs(aspect - side / longest))
+        size = width, longest
+    else:
+        height = min(*_around(longest / aspect), key=lambda side: abs(aspect - longest / side))
+        size = longest, height
+    return image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+
+
+def _around(length: float) -> tuple[int, int]:
+    # An image is never thinner than one pixel.
+    return max(1, math.floor(length)), max(1, math.ceil(length))
 
 
 def _statistics(thumbnail: Image.Image) -> dict[str, Any]:

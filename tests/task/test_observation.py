@@ -101,3 +101,26 @@ def test_thumbnail(draw, encode):
     assert photograph.thumbnail.size == (256, 128)
     assert photograph.pixels.size == (800, 400)
     assert decode(encode(draw(3, 100, 50))).thumbnail.size == (100, 50)
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [(1, 1), (256, 256), (257, 256), (300, 200), (200, 300), (1, 3000), (3000, 1), (5000, 6)]
+    + [(width, 777) for width in range(520, 1100, 37)],
+    ids=str,
+)
+def test_a_thumbnail_is_the_one_of_pillow(draw, encode, sides):
+    image = draw(3, *sides)
+    expected = image.copy()
+    expected.thumbnail((256, 256), Image.Resampling.BOX)
+    ours = decode(encode(image)).thumbnail
+    assert (ours.size, ours.tobytes()) == (expected.size, expected.tobytes())
+
+
+def test_the_whole_image_is_not_copied_for_its_thumbnail(draw, encode, monkeypatch):
+    # JPEG, since Pillow itself copies the pixels of a PNG.
+    content = encode(draw(3, 300, 280), "JPEG")
+    real, copied = Image.Image.copy, []
+    monkeypatch.setattr(Image.Image, "copy", lambda image: copied.append(image.size) or real(image))
+    assert decode(content).thumbnail.size == (256, 239)
+    assert (300, 280) not in copied
