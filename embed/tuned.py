@@ -1,7 +1,6 @@
 """Backbones that fine-tuning has changed: the trained tensors laid over the backbone's own."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from archiveprobe.embed.models import Model, at_size, load_model, misfit, tensor
 from archiveprobe.evaluate.tuned import TunedNetwork
 
 _BODY = "body."
-_DOWN, _UP = ".0.down", ".0.up"
 
 
 def load_tuned(backbone: Backbone, network: TunedNetwork, *, untrained: bool = False) -> Model:
@@ -42,8 +40,7 @@ def load_tuned(backbone: Backbone, network: TunedNetwork, *, untrained: bool = F
     trained = {
         name.removeprefix(_BODY): tensor for name, tensor in state.items() if name.startswith(_BODY)
     }
-    own = loaded.module.state_dict()
-    given = {**own, **_without_lora(trained, own, network.model)}
+    given = {**loaded.module.state_dict(), **trained}
     problem = misfit(loaded.module, given)
     if problem:
         raise InputError(
@@ -52,21 +49,6 @@ def load_tuned(backbone: Backbone, network: TunedNetwork, *, untrained: bool = F
         )
     loaded.module.load_state_dict(given, strict=True)
     return Model(loaded.module, preprocess, tensor_digest(loaded.module.state_dict()))
-
-
-def _without_lora(
-    trained: Mapping[str, Any], own: Mapping[str, Any], model: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return trained tensors, with W + (alpha / r) B A for every A and B of LoRA."""
-    plain = {name: tensor for name, tensor in trained.items() if ".parametrizations." not in name}
-    for name in trained.keys() - plain.keys():
-        if name.endswith(_DOWN):
-            change = name.removesuffix(_DOWN)
-            down, up = trained[name], trained[change + _UP]
-            scale = (model.get("lora_alpha") or len(down)) / len(down)
-            weight = change.replace("parametrizations.", "")
-            plain[weight] = own[weight] + scale * (up @ down)
-    return plain
 
 
 def read_weights(file: Path, digest: str) -> dict[str, Any]:

@@ -156,6 +156,7 @@ class TunedSystem:
             self.classes,
             seed=self.recipe.seed,
             untrained=whole,
+            merged=True,
         )
         then = {"preprocess": self.made_of["preprocess"], "weights": self.made_of["weights"]}
         now = {

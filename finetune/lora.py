@@ -1,22 +1,25 @@
 """LoRA (Hu et al., 2021): a weight W learns W + (alpha / r) B A, with A (r, in) and B (out, r).
 
 A starts as torch starts a linear layer and B at zero, so that the first answers are those of the
-pretrained network. W stays as it is, and the state holds A and B alone. They are parametrizations
-of torch, because some attentions take their weights as plain tensors and never call a layer
+pretrained network. W stays as it is in training; a trained network is stored with W + (alpha / r)
+B A in its place, so that whoever reads it need not know of LoRA. A and B are parametrizations of
+torch, because some attentions take their weights as plain tensors and never call a layer
 (open_clip's `in_proj_weight`, the fused query, key and value of timm's Eva).
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.finetune.recipe import Model
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
+_CHANGED = ".parametrizations."
 DOWN = ".down"
 """How the name of every A ends in a state; that of its B ends in ".up"."""
 
@@ -57,14 +60,28 @@ def add_lora(
     return trained
 
 
-def merge(module: "nn.Module") -> None:
-    """Compute every changed weight once, so that answering costs no more than without LoRA.
+def layers_to_change(body: "nn.Module", blocks: Sequence[str], settings: Model) -> list[str]:
+    """Return the names of the layers of blocks that learn by LoRA."""
+    return [name for name, _, _ in _layers(body, blocks, settings.lora_layers)]
 
-    To be called again whenever A or B has changed; training takes it back.
-    """
-    for part in module.modules():
-        for change in getattr(part, "parametrizations", {}).values():
-            change[0].merge(change.original)
+
+def layer_of_change(name: str) -> str:
+    """Return the name of the layer that a name of `add_lora` changes; another name is its own."""
+    return name.partition(_CHANGED)[0]
+
+
+def merged(module: "nn.Module") -> Iterator[tuple[str, "torch.Tensor"]]:
+    """Yield names and tensors as `state_dict` would without LoRA, W + (alpha / r) B A for W."""
+    import torch
+
+    for name, tensor in module.state_dict().items():
+        layer, changed, rest = name.partition(_CHANGED)
+        if not changed:
+            yield name, tensor
+        elif rest.endswith(".original"):
+            weight = rest.removesuffix(".original")
+            with torch.no_grad():
+                yield f"{layer}.{weight}", getattr(module.get_submodule(layer), weight)
 
 
 def _layers(
@@ -94,30 +111,16 @@ def _low_rank() -> Any:
     class LowRank(nn.Module):
         """Give W + scale B A for a weight W (out, in)."""
 
-        merged: torch.Tensor | None
-
         def __init__(self, shape: torch.Size, rank: int, scale: float) -> None:
             super().__init__()
             self.scale = scale
             self.down = nn.Parameter(torch.empty(rank, shape[1]))
             self.up = nn.Parameter(torch.zeros(shape[0], rank))
             nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
-            # A buffer, so that it moves to a device with the rest.
-            self.register_buffer("merged", None, persistent=False)
 
         def forward(self, weight: torch.Tensor) -> torch.Tensor:
-            if self.merged is not None:
-                return self.merged
-            return weight + self.scale * (self.up @ self.down)
-
-        def merge(self, weight: torch.Tensor) -> None:
-            self.merged = None
-            with torch.no_grad():
-                self.merged = self(weight)
-
-        def train(self, mode: bool = True) -> Self:
-            if mode:
-                self.merged = None
-            return super().train(mode)
+            # Never in half precision: what is stored is the weight that has learned.
+            with torch.autocast(weight.device.type, enabled=False):
+                return weight + self.scale * (self.up @ self.down)
 
     return LowRank

@@ -13,7 +13,7 @@ from archiveprobe.embed.models import Model as LoadedBackbone
 from archiveprobe.embed.models import at_size, load_model, misfit, quiet, wrong_size
 from archiveprobe.embed.preprocess import Preprocess
 from archiveprobe.finetune.blocks import block_names, last_blocks
-from archiveprobe.finetune.lora import add_lora, merge
+from archiveprobe.finetune.lora import add_lora, layer_of_change, layers_to_change, merged
 from archiveprobe.finetune.recipe import Model
 from archiveprobe.task.config import Task
 
@@ -66,7 +66,6 @@ class Network:
     def eval(self) -> Self:
         """Give the same answer every time."""
         self.module.eval()
-        merge(self.module)
         return self
 
     def to(self, device: str) -> Self:
@@ -85,12 +84,20 @@ class Network:
 
     def state(self, *, whole: bool = True) -> dict[str, "torch.Tensor"]:
         """Return copies of all tensors on the CPU, or of those that training may change."""
-        import torch
-
         return {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            name: _copy(tensor)
             for name, tensor in self.module.state_dict().items()
             if whole or self._is_trained(name)
+        }
+
+    def merged_state(self) -> dict[str, "torch.Tensor"]:
+        """Return copies on the CPU of what is trained, with LoRA merged into its layers.
+
+        That is what is stored, and what a network that was built with `merged` takes over.
+        """
+        layers = tuple(f"{layer_of_change(part)}." for part in self.trained)
+        return {
+            name: _copy(tensor) for name, tensor in merged(self.module) if name.startswith(layers)
         }
 
     def load_state(self, state: Mapping[str, Any], source: str = "this state") -> None:
@@ -109,11 +116,15 @@ class Network:
                 "use those that this recipe saved"
             )
         self.module.load_state_dict(given, strict=True)
-        if not self.module.training:
-            merge(self.module)
 
     def _is_trained(self, name: str) -> bool:
         return name.startswith(tuple(f"{part}." for part in self.trained))
+
+
+def _copy(tensor: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def backbone_of(settings: Model, task: Task) -> Backbone:
@@ -139,11 +150,18 @@ def backbone_of(settings: Model, task: Task) -> Backbone:
 
 
 def build_network(
-    settings: Model, backbone: Backbone, classes: int, *, seed: int = 0, untrained: bool = False
+    settings: Model,
+    backbone: Backbone,
+    classes: int,
+    *,
+    seed: int = 0,
+    untrained: bool = False,
+    merged: bool = False,
 ) -> Network:
     """Build a recipe's network on the CPU, in eval mode.
 
-    With `untrained` no weights are loaded: for a state that holds all of them.
+    With `untrained` no weights are loaded: for a state that holds all of them. With `merged` the
+    layers that learn by LoRA are plain ones: for what `Network.merged_state` gave.
 
     Raises:
         InputError: weights that are missing or do not fit, too few blocks, an impossible size, a
@@ -153,7 +171,7 @@ def build_network(
     loaded = _load(backbone, settings.drop_path, untrained=untrained)
     preprocess = at_size(loaded, settings.size, backbone)
     head = make_head(_width(loaded.module, preprocess, backbone), classes, settings, seed=seed)
-    trained = ("head", *_freed(loaded.module, settings, backbone.described, seed))
+    trained = ("head", *_freed(loaded.module, settings, backbone.described, seed, merged))
     if settings.grad_checkpointing:
         _checkpoint_gradients(loaded.module, backbone.described)
     module = assemble(loaded.module, head, trained)
@@ -174,13 +192,15 @@ def _load(backbone: Backbone, drop_path: float, *, untrained: bool) -> LoadedBac
         raise InputError(none) if _DROP_PATH in str(error) else error from None
 
 
-def _freed(body: Any, settings: Model, described: str, seed: int) -> list[str]:
-    """Return the names of what is trained beside the head; adds LoRA where it is asked for."""
+def _freed(body: Any, settings: Model, described: str, seed: int, merged: bool) -> list[str]:
+    """Return the names of what is trained beside the head; adds LoRA unless it is `merged`."""
     if settings.unfreeze == "none" or settings.trains_everything:
         return ["body"] if settings.trains_everything else []
     count = settings.last_blocks
     names = last_blocks(body, count, described) if count else block_names(body, described)
-    if settings.lora_rank is not None:
+    if settings.lora_rank is not None and merged:
+        names = layers_to_change(body, names, settings)
+    elif settings.lora_rank is not None:
         names = add_lora(body, names, settings, described, seed=seed)
     return [f"body.{name}" for name in names]
 

@@ -436,11 +436,6 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        if self.seeds.combine != "mean" and self.model.lora_rank is not None:
-            raise ValueError(
-                f'seeds.combine = "{self.seeds.combine}": the mean of several B and A of LoRA is '
-                'not that of their products: use "mean", or leave out model.lora_rank'
-            )
         if self.rows.merged and self.schedule.monitor == "macro-f1":
             raise ValueError(
                 'rows.merged leaves no row for monitor = "macro-f1": change one of them'

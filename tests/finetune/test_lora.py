@@ -1,26 +1,23 @@
-"""LoRA: what starts, learns, is stored, mixed and answered; from the command line too."""
+"""LoRA: what starts, learns, is stored, mixed and answered."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from click.testing import Result
 from safetensors.torch import save
 
-import archiveprobe.finetune.checkpoint_writer as writer
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.tuned import load_tuned
 from archiveprobe.evaluate.tuned import TunedNetwork
 from archiveprobe.finetune.mixing import mixture_of
-from archiveprobe.finetune.model import Network
+from archiveprobe.finetune.model import Network, build_network
+from archiveprobe.finetune.recipe import Model
 from archiveprobe.finetune.recipe_file import changed, load_recipe
 from archiveprobe.finetune.tokens import token_network, tokens_of
-from archiveprobe.finetune.train import Trainer, train
+from archiveprobe.finetune.train import train
 from archiveprobe.finetune.trained_parts import origin_of
 
-Command = Callable[..., Result]
 EVA = {"img_size": 32, "embed_dim": 64, "depth": 3, "num_heads": 2}
 NAMES = ["clip", "test_vit", "vit_small_patch16_dinov3", "test_convnext2"]
 
@@ -84,6 +81,27 @@ def test_a_and_b_and_the_head_alone_are_trained_and_stored(backbone, network_of)
         assert not torch.equal(network_of(backbone, size=32)(pixels()), network(pixels()))
 
 
+@every(NAMES)
+def test_a_plain_network_answers_the_same_with_the_merged_weights(backbone, network_of) -> None:
+    network = network_of(backbone, size=32, lora_rank=4, lora_alpha=8.0, unfreeze="last-2")
+    learn(network)
+    plain, state = network_of(backbone, size=32), network.merged_state()
+    own = plain.state()
+    assert own.keys() > state.keys()
+    changed = {name for name, tensor in state.items() if not torch.equal(tensor, own[name])}
+    # Biases and norms stay as they are.
+    assert changed and all(name.endswith("weight") or "head" in name for name in changed)
+    plain.load_state({**own, **state})
+    merged = build_network(
+        Model(backbone="own", size=32, lora_rank=4, unfreeze="last-2"), backbone, 2, merged=True
+    )
+    merged.load_state(state)
+    with torch.no_grad():
+        for each in (plain, merged):
+            torch.testing.assert_close(each(pixels()), network(pixels()))
+    assert merged.state(whole=False).keys() == merged.merged_state().keys() == state.keys()
+
+
 def test_the_change_of_a_weight_by_hand(tiny_clip, network_of) -> None:
     network = network_of(tiny_clip, lora_rank=4, lora_alpha=8.0)
     learn(network)
@@ -121,20 +139,14 @@ def test_what_has_no_layers_or_too_low_a_width_is_refused(tiny, tiny_clip, netwo
         network_of(tiny_clip, lora_rank=32)
 
 
-def test_answering_computes_every_weight_once(tiny_clip, network_of) -> None:
+def test_half_precision_leaves_the_learned_weight_as_it_is_stored(tiny_clip, network_of) -> None:
     network = network_of(tiny_clip, lora_rank=4)
     learn(network)
     layer = network.body.transformer.resblocks[0].mlp.c_fc
-    with torch.no_grad():
-        merged = network(pixels())
-        assert layer.weight is layer.weight
-        states = network.state(whole=False), network_of(tiny_clip, lora_rank=4).state(whole=False)
-        # States take turns, and every one is merged.
-        network.load_state(states[1])
-        assert not torch.equal(network(pixels()), merged)
-        network.load_state(states[0])
-        assert torch.equal(network(pixels()), merged)
-    assert layer.weight is not network.train().body.transformer.resblocks[0].mlp.c_fc.weight
+    with torch.autocast("cpu", torch.bfloat16):
+        weight = layer.weight
+    stored = network.merged_state()["body.transformer.resblocks.0.mlp.c_fc.weight"]
+    assert torch.equal(weight, stored)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
@@ -162,8 +174,9 @@ def test_an_average_of_the_weights_learns_and_answers(tiny_clip, noise, network_
     before = network.state(whole=False)
     done = train(network, noise(24, validation=8), recipe)
     assert len(done.history) == 3 and done.alpha is not None
-    assert done.state.keys() == before.keys()
-    other = network_for(recipe, tiny_clip)
+    assert done.history[-1].loss < done.history[0].loss
+    assert network.state(whole=False).keys() == before.keys()
+    other = build_network(recipe.model, tiny_clip, 2, seed=recipe.seed, merged=True)
     other.load_state(done.state)
     with torch.no_grad():
         assert torch.equal(other(pixels()), network(pixels()))
@@ -183,7 +196,7 @@ def test_the_last_block_learns_by_lora_from_tokens(tiny_clip, network_of) -> Non
 def test_embed_reads_the_changed_weights(tiny_clip, network_of, tmp_path: Path) -> None:
     network = network_of(tiny_clip, lora_rank=4, lora_alpha=8.0)
     learn(network)
-    content = save(network.state(whole=False))
+    content = save(network.merged_state())
     (tmp_path / "weights.safetensors").write_bytes(content)
     settings = {"unfreeze": "all", "lora_rank": 4, "lora_alpha": 8.0}
     tuned = TunedNetwork(
@@ -195,72 +208,3 @@ def test_embed_reads_the_changed_weights(tiny_clip, network_of, tmp_path: Path) 
         torch.testing.assert_close(
             load_tuned(tiny_clip, tuned).module(pixels()), network.body(pixels())
         )
-
-
-class Killed(BaseException):
-    """As SIGKILL: nothing of this project may catch it."""
-
-
-CLIP = '[backbone.clip]\nlibrary = "open_clip"\nname = "{}"\nweights = "random"\n'
-RECIPE = """
-[model]
-backbone = "{}"
-lora_rank = 4
-lora_alpha = 16.0
-[optimizer]
-lr = 5e-3
-head_lr = 5e-3
-batch_size = 8
-[schedule]
-epochs = 10
-monitor = "none"
-[augment]
-crop_scale = [0.9, 1.0]
-"""
-
-
-@pytest.mark.proves("killed")
-@pytest.mark.parametrize("name", ["clip", "tiny"])
-def test_thirty_steps_lower_the_loss_and_go_on_after_a_kill(
-    name: str, archive: Path, tiny_clip, run: Command, finetune: Command,
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-) -> None:  # fmt: skip
-    task = archive / "task.toml"
-    task.write_text(task.read_text() + CLIP.format(tiny_clip.model))
-    if name == "clip":
-        assert run("embed", archive, "--backbone", "clip", "--workers", "0").exit_code == 0
-    monkeypatch.setattr(writer, "SECONDS", 0.0)
-    for system in ("whole", "killed"):
-        (archive / f"{system}.toml").write_text(RECIPE.format(name))
-    once = finetune(archive, "--fold", "all", recipe=str(archive / "whole.toml"))
-    assert once.exit_code == 0, once.stderr
-    curves = archive / "work/finetune/whole/fold-0/curves.csv"
-    losses = [float(line.split(",")[1]) for line in curves.read_text().splitlines()[1:]]
-    # Ten epochs of three steps.
-    assert len(losses) == 10 and losses[-1] < losses[0] - 0.1
-
-    epoch = Trainer.train_epoch
-
-    def dying(self: Trainer, batches):
-        if len(self.history) == 5:
-            raise Killed
-        return epoch(self, batches)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "train_epoch", dying)
-        with pytest.raises(Killed):
-            finetune(archive, "--fold", "all", recipe=str(archive / "killed.toml"))
-    again = finetune(archive, "--fold", "all", recipe=str(archive / "killed.toml"))
-    assert again.exit_code == 0, again.stderr
-    assert "goes on after epoch" in again.stderr
-    files = [archive / f"work/finetune/{name}/fold-0/weights.safetensors" for name in
-             ("whole", "killed")]  # fmt: skip
-    assert files[0].read_bytes() == files[1].read_bytes()
-
-    answers = []
-    for system in ("whole", "killed"):
-        out = tmp_path / f"{system}.csv"
-        done = run("predict", archive, "--system", system, "--images", archive, "-o", out)
-        assert done.exit_code == 0, done.stderr
-        answers.append(out.read_text())
-    assert answers[0] == answers[1]

@@ -108,10 +108,6 @@ def test_a_recipe_cannot_be_changed_in_place() -> None:
         (SMALL + "lora_alpha = 4.0\n", r"lora_alpha and lora_layers .*: set lora_rank too"),
         (SMALL + "lora_rank = 4\ndrop_path = 0.1\n", r"leave out drop_path"),
         (
-            SMALL + 'lora_rank = 4\n[seeds]\ncount = 2\ncombine = "soup"\n',
-            r"the mean of several B and A of LoRA",
-        ),
-        (
             SMALL + '[predict]\nthreshold_rule = "gird"\n',
             r"no threshold rule 'gird' \(did you mean 'grid'\?\)",
         ),
