@@ -99,7 +99,7 @@ def write_duplicates(
     keys += [key for key in stored if key not in ids]
     # A file without a name: gone when this ends, however it ends.
     with writing(task.work), tempfile.TemporaryFile(dir=task.work) as room:
-        matrix = _read_matrix(reader, keys, room, progress)
+        matrix = read_means_to_file(reader, keys, room, progress)
         stars = find_near_duplicates(matrix, similarity, progress=progress)
     lines = _lines(stars, keys, ids)
     write_answers(target.in_form(None, None, ["similarity"]), _COLUMNS, lines)
@@ -116,7 +116,7 @@ def write_duplicates(
     )
 
 
-def _read_matrix(
+def read_means_to_file(
     reader: Reader, keys: Sequence[bytes], room: Any, progress: Progress
 ) -> np.ndarray:
     """Read embeddings (n, d) float16 into a file, so that memory stays small."""
