@@ -6,7 +6,6 @@ SHA-256. The log names it, so whatever is computed later is about the very same 
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,9 +142,8 @@ def group_images(
     # The likeliest first: a group is named by its first row, and every member is like that one.
     order = np.argsort(-population.scores, kind="stable")
     keys = [bytes(population.keys[at]) for at in order]
-    with tempfile.TemporaryFile(dir=room) as file:
-        matrix = read_means_to_file(reader, keys, file, progress)
-        first = find_near_duplicates(matrix, similarity, progress=progress).first
+    matrix = read_means_to_file(reader, keys, room, progress)
+    first = find_near_duplicates(matrix, similarity, progress=progress).first
     groups = np.arange(len(population))
     known = first >= 0
     groups[order[known]] = order[first[known]]
