@@ -53,6 +53,11 @@ PROMISES: dict[str, tuple[str, str]] = {
         "comes has a status; a store that fails or refuses stops the run in one line, and what "
         "is finished is kept.",
     ),
+    "review": (
+        "A line of a review's log is changed, removed or cut short; reviewers decide at once",
+        "The first changed line is named, and nothing is computed from such a log. A line that a "
+        "kill cut short never counted. No decision is lost, and no image is decided twice unasked.",
+    ),
     "tables": (
         "A table, template or task.toml has repeated ids, unknown labels, missing columns, "
         "odd encodings, or any bytes at all",
@@ -137,6 +142,12 @@ PROMISES: dict[str, tuple[str, str]] = {
         "Groups are few or uneven, classes rare, models waver; the best of many systems is picked",
         "Intervals are wider and say on how many groups they rest; below twenty they promise "
         "nothing; the score to expect of a pick among systems at chance is that of chance.",
+    ),
+    "certificate": (
+        "The model is useless; positives hide where few images are drawn; the sample is looked at "
+        "again and again; reviewers overlook images",
+        "A limit of what was missed, and the share of a whole archive, fail no more often than "
+        "they say: they rest on the random draw alone.",
     ),
 }
 
