@@ -97,7 +97,7 @@ def write_duplicates(
     stored = reader.keys
     keys = [key for key in ids if key in stored]
     keys += [key for key in stored if key not in ids]
-    matrix = _read_matrix(reader, keys, task.work, progress)
+    matrix = read_means_to_file(reader, keys, task.work, progress)
     stars = find_near_duplicates(matrix, similarity, progress=progress)
     lines = _lines(stars, keys, ids)
     write_answers(target.in_form(None, None, ["similarity"]), _COLUMNS, lines)
@@ -114,7 +114,7 @@ def write_duplicates(
     )
 
 
-def _read_matrix(
+def read_means_to_file(
     reader: Reader, keys: Sequence[bytes], folder: Path, progress: Progress
 ) -> np.ndarray:
     """Read embeddings (n, d) float16, many of them into a file, so that memory stays small."""

@@ -16,6 +16,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import PRODUCT_BYTES, read_product
 from archiveprobe.predict.tables import for_spreadsheets
 from archiveprobe.review.log import Line, ReviewLog
+from archiveprobe.task.corrections import UNSURE as UNSURE
 
 FILE = "decisions.csv"
 DECISION, WITHDRAWAL = "decision", "withdrawal"

@@ -6,16 +6,20 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.review.decisions import (
+    DECISION,
     DRAW,
     QUEUE,
     SETTLE,
     TWICE,
     UNBLURRED,
+    WITHDRAWAL,
     Decision,
 )
 from archiveprobe.review.log import Line
 
-OPENED, SHOWN, STOP, DRAWN, REFIT, IMPORT = "opened", "unblurred", "stop", "draw", "refit", "import"
+OPENED, SHOWN, REFIT, IMPORT = "opened", "unblurred", "refit", "import"
+STOP, DRAWN, RESUME = "stop", "draw", "resume"
+_STAGES = (STOP, DRAWN, RESUME)
 CERTIFICATE, ESTIMATE = "certificate", "estimate"
 
 
@@ -25,7 +29,8 @@ class ReviewState:
     Decisions are kept by image (SHA-256, hex) and part, as they stand after withdrawals; those of
     one part in the order in which they were made. `unblurred` are the images that each reviewer was
     shown unblurred, decided or not. `draws` are the lines of declared draws, `stops` those at which
-    reviewing ended.
+    reviewing ended; `open_draw` is the draw that is being looked at, if any, and `drawn` its
+    images.
     """
 
     def __init__(self, lines: Iterable[Line] = ()) -> None:
@@ -37,29 +42,43 @@ class ReviewState:
         self.draws: list[Line] = []
         self.stops: list[Line] = []
         self.refits: list[Line] = []
+        self.is_stopped = False
+        self.open_draw: Line | None = None
+        self.drawn = frozenset[str]()
         self.add(lines)
 
     def add(self, lines: Iterable[Line]) -> None:
         """Take in further lines."""
         for line in lines:
-            match line.kind:
-                case "opened":
-                    self.opened = line.content
-                case "decision":
-                    decision = Decision.of(line)
-                    self.parts[decision.part][decision.image] = decision
-                    if decision.shown == UNBLURRED:
-                        self.unblurred[decision.reviewer].add(decision.image)
-                case "withdrawal":
-                    self.parts[line.content["part"]].pop(line.content["image"], None)
-                case "unblurred":
-                    self.unblurred[line.content["reviewer"]].add(line.content["image"])
-                case "stop":
-                    self.stops.append(line)
-                case "draw":
-                    self.draws.append(line)
-                case "refit":
-                    self.refits.append(line)
+            if line.kind in _STAGES:
+                self._change_stage(line)
+            elif line.kind in (DECISION, WITHDRAWAL):
+                self._decide(line)
+            elif line.kind == OPENED:
+                self.opened = line.content
+            elif line.kind == SHOWN:
+                self.unblurred[line.content["reviewer"]].add(line.content["image"])
+            elif line.kind == REFIT:
+                self.refits.append(line)
+
+    def _decide(self, line: Line) -> None:
+        decision = Decision.of(line)
+        part = self.parts[decision.part]
+        part.pop(decision.image, None)
+        if line.kind == DECISION:
+            part[decision.image] = decision
+            if decision.shown == UNBLURRED:
+                self.unblurred[decision.reviewer].add(decision.image)
+
+    def _change_stage(self, line: Line) -> None:
+        """Take in that reviewing stopped or went on, or that images were drawn after it."""
+        self.is_stopped = line.kind != RESUME
+        self.open_draw = line if line.kind == DRAWN else None
+        self.drawn = frozenset(self.open_draw.content["images"] if self.open_draw else ())
+        if line.kind == STOP:
+            self.stops.append(line)
+        elif line.kind == DRAWN:
+            self.draws.append(line)
 
     @property
     def reviewed(self) -> dict[str, Decision]:
