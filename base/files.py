@@ -193,6 +193,16 @@ def append_durable(path: Path, line: bytes) -> None:
             os.close(descriptor)
 
 
+def shorten(path: Path, length: int) -> None:
+    """Cut a file off after `length` bytes, durably. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, length)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def fsync(path: Path) -> None:
     """Make the bytes of a file, or the names in a folder, durable. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

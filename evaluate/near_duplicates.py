@@ -1,4 +1,4 @@
-"""Near-duplicates among embeddings: all pairs for few rows, an inverted file for millions.
+"""Near-duplicates among embeddings, exactly, for thousands or a million.
 
 Groups are stars: the earliest row that belongs to no group takes every later one that is alike to
 itself. So every member is alike to the first of its group, and a chain of small steps, in which the
@@ -8,25 +8,28 @@ A group of n rows has n - 1 pairs, however alike its rows are.
 """
 
 import hashlib
-from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
-from typing import Protocol
+from functools import cached_property, partial
 
 import numpy as np
 
 from archiveprobe.base.progress import Progress, silent
+from archiveprobe.evaluate.alike import (
+    HEADS,
+    SAMPLE,
+    TAILS,
+    Axes,
+    Tile,
+    compare,
+    pairs_alike,
+    tile_workers,
+)
 from archiveprobe.evaluate.cosines import scale_to_unit
-from archiveprobe.evaluate.inverted_file import InvertedFile
 
-# Up to so many rows all pairs are compared: the lists of an inverted file take longer to make.
-EXACT = 20_000
 _AT_ONCE = 16_384
-# Neighbours that one search may find, at the worst: 12 bytes each.
-_FOUND = 1 << 26
-# A search may find what is a little too far: rows were rounded to float16 a second time there.
-_ROUNDING = 1e-3
+# Rows whose stars are found together, before the rows after them are compared with these.
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -54,31 +57,18 @@ class Stars:
         return len(np.unique(self.first[self.members]))
 
 
-class Search(Protocol):
-    """Finds, for some rows, others that may be alike: all later ones, or almost all."""
-
-    def near(self, rows: np.ndarray, is_open: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return pairs: which of `rows` (q,), and a row alike to it among those that are open."""
-        ...
-
-
 def find_near_duplicates(
-    matrix: np.ndarray, similarity: float, *, exact: int = EXACT, progress: Progress = silent
+    matrix: np.ndarray, similarity: float, *, progress: Progress = silent
 ) -> Stars:
-    """Group the rows of a matrix (n, d) whose cosine is `similarity` or more.
+    """Group the rows of a matrix (n, d) whose cosine is `similarity` or more: none is missed.
 
-    The matrix may lie in a file (`numpy.memmap`): it is read block by block. Equal rows are put
-    together first, so that a million blank images cost no more than one. Among at most `exact`
-    others every pair is compared; among more, only rows in neighbouring lists of an inverted file
-    (see `InvertedFile`), and every pair found there is held against the cosine of the rows as they
-    are.
-
-    Raises:
-        InputError: more than `exact` rows, and faiss is not installed.
+    The matrix may lie in a file (`numpy.memmap`): it is read block by block, and about 130 numbers
+    a row are held in memory. Equal rows are put together first, so that a million blank images cost
+    no more than one. Time grows with the square of the rows that begin a group or belong to none.
     """
     equal = _first_of_equal(matrix)
     places = np.flatnonzero(equal == np.arange(len(equal)))
-    first, cosine = _stars(matrix, places, similarity, exact, progress)
+    first, cosine = _stars(matrix, places, similarity, progress)
     of_equal = np.full(len(equal), -1, np.int64)
     known = equal >= 0
     of_equal[known] = np.searchsorted(places, equal[known])
@@ -102,94 +92,115 @@ def _first_of_equal(matrix: np.ndarray) -> np.ndarray:
 
 
 def _stars(
-    matrix: np.ndarray, places: np.ndarray, similarity: float, exact: int, progress: Progress
+    matrix: np.ndarray, places: np.ndarray, similarity: float, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """Group the rows at some places, all of them unlike: first (m,) and cosine (m,) of each."""
-    count = len(places)
-    first, cosine = np.arange(count), np.ones(count, np.float32)
-    radius = similarity - _ROUNDING
-    search: Search = (
-        AllPairs(matrix, places, radius)
-        if count <= exact
-        else InvertedFile(matrix, places, radius, progress)
-    )
-    # Open is a row that no star has taken: it begins one, or may be taken still.
-    is_open = np.ones(count, bool)
-    at_once = max(1, min(4096, _FOUND // max(1, count)))
-    with progress("comparing", count) as advance:
-        for start in range(0, count, at_once):
-            rows = start + np.flatnonzero(is_open[start : start + at_once])
-            which, near = search.near(rows, is_open)
-            for row, others, cosines in _alike(matrix, places, rows[which], near, similarity):
-                _take(row, others, cosines, first, cosine, is_open)
-            for _ in range(min(at_once, count - start)):
+    rows = _Rows(matrix, places, similarity)
+    with tile_workers() as workers, progress("comparing", len(places)) as advance:
+        for start in range(0, len(places), _BLOCK):
+            stars = rows.stars(start)
+            rows.let_take(stars, start + _BLOCK, workers)
+            for _ in range(start, min(len(places), start + _BLOCK)):
                 advance()
-    return first, cosine
+    return rows.first, rows.cosine
 
 
-def _take(
-    row: int,
-    others: np.ndarray,
-    cosines: np.ndarray,
-    first: np.ndarray,
-    cosine: np.ndarray,
-    is_open: np.ndarray,
-) -> None:
-    """Let a row join the earliest star that is alike to it, or else take what is alike to it."""
-    free = is_open[others]
-    others, cosines = others[free], cosines[free]
-    if not is_open[row] or not len(others):
-        return
-    # What is earlier and open has begun a star. An approximate search may have missed the pair from
-    # that side: seen from both, few are missed.
-    if others[0] < row:
-        first[row], cosine[row], is_open[row] = others[0], cosines[0], False
-        return
-    first[others], cosine[others], is_open[others] = row, cosines, False
+@dataclass(frozen=True)
+class _Block:
+    """The rows (s,) of a block that no star has taken, as tiles."""
+
+    rows: np.ndarray
+    tiles: list[Tile]
 
 
-def _alike(
-    matrix: np.ndarray, places: np.ndarray, rows: np.ndarray, near: np.ndarray, similarity: float
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield every row with others whose cosine is high enough, and these; both in order."""
-    another = near != rows
-    rows, near = rows[another], near[another]
-    order = np.lexsort((near, rows))
-    rows, near = rows[order], near[order]
-    starts = np.flatnonzero(np.diff(rows, prepend=-1))
-    for start, end in pairwise([*starts, len(rows)]):
-        others = near[start:end]
-        cosines = _cosines(matrix, places[rows[start]], places[others])
-        enough = cosines >= similarity
-        if enough.any():
-            yield int(rows[start]), others[enough], cosines[enough]
+class _Rows:
+    """Holds the groups of the rows (m,) at some places of a matrix, as far as they are known.
+
+    Open is a row that no star has taken: it begins one, or may be taken still. Sketches are held
+    of the open rows and at most as many others.
+    """
+
+    def __init__(self, matrix: np.ndarray, places: np.ndarray, similarity: float) -> None:
+        self._matrix, self._places, self._similarity = matrix, places, similarity
+        count = len(places)
+        self.first, self.cosine = np.arange(count), np.ones(count, np.float32)
+        self._is_open = np.ones(count, bool)
+        sample = np.sort(np.random.default_rng(0).permutation(count)[:SAMPLE])
+        axes = Axes.of(self._units(sample), similarity)
+        self._kept = np.arange(count)
+        width = axes.sketch(self._units(self._kept[:1])).shape[1]
+        self._sketch = np.empty((count, width), np.float32)
+        for part in _parts(self._kept, _AT_ONCE):
+            self._sketch[part] = axes.sketch(self._units(part))
+
+    def stars(self, start: int) -> _Block:
+        """Let the stars of the block at `start` take what is alike to them there; return them."""
+        rows = start + np.flatnonzero(self._is_open[start : start + _BLOCK])
+        units, sketch = self._units(rows), self._sketch[np.searchsorted(self._kept, rows)]
+        for heads, tails, cosines in pairs_alike(units, self._similarity, sketch):
+            ends = [*np.flatnonzero(np.diff(heads, prepend=-1)), len(heads)]
+            for part in map(slice, ends, ends[1:]):
+                star = rows[heads[part.start]]
+                if self._is_open[star]:
+                    self._join(rows[tails[part]], star, cosines[part])
+        still = self._is_open[rows]
+        units, sketch = units[still], sketch[still]
+        parts = [slice(at, at + HEADS) for at in range(0, len(units), HEADS)]
+        return _Block(
+            rows[still], [Tile(sketch[part], partial(units.__getitem__, part)) for part in parts]
+        )
+
+    def let_take(self, stars: _Block, start: int, workers: Executor) -> None:
+        """Let stars take what is alike to them among the open rows from `start` on."""
+        self._forget(start)
+        if not stars.tiles:
+            return
+
+        def take(at: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            part = slice(at, at + TAILS)
+            # Made here, so that units are held no longer than the tile is compared.
+            tile = Tile(self._sketch[part], partial(self._units, self._kept[part]))
+            columns, star, cosines = _first_alike(stars.tiles, tile, self._similarity)
+            return self._kept[part][columns], stars.rows[star], cosines
+
+        for found in workers.map(take, range(0, len(self._kept), TAILS)):
+            self._join(*found)
+
+    def _join(self, rows: np.ndarray, stars: np.ndarray, cosines: np.ndarray) -> None:
+        """Let rows that are open belong to stars, one for all of them or one for each."""
+        free = self._is_open[rows]
+        self.first[rows[free]] = np.broadcast_to(stars, rows.shape)[free]
+        self.cosine[rows[free]] = cosines[free]
+        self._is_open[rows[free]] = False
+
+    def _forget(self, start: int) -> None:
+        """Drop the sketches of the rows before `start`, and of taken ones where they are many."""
+        first = int(np.searchsorted(self._kept, start))
+        self._kept, self._sketch = self._kept[first:], self._sketch[first:]
+        is_open = self._is_open[self._kept]
+        if is_open.sum() < len(is_open) / 2:
+            self._kept, self._sketch = self._kept[is_open], self._sketch[is_open]
+
+    def _units(self, rows: np.ndarray) -> np.ndarray:
+        units: np.ndarray = self._matrix[self._places[rows]].astype(np.float32)
+        scale_to_unit(units)
+        return units
 
 
-def _cosines(matrix: np.ndarray, row: int, others: np.ndarray) -> np.ndarray:
-    """Compute the cosines (m,) float32 of one row of a matrix with others, block by block."""
-    unit = _units(matrix[row][None])[0]
-    parts = [
-        _units(matrix[others[start : start + _AT_ONCE]]) @ unit
-        for start in range(0, len(others), _AT_ONCE)
-    ]
-    return np.concatenate([np.empty(0, np.float32), *parts])
+def _parts(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _units(rows: np.ndarray) -> np.ndarray:
-    units = rows.astype(np.float32)
-    scale_to_unit(units)
-    return units
-
-
-class AllPairs:
-    """Compares every row with all later ones: exact."""
-
-    def __init__(self, matrix: np.ndarray, places: np.ndarray, radius: float) -> None:
-        self._units, self._radius = _units(matrix[places]), radius
-
-    def near(self, rows: np.ndarray, is_open: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See Search."""
-        start = int(rows[0]) if len(rows) else 0
-        found = self._units[rows] @ self._units[start:].T >= self._radius
-        which, near = np.nonzero(found & is_open[start:])
-        return which, near + start
+def _first_alike(
+    stars: list[Tile], tile: Tile, similarity: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the rows of a tile that are alike to stars: columns, the first star of each, cosines."""
+    found, start = [], 0
+    for part in stars:
+        heads, columns, cosines = compare(part, tile, similarity)
+        found.append((columns, start + heads, cosines))
+        start += len(part.sketch)
+    columns, heads, cosines = (np.concatenate(part) for part in zip(*found, strict=True))
+    # Pairs come star by star: the first of a column is that with its first star.
+    columns, at = np.unique(columns, return_index=True)
+    return columns, heads[at], cosines[at]

@@ -1,6 +1,5 @@
 """Near-duplicates among all images that a task has embedded, its own and those of its archives."""
 
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.large_arrays import empty_array
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.wording import number_of
 from archiveprobe.cache.reader import Reader
@@ -97,10 +97,8 @@ def write_duplicates(
     stored = reader.keys
     keys = [key for key in ids if key in stored]
     keys += [key for key in stored if key not in ids]
-    # A file without a name: gone when this ends, however it ends.
-    with writing(task.work), tempfile.TemporaryFile(dir=task.work) as room:
-        matrix = _read_matrix(reader, keys, room, progress)
-        stars = find_near_duplicates(matrix, similarity, progress=progress)
+    matrix = read_means_to_file(reader, keys, task.work, progress)
+    stars = find_near_duplicates(matrix, similarity, progress=progress)
     lines = _lines(stars, keys, ids)
     write_answers(target.in_form(None, None, ["similarity"]), _COLUMNS, lines)
     lost = int((stars.first < 0).sum())
@@ -116,14 +114,15 @@ def write_duplicates(
     )
 
 
-def _read_matrix(
-    reader: Reader, keys: Sequence[bytes], room: Any, progress: Progress
+def read_means_to_file(
+    reader: Reader, keys: Sequence[bytes], folder: Path, progress: Progress
 ) -> np.ndarray:
-    """Read embeddings (n, d) float16 into a file, so that memory stays small."""
+    """Read embeddings (n, d) float16, many of them into a file, so that memory stays small."""
     if not keys:
         return np.empty((0, 1), np.float16)
     width = int(np.prod((reader.row_shape or ())[1:]))
-    matrix = np.memmap(room, np.float16, "w+", shape=(len(keys), width))
+    with writing(folder):
+        matrix = empty_array((len(keys), width), np.float16, folder)
     with progress("reading", len(keys)) as advance:
         for start in range(0, len(keys), _AT_ONCE):
             part = keys[start : start + _AT_ONCE]

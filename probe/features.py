@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.large_arrays import empty_array
 from archiveprobe.cache.log import Failure
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.shard import Embeddings
 from archiveprobe.evaluate.caches import open_in_use, whole_name
+from archiveprobe.evaluate.cosines import finite_rows
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.evaluate.tuned import (
     TunedNetwork,
@@ -23,6 +25,7 @@ from archiveprobe.evaluate.tuned import (
 )
 from archiveprobe.probe.choice import Choice
 from archiveprobe.task.config import Task
+from archiveprobe.task.output import writing
 from archiveprobe.task.texts import is_text_cache, text_cache, text_key
 
 
@@ -71,12 +74,19 @@ class Features:
     def readable(self) -> np.ndarray:
         """Say of every labelled row (n,) whether it has an embedding."""
         seen = (self.labelled, *self.by_fold)
-        return np.asarray(np.all([np.isfinite(rows[:, 0]).all(1) for rows in seen], 0))
+        return np.asarray(np.all([_finite(rows) for rows in seen], 0))
 
     @property
     def predictable(self) -> np.ndarray:
         """Say of every row to predict (m,) whether it has an embedding."""
-        return np.asarray(np.isfinite(self.unlabelled[:, 0]).all(1))
+        return _finite(self.unlabelled)
+
+
+def _finite(rows: np.ndarray) -> np.ndarray:
+    """Say of every row (n, V, d) whether its first view is finite."""
+    finite = np.zeros(len(rows), bool)
+    finite[finite_rows(rows[:, 0])] = True
+    return finite
 
 
 def load_features(dataset: Dataset, choice: Choice) -> Features:
@@ -87,39 +97,33 @@ def load_features(dataset: Dataset, choice: Choice) -> Features:
         InputError: fine-tuned networks are not those of the folds as they are now.
         InputError: a cache is damaged.
     """
+    tuned = {name: current_networks(dataset, name) for name in choice.backbones if is_tuned(name)}
     sources: dict[str, str] = {}
 
-    def read(name: str, rows: Rows, network: TunedNetwork | None = None) -> np.ndarray:
+    def opened(name: str, network: TunedNetwork | None) -> tuple[str, Reader]:
         reader = find_reader(dataset, name)
         if network is not None:
             _check_network(dataset, reader, name, network)
         sources[name] = reader.record.digest
-        return _read_in_parts(reader, rows, name, choice.views, dataset.task)
+        return name, reader
 
-    tuned = {name: current_networks(dataset, name) for name in choice.backbones if is_tuned(name)}
-    finals = {name: networks.final for name, networks in tuned.items()}
-    labelled, unlabelled = (
-        [read(name, rows, finals.get(name)) for name in choice.backbones]
-        for rows in (dataset.labelled, dataset.unlabelled)
-    )
-    views = {part.shape[1] for part in labelled}
-    if len(views) > 1:
-        raise InputError(
-            f"the backbones of {choice} have {sorted(views)} views: use {choice.backbones[0]}:mean"
-        )
+    readers = [
+        opened(name, tuned[name].final if name in tuned else None) for name in choice.backbones
+    ]
 
     def as_seen_without(fold: int) -> np.ndarray:
-        parts = [
-            read(fold_name(name, fold), dataset.labelled, tuned[name].folds[fold])
-            if name in tuned
-            else part
-            for name, part in zip(choice.backbones, labelled, strict=True)
+        of_fold = [
+            opened(fold_name(name, fold), tuned[name].folds[fold]) if name in tuned else whole
+            for name, whole in zip(choice.backbones, readers, strict=True)
         ]
-        return np.concatenate(parts, 2)
+        return _read_side_by_side(dataset, dataset.labelled, choice, of_fold)
 
+    labelled, unlabelled = (
+        _read_side_by_side(dataset, rows, choice, readers)
+        for rows in (dataset.labelled, dataset.unlabelled)
+    )
     by_fold = [as_seen_without(fold) for fold in range(dataset.folds if tuned else 0)]
-    every = np.concatenate(labelled, 2), np.concatenate(unlabelled, 2)
-    return Features(choice, *every, sources, by_fold)
+    return Features(choice, labelled, unlabelled, sources, by_fold)
 
 
 def _check_network(dataset: Dataset, reader: Reader, name: str, network: TunedNetwork) -> None:
@@ -135,14 +139,33 @@ def _check_network(dataset: Dataset, reader: Reader, name: str, network: TunedNe
         )
 
 
-def _read_in_parts(reader: Reader, rows: Rows, name: str, views: str, task: Task) -> np.ndarray:
-    """Read as `read_matrix` does, so many rows at a time that little more than it gives is held."""
-    most = max(1, _READ_BYTES // (2 * prod(reader.row_shape or (1,))))
-    parts = [range(at, min(at + most, len(rows))) for at in range(0, len(rows), most)]
-    if len(parts) < 2:
-        return read_matrix(reader, rows, name, views, task)
-    read = (read_matrix(reader, rows.select(part), name, views, task) for part in parts)
-    return np.concatenate([*read])
+def _read_side_by_side(
+    dataset: Dataset, rows: Rows, choice: Choice, readers: Sequence[tuple[str, Reader]]
+) -> np.ndarray:
+    """Read rows (n, V, d) through several caches, with little more in memory than the answer.
+
+    A large answer lies in a file. Raises InputError where the caches have unlike numbers of views.
+    """
+    task, out = dataset.task, None
+    numbers = sum(prod(reader.row_shape or (1,)) for _, reader in readers)
+    most = max(1, _READ_BYTES // (2 * numbers))
+    # Once for no rows too: the answer has a shape.
+    for start in range(0, max(1, len(rows)), most):
+        part = rows.select(range(start, min(start + most, len(rows))))
+        blocks = [read_matrix(reader, part, name, choice.views, task) for name, reader in readers]
+        views = {block.shape[1] for block in blocks}
+        if len(views) > 1:
+            raise InputError(
+                f"the backbones of {choice} have {sorted(views)} views: use "
+                f"{choice.backbones[0]}:mean"
+            )
+        if out is None:
+            shape = len(rows), views.pop(), sum(block.shape[2] for block in blocks)
+            with writing(task.work):
+                out = empty_array(shape, np.float32, task.work)
+        np.concatenate(blocks, 2, out=out[start : start + len(part)])
+    assert out is not None
+    return out
 
 
 def read_matrix(

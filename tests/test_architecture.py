@@ -21,8 +21,9 @@ FLOORS = {
     "predict": 5,
     "api": 6,
     "look": 7,
-    "commands": 8,
-    "cli": 9,
+    "review": 8,
+    "commands": 9,
+    "cli": 10,
 }
 LONGEST_FILE = 450
 HEAVY = {"torch", "timm", "open_clip", "torchvision"}

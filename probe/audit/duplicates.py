@@ -14,12 +14,14 @@ from scipy.sparse.csgraph import connected_components
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few
+from archiveprobe.evaluate.alike import pairs_alike
 from archiveprobe.evaluate.dataset import Dataset
-from archiveprobe.probe.audit.alike import COSINES, pairs_alike
 from archiveprobe.probe.audit.data import NAMED, AuditData, Finding, csv_table, line
 from archiveprobe.task.duplicates import near_duplicate_groups
 from archiveprobe.task.folds import regroup
 
+# Cosines computed at a time: 32 MB.
+_COSINES = 1 << 23
 BYTES, HASH, EMBEDDINGS = "equal bytes", "hash", "embeddings"
 # Among 1,714 distinct real images (two MobileNets, mean of six views) the threshold below is
 # 0.778 and joins no pair; the nearest strangers have 0.741. Of 120 copies of each kind it finds all
@@ -216,7 +218,7 @@ def copy_threshold(x: np.ndarray) -> float | None:
     if len(x) > _SAMPLE:
         sample = np.sort(np.random.default_rng(0).choice(len(x), _SAMPLE, replace=False))
     nearest = np.empty(len(sample))
-    step = max(1, COSINES // len(x))
+    step = max(1, _COSINES // len(x))
     for start in range(0, len(sample), step):
         part = sample[start : start + step]
         cosines = x[part] @ x.T
@@ -235,7 +237,7 @@ def join_alike(
     Row i of x lies at `places[i]`. scikit-learn's radius_neighbors_graph compares every pair twice,
     in double precision, and keeps all of them.
     """
-    for heads, tails in pairs_alike(x, threshold):
+    for heads, tails, _ in pairs_alike(x, threshold):
         number = join_groups(number, places[heads], places[tails])
     return number
 

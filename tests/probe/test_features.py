@@ -1,5 +1,7 @@
 """From caches to matrices: rows by their images, backbones side by side, views as asked."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,10 +9,12 @@ import numpy as np
 import pytest
 from snapshots import write_snapshot
 
+from archiveprobe.base import large_arrays
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import folder_name
 from archiveprobe.cache.store import Writer
 from archiveprobe.evaluate.dataset import Dataset, Rows
+from archiveprobe.probe import features
 from archiveprobe.probe.choice import parse_choice
 from archiveprobe.probe.features import load_features
 from archiveprobe.task.config import Task, load_task
@@ -94,6 +98,35 @@ def test_backbones_stand_side_by_side(fill) -> None:
     assert list(features.sources) == ["hog", "resnet18"]
     with pytest.raises(InputError, match=r"have \[2, 3\] views: use hog:mean"):
         load_features(dataset_of(task), parse_choice("hog+resnet18:rows"))
+
+
+@pytest.mark.proves("memory")
+@pytest.mark.parametrize("views", ["mean", "rows"])
+def test_large_matrices_lie_in_a_file_and_are_the_same(
+    views: str, fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = dataset_of(fill({"hog": (3, 4), "resnet18": (3, 5)}))
+    choice = parse_choice(f"hog+resnet18:{views}")
+    plain = load_features(dataset, choice)
+    # Two rows of the file at a time.
+    monkeypatch.setattr(features, "_READ_BYTES", 2 * 2 * 27)
+    monkeypatch.setattr(large_arrays, "LARGEST_IN_MEMORY", 0)
+    found = load_features(dataset, choice)
+    assert isinstance(found.labelled, np.memmap) and isinstance(found.unlabelled, np.memmap)
+    np.testing.assert_array_equal(found.labelled, plain.labelled)
+    np.testing.assert_array_equal(found.unlabelled, plain.unlabelled)
+    assert found.readable.tolist() == plain.readable.tolist() == [True, True, True, False]
+
+
+@pytest.mark.proves("disk")
+def test_no_room_for_a_large_matrix_is_one_line(fill, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(large_arrays, "LARGEST_IN_MEMORY", 0)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match=r"cannot write .*work: No space left on device"):
+        load_features(dataset_of(fill({"hog": (3, 4)})), parse_choice("hog"))
 
 
 def test_a_backbone_without_a_cache_names_the_nearest(fill) -> None:

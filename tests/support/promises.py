@@ -53,6 +53,11 @@ PROMISES: dict[str, tuple[str, str]] = {
         "comes has a status; a store that fails or refuses stops the run in one line, and what "
         "is finished is kept.",
     ),
+    "review": (
+        "A line of a review's log is changed, removed or cut short; reviewers decide at once",
+        "The first changed line is named, and nothing is computed from such a log. A line that a "
+        "kill cut short never counted. No decision is lost, and no image is decided twice unasked.",
+    ),
     "tables": (
         "A table, template or task.toml has repeated ids, unknown labels, missing columns, "
         "odd encodings, or any bytes at all",

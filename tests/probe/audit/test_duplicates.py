@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archiveprobe.evaluate import alike
 from archiveprobe.evaluate.dataset import load_dataset
-from archiveprobe.probe.audit import alike, duplicates
+from archiveprobe.probe.audit import duplicates
 from archiveprobe.probe.audit.data import audit_data
 from archiveprobe.probe.audit.duplicates import (
     BYTES,
@@ -111,13 +112,14 @@ def test_blocks_join_what_a_whole_matrix_joins(count, copies, seed, axes) -> Non
     wanted = join_groups(number, rows[heads], rows[tails])
     assert wanted[1] == wanted[2] and len(wanted) == count
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alike, "COSINES", 64)
+        patch.setattr(alike, "HEADS", 7)
+        patch.setattr(alike, "TAILS", 5)
+        patch.setattr(alike, "_TILES", 2)
         if axes:
             # Many pairs reach the bound on few axes, and few on all three.
             patch.setattr(alike, "_FEW_ROWS", 0)
-            patch.setattr(alike, "_FEW_NUMBERS", 0)
-            patch.setattr(alike, "_AXES", axes)
-            patch.setattr(alike, "_MOST_CANDIDATES", rng.choice([0.02, 1.0]))
+            patch.setattr(alike, "_AXES", (axes,))
+            patch.setattr(alike, "_GATHERED", rng.choice([1, 50]))
         assert join_alike(x, 0.95, number, rows).tolist() == wanted.tolist()
 
 

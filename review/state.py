@@ -1,0 +1,128 @@
+"""What the log of a review comes to: whose answer every image has, and what was shown to whom."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.review.decisions import (
+    DECISION,
+    DRAW,
+    QUEUE,
+    SETTLE,
+    TWICE,
+    UNBLURRED,
+    WITHDRAWAL,
+    Decision,
+)
+from archiveprobe.review.log import Line
+
+OPENED, SHOWN, REFIT, IMPORT = "opened", "unblurred", "refit", "import"
+STOP, DRAWN, RESUME = "stop", "draw", "resume"
+_STAGES = (STOP, DRAWN, RESUME)
+CERTIFICATE, ESTIMATE = "certificate", "estimate"
+
+
+class ReviewState:
+    """The state of a review, line after line of its log.
+
+    Decisions are kept by image (SHA-256, hex) and part, as they stand after withdrawals; those of
+    one part in the order in which they were made. `unblurred` are the images that each reviewer was
+    shown unblurred, decided or not. `draws` are the lines of declared draws, `stops` those at which
+    reviewing ended; `open_draw` is the draw that is being looked at, if any, and `drawn` its
+    images.
+    """
+
+    def __init__(self, lines: Iterable[Line] = ()) -> None:
+        self.opened: Mapping[str, Any] = {}
+        self.parts: dict[str, dict[str, Decision]] = {
+            part: {} for part in (QUEUE, TWICE, SETTLE, DRAW)
+        }
+        self.unblurred: dict[str, set[str]] = defaultdict(set)
+        self.draws: list[Line] = []
+        self.stops: list[Line] = []
+        self.refits: list[Line] = []
+        self.is_stopped = False
+        self.open_draw: Line | None = None
+        self.drawn = frozenset[str]()
+        self.add(lines)
+
+    def add(self, lines: Iterable[Line]) -> None:
+        """Take in further lines."""
+        for line in lines:
+            if line.kind in _STAGES:
+                self._change_stage(line)
+            elif line.kind in (DECISION, WITHDRAWAL):
+                self._decide(line)
+            elif line.kind == OPENED:
+                self.opened = line.content
+            elif line.kind == SHOWN:
+                self.unblurred[line.content["reviewer"]].add(line.content["image"])
+            elif line.kind == REFIT:
+                self.refits.append(line)
+
+    def _decide(self, line: Line) -> None:
+        decision = Decision.of(line)
+        part = self.parts[decision.part]
+        part.pop(decision.image, None)
+        if line.kind == DECISION:
+            part[decision.image] = decision
+            if decision.shown == UNBLURRED:
+                self.unblurred[decision.reviewer].add(decision.image)
+
+    def _change_stage(self, line: Line) -> None:
+        """Take in that reviewing stopped or went on, or that images were drawn after it."""
+        self.is_stopped = line.kind != RESUME
+        self.open_draw = line if line.kind == DRAWN else None
+        self.drawn = frozenset(self.open_draw.content["images"] if self.open_draw else ())
+        if line.kind == STOP:
+            self.stops.append(line)
+        elif line.kind == DRAWN:
+            self.draws.append(line)
+
+    @property
+    def reviewed(self) -> dict[str, Decision]:
+        """Return the first decision of every image that the queue has shown."""
+        return self.parts[QUEUE]
+
+    @property
+    def found(self) -> list[str]:
+        """Return the images whose first decision says the positive label."""
+        positive = self.opened["positive"]
+        return [image for image, each in self.reviewed.items() if each.answer == positive]
+
+    @property
+    def positive(self) -> str:
+        """Return the label that is looked for."""
+        return str(self.opened["positive"])
+
+    def settled(self, image: str) -> str | None:
+        """Return the answer of an image decided twice: the common one, or the settling one.
+
+        None where two reviewers differ and nobody has settled it yet, or nobody looked again.
+        """
+        first, second = self.parts[QUEUE].get(image), self.parts[TWICE].get(image)
+        if image in self.parts[SETTLE]:
+            return self.parts[SETTLE][image].answer
+        if first is None or second is None or first.answer != second.answer:
+            return None
+        return first.answer
+
+    def pairs(self) -> list[tuple[Decision, Decision]]:
+        """Return the first and the second decision of every image that has both."""
+        first, second = self.parts[QUEUE], self.parts[TWICE]
+        return [(first[image], second[image]) for image in second if image in first]
+
+    def disputed(self) -> list[str]:
+        """Return the images on which two reviewers differ and that nobody has settled."""
+        return [one.image for one, two in self.pairs() if self.settled(one.image) is None]
+
+    def answers(self) -> dict[str, str]:
+        """Return the answer that counts in the end for every image that was looked at."""
+        decided = {**self.parts[DRAW], **self.parts[QUEUE]}
+        return {image: self.settled(image) or each.answer for image, each in decided.items()}
+
+    def check_opened(self, place: object) -> None:
+        """Check that the log begins with what the review is about. Raises InputError."""
+        if not self.opened:
+            raise InputError(f"{place} is empty: begin a review with `archiveprobe review`")

@@ -1,0 +1,1 @@
+"""The queue: its order, groups, several reviewers, images shown twice, stopping, draws."""
