@@ -86,7 +86,7 @@ def at_most(positive: np.ndarray, counts: np.ndarray, share: float) -> np.ndarra
     inside = (positive >= 0) & (positive < counts)
     rest = np.where(inside, counts - positive, 1)
     chance = special.betainc(rest, np.where(inside, positive + 1, 1), 1 - share)
-    return np.where(inside, chance, positive >= counts) * (positive >= 0)
+    return np.asarray(np.where(inside, chance, positive >= counts) * (positive >= 0))
 
 
 def below(limit: float, shares: tuple[float, float], counts: Sequence[np.ndarray]) -> np.ndarray:
@@ -94,7 +94,8 @@ def below(limit: float, shares: tuple[float, float], counts: Sequence[np.ndarray
     (share, share2), (first, second) = shares, counts
     x2 = np.arange(int(limit * share2 + 1e-9) + 1)[:, None]
     chance = np.diff(at_most(x2, second, share2), axis=0, prepend=0)
-    return (chance * at_most(np.floor((limit - x2 / share2) * share + 1e-9), first, share)).sum(0)
+    below_first = at_most(np.floor((limit - x2 / share2) * share + 1e-9), first, share)
+    return np.asarray((chance * below_first).sum(0))
 
 
 def power_of(missed: Missed, sizes: tuple[int, int], draws: tuple[int, int], alpha: float) -> float:
