@@ -20,6 +20,7 @@ from archiveprobe.commands import (  # noqa: E402
     listing,
     look,
     ranking,
+    review,
     systems,
 )
 from archiveprobe.commands.terminal import NAME, Commands, example  # noqa: E402
@@ -65,6 +66,7 @@ for command in (
     look.look,
     answers.predict,
     ranking.rank,
+    review.review,
     answers.submit,
     answers.score,
     answers.export,
