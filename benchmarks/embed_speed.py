@@ -179,10 +179,14 @@ class Sleeper:
         self.preprocess = real.preprocess
         self._seconds = seconds_per_crop
 
-    def embed(self, crops: np.ndarray, _: np.ndarray) -> np.ndarray:
+    def embed(self, _: np.ndarray, mirror: np.ndarray, __: np.ndarray) -> np.ndarray:
         """Wait, and give something that can be stored."""
-        time.sleep(self._seconds * len(crops))
-        return np.ones((len(crops), 512), np.float32)
+        time.sleep(self._seconds * len(mirror))
+        return np.ones((len(mirror), 512), np.float32)
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return memory for crops."""
+        return np.empty(shape, dtype)
 
     def at(self, _: str) -> "Sleeper":
         """Return the same."""

@@ -152,10 +152,10 @@ def _measure(loaded: LoadedBackbone, batch: Batch) -> tuple[float, int]:
     """Return the seconds of a second forward pass, and the width of an embedding."""
     if batch.empty:
         return 0.0, 0
-    crops, mirror = batch.crops()
-    width = loaded.embed(crops, mirror).shape[-1]
+    views = batch.gather()
+    width = loaded.embed(*views).shape[-1]
     started = time.perf_counter()
-    loaded.embed(crops, mirror)
+    loaded.embed(*views)
     return time.perf_counter() - started, width
 
 

@@ -26,15 +26,33 @@ from archiveprobe.base.memory import (
     keep_freed_memory,
     memory_for,
 )
-from archiveprobe.embed.networks import LoadedBackbone
+from archiveprobe.embed.networks import Allocate, LoadedBackbone
 from archiveprobe.embed.views import Rendered
 
-Embed = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Embed = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Rows = list[tuple[bytes, np.ndarray]]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 # Characters of a library's own words.
 _SHOWN = 200
+
+
+class Views(NamedTuple):
+    """Distinct views of some images: view v is crop `crop[v]`, mirrored where `mirror[v]`.
+
+    `crops` is (u, size, size, 3) uint8, `mirror` (v,) bool and `crop` (v,) int64: the arguments of
+    LoadedBackbone.embed.
+    """
+
+    crops: np.ndarray
+    mirror: np.ndarray
+    crop: np.ndarray
+
+    def part(self, part: slice) -> "Views":
+        """Return some of the views, with no more crops than lie between those that they show."""
+        crop = self.crop[part]
+        first = crop.min()
+        return Views(self.crops[first : crop.max() + 1], self.mirror[part], crop - first)
 
 
 class Batch:
@@ -43,29 +61,45 @@ class Batch:
     def __init__(self, size: int, notify: Callable[[str], None]) -> None:
         self.size = size
         self._notify = notify
-        self._images: list[tuple[bytes, Rendered]] = []
-        self._crops = 0
+        self._rows: list[tuple[bytes, list[int]]] = []
+        self._pixels: list[np.ndarray] = []
+        self._mirror: list[bool] = []
+        self._crop: list[int] = []
+        self._views: Views | None = None
 
     @property
     def full(self) -> bool:
-        """Return whether there are crops enough for one forward pass."""
-        return self._crops >= self.size
+        """Return whether there are views enough for one forward pass."""
+        return len(self._crop) >= self.size
 
     @property
     def empty(self) -> bool:
         """Return whether there is nothing to embed."""
-        return not self._images
+        return not self._rows
 
     def add(self, key: bytes, rendered: Rendered) -> None:
-        """Add the views of one image."""
-        self._images.append((key, rendered))
-        self._crops += len(rendered.distinct)
+        """Add the views of one image; not after they were gathered."""
+        place = {view: len(self._crop) + at for at, view in enumerate(rendered.distinct)}
+        views = zip(rendered.crop, rendered.mirror, strict=True)
+        self._rows.append((key, [place[view] for view in views]))
+        # An image may have been prepared with crops that only other backbones look at.
+        used = sorted({crop for crop, _ in place})
+        first = sum(map(len, self._pixels))
+        self._crop += [first + used.index(crop) for crop, _ in place]
+        self._mirror += [mirrored for _, mirrored in place]
+        self._pixels.append(
+            rendered.crops if len(used) == len(rendered.crops) else rendered.crops[used]
+        )
 
-    def crops(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the distinct crops, (b, size, size, 3) uint8, and (b,) whether mirrored."""
-        views = [(image, view) for _, image in self._images for view in image.distinct]
-        crops = np.stack([image.crops[crop] for image, (crop, _) in views])
-        return crops, np.array([mirrored for _, (_, mirrored) in views])
+    def gather(self, allocate: Allocate = np.empty) -> Views:
+        """Return the views; their crops are copied once, into the array that `allocate` makes."""
+        if self._views is None:
+            shape = (sum(map(len, self._pixels)), *self._pixels[0].shape[1:])
+            crops = allocate(shape, self._pixels[0].dtype)
+            np.concatenate(self._pixels, out=crops)
+            self._pixels.clear()
+            self._views = Views(crops, np.array(self._mirror), np.array(self._crop))
+        return self._views
 
     def embed(self, embed: Embed) -> Rows:
         """Return (key, (views, *shape) float32) of every image in order.
@@ -74,23 +108,17 @@ class Batch:
         """
         if self.empty:
             return []
-        embeddings = self._in_parts(embed, *self.crops())
-        rows, start = [], 0
-        for key, image in self._images:
-            place = {view: start + at for at, view in enumerate(image.distinct)}
-            views = zip(image.crop, image.mirror, strict=True)
-            rows.append((key, embeddings[[place[view] for view in views]]))
-            start += len(place)
-        return rows
+        embeddings = self._in_parts(embed, self.gather())
+        return [(key, embeddings[views]) for key, views in self._rows]
 
-    def _in_parts(self, embed: Embed, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-        start, parts = 0, []
-        while start < len(crops):
-            left = len(crops) - start
+    def _in_parts(self, embed: Embed, views: Views) -> np.ndarray:
+        start, parts, count = 0, [], len(views.crop)
+        while start < count:
+            left = count - start
             # As few parts as hold what is left, and even ones: 12 are 6 + 6, not 8 + 4.
             part = slice(start, start + ceil(left / ceil(left / self.size)))
             try:
-                parts.append(embed(crops[part], mirror[part]))
+                parts.append(embed(*views.part(part)))
             except Exception as error:
                 if not is_out_of_memory(error) or self.size == 1:
                     raise
@@ -113,9 +141,8 @@ class ForwardThreads:
     def __init__(self, device: str, passes: int | None = None) -> None:
         self._cpu = device == "cpu"
         threads = (passes or usable_cores()) if self._cpu else 1
-        # One batch more than there are threads waits on a CPU, so that none of them ever does. On a
-        # GPU the next one is gathered meanwhile, which is enough.
-        self.ahead = threads + 1 if self._cpu else 1
+        # One batch more than there are threads waits, gathered, so that none of them ever does.
+        self.ahead = threads + 1
         self._pool = ThreadPoolExecutor(threads, "forward")
         self._threads_before: int | None = None
         if self._cpu:
@@ -171,7 +198,14 @@ class PendingBatches:
         self._pending: deque[_Pending] = deque()
 
     def submit(self, batch: Batch, loaded: LoadedBackbone) -> None:
-        """Have a batch computed as soon as a thread is free."""
+        """Gather a batch, and have it computed as soon as a thread is free.
+
+        Raises:
+            InputError: there is no memory to gather it in.
+        """
+        # Here, so that the threads do nothing but compute.
+        with memory_for(f"gathering a batch for {self._where}", "choose a smaller --batch-size"):
+            batch.gather(loaded.allocate)
         rows = self._threads.submit(batch.embed, loaded.embed)
         self._pending.append(_Pending(batch, loaded, rows))
 

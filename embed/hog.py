@@ -28,10 +28,13 @@ class Hog(LoadedBackbone):
         geometry = Geometry(SIZE, SIZE, decode=decode)
         super().__init__(name, digest, Preprocess(geometry, (0.0,) * 3, (1.0,) * 3))
 
-    def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    def embed(
+        self, crops: np.ndarray, mirror: np.ndarray, crop: np.ndarray | None = None
+    ) -> np.ndarray:
         """See LoadedBackbone."""
-        mirrored = np.where(mirror[:, None, None, None], crops[:, :, ::-1], crops)
-        return np.stack([describe(crop) for crop in mirrored])
+        shown = crops if crop is None else crops[crop]
+        mirrored = np.where(mirror[:, None, None, None], shown[:, :, ::-1], shown)
+        return np.stack([describe(pixels) for pixels in mirrored])
 
 
 def describe(crop: np.ndarray) -> np.ndarray:

@@ -309,11 +309,11 @@ class Job:
         self._is_proved = True
 
     def _some_crops(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return a few crops of the batch, and which of them are mirrored."""
-        crops, mirror = self._batch.crops()
+        """Return what a few views of the batch show, and which of them are mirrored."""
+        views = self._batch.gather(self.loaded.allocate)
         # Spread over the batch, since the views of one image lie side by side.
-        some = np.unique(np.linspace(0, len(crops) - 1, _COMPARED).astype(np.int64))
-        return crops[some], mirror[some]
+        some = np.unique(np.linspace(0, len(views.crop) - 1, _COMPARED).astype(np.int64))
+        return views.crops[views.crop[some]], views.mirror[some]
 
     def commit(self) -> str:
         """Bring what is embedded to disk; return the digest of the fingerprint of its cache."""

@@ -1,6 +1,8 @@
 """Loaded backbones turn crops into embeddings: a torch network, or a descriptor without weights."""
 
 import copy
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,6 +19,7 @@ from archiveprobe.embed.preprocess import Geometry, Preprocess, Tokens
 if TYPE_CHECKING:
     import torch
 
+Allocate = Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray]
 # A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
 _CONVOLUTIONAL = 3
 
@@ -37,13 +40,21 @@ class LoadedBackbone:
         self.preprocess = preprocess
         self.random_weights = random
 
-    def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-        """Embed crops (n, size, size, 3) uint8, mirrored where `mirror` (n,) is true.
+    def embed(
+        self, crops: np.ndarray, mirror: np.ndarray, crop: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Embed views of crops (u, size, size, 3) uint8, mirrored where `mirror` (n,) is true.
+
+        View v shows the crop `crop[v]`; without `crop` (n,) int64, n is u and it shows crop v.
 
         Returns:
             (n, *shape) float32, unnormalised.
         """
         raise NotImplementedError
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        """Return an array for crops from which they reach the device fast."""
+        return np.empty(shape, dtype)
 
     def on_cpu(self) -> Self:
         """Return the same backbone computing on the CPU."""
@@ -127,14 +138,16 @@ class Network(LoadedBackbone):
         self._device = torch.device(device)
         self._module = module.eval().to(self._device)
 
-    def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    def embed(
+        self, crops: np.ndarray, mirror: np.ndarray, crop: np.ndarray | None = None
+    ) -> np.ndarray:
         """See LoadedBackbone."""
         import torch
 
         # A cache made at fp16 or tf32 on a GPU goes on at fp32 on a CPU, which agrees with it.
         autocast = self.precision == "fp16" and self._device.type == "cuda"
         with computing_on(self._device, self.precision), torch.inference_mode():
-            inputs = self._input(crops, mirror)
+            inputs = self._input(self._send(crops, crop), mirror)
             with torch.autocast("cuda", torch.float16, enabled=autocast):
                 embeddings = self._read(self._module, inputs)
             if not torch.is_tensor(embeddings):
@@ -145,8 +158,34 @@ class Network(LoadedBackbone):
             result: np.ndarray = embeddings.float().cpu().numpy()
         return result
 
-    def _input(self, crops: np.ndarray, mirror: np.ndarray) -> "torch.Tensor":
-        """Return the network's input, on its device."""
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        """See LoadedBackbone."""
+        import torch
+
+        if self._device.type == "cuda":
+            same = torch.from_numpy(np.empty(0, dtype)).dtype
+            # Where no more memory can be pinned, copies only take longer.
+            with suppress(RuntimeError):
+                pinned: np.ndarray = torch.empty(shape, dtype=same, pin_memory=True).numpy()
+                return pinned
+        return super().allocate(shape, dtype)
+
+    def _send(self, crops: np.ndarray, crop: np.ndarray | None) -> "torch.Tensor":
+        """Return what the views show on the device; every crop is copied to it once.
+
+        `embed` reads its result before it returns, so crops may be freed or changed then.
+        """
+        import torch
+
+        # A copy to Apple's GPU that is not waited for may read what is freed (pytorch#189690).
+        waits = self._device.type != "cuda"
+        sent = torch.from_numpy(crops).to(self._device, non_blocking=not waits)
+        if crop is None or np.array_equal(crop, np.arange(len(crops))):
+            return sent
+        return sent[torch.from_numpy(crop).to(self._device)]
+
+    def _input(self, shown: "torch.Tensor", mirror: np.ndarray) -> "torch.Tensor":
+        """Return the network's input of what the views show, on its device."""
         raise NotImplementedError
 
     def on_cpu(self) -> Self:
@@ -208,16 +247,13 @@ class ImageNetwork(Network):
         other._mean, other._std = self._mean.cpu(), self._std.cpu()
         return other
 
-    def _input(self, crops: np.ndarray, mirror: np.ndarray) -> "torch.Tensor":
+    def _input(self, shown: "torch.Tensor", mirror: np.ndarray) -> "torch.Tensor":
         import torch
 
-        # A copy to Apple's GPU that is not waited for may read what is freed (pytorch#189690).
-        waits = self._device.type != "cuda"
-        pixels = torch.from_numpy(crops).to(self._device, non_blocking=not waits)
-        pixels = pixels.permute(0, 3, 1, 2).float().div_(255)
         if mirror.any():
-            flipped = torch.from_numpy(mirror).to(self._device)
-            pixels = torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+            mirrored = torch.from_numpy(mirror).to(self._device).view(-1, 1, 1, 1)
+            shown = torch.where(mirrored, shown.flip(2), shown)
+        pixels = shown.permute(0, 3, 1, 2).float().div_(255)
         pixels = pixels.sub_(self._mean).div_(self._std)
         if self.precision == "bf16":
             pixels = pixels.to(torch.bfloat16)

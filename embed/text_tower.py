@@ -142,10 +142,8 @@ class TextNetwork(Network):
         padding = longer[:, -1:]
         return int((longer[:, self.length :] != padding).any(1).sum())
 
-    def _input(self, crops: np.ndarray, mirror: np.ndarray) -> "torch.Tensor":  # noqa: ARG002
-        import torch
-
-        return torch.from_numpy(crops).to(self._device)
+    def _input(self, shown: "torch.Tensor", mirror: np.ndarray) -> "torch.Tensor":  # noqa: ARG002
+        return shown
 
 
 def _encode_text(module: Any, tokens: "torch.Tensor") -> Any:

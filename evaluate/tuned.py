@@ -36,7 +36,7 @@ class TunedNetwork:
     @property
     def is_whole(self) -> bool:
         """Return whether the file holds the backbone in whole."""
-        return bool(self.model["unfreeze"] == "all")
+        return self.model["unfreeze"] == "all" and self.model.get("lora_rank") is None
 
     def record(self) -> dict[str, str]:
         """Return what names it in a fingerprint."""

@@ -26,6 +26,7 @@ from archiveprobe.finetune.mixing import State, greedy_soup, mean_of, update_bat
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.split import Part, with_selection
+from archiveprobe.finetune.tokens import token_network
 from archiveprobe.finetune.tracking import Training, tracking
 from archiveprobe.finetune.train import Epoch, Stop, Trained, TrainingData, rate, train
 from archiveprobe.finetune.trained_parts import (
@@ -126,14 +127,15 @@ class Fits:
         """
         if self.backbone.weights == "random":
             self._notify(f"{self.backbone.name}: from random weights")
+        network = self._build()
+        return network, network.state(whole=False), origin_of(network)
+
+    def _build(self, *, merged: bool = False) -> Network:
+        model, classes = self._recipe.model, len(self._dataset.classes)
         with memory_for(f"building {self.backbone.name} and its head", _MEMORY_REMEDY):
-            network = build_network(
-                self._recipe.model,
-                self.backbone,
-                len(self._dataset.classes),
-                seed=self._recipe.seed,
+            return build_network(
+                model, self.backbone, classes, seed=self._recipe.seed, merged=merged
             )
-            return network, network.state(whole=False), origin_of(network)
 
     @cached_property
     def inputs(self) -> tuple[Network, InputRows]:
@@ -152,6 +154,14 @@ class Fits:
             self._dataset, self._recipe, network, shared=self._drawing_workers() > 0, **ways
         )
         return network, self._resources.enter_context(rows)
+
+    @cached_property
+    def _finished(self) -> Network:
+        """The network that takes over the states of parts, in which LoRA is merged."""
+        if self._recipe.model.lora_rank is None:
+            return self.inputs[0]
+        network = self._build(merged=True)
+        return token_network(network) if self._options.from_cache else network
 
     def _drawing_workers(self) -> int:
         """Return how many processes draw images: none where the network takes the cores itself."""
@@ -216,7 +226,7 @@ class Fits:
 
     def mix(self, fit: Fit, parts: Sequence[TrainedPart]) -> TrainedPart:
         """Average the weights of the seeds of a part, and keep the network that comes of it."""
-        network, inputs = self.inputs
+        network, inputs = self._finished, self.inputs[1]
         rows = fit.rows
         if self._recipe.rows.selection == "learned":
             rows = with_selection(rows)
@@ -273,7 +283,7 @@ class Fits:
             f"{self.label(part.folder)}: other rows to predict than before, answering them"
         )
         part.check_origin(self.start[2], "it would now")
-        network, inputs = self.inputs
+        network, inputs = self._finished, self.inputs[1]
         network.to(self.device).load_state(part.state())
         answers = self._answer(network, inputs, n + np.arange(len(to_predict)))
         return update_part(part, np.concatenate([part.logits[:n], answers]), to_predict.digest)

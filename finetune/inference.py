@@ -149,13 +149,14 @@ class TunedSystem:
         """
         backbone = backbone_of(self.recipe.model, self.task)
         # All that is trained is in the states, so with "all" nothing else need be fetched.
-        whole = self.recipe.model.unfreeze == "all"
+        whole = self.recipe.model.trains_everything
         network = build_network(
             self.recipe.model,
             replace(backbone, weights="random") if whole else backbone,
             self.classes,
             seed=self.recipe.seed,
             untrained=whole,
+            merged=True,
         )
         then = {"preprocess": self.made_of["preprocess"], "weights": self.made_of["weights"]}
         now = {

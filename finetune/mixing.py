@@ -14,6 +14,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.finetune.augment import as_floats
 from archiveprobe.finetune.inference import computing_at
 from archiveprobe.finetune.loader import InputRows
+from archiveprobe.finetune.lora import DOWN
 from archiveprobe.finetune.model import Network
 
 State = Mapping[str, Any]
@@ -42,12 +43,13 @@ def mixture_of(
     """Return the state (1 - alpha) x initial + alpha x tuned (WiSE-FT, Wortsman et al., 2022).
 
     Tensors of whole numbers are the tuned ones; at 0 and at 1 the states come back bit by bit. What
-    lies between goes through `settle`: see `update_batch_norms`.
+    lies between goes through `settle`: see `update_batch_norms`. Of LoRA, whose B starts at zero, B
+    alone is mixed: (1 - alpha) W + alpha (W + B A) = W + (alpha B) A.
     """
     mixed: dict[str, Any] = {}
     for name, end in tuned.items():
         start = initial[name]
-        if alpha in (0.0, 1.0) or not end.is_floating_point():
+        if alpha in (0.0, 1.0) or not end.is_floating_point() or name.endswith(DOWN):
             mixed[name] = (start if alpha == 0.0 else end).clone()
         else:
             mixed[name] = start.lerp(end, alpha)

@@ -1,6 +1,7 @@
 """The network that is fine-tuned: a backbone and a head, of which a recipe frees a part."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,6 +12,8 @@ from archiveprobe.embed.backbones import RANDOM, Backbone, resolve
 from archiveprobe.embed.models import Model as LoadedBackbone
 from archiveprobe.embed.models import at_size, load_model, misfit, quiet, wrong_size
 from archiveprobe.embed.preprocess import Preprocess
+from archiveprobe.finetune.blocks import block_names, last_blocks
+from archiveprobe.finetune.lora import add_lora, layer_of_change, layers_to_change, merged
 from archiveprobe.finetune.recipe import Model
 from archiveprobe.task.config import Task
 
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
 # A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
 _CONVOLUTIONAL = 3
 _DROP_PATH = "drop_path_rate"
-# Where open_clip's towers and timm's networks keep their blocks, or stages of blocks.
-_BLOCKS = ("transformer.resblocks", "blocks", "stages", "layers", "layer4")
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,20 @@ class Network:
 
     def state(self, *, whole: bool = True) -> dict[str, "torch.Tensor"]:
         """Return copies of all tensors on the CPU, or of those that training may change."""
-        import torch
-
         return {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            name: _copy(tensor)
             for name, tensor in self.module.state_dict().items()
             if whole or self._is_trained(name)
+        }
+
+    def merged_state(self) -> dict[str, "torch.Tensor"]:
+        """Return copies on the CPU of what is trained, with LoRA merged into its layers.
+
+        That is what is stored, and what a network that was built with `merged` takes over.
+        """
+        layers = tuple(f"{layer_of_change(part)}." for part in self.trained)
+        return {
+            name: _copy(tensor) for name, tensor in merged(self.module) if name.startswith(layers)
         }
 
     def load_state(self, state: Mapping[str, Any], source: str = "this state") -> None:
@@ -110,6 +119,12 @@ class Network:
 
     def _is_trained(self, name: str) -> bool:
         return name.startswith(tuple(f"{part}." for part in self.trained))
+
+
+def _copy(tensor: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def backbone_of(settings: Model, task: Task) -> Backbone:
@@ -135,24 +150,30 @@ def backbone_of(settings: Model, task: Task) -> Backbone:
 
 
 def build_network(
-    settings: Model, backbone: Backbone, classes: int, *, seed: int = 0, untrained: bool = False
+    settings: Model,
+    backbone: Backbone,
+    classes: int,
+    *,
+    seed: int = 0,
+    untrained: bool = False,
+    merged: bool = False,
 ) -> Network:
     """Build a recipe's network on the CPU, in eval mode.
 
-    With `untrained` no weights are loaded: for a state that holds all of them.
+    With `untrained` no weights are loaded: for a state that holds all of them. With `merged` the
+    layers that learn by LoRA are plain ones: for what `Network.merged_state` gave.
 
     Raises:
-        InputError: weights that are missing or do not fit, no last block, an impossible size, a
-            backbone without stochastic depth where some is asked for.
+        InputError: weights that are missing or do not fit, too few blocks, an impossible size, a
+            backbone without the stochastic depth, gradient checkpointing or layers for LoRA that
+            are asked for.
     """
     loaded = _load(backbone, settings.drop_path, untrained=untrained)
     preprocess = at_size(loaded, settings.size, backbone)
     head = make_head(_width(loaded.module, preprocess, backbone), classes, settings, seed=seed)
-    trained: tuple[str, ...] = ("head",)
-    if settings.unfreeze == "all":
-        trained = ("head", "body")
-    elif settings.unfreeze == "last-block":
-        trained = ("head", f"body.{last_block(loaded.module, backbone.described)}")
+    trained = ("head", *_freed(loaded.module, settings, backbone.described, seed, merged))
+    if settings.grad_checkpointing:
+        _checkpoint_gradients(loaded.module, backbone.described)
     module = assemble(loaded.module, head, trained)
     return Network(module, preprocess, trained, loaded.digest, backbone.described, classes)
 
@@ -169,6 +190,41 @@ def _load(backbone: Backbone, drop_path: float, *, untrained: bool) -> LoadedBac
         return load_model(replace(backbone, arguments=arguments), untrained=untrained)
     except InputError as error:
         raise InputError(none) if _DROP_PATH in str(error) else error from None
+
+
+def _freed(body: Any, settings: Model, described: str, seed: int, merged: bool) -> list[str]:
+    """Return the names of what is trained beside the head; adds LoRA unless it is `merged`."""
+    if settings.unfreeze == "none" or settings.trains_everything:
+        return ["body"] if settings.trains_everything else []
+    count = settings.last_blocks
+    names = last_blocks(body, count, described) if count else block_names(body, described)
+    if settings.lora_rank is not None and merged:
+        names = layers_to_change(body, names, settings)
+    elif settings.lora_rank is not None:
+        names = add_lora(body, names, settings, described, seed=seed)
+    return [f"body.{name}" for name in names]
+
+
+def _checkpoint_gradients(body: Any, described: str) -> None:
+    """Let a backbone compute its activations again on the way back, instead of keeping them.
+
+    Raises:
+        InputError: it does not know how, or its BatchNorms would count every batch twice.
+    """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    if any(isinstance(part, _BatchNorm) for part in body.modules()):
+        reason = "its BatchNorms would count every batch twice"
+    else:
+        with suppress(AttributeError, AssertionError, NotImplementedError):
+            body.set_grad_checkpointing(True)
+        # Some networks take the call and do nothing.
+        if any(getattr(part, "grad_checkpointing", False) for part in body.modules()):
+            return
+        reason = "the network does not know how"
+    raise InputError(
+        f"{described} cannot checkpoint gradients ({reason}): leave out model.grad_checkpointing"
+    )
 
 
 def assemble(
@@ -231,48 +287,6 @@ def _width(body: Any, preprocess: Preprocess, backbone: Backbone) -> int:
             "use another backbone"
         )
     return int(embedding.shape[1])
-
-
-def last_block(body: Any, described: str) -> str:
-    """Return the name of the last residual block inside a backbone.
-
-    Not what open_clip calls the last group: its `lock_image_tower(unlocked_groups=1)` frees the
-    projection behind the block.
-
-    Raises:
-        InputError: the backbone has no such block.
-    """
-    prefix = "trunk." if hasattr(body, "trunk") else ""
-    network = body.trunk if prefix else body
-    for place in _BLOCKS:
-        name = _last_inside(network, place)
-        if name is not None:
-            return f"{prefix}{name}"
-    raise InputError(
-        f'{described} has no last residual block: set unfreeze = "all", or use another backbone'
-    )
-
-
-def _last_inside(network: Any, place: str) -> str | None:
-    """Return the last block below `place`, through stages; None where it is not residual."""
-    from torch import nn
-
-    block = network
-    for part in place.split("."):
-        block = getattr(block, part, None)
-    name = place
-    while block is not None:
-        if hasattr(block, "blocks"):
-            block, name = block.blocks, f"{name}.blocks"
-        # Exactly: a block may itself be a kind of Sequential.
-        elif type(block) not in (nn.Sequential, nn.ModuleList):
-            # MobileNets end in a block that is no longer residual: it changes the width.
-            return name if getattr(block, "has_skip", True) else None
-        elif len(block) == 0:
-            return None
-        else:
-            block, name = block[len(block) - 1], f"{name}.{len(block) - 1}"
-    return None
 
 
 def make_head(width: int, classes: int, settings: Model, *, seed: int = 0) -> "nn.Sequential":

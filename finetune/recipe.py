@@ -5,29 +5,28 @@ Adding a loss, an optimizer or a schedule is one entry in `losses.LOSSES`, `opti
 `optimizer.SCHEDULES`.
 """
 
-from collections.abc import Collection
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES
 from archiveprobe.finetune.losses import LOSSES
 from archiveprobe.finetune.optimizer import OPTIMIZERS, SCHEDULES
-from archiveprobe.task.config import nearest
-
-
-def _entry_of(what: str, table: Collection[str]) -> tuple[Any, ...]:
-    """Accept the names in a table, and name the nearest of them otherwise."""
-
-    def check(name: str) -> str:
-        if name not in table:
-            known = ", ".join(table)
-            raise ValueError(f"no {what} {name!r}{nearest(name, table)}: use one of {known}")
-        return name
-
-    return AfterValidator(check), Field(json_schema_extra={"enum": list(table)})
+from archiveprobe.finetune.recipe_values import (
+    Finite,
+    LearningRate,
+    NotNegative,
+    Positive,
+    Probability,
+    Section,
+    Share,
+    Weight,
+    Width,
+    entry_of,
+)
 
 
 def _check_views(name: str) -> str:
@@ -35,6 +34,15 @@ def _check_views(name: str) -> str:
         view_set(name)
     except InputError as error:
         raise ValueError(str(error)) from None
+    return name
+
+
+def _check_unfreeze(name: str) -> str:
+    if not re.fullmatch(r"none|all|last-block|last-[1-9]\d{0,3}", name):
+        raise ValueError(
+            f'unfreeze: use "none", "last-block", "last-4" (or any other number) or "all", not '
+            f"{name!r}"
+        )
     return name
 
 
@@ -47,22 +55,7 @@ def _check_range(span: tuple[float, float]) -> tuple[float, float]:
 # timm's notation: magnitude, operations, its bound, increasing; probability, noise; a named set.
 _RAND_AUGMENT = r"^rand(-(m|n|mmax|inc)\d{1,2}|-(p|mstd)\d+(\.\d+)?|-t(weights|3a|3aw))*$"
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[Finite, Field(ge=0, le=1)]
-Positive = Annotated[Finite, Field(gt=0)]
-NotNegative = Annotated[Finite, Field(ge=0)]
-# What AdamW makes of it must be a float of 32 bits.
-LearningRate = Annotated[Finite, Field(gt=0, le=1e37)]
-Weight = Annotated[Finite, Field(ge=0, le=1000)]
-Probability = Annotated[Finite, Field(ge=0, lt=1)]
-Width = Annotated[int, Field(ge=1, le=65536)]
 _Range = (Field(strict=False), AfterValidator(_check_range))
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, and without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Model(Section):
@@ -78,8 +71,26 @@ class Model(Section):
     size: Annotated[int, Field(ge=8, le=4096)] | None = Field(
         default=None, description="Side of the input in pixels, where it is not the weights' own."
     )
-    unfreeze: Literal["none", "last-block", "all"] = Field(
-        default="all", description="How much of the backbone is trained."
+    unfreeze: Annotated[str, AfterValidator(_check_unfreeze)] = Field(
+        default="all",
+        description='How much of the backbone is trained: "none", "last-block", "last-4" or any '
+        'other number of blocks, counted over all stages from the output, or "all".',
+    )
+    lora_rank: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None,
+        description="Rank r of what the linear layers of these blocks learn instead of their "
+        "weights, W + (lora_alpha / r) B A (LoRA, Hu et al. 2021); not set: the blocks themselves.",
+    )
+    lora_alpha: Positive | None = Field(
+        default=None, description="Where it is not lora_rank itself."
+    )
+    lora_layers: Literal["attention", "mlp", "both"] = Field(
+        default="both", description="Which linear layers of a block learn so."
+    )
+    grad_checkpointing: bool = Field(
+        default=False,
+        description="Whether activations are computed again on the way back instead of kept: less "
+        "memory, a third more time, the same gradients.",
     )
     drop_path: Probability = Field(
         default=0.0,
@@ -111,13 +122,34 @@ class Model(Section):
             raise ValueError('head_init = "probe": the probe is linear, so leave out hidden')
         if self.drop_path and self.unfreeze == "none":
             raise ValueError("drop_path: no block of a frozen backbone is skipped, so leave it out")
+        if self.grad_checkpointing and self.unfreeze == "none":
+            raise ValueError("grad_checkpointing: a frozen backbone has no gradients")
+        if self.lora_rank is None:
+            if self.lora_alpha is not None or self.lora_layers != "both":
+                raise ValueError("lora_alpha and lora_layers are about LoRA: set lora_rank too")
+        elif self.unfreeze == "none" or self.drop_path:
+            raise ValueError(
+                'lora_rank: the blocks to change are those of unfreeze, so not "none", and they '
+                "stay whole, so leave out drop_path"
+            )
         return self
+
+    @property
+    def last_blocks(self) -> int | None:
+        """Return how many blocks are trained; None where it is none or all of the backbone."""
+        _, _, count = self.unfreeze.partition("-")
+        return (1 if count == "block" else int(count)) if count else None
+
+    @property
+    def trains_everything(self) -> bool:
+        """Return whether every weight is trained, so that a state holds the whole network."""
+        return self.unfreeze == "all" and self.lora_rank is None
 
 
 class Loss(Section):
     """What training makes small."""
 
-    kind: Annotated[str, *_entry_of("loss", LOSSES)] = Field(
+    kind: Annotated[str, *entry_of("loss", LOSSES)] = Field(
         default="cross-entropy", description="Loss function."
     )
     alpha: Share | None = Field(
@@ -142,7 +174,7 @@ class Loss(Section):
 class Optimizer(Section):
     """How weights follow their gradients."""
 
-    kind: Annotated[str, *_entry_of("optimizer", OPTIMIZERS)] = Field(
+    kind: Annotated[str, *entry_of("optimizer", OPTIMIZERS)] = Field(
         default="adamw", description="Optimizer."
     )
     lr: LearningRate = Field(
@@ -183,7 +215,7 @@ class Schedule(Section):
     warmup_start: Share = Field(
         default=0.001, description="Share of the rate at which warm-up starts."
     )
-    kind: Annotated[str, *_entry_of("schedule", SCHEDULES)] = Field(
+    kind: Annotated[str, *entry_of("schedule", SCHEDULES)] = Field(
         default="cosine",
         description="Course of the rates after warm-up; a cosine falls in every step.",
     )
@@ -337,7 +369,7 @@ class Predict(Section):
         description='"mean" averages probabilities; "vote" counts the views above 0.5, and where '
         "they are even the unmirrored centre view decides.",
     )
-    threshold_rule: Annotated[str, *_entry_of("threshold rule", THRESHOLD_RULES)] = Field(
+    threshold_rule: Annotated[str, *entry_of("threshold rule", THRESHOLD_RULES)] = Field(
         default="smoothed",
         description='How the threshold is found; a vote has none to find: "half".',
     )

@@ -32,6 +32,7 @@ __all__ = ["FULL", "MERGED", "SPLIT", "Options", "RecipeRun"]
 SPLIT, MERGED, FULL = "split", "merged", "full"
 SELECTION_RUN = "selection"
 _LATER = {
+    "model": ("lora_rank", "lora_alpha", "lora_layers", "grad_checkpointing"),
     "optimizer": ("micro_batch",),
     "rows": ("selection",),
     "seeds": ("count", "combine"),

@@ -19,6 +19,7 @@ from archiveprobe.embed.layers import reader
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.finetune.augment import seeded
+from archiveprobe.finetune.blocks import block_names
 from archiveprobe.finetune.loader import Draw
 from archiveprobe.finetune.model import Network, assemble
 from archiveprobe.finetune.recipe import Recipe
@@ -39,12 +40,13 @@ def token_network(network: Network) -> Network:
     Raises:
         InputError: more than the last block is trained, or its end is not known.
     """
-    if "body" in network.trained:
-        raise InputError(
-            'the cache serves frozen blocks only: set unfreeze = "last-block", or leave out '
-            "--from-cache"
-        )
     through = _from_tokens(network.body, network.described)
+    last = f"body.{block_names(network.body, network.described)[-1]}"
+    if any(part != "head" and not f"{part}.".startswith(f"{last}.") for part in network.trained):
+        raise InputError(
+            "the cache holds what the last block is given, so no other block can be trained from "
+            'it: set unfreeze = "last-block", or leave out --from-cache'
+        )
     module = assemble(network.body, network.head, network.trained, through)
     return replace(network, module=module)
 
@@ -66,12 +68,15 @@ def _from_tokens(body: Any, described: str) -> Callable[[Any, Any], Any]:
     ):
         return _end_of_clip
     make_torchvision_importable()
+    from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 
-    if isinstance(getattr(body, "trunk", body), VisionTransformer):
+    # Others give their blocks more than tokens, or end otherwise.
+    if isinstance(getattr(body, "trunk", body), VisionTransformer | Eva):
         return _end_of_timm
     raise InputError(
-        f"the last block of {described} cannot be tuned from cached tokens: leave out --from-cache"
+        f"the last block of {described} cannot be tuned from cached tokens: what comes after it in "
+        f"a {type(getattr(body, 'trunk', body)).__name__} is not known here: leave out --from-cache"
     )
 
 
@@ -89,7 +94,13 @@ def _end_of_clip(body: Any, tokens: "torch.Tensor") -> Any:
 
 def _end_of_timm(body: Any, tokens: "torch.Tensor") -> Any:
     network = getattr(body, "trunk", body)
-    pooled = network.forward_head(network.norm(network.blocks[-1](tokens)))
+    rotary = {}
+    if getattr(network, "rope", None) is not None:
+        # Where every patch lies, which the tokens do not say; of "mixed" ones each block has its
+        # own.
+        positions = network.rope.get_embed(shape=network.patch_embed.grid_size)
+        rotary = {"rope": positions[-1] if network.rope_mixed else positions}
+    pooled = network.forward_head(network.norm(network.blocks[-1](tokens, **rotary)))
     return pooled if network is body else body.head(pooled)
 
 

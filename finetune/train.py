@@ -76,8 +76,8 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training: the state of what was trained, the epoch it comes from (from 1), all
-    epochs, the share of tuned weights if mixtures were tried, and the seconds.
+    """A finished training: the merged state of what was trained, the epoch it comes from (from 1),
+    all epochs, the share of tuned weights if mixtures were tried, and the seconds.
     """
 
     state: State
@@ -143,7 +143,7 @@ def train(
         alpha, mixture = trainer.interpolate(initial, kept)
         network.load_state(mixture)
     kept_epoch = trainer.best_epoch or len(trainer.history)
-    state = network.eval().state(whole=False)
+    state = network.eval().merged_state()
     return Trained(state, kept_epoch, trainer.history, alpha, trainer.seconds)
 
 

@@ -25,7 +25,7 @@ from archiveprobe.embed.models import tensor_digest
 from archiveprobe.embed.tuned import read_weights
 from archiveprobe.finetune.inference import average
 from archiveprobe.finetune.model import Network
-from archiveprobe.finetune.recipe import Finite, Share
+from archiveprobe.finetune.recipe_values import Finite, Share
 from archiveprobe.finetune.train import Epoch, Trained
 
 RECORD, LOGITS, WEIGHTS, CURVES = "part.json", "logits.npy", "weights.safetensors", "curves.csv"

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,24 @@ def test_embed_speed(start, figures_of) -> None:
     [decodes] = named(figures, "decodes per image")
     assert decodes["value"] == 1.0
     assert decodes["met"]
+
+
+def test_embed_of_checkouts(start, figures_of, monkeypatch) -> None:
+    compared, roots = start("embed_of_checkouts"), []
+
+    def run_here(words: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        roots.append((how["cwd"] / "archiveprobe").resolve())
+        command([*words[3:], "--workers", "0"], standalone_mode=False)
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(compared.subprocess, "run", run_here)
+    monkeypatch.setattr(compared, "processor_of_children", count().__next__)
+    words = (str(ROOT), str(ROOT / "docs"), "--images", "2", "--repeats", "2", "--formats", "JPEG")
+    figures = figures_of(compared, *words)
+    assert roots == [ROOT, ROOT / "docs"] * 3
+    [ratio] = named(figures, "wall time, hog, center, JPEG, new / old")
+    assert ratio["value"] > 0
+    assert figures["processor time, hog, center, JPEG, new / old"]["value"] == 1.0
 
 
 def test_peer_loop(start, figures_of, monkeypatch, tmp_path) -> None:

@@ -15,7 +15,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import is_locked
 from archiveprobe.cache.store import Reader
 from archiveprobe.embed import forward
-from archiveprobe.embed.forward import Batch, ForwardThreads
+from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches
 from archiveprobe.embed.inventory import verify_caches
 from archiveprobe.embed.job import Job
 from archiveprobe.embed.views import Rendered
@@ -29,17 +29,22 @@ def image(number: int, crops: int, views: list[tuple[int, bool]]) -> Rendered:
 
 
 class Arithmetic:
-    """Embeds a crop as (its value, 1 if mirrored), and remembers the sizes of its batches."""
+    """Embeds a crop as (its value, 1 if mirrored), and remembers the sizes of its batches.
+
+    `sent` are the crops that every batch brought.
+    """
 
     def __init__(self, most: int = 1000, message: str = "CUDA out of memory") -> None:
         self.sizes: list[int] = []
+        self.sent: list[int] = []
         self.most, self.message = most, message
 
-    def __call__(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-        if len(crops) > self.most:
+    def __call__(self, crops: np.ndarray, mirror: np.ndarray, crop: np.ndarray) -> np.ndarray:
+        if len(crop) > self.most:
             raise RuntimeError(self.message)
-        self.sizes.append(len(crops))
-        return np.stack([crops[:, 0, 0, 0], mirror], axis=1).astype(np.float32)
+        self.sizes.append(len(crop))
+        self.sent.append(len(crops))
+        return np.stack([crops[crop, 0, 0, 0], mirror], axis=1).astype(np.float32)
 
 
 looks = st.integers(1, 3).flatmap(
@@ -63,6 +68,12 @@ def test_every_look_is_embedded_once_and_every_view_gets_its_own(images, size) -
         np.testing.assert_array_equal(rows, np.array(wanted, np.float32))
     assert sum(embed.sizes) == sum(len(set(views)) for _, views in images)
     assert max(embed.sizes) <= size
+    # In one pass every crop that a view shows is handed over once, and no other one.
+    whole = Batch(1000, lambda _: None)
+    for number, (crops, views) in enumerate(images):
+        whole.add(bytes([number]), image(number, crops, views))
+    whole.embed(embed)
+    assert embed.sent[-1] == sum(len({crop for crop, _ in views}) for _, views in images)
 
 
 def test_full_counts_distinct_looks() -> None:
@@ -146,11 +157,50 @@ def test_a_cpu_computes_a_batch_per_core(three_cores) -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_a_gpu_computes_one_batch_and_gathers_the_next(three_cores, device) -> None:
+def test_a_gpu_computes_one_batch_while_the_next_one_waits(three_cores, device) -> None:
     threads = ForwardThreads(device)
     first, second = (threads.submit(threading.get_ident) for _ in range(2))
     assert first.result() == second.result() != threading.get_ident()
-    assert threads.ahead == 1
+    assert threads.ahead == 2
+
+
+class Places:
+    """Remembers in which threads batches are gathered and computed."""
+
+    def __init__(self, most: int = 10**6) -> None:
+        self.gathered: list[int] = []
+        self.computed: list[int] = []
+        self._most = most
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        if shape[0] > self._most:
+            raise MemoryError
+        self.gathered.append(threading.get_ident())
+        return np.empty(shape, dtype)
+
+    def embed(self, crops: np.ndarray, mirror: np.ndarray, crop: np.ndarray) -> np.ndarray:
+        self.computed.append(threading.get_ident())
+        return Arithmetic()(crops, mirror, crop)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_crops_are_gathered_before_the_thread_that_computes(device) -> None:
+    pending, network = PendingBatches(ForwardThreads(device), "a network"), Places()
+    for number in range(3):
+        batch = Batch(1, lambda _: None)
+        batch.add(b"a", image(number, 2, [(1, False), (0, True)]))
+        pending.submit(batch, network)  # type: ignore[arg-type]
+    rows = [rows[0][1].tolist() for _, rows in pending.results()]
+    assert rows == [[[10 * number + 1, 0], [10 * number, 1]] for number in range(3)]
+    assert network.gathered == [threading.get_ident()] * 3
+    assert threading.get_ident() not in network.computed
+
+
+@pytest.mark.proves("memory")
+def test_a_batch_that_cannot_be_gathered_is_told_in_one_line() -> None:
+    pending, batch = PendingBatches(ForwardThreads("cpu"), "a network on cpu"), filled(16, [])
+    with pytest.raises(InputError, match=r"out of memory gathering .* a smaller --batch-size"):
+        pending.submit(batch, Places(most=9))  # type: ignore[arg-type]
 
 
 @pytest.mark.proves("memory")

@@ -1,12 +1,17 @@
 """Networks as encoders, against a plain loop: normalise, run, nothing else."""
 
+from unittest.mock import Mock
+
 import numpy as np
+import nvidia
 import pytest
 import torch
 
+from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches
 from archiveprobe.embed.models import Model, load_model
 from archiveprobe.embed.networks import ImageNetwork, LoadedBackbone, load_backbone
 from archiveprobe.embed.precision import cosines
+from archiveprobe.embed.views import Rendered
 
 LIBRARY = {"test_resnet": "timm", "test_vit": "timm", "test_convnext2": "timm"}
 NONE = np.zeros(5, bool)
@@ -55,6 +60,40 @@ def test_mirroring_is_flipping_the_pixels(encoder, crops) -> None:
     mirrored = encoder.embed(crops, mirror)
     np.testing.assert_array_equal(mirrored, encoder.embed(flipped, NONE))
     assert not np.allclose(mirrored[0], encoder.embed(crops, NONE)[0], atol=1e-4)
+
+
+def test_a_crop_may_be_shown_by_several_views(encoder, crops) -> None:
+    crop = np.array([3, 0, 0, 4, 3])
+    mirror = np.array([True, False, True, False, False])
+    shown = encoder.embed(crops[:5], mirror, crop)
+    np.testing.assert_array_equal(shown, encoder.embed(crops[crop], mirror))
+
+
+@pytest.mark.parametrize("can_pin", [True, False])
+def test_a_gpu_gets_every_crop_once_and_mirrors_it(model, crops, monkeypatch, can_pin) -> None:
+    batch, expected = Batch(100, lambda _: None), Batch(100, lambda _: None)
+    for number in range(3):
+        rendered = Rendered(crops[number : number + 2], (0, 1, 0, 1), (False, False, True, True))
+        batch.add(bytes([number]), rendered)
+        expected.add(bytes([number]), rendered)
+    on_cpu = expected.embed(ImageNetwork("tiny", model, "cpu").embed)
+
+    cards = nvidia.pretend(monkeypatch)
+    network = ImageNetwork("tiny", model, "cuda:1")
+    if not can_pin:
+        refusal = RuntimeError("CUDA error: out of memory")
+        monkeypatch.setattr(torch, "empty", Mock(side_effect=refusal))
+    cards.sent.clear()
+    pending = PendingBatches(ForwardThreads("cuda:1"), "tiny on cuda:1")
+    pending.submit(batch, network)
+    [(_, rows)] = pending.results()
+    pixels = [(sent, waits) for sent, waits in cards.sent if sent.dtype == torch.uint8]
+    [(sent, waits)] = pixels
+    assert sent.shape == (6, *crops.shape[1:]) and not waits
+    assert [pinned.data_ptr() for pinned in cards.pinned] == [sent.data_ptr()] * can_pin
+    for (key, row), (same, wanted) in zip(rows, on_cpu, strict=True):
+        assert key == same
+        np.testing.assert_array_equal(row, wanted)
 
 
 def test_the_size_of_the_batch_is_no_part_of_the_answer(encoder, crops) -> None:

@@ -16,7 +16,6 @@ from archiveprobe.finetune.model import (
     assemble,
     backbone_of,
     build_network,
-    last_block,
     make_head,
     start_head,
 )
@@ -29,8 +28,6 @@ LAST = {
     "test_vit": "blocks.5",
     "test_convnext2": "stages.3.blocks.0",
     "test_resnet": "layer4.0",
-    "swin_tiny_patch4_window7_224": "layers.3.blocks.1",
-    "maxvit_rmlp_pico_rw_256": "stages.3.blocks.1",
 }
 
 
@@ -90,24 +87,6 @@ def test_the_last_block_of_timm_networks(tiny, network_of, name) -> None:
     changed = {each for each, old in before.items() if not torch.equal(old, network.state()[each])}
     assert changed & wanted
     assert all(each.startswith((f"body.{LAST[name]}.", "head.")) for each in changed)
-
-
-@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "maxvit_rmlp_pico_rw_256"])
-def test_the_last_block_is_found_through_stages(name) -> None:
-    with torch.device("meta"):
-        module = timm.create_model(name, num_classes=0)
-    assert last_block(module, name) == LAST[name]
-
-
-@pytest.mark.parametrize("name", ["mobilenetv2_100", "vgg11"])
-def test_a_backbone_without_a_last_residual_block_is_refused(name) -> None:
-    with torch.device("meta"):
-        module = timm.create_model(name, num_classes=0)
-    with pytest.raises(InputError) as caught:
-        last_block(module, f"timm:{name}")
-    assert str(caught.value) == (
-        f'timm:{name} has no last residual block: set unfreeze = "all", or use another backbone'
-    )
 
 
 @pytest.mark.parametrize("unfreeze", ["none", "last-block"])

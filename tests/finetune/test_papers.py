@@ -15,8 +15,9 @@ from archiveprobe.embed.backbones import BACKBONES
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.thresholding import THRESHOLD_RULES, decide
 from archiveprobe.finetune.augment import mix, mixup_share
+from archiveprobe.finetune.blocks import last_blocks
 from archiveprobe.finetune.inference import decisions
-from archiveprobe.finetune.model import Network, assemble, last_block, make_head
+from archiveprobe.finetune.model import Network, assemble, make_head
 from archiveprobe.finetune.optimizer import parameter_groups
 from archiveprobe.finetune.recipe_file import changed, load_recipe
 from archiveprobe.finetune.train import train
@@ -73,7 +74,7 @@ def test_the_clip_papers_trainable_parameters_on_the_real_tower() -> None:
             4.0,
             output_dim=config["embed_dim"],
         )
-    block = last_block(tower, backbone.name)
+    (block,) = last_blocks(tower, 1, backbone.name)
     assert block == "transformer.resblocks.11"
     head = make_head(config["embed_dim"], 2, recipe.model)
     module = assemble(tower, head, ("head", f"body.{block}"))

@@ -102,6 +102,11 @@ def test_a_recipe_cannot_be_changed_in_place() -> None:
         ),
         (SMALL + "[predict]\nthreshold = 51\n", r"'predict\.threshold'.*less than 1"),
         (SMALL + 'unfreeze = "none"\ndrop_path = 0.1\n', r"no block of a frozen backbone"),
+        (SMALL + 'unfreeze = "last-0"\n', r'use "none", "last-block", "last-4" .* not .last-0'),
+        (SMALL + 'unfreeze = "none"\ngrad_checkpointing = true\n', r"has no gradients"),
+        (SMALL + 'unfreeze = "none"\nlora_rank = 4\n', r"lora_rank: the blocks to change"),
+        (SMALL + "lora_alpha = 4.0\n", r"lora_alpha and lora_layers .*: set lora_rank too"),
+        (SMALL + "lora_rank = 4\ndrop_path = 0.1\n", r"leave out drop_path"),
         (
             SMALL + '[predict]\nthreshold_rule = "gird"\n',
             r"no threshold rule 'gird' \(did you mean 'grid'\?\)",
@@ -196,6 +201,7 @@ WANTED = {
     "boulanouar-convnext-tiny",
     "thefangs-maxvit-base",
     "ours",
+    "clip-lora",
     "demo-tiny",
 }
 
@@ -344,7 +350,8 @@ def test_the_papers_figures(name, figures) -> None:
         "seeds.count",
         "seeds.combine",
     }
-    unused.add("optimizer.micro_batch")
+    unused |= {"optimizer.micro_batch", "model.grad_checkpointing"}
+    unused |= {"model.lora_rank", "model.lora_alpha", "model.lora_layers"}
     assert set(read) - set(figures) <= unused
 
 

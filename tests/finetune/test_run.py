@@ -266,7 +266,7 @@ FAULTS = [
     (["--fold", "7"], "no fold '7'", "use all, or one of 0 to 2"),
     (["--full"], "0 of 3 folds of quick are trained", "--fold all first"),
     (["--device", "gpu"], "unknown device 'gpu'", "use cpu, cuda"),
-    (["--from-cache"], "the cache serves frozen blocks only", "leave out --from-cache"),
+    (["--from-cache"], "cannot be tuned from cached tokens", "leave out --from-cache"),
     (["--recipe", "demo-tyni"], "unknown recipe 'demo-tyni'", "did you mean 'demo-tiny'"),
 ]
 

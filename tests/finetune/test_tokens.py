@@ -132,6 +132,7 @@ def test_both_train_the_same_parameters_and_keep_the_rest(tiny_clip, network_of)
     ("model", "settings", "words"),
     [
         ("test_vit", {"unfreeze": "all"}, 'set unfreeze = "last-block"'),
+        ("test_vit", {"unfreeze": "last-2"}, "no other block can be trained from it"),
         ("test_convnext2", {"unfreeze": "last-block"}, "timm:test_convnext2 cannot be tuned"),
     ],
 )

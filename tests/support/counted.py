@@ -131,8 +131,14 @@ class CountingEncoder:
         self.most: float = np.inf
         self.fault: Exception = MemoryError()
 
-    def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+    def embed(
+        self, crops: np.ndarray, mirror: np.ndarray, crop: np.ndarray | None = None
+    ) -> np.ndarray:
         self.before()
+        crops = crops if crop is None else crops[crop]
         if len(crops) > self.most:
             raise self.fault
         self.log.append(len(crops))

@@ -90,8 +90,10 @@ def _png(drawn: Image.Image) -> bytes:
 class WeighedEncoder(CountingEncoder):
     """Its embeddings depend on its weights: twelve mixtures of what the counting encoder gives."""
 
-    def embed(self, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-        seen = super().embed(crops, mirror)
+    def embed(
+        self, crops: np.ndarray, mirror: np.ndarray, crop: np.ndarray | None = None
+    ) -> np.ndarray:
+        seen = super().embed(crops, mirror, crop)
         rng = np.random.default_rng(int(self.weights_digest[:12], 16))
         return (seen / 256) @ rng.normal(size=(seen.shape[1], 12)) + 4
 
