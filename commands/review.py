@@ -60,7 +60,7 @@ _ACTIONS = ("export", "import_", "stop", "resume", "status")
     help="Cosine from which images are decided together; 1: equal files only.",
 )
 @click.option("--draw", is_flag=True, help="Look at the random draw that `certify` declared.")
-@click.option("--export", type=OUTPUT, help="Write the queue as a table, for a spreadsheet, and end.")
+@click.option("--export", type=OUTPUT, help="Write the queue as a table, and end.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Rows that --export writes.")
 @click.option(
     "--import",
@@ -95,9 +95,7 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
     from archiveprobe.review.store import Wish
 
     similarity = None if options["similarity"] == 1 else options["similarity"]
-    wish = Wish(
-        options["system"], options["source"], options["name"], options["twice"], similarity
-    )
+    wish = Wish(options["system"], options["source"], options["name"], options["twice"], similarity)
     queue = run.open_queue(
         load(task),
         wish,
