@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from archiveprobe.archive.units import Share
@@ -45,7 +46,7 @@ class Plan:
     share: Share | None = None
     manifest: str = ""
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         """Return digests of the images that have or may have an embedding, each once, in order."""
         candidates = (e for e in self.entries if e.digest and (e.usable or e.observed is None))

@@ -43,7 +43,7 @@ class Rows:
     def digest(self) -> str:
         """SHA-256 over ids and images: answers for rows with another one are about others."""
         images = ["" if key is None else key.hex() for key in self.keys]
-        return digest_of_words(*self.ids, *images)
+        return digest_of_words(*self.ids.tolist(), *images)
 
     def select(self, places: Sequence[int] | np.ndarray) -> "Rows":
         """Select the rows at some places, in that order."""

@@ -9,8 +9,8 @@ from sklearn.preprocessing import normalize
 
 from archiveprobe.probe.base import Probe, standardised, standardiser
 
-# Cosines at a time, 16 MB: more leave the processor's cache.
-_COSINES = 1 << 22
+# Cosines at a time, 32 MB: fewer rows at a time make products dearer, more leave the cache.
+_COSINES = 1 << 23
 # Equal rows shall be equally far whatever the order in which a product was summed. This is why
 # scikit-learn's NearestNeighbors does not do: rows that are equally far come in no certain order
 # there, and with them the votes. Single precision has fewer decimals to round to.

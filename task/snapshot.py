@@ -22,6 +22,7 @@ from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.task.config import Task
 
 FORMAT = 1
+_AT_ONCE = 10_000
 
 
 def _check_asked(asked: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -182,8 +183,10 @@ def own_snapshot(task: Task) -> Snapshot:
 def digest_of_words(*words: str) -> str:
     """SHA-256 over words, whatever they hold and however they are split."""
     total = hashlib.sha256()
-    for word in words:
-        total.update(f"{len(word)}:".encode() + word.encode("utf-8", "surrogateescape"))
+    # Many at a time: a call for every word takes longer than the digest.
+    for at in range(0, len(words), _AT_ONCE):
+        text = "".join([f"{len(word)}:{word}" for word in words[at : at + _AT_ONCE]])
+        total.update(text.encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
 
