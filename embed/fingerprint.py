@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
+from archiveprobe.embed.compiling import COMPILED
 from archiveprobe.embed.hog import VERSION
 from archiveprobe.embed.hub import revision
 from archiveprobe.embed.networks import LoadedBackbone
@@ -42,7 +43,12 @@ def request(task: Task, backbone: Backbone) -> dict[str, Any]:
 
 
 def fingerprint(
-    backbone: Backbone, loaded: LoadedBackbone, views: Sequence[View], precision: str
+    backbone: Backbone,
+    loaded: LoadedBackbone,
+    views: Sequence[View],
+    precision: str,
+    *,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Return everything that the numbers in a cache depend on."""
     return {
@@ -60,6 +66,8 @@ def fingerprint(
         "views": [view.name for view in views],
         "layers": backbone.layers,
         "precision": precision,
+        # Named where it is so only, so that older caches are found.
+        **({COMPILED: True} if compiled else {}),
         "stored": "float16",
         "versions": versions(backbone),
     }

@@ -169,6 +169,10 @@ class ForwardThreads:
         ]
         return np.concatenate([done.result() for done in passes])
 
+    def together(self, loaded: LoadedBackbone, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+        """Embed a few crops in one pass, and wait for it. See LoadedBackbone.embed."""
+        return self.submit(loaded.embed, crops, mirror).result()
+
     def restore(self) -> None:
         """Give torch the number of threads back that it had; the next pass takes it again."""
         if self._threads_before is not None:

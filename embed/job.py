@@ -1,7 +1,7 @@
 """One backbone's share of a run: which rows are missing, and the way of the others to its cache."""
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -25,6 +25,7 @@ from archiveprobe.cache.spec import (
 )
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
+from archiveprobe.embed.compiling import compile_network, was_compiled
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches, Rows
 from archiveprobe.embed.networks import LoadedBackbone, load_backbone
@@ -93,6 +94,10 @@ class Job:
         # A descriptor computes in one way only, whatever is asked of the networks beside it.
         self._precision = "fp32" if backbone.library == "descriptor" else options.precision
         named = backbone.weights in (PRETRAINED, RANDOM)
+        # Texts are few: compiling takes longer than it saves.
+        is_image_network = backbone.library != "descriptor" and backbone.tower == "image"
+        self._compile = task.embed.compile and is_image_network
+        self._to_compile = False
         self._own_weights = not named and backbone.tuned is None
         self._request = request(task, backbone)
         self._root = task.work / "cache"
@@ -194,7 +199,8 @@ class Job:
             precision = self._precision
             if precision == "auto":
                 precision = str(cache.fingerprint.get("precision"))
-            changed = differences(cache.fingerprint, self._fingerprint(loaded, precision))
+            now = self._fingerprint(loaded, precision, was_compiled(cache))
+            changed = differences(cache.fingerprint, now)
             if not changed:
                 return cache
             if nearest is None or len(changed) < len(nearest[1]):
@@ -223,20 +229,36 @@ class Job:
             self._notify(f"task.toml gives no preprocess, so the library's own is used: {used}")
         cache = self._find_by_fingerprint(loaded)
         if cache is not None:
-            self._open(loaded.at(str(cache.fingerprint["precision"])))
+            self._continue(cache)
+        elif self._compile:
+            # Whether the compiled network agrees is known at the first batch.
+            return
         elif self._precision != "auto":
             self._open(loaded.at(self._precision))
         elif not loaded.faster_precisions():
             self._open(loaded.at("fp32"))
 
-    def _fingerprint(self, loaded: LoadedBackbone, precision: str) -> dict[str, Any]:
-        return fingerprint(self.backbone, loaded, self.views, precision)
+    def _fingerprint(
+        self, loaded: LoadedBackbone, precision: str, compiled: bool
+    ) -> dict[str, Any]:
+        return fingerprint(self.backbone, loaded, self.views, precision, compiled=compiled)
 
-    def _open(self, loaded: LoadedBackbone) -> None:
+    def _continue(self, cache: CacheRecord) -> None:
+        """Open a cache that is there, to go on as it was made."""
+        self._to_compile = was_compiled(cache)
+        if self._compile and not self._to_compile:
+            self._notify(
+                f"{cache.folder.name} was made without torch.compile and goes on so: compile is "
+                "for new caches"
+            )
+        precision = str(cache.fingerprint["precision"])
+        self._open(self.loaded.at(precision), compiled=self._to_compile)
+
+    def _open(self, loaded: LoadedBackbone, *, compiled: bool = False) -> None:
         self._loaded = loaded
         if not computes(loaded.precision, self._device):
             self._notify(f"made in {loaded.precision}, goes on in fp32 on {self._device}")
-        record = self._fingerprint(loaded, loaded.precision)
+        record = self._fingerprint(loaded, loaded.precision, compiled)
         folder = self._root / folder_name(self.backbone.cache, record)
         self._writer = Writer.open(folder, record, self._request, share=self._share)
         for note in self._writer.notes:
@@ -262,6 +284,8 @@ class Job:
         """Have the batch computed; its rows go to the cache when a later one is full."""
         if self._writer is None:
             self._choose_precision()
+        if self._to_compile:
+            self._compile_network()
         if not self._is_proved and self.loaded.precision == "fp32":
             self._check_agreement()
         batch, self._batch = self._batch, Batch(self._batch.size, self._notify)
@@ -288,18 +312,37 @@ class Job:
             if chosen is None:
                 self._choose_by_batch()
             else:
-                self._open(self.loaded.at(str(chosen.fingerprint["precision"])))
+                self._continue(chosen)
 
     def _choose_by_batch(self) -> None:
+        if self._precision == "auto":
+            crops, mirror = self._some_crops()
+            remedy = "free memory, choose a smaller backbone, or name a precision with --precision"
+            with self._trying(remedy):
+                chosen, why = choose_precision(self.loaded, crops, mirror, self._threads.embed)
+            self._notify(why)
+        else:
+            chosen = self.loaded.at(self._precision)
+        self._loaded = chosen
+        if self._compile:
+            self._compile_network()
+        self._open(self.loaded, compiled=self.loaded.is_compiled)
+
+    def _compile_network(self) -> None:
+        """Compile the network if it then agrees with the plain one on some crops of the batch."""
+        self._to_compile = False
+        self._notify("torch.compile may take minutes")
         crops, mirror = self._some_crops()
-        remedy = "free memory, choose a smaller backbone, or name a precision with --precision"
-        with (
-            self._pending.explain_faults(),
-            memory_for(f"trying {self.backbone.described} on {self._device}", remedy),
-        ):
-            chosen, why = choose_precision(self.loaded, crops, mirror, self._threads.embed)
+        with self._trying("free memory, or set compile = false"):
+            self._loaded, why = compile_network(self.loaded, crops, mirror, self._threads.together)
         self._notify(why)
-        self._open(chosen)
+
+    @contextmanager
+    def _trying(self, remedy: str) -> Iterator[None]:
+        """Say in one line why a network cannot be tried."""
+        what = f"trying {self.backbone.described} on {self._device}"
+        with self._pending.explain_faults(), memory_for(what, remedy):
+            yield
 
     def _check_agreement(self) -> None:
         crops, mirror = self._some_crops()

@@ -31,6 +31,7 @@ class LoadedBackbone:
     """
 
     precision = "fp32"
+    is_compiled = False
 
     def __init__(
         self, name: str, digest: str, preprocess: Preprocess | Tokens, *, random: bool = False
@@ -65,6 +66,10 @@ class LoadedBackbone:
         other = copy.copy(self)
         other.precision = precision
         return other
+
+    def compiled(self) -> Self:
+        """Return the same backbone, compiled by torch.compile when it first computes."""
+        return self
 
     def faster_precisions(self) -> tuple[str, ...]:
         """Return the precisions to try here instead of fp32, best first."""
@@ -206,6 +211,13 @@ class Network(LoadedBackbone):
             other._module = copy.deepcopy(self._module).to(torch.bfloat16)
         return other
 
+    def compiled(self) -> Self:
+        """See LoadedBackbone."""
+        other = copy.copy(self)
+        other.is_compiled = True
+        other._read = _compiled(self._read)
+        return other
+
     def faster_precisions(self) -> tuple[str, ...]:
         """See LoadedBackbone."""
         import torch
@@ -217,6 +229,24 @@ class Network(LoadedBackbone):
         # Where the processor does not multiply bf16 itself, it is slower than fp32.
         names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return ("bf16",) if any(getattr(torch.cpu, name, bool)() for name in names) else ()
+
+
+def _compiled(read: Read) -> Read:
+    """Compile a way to read a network: once, for batches of all sizes."""
+    import torch
+
+    # By itself, since torch compiles one function eight times at most, here for eight backbones.
+    run: Read = torch.compile(read, isolate_recompiles=True)  # type: ignore[call-overload]
+
+    def run_compiled(network: Any, inputs: "torch.Tensor") -> Any:
+        # Whatever came before, a size gives the same bits. torch would compile a single one anew.
+        count = len(inputs)
+        several = torch.cat([inputs, inputs]) if count == 1 else inputs
+        torch._dynamo.maybe_mark_dynamic(several, 0)
+        result = run(network, several)
+        return result[:1] if count == 1 else result
+
+    return run_compiled
 
 
 class ImageNetwork(Network):

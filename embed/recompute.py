@@ -13,6 +13,7 @@ from archiveprobe.cache.keys import Keys
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import CacheRecord, differences
 from archiveprobe.embed.backbones import Backbone, task_backbones
+from archiveprobe.embed.compiling import was_compiled
 from archiveprobe.embed.device import default_device
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch
@@ -101,7 +102,9 @@ def _recompute(
     old = reader.record
     precision = str(old.fingerprint["precision"])
     loaded = load_backbone(backbone, default_device()).at(precision)
-    now = fingerprint(backbone, loaded, views_of(task, backbone), precision)
+    # A compiled network agrees with the plain one, which needs no compiler.
+    compiled = was_compiled(old)
+    now = fingerprint(backbone, loaded, views_of(task, backbone), precision, compiled=compiled)
     changed = differences(old.fingerprint, now)
     beyond = [field for field, _, _ in changed if not field.startswith("versions.")]
     if beyond:

@@ -24,6 +24,7 @@ from archiveprobe.cache.shard import Embeddings
 from archiveprobe.cache.spec import CacheRecord, differences, find_caches
 from archiveprobe.cache.store import Reader, Writer, unusable
 from archiveprobe.embed.backbones import resolve
+from archiveprobe.embed.compiling import compile_network, was_compiled
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches
 from archiveprobe.embed.job import Notify, crops_per_pass
@@ -330,13 +331,29 @@ class _UnitBackbone:
             if self._network is None:
                 precision = str(self._record.fingerprint["precision"])
                 network = load_backbone(self._backbone, self._device).at(precision)
-                now = fingerprint(self._backbone, network, self.views, precision)
+                compiled = was_compiled(self._record)
+                now = fingerprint(self._backbone, network, self.views, precision, compiled=compiled)
                 changed = differences(self._record.fingerprint, now)
                 if changed:
                     _refuse(self._record, changed)
                 self._check_agreement(network, first)
-                self._network = network
+                self._network = self._compile(network, first) if compiled else network
             return self._network
+
+    def _compile(self, network: LoadedBackbone, first: Rendered) -> LoadedBackbone:
+        """Compile the network, as it was for the system, so that whoever answers has its bits."""
+        remedy = "free memory, or choose a smaller backbone"
+        where = f"{self._backbone.described} on {self._device}"
+        with memory_for(f"compiling {where}", remedy):
+            mirror = np.zeros(len(first.crops), np.bool_)
+            compiled, why = compile_network(network, first.crops, mirror, self._threads.together)
+        if not compiled.is_compiled:
+            raise InputError(
+                f"{self._record.folder.name}, which the system was trained on, was computed by a "
+                f"compiled network, and here {why}: run this where torch.compile works, or set "
+                "compile = false, embed and probe again"
+            )
+        return compiled
 
     def _check_agreement(self, network: LoadedBackbone, first: Rendered) -> None:
         if self._device == "mps" and network.precision == "fp32":

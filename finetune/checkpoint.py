@@ -62,12 +62,34 @@ class Checkpoints:
                 "some space or repair the disk, and run the same command again"
             ) from error
 
+    def check(self) -> None:
+        """Check that the last state, if there is one, is of these settings; it may have more.
+
+        Raises:
+            InputError: a setting is another one (the message names it), or the state is damaged.
+        """
+        _, settings = self._read() or ({}, self.settings)
+        self._compare({name: settings.get(name) for name in self.settings})
+
     def load(self) -> dict[str, Any] | None:
         """Read the last state, or None where there is none.
 
         Raises:
             InputError: the settings have changed (the message names which), or it is damaged.
         """
+        kept = self._read()
+        if kept is None:
+            return None
+        state, settings = kept
+        self._compare(settings)
+        # A run that was killed after it wrote the state had no time for it.
+        with contextlib.suppress(OSError):
+            self._remove_all_but(max(self._files()).name)
+            files.drop_temporaries(self.folder)
+        return state
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Return the last state, and its settings."""
         import torch
 
         file = max(self._files(), default=None)
@@ -78,24 +100,21 @@ class Checkpoints:
             if hashlib.sha256(content).hexdigest() not in file.name:
                 raise ValueError("its digest is another one")
             state = dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
-            settings = json.loads(state.pop("settings"))
-            changed = differences(settings, self.settings)
+            return state, dict(json.loads(state.pop("settings")))
         except Exception as error:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
             raise InputError(
                 f"{file} is damaged ({reason}): delete {self.folder} and train again from the start"
             ) from None
+
+    def _compare(self, settings: Mapping[str, Any]) -> None:
+        changed = differences(settings, self.settings)
         if changed:
             fields = ", ".join(f"{key} was {a!r:.60} and is now {b!r:.60}" for key, a, b in changed)
             raise InputError(
                 f"cannot go on with the run in {self.folder}: {fields}: set it back, or delete "
                 "that folder to train from the start"
             )
-        # A run that was killed after it wrote the state had no time for it.
-        with contextlib.suppress(OSError):
-            self._remove_all_but(file.name)
-            files.drop_temporaries(self.folder)
-        return state
 
     def clear(self) -> None:
         """Remove all states: the run is over. Raises OSError."""

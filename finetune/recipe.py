@@ -40,8 +40,7 @@ def _check_views(name: str) -> str:
 def _check_unfreeze(name: str) -> str:
     if not re.fullmatch(r"none|all|last-block|last-[1-9]\d{0,3}", name):
         raise ValueError(
-            f'unfreeze: use "none", "last-block", "last-4" (or any other number) or "all", not '
-            f"{name!r}"
+            f'use "none", "last-block", "last-4" (or any other number) or "all", not {name!r}'
         )
     return name
 
@@ -82,7 +81,7 @@ class Model(Section):
         "weights, W + (lora_alpha / r) B A (LoRA, Hu et al. 2021); not set: the blocks themselves.",
     )
     lora_alpha: Positive | None = Field(
-        default=None, description="Where it is not lora_rank itself."
+        default=None, description="Alpha of that sum; not set: lora_rank, so that its share is 1."
     )
     lora_layers: Literal["attention", "mlp", "both"] = Field(
         default="both", description="Which linear layers of a block learn so."

@@ -148,6 +148,9 @@ class RecipeRun:
         readable = np.asarray(self.fits.inputs[1].readable)[: len(self.dataset)]
         rows, settings = self._rows(name, readable), self._settings(name, stop)
         folder = self.folder / name
+        if seeds.count > 1 or self.recipe.rows.selection == "learned":
+            # Other folders come first; a state here of other settings is refused before that.
+            Checkpoints(folder / "state", settings).check()
         if seeds.count == 1:
             return self._learn(Fit(folder, settings, self.recipe, rows, stop))
         fits = [

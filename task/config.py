@@ -129,6 +129,7 @@ class Embed(_Section):
     layers: str = "pooled"
     decode: Decode = "exact"
     thumbnails: bool = True
+    compile: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "Embed":

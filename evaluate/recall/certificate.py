@@ -26,7 +26,8 @@ _FOR_THE_DRAW = 0.7
 class Certificate:
     """What is certified, and the numbers it follows from; `recall` is None if none is positive.
 
-    `missed` is the upper limit of the positives not found, `method` how it was computed.
+    `missed` is the upper limit of the positives not found, `method` how it was computed. Of the
+    images reviewed `undecided` had no certain answer: they are not found, and may all be missed.
     """
 
     found: int
@@ -39,6 +40,7 @@ class Certificate:
     alpha_of_draw: float
     true_found: int
     missed: int
+    undecided: int = 0
 
     @property
     def unseen(self) -> int:
@@ -86,6 +88,7 @@ class Certificate:
             "recall_with_draw_at_least": self.recall_with_draw,
             "missed_at_most": self.missed,
             "found_at_least": self.true_found,
+            "undecided": self.undecided,
             "method": self.method,
             "alpha_of_draw": self.alpha_of_draw,
             "looks": self.looks,
@@ -101,10 +104,15 @@ class Certificate:
     def sentence(self) -> str:
         """Say it in words that stand for themselves."""
         seen = (
-            f"Reviewing found {self.found} images and left {self.unseen} unreviewed. Of these, "
-            f"{self.drawn} were drawn at random and reviewed, and {self.positive} of them were "
-            "positive."
+            f"Reviewing found {self.found} positive images and left {self.unseen} images "
+            f"unreviewed. Of these, {self.drawn} were drawn at random and reviewed, and "
+            f"{self.positive} of them were positive."
         )
+        if self.undecided:
+            seen += (
+                f" Of the images reviewed, {self.undecided} had no certain answer, and count as "
+                "missed."
+            )
         sure = f"With a confidence of {100 * self.confidence:g} %"
         if self.recall is None:
             return f"{seen} Nothing was found and nothing is left: there is no recall to state."
@@ -128,6 +136,7 @@ def certify(
     looks: int = 1,
     expected: float | None = None,
     reviews: DoubleReview | None = None,
+    undecided: int = 0,
 ) -> Certificate:
     """Certify the recall of a review from a draw of one stratum or two.
 
@@ -144,11 +153,11 @@ def certify(
         raise InputError("nothing was drawn: no certificate without a reviewed random draw")
     alpha = (1 - confidence) * (1 if reviews is None else _FOR_THE_DRAW)
     method, limit = _limit([each for each in strata if each.size], alpha / looks, looks, expected)
-    true_found, missed = found, limit
+    true_found, missed = found, limit + undecided
     if reviews is not None:
         # The share of 1 - confidence that is left; every look may err anew.
         left = (1 - confidence) * (1 - _FOR_THE_DRAW) / looks
-        corrected = allow_for_errors(found, limit, reviews, left)
+        corrected = allow_for_errors(found, missed, reviews, left)
         true_found, missed = corrected.found, corrected.missed
     return Certificate(
         found,
@@ -161,6 +170,7 @@ def certify(
         alpha / looks,
         true_found,
         missed,
+        undecided,
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from archiveprobe.evaluate.recall.counts import check_sample, largest
+from archiveprobe.evaluate.recall.strata import log_binomial
 
 # Strength of the prior: it is worth so many positives seen.
 _STRENGTH = 1.0
@@ -40,7 +41,10 @@ def highest_at_any_time(
     # As a function of K the denominator rises to its mode and falls from there.
     mode = min(max(positive, (total + 1) * positive // drawn), total - drawn + positive)
 
+    samples = log_binomial(total, np.array(drawn))
+
     def within(count: int) -> bool:
-        return bool(stats.hypergeom.logpmf(positive, total, count, drawn) > least)
+        others = log_binomial(total - count, np.array(drawn - positive))
+        return bool(log_binomial(count, np.array(positive)) + others - samples > least)
 
     return largest(mode, total - drawn + positive, within)

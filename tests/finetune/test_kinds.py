@@ -1,6 +1,7 @@
 """Recipes of all kinds: stopped, gone on with, stored, and asked about new images."""
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,7 @@ class Kind(NamedTuple):
 
     settings: dict[str, Any]
     tokens: bool = False
+    precision: str = "fp32"
     ends_before: int = 2
     goes_on: str = "fold-0: goes on after epoch 1"
 
@@ -93,6 +95,7 @@ KINDS = {
         }
     ),
     "lora": Kind({**LORA, **DRAWN}),
+    "lora-bf16": Kind({**LORA, "model.unfreeze": "last-2"}, precision="bf16"),
     "lora-seeds": Kind({**LORA, **TWO}, **SEED),
     "soup": Kind({"model.backbone": "vit", **SOUP}, **SEED),
     "selection": Kind({"model.backbone": "vit", **LEARNED}, **CHOICE),
@@ -134,6 +137,11 @@ def end_before(patch: pytest.MonkeyPatch, number: int) -> None:
     patch.setattr(Trainer, "train_epoch", train_epoch)
 
 
+def recipe_text(settings: dict[str, Any]) -> str:
+    """A recipe file of a few steps."""
+    return "\n".join(f"{key} = {toml_value(value)}" for key, value in (COMMON | settings).items())
+
+
 def stored(folder: Path, system: str) -> dict[str, bytes]:
     """All weights and logits of a system."""
     place = folder / "work/finetune" / system
@@ -151,13 +159,10 @@ def test_every_kind_goes_on_to_the_same_answers(
     kind, folder = KINDS[name], tmp_path / "archive"
     shutil.copytree(embedded, folder)
     monkeypatch.setattr(writer, "SECONDS", 0.0)
-    text = "\n".join(
-        f"{key} = {toml_value(value)}" for key, value in (COMMON | kind.settings).items()
-    )
     recipes = {each: folder / f"{each}.toml" for each in ("whole", "ended")}
     for file in recipes.values():
-        file.write_text(text)
-    words = ("--fold", "all", *["--from-cache"] * kind.tokens)
+        file.write_text(recipe_text(kind.settings))
+    words = ("--fold", "all", "--precision", kind.precision, *["--from-cache"] * kind.tokens)
 
     def train(system: str) -> Result:
         return finetune(folder, *words, recipe=str(recipes[system]))
@@ -173,6 +178,12 @@ def test_every_kind_goes_on_to_the_same_answers(
     ending = "@cache" * kind.tokens
     whole, ended = (stored(folder, f"{each}{ending}") for each in ("whole", "ended"))
     assert whole == ended and len(whole) >= 4
+    # Folds and seeds draw otherwise.
+    assert len(set(whole.values())) == len(whole)
+    for file in (folder / "work/finetune" / f"ended{ending}").glob("fold-?/part.json"):
+        record = json.loads(file.read_text())
+        assert bool(record["selection"]) is ("rows.selection" in kind.settings)
+        assert len(record["seeds"]) == (2 if "seeds.combine" in kind.settings else 0)
 
     # The stored networks look at the rows to predict as new images, end to end.
     system, images, out = f"ended{ending}", tmp_path / "new", tmp_path / "answers.csv"
@@ -191,3 +202,43 @@ def test_every_kind_goes_on_to_the_same_answers(
     np.testing.assert_allclose(
         [answers[f"{row}.png"] for row in TO_PREDICT], known.test[:, 1], atol=promised, rtol=0
     )
+
+
+OTHER = {
+    "model.unfreeze": "last-2",
+    "model.lora_rank": 2,
+    "model.lora_alpha": 4.0,
+    "model.lora_layers": "mlp",
+    "model.grad_checkpointing": True,
+    "optimizer.micro_batch": 2,
+    "predict.threshold": 0.4,
+    "augment.mixup": 0.1,
+    "rows.selection": "learned",
+    "seeds.count": 2,
+}
+
+
+@pytest.mark.proves("training")
+def test_a_state_of_another_setting_is_refused_by_its_name(
+    embedded: Path, tmp_path: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "archive"
+    shutil.copytree(embedded, folder)
+    monkeypatch.setattr(writer, "SECONDS", 0.0)
+    recipe, first = folder / "lora.toml", {**LORA, "predict.calibrate": False}
+    recipe.write_text(recipe_text(first))
+    with monkeypatch.context() as patch:
+        end_before(patch, 2)
+        with pytest.raises(Ended):
+            finetune(folder, "--fold", "0", recipe=str(recipe))
+    kept = {file: file.read_bytes() for file in folder.glob("work/finetune/lora/fold-0/state/*")}
+    assert kept
+    trained = []
+    monkeypatch.setattr(Trainer, "train_epoch", lambda *_: trained.append(1))
+    for key, value in OTHER.items():
+        recipe.write_text(recipe_text({**first, key: value}))
+        done = finetune(folder, "--fold", "0", recipe=str(recipe))
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.exit_code == 1 and key.rpartition(".")[2] in line, (key, done.stderr)
+        assert "set it back, or delete" in line
+    assert not trained and all(file.read_bytes() == content for file, content in kept.items())

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import Result
 from noise import add_row_to_predict, draw_noise
@@ -41,10 +42,12 @@ def parts(folder: Path) -> list[dict]:
 
 
 @pytest.mark.proves("state")
+@pytest.mark.parametrize("more", ["", "lora_rank = 2\n"], ids=["whole", "lora"])
 def test_a_fold_answered_anew_teaches_the_next_fold_nothing(
-    noise: Path, tmp_path: Path, run: Command, finetune: Command
+    more: str, noise: Path, tmp_path: Path, run: Command, finetune: Command
 ) -> None:
-    other = tmp_path / "in-one-go"
+    recipe, other = noise / "quick.toml", tmp_path / "in-one-go"
+    recipe.write_text(recipe.read_text().replace("size = 32\n", f"size = 32\n{more}"))
     shutil.copytree(noise, other)
     # Fold 0, then a row to predict, which fold 0 answers before the other folds are trained.
     assert finetune(noise, "--fold", "0").exit_code == 0
@@ -61,6 +64,12 @@ def test_a_fold_answered_anew_teaches_the_next_fold_nothing(
         assert weights[0] == weights[1]
         assert (one["history"], one["made_of"]) == (direct["history"], direct["made_of"])
     assert len({one["made_of"]["start"] for one in ways[0]}) == 1
+    # The answers of fold 0 that came later are those of its network.
+    logits = [
+        np.load(next((folder / "work/finetune/quick/fold-0").glob("logits-*.npy")))
+        for folder in (noise, other)
+    ]
+    np.testing.assert_allclose(*logits, atol=1e-4)
 
 
 @pytest.mark.proves("training")

@@ -24,6 +24,12 @@ KINDS = {
     "the last block of a ViT": ("test_vit4", 'unfreeze = "last-block"', ""),
     "all of a ConvNeXt": ("test_convnext2", 'unfreeze = "all"\ndrop_path = 0.1', ""),
     "all of a ResNet, averaged": ("test_resnet", 'unfreeze = "all"', "[ema]\ndecay = 0.99\n"),
+    "two blocks of a ViT": (
+        "test_vit4",
+        'unfreeze = "last-2"\ngrad_checkpointing = true',
+        "[augment]\nmixup = 0.2\n",
+    ),
+    "a ViT by LoRA": ("test_vit4", "lora_rank = 4\nlora_alpha = 8.0", ""),
     "a frozen EfficientNet": ("test_efficientnet", 'unfreeze = "none"', ""),
 }
 

@@ -152,6 +152,13 @@ class CountingEncoder:
                 row[:] = self.answers[middle]
         return result
 
+    is_compiled = False
+
+    def compiled(self) -> "CountingEncoder":
+        other = copy.copy(self)
+        other.is_compiled = True
+        return other
+
     def at(self, precision: str) -> "CountingEncoder":
         other = copy.copy(self)
         other.precision = precision

@@ -1,0 +1,172 @@
+"""The certificate of a review, from its log: recall is at least so much, and what that assumes."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import number_of
+from archiveprobe.evaluate.recall.certificate import Certificate, certify
+from archiveprobe.evaluate.recall.reviewers import DoubleReview, cohen_kappa
+from archiveprobe.review.decisions import UNSURE
+from archiveprobe.review.drawing import Draw, seen_at, stop_of, unseen_places
+from archiveprobe.review.log import Line
+from archiveprobe.review.state import CERTIFICATE
+from archiveprobe.review.store import Review
+
+
+@dataclass(frozen=True)
+class Certified:
+    """A certificate, and all that `--json` says of it.
+
+    `line` is where it stands in the log, `log` the SHA-256 of that line, which proves all before.
+    """
+
+    certificate: Certificate
+    about: dict[str, Any]
+    line: int
+    log: str
+
+    def record(self) -> dict[str, Any]:
+        """Return the form of `--json`."""
+        found = {**self.certificate.record(), **self.about}
+        return {**found, "line": self.line, "log": self.log}
+
+
+def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certified:
+    """Certify the recall of a review that stopped and whose draw was reviewed; log it.
+
+    With `trust_reviewers` images reviewed twice do not count.
+
+    Raises:
+        InputError: the images have changed, see `Draw`, or the draw is not finished.
+    """
+    with review.log.locked():
+        review.sync()
+        review.check_source()
+        stop = stop_of(review)
+        state, positive = review.state, review.state.positive
+        answers = [each.answer for each in seen_at(review, stop).values()]
+        about = {
+            "seed": stop.content["seed"],
+            "snapshot": review.state.opened["snapshot"],
+            **_record_of(review, stop.number),
+        }
+        reviews = None if trust_reviewers else double_review(review)
+        settings: dict[str, Any] = {"reviews": reviews, "undecided": answers.count(UNSURE)}
+        found = answers.count(positive)
+        if state.open_draw is None and not len(unseen_places(review, stop)):
+            certificate = certify(found, [], 0.95, **settings)
+        else:
+            draw = Draw(review)
+            wish, reached = draw.wish, finished(draw)
+            about |= {"draw": draw.line.number, "draw_sha256": draw.line.digest}
+            about |= {"images_drawn": reached, "size": wish.size}
+            settings |= {"looks": wish.looks, "expected": draw.line.content["expected_share"]}
+            certificate = certify(found, draw.sample(reached), wish.confidence, **settings)
+        about |= _of_all_draws(review, certificate.confidence)
+        about["sentence"] = " ".join([certificate.sentence(), *about.pop("further")])
+        line = _log(review, {**certificate.record(), **about})
+        return Certified(certificate, about, line.number, line.digest)
+
+
+def finished(draw: Draw) -> int:
+    """Return how many images of a draw count: those of the last declared look that is finished.
+
+    Raises:
+        InputError: not even the first is.
+    """
+    size, decided, looks = len(draw.images), len(draw.decided), draw.wish.looks
+    # After how many images the draw may be looked at.
+    ends = sorted({-(-size * look // looks) for look in range(1, looks + 1)})
+    if draw.wish.any_time:
+        ends = list(range(1, size + 1))
+    reached = max((end for end in ends if end <= decided), default=0)
+    if not reached:
+        raise InputError(
+            f"the draw is not finished: {decided} of {number_of(ends[0], 'image')} drawn have an "
+            f"answer; `archiveprobe review {draw.review.task.file}` shows the others"
+        )
+    return reached
+
+
+def double_review(review: Review) -> DoubleReview | None:
+    """Count the first answers to images reviewed twice against the settled ones; None of none.
+
+    Where even the settled answer is unsure, the first counts as wrong.
+
+    Raises:
+        InputError: reviewers differ on an image that nobody has settled.
+    """
+    state, positive = review.state, review.state.positive
+    disputed = state.disputed()
+    if disputed:
+        raise InputError(
+            f"reviewers differ on {number_of(len(disputed), 'image')} (first: {disputed[0]}) that "
+            "nobody has settled: settle them, or leave all out with --trust-reviewers"
+        )
+    counts: Counter[tuple[bool, bool]] = Counter()
+    for first, _ in state.pairs():
+        said, settled = first.answer == positive, state.settled(first.image)
+        counts[said, not said if settled == UNSURE else settled == positive] += 1
+    if not counts:
+        return None
+    return DoubleReview(
+        hits=counts[True, True],
+        overlooked=counts[False, True],
+        mistaken=counts[True, False],
+        right_negatives=counts[False, False],
+    )
+
+
+def _record_of(review: Review, stop: int) -> dict[str, Any]:
+    """Say what the certificate is about, and who looked at what."""
+    state, positive = review.state, review.state.positive
+    opened = state.opened
+    pairs = Counter((one.answer == positive, two.answer == positive) for one, two in state.pairs())
+    both = [(True, True), (True, False), (False, True), (False, False)]
+    decisions = Counter(each.reviewer for part in state.parts.values() for each in part.values())
+    names = sorted({*decisions, *state.unblurred})
+    return {
+        "review": review.name,
+        "system": opened["system"],
+        "population": opened["population"],
+        "images": opened["images"],
+        "outside": opened["outside"],
+        "stop": stop,
+        "kappa": cohen_kappa(*(pairs[each] for each in both)),
+        "reviewers": [
+            {
+                "reviewer": name,
+                "decisions": decisions[name],
+                "shown_unblurred": len(state.unblurred.get(name, ())),
+            }
+            for name in names
+        ],
+    }
+
+
+def _of_all_draws(review: Review, confidence: float) -> dict[str, Any]:
+    """Say how sure all certificates of the review are together: each draw spends its share."""
+    earlier = [line.content["wish"]["confidence"] for line in review.state.draws]
+    together = 1 - sum(1 - each for each in earlier) if len(earlier) > 1 else confidence
+    further = []
+    if len(earlier) > 1:
+        further = [
+            f"It is draw {len(earlier)} of this review: its certificates all hold together with a "
+            f"confidence of {100 * max(together, 0):g} %."
+        ]
+    outside = review.state.opened["outside"]
+    if outside:
+        further.append(f"{number_of(outside, 'image')} that cannot be read are left out.")
+    return {"confidence_of_all_draws": max(together, 0.0), "further": further}
+
+
+def _log(review: Review, content: dict[str, Any]) -> Line:
+    """Write a certificate into the log, but not twice in a row; return its line."""
+    last = review.log.lines[-1]
+    if last.kind == CERTIFICATE and last.content == content:
+        return last
+    [line] = review.log.append(CERTIFICATE, [content])
+    review.sync()
+    return line

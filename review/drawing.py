@@ -1,0 +1,246 @@
+"""Random draws of images that were not reviewed, declared in the log before anybody looks at them.
+
+Reviewing stops, and a secret seed is drawn and written into the log; only then is a draw declared.
+Its images are those of a stratum with the smallest SHA-256 of "<seed>:<digest of the image>", which
+anybody can compute again, with no library, from the line of the stop and the images of the review.
+Who looks at images that will be drawn, and then declares how many, could choose a number that
+pleases: so nothing may be looked at between the stop and the draw, and one stop has one draw.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import number_of
+from archiveprobe.evaluate.recall.allocation import Missed, best_design, expected_chances
+from archiveprobe.evaluate.recall.plan import most_missed
+from archiveprobe.evaluate.recall.strata import Stratum
+from archiveprobe.review.decisions import DECISION, DRAW, QUEUE, UNSURE, WITHDRAWAL, Decision
+from archiveprobe.review.log import Line
+from archiveprobe.review.state import DRAWN, SHOWN, ReviewState
+from archiveprobe.review.store import Review
+
+# Scores of exactly 0 and 1 have no margin.
+_CLOSEST = 1e-9
+
+
+@dataclass(frozen=True)
+class DrawWish:
+    """What to draw: how many images, in two strata or not, and how often it may be looked at.
+
+    `recall` is what strata are planned for, and `expect_recall` what a draw that may be looked at
+    at any time is narrowest at; both may be wrong. The confidence is that of the certificate.
+    """
+
+    size: int
+    strata: bool = False
+    looks: int = 1
+    any_time: bool = False
+    recall: float = 0.95
+    confidence: float = 0.95
+    expect_recall: float = 0.98
+
+
+class Draw:
+    """The draw of a review after its last stop, proved to be what its seed gives.
+
+    Raises:
+        InputError: reviewing has not stopped, or goes on; nothing was drawn; something was looked
+            at too early; or the draw is not what its seed gives.
+    """
+
+    def __init__(self, review: Review) -> None:
+        self.review = review
+        self.stop, line = stop_of(review), review.state.open_draw
+        if line is None:
+            raise InputError(
+                f"nothing was drawn since reviewing stopped: `archiveprobe certify "
+                f"{review.task.file} --plan` says how many, `--draw N` draws them"
+            )
+        self.line, self.wish = line, DrawWish(**line.content["wish"])
+        self.images: list[str] = list(line.content["images"])
+        self._check_early(self.images)
+        sizes = [each["drawn"] for each in line.content["strata"]]
+        boundary = line.content["strata"][0]["size"] if len(sizes) > 1 else None
+        unseen = unseen_places(review, self.stop)
+        if draw_images(review, str(self.stop.content["seed"]), unseen, sizes, boundary) != (
+            self.images,
+            line.content["strata"],
+        ):
+            raise InputError(
+                f"{review.log.file}: the draw of line {line.number} is not what the seed of line "
+                f"{self.stop.number} gives: --resume the review, stop, and draw anew"
+            )
+
+    def _check_early(self, images: list[str]) -> None:
+        check_unseen(self.review, self.stop, self.line.number, images)
+
+    @cached_property
+    def decided(self) -> list[Decision]:
+        """Return the decisions of the images drawn, in their order, up to the first without one."""
+        known = self.review.state.parts[DRAW]
+        first = next((at for at, each in enumerate(self.images) if each not in known), None)
+        return [known[image] for image in self.images[:first]]
+
+    def sample(self, count: int) -> list[Stratum]:
+        """Return the strata with the first `count` images as their samples.
+
+        An image that a reviewer was unsure of counts as positive, so that no limit is too low.
+        """
+        positive = (self.review.state.positive, UNSURE)
+        parts = np.array(part_of_images(self.line.content["strata"])[:count], int)
+        yes = np.array([each.answer in positive for each in self.decided[:count]], bool)
+        return [
+            Stratum(each["size"], int((parts == at).sum()), int((yes & (parts == at)).sum()))
+            for at, each in enumerate(self.line.content["strata"])
+        ]
+
+
+def stop_of(review: Review) -> Line:
+    """Return the line at which reviewing stopped. Raises InputError: it has not, or goes on."""
+    if not review.state.is_stopped:
+        raise InputError(
+            f"the review {review.name} has not stopped: `archiveprobe review {review.task.file} "
+            "--stop` ends it, and a certificate follows"
+        )
+    stop = review.state.stops[-1]
+    late = [
+        line.number
+        for line in review.log.lines[stop.number :]
+        if line.kind in (DECISION, WITHDRAWAL) and line.content["part"] == QUEUE
+    ]
+    if late:
+        raise InputError(
+            f"{review.log.file}: reviewing went on after it had stopped in line {stop.number} "
+            f"(line {late[0]}, {number_of(len(late), 'decision')}): --resume, stop, and draw anew"
+        )
+    return stop
+
+
+def check_unseen(review: Review, stop: Line, end: int, images: list[str]) -> None:
+    """Check that nobody looked at images between the stop and the line `end`. Raises InputError."""
+    drawn = set(images)
+    for line in review.log.lines[stop.number : end - 1]:
+        if line.kind in (DECISION, SHOWN) and line.content["image"] in drawn:
+            raise InputError(
+                f"{line.content['image']} was looked at (line {line.number}) before the draw was "
+                "declared: --resume the review, stop, and draw anew"
+            )
+
+
+def seen_at(review: Review, stop: Line) -> dict[str, Decision]:
+    """Return the decision of every image reviewed by the stop, those of earlier draws too."""
+    parts = ReviewState(review.log.lines[: stop.number]).parts
+    return {**parts[DRAW], **parts[QUEUE]}
+
+
+def unseen_places(review: Review, stop: Line) -> np.ndarray:
+    """Return the places of the images not reviewed at the stop, the likeliest first."""
+    population = review.population
+    seen = np.zeros(len(population), bool)
+    seen[population.places(list(seen_at(review, stop)))] = True
+    unseen = np.flatnonzero(~seen)
+    return np.asarray(unseen[np.argsort(-population.scores[unseen], kind="stable")])
+
+
+def draw_images(
+    review: Review, seed: str, unseen: np.ndarray, sizes: list[int], boundary: int | None
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Draw images; of two strata the first `boundary` of the unseen are one.
+
+    Returns their digests in the order of the draw, in which every part of it holds the same share
+    of each stratum, and the strata.
+    """
+    parts = [unseen] if boundary is None else [unseen[:boundary], unseen[boundary:]]
+    orders: list[list[str]] = []
+    strata: list[dict[str, Any]] = []
+    for part, size in zip(parts, sizes, strict=True):
+        digests = [review.population.digest(int(place)) for place in part]
+        ranked = sorted(
+            digests, key=lambda digest: hashlib.sha256(f"{seed}:{digest}".encode()).digest()
+        )
+        orders.append(ranked[:size])
+        lowest = float(review.population.scores[part].min()) if len(part) else None
+        strata.append({"size": len(part), "drawn": size, "lowest_score": lowest})
+    ends = [iter(order) for order in orders]
+    return [next(ends[part]) for part in part_of_images(strata)], strata
+
+
+def part_of_images(strata: list[Mapping[str, Any]] | list[dict[str, Any]]) -> list[int]:
+    """Return the stratum of every image in the order of the draw."""
+    places = [
+        ((at + 0.5) / each["drawn"], part)
+        for part, each in enumerate(strata)
+        for at in range(each["drawn"])
+    ]
+    return [part for _, part in sorted(places)]
+
+
+def declare(review: Review, wish: DrawWish) -> Line:
+    """Declare a draw, and write it into the log.
+
+    Raises:
+        InputError: see `Draw`; there was a draw since the stop; or there are too few images.
+    """
+    with review.log.locked():
+        review.sync()
+        review.check_source()
+        stop = stop_of(review)
+        if review.state.open_draw is not None:
+            line = review.state.open_draw
+            raise InputError(
+                f"{number_of(len(line.content['images']), 'image')} were drawn already (line "
+                f"{line.number}): one stop has one draw; --resume the review to go on"
+            )
+        unseen = unseen_places(review, stop)
+        if not 0 < wish.size <= len(unseen):
+            raise InputError(
+                f"cannot draw {wish.size} of {number_of(len(unseen), 'image')} not reviewed"
+            )
+        sizes, boundary = [wish.size], None
+        if wish.strata:
+            sizes, boundary = _two_strata(review, stop, unseen, wish)
+        seed = str(stop.content["seed"])
+        images, strata = draw_images(review, seed, unseen, sizes, boundary)
+        check_unseen(review, stop, len(review.log.lines) + 1, images)
+        content = {
+            "stop": stop.number,
+            "seed": seed,
+            "wish": asdict(wish),
+            "expected_share": _expected_share(review, stop, len(unseen), wish),
+            "strata": strata,
+            "images": images,
+        }
+        [line] = review.log.append(DRAWN, [content])
+        review.sync()
+    return line
+
+
+def _expected_share(review: Review, stop: Line, unseen: int, wish: DrawWish) -> float | None:
+    """Return the share of positives among the unseen at which a sequence is narrowest."""
+    if not wish.any_time:
+        return None
+    answers = [each.answer for each in seen_at(review, stop).values()]
+    missed = answers.count(review.state.positive) * (1 - wish.expect_recall) / wish.expect_recall
+    return min(max(missed, 1) / (unseen + 1), 0.5)
+
+
+def _two_strata(
+    review: Review, stop: Line, unseen: np.ndarray, wish: DrawWish
+) -> tuple[list[int], int]:
+    """Choose the images to draw of two strata, and how many the first holds."""
+    decisions, scores = seen_at(review, stop), review.population.scores
+    seen = review.population.places(list(decisions))
+    positive = review.state.positive
+    answers = np.array([each.answer == positive for each in decisions.values()], bool)
+    margins = np.log(np.clip(scores, _CLOSEST, 1)) - np.log(np.clip(1 - scores, _CLOSEST, 1))
+    chances = expected_chances(margins[seen], answers, margins[unseen])
+    allowed = most_missed(int(answers.sum()), wish.recall)
+    alpha = (1 - wish.confidence) / wish.looks
+    design = best_design(Missed.of(chances, allowed), wish.size, alpha)
+    return list(design.draws), design.sizes[0]

@@ -1,0 +1,107 @@
+"""How many images to draw for a certificate that is likely to say what is wanted."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.evaluate.recall.plan import Expectation, Plan, plan_draw
+from archiveprobe.review.drawing import seen_at, stop_of, unseen_places
+from archiveprobe.review.store import Review, find_review
+from archiveprobe.task.config import Task
+
+
+@dataclass(frozen=True)
+class PlanWish:
+    """What a certificate should say, and what is expected.
+
+    `images`, `reviewed` and `prevalence` are those of a stopped review where they are None; without
+    one nothing but the positives is taken to be reviewed, which asks for the largest draw.
+    """
+
+    recall: float = 0.95
+    confidence: float = 0.95
+    power: float = 0.9
+    expected_recall: float = 0.98
+    prevalence: float | None = None
+    images: int | None = None
+    reviewed: int | None = None
+    looks: int = 1
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and what it was made for."""
+
+    wish: PlanWish
+    expected: Expectation
+    plan: Plan
+
+    def record(self) -> dict[str, Any]:
+        """Return the form of `--json`."""
+        return {
+            **asdict(self.plan),
+            "recall": self.wish.recall,
+            "confidence": self.wish.confidence,
+            "wanted_power": self.wish.power,
+            "looks": self.wish.looks,
+            "found": self.expected.found,
+            "unseen": self.expected.unseen,
+            "missed": self.expected.missed,
+        }
+
+    def sentence(self) -> str:
+        """Say it for people."""
+        expected, plan, wish = self.expected, self.plan, self.wish
+        if not plan.draw:
+            return (
+                f"No draw is needed: the {expected.unseen} images not reviewed cannot hold enough "
+                f"positives for a recall below {100 * wish.recall:g} %."
+            )
+        last = "" if wish.looks == 1 else f", all of them by the last of {wish.looks} looks"
+        return (
+            f"Draw {plan.draw} of the {expected.unseen} images not reviewed{last}. If at most "
+            f"{plan.positive_at_most} of them are positive, the certificate says a recall of at "
+            f"least {100 * wish.recall:g} % with a confidence of {100 * wish.confidence:g} %. "
+            f"With {expected.found} found and {expected.missed} missed, as is expected, that "
+            f"happens with a probability of {plan.power:.3f}."
+        )
+
+
+def plan_certificate(task: Task, name: str | None, wish: PlanWish) -> Planned:
+    """Plan a draw for a review that stopped, or for one that is only thought of.
+
+    Raises:
+        InputError: it cannot be, or something is neither said nor known.
+    """
+    review = None if wish.images is not None else find_review(task, name)
+    if review is not None and wish.prevalence is None:
+        expected = _of_review(review, wish.expected_recall)
+    else:
+        expected = _of_numbers(review, wish)
+    plan = plan_draw(expected, wish.recall, wish.confidence, wish.power, wish.looks)
+    return Planned(wish, expected, plan)
+
+
+def _of_review(review: Review, recall: float) -> Expectation:
+    if not review.state.is_stopped:
+        raise InputError(
+            f"the review {review.name} has not stopped: say what is expected with --prevalence"
+        )
+    if not 0 < recall <= 1:
+        raise InputError(f"expected recall {recall} must lie between 0 and 1")
+    stop = stop_of(review)
+    answers = [each.answer for each in seen_at(review, stop).values()]
+    found = answers.count(review.state.positive)
+    unseen = len(unseen_places(review, stop))
+    return Expectation(found, unseen, min(round(found * (1 - recall) / recall), unseen))
+
+
+def _of_numbers(review: Review | None, wish: PlanWish) -> Expectation:
+    images = wish.images if review is None else int(review.state.opened["images"])
+    assert images is not None
+    if wish.prevalence is None:
+        raise InputError("--images needs --prevalence, the share of positives that is expected")
+    reviewed = wish.reviewed
+    if reviewed is None:
+        reviewed = round(round(images * wish.prevalence) * wish.expected_recall)
+    return Expectation.of(images, wish.prevalence, wish.expected_recall, reviewed)
