@@ -259,8 +259,9 @@ def test_a_draw_that_its_seed_does_not_give_is_refused(
 def test_reviewers_errors_enter_through_second_looks(task: Task) -> None:
     queue = Queue(begin(task, twice=0.5))
     review_all(queue, "Ann", most=12)
-    review_all(queue, "Ben", lambda name: "bright", len(queue.review.state.reviewed))
     Reviewing(queue, "Ann").stop()
+    assert "wait for a second reviewer" in fault("certify", task.file, "--draw", "5")
+    review_all(queue, "Ben", lambda name: "bright")
     run("certify", task.file, "--draw", "5")
     assert "nobody has settled" in fault("certify", task.file)
     settle = Reviewing(queue := Queue(find_review(task)), "Cleo")
@@ -296,7 +297,7 @@ def test_plans_of_an_archive_that_nobody_reviewed_yet(task: Task) -> None:
         ("--recall 0.9", "--recall needs --plan or --draw"),
         ("--draw 5 --power 0.9", "--power needs --plan"),
         ("--draw 5 --any-time --looks 2", "--any-time goes with neither"),
-        ("--plan --trust-reviewers", "without --plan"),
+        ("--plan --trust-reviewers", "--plan knows of no reviewers"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(task: Task, words: str, said: str) -> None:
