@@ -96,6 +96,12 @@ class Queue:
             self._leases.take(session, [item.image for item in items])
         return items
 
+    def preview(self, reviewer: str, most: int | None = None) -> list[Item]:
+        """Return what a reviewer would see next, leased to nobody. Raises InputError."""
+        with self.review.log.locked():
+            self.sync()
+            return list(islice(self._items(reviewer, settle=False), most))
+
     def sync(self) -> None:
         """Take in what was decided since, by whomever. Raises InputError."""
         self.review.sync()
