@@ -261,6 +261,8 @@ def test_reviewers_errors_enter_through_second_looks(task: Task) -> None:
     review_all(queue, "Ann", most=12)
     Reviewing(queue, "Ann").stop()
     assert "wait for a second reviewer" in fault("certify", task.file, "--draw", "5")
+    # Ann leaves: her last image is leased to nobody any more.
+    queue.next("Ann", 0)
     review_all(queue, "Ben", lambda name: "bright")
     run("certify", task.file, "--draw", "5")
     assert "nobody has settled" in fault("certify", task.file)
