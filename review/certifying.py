@@ -10,21 +10,27 @@ from archiveprobe.evaluate.recall.certificate import Certificate, certify
 from archiveprobe.evaluate.recall.reviewers import DoubleReview, cohen_kappa
 from archiveprobe.review.decisions import UNSURE
 from archiveprobe.review.drawing import Draw, seen_at, stop_of, unseen_places
+from archiveprobe.review.log import Line
 from archiveprobe.review.state import CERTIFICATE
 from archiveprobe.review.store import Review
 
 
 @dataclass(frozen=True)
 class Certified:
-    """A certificate, and all that `--json` says of it; `line` is where it stands in the log."""
+    """A certificate, and all that `--json` says of it.
+
+    `line` is where it stands in the log, `log` the SHA-256 of that line, which proves all before.
+    """
 
     certificate: Certificate
     about: dict[str, Any]
     line: int
+    log: str
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`."""
-        return {**self.certificate.record(), **self.about, "line": self.line}
+        found = {**self.certificate.record(), **self.about}
+        return {**found, "line": self.line, "log": self.log}
 
 
 def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certified:
@@ -60,7 +66,8 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
             certificate = certify(found, draw.sample(reached), wish.confidence, **settings)
         about |= _of_all_draws(review, certificate.confidence)
         about["sentence"] = " ".join([certificate.sentence(), *about.pop("further")])
-        return Certified(certificate, about, _log(review, certificate, about))
+        line = _log(review, {**certificate.record(), **about})
+        return Certified(certificate, about, line.number, line.digest)
 
 
 def finished(draw: Draw) -> int:
@@ -127,7 +134,6 @@ def _record_of(review: Review, stop: int) -> dict[str, Any]:
         "images": opened["images"],
         "outside": opened["outside"],
         "stop": stop,
-        "log_head": review.log.head,
         "kappa": cohen_kappa(*(pairs[each] for each in both)),
         "reviewers": [
             {
@@ -156,14 +162,11 @@ def _of_all_draws(review: Review, confidence: float) -> dict[str, Any]:
     return {"confidence_of_all_draws": max(together, 0.0), "further": further}
 
 
-def _log(review: Review, certificate: Certificate, about: dict[str, Any]) -> int:
+def _log(review: Review, content: dict[str, Any]) -> Line:
     """Write a certificate into the log, but not twice in a row; return its line."""
-    content = {**certificate.record(), **about}
     last = review.log.lines[-1]
-    same = {key: value for key, value in last.content.items() if key != "log_head"}
-    if last.kind == CERTIFICATE and same == {k: v for k, v in content.items() if k != "log_head"}:
-        about["log_head"] = last.content["log_head"]
-        return last.number
+    if last.kind == CERTIFICATE and last.content == content:
+        return last
     [line] = review.log.append(CERTIFICATE, [content])
     review.sync()
-    return line.number
+    return line

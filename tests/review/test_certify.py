@@ -76,6 +76,7 @@ def test_from_a_stop_to_a_certificate(task: Task) -> None:
     assert record["snapshot"] == state.opened["snapshot"]
     assert len(record["assumes"]) == 2 and "the reviewers are right" in record["sentence"]
     assert {each["reviewer"]: each["decisions"] for each in record["reviewers"]}["Ben"] == 10
+    assert record["log"] == find_review(task).log.head
     # The same certificate again is no further line.
     assert [line.kind for line in find_review(task).log.lines].count("certificate") == 1
 
