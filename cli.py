@@ -70,6 +70,7 @@ for command in (
     answers.predict,
     ranking.rank,
     review.review,
+    review.prove,
     answers.submit,
     answers.score,
     answers.export,

@@ -17,6 +17,7 @@ from archiveprobe.commands.terminal import (
     progress,
     say,
     task_argument,
+    task_before_argument,
 )
 
 _ACTIONS = ("export", "import_", "stop", "resume", "status")
@@ -58,6 +59,12 @@ _ACTIONS = ("export", "import_", "stop", "resume", "status")
     default=0.95,
     show_default=True,
     help="Cosine from which images are decided together; 1: equal files only.",
+)
+@click.option(
+    "--refit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Fit the probe anew after every N looks, on labels and decisions, and order by it.",
 )
 @click.option("--draw", is_flag=True, help="Look at the random draw that `certify` declared.")
 @click.option("--export", type=OUTPUT, help="Write the queue as a table, and end.")
@@ -106,8 +113,8 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
     )
     name = reviewer or getpass.getuser()
     if not actions:
-        page = {"port": options["port"], "language": options["language"]}
-        run.serve(queue, name, **page, show=print_line, notify=say)
+        page = {key: options[key] for key in ("refit", "port", "language")}
+        run.serve(queue, name, **page, progress=progress, show=print_line, notify=say)
         return
     done = {
         "export": lambda: run.export(queue, name, options["export"], options["top"]),
@@ -130,3 +137,23 @@ def _check(actions: Sequence[str], options: Mapping[str, Any], as_json: bool) ->
         raise click.UsageError("--json needs --export, --import, --stop, --resume or --status")
     if options["top"] is not None and options["export"] is None:
         raise click.UsageError("--top needs --export")
+
+
+@command("prove my/task.toml images/0042.jpg", "prove my/task.toml images/0042.jpg --json")
+@task_before_argument
+@click.argument("image", metavar="ID")
+@click.option("--name", metavar="REVIEW", help="Review; default: the only one there is.")
+@json_option
+@click.pass_context
+def prove(ctx: click.Context, task: Path, image: str, name: str | None, as_json: bool) -> None:
+    """Tell the way of an image through a review, and compute its answer again from its bytes.
+
+    ID is the image's id, or the SHA-256 of its bytes. Exit status 1 where anything was changed.
+    """
+    from archiveprobe.review.prove import prove as prove_image
+    from archiveprobe.review.store import find_review
+
+    proof = prove_image(find_review(load(task), name), image, notify=say)
+    print_result(proof.record(), proof.lines(), as_json)
+    if not proof.ok:
+        ctx.exit(1)

@@ -10,6 +10,7 @@ from archiveprobe.base.progress import Progress, silent
 from archiveprobe.evaluate.recall.reviewers import cohen_kappa
 from archiveprobe.review.decisions import DRAW
 from archiveprobe.review.queue import Queue
+from archiveprobe.review.refit import Refits
 from archiveprobe.review.reviewing import Reviewing
 from archiveprobe.review.serve import serve_review
 from archiveprobe.review.sheet import export_sheet, import_sheet, summary_of_import
@@ -55,16 +56,32 @@ def serve(
     queue: Queue,
     reviewer: str,
     *,
-    port: int | None,
-    language: str,
+    refit: int | None = None,
+    port: int | None = None,
+    language: str = "en",
+    progress: Progress = silent,
     show: Callable[[str], object],
     notify: Notify,
 ) -> None:
-    """Show the queue on a page until interrupted. Raises InputError."""
+    """Show the queue on a page until interrupted; with `refit`, the probe learns as it grows.
+
+    Raises:
+        InputError: see `Refits` and `serve_review`.
+    """
+    refits = None
+    if refit is not None:
+        refits = Refits(queue, refit, notify=notify, progress=progress)
+        refits.run_if_due()
     state, name = queue.review.state, queue.review.name
     notify(f"review {name}: {_stage(state)}, {queue.looks_left()} looks left")
     serve_review(
-        queue, reviewer=reviewer, port=port or 0, language=language, show=show, notify=notify
+        queue,
+        refits=refits,
+        reviewer=reviewer,
+        port=port or 0,
+        language=language,
+        show=show,
+        notify=notify,
     )
 
 

@@ -19,6 +19,7 @@ from archiveprobe.look.server.serve import advice, check_libraries, listen, serv
 from archiveprobe.review.decisions import BLURRED, UNBLURRED
 from archiveprobe.review.images import Images, images_of
 from archiveprobe.review.queue import Queue
+from archiveprobe.review.refit import Refits
 from archiveprobe.review.reviewing import Given, Reviewing
 from archiveprobe.review.store import Review
 
@@ -52,8 +53,9 @@ class _Asked(BaseModel):
 class Endpoints:
     """The addresses of the page, each a function of what was asked."""
 
-    def __init__(self, queue: Queue, images: Images) -> None:
+    def __init__(self, queue: Queue, images: Images, refits: Refits | None) -> None:
         self._queue, self._review, self._images = queue, queue.review, images
+        self._refits = refits
         self._decoding = threading.BoundedSemaphore(usable_cores())
 
     def next(self, asked: _Asked) -> dict[str, Any]:
@@ -71,6 +73,9 @@ class Endpoints:
         reviewing = Reviewing(self._queue, asked.reviewer)
         shown = UNBLURRED if asked.unblurred else BLURRED
         reviewing.decide([Given(asked.image, asked.answer, shown, settles=asked.settles)])
+        if self._refits is not None:
+            # Nobody waits for it: the queue is ordered anew when it is done.
+            threading.Thread(target=self._refits.run_if_due, daemon=True).start()
         return self._counts(reviewing.reviewer)
 
     def undo(self, asked: _Asked) -> dict[str, Any]:
@@ -123,6 +128,7 @@ def make_review_app(
     queue: Queue,
     images: Images,
     *,
+    refits: Refits | None = None,
     token: str,
     port: int,
     reviewer: str = "",
@@ -135,7 +141,7 @@ def make_review_app(
     from starlette.responses import HTMLResponse
     from starlette.routing import Route, Router
 
-    ask = Endpoints(queue, images)
+    ask = Endpoints(queue, images, refits)
     page = render_page("review", page_meta(queue.review, reviewer), language=language)
 
     def shown(request: "Request") -> "Response":
@@ -214,6 +220,7 @@ def page_meta(review: Review, reviewer: str) -> dict[str, Any]:
 def serve_review(
     queue: Queue,
     *,
+    refits: Refits | None = None,
     reviewer: str = "",
     port: int = 0,
     language: str = "en",
@@ -233,6 +240,7 @@ def serve_review(
         app = make_review_app(
             queue,
             images,
+            refits=refits,
             token=token,
             port=port,
             reviewer=reviewer,
