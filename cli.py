@@ -21,6 +21,7 @@ from archiveprobe.commands import (  # noqa: E402
     listing,
     look,
     ranking,
+    review,
     systems,
 )
 from archiveprobe.commands.terminal import NAME, Commands, example  # noqa: E402
@@ -68,6 +69,8 @@ for command in (
     certifying.estimate,
     answers.predict,
     ranking.rank,
+    review.review,
+    review.prove,
     answers.submit,
     answers.score,
     answers.export,

@@ -27,6 +27,7 @@ Notify = Callable[[str], None]
 
 # Ray's own file of a token, and the variable that stands in for it.
 _TOKEN_FILE = Path(".ray") / "auth_token"
+_NICENESS = "RAY_worker_niceness"
 _TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105
 _TOKEN_BYTES = 32
 _SILENT = {"log_to_driver": False, "logging_level": logging.CRITICAL}
@@ -127,7 +128,13 @@ def _start_local(ray: Any, folder: str, cores: int) -> None:
     constants.ENABLE_RAY_CLUSTER = False
     try:
         with _environment(
-            {constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "PYTHONPATH": _python_path()}
+            {
+                constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+                "PYTHONPATH": _python_path(),
+                # By default workers step back behind every other process (nice 15), so that beside
+                # other work they take less than the processes of the local engine do.
+                _NICENESS: os.environ.get(_NICENESS, "0"),
+            }
         ):
             ray.init("local", num_cpus=cores, include_dashboard=False, _temp_dir=folder, **_SILENT)
     finally:

@@ -51,8 +51,7 @@ def embed(
         InputError: a cache cannot be written.
     """
     started = time.monotonic()
-    with collector_paused():
-        work = plan(task, options, notify=notify, progress=progress)
+    work = plan(task, options, notify=notify, progress=progress)
     for job in work.jobs:
         if job.random_weights:
             notify(f"{job.backbone.name}: RANDOM WEIGHTS, for trials only")

@@ -123,7 +123,7 @@ class UnitEncoder:
     `sources` maps backbones to the digests of those fingerprints; `looks` are what a system's own
     networks look at. With `keep` new rows go into the task's caches, whose writer it then is,
     alone, for a `share` ("2of4"), or `beside_others` under any name that is free; it is a context
-    manager for that.
+    manager for that. With `afresh` nothing is read from the caches, to compare with them.
 
     Raises:
         InputError: a cache is gone, this machine's weights or libraries give other numbers, or
@@ -142,6 +142,7 @@ class UnitEncoder:
         keep: bool = False,
         share: str | None = None,
         beside_others: bool = False,
+        afresh: bool = False,
         notify: Notify = lambda _: None,
     ) -> None:
         names = [name for name in sources if not is_text_cache(name)]
@@ -155,6 +156,7 @@ class UnitEncoder:
         decode: Decode = next((geometry.decode for geometry in views), "exact")
         self.preparation = Preparation(Path(), views, decode=decode)
         self._keep, self._share, self._beside_others = keep, share, beside_others
+        self._afresh = afresh
         self._writers = ExitStack()
 
     @property
@@ -176,7 +178,8 @@ class UnitEncoder:
                 {
                     key: views_of_image(image, backbone.geometry, backbone.views, self.preparation)
                     for key, image in distinct.items()
-                }
+                },
+                afresh=self._afresh,
             )
             for name, backbone in self._backbones.items()
         }
@@ -273,9 +276,12 @@ class _UnitBackbone:
         """Let new rows go to a writer of another kind."""
         self._writer = writer_of(self._record.folder)
 
-    def encode(self, images: Mapping[bytes, Rendered]) -> UnitEmbeddings:
-        """Return the embeddings of images; those that the cache holds are read from it."""
-        held = self._reader.keys.stored(list(images))
+    def encode(self, images: Mapping[bytes, Rendered], *, afresh: bool) -> UnitEmbeddings:
+        """Return the embeddings of images; those that the cache holds are read from it.
+
+        With `afresh` all are computed.
+        """
+        held = [] if afresh else self._reader.keys.stored(list(images))
         rows: dict[bytes, NDArray[np.float16]] = {}
         if held:
             rows.update(zip(held, self._reader.read(held)[1], strict=True))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+# Small networks from two coordinates to a bias of attention: there is no rank to lower.
+_OF_POSITIONS = frozenset({"rel_pos", "cpb_mlp"})
 _CHANGED = ".parametrizations."
 DOWN = ".down"
 """How the name of every A ends in a state; that of its B ends in ".up"."""
@@ -72,16 +74,13 @@ def layer_of_change(name: str) -> str:
 
 def merged(module: "nn.Module") -> Iterator[tuple[str, "torch.Tensor"]]:
     """Yield names and tensors as `state_dict` would without LoRA, W + (alpha / r) B A for W."""
-    import torch
-
     for name, tensor in module.state_dict().items():
         layer, changed, rest = name.partition(_CHANGED)
         if not changed:
             yield name, tensor
         elif rest.endswith(".original"):
             weight = rest.removesuffix(".original")
-            with torch.no_grad():
-                yield f"{layer}.{weight}", getattr(module.get_submodule(layer), weight)
+            yield f"{layer}.{weight}", getattr(module.get_submodule(layer), weight).detach()
 
 
 def _layers(
@@ -93,8 +92,11 @@ def _layers(
     for block in blocks:
         # A list, since parametrizations are modules too.
         for inner, layer in list(body.get_submodule(block).named_modules()):
-            attention = any("attn" in part for part in inner.split("."))
-            if kinds not in ("both", "attention" if attention else "mlp"):
+            parts = inner.split(".")
+            # A MaxViT has an MLP in each of its "attn_block"s.
+            attention = "mlp" not in parts and any("attn" in part for part in parts)
+            asked = kinds in ("both", "attention" if attention else "mlp")
+            if not asked or _OF_POSITIONS.intersection(parts):
                 continue
             if isinstance(layer, nn.Linear):
                 yield f"{block}.{inner}", layer, "weight"

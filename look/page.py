@@ -57,6 +57,8 @@ SCRIPTS = (
     "main",
 )
 STYLES = ("base", "results", "images", "review", "data")
+REVIEW_SCRIPTS = ("base", "care", "queue_source", "queue", "main")
+"""Those of the page that shows the queue of a review."""
 # JSON may hold these, HTML and JavaScript may take them for something else.
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -68,11 +70,15 @@ def render_page(
     blocks: Mapping[str, Any] | None = None,
     language: str = "en",
 ) -> bytes:
-    """Return the page for a shell, "page" or "server", with further `blocks` of JSON by name."""
+    """Return the page for a shell, with further `blocks` of JSON by name.
+
+    A "page" is a file of its own, a "server" hands it out, and a "review" is a queue of images.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    style, script = _joined(STYLES, "css"), _joined(SCRIPTS, "js")
+    scripts = REVIEW_SCRIPTS if shell == "review" else SCRIPTS
+    style, script = _joined(STYLES, "css"), _joined(scripts, "js")
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -210,8 +216,8 @@ def _policy(style: str, script: str, shell: str) -> str:
         "default-src": "'none'",
         "script-src": f"'sha256-{digests['script']}'",
         "style-src": f"'sha256-{digests['style']}'",
-        "img-src": "'self' data: blob:" if shell == "server" else "data: blob: file:",
-        "connect-src": "'self'" if shell == "server" else "'none'",
+        "img-src": "data: blob: file:" if shell == "page" else "'self' data: blob:",
+        "connect-src": "'none'" if shell == "page" else "'self'",
         "base-uri": "'none'",
         "form-action": "'none'",
     }

@@ -20,7 +20,7 @@ from archiveprobe.base.reading import read_ordinary
 from archiveprobe.embed.prepare import read_image, thumbnail_file
 from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.task.config import Task
-from archiveprobe.task.decoding import THUMBNAIL, Observation
+from archiveprobe.task.decoding import THUMBNAIL, Observation, decode
 from archiveprobe.task.manifest import paths_by_digest
 
 PAGE_SIZE, PREVIEW_SIZE = 192, 1024
@@ -89,6 +89,15 @@ def preview(task: Task, path: str, digest: str, size: int = PREVIEW_SIZE) -> byt
     """
     pixels = _of_image(task, path, digest, size)
     return thumbnail(task, digest, None, size) if pixels is None else _encode(pixels, size)
+
+
+def webp_of_image(content: bytes, size: int) -> bytes | None:
+    """Encode the bytes of an image as WebP of at most `size` x `size`; None if none can be seen."""
+    with _DECODING:
+        image = decode(content)
+    if isinstance(image, Observation):
+        return None
+    return _encode(image.thumbnail if size <= THUMBNAIL else image.pixels, size)
 
 
 def _thumbnail(

@@ -203,7 +203,7 @@ def probe_source(task: Task, run: Run) -> Source:
         KeyError, TypeError, ValueError, AttributeError: the record or the model is none of a probe.
     """
     record, classes = run.record, len(run.record["classes"])
-    model = _model(record, run.arrays())
+    model = model_of(record, run.arrays())
     choice = parse_choice(record["features"])
     sources = {name: str(record["sources"][name]) for name in choice.backbones}
     of_task = cache(lambda name: _reader(task, run.system, name, sources[name]))
@@ -227,7 +227,7 @@ def probe_source(task: Task, run: Run) -> Source:
                 continue
             found = [matrix(name, part, question.content, start) for name in choice.backbones]
             try:
-                answer = _of_matrix(model, choice, np.concatenate(found, 2), classes)
+                answer = logits_of_matrix(model, choice, np.concatenate(found, 2), classes)
             except ValueError as error:
                 raise InputError(
                     f"{run.folder} holds a model that does not fit its cache ({error}): run that "
@@ -239,7 +239,7 @@ def probe_source(task: Task, run: Run) -> Source:
     return Source(logits, sources)
 
 
-def _model(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
+def model_of(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
     """Return the fitted probe as a function from columns (n, d) to logits (n, K), NaN for NaN."""
     entry, classes = PROBES[record["probe"]], len(record["classes"])
     if entry.linear:
@@ -276,7 +276,7 @@ def _model(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model
     return of_known
 
 
-def _of_matrix(model: Model, choice: Choice, x: np.ndarray, classes: int) -> np.ndarray:
+def logits_of_matrix(model: Model, choice: Choice, x: np.ndarray, classes: int) -> np.ndarray:
     """Compute logits (m, K) of embeddings (m, V, d), NaN where an embedding is."""
     m, views, width = x.shape
     logits = model(x.reshape(-1, width)).reshape(m, views, classes)

@@ -9,22 +9,34 @@ from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.certificate import Certificate, certify
 from archiveprobe.evaluate.recall.reviewers import DoubleReview, cohen_kappa
 from archiveprobe.review.decisions import UNSURE
-from archiveprobe.review.drawing import Draw, seen_at, stop_of, unseen_places
+from archiveprobe.review.drawing import (
+    Draw,
+    check_second_looks,
+    seen_at,
+    stop_of,
+    unseen_places,
+)
+from archiveprobe.review.log import Line
 from archiveprobe.review.state import CERTIFICATE
 from archiveprobe.review.store import Review
 
 
 @dataclass(frozen=True)
 class Certified:
-    """A certificate, and all that `--json` says of it; `line` is where it stands in the log."""
+    """A certificate, and all that `--json` says of it.
+
+    `line` is where it stands in the log, `log` the SHA-256 of that line, which proves all before.
+    """
 
     certificate: Certificate
     about: dict[str, Any]
     line: int
+    log: str
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`."""
-        return {**self.certificate.record(), **self.about, "line": self.line}
+        found = {**self.certificate.record(), **self.about}
+        return {**found, "line": self.line, "log": self.log}
 
 
 def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certified:
@@ -55,12 +67,14 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
             draw = Draw(review)
             wish, reached = draw.wish, finished(draw)
             about |= {"draw": draw.line.number, "draw_sha256": draw.line.digest}
-            about |= {"images_drawn": reached, "size": wish.size}
+            about["size"] = wish.size
             settings |= {"looks": wish.looks, "expected": draw.line.content["expected_share"]}
             certificate = certify(found, draw.sample(reached), wish.confidence, **settings)
         about |= _of_all_draws(review, certificate.confidence)
-        about["sentence"] = " ".join([certificate.sentence(), *about.pop("further")])
-        return Certified(certificate, about, _log(review, certificate, about))
+        first = f'Of {about["images"]} images {len(answers)} were reviewed for "{positive}".'
+        about["sentence"] = " ".join([first, certificate.sentence(), *about.pop("further")])
+        line = _log(review, {**certificate.record(), **about})
+        return Certified(certificate, about, line.number, line.digest)
 
 
 def finished(draw: Draw) -> int:
@@ -78,7 +92,7 @@ def finished(draw: Draw) -> int:
     if not reached:
         raise InputError(
             f"the draw is not finished: {decided} of {number_of(ends[0], 'image')} drawn have an "
-            f"answer; `archiveprobe review {draw.review.task.file}` shows the others"
+            f"answer; `archiveprobe review {draw.review.task.file} --draw` shows the others"
         )
     return reached
 
@@ -89,8 +103,10 @@ def double_review(review: Review) -> DoubleReview | None:
     Where even the settled answer is unsure, the first counts as wrong.
 
     Raises:
-        InputError: reviewers differ on an image that nobody has settled.
+        InputError: second looks are not finished, or reviewers differ on an image that nobody has
+            settled.
     """
+    check_second_looks(review)
     state, positive = review.state, review.state.positive
     disputed = state.disputed()
     if disputed:
@@ -127,7 +143,6 @@ def _record_of(review: Review, stop: int) -> dict[str, Any]:
         "images": opened["images"],
         "outside": opened["outside"],
         "stop": stop,
-        "log_head": review.log.head,
         "kappa": cohen_kappa(*(pairs[each] for each in both)),
         "reviewers": [
             {
@@ -152,18 +167,15 @@ def _of_all_draws(review: Review, confidence: float) -> dict[str, Any]:
         ]
     outside = review.state.opened["outside"]
     if outside:
-        further.append(f"{number_of(outside, 'image')} that cannot be read are left out.")
+        further.append(f"Left out, because nobody can read them: {number_of(outside, 'image')}.")
     return {"confidence_of_all_draws": max(together, 0.0), "further": further}
 
 
-def _log(review: Review, certificate: Certificate, about: dict[str, Any]) -> int:
+def _log(review: Review, content: dict[str, Any]) -> Line:
     """Write a certificate into the log, but not twice in a row; return its line."""
-    content = {**certificate.record(), **about}
     last = review.log.lines[-1]
-    same = {key: value for key, value in last.content.items() if key != "log_head"}
-    if last.kind == CERTIFICATE and same == {k: v for k, v in content.items() if k != "log_head"}:
-        about["log_head"] = last.content["log_head"]
-        return last.number
+    if last.kind == CERTIFICATE and last.content == content:
+        return last
     [line] = review.log.append(CERTIFICATE, [content])
     review.sync()
-    return line.number
+    return line

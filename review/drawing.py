@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from heapq import nsmallest
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.allocation import Missed, best_design, expected_chances
 from archiveprobe.evaluate.recall.plan import most_missed
 from archiveprobe.evaluate.recall.strata import Stratum
-from archiveprobe.review.decisions import DECISION, DRAW, QUEUE, UNSURE, WITHDRAWAL, Decision
+from archiveprobe.review.decisions import DECISION, DRAW, QUEUE, TWICE, UNSURE, WITHDRAWAL, Decision
 from archiveprobe.review.log import Line
+from archiveprobe.review.queue import is_shown_twice
 from archiveprobe.review.state import DRAWN, SHOWN, ReviewState
 from archiveprobe.review.store import Review
 
@@ -158,13 +160,14 @@ def draw_images(
     """
     parts = [unseen] if boundary is None else [unseen[:boundary], unseen[boundary:]]
     orders: list[list[str]] = []
+
+    def rank(digest: str) -> bytes:
+        return hashlib.sha256(f"{seed}:{digest}".encode()).digest()
+
     strata: list[dict[str, Any]] = []
     for part, size in zip(parts, sizes, strict=True):
-        digests = [review.population.digest(int(place)) for place in part]
-        ranked = sorted(
-            digests, key=lambda digest: hashlib.sha256(f"{seed}:{digest}".encode()).digest()
-        )
-        orders.append(ranked[:size])
+        digests = (review.population.digest(int(place)) for place in part)
+        orders.append(nsmallest(size, digests, key=rank))
         lowest = float(review.population.scores[part].min()) if len(part) else None
         strata.append({"size": len(part), "drawn": size, "lowest_score": lowest})
     ends = [iter(order) for order in orders]
@@ -181,16 +184,39 @@ def part_of_images(strata: list[Mapping[str, Any]] | list[dict[str, Any]]) -> li
     return [part for _, part in sorted(places)]
 
 
-def declare(review: Review, wish: DrawWish) -> Line:
+def check_second_looks(review: Review) -> None:
+    """Refuse to go on while images wait for a second reviewer. Raises InputError.
+
+    Those that had their second look first are no random sample: likely images come first.
+    """
+    state, opened = review.state, review.state.opened
+    waiting = sum(
+        is_shown_twice(opened["seed"], image, opened["twice"])
+        for image in state.reviewed.keys() - state.parts[TWICE].keys()
+    )
+    if waiting:
+        raise InputError(
+            f"{number_of(waiting, 'image')} of the review {review.name} wait for a second "
+            "reviewer: finish them before the draw, or leave second looks out with "
+            "--trust-reviewers"
+        )
+
+
+def declare(review: Review, wish: DrawWish, *, trust_reviewers: bool = False) -> Line:
     """Declare a draw, and write it into the log.
 
+    With `trust_reviewers` second looks need not be finished; the certificate does without them.
+
     Raises:
-        InputError: see `Draw`; there was a draw since the stop; or there are too few images.
+        InputError: see `Draw`; there was a draw since the stop; second looks are not finished; or
+            there are too few images.
     """
     with review.log.locked():
         review.sync()
         review.check_source()
         stop = stop_of(review)
+        if not trust_reviewers:
+            check_second_looks(review)
         if review.state.open_draw is not None:
             line = review.state.open_draw
             raise InputError(

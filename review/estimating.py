@@ -41,7 +41,8 @@ class Estimated:
 
     def lines(self) -> list[dict[str, str]]:
         """Return the rows of a table for people."""
-        named = [("estimate", self.share), ("the sample alone", self.sample_alone)]
+        scores = "no scores used" if self.share.method.startswith("exact") else "scores and sample"
+        named = [(f"estimate, {scores}", self.share), ("the sample alone", self.sample_alone)]
         images = self.about["images"]
         rows = [
             {

@@ -1,6 +1,5 @@
 """The queue: which images a reviewer sees next, the likeliest first, a group at one look."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
@@ -9,6 +8,7 @@ import numpy as np
 
 from archiveprobe.review.decisions import DRAW, QUEUE, SETTLE, TWICE
 from archiveprobe.review.leases import Leases
+from archiveprobe.review.state import is_shown_twice
 from archiveprobe.review.store import Review
 
 
@@ -26,15 +26,6 @@ class Item:
     score: float | None = None
     group: str = ""
     position: int | None = None
-
-
-def is_shown_twice(seed: str, image: str, share: float) -> bool:
-    """Say whether an image is one of the share that two reviewers see.
-
-    Its SHA-256 with a secret seed is as good as a random number, drawn for each image alone.
-    """
-    drawn = hashlib.sha256(f"{seed} {image}".encode()).digest()
-    return int.from_bytes(drawn[:8]) < share * 2**64
 
 
 class Queue:
@@ -95,6 +86,12 @@ class Queue:
             items = list(islice(free, most))
             self._leases.take(session, [item.image for item in items])
         return items
+
+    def preview(self, reviewer: str, most: int | None = None) -> list[Item]:
+        """Return what a reviewer would see next, leased to nobody. Raises InputError."""
+        with self.review.log.locked():
+            self.sync()
+            return list(islice(self._items(reviewer, settle=False), most))
 
     def sync(self) -> None:
         """Take in what was decided since, by whomever. Raises InputError."""

@@ -1,6 +1,7 @@
 """What a reviewer does: decide, take back, look at an image unblurred, stop; all into the log."""
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -66,17 +67,24 @@ class Reviewing:
         """
         with self._review.log.locked():
             self._queue.sync()
-            decisions: list[Decision] = []
-            decided = set[tuple[str, str]]()
-            for each in given:
-                for decision in self._decisions(each):
-                    if (decision.part, decision.image) in decided:
-                        raise InputError(f"{decision.image} is answered twice: answer it once")
-                    decided.add((decision.part, decision.image))
-                    decisions.append(decision)
+            decisions = self.decisions(given)
             self._review.file.append(decisions)
             self._queue.sync()
         return decisions
+
+    def decisions(self, given: Sequence[Given]) -> list[Decision]:
+        """Return what answers come to, image by image, and record nothing; see `decide`."""
+        named = {each.image for each in given}
+        if len(named) < len(given):
+            counts = Counter(each.image for each in given)
+            raise InputError(f"{counts.most_common(1)[0][0]} is answered twice: answer it once")
+        return [
+            decision
+            for each in given
+            for decision in self._decisions(each)
+            # An image that has an answer of its own is not decided by its group's.
+            if decision.image == each.image or decision.image not in named
+        ]
 
     def undo(self, image: str, part: str = QUEUE) -> list[Decision]:
         """Take back what this reviewer has decided of an image, and with it of its group.

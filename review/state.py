@@ -1,11 +1,13 @@
 """What the log of a review comes to: whose answer every image has, and what was shown to whom."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.review.decisions import (
+    BY_GROUP,
     DECISION,
     DRAW,
     QUEUE,
@@ -21,6 +23,15 @@ OPENED, SHOWN, REFIT, IMPORT = "opened", "unblurred", "refit", "import"
 STOP, DRAWN, RESUME = "stop", "draw", "resume"
 _STAGES = (STOP, DRAWN, RESUME)
 CERTIFICATE, ESTIMATE = "certificate", "estimate"
+
+
+def is_shown_twice(seed: str, image: str, share: float) -> bool:
+    """Say whether an image is one of the share that two reviewers see.
+
+    Its SHA-256 with a secret seed is as good as a random number, drawn for each image alone.
+    """
+    drawn = hashlib.sha256(f"{seed} {image}".encode()).digest()
+    return int.from_bytes(drawn[:8]) < share * 2**64
 
 
 class ReviewState:
@@ -112,6 +123,16 @@ class ReviewState:
         """Return the first and the second decision of every image that has both."""
         first, second = self.parts[QUEUE], self.parts[TWICE]
         return [(first[image], second[image]) for image in second if image in first]
+
+    def waiting_for_second(self) -> list[str]:
+        """Return the images that a second reviewer is to look at and has not decided yet."""
+        seed, share = self.opened["seed"], self.opened["twice"]
+        waiting = (image for image in self.reviewed if image not in self.parts[TWICE])
+        return [image for image in waiting if is_shown_twice(seed, image, share)]
+
+    def looks(self) -> int:
+        """Count the looks that decided images of the queue: a group at one look counts once."""
+        return sum(each.shown != BY_GROUP for each in self.reviewed.values())
 
     def disputed(self) -> list[str]:
         """Return the images on which two reviewers differ and that nobody has settled."""

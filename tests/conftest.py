@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+# One browser for all folders: a session has one loop of events.
+from browsed import browser, served  # noqa: F401
+
 from archiveprobe.base.cores import let_waiting_threads_sleep
 from archiveprobe.base.errors import InputError
 

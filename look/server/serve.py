@@ -47,7 +47,7 @@ def serve(
         InputError: a library, or the port, cannot be had; another host than this machine; see also
             `current_index`.
     """
-    _check_libraries()
+    check_libraries()
     with listen(host, port) as listener:
         file = current_index(task, partial=partial, maps=maps, notify=notify, progress=progress)
         index = Index(file)
@@ -57,7 +57,7 @@ def serve(
         app = make_app(index, given, token=token, port=port, notify=notify)
         with suppress(KeyboardInterrupt), serving(app, listener) as end:
             (show or notify)(address)
-            for line in _advice(host, port):
+            for line in advice(host, port):
                 notify(line)
             end.wait()
 
@@ -139,7 +139,7 @@ def serving(app: "ASGIApp", listener: socket.socket) -> Iterator[threading.Event
         thread.join()
 
 
-def _advice(host: str, port: int) -> Iterator[str]:
+def advice(host: str, port: int) -> Iterator[str]:
     """Say how the page is reached and ended."""
     connection = os.environ.get("SSH_CONNECTION", "").split()
     if len(connection) == 4:
@@ -151,7 +151,8 @@ def _advice(host: str, port: int) -> Iterator[str]:
     yield "Ctrl-C ends it"
 
 
-def _check_libraries() -> None:
+def check_libraries() -> None:
+    """Refuse to begin where the libraries of a server are not installed. Raises InputError."""
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401

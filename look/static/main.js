@@ -1,7 +1,11 @@
 /** The frame: tabs, language, and the start of everything. */
 "use strict";
 
-const data = document.documentElement.dataset.shell === "server" ? serverSource() : pageSource();
+const data = {
+  page: () => pageSource(),
+  server: () => serverSource(),
+  review: () => queueSource(),
+}[document.documentElement.dataset.shell]();
 
 /** Take the first state: the recommended system, its threshold, and the reader's language. */
 function begin() {
@@ -25,7 +29,8 @@ function begin() {
 /** Return the tab that the address names; the first, where it names none. */
 function addressedTab() {
   const name = location.hash.slice(1);
-  return parts.some((each) => each.tab && each.name === name) ? name : "results";
+  const tabs = parts.filter(({ tab }) => tab);
+  return (tabs.find((each) => each.name === name) ?? tabs[0]).name;
 }
 
 /** Make the row of tabs, which the arrow keys move through as ARIA describes. */

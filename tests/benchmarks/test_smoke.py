@@ -134,6 +134,26 @@ def test_interval_truth(start, figures_of, monkeypatch) -> None:
     assert mine == pytest.approx(known)
 
 
+def test_recall_truth(start, figures_of, monkeypatch) -> None:
+    benchmark = start("recall_truth")
+    monkeypatch.setattr(benchmark, "IMAGES", 4000)
+    monkeypatch.setattr(benchmark, "FIXED", 300)
+    monkeypatch.setattr(benchmark, "EVERY", 1)
+    words = ("--kind", "exchangeable", "--kind", "near-duplicate bursts")
+    figures = figures_of(benchmark, "--archives", "2", *words)
+    assert 0 <= figures["exchangeable: after the tuned threshold, one draw: false"]["value"] <= 1
+    assert figures["near-duplicate bursts: 50 in a row: images"]["value"] > 50
+    truth = np.arange(400) % 100 == 3
+    assert (benchmark.row_stop(truth), benchmark.row_stop(~truth)) == (54, 400)
+
+
+def test_prevalence_truth(start, figures_of, monkeypatch) -> None:
+    benchmark = start("prevalence_truth")
+    monkeypatch.setattr(benchmark, "IMAGES", 3000)
+    figures = figures_of(benchmark, "--archives", "1")
+    assert len(named(figures, ": cover")) == len(benchmark.KINDS) * 3 * 2
+
+
 def test_threshold_aims(start, figures_of, monkeypatch) -> None:
     benchmark, drawn = start("threshold_aims"), start("drawn_archives")
     monkeypatch.setattr(drawn, "FRESH", 2000)

@@ -130,15 +130,18 @@ def test_the_plan_is_the_smallest_draw_of_all(missed, looks) -> None:
     assert all(power(draw) < 0.8 for draw in range(max(1, plan.draw - 150), plan.draw))
 
 
-def test_plans_of_three_million() -> None:
-    draws = [
-        plan_draw(Expectation.of(3_150_000, 0.05, 0.98, 150_000 + 4350), 0.95, 0.95, 0.9).draw,
-        plan_draw(Expectation(29_400, 3_000_000, 600), 0.95, 0.95, 0.9).draw,
-        plan_draw(Expectation(29_700, 3_000_000, 300), 0.95, 0.95, 0.9).draw,
-    ]
-    assert 5000 < draws[0] < 6500
-    assert 28_000 < draws[1] < 32_000
-    assert 13_500 < draws[2] < 15_500
+@pytest.mark.parametrize(
+    ("found", "unseen", "missed", "draw", "positive"),
+    [
+        (147_000, 3_000_000, 3000, 6084, 9),
+        (147_000, 2_853_000, 3000, 5786, 9),
+        (29_400, 3_000_000, 600, 30_368, 9),
+        (29_700, 3_000_000, 300, 14_848, 3),
+    ],
+)
+def test_plans_of_three_million(found, unseen, missed, draw, positive) -> None:
+    plan = plan_draw(Expectation(found, unseen, missed), 0.95, 0.95, 0.9)
+    assert (plan.draw, plan.positive_at_most) == (draw, positive)
 
 
 def test_plans_that_cannot_be() -> None:

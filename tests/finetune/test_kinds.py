@@ -194,7 +194,11 @@ def test_every_kind_goes_on_to_the_same_answers(
     done = run("predict", folder, "--system", system, *asked)
     assert done.exit_code == 0, done.stderr
     with out.open(newline="") as stream:
-        answers = {row["id"]: float(row["p_yes"]) for row in csv.DictReader(stream)}
+        rows = list(csv.DictReader(stream))
+    answers = {row["id"]: float(row["p_yes"]) for row in rows}
+    threshold = kind.settings.get("predict.threshold")
+    if threshold is not None:
+        assert all((row["label"] == "yes") is (answers[row["id"]] > threshold) for row in rows)
     task = load_task(folder)
     known = load_run(task, system).predictions()
     assert known.test_ids.tolist() == [str(row) for row in TO_PREDICT]

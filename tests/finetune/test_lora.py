@@ -4,12 +4,15 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.tuned import load_tuned
 from archiveprobe.evaluate.tuned import TunedNetwork
+from archiveprobe.finetune.blocks import last_blocks
+from archiveprobe.finetune.lora import layers_to_change
 from archiveprobe.finetune.mixing import mixture_of
 from archiveprobe.finetune.model import Network, build_network
 from archiveprobe.finetune.recipe import Model
@@ -130,6 +133,28 @@ def test_layers_and_blocks_are_chosen(settings, layers, tiny_clip, network_of) -
     first = 1 if "unfreeze" in settings else 0
     wanted = {f"{block}.{layer}" for block in range(first, 3) for layer in layers}
     assert places - {""} == wanted
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vit_tiny_patch16_224", "eva02_tiny_patch14_224", "vit_pe_core_tiny_patch16_384",
+     "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "maxvit_rmlp_pico_rw_256"],
+)  # fmt: skip
+def test_every_linear_layer_is_one_of_attention_or_of_an_mlp(name) -> None:
+    with torch.device("meta"):
+        module = timm.create_model(name, num_classes=0)
+    (block,) = last_blocks(module, 1, name)
+    found = {
+        layers: layers_to_change(
+            module, [block], Model(backbone=name, lora_rank=2, lora_layers=layers)
+        )
+        for layers in ("attention", "mlp", "both")
+    }
+    assert found["attention"] and all(".mlp." not in each for each in found["attention"])
+    assert found["mlp"] and all(".mlp." in each for each in found["mlp"])
+    assert sorted(found["both"]) == sorted(found["attention"] + found["mlp"])
+    # Those from two coordinates are no weights of low rank.
+    assert all(min(module.get_submodule(each).weight.shape) > 2 for each in found["both"])
 
 
 def test_what_has_no_layers_or_too_low_a_width_is_refused(tiny, tiny_clip, network_of) -> None:

@@ -8,7 +8,7 @@ import pytest
 from drawn_collection import HOSTILE, drawn_collection
 
 from archiveprobe.look import page as look_page
-from archiveprobe.look.page import LANGUAGES, SCRIPTS, STYLES, render_page, strings
+from archiveprobe.look.page import LANGUAGES, REVIEW_SCRIPTS, SCRIPTS, STYLES, render_page, strings
 
 STATIC = look_page._HERE / "static"
 
@@ -95,7 +95,7 @@ def test_policy_allows_no_network() -> None:
 
 
 def test_every_file_of_scripts_and_styles_is_in_the_page() -> None:
-    assert {file.stem for file in STATIC.glob("*.js")} <= {*SCRIPTS}
+    assert {file.stem for file in STATIC.glob("*.js")} <= {*SCRIPTS, *REVIEW_SCRIPTS}
     assert {file.stem for file in STATIC.glob("*.css")} <= {*STYLES}
 
 

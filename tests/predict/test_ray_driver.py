@@ -255,6 +255,12 @@ def test_ray_that_is_not_installed_is_one_line(
     fault_of(clusters.load_ray, "pip install 'archiveprobe[ray]'")
 
 
+def test_workers_share_the_cores_as_other_processes_do(cluster: Cluster) -> None:
+    import ray
+
+    assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
+
+
 def test_signals_of_the_command_stay_its_own(cluster: Cluster) -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 

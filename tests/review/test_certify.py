@@ -76,6 +76,7 @@ def test_from_a_stop_to_a_certificate(task: Task) -> None:
     assert record["snapshot"] == state.opened["snapshot"]
     assert len(record["assumes"]) == 2 and "the reviewers are right" in record["sentence"]
     assert {each["reviewer"]: each["decisions"] for each in record["reviewers"]}["Ben"] == 10
+    assert record["log"] == find_review(task).log.head
     # The same certificate again is no further line.
     assert [line.kind for line in find_review(task).log.lines].count("certificate") == 1
 
@@ -258,8 +259,11 @@ def test_a_draw_that_its_seed_does_not_give_is_refused(
 def test_reviewers_errors_enter_through_second_looks(task: Task) -> None:
     queue = Queue(begin(task, twice=0.5))
     review_all(queue, "Ann", most=12)
-    review_all(queue, "Ben", lambda name: "bright", len(queue.review.state.reviewed))
     Reviewing(queue, "Ann").stop()
+    assert "wait for a second reviewer" in fault("certify", task.file, "--draw", "5")
+    # Ann leaves: her last image is leased to nobody any more.
+    queue.next("Ann", 0)
+    review_all(queue, "Ben", lambda name: "bright")
     run("certify", task.file, "--draw", "5")
     assert "nobody has settled" in fault("certify", task.file)
     settle = Reviewing(queue := Queue(find_review(task)), "Cleo")
@@ -295,7 +299,7 @@ def test_plans_of_an_archive_that_nobody_reviewed_yet(task: Task) -> None:
         ("--recall 0.9", "--recall needs --plan or --draw"),
         ("--draw 5 --power 0.9", "--power needs --plan"),
         ("--draw 5 --any-time --looks 2", "--any-time goes with neither"),
-        ("--plan --trust-reviewers", "without --plan"),
+        ("--plan --trust-reviewers", "--plan knows of no reviewers"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(task: Task, words: str, said: str) -> None:

@@ -10,8 +10,9 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.predict.images import answer_images
 from archiveprobe.review.decisions import DRAW, UNSURE
-from archiveprobe.review.queue import Queue, is_shown_twice
+from archiveprobe.review.queue import Queue
 from archiveprobe.review.reviewing import Given, Reviewing
+from archiveprobe.review.state import is_shown_twice
 from archiveprobe.review.store import Review, Wish, find_review, open_review
 from archiveprobe.task.config import Task
 
@@ -83,6 +84,7 @@ def test_a_share_is_shown_twice_image_by_image(task: Task) -> None:
     queue = Queue(review)
     assert len(review_all(queue, "Ann")) == OPEN
     assert queue.twice_left() == len(chosen)
+    assert set(review.state.waiting_for_second()) == {digest_of_image(name) for name in chosen}
     assert set(review_all(queue, "Bob", lambda name: "dark")) == chosen
     pairs = review.state.pairs()
     assert {one.id for one, _ in pairs} == chosen

@@ -1,0 +1,187 @@
+"""`review`: open the queue, and do what is asked of it; say how far a review is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Progress, silent
+from archiveprobe.evaluate.recall.reviewers import cohen_kappa
+from archiveprobe.review.decisions import DRAW
+from archiveprobe.review.queue import Queue
+from archiveprobe.review.refit import Refits
+from archiveprobe.review.reviewing import Reviewing
+from archiveprobe.review.serve import serve_review
+from archiveprobe.review.sheet import export_sheet, import_sheet, summary_of_import
+from archiveprobe.review.state import ReviewState
+from archiveprobe.review.store import Wish, open_review
+from archiveprobe.task.config import Task
+from archiveprobe.task.rows import Notify
+
+
+@dataclass(frozen=True)
+class Done:
+    """What an action came to: the form of `--json`, a sentence, and lines of a table for people."""
+
+    record: dict[str, Any]
+    summary: str
+    lines: list[dict[str, Any]]
+
+
+def open_queue(
+    task: Task,
+    wish: Wish,
+    *,
+    uncertain: float = 0.0,
+    draw: bool = False,
+    notify: Notify = lambda _: None,
+    progress: Progress = silent,
+) -> Queue:
+    """Open a review, begun where it is new, and its queue.
+
+    Raises:
+        InputError: see `open_review`; or a draw is asked for and none was declared.
+    """
+    review = open_review(task, wish, notify=notify, progress=progress)
+    if draw and review.state.open_draw is None:
+        raise InputError(
+            f"no draw of the review {review.name} is declared: stop reviewing (--stop), then run "
+            f"`archiveprobe certify {task.file} --draw`"
+        )
+    return Queue(review, uncertain=uncertain)
+
+
+def serve(
+    queue: Queue,
+    reviewer: str,
+    *,
+    refit: int | None = None,
+    port: int | None = None,
+    language: str = "en",
+    progress: Progress = silent,
+    show: Callable[[str], object],
+    notify: Notify,
+) -> None:
+    """Show the queue on a page until interrupted; with `refit`, the probe learns as it grows.
+
+    Raises:
+        InputError: see `Refits` and `serve_review`.
+    """
+    refits = None
+    if refit is not None:
+        refits = Refits(queue, refit, notify=notify, progress=progress)
+        refits.run_if_due()
+    state, name = queue.review.state, queue.review.name
+    notify(f"review {name}: {_stage(state)}, {queue.looks_left()} looks left")
+    serve_review(
+        queue,
+        refits=refits,
+        reviewer=reviewer,
+        port=port or 0,
+        language=language,
+        show=show,
+        notify=notify,
+    )
+
+
+def export(queue: Queue, reviewer: str, file: Path, top: int | None) -> Done:
+    """Write the queue as a table. Raises InputError."""
+    sheet = export_sheet(queue, reviewer, file, most=top)
+    said = f"{sheet.rows} looks at {sheet.images} images in {sheet.file}: fill in `answer`"
+    return Done(sheet.record(), said, [])
+
+
+def take_in(queue: Queue, reviewer: str, file: Path, notify: Notify) -> Done:
+    """Record the answers of a table. Raises InputError."""
+    sheet = import_sheet(queue, file, reviewer=reviewer, notify=notify)
+    return Done(sheet.record(), summary_of_import(sheet), [])
+
+
+def stop(queue: Queue, reviewer: str) -> Done:
+    """Declare that reviewing ends. Raises InputError."""
+    said = Reviewing(queue, reviewer).stop()
+    return Done(status(queue).record, said, [])
+
+
+def resume(queue: Queue, reviewer: str) -> Done:
+    """Go on with a review that was stopped. Raises InputError."""
+    said = Reviewing(queue, reviewer).resume()
+    return Done(status(queue).record, said, [])
+
+
+def status(queue: Queue) -> Done:
+    """Say how far a review is, who decided what, and how two reviewers agree.
+
+    Raises:
+        InputError: the log was edited.
+    """
+    with queue.review.log.locked():
+        queue.sync()
+        state = queue.review.state
+        record = {
+            "review": queue.review.name,
+            "stage": _stage(state),
+            "images": state.opened["images"],
+            "reviewed": len(state.reviewed),
+            "found": len(state.found),
+            "looks_left": queue.looks_left(),
+            "drawn": len(state.drawn),
+            "drawn_reviewed": len(state.drawn & state.parts[DRAW].keys()),
+            "twice": len(state.pairs()),
+            "twice_left": queue.twice_left(),
+            "disputed": len(state.disputed()),
+            "kappa": kappa(state),
+            "reviewers": _reviewers(state),
+            "log": queue.review.log.head,
+        }
+    lines = [{"what": name, "value": _shown(value)} for name, value in record.items()]
+    people = record["reviewers"]
+    assert isinstance(people, list)
+    lines = [line for line in lines if line["what"] != "reviewers"]
+    lines += [
+        {
+            "what": f"reviewer {each['reviewer']}",
+            "value": f"{each['decisions']} decisions, {each['unblurred']} shown unblurred",
+        }
+        for each in people
+    ]
+    return Done(record, "", lines)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _stage(state: ReviewState) -> str:
+    if state.open_draw is not None:
+        return "a random draw is looked at"
+    return "stopped" if state.is_stopped else "open"
+
+
+def _reviewers(state: ReviewState) -> list[dict[str, Any]]:
+    """Count what every reviewer decided and was shown unblurred."""
+    decided = [each for part in state.parts.values() for each in part.values()]
+    names = sorted({each.reviewer for each in decided} | set(state.unblurred))
+    return [
+        {
+            "reviewer": name,
+            "decisions": sum(each.reviewer == name for each in decided),
+            "unblurred": len(state.unblurred.get(name, ())),
+        }
+        for name in names
+    ]
+
+
+def kappa(state: ReviewState) -> float | None:
+    """Compute Cohen's kappa of the first and second answers: positive, or anything else."""
+    positive = state.positive
+    pairs = [(one.answer == positive, two.answer == positive) for one, two in state.pairs()]
+    return cohen_kappa(
+        pairs.count((True, True)),
+        pairs.count((True, False)),
+        pairs.count((False, True)),
+        pairs.count((False, False)),
+    )

@@ -1,0 +1,190 @@
+"""A review in a spreadsheet: the queue written as a table, and a table of answers read back."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from archiveprobe.base.errors import InputError
+from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
+from archiveprobe.base.wording import clipped, first_few, number_of
+from archiveprobe.predict.tables import answer_target, write_answers
+from archiveprobe.review.decisions import BY_FILE, DRAW, QUEUE, TWICE, Decision
+from archiveprobe.review.queue import Item, Queue
+from archiveprobe.review.reviewing import Given, Reviewing
+from archiveprobe.review.state import IMPORT
+from archiveprobe.task.corrections import UNSURE, plain_name
+from archiveprobe.task.labels import Words, read_words, refuse
+from archiveprobe.task.rows import Notify
+from archiveprobe.task.tables.table import Table, read_table
+
+COLUMNS = ("position", "id", "images", "part", "answer", "reviewer", "image")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What was written into a table, or read from it."""
+
+    file: Path
+    rows: int
+    images: int
+    known: int = 0
+
+    def record(self) -> dict[str, Any]:
+        """Return the form of `--json`."""
+        return {
+            "file": str(self.file),
+            "rows": self.rows,
+            "images": self.images,
+            "known": self.known,
+        }
+
+
+def export_sheet(queue: Queue, reviewer: str, file: Path, *, most: int | None = None) -> Sheet:
+    """Write what a reviewer is to look at as a table, in the order of the queue.
+
+    The columns `answer` and `reviewer` are to be filled in; `images` says how many near-duplicates
+    an answer decides, `image` is the SHA-256 of the bytes. Nothing is leased.
+
+    Raises:
+        InputError: nothing is left, or the file cannot be written.
+    """
+    name = Reviewing(queue, reviewer).reviewer
+    target = answer_target(queue.review.task, file, spreadsheet_safe=False)
+    items = queue.preview(name, most)
+    if not items:
+        raise InputError("nothing is left to look at: the table would be empty")
+    write_answers(target.in_form(None, None, []), COLUMNS, [_cells(item, name) for item in items])
+    return Sheet(target.named, len(items), sum(item.images for item in items))
+
+
+def _cells(item: Item, reviewer: str) -> list[str]:
+    position = "" if item.position is None else str(item.position)
+    return [position, item.id, str(item.images), item.part, "", reviewer, item.image]
+
+
+def import_sheet(
+    queue: Queue, file: Path, *, reviewer: str = "", notify: Notify = lambda _: None
+) -> Sheet:
+    """Record the answers of a table, all or none of them.
+
+    Needed are the columns `answer` and `image` (or `id`); rows without an answer are passed over.
+    With a column `images`, as in an exported table, an answer decides the near-duplicates, too.
+    Without a column `reviewer` all answers are those of `reviewer`. Answers that are recorded
+    already change nothing.
+
+    Raises:
+        InputError: unknown images or answers, two answers to one image, or images that somebody has
+            decided otherwise: every kind with its lines.
+    """
+    table = read_table(file)
+    table.require("answer", advice="call the column of answers so")
+    if "image" not in table.columns:
+        table.require("id", advice="name every image in a column `image` or `id`")
+    with queue.review.log.locked():
+        queue.sync()
+        rows, faults = _read(queue, table, plain_name(reviewer), notify)
+        decisions: list[Decision] = []
+        known = 0
+        named = {row.given.image for row in rows}
+        for row in rows:
+            if _is_recorded(queue, row):
+                known += 1
+                continue
+            try:
+                made = Reviewing(queue, row.reviewer).decisions([row.given])
+            except InputError as error:
+                faults.append(f"{row.place}: {error}")
+                continue
+            own = row.given.image
+            decisions += [each for each in made if each.image == own or each.image not in named]
+        refuse(file, [first_few(faults, _SHOWN)] if faults else [])
+        queue.review.file.append(decisions)
+        content = {
+            "file": file.name,
+            "sha256": hashlib.sha256(read_ordinary(file, TABLE_BYTES)).hexdigest(),
+            "decisions": len(decisions),
+        }
+        queue.review.log.append(IMPORT, [content] if decisions else [])
+        queue.sync()
+    return Sheet(file, len(rows), len(decisions), known)
+
+
+@dataclass(frozen=True)
+class _Row:
+    place: str
+    reviewer: str
+    given: Given
+
+
+def _read(
+    queue: Queue, table: Table, reviewer: str, notify: Notify
+) -> tuple[list[_Row], list[str]]:
+    """Read the rows that have an answer, and say what is wrong with them."""
+    answers = [*queue.review.state.opened["classes"], UNSURE]
+    reading = read_words((row["answer"] for row in table.rows), Words(answers).meaning)
+    remarks = reading.remarks(f"{table.file.name}: answers taken for")
+    for remark in (*table.remarks, *remarks):
+        notify(remark)
+    faults = []
+    if reading.unknown:
+        listed = reading.listed(answers, table.place)
+        faults.append(f"unknown answers: {listed}: use {', '.join(answers)}")
+    images = _images(queue, table)
+    rows: dict[str, _Row] = {}
+    for at, (cells, answer, image) in enumerate(
+        zip(table.rows, reading.meanings, images, strict=True)
+    ):
+        if answer is None:
+            continue
+        place = table.place(at)
+        who = plain_name(cells.get("reviewer", "")) or reviewer
+        if image is None:
+            name = cells.get("image") or cells.get("id", "")
+            faults.append(f"{place}: {clipped(name)} is no image of this review")
+            continue
+        alone = cells.get("images", "").strip() in ("", "1")
+        row = _Row(place, who, Given(image, answer, BY_FILE, alone=alone))
+        before = rows.setdefault(image, row)
+        if before.reviewer != who:
+            faults.append(
+                f"{before.place} and {place}: two reviewers of one image: import a table of each"
+            )
+        elif before.given.answer != answer:
+            faults.append(
+                f"{before.place} and {place}: two answers of {who}, {before.given.answer} and "
+                f"{answer}: keep one"
+            )
+    return list(rows.values()), faults
+
+
+def _images(queue: Queue, table: Table) -> list[str | None]:
+    """Return the SHA-256 of every row's image; None where it is none of the review."""
+    population = queue.review.population
+    if "image" in table.columns:
+        cells = [row["image"].strip().lower() for row in table.rows]
+        known = [len(each) == 64 and set(each) <= set("0123456789abcdef") for each in cells]
+        digests = [each if good else "0" * 64 for each, good in zip(cells, known, strict=True)]
+        places: Sequence[int] = population.places(digests).tolist()
+    else:
+        by_name = {population.name(at): at for at in range(len(population))}
+        places = [by_name.get(row["id"], -1) for row in table.rows]
+    return [None if place < 0 else population.digest(place) for place in places]
+
+
+def _is_recorded(queue: Queue, row: _Row) -> bool:
+    """Return whether the very same answer of the reviewer is in the log."""
+    parts = queue.review.state.parts
+    return any(
+        (before := parts[part].get(row.given.image)) is not None
+        and (before.reviewer, before.answer) == (row.reviewer, row.given.answer)
+        for part in (QUEUE, TWICE, DRAW)
+    )
+
+
+def summary_of_import(sheet: Sheet) -> str:
+    """Say what was recorded, in a sentence."""
+    known = f", {sheet.known} were recorded before" if sheet.known else ""
+    return f"{number_of(sheet.images, 'image')} decided by {sheet.file}{known}"
