@@ -255,13 +255,16 @@ def _two_strata(
     review: Review, stop: Line, unseen: np.ndarray, wish: DrawWish
 ) -> tuple[list[int], int]:
     """Choose the images to draw of two strata, and how many the first holds."""
+    found = [each.answer for each in seen_at(review, stop).values()].count(review.state.positive)
+    missed = Missed.of(chances_of(review, stop, unseen), most_missed(found, wish.recall))
+    design = best_design(missed, wish.size, (1 - wish.confidence) / wish.looks)
+    return list(design.draws), design.sizes[0]
+
+
+def chances_of(review: Review, stop: Line, unseen: np.ndarray) -> np.ndarray:
+    """Guess the chances (M,) of the images not reviewed, from the answers and the scores."""
     decisions, scores = seen_at(review, stop), review.population.scores
-    seen = review.population.places(list(decisions))
-    positive = review.state.positive
+    seen, positive = review.population.places(list(decisions)), review.state.positive
     answers = np.array([each.answer == positive for each in decisions.values()], bool)
     margins = np.log(np.clip(scores, _CLOSEST, 1)) - np.log(np.clip(1 - scores, _CLOSEST, 1))
-    chances = expected_chances(margins[seen], answers, margins[unseen])
-    allowed = most_missed(int(answers.sum()), wish.recall)
-    alpha = (1 - wish.confidence) / wish.looks
-    design = best_design(Missed.of(chances, allowed), wish.size, alpha)
-    return list(design.draws), design.sizes[0]
+    return expected_chances(margins[seen], answers, margins[unseen])
