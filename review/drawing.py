@@ -21,7 +21,15 @@ from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.allocation import Missed, best_design, expected_chances
 from archiveprobe.evaluate.recall.plan import most_missed
 from archiveprobe.evaluate.recall.strata import Stratum
-from archiveprobe.review.decisions import DECISION, DRAW, QUEUE, UNSURE, WITHDRAWAL, Decision
+from archiveprobe.review.decisions import (
+    BY_GROUP,
+    DECISION,
+    DRAW,
+    QUEUE,
+    UNSURE,
+    WITHDRAWAL,
+    Decision,
+)
 from archiveprobe.review.log import Line
 from archiveprobe.review.state import DRAWN, SHOWN, ReviewState
 from archiveprobe.review.store import Review
@@ -138,6 +146,12 @@ def seen_at(review: Review, stop: Line) -> dict[str, Decision]:
     """Return the decision of every image reviewed by the stop, those of earlier draws too."""
     parts = ReviewState(review.log.lines[: stop.number]).parts
     return {**parts[DRAW], **parts[QUEUE]}
+
+
+def assumptions(review: Review, stop: Line) -> list[str]:
+    """Return what else the answers by the stop rest on."""
+    by_group = any(each.shown == BY_GROUP for each in seen_at(review, stop).values())
+    return ["near-duplicates decided at one look have the same answer"] if by_group else []
 
 
 def unseen_places(review: Review, stop: Line) -> np.ndarray:
