@@ -21,9 +21,8 @@ from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.allocation import Missed, best_design, expected_chances
 from archiveprobe.evaluate.recall.plan import most_missed
 from archiveprobe.evaluate.recall.strata import Stratum
-from archiveprobe.review.decisions import DECISION, DRAW, QUEUE, TWICE, UNSURE, WITHDRAWAL, Decision
+from archiveprobe.review.decisions import DECISION, DRAW, QUEUE, UNSURE, WITHDRAWAL, Decision
 from archiveprobe.review.log import Line
-from archiveprobe.review.queue import is_shown_twice
 from archiveprobe.review.state import DRAWN, SHOWN, ReviewState
 from archiveprobe.review.store import Review
 
@@ -189,11 +188,7 @@ def check_second_looks(review: Review) -> None:
 
     Those that had their second look first are no random sample: likely images come first.
     """
-    state, opened = review.state, review.state.opened
-    waiting = sum(
-        is_shown_twice(opened["seed"], image, opened["twice"])
-        for image in state.reviewed.keys() - state.parts[TWICE].keys()
-    )
+    waiting = len(review.state.waiting_for_second())
     if waiting:
         raise InputError(
             f"{number_of(waiting, 'image')} of the review {review.name} wait for a second "

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.plan import Expectation, Plan, plan_draw
 from archiveprobe.review.drawing import seen_at, stop_of, unseen_places
 from archiveprobe.review.store import Review, find_review
@@ -59,9 +60,10 @@ class Planned:
             )
         last = "" if wish.looks == 1 else f", all of them by the last of {wish.looks} looks"
         return (
-            f"Draw {plan.draw} of the {expected.unseen} images not reviewed{last}. If at most "
-            f"{plan.positive_at_most} of them are positive, the certificate says a recall of at "
-            f"least {100 * wish.recall:g} % with a confidence of {100 * wish.confidence:g} %. "
+            f"Draw {plan.draw} of the {expected.unseen} images not reviewed{last}. If the draw "
+            f"holds at most {number_of(plan.positive_at_most, 'positive')}, the certificate says "
+            f"a recall of at least {100 * wish.recall:g} % with a confidence of "
+            f"{100 * wish.confidence:g} %. "
             f"With {expected.found} found and {expected.missed} missed, as is expected, that "
             f"happens with a probability of {plan.power:.3f}."
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.counts import highest_count
 from archiveprobe.evaluate.recall.reviewers import ASSUMPTIONS, DoubleReview, allow_for_errors
 from archiveprobe.evaluate.recall.sequence import highest_at_any_time
@@ -103,11 +104,15 @@ class Certificate:
 
     def sentence(self) -> str:
         """Say it in words that stand for themselves."""
-        seen = (
-            f"Reviewing found {self.found} positive images and left {self.unseen} images "
-            f"unreviewed. Of these, {self.drawn} were drawn at random and reviewed, and "
-            f"{self.positive} of them were positive."
-        )
+        seen = f"Reviewing found {number_of(self.found, 'positive image')} and left "
+        if self.unseen:
+            seen += (
+                f"{number_of(self.unseen, 'image')} unreviewed. Of these, {self.drawn} "
+                f"{_were(self.drawn)} drawn at random and reviewed, and {self.positive} "
+                f"{_were(self.positive)} positive."
+            )
+        else:
+            seen += "none unreviewed."
         if self.undecided:
             seen += (
                 f" Of the images reviewed, {self.undecided} had no certain answer, and count as "
@@ -117,10 +122,15 @@ class Certificate:
         if self.recall is None:
             return f"{seen} Nothing was found and nothing is left: there is no recall to state."
         return (
-            f"{seen} {sure}, at most {self.missed} positive images were not found, so that the "
-            f"review found at least {rounded_down(100 * self.recall)} % of all positive images. "
+            f"{seen} {sure}, at most {number_of(self.missed, 'positive image')} "
+            f"{_were(self.missed)} not found, so that the review found at least "
+            f"{rounded_down(100 * self.recall)} % of all positive images. "
             f"This holds if {'; '.join(self.assumes)}."
         )
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def rounded_down(value: float) -> str:
