@@ -42,6 +42,7 @@ class Certificate:
     true_found: int
     missed: int
     undecided: int = 0
+    assumptions: tuple[str, ...] = ()
 
     @property
     def unseen(self) -> int:
@@ -75,7 +76,8 @@ class Certificate:
     @property
     def assumes(self) -> list[str]:
         """What has to be true."""
-        return [RANDOM, *([RIGHT] if self.reviews is None else ASSUMPTIONS)]
+        right = [RIGHT] if self.reviews is None else ASSUMPTIONS
+        return [RANDOM, *right, *self.assumptions]
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`, from which every number can be computed again."""
@@ -147,12 +149,14 @@ def certify(
     expected: float | None = None,
     reviews: DoubleReview | None = None,
     undecided: int = 0,
+    assumptions: Sequence[str] = (),
 ) -> Certificate:
     """Certify the recall of a review from a draw of one stratum or two.
 
     `looks` is how many looks were declared before the first; each has its share of 1 - confidence
     (Bonferroni). With `expected`, the share of positives expected among the unseen before the first
-    look, the limit holds at any number of looks, of one stratum.
+    look, the limit holds at any number of looks, of one stratum. The counts rest on `assumptions`,
+    too.
 
     Raises:
         InputError: nothing was drawn, the draw was from more than two strata, or both ways of
@@ -181,6 +185,7 @@ def certify(
         true_found,
         missed,
         undecided,
+        tuple(assumptions),
     )
 
 
