@@ -62,7 +62,7 @@ def _draw_options(function: Any) -> Any:
 @click.option(
     "--expect-recall",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Recall that is expected; default: 0.98.",
+    help="Recall that is expected; default: what the review suggests, else 0.98.",
 )
 @click.option("--prevalence", type=float, help="Share of positive images that is expected.")
 @click.option("--images", type=click.IntRange(1), help="Images of an archive not yet reviewed.")

@@ -11,6 +11,7 @@ from archiveprobe.evaluate.recall.reviewers import DoubleReview, cohen_kappa
 from archiveprobe.review.decisions import UNSURE
 from archiveprobe.review.drawing import (
     Draw,
+    assumptions,
     check_second_looks,
     seen_at,
     stop_of,
@@ -59,7 +60,11 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
             **_record_of(review, stop.number),
         }
         reviews = None if trust_reviewers else double_review(review)
-        settings: dict[str, Any] = {"reviews": reviews, "undecided": answers.count(UNSURE)}
+        settings: dict[str, Any] = {
+            "reviews": reviews,
+            "undecided": answers.count(UNSURE),
+            "assumptions": assumptions(review, stop),
+        }
         found = answers.count(positive)
         if state.open_draw is None and not len(unseen_places(review, stop)):
             certificate = certify(found, [], 0.95, **settings)

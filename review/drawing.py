@@ -21,9 +21,16 @@ from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.allocation import Missed, best_design, expected_chances
 from archiveprobe.evaluate.recall.plan import most_missed
 from archiveprobe.evaluate.recall.strata import Stratum
-from archiveprobe.review.decisions import DECISION, DRAW, QUEUE, TWICE, UNSURE, WITHDRAWAL, Decision
+from archiveprobe.review.decisions import (
+    BY_GROUP,
+    DECISION,
+    DRAW,
+    QUEUE,
+    UNSURE,
+    WITHDRAWAL,
+    Decision,
+)
 from archiveprobe.review.log import Line
-from archiveprobe.review.queue import is_shown_twice
 from archiveprobe.review.state import DRAWN, SHOWN, ReviewState
 from archiveprobe.review.store import Review
 
@@ -141,6 +148,12 @@ def seen_at(review: Review, stop: Line) -> dict[str, Decision]:
     return {**parts[DRAW], **parts[QUEUE]}
 
 
+def assumptions(review: Review, stop: Line) -> list[str]:
+    """Return what else the answers by the stop rest on."""
+    by_group = any(each.shown == BY_GROUP for each in seen_at(review, stop).values())
+    return ["near-duplicates decided at one look have the same answer"] if by_group else []
+
+
 def unseen_places(review: Review, stop: Line) -> np.ndarray:
     """Return the places of the images not reviewed at the stop, the likeliest first."""
     population = review.population
@@ -189,11 +202,7 @@ def check_second_looks(review: Review) -> None:
 
     Those that had their second look first are no random sample: likely images come first.
     """
-    state, opened = review.state, review.state.opened
-    waiting = sum(
-        is_shown_twice(opened["seed"], image, opened["twice"])
-        for image in state.reviewed.keys() - state.parts[TWICE].keys()
-    )
+    waiting = len(review.state.waiting_for_second())
     if waiting:
         raise InputError(
             f"{number_of(waiting, 'image')} of the review {review.name} wait for a second "
@@ -260,13 +269,16 @@ def _two_strata(
     review: Review, stop: Line, unseen: np.ndarray, wish: DrawWish
 ) -> tuple[list[int], int]:
     """Choose the images to draw of two strata, and how many the first holds."""
+    found = [each.answer for each in seen_at(review, stop).values()].count(review.state.positive)
+    missed = Missed.of(chances_of(review, stop, unseen), most_missed(found, wish.recall))
+    design = best_design(missed, wish.size, (1 - wish.confidence) / wish.looks)
+    return list(design.draws), design.sizes[0]
+
+
+def chances_of(review: Review, stop: Line, unseen: np.ndarray) -> np.ndarray:
+    """Guess the chances (M,) of the images not reviewed, from the answers and the scores."""
     decisions, scores = seen_at(review, stop), review.population.scores
-    seen = review.population.places(list(decisions))
-    positive = review.state.positive
+    seen, positive = review.population.places(list(decisions)), review.state.positive
     answers = np.array([each.answer == positive for each in decisions.values()], bool)
     margins = np.log(np.clip(scores, _CLOSEST, 1)) - np.log(np.clip(1 - scores, _CLOSEST, 1))
-    chances = expected_chances(margins[seen], answers, margins[unseen])
-    allowed = most_missed(int(answers.sum()), wish.recall)
-    alpha = (1 - wish.confidence) / wish.looks
-    design = best_design(Missed.of(chances, allowed), wish.size, alpha)
-    return list(design.draws), design.sizes[0]
+    return expected_chances(margins[seen], answers, margins[unseen])
