@@ -47,7 +47,7 @@ def task(tmp_path: Path) -> Path:
 
 # What is typed in the folder of the task, and what the answer holds.
 TYPED = [
-    (["prob"], "Did you mean 'probe'?"),
+    (["prob"], "Did you mean one of: 'probe', 'prove'?"),
     (["cache", "verfy"], "Did you mean 'verify'?"),
     (["probe", "absent"], "no task file at "),
     (["probe", "wrong"], "unknown key "),
