@@ -70,6 +70,8 @@ bench: setup ## measure accuracy, speed, memory and the cache against their targ
 	$(RUN)/python benchmarks/ray_engine.py --images 2000
 	$(RUN)/python benchmarks/interval_truth.py
 	$(RUN)/python benchmarks/threshold_aims.py
+	$(RUN)/python benchmarks/recall_truth.py
+	$(RUN)/python benchmarks/prevalence_truth.py
 	$(RUN)/python benchmarks/finetune_tokens.py
 	$(RUN)/python benchmarks/finetune_loader.py
 

@@ -15,6 +15,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cache.store import unusable
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, resolve
 from archiveprobe.embed.device import default_device
+from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches, Rows
 from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
@@ -252,4 +253,5 @@ def _numbered(results: Iterable[tuple[Batch, Rows]]) -> Iterator[tuple[int, np.n
 def _width(network: LoadedBackbone, geometry: Geometry) -> int:
     """Return the length of an embedding, where no image tells it."""
     blank = np.zeros((1, geometry.size, geometry.size, 3), np.uint8)
-    return int(network.embed(blank, np.zeros(1, bool)).size)
+    with network_at_work(network.name, "embed"):
+        return int(network.embed(blank, np.zeros(1, bool)).size)

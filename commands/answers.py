@@ -131,7 +131,7 @@ def _predict_rows(
     from archiveprobe.predict.systems import Resources
 
     OUTPUT.check(None, file)
-    resources = Resources(how["device"], how["workers"], progress)
+    resources = Resources(how["device"], how["workers"], progress, say)
     done = answer(
         load(task),
         system,

@@ -62,7 +62,7 @@ def _draw_options(function: Any) -> Any:
 @click.option(
     "--expect-recall",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Recall that is expected; default: 0.98.",
+    help="Recall that is expected; default: what the review suggests, else 0.98.",
 )
 @click.option("--prevalence", type=float, help="Share of positive images that is expected.")
 @click.option("--images", type=click.IntRange(1), help="Images of an archive not yet reviewed.")
@@ -87,7 +87,7 @@ def certify(task: Path, name: str | None, plan: bool, as_json: bool, **given: An
         planned = plan_certificate(load(task), name, PlanWish(**chosen))
         print_result(planned.record(), [], as_json) if as_json else print_line(planned.sentence())
     elif draw is not None:
-        _declare(task, name, draw, chosen, as_json)
+        _declare(task, name, draw, chosen, as_json, trust_reviewers=trust_reviewers)
     else:
         from archiveprobe.review.certifying import certify_review
         from archiveprobe.review.store import find_review
@@ -115,27 +115,34 @@ def _check_modes(
             written = f"--{option.replace('_', '-')}"
             needs = [f"--{key}" for key, options in allowed.items() if option in options]
             raise click.UsageError(f"{written} needs {' or '.join(needs)}")
-    if trust_reviewers and mode != "certificate":
-        raise click.UsageError(f"--trust-reviewers is for the certificate, without --{mode}")
+    if trust_reviewers and plan:
+        raise click.UsageError("--plan knows of no reviewers: leave --trust-reviewers out")
     if "any_time" in chosen and {"looks", "strata"} & set(chosen):
         raise click.UsageError("--any-time goes with neither --looks nor --strata")
 
 
 def _declare(
-    task: Path, name: str | None, draw: int, chosen: dict[str, Any], as_json: bool
+    task: Path,
+    name: str | None,
+    draw: int,
+    chosen: dict[str, Any],
+    as_json: bool,
+    *,
+    trust_reviewers: bool,
 ) -> None:
     """Declare a draw, and say how to go on."""
     from archiveprobe.review.drawing import DrawWish, declare
     from archiveprobe.review.store import find_review
 
-    line = declare(find_review(load(task), name), DrawWish(draw, **chosen))
+    wish = DrawWish(draw, **chosen)
+    line = declare(find_review(load(task), name), wish, trust_reviewers=trust_reviewers)
     content = line.content
     record = {"line": line.number, "draw_sha256": line.digest, **content}
     strata = [f"{each['drawn']} of {each['size']}" for each in content["strata"]]
     said = (
-        f"{len(content['images'])} images are drawn ({', '.join(strata)} not reviewed; line "
-        f"{line.number} of the log, seed {content['seed']}): `archiveprobe review {task}` shows "
-        f"them, then `archiveprobe certify {task}`"
+        f"{len(content['images'])} images are drawn ({' and '.join(strata)} not reviewed; line "
+        f"{line.number} of the log, seed {content['seed']}): `archiveprobe review {task} --draw` "
+        f"shows them, then `archiveprobe certify {task}`"
     )
     print_result(record, [], as_json) if as_json else print_line(said)
 
@@ -163,7 +170,8 @@ def estimate(
     """
     chosen = _chosen(given)
     if draw is not None:
-        _declare(task, name, draw, chosen, as_json)
+        # An estimate knows nothing of second looks.
+        _declare(task, name, draw, chosen, as_json, trust_reviewers=True)
         return
     if chosen:
         raise click.UsageError(f"--{next(iter(chosen)).replace('_', '-')} needs --draw")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from archiveprobe.base.wording import duration, file_size
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
+from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.forward import Batch
 from archiveprobe.embed.job import Job, Options
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
@@ -152,11 +153,11 @@ def _measure(loaded: LoadedBackbone, batch: Batch) -> tuple[float, int]:
     """Return the seconds of a second forward pass, and the width of an embedding."""
     if batch.empty:
         return 0.0, 0
-    views = batch.gather()
-    width = loaded.embed(*views).shape[-1]
-    started = time.perf_counter()
-    loaded.embed(*views)
-    return time.perf_counter() - started, width
+    with network_at_work(loaded.name, "embed"):
+        width = batch.embed(loaded.embed)[0][1].shape[-1]
+        started = time.perf_counter()
+        batch.embed(loaded.embed)
+        return time.perf_counter() - started, width
 
 
 def _load_untrained(backbone: Backbone, device: str) -> LoadedBackbone:

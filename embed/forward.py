@@ -11,21 +11,14 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from functools import partial
-from math import ceil
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
 from archiveprobe.base.cores import usable_cores
-from archiveprobe.base.errors import InputError
-from archiveprobe.base.memory import (
-    give_back_freed_memory,
-    is_out_of_memory,
-    keep_freed_memory,
-    memory_for,
-)
+from archiveprobe.base.memory import is_out_of_memory, keep_freed_memory, memory_for
+from archiveprobe.embed.faults import Parts, explain_faults
 from archiveprobe.embed.networks import Allocate, LoadedBackbone
 from archiveprobe.embed.views import Rendered
 
@@ -33,8 +26,6 @@ Embed = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Rows = list[tuple[bytes, np.ndarray]]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-# Characters of a library's own words.
-_SHOWN = 200
 
 
 class Views(NamedTuple):
@@ -55,12 +46,11 @@ class Views(NamedTuple):
         return Views(self.crops[first : crop.max() + 1], self.mirror[part], crop - first)
 
 
-class Batch:
+class Batch(Parts):
     """Images that a backbone embeds together: every distinct view once, `size` at a time."""
 
     def __init__(self, size: int, notify: Callable[[str], None]) -> None:
-        self.size = size
-        self._notify = notify
+        super().__init__(size, notify)
         self._rows: list[tuple[bytes, list[int]]] = []
         self._pixels: list[np.ndarray] = []
         self._mirror: list[bool] = []
@@ -108,28 +98,9 @@ class Batch:
         """
         if self.empty:
             return []
-        embeddings = self._in_parts(embed, self.gather())
+        views = self.gather()
+        embeddings = self.compute(lambda part: embed(*views.part(part)), len(views.crop))
         return [(key, embeddings[views]) for key, views in self._rows]
-
-    def _in_parts(self, embed: Embed, views: Views) -> np.ndarray:
-        start, parts, count = 0, [], len(views.crop)
-        while start < count:
-            left = count - start
-            # As few parts as hold what is left, and even ones: 12 are 6 + 6, not 8 + 4.
-            part = slice(start, start + ceil(left / ceil(left / self.size)))
-            try:
-                parts.append(embed(*views.part(part)))
-            except Exception as error:
-                if not is_out_of_memory(error) or self.size == 1:
-                    raise
-            else:
-                start = part.stop
-                continue
-            # Here, since the error holds what the pass had made until its block ends.
-            self.size = max(1, self.size // 2)
-            self._notify(f"out of memory: batch halved to {self.size}")
-            give_back_freed_memory()
-        return np.concatenate(parts)
 
 
 class ForwardThreads:
@@ -234,26 +205,8 @@ class PendingBatches:
             if pending.rows.exception() is None:
                 yield pending.batch, pending.rows.result()
 
-    @contextmanager
-    def explain_faults(self) -> Iterator[None]:
-        """Say in one line why a network fails.
-
-        Raises:
-            InputError: whatever was raised within the block.
-        """
-        try:
-            yield
-        except InputError:
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_SHOWN]
-            raise InputError(
-                f"{self._where} cannot embed ({reason}): check its arguments and preprocess in "
-                "task.toml, or try the precision fp32 or the device cpu"
-            ) from error
-
     def _rows(self, pending: _Pending) -> Rows:
-        with self.explain_faults():
+        with explain_faults(self._where):
             try:
                 return pending.rows.result()
             except Exception as error:

@@ -26,6 +26,7 @@ from archiveprobe.cache.spec import (
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
 from archiveprobe.embed.compiling import compile_network, was_compiled
+from archiveprobe.embed.faults import explain_faults
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches, Rows
 from archiveprobe.embed.networks import LoadedBackbone, load_backbone
@@ -340,8 +341,8 @@ class Job:
     @contextmanager
     def _trying(self, remedy: str) -> Iterator[None]:
         """Say in one line why a network cannot be tried."""
-        what = f"trying {self.backbone.described} on {self._device}"
-        with self._pending.explain_faults(), memory_for(what, remedy):
+        where = f"{self.backbone.described} on {self._device}"
+        with explain_faults(where), memory_for(f"trying {where}", remedy):
             yield
 
     def _check_agreement(self) -> None:

@@ -296,6 +296,8 @@ def at_size(loaded: Model, size: int | None, backbone: Backbone) -> Preprocess:
         try:
             network.set_input_size(img_size=size)
         except (AssertionError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise wrong_size(backbone, size, error) from None
     resize = max(size, round(geometry.resize * size / geometry.size))
     return replace(loaded.preprocess, geometry=replace(geometry, size=size, resize=resize))

@@ -15,6 +15,7 @@ from archiveprobe.cache.spec import CacheRecord, differences
 from archiveprobe.embed.backbones import Backbone, task_backbones
 from archiveprobe.embed.compiling import was_compiled
 from archiveprobe.embed.device import default_device
+from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch
 from archiveprobe.embed.inventory import Verification
@@ -142,7 +143,8 @@ def _compare(
         sample = _random_images(task, loaded, keys, count)
     for key, rendered in sample:
         batch.add(key, rendered)
-    rows = batch.embed(loaded.embed)
+    with network_at_work(f"{loaded.name} on {default_device()}", "embed"):
+        rows = batch.embed(loaded.embed)
     if not rows:
         raise InputError(
             f"nothing that {reader.folder.name} was made of is at hand to compare with: "

@@ -8,6 +8,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, resolve, text_tower
+from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.weights import locate
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.cosines import scale_to_unit
@@ -63,20 +64,28 @@ def load_tower(tower: Backbone) -> "TextNetwork":
     Raises:
         InputError: the weights or the tokenizer are not on this machine, or do not fit.
     """
-    from archiveprobe.embed.text_tower import load_text_network
+    from archiveprobe.embed.networks import load_backbone
+    from archiveprobe.embed.text_tower import TextNetwork
 
     if tower.weights == PRETRAINED and locate(tower) is None:
         raise InputError(
             f"the weights of {tower.name}, which embed words, are not on this machine: run "
             "`archiveprobe weights TASK` where there is a network"
         )
-    return load_text_network(tower)
+    network = load_backbone(tower)
+    assert isinstance(network, TextNetwork)
+    return network
 
 
 def embed_words(network: "TextNetwork", words: str) -> np.ndarray:
-    """Embed words as a unit vector (d,) float32."""
+    """Embed words as a unit vector (d,) float32.
+
+    Raises:
+        InputError: memory runs out, or the network fails.
+    """
     tokens = network.tokens([words])
-    vectors = network.embed(tokens, np.zeros(1, bool))
+    with network_at_work(f"{network.name} on cpu", "embed words"):
+        vectors = network.embed(tokens, np.zeros(1, bool))
     scale_to_unit(vectors)
     return np.asarray(vectors[0])
 

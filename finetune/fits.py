@@ -1,12 +1,12 @@
 """Fits of a recipe's network: trained once, or mixed from several seeds, and what it answers."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from archiveprobe.base.progress import Progress
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.device import default_device
+from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.system_status import FROM_CACHE
@@ -40,6 +41,13 @@ from archiveprobe.finetune.trained_parts import (
 )
 
 _MEMORY_REMEDY = "free some and run the same command again, or name a smaller network in a recipe"
+
+
+class Computing(TypedDict):
+    """What the last bits of a network depend on beside the recipe and the rows."""
+
+    device: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -109,9 +117,9 @@ class Fits:
         return len(self._views), len(self._dataset.classes)
 
     @property
-    def computing(self) -> dict[str, str]:
-        """Return what the last bits of a network depend on beside the recipe and the rows."""
-        return {"device": self.device, "precision": self._options.precision}
+    def computing(self) -> Computing:
+        """Return where and how the network computes."""
+        return Computing(device=self.device, precision=self._options.precision)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -203,17 +211,18 @@ class Fits:
                 advance()
                 draw(epoch)
 
-            trained = train(
-                network,
-                self._data(inputs, replace(rows, name=label)),
-                recipe,
-                stop=fit.stop,
-                **self.computing,
-                workers=self._drawing_workers(),
-                checkpoints=checkpoints,
-                on_epoch=on_epoch,
-                notify=self._notify,
-            )
+            with self._at_work("train"):
+                trained = train(
+                    network,
+                    self._data(inputs, replace(rows, name=label)),
+                    recipe,
+                    stop=fit.stop,
+                    **self.computing,
+                    workers=self._drawing_workers(),
+                    checkpoints=checkpoints,
+                    on_epoch=on_epoch,
+                    notify=self._notify,
+                )
         logits = self._answers(network, inputs, rows, answering)
         digest = dataset.unlabelled.digest
         part = save_part(
@@ -246,8 +255,10 @@ class Fits:
         used: Sequence[int] = range(len(parts))
         # The final fit holds no row out to choose by.
         if self._recipe.seeds.combine == "greedy-soup" and len(rows.validation):
-            used = greedy_soup(states, score)
-        load_mean([states[at] for at in used])
+            with self._at_work("mix"):
+                used = greedy_soup(states, score)
+        with self._at_work("mix"):
+            load_mean([states[at] for at in used])
         middle = middle_of(parts).record
         trained = Trained(
             network.eval().state(whole=False),
@@ -284,7 +295,8 @@ class Fits:
         )
         part.check_origin(self.start[2], "it would now")
         network, inputs = self._finished, self.inputs[1]
-        network.to(self.device).load_state(part.state())
+        with self._at_work("answer"):
+            network.to(self.device).load_state(part.state())
         answers = self._answer(network, inputs, n + np.arange(len(to_predict)))
         return update_part(part, np.concatenate([part.logits[:n], answers]), to_predict.digest)
 
@@ -310,8 +322,15 @@ class Fits:
 
     def _answer(self, network: Network, inputs: InputRows, rows: np.ndarray) -> np.ndarray:
         """Return logits (r, V, K) of rows through all views."""
-        with memory_for(f"answering on {self.device}", _MEMORY_REMEDY):
-            return logits_of(network, inputs, rows, self._views, **self.computing)
+        with self._at_work("answer"):
+            return logits_of(
+                network, inputs, rows, self._views, **self.computing, notify=self._notify
+            )
+
+    def _at_work(self, what: str) -> AbstractContextManager[None]:
+        """Say in one line why the network cannot do something. Raises InputError."""
+        where = f"{self.backbone.described} on {self.device}"
+        return network_at_work(where, what, remedy=_MEMORY_REMEDY)
 
 
 def _digest(rows: np.ndarray) -> str:

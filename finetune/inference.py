@@ -1,7 +1,7 @@
 """From networks and the views of images to one answer: averaging, voting, a stored system."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed.arithmetic import computing_on
 from archiveprobe.embed.device import check_device, default_device
+from archiveprobe.embed.faults import Parts, network_at_work
 from archiveprobe.embed.preprocess import geometry_of_record
 from archiveprobe.embed.tuned import read_weights
 from archiveprobe.embed.unit_encoder import Look
@@ -22,7 +23,7 @@ from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.evaluate.tuned import network_file
 from archiveprobe.finetune.augment import as_floats
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
-from archiveprobe.finetune.loader import InputRows
+from archiveprobe.finetune.loader import InputRows, Notify
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Predict, Recipe
 from archiveprobe.task.config import Task
@@ -49,23 +50,28 @@ def logits_of(
     *,
     device: str = "cpu",
     precision: str = "fp32",
+    notify: Notify = lambda _: None,
 ) -> np.ndarray:
     """Return logits (n, V, K) float64 of rows through views, by a network in eval mode.
 
-    With `precision` "bf16" under autocast. Rows that are not readable are NaN.
+    With `precision` "bf16" under autocast. Rows that are not readable are NaN. Where memory runs
+    out, fewer rows at a time are looked at.
     """
     import torch
 
     readable = np.asarray(inputs.readable)[rows]
     logits = np.full((len(rows), len(views), network.classes), np.nan)
     places = np.flatnonzero(readable)
-    size = _BATCH[device.partition(":")[0]]
-    with torch.inference_mode(), computing_at(device, precision):
-        for start in range(0, len(places), size):
-            batch = places[start : start + size]
-            looked = (inputs.look(rows[batch], view).to(device) for view in views)
-            by_view = [network(as_floats(each, network.preprocess)).float() for each in looked]
-            logits[batch] = torch.stack(by_view, 1).cpu().numpy()
+    parts = Parts(_BATCH[device.partition(":")[0]], notify)
+
+    def look(part: slice) -> np.ndarray:
+        looked = (inputs.look(rows[places[part]], view).to(device) for view in views)
+        by_view = [network(as_floats(each, network.preprocess)).float() for each in looked]
+        return np.asarray(torch.stack(by_view, 1).cpu().numpy())
+
+    if len(places):
+        with torch.inference_mode(), computing_at(device, precision):
+            logits[places] = parts.compute(look, len(places))
     return logits
 
 
@@ -181,6 +187,7 @@ class TunedSystem:
         device: str | None = None,
         workers: int = 0,
         advance: Callable[[], None] = lambda: None,
+        notify: Notify = lambda _: None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return logits (m, K) of files, (path, digest or ""), and the answers (m,) of a vote.
 
@@ -193,7 +200,8 @@ class TunedSystem:
         """
         device = device or default_device()
         check_device(device)
-        network = self.network.to(device)
+        with self.at_work(device):
+            network = self.network.to(device)
         spec = PixelSpec(1, network.preprocess.geometry, self.views)
         states = [(str(file), read_weights(file, digest)) for file, digest in self.states]
         by_view = [np.empty((0, len(self.views), self.classes))]
@@ -205,19 +213,26 @@ class TunedSystem:
                 inputs = ImageRows(pixels, network.preprocess)
                 of_networks = []
                 for file, state in states:
-                    network.load_state(state, file)
-                    of_networks.append(
-                        logits_of(
-                            network,
-                            inputs,
-                            np.arange(len(pixels)),
-                            range(len(self.views)),
-                            device=device,
-                            precision=self.precision,
+                    with self.at_work(device):
+                        network.load_state(state, file)
+                        of_networks.append(
+                            logits_of(
+                                network,
+                                inputs,
+                                np.arange(len(pixels)),
+                                range(len(self.views)),
+                                device=device,
+                                precision=self.precision,
+                                notify=notify,
+                            )
                         )
-                    )
             by_view.append(average(np.stack(of_networks), 0))
         return self.combine(np.concatenate(by_view))
+
+    def at_work(self, device: str) -> AbstractContextManager[None]:
+        """Say in one line why the networks cannot answer on a device. Raises InputError."""
+        remedy = "free memory, or name another device with --device"
+        return network_at_work(f"{self.recipe.name} on {device}", "answer", remedy=remedy)
 
     def combine(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return logits (m, K) of those (m, V, K) of all views, and the answers (m,) of a vote."""

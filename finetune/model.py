@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import is_out_of_memory
 from archiveprobe.embed.backbones import RANDOM, Backbone, resolve
 from archiveprobe.embed.models import Model as LoadedBackbone
 from archiveprobe.embed.models import at_size, load_model, misfit, quiet, wrong_size
@@ -280,6 +281,8 @@ def _width(body: Any, preprocess: Preprocess, backbone: Backbone) -> int:
         with torch.no_grad(), quiet():
             embedding = body(torch.zeros(1, 3, side, side))
     except (AssertionError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise wrong_size(backbone, side, error) from None
     if embedding.ndim != 2:
         raise InputError(

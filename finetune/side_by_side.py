@@ -180,3 +180,10 @@ def _train(share: Share, sender: "Connection") -> None:
                 run.part(name)
     except InputError as error:
         send(_FAULT, f"on {share.options.device}: {error}")
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        send(
+            _FAULT,
+            f"on {share.options.device}: {', '.join(share.names)} cannot be trained ({reason}): "
+            "finished folds and states are kept; --device with --debug shows where it fails",
+        )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archiveprobe.embed.faults import Parts
 from archiveprobe.embed.forward import ForwardThreads
 from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.prepare import Preparation, PreparedImage
@@ -16,6 +17,7 @@ from archiveprobe.embed.views import Rendered, render
 from archiveprobe.finetune.augment import normalise
 from archiveprobe.finetune.images import blank_image
 from archiveprobe.finetune.inference import TunedSystem, average, computing_at
+from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.model import Network
 
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ class UnitNetworks:
     several units at once, which then take turns.
     """
 
-    def __init__(self, system: TunedSystem, device: str) -> None:
-        self._system, self._device = system, device
+    def __init__(self, system: TunedSystem, device: str, notify: Notify = lambda _: None) -> None:
+        self._system, self._device, self._notify = system, device, notify
         self._batch = min(_BATCH, crops_per_pass(device, None))
         self._turn = Lock()
         self._loaded: str | None = None
@@ -65,7 +67,7 @@ class UnitNetworks:
             place = {key: at for at, key in enumerate(rendered)}
             keys = [image.digest if image.views else "" for image in images]
             rows = [at for at, key in enumerate(keys) if key in place]
-            with self._turn:
+            with self._turn, system.at_work(self._device):
                 distinct = self._of_distinct(list(rendered.values()), threads)
             logits[rows] = distinct[[place[keys[at]] for at in rows]]
         return logits
@@ -93,7 +95,14 @@ class UnitNetworks:
         return np.stack(by_view, 1)
 
     def _look(self, images: Sequence[Rendered], view: int) -> np.ndarray:
-        """Return logits (b, K) float64 of a batch through one view."""
+        """Return logits (b, K) float64 of a batch through one view, by parts that fit memory."""
+        parts = Parts(self._batch, self._notify)
+        result = parts.compute(lambda part: self._look_at(images[part], view), len(images))
+        # What the next batches begin with.
+        self._batch = min(self._batch, parts.size)
+        return result
+
+    def _look_at(self, images: Sequence[Rendered], view: int) -> np.ndarray:
         import torch
 
         crops = [image.crops[image.crop[view]] for image in images]

@@ -54,6 +54,7 @@ class Resources:
     device: str | None = None
     workers: int | None = None
     progress: Progress = silent
+    notify: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,7 @@ def tuned_source(dataset: Dataset, run: Run, resources: Resources) -> Source:
     place = {id_: at for at, id_ in enumerate(run.predictions().test_ids.tolist())}
     same = record["to_predict"] == dataset.unlabelled.digest and len(known) == len(place)
     device = resources.device or default_device()
-    networks = UnitNetworks(system, device)
+    networks = UnitNetworks(system, device, resources.notify)
 
     def of_unit(content: UnitContent) -> tuple[np.ndarray, np.ndarray | None]:
         def look() -> np.ndarray:
@@ -351,7 +352,13 @@ def _run_networks(
     work = system.task.work / "finetune"
     with resources.progress(system.recipe.name, distinct) as advance:
         return system.logits(
-            system.task.root, files, work, device=device, workers=workers, advance=advance
+            system.task.root,
+            files,
+            work,
+            device=device,
+            workers=workers,
+            advance=advance,
+            notify=resources.notify,
         )
 
 

@@ -72,7 +72,7 @@ class UnitWork:
             raise InputError(
                 f"{self.system} was trained again since this run began: run the same command again"
             )
-        system = load_system(load_dataset(task), self.system, Resources(device, 0))
+        system = load_system(load_dataset(task), self.system, Resources(device, 0, notify=notify))
         threads = ForwardThreads(device, passes)
         encoder = UnitEncoder(
             task,

@@ -9,7 +9,14 @@ from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.certificate import Certificate, certify
 from archiveprobe.evaluate.recall.reviewers import DoubleReview, cohen_kappa
 from archiveprobe.review.decisions import UNSURE
-from archiveprobe.review.drawing import Draw, seen_at, stop_of, unseen_places
+from archiveprobe.review.drawing import (
+    Draw,
+    assumptions,
+    check_second_looks,
+    seen_at,
+    stop_of,
+    unseen_places,
+)
 from archiveprobe.review.log import Line
 from archiveprobe.review.state import CERTIFICATE
 from archiveprobe.review.store import Review
@@ -53,7 +60,11 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
             **_record_of(review, stop.number),
         }
         reviews = None if trust_reviewers else double_review(review)
-        settings: dict[str, Any] = {"reviews": reviews, "undecided": answers.count(UNSURE)}
+        settings: dict[str, Any] = {
+            "reviews": reviews,
+            "undecided": answers.count(UNSURE),
+            "assumptions": assumptions(review, stop),
+        }
         found = answers.count(positive)
         if state.open_draw is None and not len(unseen_places(review, stop)):
             certificate = certify(found, [], 0.95, **settings)
@@ -61,11 +72,12 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
             draw = Draw(review)
             wish, reached = draw.wish, finished(draw)
             about |= {"draw": draw.line.number, "draw_sha256": draw.line.digest}
-            about |= {"images_drawn": reached, "size": wish.size}
+            about["size"] = wish.size
             settings |= {"looks": wish.looks, "expected": draw.line.content["expected_share"]}
             certificate = certify(found, draw.sample(reached), wish.confidence, **settings)
         about |= _of_all_draws(review, certificate.confidence)
-        about["sentence"] = " ".join([certificate.sentence(), *about.pop("further")])
+        first = f'Of {about["images"]} images {len(answers)} were reviewed for "{positive}".'
+        about["sentence"] = " ".join([first, certificate.sentence(), *about.pop("further")])
         line = _log(review, {**certificate.record(), **about})
         return Certified(certificate, about, line.number, line.digest)
 
@@ -85,7 +97,7 @@ def finished(draw: Draw) -> int:
     if not reached:
         raise InputError(
             f"the draw is not finished: {decided} of {number_of(ends[0], 'image')} drawn have an "
-            f"answer; `archiveprobe review {draw.review.task.file}` shows the others"
+            f"answer; `archiveprobe review {draw.review.task.file} --draw` shows the others"
         )
     return reached
 
@@ -96,8 +108,10 @@ def double_review(review: Review) -> DoubleReview | None:
     Where even the settled answer is unsure, the first counts as wrong.
 
     Raises:
-        InputError: reviewers differ on an image that nobody has settled.
+        InputError: second looks are not finished, or reviewers differ on an image that nobody has
+            settled.
     """
+    check_second_looks(review)
     state, positive = review.state, review.state.positive
     disputed = state.disputed()
     if disputed:
@@ -158,7 +172,7 @@ def _of_all_draws(review: Review, confidence: float) -> dict[str, Any]:
         ]
     outside = review.state.opened["outside"]
     if outside:
-        further.append(f"{number_of(outside, 'image')} that cannot be read are left out.")
+        further.append(f"Left out, because nobody can read them: {number_of(outside, 'image')}.")
     return {"confidence_of_all_draws": max(together, 0.0), "further": further}
 
 

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from heapq import nsmallest
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,15 @@ from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.allocation import Missed, best_design, expected_chances
 from archiveprobe.evaluate.recall.plan import most_missed
 from archiveprobe.evaluate.recall.strata import Stratum
-from archiveprobe.review.decisions import DECISION, DRAW, QUEUE, UNSURE, WITHDRAWAL, Decision
+from archiveprobe.review.decisions import (
+    BY_GROUP,
+    DECISION,
+    DRAW,
+    QUEUE,
+    UNSURE,
+    WITHDRAWAL,
+    Decision,
+)
 from archiveprobe.review.log import Line
 from archiveprobe.review.state import DRAWN, SHOWN, ReviewState
 from archiveprobe.review.store import Review
@@ -139,6 +148,12 @@ def seen_at(review: Review, stop: Line) -> dict[str, Decision]:
     return {**parts[DRAW], **parts[QUEUE]}
 
 
+def assumptions(review: Review, stop: Line) -> list[str]:
+    """Return what else the answers by the stop rest on."""
+    by_group = any(each.shown == BY_GROUP for each in seen_at(review, stop).values())
+    return ["near-duplicates decided at one look have the same answer"] if by_group else []
+
+
 def unseen_places(review: Review, stop: Line) -> np.ndarray:
     """Return the places of the images not reviewed at the stop, the likeliest first."""
     population = review.population
@@ -158,13 +173,14 @@ def draw_images(
     """
     parts = [unseen] if boundary is None else [unseen[:boundary], unseen[boundary:]]
     orders: list[list[str]] = []
+
+    def rank(digest: str) -> bytes:
+        return hashlib.sha256(f"{seed}:{digest}".encode()).digest()
+
     strata: list[dict[str, Any]] = []
     for part, size in zip(parts, sizes, strict=True):
-        digests = [review.population.digest(int(place)) for place in part]
-        ranked = sorted(
-            digests, key=lambda digest: hashlib.sha256(f"{seed}:{digest}".encode()).digest()
-        )
-        orders.append(ranked[:size])
+        digests = (review.population.digest(int(place)) for place in part)
+        orders.append(nsmallest(size, digests, key=rank))
         lowest = float(review.population.scores[part].min()) if len(part) else None
         strata.append({"size": len(part), "drawn": size, "lowest_score": lowest})
     ends = [iter(order) for order in orders]
@@ -181,16 +197,35 @@ def part_of_images(strata: list[Mapping[str, Any]] | list[dict[str, Any]]) -> li
     return [part for _, part in sorted(places)]
 
 
-def declare(review: Review, wish: DrawWish) -> Line:
+def check_second_looks(review: Review) -> None:
+    """Refuse to go on while images wait for a second reviewer. Raises InputError.
+
+    Those that had their second look first are no random sample: likely images come first.
+    """
+    waiting = len(review.state.waiting_for_second())
+    if waiting:
+        raise InputError(
+            f"{number_of(waiting, 'image')} of the review {review.name} wait for a second "
+            "reviewer: finish them before the draw, or leave second looks out with "
+            "--trust-reviewers"
+        )
+
+
+def declare(review: Review, wish: DrawWish, *, trust_reviewers: bool = False) -> Line:
     """Declare a draw, and write it into the log.
 
+    With `trust_reviewers` second looks need not be finished; the certificate does without them.
+
     Raises:
-        InputError: see `Draw`; there was a draw since the stop; or there are too few images.
+        InputError: see `Draw`; there was a draw since the stop; second looks are not finished; or
+            there are too few images.
     """
     with review.log.locked():
         review.sync()
         review.check_source()
         stop = stop_of(review)
+        if not trust_reviewers:
+            check_second_looks(review)
         if review.state.open_draw is not None:
             line = review.state.open_draw
             raise InputError(
@@ -234,13 +269,16 @@ def _two_strata(
     review: Review, stop: Line, unseen: np.ndarray, wish: DrawWish
 ) -> tuple[list[int], int]:
     """Choose the images to draw of two strata, and how many the first holds."""
+    found = [each.answer for each in seen_at(review, stop).values()].count(review.state.positive)
+    missed = Missed.of(chances_of(review, stop, unseen), most_missed(found, wish.recall))
+    design = best_design(missed, wish.size, (1 - wish.confidence) / wish.looks)
+    return list(design.draws), design.sizes[0]
+
+
+def chances_of(review: Review, stop: Line, unseen: np.ndarray) -> np.ndarray:
+    """Guess the chances (M,) of the images not reviewed, from the answers and the scores."""
     decisions, scores = seen_at(review, stop), review.population.scores
-    seen = review.population.places(list(decisions))
-    positive = review.state.positive
+    seen, positive = review.population.places(list(decisions)), review.state.positive
     answers = np.array([each.answer == positive for each in decisions.values()], bool)
     margins = np.log(np.clip(scores, _CLOSEST, 1)) - np.log(np.clip(1 - scores, _CLOSEST, 1))
-    chances = expected_chances(margins[seen], answers, margins[unseen])
-    allowed = most_missed(int(answers.sum()), wish.recall)
-    alpha = (1 - wish.confidence) / wish.looks
-    design = best_design(Missed.of(chances, allowed), wish.size, alpha)
-    return list(design.draws), design.sizes[0]
+    return expected_chances(margins[seen], answers, margins[unseen])

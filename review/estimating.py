@@ -7,16 +7,14 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.prevalence import Part, Share, plain_share, predicted_share
+from archiveprobe.evaluate.recall.certificate import RANDOM, RIGHT
 from archiveprobe.review.certifying import finished
 from archiveprobe.review.decisions import UNSURE
-from archiveprobe.review.drawing import Draw, part_of_images, seen_at, unseen_places
+from archiveprobe.review.drawing import Draw, assumptions, part_of_images, seen_at, unseen_places
 from archiveprobe.review.state import ESTIMATE
 from archiveprobe.review.store import Review
 
-ASSUMES = (
-    "the images drawn are a random sample of those not reviewed, drawn after reviewing stopped",
-    "the reviewers are right",
-)
+ASSUMES = (RANDOM, RIGHT)
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,12 @@ class Estimated:
             "sample_alone": alone,
             "threshold_alone": self.threshold_alone,
             **self.about,
-            "assumes": list(ASSUMES),
         }
 
     def lines(self) -> list[dict[str, str]]:
         """Return the rows of a table for people."""
-        named = [("estimate", self.share), ("the sample alone", self.sample_alone)]
+        scores = "no scores used" if self.share.method.startswith("exact") else "scores and sample"
+        named = [(f"estimate, {scores}", self.share), ("the sample alone", self.sample_alone)]
         images = self.about["images"]
         rows = [
             {
@@ -100,6 +98,7 @@ def estimate_share(review: Review) -> Estimated:
             "draw": draw.line.number,
             "seed": draw.line.content["seed"],
             "snapshot": review.state.opened["snapshot"],
+            "assumes": [*ASSUMES, *assumptions(review, draw.stop)],
         }
         above = None if threshold is None else float((scores > threshold).mean())
         estimated = Estimated(share, alone, above, about)

@@ -4,24 +4,29 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.plan import Expectation, Plan, plan_draw
-from archiveprobe.review.drawing import seen_at, stop_of, unseen_places
+from archiveprobe.review.drawing import chances_of, seen_at, stop_of, unseen_places
 from archiveprobe.review.store import Review, find_review
 from archiveprobe.task.config import Task
+
+USUAL_RECALL = 0.98
 
 
 @dataclass(frozen=True)
 class PlanWish:
     """What a certificate should say, and what is expected.
 
-    `images`, `reviewed` and `prevalence` are those of a stopped review where they are None; without
-    one nothing but the positives is taken to be reviewed, which asks for the largest draw.
+    `images`, `reviewed` and `prevalence` are those of a stopped review where they are None, and the
+    recall expected is what its answers and scores suggest. Without a review nothing but the
+    positives is taken to be reviewed, which asks for the largest draw, and the recall expected is
+    USUAL_RECALL.
     """
 
     recall: float = 0.95
     confidence: float = 0.95
     power: float = 0.9
-    expected_recall: float = 0.98
+    expected_recall: float | None = None
     prevalence: float | None = None
     images: int | None = None
     reviewed: int | None = None
@@ -59,9 +64,10 @@ class Planned:
             )
         last = "" if wish.looks == 1 else f", all of them by the last of {wish.looks} looks"
         return (
-            f"Draw {plan.draw} of the {expected.unseen} images not reviewed{last}. If at most "
-            f"{plan.positive_at_most} of them are positive, the certificate says a recall of at "
-            f"least {100 * wish.recall:g} % with a confidence of {100 * wish.confidence:g} %. "
+            f"Draw {plan.draw} of the {expected.unseen} images not reviewed{last}. If the draw "
+            f"holds at most {number_of(plan.positive_at_most, 'positive')}, the certificate says "
+            f"a recall of at least {100 * wish.recall:g} % with a confidence of "
+            f"{100 * wish.confidence:g} %. "
             f"With {expected.found} found and {expected.missed} missed, as is expected, that "
             f"happens with a probability of {plan.power:.3f}."
         )
@@ -82,18 +88,18 @@ def plan_certificate(task: Task, name: str | None, wish: PlanWish) -> Planned:
     return Planned(wish, expected, plan)
 
 
-def _of_review(review: Review, recall: float) -> Expectation:
+def _of_review(review: Review, recall: float | None) -> Expectation:
     if not review.state.is_stopped:
         raise InputError(
             f"the review {review.name} has not stopped: say what is expected with --prevalence"
         )
-    if not 0 < recall <= 1:
-        raise InputError(f"expected recall {recall} must lie between 0 and 1")
     stop = stop_of(review)
     answers = [each.answer for each in seen_at(review, stop).values()]
-    found = answers.count(review.state.positive)
-    unseen = len(unseen_places(review, stop))
-    return Expectation(found, unseen, min(round(found * (1 - recall) / recall), unseen))
+    found, unseen = answers.count(review.state.positive), unseen_places(review, stop)
+    missed = chances_of(review, stop, unseen).sum()
+    if recall is not None:
+        missed = found * (1 - recall) / recall
+    return Expectation(found, len(unseen), min(round(float(missed)), len(unseen)))
 
 
 def _of_numbers(review: Review | None, wish: PlanWish) -> Expectation:
@@ -101,7 +107,8 @@ def _of_numbers(review: Review | None, wish: PlanWish) -> Expectation:
     assert images is not None
     if wish.prevalence is None:
         raise InputError("--images needs --prevalence, the share of positives that is expected")
+    recall = USUAL_RECALL if wish.expected_recall is None else wish.expected_recall
     reviewed = wish.reviewed
     if reviewed is None:
-        reviewed = round(round(images * wish.prevalence) * wish.expected_recall)
-    return Expectation.of(images, wish.prevalence, wish.expected_recall, reviewed)
+        reviewed = round(round(images * wish.prevalence) * recall)
+    return Expectation.of(images, wish.prevalence, recall, reviewed)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.counts import highest_count
 from archiveprobe.evaluate.recall.reviewers import ASSUMPTIONS, DoubleReview, allow_for_errors
 from archiveprobe.evaluate.recall.sequence import highest_at_any_time
@@ -41,6 +42,7 @@ class Certificate:
     true_found: int
     missed: int
     undecided: int = 0
+    assumptions: tuple[str, ...] = ()
 
     @property
     def unseen(self) -> int:
@@ -74,7 +76,8 @@ class Certificate:
     @property
     def assumes(self) -> list[str]:
         """What has to be true."""
-        return [RANDOM, *([RIGHT] if self.reviews is None else ASSUMPTIONS)]
+        right = [RIGHT] if self.reviews is None else ASSUMPTIONS
+        return [RANDOM, *right, *self.assumptions]
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`, from which every number can be computed again."""
@@ -103,11 +106,15 @@ class Certificate:
 
     def sentence(self) -> str:
         """Say it in words that stand for themselves."""
-        seen = (
-            f"Reviewing found {self.found} positive images and left {self.unseen} images "
-            f"unreviewed. Of these, {self.drawn} were drawn at random and reviewed, and "
-            f"{self.positive} of them were positive."
-        )
+        seen = f"Reviewing found {number_of(self.found, 'positive image')} and left "
+        if self.unseen:
+            seen += (
+                f"{number_of(self.unseen, 'image')} unreviewed. Of these, {self.drawn} "
+                f"{_were(self.drawn)} drawn at random and reviewed, and {self.positive} "
+                f"{_were(self.positive)} positive."
+            )
+        else:
+            seen += "none unreviewed."
         if self.undecided:
             seen += (
                 f" Of the images reviewed, {self.undecided} had no certain answer, and count as "
@@ -117,10 +124,15 @@ class Certificate:
         if self.recall is None:
             return f"{seen} Nothing was found and nothing is left: there is no recall to state."
         return (
-            f"{seen} {sure}, at most {self.missed} positive images were not found, so that the "
-            f"review found at least {rounded_down(100 * self.recall)} % of all positive images. "
+            f"{seen} {sure}, at most {number_of(self.missed, 'positive image')} "
+            f"{_were(self.missed)} not found, so that the review found at least "
+            f"{rounded_down(100 * self.recall)} % of all positive images. "
             f"This holds if {'; '.join(self.assumes)}."
         )
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def rounded_down(value: float) -> str:
@@ -137,12 +149,14 @@ def certify(
     expected: float | None = None,
     reviews: DoubleReview | None = None,
     undecided: int = 0,
+    assumptions: Sequence[str] = (),
 ) -> Certificate:
     """Certify the recall of a review from a draw of one stratum or two.
 
     `looks` is how many looks were declared before the first; each has its share of 1 - confidence
     (Bonferroni). With `expected`, the share of positives expected among the unseen before the first
-    look, the limit holds at any number of looks, of one stratum.
+    look, the limit holds at any number of looks, of one stratum. The counts rest on `assumptions`,
+    too.
 
     Raises:
         InputError: nothing was drawn, the draw was from more than two strata, or both ways of
@@ -171,6 +185,7 @@ def certify(
         true_found,
         missed,
         undecided,
+        tuple(assumptions),
     )
 
 

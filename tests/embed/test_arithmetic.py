@@ -213,19 +213,25 @@ def test_a_cache_goes_from_a_gpu_to_a_cpu_and_back(
 
 
 @pytest.mark.proves("numbers")
-def test_a_cache_of_texts_goes_from_a_gpu_to_a_cpu(tmp_path, monkeypatch, wordy_clip) -> None:
+@pytest.mark.parametrize("precision", ["fp16", "tf32", "fp32"])
+def test_a_cache_of_texts_goes_from_a_gpu_to_a_cpu_and_back(
+    tmp_path, monkeypatch, wordy_clip, precision
+) -> None:
     own = TASK.format(network=wordy_clip, layers="pooled").replace("timm", "open_clip")
     add_images(tmp_path, range(2))
-    task = write_task(tmp_path, own + CLIP)
-    with monkeypatch.context() as patch:
-        nvidia.pretend(patch)
-        done = embed(task, "--device", "cuda:1", "--precision", "fp16")
-    assert done.exit_code == 0, done.output
-    write_task(tmp_path, own + CLIP.replace("a field", 'a field", "a wall'))
-    done = embed(task, "--device", "cpu")
-    assert done.exit_code == 0, done.output
+    prompts = ("a field", 'a field", "a wall', 'a field", "a wall", "a roof')
+    for device, prompt in zip(("cuda:1", "cpu", "cuda:1"), prompts, strict=True):
+        task = write_task(tmp_path, own + CLIP.replace("a field", prompt))
+        words = ["--precision", precision] if prompt == prompts[0] else []
+        with monkeypatch.context() as patch:
+            if device != "cpu":
+                nvidia.pretend(patch)
+            done = embed(task, "--device", device, *words)
+        assert done.exit_code == 0, done.output
+        said = f"tiny-text: made in {precision}, goes on in fp32 on cpu" in done.stderr
+        assert said is (device == "cpu" and precision != "fp32")
     (record,) = find_caches(task / "work" / "cache", "tiny-text")
-    assert (record.fingerprint["precision"], Reader(record.folder).rows) == ("fp16", 4)
+    assert (record.fingerprint["precision"], Reader(record.folder).rows) == (precision, 5)
 
 
 @pytest.mark.proves("numbers")

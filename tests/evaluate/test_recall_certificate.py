@@ -47,6 +47,18 @@ def test_edges_are_answers(found, stratum, recall) -> None:
         assert "no recall to state" in done.sentence()
 
 
+@pytest.mark.parametrize(
+    ("found", "stratum", "said"),
+    [
+        (1, (9, 2, 1), "found 1 positive image and left 9 images unreviewed. Of these, 2 were"),
+        (3, (9, 1, 0), "Of these, 1 was drawn at random and reviewed, and 0 were positive."),
+        (3, (0, 0, 0), "found 3 positive images and left none unreviewed. With"),
+    ],
+)
+def test_sentences_count_in_plain_english(found, stratum, said) -> None:
+    assert said in certify(found, [Stratum(*stratum)], 0.95).sentence()
+
+
 def test_what_cannot_be_certified_is_refused() -> None:
     with pytest.raises(InputError, match="nothing was drawn"):
         certify(9, [Stratum(100, 0, 0)], 0.95)

@@ -78,3 +78,43 @@ def test_devices_that_do_not_go_together_are_one_line(
 ) -> None:
     done = side_by_side(run, embedded, *words)
     assert done.exit_code == 1 and why in done.stderr and done.stderr.count("error: ") == 1
+
+
+@pytest.mark.proves("killed")
+def test_an_interrupt_ends_all_folds_and_the_run_goes_on(
+    embedded: Path,
+    tuned: Path,
+    run: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The whole group is sent it, as a terminal does, when both processes train."""
+    folder = tmp_path / "archive"
+    shutil.copytree(embedded, folder)
+    real, group, number = module._follow, [], signal.SIGINT
+
+    def follow(processes: Any, notify: Any, advance: Callable[[], None]) -> None:
+        group.extend(process for process, _ in processes.values())
+
+        def interrupt() -> None:
+            advance()
+            for process in group:
+                os.kill(process.pid, number)
+            signal.raise_signal(number)
+
+        real(processes, notify, interrupt)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_follow", follow)
+        stopped = side_by_side(run, folder)
+    assert stopped.exit_code == 128 + number
+    lines = stopped.stderr.splitlines()
+    assert lines[-1] == "interrupted: what was finished is kept, run the same command again"
+    assert not [line for line in lines if line.startswith("error: ")]
+    assert len(group) == 2 and not any(process.is_alive() for process in group)
+    # What the processes themselves wrote would stand here.
+    assert "Traceback" not in capfd.readouterr().err
+    done = side_by_side(run, folder)
+    assert done.exit_code == 0, done.stderr
+    assert results(folder) == results(tuned)

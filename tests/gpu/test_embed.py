@@ -11,6 +11,7 @@ from counted import Archive
 
 from archiveprobe.cache.store import Reader
 from archiveprobe.embed.backbones import BACKBONES, RANDOM, Backbone
+from archiveprobe.embed.compiling import compile_network
 from archiveprobe.embed.networks import geometry_of, load_backbone
 from archiveprobe.embed.precision import AGREEMENT, PRECISIONS, choose_precision, computes, cosines
 from archiveprobe.embed.run import Options, embed
@@ -73,6 +74,25 @@ def test_tokens_agree_with_the_cpu(family, layers) -> None:
     assert_agree(backbone_of(family, layers))
 
 
+def test_a_compiled_network_agrees_with_the_cpu() -> None:
+    backbone = backbone_of("ConvNeXt")
+    on_gpu, on_cpu = (load_backbone(backbone, device) for device in ("cuda", "cpu"))
+    crops, mirror = crops_of(geometry_of(on_cpu).size)
+    compiled, why = compile_network(
+        on_gpu, crops, mirror, lambda loaded, *some: loaded.embed(*some)
+    )
+    assert compiled.is_compiled, why
+    assert cosines(compiled.embed(crops, mirror), on_cpu.embed(crops, mirror)).min() >= AGREEMENT
+
+
+def test_crops_reach_the_card_from_pinned_memory() -> None:
+    import torch
+
+    network = load_backbone(backbone_of("ViT"), "cuda")
+    crops = network.allocate((2, 8, 8, 3), np.dtype(np.uint8))
+    assert torch.from_numpy(crops).is_pinned()
+
+
 def test_texts_agree_with_the_cpu() -> None:
     tower = replace(BACKBONES["clip-vit-b32"], weights=RANDOM, tower="text")
     on_gpu, on_cpu = (load_backbone(tower, device) for device in ("cuda", "cpu"))
@@ -86,11 +106,19 @@ def test_texts_agree_with_the_cpu() -> None:
             assert cosines(rows, expected).min() >= (0 if precision == "bf16" else AGREEMENT)
 
 
+@pytest.mark.parametrize("precision", ["auto", "fp32", "tf32"])
+@pytest.mark.parametrize("layers", ["pooled", "last4", "tokens"])
 @pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda")])
-def test_a_cache_goes_over_to_the_other_device(archive: Archive, first, then) -> None:
-    settings = '[backbone.net]\nlibrary = "timm"\nname = "test_vit4"\nweights = "random"\n'
+def test_a_cache_goes_over_to_the_other_device(
+    archive: Archive, first, then, layers, precision
+) -> None:
+    if not computes("fp32" if precision == "auto" else precision, first):
+        pytest.skip(f"no GPU: {first} has no {precision}")
+    net = '[backbone.net]\nlibrary = "timm"\nname = "test_vit4"\nweights = "random"\n'
+    settings = f'layers = "{layers}"\n{net}'
     archive.add_drawn(range(4))
-    done = embed(archive.task(["net"], "crops3", settings), Options(device=first, workers=0))
+    how = Options(device=first, workers=0, precision=precision)
+    done = embed(archive.task(["net"], "crops3", settings), how)
     archive.add_drawn(range(4, 8))
     task = archive.task(["net"], "crops3", settings)
     more = embed(task, Options(device=then, workers=0))
