@@ -152,7 +152,7 @@ class Network(LoadedBackbone):
         # A cache made at fp16 or tf32 on a GPU goes on at fp32 on a CPU, which agrees with it.
         autocast = self.precision == "fp16" and self._device.type == "cuda"
         with computing_on(self._device, self.precision), torch.inference_mode():
-            inputs = self._input(self._send(crops, crop), mirror)
+            inputs = self._input(self._send(crops), mirror, crop)
             with torch.autocast("cuda", torch.float16, enabled=autocast):
                 embeddings = self._read(self._module, inputs)
             if not torch.is_tensor(embeddings):
@@ -175,8 +175,8 @@ class Network(LoadedBackbone):
                 return pinned
         return super().allocate(shape, dtype)
 
-    def _send(self, crops: np.ndarray, crop: np.ndarray | None) -> "torch.Tensor":
-        """Return what the views show on the device; every crop is copied to it once.
+    def _send(self, crops: np.ndarray) -> "torch.Tensor":
+        """Return crops on the device.
 
         `embed` reads its result before it returns, so crops may be freed or changed then.
         """
@@ -184,13 +184,12 @@ class Network(LoadedBackbone):
 
         # A copy to Apple's GPU that is not waited for may read what is freed (pytorch#189690).
         waits = self._device.type != "cuda"
-        sent = torch.from_numpy(crops).to(self._device, non_blocking=not waits)
-        if crop is None or np.array_equal(crop, np.arange(len(crops))):
-            return sent
-        return sent[torch.from_numpy(crop).to(self._device)]
+        return torch.from_numpy(crops).to(self._device, non_blocking=not waits)
 
-    def _input(self, shown: "torch.Tensor", mirror: np.ndarray) -> "torch.Tensor":
-        """Return the network's input of what the views show, on its device."""
+    def _input(
+        self, crops: "torch.Tensor", mirror: np.ndarray, crop: np.ndarray | None
+    ) -> "torch.Tensor":
+        """Return the network's input of crops on its device; see `embed`."""
         raise NotImplementedError
 
     def on_cpu(self) -> Self:
@@ -277,14 +276,19 @@ class ImageNetwork(Network):
         other._mean, other._std = self._mean.cpu(), self._std.cpu()
         return other
 
-    def _input(self, shown: "torch.Tensor", mirror: np.ndarray) -> "torch.Tensor":
+    def _input(
+        self, crops: "torch.Tensor", mirror: np.ndarray, crop: np.ndarray | None
+    ) -> "torch.Tensor":
         import torch
 
-        if mirror.any():
-            mirrored = torch.from_numpy(mirror).to(self._device).view(-1, 1, 1, 1)
-            shown = torch.where(mirrored, shown.flip(2), shown)
-        pixels = shown.permute(0, 3, 1, 2).float().div_(255)
-        pixels = pixels.sub_(self._mean).div_(self._std)
+        # Every crop is normalised once, whatever number of views shows it.
+        pixels = crops.permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std)
         if self.precision == "bf16":
             pixels = pixels.to(torch.bfloat16)
+        pixels = pixels.contiguous(memory_format=self._format)
+        if crop is not None and not np.array_equal(crop, np.arange(len(crops))):
+            pixels = pixels[torch.from_numpy(crop).to(self._device)]
+        if mirror.any():
+            mirrored = torch.from_numpy(np.flatnonzero(mirror)).to(self._device)
+            pixels[mirrored] = pixels[mirrored].flip(3)
         return pixels.contiguous(memory_format=self._format)

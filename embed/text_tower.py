@@ -142,8 +142,14 @@ class TextNetwork(Network):
         padding = longer[:, -1:]
         return int((longer[:, self.length :] != padding).any(1).sum())
 
-    def _input(self, shown: "torch.Tensor", mirror: np.ndarray) -> "torch.Tensor":  # noqa: ARG002
-        return shown
+    def _input(
+        self,
+        crops: "torch.Tensor",
+        mirror: np.ndarray,  # noqa: ARG002
+        crop: np.ndarray | None,  # noqa: ARG002
+    ) -> "torch.Tensor":
+        # A text has one view.
+        return crops
 
 
 def _encode_text(module: Any, tokens: "torch.Tensor") -> Any:
