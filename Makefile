@@ -5,10 +5,10 @@ PYTHON ?= python3
 RUN = .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo embed probe finetune test reliability check bench fuzz
+.PHONY: help setup demo review-demo embed probe finetune test reliability check bench fuzz
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## create .venv and install into it, pinned by constraints.txt
 
@@ -28,6 +28,9 @@ demo: setup demo-archive/task.toml ## draw the built-in archive and run the whol
 
 demo-archive/task.toml: | setup
 	$(RUN)/archiveprobe demo demo-archive
+
+review-demo: demo ## play a review of the built-in archive with its known labels, to a certificate
+	$(RUN)/python benchmarks/review_demo.py demo-archive
 
 embed: setup $(filter demo-archive/task.toml,$(TASK)) ## run the backbones once: make embed TASK=my/task.toml
 	$(RUN)/archiveprobe embed $(TASK)

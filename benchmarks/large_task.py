@@ -42,7 +42,7 @@ from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed
 from archiveprobe.evaluate.system_names import systems
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.predict.systems import _model, _of_matrix
+from archiveprobe.predict.systems import logits_of_matrix, model_of
 from archiveprobe.probe.audit.run import run_audit
 from archiveprobe.probe.choice import Choice
 from archiveprobe.probe.run import Options, run_probes
@@ -241,11 +241,11 @@ def scoring_figures(count: int, width: int) -> Iterator[Figure]:
     rows = rng.standard_normal((count, width), np.float32).astype(np.float16)[:, None]
     coef, intercept = rng.normal(size=(1, width, 2)), rng.normal(size=(1, 2))
     record = {"probe": "ridge", "classes": list(_LABELS)}
-    model = _model(record, {"weights": np.ones(1), "coef": coef, "intercept": intercept})
+    model = model_of(record, {"weights": np.ones(1), "coef": coef, "intercept": intercept})
     choice, parts = Choice(("drawn",)), np.array_split(rows, max(1, count // 4096))
 
     def score(part: np.ndarray) -> np.ndarray:
-        return _of_matrix(model, choice, part, 2)
+        return logits_of_matrix(model, choice, part, 2)
 
     with threadpool_limits(1), ThreadPoolExecutor(max(1, cores())) as pool:
         found, seconds = timed(lambda: np.concatenate([*pool.map(score, parts)]))

@@ -56,7 +56,7 @@ _ACTIONS = ("export", "import_", "stop", "resume", "status")
 @click.option(
     "--similarity",
     type=click.FloatRange(0.5, 1),
-    default=0.95,
+    default=0.98,
     show_default=True,
     help="Cosine from which images are decided together; 1: equal files only.",
 )

@@ -23,14 +23,14 @@ class Leases:
         self._file = folder / FILE
 
     def of_others(self, session: str) -> set[str]:
-        """Return the images (SHA-256, hex) that another session looks at."""
-        return {image for image, (holder, _) in self._read().items() if holder != session}
+        """Return what other sessions look at."""
+        return {look for look, (holder, _) in self._read().items() if holder != session}
 
-    def take(self, session: str, images: Iterable[str]) -> None:
-        """Lease images to a session, and give back those it had. Raises InputError."""
+    def take(self, session: str, looks: Iterable[str]) -> None:
+        """Lease looks to a session, and give back those it had. Raises InputError."""
         until = time.time() + SECONDS
         kept = {image: each for image, each in self._read().items() if each[0] != session}
-        kept |= dict.fromkeys(images, (session, until))
+        kept |= dict.fromkeys(looks, (session, until))
         with explained(f"write {self._file}"):
             write_whole(self._file, json.dumps(kept).encode())
 
@@ -40,8 +40,8 @@ class Leases:
             stored = json.loads(read_ordinary(self._file, SETTINGS_BYTES))
             now = time.time()
             return {
-                str(image): (str(holder), float(until))
-                for image, (holder, until) in stored.items()
+                str(look): (str(holder), float(until))
+                for look, (holder, until) in stored.items()
                 if now < until <= now + SECONDS
             }
         return {}

@@ -137,7 +137,7 @@ def group_images(
     The embeddings lie in a file below `room` meanwhile.
 
     Raises:
-        InputError: the cache is damaged, or so many images need faiss, which is not installed.
+        InputError: the cache is damaged.
     """
     # The likeliest first: a group is named by its first row, and every member is like that one.
     order = np.argsort(-population.scores, kind="stable")

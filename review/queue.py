@@ -27,6 +27,11 @@ class Item:
     group: str = ""
     position: int | None = None
 
+    @property
+    def lease(self) -> str:
+        """Return what is leased: a second look is another one than the first."""
+        return f"{self.part} {self.image}"
+
 
 class Queue:
     """The queue of a review for any number of reviewers, in one process or in several.
@@ -82,9 +87,9 @@ class Queue:
         with self.review.log.locked():
             self.sync()
             taken = self._leases.of_others(session)
-            free = (item for item in self._items(reviewer, settle) if item.image not in taken)
+            free = (item for item in self._items(reviewer, settle) if item.lease not in taken)
             items = list(islice(free, most))
-            self._leases.take(session, [item.image for item in items])
+            self._leases.take(session, [item.lease for item in items])
         return items
 
     def preview(self, reviewer: str, most: int | None = None) -> list[Item]:

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
@@ -110,8 +111,10 @@ class Refits:
         places = self._queue.review.population.places(list(known))
         labels = np.array([classes.index(label) for label in known.values()], np.int64)
         usable = self._has_embedding[places] if len(places) else np.zeros(0, bool)
-        model = self._fitted(places[usable], labels[usable])
-        proba = self._answers(model)
+        # Threads of BLAS that wait for a core others use take many times as long as one alone.
+        with threadpool_limits(1, "blas"):
+            model = self._fitted(places[usable], labels[usable])
+            proba = self._answers(model)
         there = np.isfinite(proba).all(1)
         positive = self._dataset.positive
         scores = np.where(there, proba[:, positive], self._queue.review.population.scores)

@@ -43,7 +43,9 @@ from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.rows import Notify
 from archiveprobe.task.snapshot import digest_of_words
 
-SIMILARITY = 0.95
+# More than where copies are only listed: here a strange pair means a wrong answer. On the built-in
+# archive, 2 of 9 groups of hog hold both labels at 0.95, and none at 0.97 and above.
+SIMILARITY = 0.98
 _LONGEST_SEED = 16
 
 

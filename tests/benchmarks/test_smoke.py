@@ -314,3 +314,39 @@ def test_cache_million(start, figures_of, tmp_path) -> None:
     assert figures["right answers"]["met"]
     assert figures["rows after the kill"]["met"]
     assert list(tmp_path.glob("tmp*")) == []
+
+
+def test_review_million(start, figures_of) -> None:
+    figures = figures_of(start("review_million"), "--images", "300", "--decisions", "40")
+    assert figures["images"]["value"] == 300
+    assert named(figures, "refit on 40 decisions")
+
+
+def test_review_demo(start, tmp_path, capsys) -> None:
+    from archiveprobe.demo.archive import write_demo
+    from archiveprobe.embed.run import Options as EmbedOptions
+    from archiveprobe.embed.run import embed
+    from archiveprobe.probe.run import Options, run_probes
+    from archiveprobe.task.config import load_task
+
+    write_demo(tmp_path / "demo", count=80)
+    task = load_task(tmp_path / "demo")
+    embed(task, EmbedOptions(workers=0))
+    run_probes(task, Options(probes=("ridge",), workers=1))
+    for _ in range(2):
+        start("review_demo").main([str(tmp_path / "demo"), "--system", "ridge-hog"])
+        shown = capsys.readouterr().out
+        assert "With a confidence of 95 %" in shown
+        assert "known to the script only: recall" in shown
+    with pytest.raises(SystemExit, match="error: no file"):
+        (tmp_path / "demo" / "test_labels.csv").unlink()
+        start("review_demo").main([str(tmp_path / "demo")])
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
+def test_review_real(start, figures_of) -> None:
+    words = ("--seeds", "1", "--labelled", "60", "--images", "140")
+    figures = figures_of(start("review_real"), *words)
+    assert figures["reviews"]["value"] == 1
+    assert 0 < figures["true recall, mean"]["value"] <= 1

@@ -97,6 +97,13 @@ def test_a_share_is_shown_twice_image_by_image(task: Task) -> None:
     assert all(review.state.settled(one.image) == truth(one.id) for one, _ in pairs)
 
 
+def test_a_second_look_waits_for_nobodys_lease(task: Task) -> None:
+    queue = Queue(begin(task, twice=1.0))
+    first = queue.next("Ann")[0]
+    Reviewing(queue, "Ann").decide([Given(first.image, "dark")])
+    assert queue.next("Bob")[0].image == first.image
+
+
 def test_shares_are_random_and_of_their_size() -> None:
     hits = sum(is_shown_twice("seed", f"{at:064x}", 0.1) for at in range(20_000))
     assert abs(hits / 20_000 - 0.1) < 0.01
