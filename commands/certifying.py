@@ -129,20 +129,22 @@ def _declare(
     as_json: bool,
     *,
     trust_reviewers: bool,
+    then: str = "certify",
 ) -> None:
     """Declare a draw, and say how to go on."""
     from archiveprobe.review.drawing import DrawWish, declare
     from archiveprobe.review.store import find_review
 
     wish = DrawWish(draw, **chosen)
-    line = declare(find_review(load(task), name), wish, trust_reviewers=trust_reviewers)
+    review = find_review(load(task), name)
+    line = declare(review, wish, trust_reviewers=trust_reviewers)
     content = line.content
     record = {"line": line.number, "draw_sha256": line.digest, **content}
     strata = [f"{each['drawn']} of {each['size']}" for each in content["strata"]]
     said = (
         f"{len(content['images'])} images are drawn ({' and '.join(strata)} not reviewed; line "
-        f"{line.number} of the log, seed {content['seed']}): `archiveprobe review {task} --draw` "
-        f"shows them, then `archiveprobe certify {task}`"
+        f"{line.number} of the log, seed {content['seed']}): `archiveprobe review {review.named} "
+        f"--draw` shows them, then `archiveprobe {then} {review.named}`"
     )
     print_result(record, [], as_json) if as_json else print_line(said)
 
@@ -171,7 +173,7 @@ def estimate(
     chosen = _chosen(given)
     if draw is not None:
         # An estimate knows nothing of second looks.
-        _declare(task, name, draw, chosen, as_json, trust_reviewers=True)
+        _declare(task, name, draw, chosen, as_json, trust_reviewers=True, then="estimate")
         return
     if chosen:
         raise click.UsageError(f"--{next(iter(chosen)).replace('_', '-')} needs --draw")

@@ -108,7 +108,4 @@ def _of_numbers(review: Review | None, wish: PlanWish) -> Expectation:
     if wish.prevalence is None:
         raise InputError("--images needs --prevalence, the share of positives that is expected")
     recall = USUAL_RECALL if wish.expected_recall is None else wish.expected_recall
-    reviewed = wish.reviewed
-    if reviewed is None:
-        reviewed = round(round(images * wish.prevalence) * recall)
-    return Expectation.of(images, wish.prevalence, recall, reviewed)
+    return Expectation.of(images, wish.prevalence, recall, wish.reviewed)

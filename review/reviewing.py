@@ -1,6 +1,5 @@
 """What a reviewer does: decide, take back, look at an image unblurred, stop; all into the log."""
 
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -133,8 +132,6 @@ class Reviewing:
     def stop(self) -> str:
         """Declare that reviewing ends, so that a certificate may follow; say what was found.
 
-        The seed of the draw that follows is written down with it.
-
         Raises:
             InputError: it was stopped already.
         """
@@ -151,7 +148,6 @@ class Reviewing:
                 "reviewed": reviewed,
                 "found": found,
                 "unseen": opened["images"] - reviewed,
-                "seed": secrets.token_hex(16),
             }
             self._review.log.append(STOP, [content])
             self._queue.sync()

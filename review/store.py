@@ -82,6 +82,11 @@ class Review:
         self.sync()
         self.file.check()
 
+    @property
+    def named(self) -> str:
+        """Return how commands name the review: the task, and --name."""
+        return f"{self.task.file} --name {self.name}"
+
     def sync(self) -> ReviewState:
         """Bring the state up to the lines that the log has now. Raises InputError."""
         self.log.refresh()

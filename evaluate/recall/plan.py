@@ -16,9 +16,12 @@ class Expectation:
     missed: int
 
     @classmethod
-    def of(cls, images: int, prevalence: float, recall: float, reviewed: int) -> "Expectation":
+    def of(
+        cls, images: int, prevalence: float, recall: float, reviewed: int | None = None
+    ) -> "Expectation":
         """Work it out from the images of an archive, and their shares.
 
+        `reviewed` are the images that will have been reviewed, by default those found alone.
         Raises InputError: it cannot be.
         """
         if not 0 < prevalence <= 1 or not 0 < recall <= 1:
@@ -27,6 +30,10 @@ class Expectation:
             )
         positives = round(images * prevalence)
         found = round(positives * recall)
+        if reviewed is None:
+            reviewed = found
+        if reviewed > images:
+            raise InputError(f"{reviewed} of {images} images cannot have been reviewed")
         expectation = cls(found, images - reviewed, positives - found)
         if found > reviewed or expectation.missed > expectation.unseen:
             raise InputError(

@@ -53,7 +53,7 @@ def test_edges_are_answers(found, stratum, recall) -> None:
     [
         (1, (9, 2, 1), "found 1 positive image and left 9 images unreviewed. Of these, 2 were"),
         (3, (9, 1, 0), "Of these, 1 was drawn at random and reviewed, and 0 were positive."),
-        (3, (0, 0, 0), "found 3 positive images and left none unreviewed. With"),
+        (3, (0, 0, 0), "found 3 positive images and left none unreviewed. At most 0 positive"),
     ],
 )
 def test_sentences_count_in_plain_english(found, stratum, said) -> None:
