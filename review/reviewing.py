@@ -217,11 +217,13 @@ class Reviewing:
 
     def _refuse_decided(self, before: Decision | None) -> None:
         if before is not None:
-            who = "you" if before.reviewer == self.reviewer else before.reviewer
-            raise InputError(
-                f"{before.image} was decided by {who} already ({before.answer}): take that back "
-                "first"
-            )
+            which, who = before.id or before.image, before.reviewer
+            if who == self.reviewer:
+                again = f"archiveprobe review {self._review.named} --undo {which!r}"
+                advice = f"take that back first, with Undo on the page or `{again}`"
+            else:
+                advice = "only who has decided an image can take that back: leave it out"
+            raise InputError(f"{which} was decided by {who} already ({before.answer}): {advice}")
 
     def _decision(self, given: Given, part: str, place: int, *, is_shown: bool = True) -> Decision:
         population = self._review.population

@@ -111,6 +111,8 @@ class Endpoints:
 
     def image(self, digest: str, size: str) -> bytes | None:
         """Return an image of the review, "thumb" or "preview"; None where there is none."""
+        if size not in ("thumb", "preview"):
+            return None
         is_digest = len(digest) == 64 and set(digest) <= set("0123456789abcdef")
         if not is_digest or self._review.population.places([digest])[0] < 0:
             return None
