@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from archiveprobe.base.wording import number_of
 from archiveprobe.commands.terminal import (
     command,
     json_option,
@@ -134,6 +133,7 @@ def _declare(
     then: str = "certify",
 ) -> None:
     """Declare a draw, and say how to go on."""
+    from archiveprobe.base.wording import number_of
     from archiveprobe.review.drawing import DrawWish, declare
     from archiveprobe.review.store import find_review
 
