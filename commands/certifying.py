@@ -11,6 +11,7 @@ from archiveprobe.commands.terminal import (
     load,
     print_line,
     print_result,
+    say,
     task_argument,
 )
 
@@ -132,6 +133,7 @@ def _declare(
     then: str = "certify",
 ) -> None:
     """Declare a draw, and say how to go on."""
+    from archiveprobe.base.wording import number_of
     from archiveprobe.review.drawing import DrawWish, declare
     from archiveprobe.review.store import find_review
 
@@ -140,9 +142,9 @@ def _declare(
     line = declare(review, wish, trust_reviewers=trust_reviewers)
     content = line.content
     record = {"line": line.number, "draw_sha256": line.digest, **content}
-    strata = [f"{each['drawn']} of {each['size']}" for each in content["strata"]]
+    strata = " and ".join(f"{each['drawn']} of {each['size']}" for each in content["strata"])
     said = (
-        f"{len(content['images'])} images are drawn ({' and '.join(strata)} not reviewed; line "
+        f"drawn: {number_of(len(content['images']), 'image')} ({strata} not reviewed; line "
         f"{line.number} of the log, seed {content['seed']}): `archiveprobe review {review.named} "
         f"--draw` shows them, then `archiveprobe {then} {review.named}`"
     )
@@ -181,4 +183,5 @@ def estimate(
     from archiveprobe.review.store import find_review
 
     done = estimate_share(find_review(load(task), name))
+    say(f"this holds if {'; '.join(done.about['assumes'])}")
     print_result(done.record(), done.lines(), as_json)

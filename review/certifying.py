@@ -14,11 +14,13 @@ from archiveprobe.review.drawing import (
     Draw,
     assumptions,
     check_second_looks,
+    decided_by_group,
     final_answers,
     seen_at,
     stop_of,
     unseen_places,
 )
+from archiveprobe.review.images import compare_bytes
 from archiveprobe.review.log import Line
 from archiveprobe.review.state import CERTIFICATE
 from archiveprobe.review.store import Review
@@ -58,6 +60,7 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
         about: dict[str, Any] = {
             "seed": None,
             "snapshot": review.state.opened["snapshot"],
+            "decided_by_group": decided_by_group(review, stop),
             **_record_of(review, stop.number),
         }
         reviews = None if trust_reviewers else double_review(review)
@@ -77,6 +80,8 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
             wish, reached = draw.wish, finished(draw)
             about |= {"draw": draw.line.number, "draw_sha256": draw.line.digest}
             about |= {"seed": draw.line.content["seed"], "size": wish.size}
+            about["withdrawn"] = draw.withdrawn
+            about["compared"] = compare_bytes(review, draw.images[:reached])
             settings["undecided_drawn"] = [each.answer for each in draw.decided[:reached]].count(
                 UNSURE
             )
@@ -85,7 +90,7 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
         about |= _of_all_draws(review, certificate.confidence)
         begin = f'Of {about["images"]} images {len(answers)} were reviewed for "{positive}".'
         about["sentence"] = " ".join(
-            [begin, certificate.sentence(), *_of_look(certificate, about), *about.pop("further")]
+            [begin, certificate.sentence(), *_further(certificate, about), *about.pop("further")]
         )
         line = _log(review, {**certificate.record(), **about})
         return Certified(certificate, about, line.number, line.digest)
@@ -171,14 +176,26 @@ def _record_of(review: Review, stop: int) -> dict[str, Any]:
     }
 
 
-def _of_look(certificate: Certificate, about: Mapping[str, Any]) -> list[str]:
-    """Say that more was drawn than is counted, where a look was declared for that."""
-    if certificate.drawn == about.get("size", 0):
-        return []
-    return [
-        f"{about['size']} images were drawn; that these first {certificate.drawn} are looked at by "
-        "themselves was declared with the draw."
-    ]
+def _further(certificate: Certificate, about: Mapping[str, Any]) -> list[str]:
+    """Say what a reader must know of the answers and of the draw."""
+    said = []
+    if about["decided_by_group"]:
+        said.append(
+            f"Of the images reviewed {about['decided_by_group']} were not looked at themselves, "
+            "but decided with a near-duplicate."
+        )
+    if certificate.drawn != about.get("size", 0):
+        said.append(
+            f"{about['size']} images were drawn; that these first {certificate.drawn} are looked "
+            "at by themselves was declared with the draw."
+        )
+    if about.get("withdrawn"):
+        said.append(
+            f"Answers to images drawn were taken back: {number_of(about['withdrawn'], 'time')}."
+        )
+    if certificate.unseen and not about["compared"]:
+        said.append("The images were not at hand: their bytes were not compared.")
+    return said
 
 
 def _of_all_draws(review: Review, confidence: float) -> dict[str, Any]:

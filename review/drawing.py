@@ -97,6 +97,12 @@ class Draw:
         first = next((at for at, each in enumerate(self.images) if each not in known), None)
         return [known[image] for image in self.images[:first]]
 
+    @property
+    def withdrawn(self) -> int:
+        """Count the answers to images drawn that were taken back."""
+        later = self.review.log.lines[self.line.number :]
+        return sum(each.kind == WITHDRAWAL and each.content["part"] == DRAW for each in later)
+
     def sample(self, count: int) -> list[Stratum]:
         """Return the strata with the first `count` images as their samples.
 
@@ -162,9 +168,14 @@ def final_answers(review: Review, stop: Line) -> list[str]:
     ]
 
 
+def decided_by_group(review: Review, stop: Line) -> int:
+    """Count the images reviewed by the stop that were not looked at themselves."""
+    return sum(each.shown == BY_GROUP for each in seen_at(review, stop).values())
+
+
 def assumptions(review: Review, stop: Line) -> list[str]:
     """Return what else the answers by the stop rest on."""
-    by_group = any(each.shown == BY_GROUP for each in seen_at(review, stop).values())
+    by_group = decided_by_group(review, stop)
     return ["near-duplicates decided at one look have the same answer"] if by_group else []
 
 

@@ -18,6 +18,7 @@ from archiveprobe.review.drawing import (
     stop_of,
     unseen_places,
 )
+from archiveprobe.review.images import compare_bytes
 from archiveprobe.review.state import ESTIMATE
 from archiveprobe.review.store import Review
 
@@ -91,6 +92,7 @@ def estimate_share(review: Review) -> Estimated:
                     f"{len(draw.decided)} of {len(draw.images)} images drawn have an answer: an "
                     "estimate needs all of them"
                 )
+            compare_bytes(review, draw.images)
             sample = [each.answer for each in draw.decided]
             share = _between(_share(draw, yes, ()), _share(draw, yes + unsure, (UNSURE,)))
             alone = _sample_alone(draw, yes, unsure)

@@ -84,7 +84,15 @@ def plan_certificate(task: Task, name: str | None, wish: PlanWish) -> Planned:
         expected = _of_review(review, wish.expected_recall)
     else:
         expected = _of_numbers(review, wish)
-    plan = plan_draw(expected, wish.recall, wish.confidence, wish.power, wish.looks)
+    try:
+        plan = plan_draw(expected, wish.recall, wish.confidence, wish.power, wish.looks)
+    except InputError as error:
+        if wish.expected_recall is not None or review is None or wish.prevalence is not None:
+            raise
+        raise InputError(
+            f"{error}; so the answers and scores of the review suggest: --expect-recall says "
+            "otherwise"
+        ) from None
     return Planned(wish, expected, plan)
 
 

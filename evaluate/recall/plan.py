@@ -76,8 +76,10 @@ def plan_draw(
     looks each has its share of 1 - confidence, and the plan is that of the last.
 
     Raises:
-        InputError: the expected recall is not above the wanted one.
+        InputError: nothing is found, or the expected recall is not above the wanted one.
     """
+    if not expected.found:
+        raise InputError("no draw can certify a recall where nothing was found: review more first")
     allowed = most_missed(expected.found, recall)
     if expected.missed > allowed:
         raise InputError(_impossible(expected, recall))

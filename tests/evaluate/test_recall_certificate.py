@@ -163,6 +163,6 @@ def test_plans_that_cannot_be() -> None:
     with pytest.raises(InputError, match="between 0 and 1"):
         Expectation.of(1000, 0.0, 0.9, 10)
     assert plan_draw(Expectation(900, 40, 0), 0.95, 0.95, 0.9).draw == 0
-    # Where nothing was found nothing may be missed: one image hides from 38 of 40 in 2 of 40 draws.
     assert Expectation(0, 40, 0).recall is None
-    assert plan_draw(Expectation(0, 40, 0), 0.95, 0.95, 0.9).draw == 38
+    with pytest.raises(InputError, match="where nothing was found"):
+        plan_draw(Expectation(0, 40, 0), 0.95, 0.95, 0.9)

@@ -54,7 +54,8 @@ def review_draw(task: Task, most: int = 1000, answer: Any = truth) -> None:
 def test_from_a_stop_to_a_certificate(task: Task) -> None:
     stopped(task)
     # All that was seen is positive, so most of the rest is expected to be.
-    assert "review more first" in fault("certify", task.file, "--plan", "--recall", "0.5")
+    refused = fault("certify", task.file, "--plan", "--recall", "0.5")
+    assert "review more first" in refused and "--expect-recall says otherwise" in refused
     words = ("--plan", "--recall", "0.5", "--power", "0.5", "--expect-recall", "0.9")
     planned = read("certify", task.file, *words)
     assert 0 < planned["draw"] <= planned["unseen"]
@@ -80,6 +81,9 @@ def test_from_a_stop_to_a_certificate(task: Task) -> None:
     assert "the reviewers are right" in record["sentence"]
     by_group = any(each.shown == "group" for each in state.reviewed.values())
     assert ("near-duplicates decided at one look" in record["sentence"]) == by_group
+    groups = sum(each.shown == "group" for each in state.reviewed.values())
+    assert record["decided_by_group"] == groups
+    assert (f"{groups} were not looked at themselves" in record["sentence"]) == by_group
     assert {each["reviewer"]: each["decisions"] for each in record["reviewers"]}["Ben"] == 10
     assert record["log"] == find_review(task).log.head
     # The same certificate again is no further line.
@@ -145,6 +149,47 @@ def test_an_early_look_says_that_more_was_drawn(task: Task) -> None:
     assert "5 were drawn" in sentence and "10 images were drawn; that these first 5" in sentence
     review_draw(task)
     assert "that these first" not in read("certify", task.file)["sentence"]
+
+
+def test_answers_that_were_taken_back_are_said(task: Task) -> None:
+    stopped(task)
+    run("certify", task.file, "--draw", "5")
+    review_draw(task, answer=lambda name: POSITIVE)
+    assert "taken back" not in read("certify", task.file)["sentence"]
+    queue = Queue(find_review(task))
+    image = queue.review.state.open_draw.content["images"][0]
+    Reviewing(queue, "Ben").undo(image, DRAW)
+    review_draw(task, answer=lambda name: "bright")
+    record = read("certify", task.file)
+    assert "Answers to images drawn were taken back: 1 time." in record["sentence"]
+    assert (record["withdrawn"], record["positive"]) == (1, 4)
+
+
+def test_images_with_other_bytes_are_named(task: Task) -> None:
+    stopped(task)
+    run("certify", task.file, "--draw", "5")
+    review_draw(task)
+    population = (review := find_review(task)).population
+    drawn = review.state.open_draw.content["images"]
+    name = population.name(int(population.places(drawn[:1])[0]))
+    file = task.root / name
+    before = file.read_bytes()
+    file.write_bytes(copy_of(98))
+    for words in (("certify", task.file), ("estimate", task.file)):
+        assert f"{name} has other bytes than were answered" in fault(*words)
+    file.write_bytes(before)
+    assert read("certify", task.file)["compared"] == 5
+    # A laptop may have the task without its images.
+    task.root.rename(task.root.with_name("elsewhere"))
+    record = read("certify", task.file)
+    assert record["compared"] == 0 and "bytes were not compared" in record["sentence"]
+
+
+def test_nothing_found_cannot_be_planned_for(task: Task) -> None:
+    queue = Queue(begin(task))
+    review_all(queue, "Ann", lambda name: "bright", 3)
+    Reviewing(queue, "Ann").stop()
+    assert "where nothing was found: review more" in fault("certify", task.file, "--plan")
 
 
 def test_nothing_found_certifies_nothing(task: Task) -> None:
