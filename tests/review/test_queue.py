@@ -150,7 +150,9 @@ def test_a_draw_is_shown_alone_and_in_its_order(task: Task) -> None:
     names = ["copy-21.png", "33.png", "21.png"]
     images = [digest_of_image(name) for name in names]
     ann.stop()
-    queue.review.log.append("draw", [{"seed": "1", "images": images}])
+    strata = [{"size": 36, "drawn": 3, "lowest_score": None}]
+    drawn = {"seed": "1", "wish": {"size": 3}, "expected_share": None, "strata": strata}
+    queue.review.log.append("draw", [{**drawn, "images": images}])
     items = queue.next("Ann", 10)
     assert [item.id for item in items] == names
     assert [item.position for item in items] == [1, 2, 3]
