@@ -11,6 +11,7 @@ from archiveprobe.commands.terminal import (
     load,
     print_line,
     print_result,
+    say,
     task_argument,
 )
 
@@ -129,20 +130,23 @@ def _declare(
     as_json: bool,
     *,
     trust_reviewers: bool,
+    then: str = "certify",
 ) -> None:
     """Declare a draw, and say how to go on."""
+    from archiveprobe.base.wording import number_of
     from archiveprobe.review.drawing import DrawWish, declare
     from archiveprobe.review.store import find_review
 
     wish = DrawWish(draw, **chosen)
-    line = declare(find_review(load(task), name), wish, trust_reviewers=trust_reviewers)
+    review = find_review(load(task), name)
+    line = declare(review, wish, trust_reviewers=trust_reviewers)
     content = line.content
     record = {"line": line.number, "draw_sha256": line.digest, **content}
-    strata = [f"{each['drawn']} of {each['size']}" for each in content["strata"]]
+    strata = " and ".join(f"{each['drawn']} of {each['size']}" for each in content["strata"])
     said = (
-        f"{len(content['images'])} images are drawn ({' and '.join(strata)} not reviewed; line "
-        f"{line.number} of the log, seed {content['seed']}): `archiveprobe review {task} --draw` "
-        f"shows them, then `archiveprobe certify {task}`"
+        f"drawn: {number_of(len(content['images']), 'image')} ({strata} not reviewed; line "
+        f"{line.number} of the log, seed {content['seed']}): `archiveprobe review {review.named} "
+        f"--draw` shows them, then `archiveprobe {then} {review.named}`"
     )
     print_result(record, [], as_json) if as_json else print_line(said)
 
@@ -171,7 +175,7 @@ def estimate(
     chosen = _chosen(given)
     if draw is not None:
         # An estimate knows nothing of second looks.
-        _declare(task, name, draw, chosen, as_json, trust_reviewers=True)
+        _declare(task, name, draw, chosen, as_json, trust_reviewers=True, then="estimate")
         return
     if chosen:
         raise click.UsageError(f"--{next(iter(chosen)).replace('_', '-')} needs --draw")
@@ -179,4 +183,5 @@ def estimate(
     from archiveprobe.review.store import find_review
 
     done = estimate_share(find_review(load(task), name))
+    say(f"this holds if {'; '.join(done.about['assumes'])}")
     print_result(done.record(), done.lines(), as_json)

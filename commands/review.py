@@ -20,7 +20,7 @@ from archiveprobe.commands.terminal import (
     task_before_argument,
 )
 
-_ACTIONS = ("export", "import_", "stop", "resume", "status")
+_ACTIONS = ("export", "import_", "undo", "stop", "resume", "status")
 
 
 @command(
@@ -56,9 +56,8 @@ _ACTIONS = ("export", "import_", "stop", "resume", "status")
 @click.option(
     "--similarity",
     type=click.FloatRange(0.5, 1),
-    default=0.98,
-    show_default=True,
-    help="Cosine from which images are decided together; 1: equal files only.",
+    metavar="COSINE",
+    help="Cosine from which images are decided together, 0.98 by default; 1: equal files only.",
 )
 @click.option(
     "--refit",
@@ -67,7 +66,10 @@ _ACTIONS = ("export", "import_", "stop", "resume", "status")
     help="Fit the probe anew after every N looks, on labels and decisions, and order by it.",
 )
 @click.option("--draw", is_flag=True, help="Look at the random draw that `certify` declared.")
-@click.option("--export", type=OUTPUT, help="Write the queue as a table, and end.")
+@click.option(
+    "--settle", is_flag=True, help="Let --export write the images on which two reviewers differ."
+)
+@click.option("-o", "--export", "export", type=OUTPUT, help="Write the queue as a table, and end.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Rows that --export writes.")
 @click.option(
     "--import",
@@ -75,6 +77,7 @@ _ACTIONS = ("export", "import_", "stop", "resume", "status")
     type=Input("a table with answers"),
     help="Record the answers of a table, and end.",
 )
+@click.option("--undo", metavar="ID", help="Take your answer to an image back, and end.")
 @click.option("--stop", is_flag=True, help="Declare that reviewing ends, and end.")
 @click.option("--resume", is_flag=True, help="Go on with a review that was stopped, and end.")
 @click.option("--status", is_flag=True, help="Say how far it is, and how reviewers agree, and end.")
@@ -97,17 +100,24 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
     one queue. Without --system and --source, the review there is goes on.
     """
     actions = [name for name in _ACTIONS if options[name]]
-    _check(actions, options, as_json)
+    _check(actions, {**options, "reviewer": reviewer}, as_json)
     from archiveprobe.review import run
     from archiveprobe.review.store import Wish
 
-    similarity = None if options["similarity"] == 1 else options["similarity"]
-    wish = Wish(options["system"], options["source"], options["name"], options["twice"], similarity)
+    wish = Wish(
+        options["system"],
+        options["source"],
+        options["name"],
+        options["twice"],
+        options["similarity"],
+    )
     queue = run.open_queue(
         load(task),
         wish,
         uncertain=options["uncertain"],
         draw=options["draw"],
+        begin=actions in ([], ["export"]),
+        check=actions != ["status"],
         notify=say,
         progress=progress,
     )
@@ -117,7 +127,10 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
         run.serve(queue, name, **page, progress=progress, show=print_line, notify=say)
         return
     done = {
-        "export": lambda: run.export(queue, name, options["export"], options["top"]),
+        "export": lambda: run.export(
+            queue, name, options["export"], options["top"], settle=options["settle"]
+        ),
+        "undo": lambda: run.undo(queue, name, options["undo"]),
         "import_": lambda: run.take_in(queue, name, options["import_"], say),
         "stop": lambda: run.stop(queue, name),
         "resume": lambda: run.resume(queue, name),
@@ -134,7 +147,14 @@ def _check(actions: Sequence[str], options: Mapping[str, Any], as_json: bool) ->
         names = " and ".join(f"--{name.rstrip('_')}" for name in actions)
         raise click.UsageError(f"{names} exclude each other")
     if as_json and not actions:
-        raise click.UsageError("--json needs --export, --import, --stop, --resume or --status")
+        raise click.UsageError(
+            "--json needs --export, --import, --undo, --stop, --resume or --status"
+        )
+    for option in ("name", "reviewer"):
+        if options[option] is not None and not options[option].strip():
+            raise click.UsageError(f"--{option} is empty: leave it out, or give a name")
+    if options["settle"] and options["export"] is None:
+        raise click.UsageError("--settle needs --export; the page has a button for it")
     if options["top"] is not None and options["export"] is None:
         raise click.UsageError("--top needs --export")
 

@@ -123,10 +123,12 @@ def read_means_to_file(
     width = int(np.prod((reader.row_shape or ())[1:]))
     with writing(folder):
         matrix = empty_array((len(keys), width), np.float16, folder)
+    # A shard is read whole for any of its rows: in the order of the shards each is read once.
+    order = np.argsort(reader.keys.locate(keys), kind="stable")
     with progress("reading", len(keys)) as advance:
         for start in range(0, len(keys), _AT_ONCE):
-            part = keys[start : start + _AT_ONCE]
-            matrix[start : start + len(part)] = read_means(reader, part)
+            part = order[start : start + _AT_ONCE]
+            matrix[part] = read_means(reader, [keys[at] for at in part])
             for _ in part:
                 advance()
     return matrix

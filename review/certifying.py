@@ -1,6 +1,7 @@
 """The certificate of a review, from its log: recall is at least so much, and what that assumes."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,13 @@ from archiveprobe.review.drawing import (
     Draw,
     assumptions,
     check_second_looks,
+    decided_by_group,
+    final_answers,
     seen_at,
     stop_of,
     unseen_places,
 )
+from archiveprobe.review.images import compare_bytes
 from archiveprobe.review.log import Line
 from archiveprobe.review.state import CERTIFICATE
 from archiveprobe.review.store import Review
@@ -53,13 +57,16 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
         review.check_source()
         stop = stop_of(review)
         state, positive = review.state, review.state.positive
-        answers = [each.answer for each in seen_at(review, stop).values()]
-        about = {
-            "seed": stop.content["seed"],
+        about: dict[str, Any] = {
+            "seed": None,
             "snapshot": review.state.opened["snapshot"],
+            "decided_by_group": decided_by_group(review, stop),
             **_record_of(review, stop.number),
         }
         reviews = None if trust_reviewers else double_review(review)
+        # Errors of reviewers are estimated from first answers; without that, settled ones count.
+        first = [each.answer for each in seen_at(review, stop).values()]
+        answers = final_answers(review, stop) if reviews is None else first
         settings: dict[str, Any] = {
             "reviews": reviews,
             "undecided": answers.count(UNSURE),
@@ -72,12 +79,19 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
             draw = Draw(review)
             wish, reached = draw.wish, finished(draw)
             about |= {"draw": draw.line.number, "draw_sha256": draw.line.digest}
-            about["size"] = wish.size
+            about |= {"seed": draw.line.content["seed"], "size": wish.size}
+            about["withdrawn"] = draw.withdrawn
+            about["compared"] = compare_bytes(review, draw.images[:reached])
+            settings["undecided_drawn"] = [each.answer for each in draw.decided[:reached]].count(
+                UNSURE
+            )
             settings |= {"looks": wish.looks, "expected": draw.line.content["expected_share"]}
             certificate = certify(found, draw.sample(reached), wish.confidence, **settings)
         about |= _of_all_draws(review, certificate.confidence)
-        first = f'Of {about["images"]} images {len(answers)} were reviewed for "{positive}".'
-        about["sentence"] = " ".join([first, certificate.sentence(), *about.pop("further")])
+        begin = f'Of {about["images"]} images {len(answers)} were reviewed for "{positive}".'
+        about["sentence"] = " ".join(
+            [begin, certificate.sentence(), *_further(certificate, about), *about.pop("further")]
+        )
         line = _log(review, {**certificate.record(), **about})
         return Certified(certificate, about, line.number, line.digest)
 
@@ -97,7 +111,7 @@ def finished(draw: Draw) -> int:
     if not reached:
         raise InputError(
             f"the draw is not finished: {decided} of {number_of(ends[0], 'image')} drawn have an "
-            f"answer; `archiveprobe review {draw.review.task.file} --draw` shows the others"
+            f"answer; `archiveprobe review {draw.review.named} --draw` shows the others"
         )
     return reached
 
@@ -115,9 +129,11 @@ def double_review(review: Review) -> DoubleReview | None:
     state, positive = review.state, review.state.positive
     disputed = state.disputed()
     if disputed:
+        place = int(review.population.places(disputed[:1])[0])
         raise InputError(
-            f"reviewers differ on {number_of(len(disputed), 'image')} (first: {disputed[0]}) that "
-            "nobody has settled: settle them, or leave all out with --trust-reviewers"
+            f"reviewers differ on {number_of(len(disputed), 'image')} (first: "
+            f"{review.population.name(place)}) that nobody has settled: `archiveprobe review "
+            f"{review.named}` shows them, or leave second looks out with --trust-reviewers"
         )
     counts: Counter[tuple[bool, bool]] = Counter()
     for first, _ in state.pairs():
@@ -158,6 +174,28 @@ def _record_of(review: Review, stop: int) -> dict[str, Any]:
             for name in names
         ],
     }
+
+
+def _further(certificate: Certificate, about: Mapping[str, Any]) -> list[str]:
+    """Say what a reader must know of the answers and of the draw."""
+    said = []
+    if about["decided_by_group"]:
+        said.append(
+            f"Of the images reviewed {about['decided_by_group']} were not looked at themselves, "
+            "but decided with a near-duplicate."
+        )
+    if certificate.drawn != about.get("size", 0):
+        said.append(
+            f"{about['size']} images were drawn; that these first {certificate.drawn} are looked "
+            "at by themselves was declared with the draw."
+        )
+    if about.get("withdrawn"):
+        said.append(
+            f"Answers to images drawn were taken back: {number_of(about['withdrawn'], 'time')}."
+        )
+    if certificate.unseen and not about["compared"]:
+        said.append("The images were not at hand: their bytes were not compared.")
+    return said
 
 
 def _of_all_draws(review: Review, confidence: float) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """Random draws of images that were not reviewed, declared in the log before anybody looks at them.
 
-Reviewing stops, and a secret seed is drawn and written into the log; only then is a draw declared.
+Reviewing stops; then a draw is declared, and its seed, from the operating system, is written into
+the log together with how many images it draws, of which strata, and how often it may be looked at.
 Its images are those of a stratum with the smallest SHA-256 of "<seed>:<digest of the image>", which
-anybody can compute again, with no library, from the line of the stop and the images of the review.
-Who looks at images that will be drawn, and then declares how many, could choose a number that
-pleases: so nothing may be looked at between the stop and the draw, and one stop has one draw.
+anybody can compute again, with no library, from the line of the draw and the images of the review.
+Who knew the seed before could look which images it draws, and stop, draw more, or not draw at all
+as it pleases. So there is no seed before the draw is declared, and every draw that was declared
+counts: one stop has one draw, and a second draw costs confidence.
 """
 
 import hashlib
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -69,7 +72,7 @@ class Draw:
         if line is None:
             raise InputError(
                 f"nothing was drawn since reviewing stopped: `archiveprobe certify "
-                f"{review.task.file} --plan` says how many, `--draw N` draws them"
+                f"{review.named} --plan` says how many, `--draw N` draws them"
             )
         self.line, self.wish = line, DrawWish(**line.content["wish"])
         self.images: list[str] = list(line.content["images"])
@@ -77,13 +80,11 @@ class Draw:
         sizes = [each["drawn"] for each in line.content["strata"]]
         boundary = line.content["strata"][0]["size"] if len(sizes) > 1 else None
         unseen = unseen_places(review, self.stop)
-        if draw_images(review, str(self.stop.content["seed"]), unseen, sizes, boundary) != (
-            self.images,
-            line.content["strata"],
-        ):
+        drawn = draw_images(review, str(line.content["seed"]), unseen, sizes, boundary)
+        if drawn != (self.images, line.content["strata"]):
             raise InputError(
-                f"{review.log.file}: the draw of line {line.number} is not what the seed of line "
-                f"{self.stop.number} gives: --resume the review, stop, and draw anew"
+                f"{review.log.file}: the draw of line {line.number} is not what its seed gives: "
+                "--resume the review, stop, and draw anew"
             )
 
     def _check_early(self, images: list[str]) -> None:
@@ -95,6 +96,12 @@ class Draw:
         known = self.review.state.parts[DRAW]
         first = next((at for at, each in enumerate(self.images) if each not in known), None)
         return [known[image] for image in self.images[:first]]
+
+    @property
+    def withdrawn(self) -> int:
+        """Count the answers to images drawn that were taken back."""
+        later = self.review.log.lines[self.line.number :]
+        return sum(each.kind == WITHDRAWAL and each.content["part"] == DRAW for each in later)
 
     def sample(self, count: int) -> list[Stratum]:
         """Return the strata with the first `count` images as their samples.
@@ -114,7 +121,7 @@ def stop_of(review: Review) -> Line:
     """Return the line at which reviewing stopped. Raises InputError: it has not, or goes on."""
     if not review.state.is_stopped:
         raise InputError(
-            f"the review {review.name} has not stopped: `archiveprobe review {review.task.file} "
+            f"the review {review.name} has not stopped: `archiveprobe review {review.named} "
             "--stop` ends it, and a certificate follows"
         )
     stop = review.state.stops[-1]
@@ -148,9 +155,27 @@ def seen_at(review: Review, stop: Line) -> dict[str, Decision]:
     return {**parts[DRAW], **parts[QUEUE]}
 
 
+def final_answers(review: Review, stop: Line) -> list[str]:
+    """Return the answer that counts in the end for every image reviewed by the stop.
+
+    It is the settled one of images that were looked at twice, UNSURE where nobody has settled it.
+    """
+    state = review.state
+    disputed = set(state.disputed())
+    return [
+        UNSURE if image in disputed else state.settled(image) or each.answer
+        for image, each in seen_at(review, stop).items()
+    ]
+
+
+def decided_by_group(review: Review, stop: Line) -> int:
+    """Count the images reviewed by the stop that were not looked at themselves."""
+    return sum(each.shown == BY_GROUP for each in seen_at(review, stop).values())
+
+
 def assumptions(review: Review, stop: Line) -> list[str]:
     """Return what else the answers by the stop rest on."""
-    by_group = any(each.shown == BY_GROUP for each in seen_at(review, stop).values())
+    by_group = decided_by_group(review, stop)
     return ["near-duplicates decided at one look have the same answer"] if by_group else []
 
 
@@ -240,7 +265,7 @@ def declare(review: Review, wish: DrawWish, *, trust_reviewers: bool = False) ->
         sizes, boundary = [wish.size], None
         if wish.strata:
             sizes, boundary = _two_strata(review, stop, unseen, wish)
-        seed = str(stop.content["seed"])
+        seed = secrets.token_hex(16)
         images, strata = draw_images(review, seed, unseen, sizes, boundary)
         check_unseen(review, stop, len(review.log.lines) + 1, images)
         content = {

@@ -10,11 +10,17 @@ from archiveprobe.evaluate.prevalence import Part, Share, plain_share, predicted
 from archiveprobe.evaluate.recall.certificate import RANDOM, RIGHT
 from archiveprobe.review.certifying import finished
 from archiveprobe.review.decisions import UNSURE
-from archiveprobe.review.drawing import Draw, assumptions, part_of_images, seen_at, unseen_places
+from archiveprobe.review.drawing import (
+    Draw,
+    assumptions,
+    final_answers,
+    part_of_images,
+    stop_of,
+    unseen_places,
+)
+from archiveprobe.review.images import compare_bytes
 from archiveprobe.review.state import ESTIMATE
 from archiveprobe.review.store import Review
-
-ASSUMES = (RANDOM, RIGHT)
 
 
 @dataclass(frozen=True)
@@ -72,39 +78,57 @@ def estimate_share(review: Review) -> Estimated:
     with review.log.locked():
         review.sync()
         review.check_source()
-        draw = Draw(review)
-        if finished(draw) < len(draw.images):
-            raise InputError(
-                f"{len(draw.decided)} of {len(draw.images)} images drawn have an answer: an "
-                "estimate needs all of them"
-            )
-        answers = [each.answer for each in seen_at(review, draw.stop).values()]
+        stop = stop_of(review)
+        answers = final_answers(review, stop)
         yes, unsure = (answers.count(each) for each in (review.state.positive, UNSURE))
-        share = _between(_share(draw, yes, ()), _share(draw, yes + unsure, (UNSURE,)))
-        alone = None
-        if len(draw.line.content["strata"]) == 1:
-            plain = [_plain(draw, yes, ()), _plain(draw, yes + unsure, (UNSURE,))]
-            alone = _between(*plain)
+        draw, sample = None, []
+        if review.state.open_draw is None and not len(unseen_places(review, stop)):
+            share = _known(yes, unsure, len(review.population))
+            alone = None
+        else:
+            draw = Draw(review)
+            if finished(draw) < len(draw.images):
+                raise InputError(
+                    f"{len(draw.decided)} of {len(draw.images)} images drawn have an answer: an "
+                    "estimate needs all of them"
+                )
+            compare_bytes(review, draw.images)
+            sample = [each.answer for each in draw.decided]
+            share = _between(_share(draw, yes, ()), _share(draw, yes + unsure, (UNSURE,)))
+            alone = _sample_alone(draw, yes, unsure)
         threshold, scores = review.state.opened["threshold"], review.population.scores
         about = {
             "images": len(review.population),
             "outside": review.state.opened["outside"],
             "reviewed": len(answers),
             "found": yes,
-            "unsure": unsure + sum(each.answer == UNSURE for each in draw.decided),
-            "drawn": len(draw.images),
-            "positive": int(_positive(draw, ()).sum()),
+            "unsure": unsure + sample.count(UNSURE),
+            "drawn": len(sample),
+            "positive": sample.count(review.state.positive),
             "threshold": threshold,
-            "draw": draw.line.number,
-            "seed": draw.line.content["seed"],
+            "draw": None if draw is None else draw.line.number,
+            "seed": None if draw is None else draw.line.content["seed"],
             "snapshot": review.state.opened["snapshot"],
-            "assumes": [*ASSUMES, *assumptions(review, draw.stop)],
+            "assumes": [*([RANDOM] if draw else []), RIGHT, *assumptions(review, stop)],
         }
         above = None if threshold is None else float((scores > threshold).mean())
         estimated = Estimated(share, alone, above, about)
         review.log.append(ESTIMATE, [estimated.record()])
         review.sync()
         return estimated
+
+
+def _known(yes: int, unsure: int, images: int) -> Share:
+    """Return the share of images that were all reviewed, of which nothing is left to chance."""
+    low, high = yes / images, (yes + unsure) / images
+    return Share((low + high) / 2, low, high, 1.0, "exact: everything was reviewed")
+
+
+def _sample_alone(draw: Draw, yes: int, unsure: int) -> Share | None:
+    """Estimate without scores, from a draw of one stratum; None from one of two."""
+    if len(draw.line.content["strata"]) > 1:
+        return None
+    return _between(_plain(draw, yes, ()), _plain(draw, yes + unsure, (UNSURE,)))
 
 
 def _positive(draw: Draw, unsure: tuple[str, ...]) -> np.ndarray:

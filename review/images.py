@@ -1,5 +1,6 @@
 """The images of a review: their bytes, found by their digests, and small ones for the page."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Protocol
 
@@ -37,6 +38,25 @@ class Images(Protocol):
 def images_of(review: Review) -> Images:
     """Return the images of a review. Raises InputError: nothing says where they are."""
     return ImagesOfTask(review) if review.source is None else ImagesOfArchive(review)
+
+
+def compare_bytes(review: Review, images: Sequence[str]) -> int:
+    """Read images again, and return how many were compared: none where the images are not here.
+
+    Raises:
+        InputError: one is gone, or has other bytes than when the review was opened.
+    """
+    if review.source is None and not review.task.root.is_dir():
+        return 0
+    found = images_of(review)
+    for image in images:
+        try:
+            found.content(image)
+        except InputError as error:
+            raise InputError(
+                f"{error}: bring it back as it was, or begin a new review with --name"
+            ) from None
+    return len(images)
 
 
 def _proved(image: str, content: bytes, place: str) -> bytes:

@@ -84,7 +84,15 @@ def plan_certificate(task: Task, name: str | None, wish: PlanWish) -> Planned:
         expected = _of_review(review, wish.expected_recall)
     else:
         expected = _of_numbers(review, wish)
-    plan = plan_draw(expected, wish.recall, wish.confidence, wish.power, wish.looks)
+    try:
+        plan = plan_draw(expected, wish.recall, wish.confidence, wish.power, wish.looks)
+    except InputError as error:
+        if wish.expected_recall is not None or review is None or wish.prevalence is not None:
+            raise
+        raise InputError(
+            f"{error}; so the answers and scores of the review suggest: --expect-recall says "
+            "otherwise"
+        ) from None
     return Planned(wish, expected, plan)
 
 
@@ -108,7 +116,4 @@ def _of_numbers(review: Review | None, wish: PlanWish) -> Expectation:
     if wish.prevalence is None:
         raise InputError("--images needs --prevalence, the share of positives that is expected")
     recall = USUAL_RECALL if wish.expected_recall is None else wish.expected_recall
-    reviewed = wish.reviewed
-    if reviewed is None:
-        reviewed = round(round(images * wish.prevalence) * recall)
-    return Expectation.of(images, wish.prevalence, recall, reviewed)
+    return Expectation.of(images, wish.prevalence, recall, wish.reviewed)

@@ -23,7 +23,6 @@ from archiveprobe.predict.system_digest import system_digest
 from archiveprobe.predict.systems import Resources, load_system
 from archiveprobe.review.images import images_of
 from archiveprobe.review.store import Review
-from archiveprobe.task.config import nearest
 from archiveprobe.task.rows import Notify
 
 # How far two computations of a score may lie apart: other batches and other processors round
@@ -66,7 +65,7 @@ def prove(review: Review, name: str, *, notify: Notify = lambda _: None) -> Proo
     Raises:
         InputError: no such image in the review.
     """
-    image, id_ = _find(review, name)
+    image, id_ = review.find_image(name)
     opened = review.state.opened
     [place] = review.population.places([image])
     proof = Proof({"image": image, "id": id_, "system": opened["system"]})
@@ -91,27 +90,6 @@ def prove(review: Review, name: str, *, notify: Notify = lambda _: None) -> Proo
         except InputError as error:
             proof.faults.append(f"{what}: {error}")
     return proof
-
-
-def _find(review: Review, name: str) -> tuple[str, str]:
-    """Return the SHA-256 and the id of an image."""
-    population = review.population
-    is_digest = len(name) == 64 and set(name) <= set("0123456789abcdef")
-    if is_digest and (place := int(population.places([name])[0])) >= 0:
-        return name, population.name(place)
-    names = [population.name(at) for at in range(len(population))]
-    if name in names:
-        return population.digest(names.index(name)), name
-    if review.source is None:
-        # Equal files have the name of the first of them.
-        dataset = load_dataset(review.task)
-        for row, key in zip(dataset.unlabelled.ids.tolist(), dataset.unlabelled.keys, strict=True):
-            if row == name and key and population.places([key.hex()])[0] >= 0:
-                return key.hex(), name
-    raise InputError(
-        f"no image {name!r} in the review {review.name}{nearest(name, names)}: name it by its id "
-        "or by the SHA-256 of its bytes"
-    )
 
 
 def _check_system(review: Review, proof: Proof) -> None:

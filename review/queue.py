@@ -1,15 +1,19 @@
 """The queue: which images a reviewer sees next, the likeliest first, a group at one look."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
+from typing import Any
 
 import numpy as np
 
-from archiveprobe.review.decisions import DRAW, QUEUE, SETTLE, TWICE
+from archiveprobe.review.decisions import DECISION, DRAW, QUEUE, SETTLE, TWICE, WITHDRAWAL
 from archiveprobe.review.leases import Leases
-from archiveprobe.review.state import is_shown_twice
+from archiveprobe.review.state import RESUME, is_shown_twice
 from archiveprobe.review.store import Review
+
+# So many second looks come before the next first ones, on the page.
+_SECOND_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -92,19 +96,24 @@ class Queue:
             self._leases.take(session, [item.lease for item in items])
         return items
 
-    def preview(self, reviewer: str, most: int | None = None) -> list[Item]:
+    def preview(
+        self, reviewer: str, most: int | None = None, *, settle: bool = False
+    ) -> list[Item]:
         """Return what a reviewer would see next, leased to nobody. Raises InputError."""
         with self.review.log.locked():
             self.sync()
-            return list(islice(self._items(reviewer, settle=False), most))
+            return list(islice(self._items(reviewer, settle, second_looks=None), most))
 
     def sync(self) -> None:
         """Take in what was decided since, by whomever. Raises InputError."""
         self.review.sync()
-        lines = self.review.log.lines
+        lines, state = self.review.log.lines, self.review.state
         for line in lines[self._lines :]:
-            if line.kind in ("decision", "withdrawal"):
-                self._take_in(line.kind == "decision", line.content)
+            if line.kind in (DECISION, WITHDRAWAL):
+                self._take_in(line.kind == DECISION, line.content)
+            elif line.kind == RESUME:
+                for image in state.parts[DRAW].keys() & state.reviewed.keys():
+                    self._mark(image, True, state.reviewed[image].reviewer)
         self._lines = len(lines)
 
     def undecided(self, image: str) -> np.ndarray:
@@ -136,16 +145,18 @@ class Queue:
         """Count the images that wait for a second reviewer."""
         return len(self._due)
 
-    def _take_in(self, is_decided: bool, content: object) -> None:
-        assert isinstance(content, dict)
+    def _take_in(self, is_decided: bool, content: Mapping[str, Any]) -> None:
         image, part = content["image"], content["part"]
         if part == TWICE:
             if is_decided:
                 self._due.pop(image, None)
             elif image in self.review.state.reviewed:
                 self._due[image] = self.review.state.reviewed[image].reviewer
-        if part != QUEUE:
-            return
+        if part == QUEUE:
+            self._mark(image, is_decided, content["reviewer"])
+
+    def _mark(self, image: str, is_decided: bool, reviewer: str) -> None:
+        """Count an image as decided for the first time by a reviewer, or as open again."""
         [place] = self.review.population.places([image])
         if self._is_done[place] != is_decided:
             self._is_done[place] = is_decided
@@ -154,12 +165,14 @@ class Queue:
         self._due.pop(image, None)
         if is_decided:
             if is_shown_twice(opened["seed"], image, opened["twice"]):
-                self._due[image] = content["reviewer"]
+                self._due[image] = reviewer
         else:
             # What was passed over as decided may be open again.
             self._begin = [0, 0]
 
-    def _items(self, reviewer: str, settle: bool) -> Iterator[Item]:
+    def _items(
+        self, reviewer: str, settle: bool, *, second_looks: int | None = _SECOND_LOOKS
+    ) -> Iterator[Item]:
         state = self.review.state
         if settle:
             return (self._single(image, SETTLE) for image in state.disputed())
@@ -171,7 +184,7 @@ class Queue:
                 if image not in state.parts[DRAW]
             )
         due = (self._single(image, TWICE) for image, who in self._due.items() if who != reviewer)
-        return chain(islice(due, 5), () if state.is_stopped else self._groups())
+        return chain(islice(due, second_looks), () if state.is_stopped else self._groups())
 
     def _single(self, image: str, part: str, position: int | None = None) -> Item:
         [place] = self.review.population.places([image])

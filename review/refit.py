@@ -185,20 +185,23 @@ def _embeddings(
 ) -> np.ndarray:
     """Read the embeddings of all images (n, V, d) float16, NaN where there is none."""
     review, n = queue.review, len(queue.review.population)
+    keys = [bytes(key) for key in review.population.keys]
+    # A shard is read whole for any of its rows: in the order of the shards each is read once.
+    order = np.lexsort([reader.keys.locate(keys) for reader in readers])
     matrix: np.ndarray | None = None
     with progress("reading embeddings", n) as advance:
         for start in range(0, n, _READ_AT_ONCE):
-            end = min(start + _READ_AT_ONCE, n)
-            keys = [bytes(key) for key in review.population.keys[start:end]]
+            part = order[start : start + _READ_AT_ONCE]
+            some = [keys[at] for at in part]
             found = [
-                _read(reader, keys, name, choice, review.task)
+                _read(reader, some, name, choice, review.task)
                 for reader, name in zip(readers, choice.backbones, strict=True)
             ]
-            part = np.concatenate(found, 2)
+            rows = np.concatenate(found, 2)
             if matrix is None:
-                matrix = empty_array((n, *part.shape[1:]), np.float16, review.folder)
-            matrix[start:end] = part
-            for _ in keys:
+                matrix = empty_array((n, *rows.shape[1:]), np.float16, review.folder)
+            matrix[part] = rows
+            for _ in some:
                 advance()
     assert matrix is not None
     return matrix

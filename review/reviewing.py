@@ -1,6 +1,5 @@
 """What a reviewer does: decide, take back, look at an image unblurred, stop; all into the log."""
 
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -133,8 +132,6 @@ class Reviewing:
     def stop(self) -> str:
         """Declare that reviewing ends, so that a certificate may follow; say what was found.
 
-        The seed of the draw that follows is written down with it.
-
         Raises:
             InputError: it was stopped already.
         """
@@ -151,7 +148,6 @@ class Reviewing:
                 "reviewed": reviewed,
                 "found": found,
                 "unseen": opened["images"] - reviewed,
-                "seed": secrets.token_hex(16),
             }
             self._review.log.append(STOP, [content])
             self._queue.sync()
@@ -221,11 +217,13 @@ class Reviewing:
 
     def _refuse_decided(self, before: Decision | None) -> None:
         if before is not None:
-            who = "you" if before.reviewer == self.reviewer else before.reviewer
-            raise InputError(
-                f"{before.image} was decided by {who} already ({before.answer}): take that back "
-                "first"
-            )
+            which, who = before.id or before.image, before.reviewer
+            if who == self.reviewer:
+                again = f"archiveprobe review {self._review.named} --undo {which!r}"
+                advice = f"take that back first, with Undo on the page or `{again}`"
+            else:
+                advice = "only who has decided an image can take that back: leave it out"
+            raise InputError(f"{which} was decided by {who} already ({before.answer}): {advice}")
 
     def _decision(self, given: Given, part: str, place: int, *, is_shown: bool = True) -> Decision:
         population = self._review.population

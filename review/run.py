@@ -7,8 +7,9 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.reviewers import cohen_kappa
-from archiveprobe.review.decisions import DRAW
+from archiveprobe.review.decisions import DRAW, QUEUE, SETTLE, TWICE
 from archiveprobe.review.queue import Queue
 from archiveprobe.review.refit import Refits
 from archiveprobe.review.reviewing import Reviewing
@@ -35,6 +36,8 @@ def open_queue(
     *,
     uncertain: float = 0.0,
     draw: bool = False,
+    begin: bool = True,
+    check: bool = True,
     notify: Notify = lambda _: None,
     progress: Progress = silent,
 ) -> Queue:
@@ -43,7 +46,9 @@ def open_queue(
     Raises:
         InputError: see `open_review`; or a draw is asked for and none was declared.
     """
-    review = open_review(task, wish, notify=notify, progress=progress)
+    review = open_review(
+        task, wish, begin=begin and not draw, check=check, notify=notify, progress=progress
+    )
     if draw and review.state.open_draw is None:
         raise InputError(
             f"no draw of the review {review.name} is declared: stop reviewing (--stop), then run "
@@ -73,7 +78,7 @@ def serve(
         refits = Refits(queue, refit, notify=notify, progress=progress)
         refits.run_if_due()
     state, name = queue.review.state, queue.review.name
-    notify(f"review {name}: {_stage(state)}, {queue.looks_left()} looks left")
+    notify(f"review {name}: {_stage(state)}, {number_of(queue.looks_left(), 'look')} left")
     serve_review(
         queue,
         refits=refits,
@@ -85,10 +90,13 @@ def serve(
     )
 
 
-def export(queue: Queue, reviewer: str, file: Path, top: int | None) -> Done:
+def export(
+    queue: Queue, reviewer: str, file: Path, top: int | None, *, settle: bool = False
+) -> Done:
     """Write the queue as a table. Raises InputError."""
-    sheet = export_sheet(queue, reviewer, file, most=top)
-    said = f"{sheet.rows} looks at {sheet.images} images in {sheet.file}: fill in `answer`"
+    sheet = export_sheet(queue, reviewer, file, most=top, settle=settle)
+    looks, images = number_of(sheet.rows, "look"), number_of(sheet.images, "image")
+    said = f"{looks} at {images} in {sheet.file}: fill in `answer`"
     return Done(sheet.record(), said, [])
 
 
@@ -96,6 +104,22 @@ def take_in(queue: Queue, reviewer: str, file: Path, notify: Notify) -> Done:
     """Record the answers of a table. Raises InputError."""
     sheet = import_sheet(queue, file, reviewer=reviewer, notify=notify)
     return Done(sheet.record(), summary_of_import(sheet), [])
+
+
+def undo(queue: Queue, reviewer: str, name: str) -> Done:
+    """Take back what a reviewer has decided last of an image. Raises InputError."""
+    image, id_ = queue.review.find_image(name)
+    reviewing, state = Reviewing(queue, reviewer), queue.review.state
+    mine = [
+        part
+        for part in (SETTLE, TWICE, DRAW, QUEUE)
+        if (before := state.parts[part].get(image)) is not None
+        and before.reviewer == reviewing.reviewer
+        and (part != DRAW or image in state.drawn)
+    ]
+    withdrawn = reviewing.undo(image, mine[0] if mine else QUEUE)
+    said = f"taken back: {number_of(len(withdrawn), 'answer')} of {reviewing.reviewer} to {id_}"
+    return Done({"image": image, "withdrawn": len(withdrawn)}, said, [])
 
 
 def stop(queue: Queue, reviewer: str) -> Done:
@@ -142,7 +166,9 @@ def status(queue: Queue) -> Done:
     lines += [
         {
             "what": f"reviewer {each['reviewer']}",
-            "value": f"{each['decisions']} decisions, {each['unblurred']} shown unblurred",
+            "value": (
+                f"{number_of(each['decisions'], 'decision')}, {each['unblurred']} shown unblurred"
+            ),
         }
         for each in people
     ]

@@ -53,9 +53,15 @@ class _Asked(BaseModel):
 class Endpoints:
     """The addresses of the page, each a function of what was asked."""
 
-    def __init__(self, queue: Queue, images: Images, refits: Refits | None) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        images: Images,
+        refits: Refits | None,
+        notify: Callable[[str], None],
+    ) -> None:
         self._queue, self._review, self._images = queue, queue.review, images
-        self._refits = refits
+        self._refits, self._notify = refits, notify
         self._decoding = threading.BoundedSemaphore(usable_cores())
 
     def next(self, asked: _Asked) -> dict[str, Any]:
@@ -75,8 +81,15 @@ class Endpoints:
         reviewing.decide([Given(asked.image, asked.answer, shown, settles=asked.settles)])
         if self._refits is not None:
             # Nobody waits for it: the queue is ordered anew when it is done.
-            threading.Thread(target=self._refits.run_if_due, daemon=True).start()
+            threading.Thread(target=self._refit, daemon=True).start()
         return self._counts(reviewing.reviewer)
+
+    def _refit(self) -> None:
+        assert self._refits is not None
+        try:
+            self._refits.run_if_due()
+        except InputError as error:
+            self._notify(f"the queue keeps its order: {error}")
 
     def undo(self, asked: _Asked) -> dict[str, Any]:
         """Take an answer back."""
@@ -98,6 +111,8 @@ class Endpoints:
 
     def image(self, digest: str, size: str) -> bytes | None:
         """Return an image of the review, "thumb" or "preview"; None where there is none."""
+        if size not in ("thumb", "preview"):
+            return None
         is_digest = len(digest) == 64 and set(digest) <= set("0123456789abcdef")
         if not is_digest or self._review.population.places([digest])[0] < 0:
             return None
@@ -141,7 +156,7 @@ def make_review_app(
     from starlette.responses import HTMLResponse
     from starlette.routing import Route, Router
 
-    ask = Endpoints(queue, images, refits)
+    ask = Endpoints(queue, images, refits, notify)
     page = render_page("review", page_meta(queue.review, reviewer), language=language)
 
     def shown(request: "Request") -> "Response":

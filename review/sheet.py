@@ -10,7 +10,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
 from archiveprobe.base.wording import clipped, first_few, number_of
 from archiveprobe.predict.tables import answer_target, write_answers
-from archiveprobe.review.decisions import BY_FILE, DRAW, QUEUE, TWICE, Decision
+from archiveprobe.review.decisions import BY_FILE, DRAW, QUEUE, SETTLE, TWICE, Decision
 from archiveprobe.review.queue import Item, Queue
 from archiveprobe.review.reviewing import Given, Reviewing
 from archiveprobe.review.state import IMPORT
@@ -42,8 +42,12 @@ class Sheet:
         }
 
 
-def export_sheet(queue: Queue, reviewer: str, file: Path, *, most: int | None = None) -> Sheet:
+def export_sheet(
+    queue: Queue, reviewer: str, file: Path, *, most: int | None = None, settle: bool = False
+) -> Sheet:
     """Write what a reviewer is to look at as a table, in the order of the queue.
+
+    With `settle`, the images on which two reviewers differ.
 
     The columns `answer` and `reviewer` are to be filled in; `images` says how many near-duplicates
     an answer decides, `image` is the SHA-256 of the bytes. Nothing is leased.
@@ -53,11 +57,21 @@ def export_sheet(queue: Queue, reviewer: str, file: Path, *, most: int | None = 
     """
     name = Reviewing(queue, reviewer).reviewer
     target = answer_target(queue.review.task, file, spreadsheet_safe=False)
-    items = queue.preview(name, most)
+    items = queue.preview(name, most, settle=settle)
     if not items:
-        raise InputError("nothing is left to look at: the table would be empty")
+        raise InputError(f"{_why_nothing(queue, settle)}: the table would be empty")
     write_answers(target.in_form(None, None, []), COLUMNS, [_cells(item, name) for item in items])
     return Sheet(target.named, len(items), sum(item.images for item in items))
+
+
+def _why_nothing(queue: Queue, settle: bool) -> str:
+    state = queue.review.state
+    if settle:
+        return "no two reviewers differ"
+    if state.is_stopped and state.open_draw is None and (left := queue.looks_left()):
+        goes_on = f"`archiveprobe review {queue.review.named} --resume` goes on"
+        return f"reviewing was stopped with {number_of(left, 'look')} left ({goes_on})"
+    return "nothing is left to look at"
 
 
 def _cells(item: Item, reviewer: str) -> list[str]:
@@ -82,7 +96,7 @@ def import_sheet(
     table = read_table(file)
     table.require("answer", advice="call the column of answers so")
     if "image" not in table.columns:
-        table.require("id", advice="name every image in a column `image` or `id`")
+        table.require("id", advice="name every image in a column `image` (SHA-256) or `id`")
     with queue.review.log.locked():
         queue.sync()
         rows, faults = _read(queue, table, plain_name(reviewer), notify)
@@ -146,7 +160,9 @@ def _read(
             faults.append(f"{place}: {clipped(name)} is no image of this review")
             continue
         alone = cells.get("images", "").strip() in ("", "1")
-        row = _Row(place, who, Given(image, answer, BY_FILE, alone=alone))
+        settles = cells.get("part", "").strip() == SETTLE
+        given = Given(image, answer, BY_FILE, alone=alone, settles=settles)
+        row = _Row(place, who, given)
         before = rows.setdefault(image, row)
         if before.reviewer != who:
             faults.append(
@@ -180,7 +196,7 @@ def _is_recorded(queue: Queue, row: _Row) -> bool:
     return any(
         (before := parts[part].get(row.given.image)) is not None
         and (before.reviewer, before.answer) == (row.reviewer, row.given.answer)
-        for part in (QUEUE, TWICE, DRAW)
+        for part in ((SETTLE,) if row.given.settles else (QUEUE, TWICE, DRAW))
     )
 
 

@@ -24,6 +24,10 @@ from archiveprobe.review.log import Line
 OPENED, SHOWN, REFIT, IMPORT = "opened", "unblurred", "refit", "import"
 STOP, DRAWN, RESUME = "stop", "draw", "resume"
 _STAGES = (STOP, DRAWN, RESUME)
+# A second answer is held against the first, and settled is where the two differ: what one of them
+# rests on goes, the others go, too. An answer to a draw is one of the queue once that goes on.
+_RESTS_ON = {QUEUE: (QUEUE, TWICE, SETTLE, DRAW), TWICE: (TWICE, SETTLE), SETTLE: (SETTLE,)}
+_RESTS_ON[DRAW] = (DRAW,)
 CERTIFICATE, ESTIMATE = "certificate", "estimate"
 
 
@@ -88,15 +92,18 @@ class ReviewState:
 
     def _decide(self, line: Line) -> None:
         decision = Decision.of(line)
-        part = self.parts[decision.part]
-        part.pop(decision.image, None)
+        for part in _RESTS_ON[decision.part]:
+            self.parts[part].pop(decision.image, None)
         if line.kind == DECISION:
-            part[decision.image] = decision
+            self.parts[decision.part][decision.image] = decision
             if decision.shown == UNBLURRED:
                 self.unblurred[decision.reviewer].add(decision.image)
 
     def _change_stage(self, line: Line) -> None:
-        """Take in that reviewing stopped or went on, or that images were drawn after it."""
+        """Take in that reviewing stopped or went on, or that images were drawn after it.
+
+        Where it goes on, what was decided of a draw is decided: nobody is asked again.
+        """
         self.is_stopped = line.kind != RESUME
         self.open_draw = line if line.kind == DRAWN else None
         self.drawn = frozenset(self.open_draw.content["images"] if self.open_draw else ())
@@ -104,6 +111,8 @@ class ReviewState:
             self.stops.append(line)
         elif line.kind == DRAWN:
             self.draws.append(line)
+        else:
+            self.parts[QUEUE] = {**self.parts[DRAW], **self.parts[QUEUE]}
 
     @property
     def reviewed(self) -> dict[str, Decision]:

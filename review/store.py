@@ -19,7 +19,7 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import explained, make_folder
 from archiveprobe.base.progress import Progress, silent
-from archiveprobe.base.wording import first_few, number_of
+from archiveprobe.base.wording import clipped, first_few, number_of
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.system_names import SYSTEM_NAME, no_system, systems
@@ -61,7 +61,7 @@ class Wish:
     source: Path | None = None
     name: str | None = None
     twice: float = 0.0
-    similarity: float | None = SIMILARITY
+    similarity: float | None = None
 
 
 class Review:
@@ -81,6 +81,11 @@ class Review:
         self.log.refresh()
         self.sync()
         self.file.check()
+
+    @property
+    def named(self) -> str:
+        """Return how commands name the review: the task, and --name."""
+        return f"{self.task.file} --name {self.name}"
 
     def sync(self) -> ReviewState:
         """Bring the state up to the lines that the log has now. Raises InputError."""
@@ -127,8 +132,30 @@ class Review:
             return []
         now_there = {key.hex() for key in dataset.unlabelled.keys if key}
         then = {self.population.digest(at) for at in range(len(self.population))}
-        counts = f"{len(then - now_there)} gone, {len(now_there - then)} not among them"
-        return [f"the rows to predict of {self.task.file} have changed: {counts}"]
+        counts = f"images gone: {len(then - now_there)}, new: {len(now_there - then)}"
+        return [f"the rows to predict of {self.task.file} have changed ({counts})"]
+
+    def find_image(self, name: str) -> tuple[str, str]:
+        """Return the SHA-256 and the id of an image that is named by one of them.
+
+        Raises:
+            InputError: the review has no such image.
+        """
+        is_digest = len(name) == 64 and set(name) <= set("0123456789abcdef")
+        if is_digest and (place := int(self.population.places([name])[0])) >= 0:
+            return name, self.population.name(place)
+        names = [self.population.name(at) for at in range(len(self.population))]
+        if name in names:
+            return self.population.digest(names.index(name)), name
+        # Equal files have the name of the first of them.
+        rows = load_dataset(self.task).unlabelled if self.source is None else None
+        for row, key in zip(rows.ids.tolist(), rows.keys, strict=True) if rows else ():
+            if row == name and key and self.population.places([key.hex()])[0] >= 0:
+                return key.hex(), name
+        raise InputError(
+            f"no image {clipped(name)} in the review {self.name}{nearest(name[:200], names)}: name "
+            "it by its id or by the SHA-256 of its bytes"
+        )
 
     def check_source(self) -> None:
         """Refuse to go on where the images are others than when the review was opened.
@@ -147,7 +174,8 @@ def review_folder(task: Task, name: str) -> Path:
     """Return where a review lies. Raises InputError: it cannot have that name."""
     if not SYSTEM_NAME.fullmatch(name):
         raise InputError(
-            f"{name!r} cannot name a review: use letters, digits and ._+=,@- (at most 200)"
+            f"{clipped(name)} cannot name a review: use letters from A to Z, digits and ._+=,@- "
+            "(at most 200)"
         )
     return task.work / "review" / name
 
@@ -169,7 +197,7 @@ def find_review(task: Task, name: str | None = None) -> Review:
         listed = first_few(known, 9)
         raise InputError(f"{task.file} has several reviews: name one of {listed} with --name")
     if not known or (name is not None and name not in known):
-        which = "" if name is None else f" {name!r}{nearest(name, known)}"
+        which = "" if name is None else f" {clipped(name)}{nearest(name[:200], known)}"
         raise InputError(f"no review{which} in {task.work / 'review'}: {begin}")
     review = Review(task, name or known[0])
     review.state.check_opened(review.log.file)
@@ -177,9 +205,17 @@ def find_review(task: Task, name: str | None = None) -> Review:
 
 
 def open_review(
-    task: Task, wish: Wish, *, notify: Notify = lambda _: None, progress: Progress = silent
+    task: Task,
+    wish: Wish,
+    *,
+    begin: bool = True,
+    check: bool = True,
+    notify: Notify = lambda _: None,
+    progress: Progress = silent,
 ) -> Review:
-    """Go on with a review, or begin it.
+    """Go on with a review, or, with `begin`, begin it.
+
+    Without `check` one whose images have changed is opened, too: `notify` is told.
 
     Raises:
         InputError: nothing is said of what to review, the review of that name is about something
@@ -191,10 +227,16 @@ def open_review(
         wish = _completed(task, wish)
         review = Review(task, str(wish.name))
         if not review.state.opened:
+            if not begin:
+                find_review(task, wish.name)
             _begin(review, wish, notify, progress)
             return review
     _check_same(review, wish)
-    review.check_source()
+    if check:
+        review.check_source()
+    else:
+        for change in review.changes():
+            notify(f"{change} since the review was opened")
     opened = review.state.opened
     if system_digest(task, opened["system"]) != opened["system_digest"]:
         notify(f"{opened['system']} was trained again since: the scores are those of before")
@@ -220,9 +262,9 @@ def _completed(task: Task, wish: Wish) -> Wish:
 def _check_same(review: Review, wish: Wish) -> None:
     opened = review.state.opened
     source = None if wish.source is None else str(wish.source)
-    asked = {"system": wish.system, "source": source, "twice": wish.twice or None}
-    if wish.system is None:
-        asked = {"twice": wish.twice or None}
+    asked: dict[str, Any] = {"twice": wish.twice or None, "similarity": wish.similarity}
+    if wish.system is not None:
+        asked |= {"system": wish.system, "source": source}
     for name, value in asked.items():
         if value != opened[name] and (value is not None or name == "source"):
             raise InputError(
@@ -235,11 +277,12 @@ def _begin(review: Review, wish: Wish, notify: Notify, progress: Progress) -> No
     task, system = review.task, str(wish.system)
     dataset = load_dataset(task)
     population, outside = _images(dataset, system, wish.source)
+    similarity = SIMILARITY if wish.similarity is None else wish.similarity
     if outside:
         notify(f"{number_of(outside, 'image')} cannot be read, and will not be reviewed")
     with explained(f"write {review.folder}"):
         make_folder(review.folder)
-    grouped = _grouped(dataset, review.folder, population, wish.similarity, notify, progress)
+    grouped = _grouped(dataset, review.folder, population, similarity, notify, progress)
     digest = write_population(review.folder, grouped)
     source = wish.source
     content = {
@@ -258,7 +301,7 @@ def _begin(review: Review, wish: Wish, notify: Notify, progress: Progress) -> No
         "classes": list(dataset.classes),
         "positive": dataset.classes[dataset.positive],
         "threshold": _threshold(dataset, system),
-        "similarity": wish.similarity,
+        "similarity": similarity,
         "twice": wish.twice,
         # Drawn anew, so that nobody can know which images are shown twice.
         "seed": secrets.token_hex(_LONGEST_SEED),
@@ -272,6 +315,11 @@ def _begin(review: Review, wish: Wish, notify: Notify, progress: Progress) -> No
 
 
 def _images(dataset: Dataset, system: str, source: Path | None) -> tuple[Population, int]:
+    if source is None and not len(dataset.unlabelled):
+        raise InputError(
+            f"nothing to review in {dataset.task.place}: every row has a label; name a folder of "
+            "answers with --source, which `predict --images` writes"
+        )
     blocks: Iterable[Candidates] = (
         rows_to_predict(dataset, system) if source is None else answers_in(dataset.task, [source])
     )
@@ -291,12 +339,12 @@ def _grouped(
     dataset: Dataset,
     folder: Path,
     population: Population,
-    similarity: float | None,
+    similarity: float,
     notify: Notify,
     progress: Progress,
 ) -> Population:
     """Put near-duplicates together by the embeddings of the task's first backbone."""
-    if similarity is None:
+    if similarity == 1:
         return population
     name = dataset.task.embed.backbones[0]
     try:

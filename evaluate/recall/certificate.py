@@ -28,7 +28,8 @@ class Certificate:
     """What is certified, and the numbers it follows from; `recall` is None if none is positive.
 
     `missed` is the upper limit of the positives not found, `method` how it was computed. Of the
-    images reviewed `undecided` had no certain answer: they are not found, and may all be missed.
+    images reviewed `undecided` had no certain answer: they are not found, and may all be missed; of
+    those drawn `undecided_drawn` had none, and count as positive.
     """
 
     found: int
@@ -43,6 +44,7 @@ class Certificate:
     missed: int
     undecided: int = 0
     assumptions: tuple[str, ...] = ()
+    undecided_drawn: int = 0
 
     @property
     def unseen(self) -> int:
@@ -77,7 +79,7 @@ class Certificate:
     def assumes(self) -> list[str]:
         """What has to be true."""
         right = [RIGHT] if self.reviews is None else ASSUMPTIONS
-        return [RANDOM, *right, *self.assumptions]
+        return [*([RANDOM] if self.unseen else []), *right, *self.assumptions]
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`, from which every number can be computed again."""
@@ -92,6 +94,7 @@ class Certificate:
             "missed_at_most": self.missed,
             "found_at_least": self.true_found,
             "undecided": self.undecided,
+            "undecided_drawn": self.undecided_drawn,
             "method": self.method,
             "alpha_of_draw": self.alpha_of_draw,
             "looks": self.looks,
@@ -111,8 +114,11 @@ class Certificate:
             seen += (
                 f"{number_of(self.unseen, 'image')} unreviewed. Of these, {self.drawn} "
                 f"{_were(self.drawn)} drawn at random and reviewed, and {self.positive} "
-                f"{_were(self.positive)} positive."
+                f"{_were(self.positive)} positive"
             )
+            if self.undecided_drawn:
+                seen += f" or, {self.undecided_drawn} of them, without a certain answer"
+            seen += "."
         else:
             seen += "none unreviewed."
         if self.undecided:
@@ -120,11 +126,13 @@ class Certificate:
                 f" Of the images reviewed, {self.undecided} had no certain answer, and count as "
                 "missed."
             )
-        sure = f"With a confidence of {100 * self.confidence:g} %"
         if self.recall is None:
             return f"{seen} Nothing was found and nothing is left: there is no recall to state."
+        # Where nothing was drawn and nobody errs, nothing is left to chance.
+        chance = self.unseen or self.reviews is not None
+        sure = f"With a confidence of {100 * self.confidence:g} %, at" if chance else "At"
         return (
-            f"{seen} {sure}, at most {number_of(self.missed, 'positive image')} "
+            f"{seen} {sure} most {number_of(self.missed, 'positive image')} "
             f"{_were(self.missed)} not found, so that the review found at least "
             f"{rounded_down(100 * self.recall)} % of all positive images. "
             f"This holds if {'; '.join(self.assumes)}."
@@ -149,6 +157,7 @@ def certify(
     expected: float | None = None,
     reviews: DoubleReview | None = None,
     undecided: int = 0,
+    undecided_drawn: int = 0,
     assumptions: Sequence[str] = (),
 ) -> Certificate:
     """Certify the recall of a review from a draw of one stratum or two.
@@ -186,6 +195,7 @@ def certify(
         missed,
         undecided,
         tuple(assumptions),
+        undecided_drawn,
     )
 
 

@@ -16,9 +16,12 @@ class Expectation:
     missed: int
 
     @classmethod
-    def of(cls, images: int, prevalence: float, recall: float, reviewed: int) -> "Expectation":
+    def of(
+        cls, images: int, prevalence: float, recall: float, reviewed: int | None = None
+    ) -> "Expectation":
         """Work it out from the images of an archive, and their shares.
 
+        `reviewed` are the images that will have been reviewed, by default those found alone.
         Raises InputError: it cannot be.
         """
         if not 0 < prevalence <= 1 or not 0 < recall <= 1:
@@ -27,6 +30,10 @@ class Expectation:
             )
         positives = round(images * prevalence)
         found = round(positives * recall)
+        if reviewed is None:
+            reviewed = found
+        if reviewed > images:
+            raise InputError(f"{reviewed} of {images} images cannot have been reviewed")
         expectation = cls(found, images - reviewed, positives - found)
         if found > reviewed or expectation.missed > expectation.unseen:
             raise InputError(
@@ -69,8 +76,10 @@ def plan_draw(
     looks each has its share of 1 - confidence, and the plan is that of the last.
 
     Raises:
-        InputError: the expected recall is not above the wanted one.
+        InputError: nothing is found, or the expected recall is not above the wanted one.
     """
+    if not expected.found:
+        raise InputError("no draw can certify a recall where nothing was found: review more first")
     allowed = most_missed(expected.found, recall)
     if expected.missed > allowed:
         raise InputError(_impossible(expected, recall))

@@ -88,14 +88,14 @@ class Guard:
             given.setdefault(name.lower(), []).append(value)
         hosts = [value.decode("latin-1").lower() for value in given.get(b"host", [])]
         if len(hosts) != 1 or hosts[0] not in self._hosts:
-            return 403, "open the address that archiveprobe look has shown, with the same port"
+            return 403, "open the address that archiveprobe has shown, with the same port"
         own = f"http://{hosts[0]}".encode()
         if any(origin.lower() != own for origin in given.get(b"origin", [])):
             return 403, "another page may not ask"
         if scope["method"] not in _METHODS:
             return 405, "only GET, HEAD and POST"
         if not hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._token):
-            return 404, "open the whole address that archiveprobe look has shown"
+            return 404, "open the whole address that archiveprobe has shown"
         kinds = [value.split(b";")[0].strip().lower() for value in given.get(b"content-type", [])]
         if scope["method"] == "POST" and kinds != [b"application/json"]:
             return 415, "only application/json"

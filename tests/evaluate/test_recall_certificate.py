@@ -53,7 +53,7 @@ def test_edges_are_answers(found, stratum, recall) -> None:
     [
         (1, (9, 2, 1), "found 1 positive image and left 9 images unreviewed. Of these, 2 were"),
         (3, (9, 1, 0), "Of these, 1 was drawn at random and reviewed, and 0 were positive."),
-        (3, (0, 0, 0), "found 3 positive images and left none unreviewed. With"),
+        (3, (0, 0, 0), "found 3 positive images and left none unreviewed. At most 0 positive"),
     ],
 )
 def test_sentences_count_in_plain_english(found, stratum, said) -> None:
@@ -163,6 +163,6 @@ def test_plans_that_cannot_be() -> None:
     with pytest.raises(InputError, match="between 0 and 1"):
         Expectation.of(1000, 0.0, 0.9, 10)
     assert plan_draw(Expectation(900, 40, 0), 0.95, 0.95, 0.9).draw == 0
-    # Where nothing was found nothing may be missed: one image hides from 38 of 40 in 2 of 40 draws.
     assert Expectation(0, 40, 0).recall is None
-    assert plan_draw(Expectation(0, 40, 0), 0.95, 0.95, 0.9).draw == 38
+    with pytest.raises(InputError, match="where nothing was found"):
+        plan_draw(Expectation(0, 40, 0), 0.95, 0.95, 0.9)

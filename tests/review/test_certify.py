@@ -54,7 +54,8 @@ def review_draw(task: Task, most: int = 1000, answer: Any = truth) -> None:
 def test_from_a_stop_to_a_certificate(task: Task) -> None:
     stopped(task)
     # All that was seen is positive, so most of the rest is expected to be.
-    assert "review more first" in fault("certify", task.file, "--plan", "--recall", "0.5")
+    refused = fault("certify", task.file, "--plan", "--recall", "0.5")
+    assert "review more first" in refused and "--expect-recall says otherwise" in refused
     words = ("--plan", "--recall", "0.5", "--power", "0.5", "--expect-recall", "0.9")
     planned = read("certify", task.file, *words)
     assert 0 < planned["draw"] <= planned["unseen"]
@@ -75,11 +76,14 @@ def test_from_a_stop_to_a_certificate(task: Task) -> None:
     assert record["recall_at_least"] == found / (found + record["missed_at_most"])
     every = [truth(name) for name in _names(task)]
     assert record["recall_at_least"] <= found / every.count(POSITIVE)
-    assert record["seed"] == state.stops[-1].content["seed"] == drawn["seed"]
+    assert record["seed"] == drawn["seed"]
     assert record["snapshot"] == state.opened["snapshot"]
     assert "the reviewers are right" in record["sentence"]
     by_group = any(each.shown == "group" for each in state.reviewed.values())
     assert ("near-duplicates decided at one look" in record["sentence"]) == by_group
+    groups = sum(each.shown == "group" for each in state.reviewed.values())
+    assert record["decided_by_group"] == groups
+    assert (f"{groups} were not looked at themselves" in record["sentence"]) == by_group
     assert {each["reviewer"]: each["decisions"] for each in record["reviewers"]}["Ben"] == 10
     assert record["log"] == find_review(task).log.head
     # The same certificate again is no further line.
@@ -91,7 +95,20 @@ def _names(task: Task) -> list[str]:
     return [population.name(at) for at in range(len(population))]
 
 
-def test_the_draw_follows_from_the_seed_that_was_written_before(task: Task) -> None:
+def test_nobody_can_know_what_will_be_drawn(task: Task) -> None:
+    stopped(task)
+    review = find_review(task)
+    assert "seed" not in review.state.stops[-1].content
+    queue, seeds = Queue(review), []
+    for _ in range(2):
+        seeds.append(read("certify", task.file, "--draw", "5")["seed"])
+        review_draw(task)
+        Reviewing(queue, "Ann").resume()
+        Reviewing(queue, "Ann").stop()
+    assert seeds[0] != seeds[1]
+
+
+def test_the_draw_follows_from_its_seed(task: Task) -> None:
     stopped(task)
     drawn = read("certify", task.file, "--draw", "5")
     review = find_review(task)
@@ -117,6 +134,62 @@ def test_everything_reviewed_needs_no_draw(task: Task) -> None:
     stopped(task, 1000)
     record = read("certify", task.file)
     assert (record["unseen"], record["recall_at_least"]) == (0, 1.0)
+    # Nothing is left to chance, so nothing is said of it.
+    assert "confidence" not in record["sentence"] and "random" not in record["sentence"]
+    shares = read("estimate", task.file)
+    found, images = shares["found"], shares["images"]
+    assert shares["low"] == shares["estimate"] == shares["high"] == found / images
+
+
+def test_an_early_look_says_that_more_was_drawn(task: Task) -> None:
+    stopped(task)
+    run("certify", task.file, "--draw", "10", "--looks", "2")
+    review_draw(task, 7)
+    sentence = read("certify", task.file)["sentence"]
+    assert "5 were drawn" in sentence and "10 images were drawn; that these first 5" in sentence
+    review_draw(task)
+    assert "that these first" not in read("certify", task.file)["sentence"]
+
+
+def test_answers_that_were_taken_back_are_said(task: Task) -> None:
+    stopped(task)
+    run("certify", task.file, "--draw", "5")
+    review_draw(task, answer=lambda name: POSITIVE)
+    assert "taken back" not in read("certify", task.file)["sentence"]
+    queue = Queue(find_review(task))
+    image = queue.review.state.open_draw.content["images"][0]
+    Reviewing(queue, "Ben").undo(image, DRAW)
+    review_draw(task, answer=lambda name: "bright")
+    record = read("certify", task.file)
+    assert "Answers to images drawn were taken back: 1 time." in record["sentence"]
+    assert (record["withdrawn"], record["positive"]) == (1, 4)
+
+
+def test_images_with_other_bytes_are_named(task: Task) -> None:
+    stopped(task)
+    run("certify", task.file, "--draw", "5")
+    review_draw(task)
+    population = (review := find_review(task)).population
+    drawn = review.state.open_draw.content["images"]
+    name = population.name(int(population.places(drawn[:1])[0]))
+    file = task.root / name
+    before = file.read_bytes()
+    file.write_bytes(copy_of(98))
+    for words in (("certify", task.file), ("estimate", task.file)):
+        assert f"{name} has other bytes than were answered" in fault(*words)
+    file.write_bytes(before)
+    assert read("certify", task.file)["compared"] == 5
+    # A laptop may have the task without its images.
+    task.root.rename(task.root.with_name("elsewhere"))
+    record = read("certify", task.file)
+    assert record["compared"] == 0 and "bytes were not compared" in record["sentence"]
+
+
+def test_nothing_found_cannot_be_planned_for(task: Task) -> None:
+    queue = Queue(begin(task))
+    review_all(queue, "Ann", lambda name: "bright", 3)
+    Reviewing(queue, "Ann").stop()
+    assert "where nothing was found: review more" in fault("certify", task.file, "--plan")
 
 
 def test_nothing_found_certifies_nothing(task: Task) -> None:
@@ -258,7 +331,7 @@ def test_a_draw_that_its_seed_does_not_give_is_refused(
         patch.setattr("archiveprobe.review.drawing.draw_images", draw_others)
         run("certify", task.file, "--draw", "5")
     review_draw(task)
-    assert "is not what the seed of line" in fault("certify", task.file)
+    assert "is not what its seed gives" in fault("certify", task.file)
 
 
 def test_reviewers_errors_enter_through_second_looks(task: Task) -> None:
@@ -281,6 +354,8 @@ def test_reviewers_errors_enter_through_second_looks(task: Task) -> None:
     assert record["double_review"]["hits"] > 0 and trusted["double_review"] is None
     assert record["recall_at_least"] < trusted["recall_at_least"]
     assert record["kappa"] is None or record["kappa"] < 1
+    # Ben called bright what was destroyed, and Cleo settled it: so it stays found.
+    assert trusted["found"] == record["found"] == read("estimate", task.file)["found"]
     assert "settled answers are right" in record["sentence"]
 
 
@@ -290,7 +365,10 @@ def test_plans_of_an_archive_that_nobody_reviewed_yet(task: Task) -> None:
     assert (planned["found"], planned["missed"], planned["unseen"]) == (29_700, 300, 2_970_300)
     assert planned["draw"] == 14_701 and planned["positive_at_most"] == 3
     assert "Draw 14701 of the 2970300 images" in run("certify", task.file, *words)
-    refused = fault("certify", task.file, "--plan", "--images", "100", "--prevalence", "0")
+    hundred = ("certify", task.file, "--plan", "--images", "100", "--prevalence")
+    assert "expected prevalence nan" in fault(*hundred, "nan")
+    assert "1000 of 100 images cannot have been" in fault(*hundred, "0.1", "--reviewed", "1000")
+    refused = fault(*hundred, "0")
     assert "expected prevalence 0.0" in refused
     assert "--images needs --prevalence" in fault("certify", task.file, "--plan", "--images", "9")
     low = fault("certify", task.file, *words[:-1], "0.9")

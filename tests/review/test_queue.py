@@ -45,7 +45,7 @@ def test_the_likeliest_comes_first_and_one_look_decides_a_group(task: Task) -> N
 
 
 def test_without_likeness_only_equal_files_are_one(task: Task) -> None:
-    assert len(Queue(begin(task, similarity=None)).next("Ann", 100)) == ALL
+    assert len(Queue(begin(task, similarity=1.0)).next("Ann", 100)) == ALL
 
 
 def test_the_least_certain_are_mixed_in(task: Task) -> None:
@@ -199,7 +199,7 @@ def test_a_source_that_changed_is_named(task: Task) -> None:
     begin(task)
     table = task.folder / "labels.csv"
     table.write_text(table.read_text().replace("\n30.png,", "\n30.png,dark"))
-    with pytest.raises(InputError, match=r"rows to predict .* have changed: 1 gone, 0 not"):
+    with pytest.raises(InputError, match=r"have changed \(images gone: 1, new: 0\)"):
         open_review(task, Wish(name="ridge-hog"))
 
 
@@ -235,3 +235,56 @@ def test_places_find_every_digest(task: Task) -> None:
     assert digests == sorted(digests)
     assert population.places([*digests, "0" * 64]).tolist() == [*range(len(digests)), -1]
     assert np.isfinite(population.scores).all()
+
+
+def answered_draw(task: Task, names: list[str]) -> Queue:
+    """Review six looks, stop, and let Ann answer a draw truthfully; then reviewing goes on."""
+    queue = Queue(begin(task))
+    review_all(queue, "Ann", most=6)
+    ann = Reviewing(queue, "Ann")
+    ann.stop()
+    images = [digest_of_image(name) for name in names]
+    assert not queue.review.state.reviewed.keys() & set(images)
+    queue.review.log.append("draw", [{"seed": "1", "images": images}])
+    review_all(queue, "Ann")
+    ann.resume()
+    return queue
+
+
+@pytest.mark.proves("review")
+def test_what_was_decided_of_a_draw_is_not_asked_again(task: Task) -> None:
+    scores = begin(task).population.scores
+    population = find_review(task).population
+    unlikely = [population.name(int(at)) for at in np.argsort(scores)[:5]]
+    queue = answered_draw(task, unlikely)
+    for each in (queue, Queue(find_review(task))):
+        rest = each.preview("Bob")
+        assert not {item.id for item in rest} & set(unlikely)
+        with pytest.raises(InputError, match="was decided by Ann already"):
+            Reviewing(each, "Bob").decide([Given(digest_of_image(unlikely[0]), "dark")])
+    review_all(queue, "Bob")
+    assert len(queue.review.state.reviewed) == ALL
+    assert queue.looks_left() == 0
+    Reviewing(queue, "Bob").stop()
+    assert queue.review.state.stops[-1].content["unseen"] == 0
+    assert len(find_review(task).state.answers()) == ALL
+
+
+def test_what_rests_on_an_answer_goes_with_it(task: Task) -> None:
+    queue = Queue(begin(task, twice=1.0, similarity=1.0))
+    image = queue.next("Ann")[0].image
+    ann, bob, dina = (Reviewing(queue, name) for name in ("Ann", "Bob", "Dina"))
+    ann.decide([Given(image, "dark")])
+    bob.decide([Given(image, "bright")])
+    dina.decide([Given(image, "dark", settles=True)])
+    ann.undo(image)
+    state = queue.review.state
+    assert (state.pairs(), state.settled(image), queue.twice_left()) == ([], None, 0)
+    bob.decide([Given(image, "dark")])
+    assert state.reviewed[image].reviewer == "Bob"
+    assert state.waiting_for_second() == [image]
+    assert queue.twice_left() == 1
+    with pytest.raises(InputError, match="was decided by Bob already"):
+        bob.decide([Given(image, "dark")])
+    ann.decide([Given(image, "dark")])
+    assert [(one.reviewer, two.reviewer) for one, two in state.pairs()] == [("Bob", "Ann")]

@@ -1,12 +1,18 @@
 """The page of a review: what its server answers and refuses, and a review in a real browser."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
+from click.testing import CliRunner
 from reviewed import OPEN, begin, digest_of_image, truth
 from starlette.testclient import TestClient
 
+from archiveprobe.cli import main
+from archiveprobe.look.server.serve import serving
 from archiveprobe.review.images import images_of
 from archiveprobe.review.queue import Queue
 from archiveprobe.review.serve import MOST_BYTES, make_review_app
@@ -129,3 +135,29 @@ def test_a_review_in_a_browser(task: Task, served: Any) -> None:
     page.click("button[data-action=stop]")
     page.wait_for_function("queue.counts.stage === 'stopped'")
     assert find_review(task).state.is_stopped
+
+
+def test_the_command_serves_until_it_is_interrupted(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses, answers = list[str](), list[int]()
+
+    class Interrupted:
+        """Asks for the page, and is interrupted then."""
+
+        def wait(self) -> None:
+            answers.append(httpx.get(addresses[-1]).status_code)
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def interrupted(app: Any, listener: Any) -> Iterator[Interrupted]:
+        with serving(app, listener):
+            yield Interrupted()
+
+    monkeypatch.setattr("archiveprobe.commands.review.print_line", addresses.append)
+    monkeypatch.setattr("archiveprobe.review.serve.serving", interrupted)
+    words = ["review", str(task.folder), "--system", "ridge-hog", "--refit", "5"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert answers == [200]
+    assert "review ridge-hog: open, 30 looks left" in done.stderr
