@@ -74,6 +74,8 @@ bench: setup ## measure accuracy, speed, memory and the cache against their targ
 	$(RUN)/python benchmarks/prevalence_truth.py
 	$(RUN)/python benchmarks/finetune_tokens.py
 	$(RUN)/python benchmarks/finetune_loader.py
+	$(RUN)/python benchmarks/review_million.py
+	$(RUN)/python benchmarks/review_real.py
 
 FUZZ_SECONDS ?= 60
 fuzz: setup ## fuzz every file format, FUZZ_SECONDS each
