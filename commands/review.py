@@ -99,9 +99,9 @@ _ACTIONS = ("export", "import_", "undo", "stop", "resume", "status")
 def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> None:
     """Look through images, the likeliest first, and keep every answer.
 
-    They are the rows to predict, or, with --source, what `predict` answered of an archive. A page on
-    this machine shows them grey and blurred, near-duplicates at one look; several reviewers may share
-    one queue. Without --system and --source, the review there is goes on.
+    They are the rows to predict, or, with --source, what `predict` answered of an archive. A page
+    on this machine shows them grey and blurred, near-duplicates at one look; several reviewers may
+    share one queue. Without --system and --source, the review there is goes on.
     """
     actions = [name for name in _ACTIONS if options[name]]
     _check(actions, {**options, "reviewer": reviewer}, as_json)
