@@ -1,11 +1,13 @@
 """Decisions of reviewers: lines of the log, and the same as decisions.csv, for people.
 
 The log is the truth. Whatever adds decisions completes the CSV, which a killed writer may have left
-short; one that says anything else than the log is named, and never written over.
+short; one that says anything else than the log is named, and never written over. One that holds
+more than the log shows that the log has lost its last lines.
 """
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import zip_longest
@@ -14,6 +16,7 @@ from typing import Any, Self
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import PRODUCT_BYTES, read_product
+from archiveprobe.base.wording import number_of
 from archiveprobe.predict.tables import for_spreadsheets
 from archiveprobe.review.log import Line, ReviewLog
 from archiveprobe.task.corrections import UNSURE as UNSURE
@@ -25,6 +28,8 @@ QUEUE, TWICE, SETTLE, DRAW = "queue", "twice", "settle", "draw"
 as one of a random draw."""
 BLURRED, UNBLURRED, BY_GROUP, BY_FILE = "blurred", "unblurred", "group", "file"
 """How an image was shown: on the page; not itself, but another of its group; or in a table."""
+# How a row of the CSV begins: with the SHA-256 of an image.
+_ROW = re.compile(rb"^[0-9a-f]{64},", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,15 @@ class DecisionFile:
         whole = csv_of(self._log.lines)
         if whole.startswith(there):
             return whole[len(there) :]
+        # The log is written first: where the CSV has more, the log has lost its last lines, and the
+        # CSV is the only witness of them.
+        more = len(_ROW.findall(there)) - len(_ROW.findall(whole))
+        if more > 0 or there.startswith(whole):
+            raise InputError(
+                f"{self._log.file}: the log lacks {number_of(max(more, 1), 'decision')} that "
+                f"{self.file.name} has: lines were removed from its end (or rows added to the "
+                f"table): bring back {self._log.file.name} as it was, and keep {self.file.name}"
+            )
         pairs = zip_longest(there.split(b"\n"), whole.split(b"\n"))
         number = next(at for at, (found, right) in enumerate(pairs, 1) if found != right)
         raise InputError(f"{self.file}: line {number} is not what the log says: {remedy}")

@@ -7,8 +7,9 @@ names itself. `previous` is over the whole line before, without its newline, as 
 (64 zeros in the first line), so that none can be changed with its digest, taken out, put in or
 moved. Who keeps the digest of the last line, as a certificate does, proves all of them.
 
-What a killed writer leaves of a line has no newline: it never counted, and goes when the next line
-is added, which a line of the kind `mended` says.
+Lines that were added together say so, `"batch": [1, 3]` in the first of three: they count together
+or not at all. What a killed writer leaves, a batch that is not whole or a line without its newline,
+never counted, and goes when the next line is added, which a line of the kind `mended` says.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import NAME as LOCK
 from archiveprobe.base.lock import wait_for_lock
 from archiveprobe.base.reading import PRODUCT_BYTES, read_ordinary
+from archiveprobe.review.lines import fault_of
 
 FILE = "log.jsonl"
 FIRST = "0" * 64
@@ -35,13 +37,17 @@ _REST = len(_BEGIN) + 64 + len(_BETWEEN)
 
 @dataclass(frozen=True)
 class Line:
-    """A line that was proved: its number from 1, its kind, time and content, and its SHA-256."""
+    """A line that was proved: its number from 1, its kind, time and content, and its SHA-256.
+
+    `batch` is its place, from 1, among the lines that were added together, and how many they are.
+    """
 
     number: int
     kind: str
     time: str
     content: Mapping[str, Any]
     digest: str
+    batch: tuple[int, int] = (1, 1)
 
 
 class ReviewLog:
@@ -63,17 +69,24 @@ class ReviewLog:
         return self.lines[-1].digest if self.lines else FIRST
 
     def refresh(self) -> list[Line]:
-        """Read the lines that came since the last call, and return those.
+        """Read the lines that came since the last call, whole batches only, and return those.
 
         Raises:
-            InputError: the first line that was changed is named.
+            InputError: the first line that was changed, or that is none of ours, is named.
         """
         with self._mutex:
             count = len(self.lines)
             *whole, _ = self._unread().split(b"\n")
-            for line in whole:
-                self.lines.append(self._prove(line, len(self.lines) + 1))
-                self._read += len(line) + 1
+            batch: list[Line] = []
+            size = 0
+            for raw in whole:
+                batch.append(self._prove(raw, batch))
+                size += len(raw) + 1
+                at, of = batch[-1].batch
+                if at == of:
+                    self.lines += batch
+                    self._read += size
+                    batch, size = [], 0
             return self.lines[count:]
 
     @contextmanager
@@ -109,11 +122,21 @@ class ReviewLog:
             self._mend()
             return self._append(kind, contents)
 
+    def refusal(self, number: int, fault: str) -> InputError:
+        """Return the error of a line whose digests are right and that is none of ours."""
+        return InputError(
+            f"{self.file}: line {number} is none that archiveprobe has written: {fault}: {_REMEDY}"
+        )
+
     def _append(self, kind: str, contents: Sequence[Mapping[str, Any]]) -> list[Line]:
-        time = now()
+        time, of = now(), len(contents)
         previous, added = self.head, bytearray()
-        for content in contents:
-            line = format_line(previous, kind, time, content)
+        for at, content in enumerate(contents, 1):
+            whole = {**content, "batch": [at, of]} if of > 1 else content
+            fault = fault_of({"previous": previous, "kind": kind, "time": time, **whole})
+            if fault is not None:
+                raise ValueError(f"nobody could read this line ({kind}): {fault}")
+            line = format_line(previous, kind, time, whole)
             previous = hashlib.sha256(line).hexdigest()
             added += line + b"\n"
         if added:
@@ -122,12 +145,13 @@ class ReviewLog:
         return self.refresh()
 
     def _mend(self) -> None:
-        """Take away what a killed writer left of a line, and say so in the log."""
-        size = self.file.stat().st_size if self.file.exists() else 0
-        if size > self._read:
+        """Take away what a killed writer left of a line or a batch, and say so in the log."""
+        left = self._unread()
+        if left:
             with files.explained(f"write {self.file}"):
                 files.shorten(self.file, self._read)
-            self._append("mended", [{"bytes": size - self._read}])
+            lines = left.count(b"\n") + (not left.endswith(b"\n"))
+            self._append("mended", [{"bytes": len(left), "lines": lines}])
 
     def _unread(self) -> bytes:
         """Read what was not read yet. Raises InputError."""
@@ -145,21 +169,40 @@ class ReviewLog:
             raise InputError(f"{self.file} was changed since it was read: {_REMEDY}")
         return rest[0]
 
-    def _prove(self, line: bytes, number: int) -> Line:
-        """Read a line. Raises InputError: it, or the one before, is not what was written."""
+    def _prove(self, line: bytes, batch: Sequence[Line]) -> Line:
+        """Read the line after those of a batch that is not whole yet.
+
+        Raises:
+            InputError: it, or the one before, is not what was written, or none of ours.
+        """
+        number = len(self.lines) + len(batch) + 1
         claimed, rest = line[len(_BEGIN) : len(_BEGIN) + 64], line[_REST:]
         frame = line.startswith(_BEGIN) and line[len(_BEGIN) + 64 : _REST] == _BETWEEN
         if not frame or claimed != hashlib.sha256(rest).hexdigest().encode():
             raise InputError(f"{self.file}: line {number} was changed: {_REMEDY}")
-        content = json.loads(b"{" + rest)
-        if content.pop("previous") != self.head:
+        try:
+            content = json.loads(b"{" + rest)
+        except (ValueError, RecursionError):
+            raise self.refusal(number, "it is no JSON object, or nested too deep") from None
+        fault = fault_of(content)
+        if fault is not None:
+            raise self.refusal(number, fault)
+        if content.pop("previous") != (batch[-1].digest if batch else self.head):
             before = f"line {number - 1} was changed" if number > 1 else "its first lines are gone"
             raise InputError(
                 f"{self.file}: {before}, or lines between it and line {number} were added, "
                 f"removed or moved: {_REMEDY}"
             )
         kind, time = content.pop("kind"), content.pop("time")
-        return Line(number, kind, time, content, hashlib.sha256(line).hexdigest())
+        at, of = content.pop("batch", (1, 1))
+        if at != len(batch) + 1 or at > of or (batch and (kind, of) != _batch_of(batch)):
+            raise self.refusal(number, f"it cannot be line {at} of {of} added together")
+        digest = hashlib.sha256(line).hexdigest()
+        return Line(number, kind, time, content, digest, (at, of))
+
+
+def _batch_of(batch: Sequence[Line]) -> tuple[str, int]:
+    return batch[-1].kind, batch[-1].batch[1]
 
 
 _REMEDY = "bring back the file as it was, or begin a new review with --name"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import clipped
 from archiveprobe.review.decisions import (
     BY_GROUP,
     DECISION,
@@ -14,6 +15,7 @@ from archiveprobe.review.decisions import (
     SETTLE,
     TWICE,
     UNBLURRED,
+    UNSURE,
     WITHDRAWAL,
     Decision,
 )
@@ -61,6 +63,18 @@ class ReviewState:
         self.open_draw: Line | None = None
         self.drawn = frozenset[str]()
         self.add(lines)
+
+    def fault_of(self, line: Line) -> str | None:
+        """Say why no review has a line at this place; None where it may come next."""
+        if line.kind != "mended" and (line.kind == OPENED) == bool(self.opened):
+            return "a review is opened once, before all else"
+        if line.kind == DRAWN and not self.is_stopped:
+            return "images are drawn only after reviewing has stopped"
+        if line.kind == DECISION:
+            answer = line.content["answer"]
+            if answer not in (*self.opened["classes"], UNSURE):
+                return f"{clipped(answer)} is no answer"
+        return None
 
     def add(self, lines: Iterable[Line]) -> None:
         """Take in further lines."""

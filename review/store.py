@@ -29,8 +29,8 @@ from archiveprobe.predict.answers.read import open_record
 from archiveprobe.predict.rank.candidates import Candidates, answers_in, rows_to_predict
 from archiveprobe.predict.rank.scores import least_certain
 from archiveprobe.predict.system_digest import system_digest
-from archiveprobe.review.decisions import DecisionFile
-from archiveprobe.review.log import FILE, ReviewLog
+from archiveprobe.review.decisions import DECISION, WITHDRAWAL, DecisionFile
+from archiveprobe.review.log import FILE, Line, ReviewLog
 from archiveprobe.review.population import (
     Population,
     collect,
@@ -38,7 +38,7 @@ from archiveprobe.review.population import (
     read_population,
     write_population,
 )
-from archiveprobe.review.state import OPENED, ReviewState
+from archiveprobe.review.state import DRAWN, OPENED, SHOWN, ReviewState
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.rows import Notify
 from archiveprobe.task.snapshot import digest_of_words
@@ -90,10 +90,21 @@ class Review:
     def sync(self) -> ReviewState:
         """Bring the state up to the lines that the log has now. Raises InputError."""
         self.log.refresh()
-        lines = self.log.lines[self._seen :]
-        self._seen += len(lines)
-        self.state.add(lines)
+        for line in self.log.lines[self._seen :]:
+            fault = self.state.fault_of(line) or self._strange_image(line)
+            if fault is not None:
+                raise self.log.refusal(line.number, fault)
+            self.state.add([line])
+            self._seen += 1
         return self.state
+
+    def _strange_image(self, line: Line) -> str | None:
+        """Say that a line names an image that is not reviewed; None where all are."""
+        if line.kind not in (DECISION, WITHDRAWAL, SHOWN, DRAWN):
+            return None
+        named = line.content["images"] if line.kind == DRAWN else [line.content["image"]]
+        strange = np.flatnonzero(self.population.places(named) < 0)
+        return f"{named[strange[0]]} is no image of the review" if len(strange) else None
 
     @cached_property
     def population(self) -> Population:

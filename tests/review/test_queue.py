@@ -144,13 +144,21 @@ def test_stopping_is_declared_and_holds(task: Task) -> None:
     assert queue.next("Ann")[0].image == rest.image
 
 
+def log_draw(queue: Queue, images: list[str]) -> None:
+    """Declare a draw of these very images."""
+    strata = [{"size": ALL, "drawn": len(images), "lowest_score": None}]
+    wish = {"size": len(images)}
+    content = {"seed": "1", "wish": wish, "expected_share": None, "strata": strata}
+    queue.review.log.append("draw", [{**content, "images": images}])
+
+
 def test_a_draw_is_shown_alone_and_in_its_order(task: Task) -> None:
     queue = Queue(begin(task))
     ann = Reviewing(queue, "Ann")
     names = ["copy-21.png", "33.png", "21.png"]
     images = [digest_of_image(name) for name in names]
     ann.stop()
-    queue.review.log.append("draw", [{"seed": "1", "images": images}])
+    log_draw(queue, images)
     items = queue.next("Ann", 10)
     assert [item.id for item in items] == names
     assert [item.position for item in items] == [1, 2, 3]
@@ -243,7 +251,7 @@ def answered_draw(task: Task, names: list[str]) -> Queue:
     ann.stop()
     images = [digest_of_image(name) for name in names]
     assert not queue.review.state.reviewed.keys() & set(images)
-    queue.review.log.append("draw", [{"seed": "1", "images": images}])
+    log_draw(queue, images)
     review_all(queue, "Ann")
     ann.resume()
     return queue

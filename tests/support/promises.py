@@ -54,9 +54,11 @@ PROMISES: dict[str, tuple[str, str]] = {
         "is finished is kept.",
     ),
     "review": (
-        "A line of a review's log is changed, removed or cut short; reviewers decide at once",
-        "The first changed line is named, and nothing is computed from such a log. A line that a "
-        "kill cut short never counted. No decision is lost, and no image is decided twice unasked.",
+        "A line of a review's log is changed, removed, cut short or forged; reviewers decide at "
+        "once",
+        "The first changed or forged line is named, and nothing is computed from such a log. "
+        "Answers given together that a kill cut short never counted. No decision is lost, and no "
+        "image is decided twice unasked.",
     ),
     "tables": (
         "A table, template or task.toml has repeated ids, unknown labels, missing columns, "
