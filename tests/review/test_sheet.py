@@ -8,8 +8,10 @@ from click.testing import CliRunner
 from review_commands import exported, fault, read_for, run, write
 from reviewed import COPIES, OPEN, begin, review_all, truth
 
+from archiveprobe.base.errors import InputError
 from archiveprobe.cli import main
-from archiveprobe.review.decisions import SETTLE, TWICE
+from archiveprobe.review.decisions import DECISION, SETTLE, TWICE, Decision, DecisionFile
+from archiveprobe.review.log import Line
 from archiveprobe.review.queue import Queue
 from archiveprobe.review.reviewing import Reviewing
 from archiveprobe.review.store import find_review
@@ -147,3 +149,27 @@ def test_another_label_is_looked_for(task: Task, tmp_path: Path) -> None:
     )
     assert "no label 'brigt'" in said
     assert "did you mean 'bright'" in said
+
+
+def test_a_kill_between_taking_back_and_deciding_loses_nothing(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(task)
+    rows = [{"id": name, "answer": "dark", "reviewer": "Ann"} for name in ("40.png", "41.png")]
+    taken(task, tmp_path / "ann.csv", rows)
+    append = DecisionFile.append
+
+    def full(self: DecisionFile, decisions: list[Decision], kind: str = DECISION) -> list[Line]:
+        if kind == DECISION:
+            raise InputError("no space left")
+        return append(self, decisions, kind)
+
+    rows[0]["answer"] = "bright"
+    with monkeypatch.context() as patch:
+        patch.setattr(DecisionFile, "append", full)
+        said = fault(task, "--import", write(tmp_path / "ann.csv", rows), "--replace")
+    assert "no space left" in said
+    assert len(find_review(task).state.reviewed) == 1
+    assert "1 image decided" in taken(task, tmp_path / "ann.csv", rows)
+    answers = {each.id: each.answer for each in find_review(task).state.reviewed.values()}
+    assert answers == {"40.png": "bright", "41.png": "dark"}
