@@ -77,6 +77,9 @@ _ACTIONS = ("export", "import_", "undo", "stop", "resume", "status")
     type=Input("a table with answers"),
     help="Record the answers of a table, and end.",
 )
+@click.option(
+    "--replace", is_flag=True, help="Let --import take back other answers of the same reviewer."
+)
 @click.option("--undo", metavar="ID", help="Take your answer to an image back, and end.")
 @click.option("--stop", is_flag=True, help="Declare that reviewing ends, and end.")
 @click.option("--resume", is_flag=True, help="Go on with a review that was stopped, and end.")
@@ -131,7 +134,9 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
             queue, name, options["export"], options["top"], settle=options["settle"]
         ),
         "undo": lambda: run.undo(queue, name, options["undo"]),
-        "import_": lambda: run.take_in(queue, name, options["import_"], say),
+        "import_": lambda: run.take_in(
+            queue, name, options["import_"], say, replace=options["replace"]
+        ),
         "stop": lambda: run.stop(queue, name),
         "resume": lambda: run.resume(queue, name),
         "status": lambda: run.status(queue),
@@ -157,6 +162,8 @@ def _check(actions: Sequence[str], options: Mapping[str, Any], as_json: bool) ->
         raise click.UsageError("--settle needs --export; the page has a button for it")
     if options["top"] is not None and options["export"] is None:
         raise click.UsageError("--top needs --export")
+    if options["replace"] and options["import_"] is None:
+        raise click.UsageError("--replace needs --import")
 
 
 @command("prove my/task.toml images/0042.jpg", "prove my/task.toml images/0042.jpg --json")

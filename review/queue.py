@@ -1,6 +1,6 @@
 """The queue: which images a reviewer sees next, the likeliest first, a group at one look."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from typing import Any
@@ -99,10 +99,24 @@ class Queue:
     def preview(
         self, reviewer: str, most: int | None = None, *, settle: bool = False
     ) -> list[Item]:
-        """Return what a reviewer would see next, leased to nobody. Raises InputError."""
+        """Return all that a reviewer is to look at, leased to nobody: the first `most` of it.
+
+        Images on which two others differ are among it, to be settled; with `settle` only images on
+        which two reviewers differ. Raises InputError.
+        """
         with self.review.log.locked():
             self.sync()
-            return list(islice(self._items(reviewer, settle, second_looks=None), most))
+            if settle:
+                return list(islice(self._items(reviewer, settle=True), most))
+            state = self.review.state
+            of_others = (
+                self._single(one.image, SETTLE)
+                for one, two in state.pairs()
+                if reviewer not in (one.reviewer, two.reviewer) and state.settled(one.image) is None
+            )
+            groups = iter(()) if state.is_stopped else self._groups()
+            items = chain(self._drawn(), self._second_looks(reviewer), of_others, groups)
+            return list(islice(items, most))
 
     def sync(self) -> None:
         """Take in what was decided since, by whomever. Raises InputError."""
@@ -170,21 +184,25 @@ class Queue:
             # What was passed over as decided may be open again.
             self._begin = [0, 0]
 
-    def _items(
-        self, reviewer: str, settle: bool, *, second_looks: int | None = _SECOND_LOOKS
-    ) -> Iterator[Item]:
+    def _items(self, reviewer: str, settle: bool) -> Iterator[Item]:
         state = self.review.state
         if settle:
             return (self._single(image, SETTLE) for image in state.disputed())
         if state.open_draw is not None:
-            drawn: Sequence[str] = state.open_draw.content["images"]
-            return (
-                self._single(image, DRAW, at)
-                for at, image in enumerate(drawn, 1)
-                if image not in state.parts[DRAW]
-            )
-        due = (self._single(image, TWICE) for image, who in self._due.items() if who != reviewer)
-        return chain(islice(due, second_looks), () if state.is_stopped else self._groups())
+            return self._drawn()
+        due = islice(self._second_looks(reviewer), _SECOND_LOOKS)
+        return chain(due, () if state.is_stopped else self._groups())
+
+    def _drawn(self) -> Iterator[Item]:
+        """Yield the images of the open draw that have no answer, in its order."""
+        state = self.review.state
+        drawn = [] if state.open_draw is None else state.open_draw.content["images"]
+        for at, image in enumerate(drawn, 1):
+            if image not in state.parts[DRAW]:
+                yield self._single(image, DRAW, at)
+
+    def _second_looks(self, reviewer: str) -> Iterator[Item]:
+        return (self._single(image, TWICE) for image, who in self._due.items() if who != reviewer)
 
     def _single(self, image: str, part: str, position: int | None = None) -> Item:
         [place] = self.review.population.places([image])

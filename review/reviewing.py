@@ -76,7 +76,8 @@ class Reviewing:
         named = {each.image for each in given}
         if len(named) < len(given):
             counts = Counter(each.image for each in given)
-            raise InputError(f"{counts.most_common(1)[0][0]} is answered twice: answer it once")
+            name = self._name(counts.most_common(1)[0][0])
+            raise InputError(f"{name} is answered twice: answer it once")
         return [
             decision
             for each in given
@@ -93,25 +94,37 @@ class Reviewing:
         """
         with self._review.log.locked():
             self._queue.sync()
-            state = self._review.state
-            before = state.parts.get(part, {}).get(image)
-            if before is None or before.reviewer != self.reviewer:
-                raise InputError(f"{self.reviewer} has not decided {image}: nothing to take back")
-            if part == QUEUE and state.is_stopped:
-                raise InputError(f"reviewing was stopped: the answer to {image} counts")
-            along = [
-                other
-                for other in state.parts[part].values()
-                if other.shown == BY_GROUP
-                and (other.group, other.time) == (before.group, before.time)
-                and other.reviewer == self.reviewer
-            ]
-            withdrawn = [before, *(other for other in along if other.image != image)]
-            who = self.reviewer
-            lines = [Decision(each.image, "", who, part, id=each.id) for each in withdrawn]
+            lines = self.withdrawals(image, part)
             self._review.file.append(lines, WITHDRAWAL)
             self._queue.sync()
-        return withdrawn
+        return lines
+
+    def withdrawals(self, image: str, part: str, *, alone: bool = False) -> list[Decision]:
+        """Return what takes an answer back, image by image, and record nothing; see `undo`.
+
+        With `alone` the near-duplicates keep their answers.
+        """
+        state, name = self._review.state, self._name(image)
+        if part == DRAW and image not in state.drawn:
+            # The answer to an earlier draw is one of the queue.
+            part = QUEUE
+        before = state.parts.get(part, {}).get(image)
+        if before is None or before.reviewer != self.reviewer:
+            raise InputError(f"{self.reviewer} has not decided {name}: nothing to take back")
+        if part == QUEUE and state.is_stopped:
+            raise InputError(
+                f"reviewing was stopped: the answer to {name} counts; --resume goes on"
+            )
+        along = (
+            other
+            for other in (() if alone else state.parts[part].values())
+            if other.shown == BY_GROUP
+            and (other.group, other.time) == (before.group, before.time)
+            and (other.reviewer, other.image == image) == (self.reviewer, False)
+        )
+        return [
+            Decision(each.image, "", self.reviewer, part, id=each.id) for each in (before, *along)
+        ]
 
     def show(self, images: Iterable[str]) -> int:
         """Record that the reviewer was shown images unblurred; return how many by now.
@@ -152,8 +165,9 @@ class Reviewing:
             self._review.log.append(STOP, [content])
             self._queue.sync()
         return (
-            f"reviewing stopped: {found} of {number_of(reviewed, 'image')} reviewed are "
-            f"{state.positive}, {content['unseen']} were not looked at"
+            f"reviewing stopped: {found} of {number_of(reviewed, 'image')} reviewed "
+            f"{'is' if found == 1 else 'are'} {state.positive}, {content['unseen']} "
+            f"{'was' if content['unseen'] == 1 else 'were'} not looked at"
         )
 
     def resume(self) -> str:
@@ -195,13 +209,19 @@ class Reviewing:
                     f"{clipped(image, 80)} is no image of the review {self._review.name}"
                 )
 
+    def _name(self, image: str) -> str:
+        """Return the id of an image, by which people know it; without one its SHA-256."""
+        is_digest = len(image) == 64 and set(image) <= set("0123456789abcdef")
+        place = self._review.population.places([image])[0] if is_digest else -1
+        return (self._review.population.name(int(place)) if place >= 0 else "") or image
+
     def _part_of(self, given: Given) -> str:
         """Say what an image is decided for now. Raises InputError: nothing is to decide."""
         state, image = self._review.state, given.image
         if given.settles:
             if image in state.disputed():
                 return SETTLE
-            raise InputError(f"{image}: no two reviewers differ on it")
+            raise InputError(f"{self._name(image)}: no two reviewers differ on it")
         if image in state.drawn:
             self._refuse_decided(state.parts[DRAW].get(image))
             return DRAW
@@ -211,7 +231,8 @@ class Reviewing:
         self._refuse_decided(first)
         if state.is_stopped:
             raise InputError(
-                f"reviewing was stopped: {image} is not among the images drawn; --resume goes on"
+                f"reviewing was stopped: {self._name(image)} is not among the images drawn; "
+                "--resume goes on"
             )
         return QUEUE
 

@@ -77,8 +77,10 @@ def serve(
     if refit is not None:
         refits = Refits(queue, refit, notify=notify, progress=progress)
         refits.run_if_due()
-    state, name = queue.review.state, queue.review.name
-    notify(f"review {name}: {_stage(state)}, {number_of(queue.looks_left(), 'look')} left")
+    with queue.review.log.locked():
+        queue.sync()
+    state, left = queue.review.state, number_of(queue.looks_left(), "look")
+    notify(f"review {queue.review.name} to find {state.positive}: {_stage(state)}, {left} left")
     serve_review(
         queue,
         refits=refits,
@@ -96,13 +98,14 @@ def export(
     """Write the queue as a table. Raises InputError."""
     sheet = export_sheet(queue, reviewer, file, most=top, settle=settle)
     looks, images = number_of(sheet.rows, "look"), number_of(sheet.images, "image")
-    said = f"{looks} at {images} in {sheet.file}: fill in `answer`"
+    label = queue.review.state.positive
+    said = f"{looks} at {images} to find {label}, in {sheet.file}: fill in `answer`"
     return Done(sheet.record(), said, [])
 
 
-def take_in(queue: Queue, reviewer: str, file: Path, notify: Notify) -> Done:
+def take_in(queue: Queue, reviewer: str, file: Path, notify: Notify, *, replace: bool) -> Done:
     """Record the answers of a table. Raises InputError."""
-    sheet = import_sheet(queue, file, reviewer=reviewer, notify=notify)
+    sheet = import_sheet(queue, file, reviewer=reviewer, replace=replace, notify=notify)
     return Done(sheet.record(), summary_of_import(sheet), [])
 
 
@@ -145,6 +148,7 @@ def status(queue: Queue) -> Done:
         state = queue.review.state
         record = {
             "review": queue.review.name,
+            "label": state.positive,
             "stage": _stage(state),
             "images": state.opened["images"],
             "reviewed": len(state.reviewed),

@@ -10,7 +10,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
 from archiveprobe.base.wording import clipped, first_few, number_of
 from archiveprobe.predict.tables import answer_target, write_answers
-from archiveprobe.review.decisions import BY_FILE, DRAW, QUEUE, SETTLE, TWICE, Decision
+from archiveprobe.review.decisions import BY_FILE, DRAW, QUEUE, SETTLE, TWICE, WITHDRAWAL, Decision
 from archiveprobe.review.queue import Item, Queue
 from archiveprobe.review.reviewing import Given, Reviewing
 from archiveprobe.review.state import IMPORT
@@ -47,15 +47,17 @@ def export_sheet(
 ) -> Sheet:
     """Write what a reviewer is to look at as a table, in the order of the queue.
 
-    With `settle`, the images on which two reviewers differ.
-
-    The columns `answer` and `reviewer` are to be filled in; `images` says how many near-duplicates
-    an answer decides, `image` is the SHA-256 of the bytes. Nothing is leased.
+    Images on which two others differ are among it, to be settled; with `settle` only those, also
+    where the reviewer is one of the two. The columns `answer` and `reviewer` are to be filled in;
+    `images` says how many near-duplicates an answer decides, `image` is the SHA-256 of the bytes.
+    Nothing is leased.
 
     Raises:
         InputError: nothing is left, or the file cannot be written.
     """
     name = Reviewing(queue, reviewer).reviewer
+    if not file.parent.is_dir():
+        raise InputError(f"no folder {file.parent}: make it first, or name another file")
     target = answer_target(queue.review.task, file, spreadsheet_safe=False)
     items = queue.preview(name, most, settle=settle)
     if not items:
@@ -80,14 +82,20 @@ def _cells(item: Item, reviewer: str) -> list[str]:
 
 
 def import_sheet(
-    queue: Queue, file: Path, *, reviewer: str = "", notify: Notify = lambda _: None
+    queue: Queue,
+    file: Path,
+    *,
+    reviewer: str = "",
+    replace: bool = False,
+    notify: Notify = lambda _: None,
 ) -> Sheet:
     """Record the answers of a table, all or none of them.
 
     Needed are the columns `answer` and `image` (or `id`); rows without an answer are passed over.
     With a column `images`, as in an exported table, an answer decides the near-duplicates, too.
-    Without a column `reviewer` all answers are those of `reviewer`. Answers that are recorded
-    already change nothing.
+    Without a column `reviewer` all answers are those of `reviewer`. Rows of `part` "settle" are the
+    last word where two reviewers differ. Answers that are recorded already change nothing; with
+    `replace`, other answers of the same reviewer are taken back first.
 
     Raises:
         InputError: unknown images or answers, two answers to one image, or images that somebody has
@@ -100,21 +108,15 @@ def import_sheet(
     with queue.review.log.locked():
         queue.sync()
         rows, faults = _read(queue, table, plain_name(reviewer), notify)
-        decisions: list[Decision] = []
-        known = 0
-        named = {row.given.image for row in rows}
-        for row in rows:
-            if _is_recorded(queue, row):
-                known += 1
-                continue
-            try:
-                made = Reviewing(queue, row.reviewer).decisions([row.given])
-            except InputError as error:
-                faults.append(f"{row.place}: {error}")
-                continue
-            own = row.given.image
-            decisions += [each for each in made if each.image == own or each.image not in named]
+        withdrawn = _withdrawals(queue, rows, faults, replace=replace)
+        decisions, known = _decisions(queue, rows, faults)
         refuse(file, [first_few(faults, _SHOWN)] if faults else [])
+        if withdrawn:
+            # Killed here, the images are undecided, and the same table decides them.
+            queue.review.file.append(withdrawn, WITHDRAWAL)
+            queue.sync()
+            decisions, known = _decisions(queue, rows, faults)
+            refuse(file, [first_few(faults, _SHOWN)] if faults else [])
         queue.review.file.append(decisions)
         content = {
             "file": file.name,
@@ -160,7 +162,7 @@ def _read(
             faults.append(f"{place}: {clipped(name)} is no image of this review")
             continue
         alone = cells.get("images", "").strip() in ("", "1")
-        settles = cells.get("part", "").strip() == SETTLE
+        settles = cells.get("part", "").strip().lower() == SETTLE
         given = Given(image, answer, BY_FILE, alone=alone, settles=settles)
         row = _Row(place, who, given)
         before = rows.setdefault(image, row)
@@ -190,14 +192,61 @@ def _images(queue: Queue, table: Table) -> list[str | None]:
     return [None if place < 0 else population.digest(place) for place in places]
 
 
-def _is_recorded(queue: Queue, row: _Row) -> bool:
-    """Return whether the very same answer of the reviewer is in the log."""
+def _own(queue: Queue, row: _Row) -> Decision | None:
+    """Return what the reviewer of a row has said of its image before."""
     parts = queue.review.state.parts
-    return any(
-        (before := parts[part].get(row.given.image)) is not None
-        and (before.reviewer, before.answer) == (row.reviewer, row.given.answer)
-        for part in ((SETTLE,) if row.given.settles else (QUEUE, TWICE, DRAW))
-    )
+    told = (parts[part].get(row.given.image) for part in _parts_of(row))
+    return next((each for each in told if each and each.reviewer == row.reviewer), None)
+
+
+def _parts_of(row: _Row) -> tuple[str, ...]:
+    return (SETTLE,) if row.given.settles else (QUEUE, TWICE, DRAW)
+
+
+def _withdrawals(
+    queue: Queue, rows: Sequence[_Row], faults: list[str], *, replace: bool
+) -> list[Decision]:
+    """Return what rows with another answer than before take back; say what they may not."""
+    withdrawn: dict[tuple[str, str], Decision] = {}
+    for row in rows:
+        before = _own(queue, row)
+        if before is None or before.answer == row.given.answer:
+            continue
+        if not replace:
+            which = before.id or before.image
+            faults.append(
+                f"{row.place}: {which} was decided by {row.reviewer} already ({before.answer}): "
+                f"take that back first, with --undo {which!r}, or import with --replace"
+            )
+            continue
+        try:
+            ends = Reviewing(queue, row.reviewer).withdrawals(
+                before.image, before.part, alone=row.given.alone
+            )
+        except InputError as error:
+            faults.append(f"{row.place}: {error}")
+            continue
+        withdrawn |= {(each.image, each.part): each for each in ends}
+    return list(withdrawn.values())
+
+
+def _decisions(queue: Queue, rows: Sequence[_Row], faults: list[str]) -> tuple[list[Decision], int]:
+    """Return what the rows decide, and how many are recorded already; add what is wrong."""
+    decisions: list[Decision] = []
+    known, named = 0, {row.given.image for row in rows}
+    for row in rows:
+        before = _own(queue, row)
+        if before is not None:
+            known += before.answer == row.given.answer
+            continue
+        try:
+            made = Reviewing(queue, row.reviewer).decisions([row.given])
+        except InputError as error:
+            faults.append(f"{row.place}: {error}")
+            continue
+        own = row.given.image
+        decisions += [each for each in made if each.image == own or each.image not in named]
+    return decisions, known
 
 
 def summary_of_import(sheet: Sheet) -> str:

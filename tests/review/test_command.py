@@ -1,52 +1,18 @@
 """`review` from the command line: tables out and in, stopping, status, and what is refused."""
 
-import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from openpyxl import Workbook
+from review_commands import exported, fault, read, read_for, run, write
 from reviewed import COPIES, OPEN, POSITIVE, begin, digest_of_image, review_all, truth
 
-from archiveprobe.cli import main
 from archiveprobe.review.queue import Queue
 from archiveprobe.review.store import find_review
 from archiveprobe.task.config import Task
 
 ALL = OPEN + COPIES
-
-
-def run(task: Task, *words: Any) -> Result:
-    return CliRunner().invoke(main, ["review", str(task.folder), *map(str, words)])
-
-
-def fault(task: Task, *words: Any) -> str:
-    done = run(task, *words)
-    assert (done.exit_code, done.stdout) == (1, "")
-    [line] = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
-def read(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def write(file: Path, rows: list[dict[str, str]]) -> Path:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
-    return file
-
-
-def exported(task: Task, file: Path, *words: Any) -> list[dict[str, str]]:
-    done = run(task, "--export", file, "--reviewer", "Ann", *words)
-    assert done.exit_code == 0, done.output
-    return read(file)
 
 
 def test_a_table_goes_out_is_filled_in_and_comes_back(task: Task, tmp_path: Path) -> None:
@@ -76,12 +42,6 @@ def test_a_table_goes_out_is_filled_in_and_comes_back(task: Task, tmp_path: Path
     second = read_for(task, tmp_path / "second.csv", "Bob")
     assert {row["part"] for row in second} == {"queue", "twice"}
     assert len(exported(task, tmp_path / "top.csv", "--top", 3)) == 3
-
-
-def read_for(task: Task, file: Path, reviewer: str) -> list[dict[str, str]]:
-    done = run(task, "--export", file, "--reviewer", reviewer)
-    assert done.exit_code == 0, done.output
-    return read(file)
 
 
 def test_what_excel_saves_is_understood(task: Task, tmp_path: Path) -> None:

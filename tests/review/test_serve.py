@@ -160,4 +160,4 @@ def test_the_command_serves_until_it_is_interrupted(
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     assert answers == [200]
-    assert "review ridge-hog: open, 30 looks left" in done.stderr
+    assert "review ridge-hog to find dark: open, 30 looks left" in done.stderr
