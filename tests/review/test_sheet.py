@@ -173,3 +173,13 @@ def test_a_kill_between_taking_back_and_deciding_loses_nothing(
     assert "1 image decided" in taken(task, tmp_path / "ann.csv", rows)
     answers = {each.id: each.answer for each in find_review(task).state.reviewed.values()}
     assert answers == {"40.png": "bright", "41.png": "dark"}
+
+
+def test_a_task_without_rows_to_predict_is_told_of_source(task: Task, tmp_path: Path) -> None:
+    table = task.folder / "labels.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(line for line in lines if not line.endswith(",")))
+    said = fault(task, "--system", "ridge-hog", "--export", tmp_path / "x.csv")
+    assert "every row has a label" in said
+    assert "--source" in said
+    assert not (task.work / "review").exists()
