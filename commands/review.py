@@ -38,6 +38,7 @@ _ACTIONS = ("export", "import_", "undo", "stop", "resume", "status")
     help="Review a folder of answers instead of the rows to predict.",
 )
 @click.option("--name", help="Name of the review; default: the system's, or the folder's.")
+@click.option("--label", help="Label to look for; default: the positive one.")
 @click.option("--reviewer", help="Your name, for the record; default: the name you logged in with.")
 @click.option(
     "--uncertain",
@@ -98,9 +99,9 @@ _ACTIONS = ("export", "import_", "undo", "stop", "resume", "status")
 def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> None:
     """Look through images, the likeliest first, and keep every answer.
 
-    They are the rows to predict, or ANSWERS that `predict` wrote about an archive. A page on this
-    machine shows them grey and blurred, near-duplicates at one look; several reviewers may share
-    one queue. Without --system and --source, the review there is goes on.
+    They are the rows to predict, or, with --source, what `predict` answered of an archive. A page
+    on this machine shows them grey and blurred, near-duplicates at one look; several reviewers may
+    share one queue. Without --system and --source, the review there is goes on.
     """
     actions = [name for name in _ACTIONS if options[name]]
     _check(actions, {**options, "reviewer": reviewer}, as_json)
@@ -113,6 +114,7 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
         options["name"],
         options["twice"],
         options["similarity"],
+        options["label"],
     )
     queue = run.open_queue(
         load(task),

@@ -80,8 +80,10 @@ class Draw:
         sizes = [each["drawn"] for each in line.content["strata"]]
         boundary = line.content["strata"][0]["size"] if len(sizes) > 1 else None
         unseen = unseen_places(review, self.stop)
-        drawn = draw_images(review, str(line.content["seed"]), unseen, sizes, boundary)
-        if drawn != (self.images, line.content["strata"]):
+        # Strata of other images than those not reviewed cannot be drawn from.
+        is_whole = sum(each["size"] for each in line.content["strata"]) == len(unseen)
+        seed, record = str(line.content["seed"]), (self.images, line.content["strata"])
+        if not is_whole or draw_images(review, seed, unseen, sizes, boundary) != record:
             raise InputError(
                 f"{review.log.file}: the draw of line {line.number} is not what its seed gives: "
                 "--resume the review, stop, and draw anew"

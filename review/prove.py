@@ -155,7 +155,7 @@ def _check_answer(review: Review, image: str, id_: str, proof: Proof, notify: No
         for name, fresh in embeddings.items():
             reader = open_in_use(review.task, dataset.snapshot, name, partial=True)
             _check_embedding(proof, name, reader, rows.keys, fresh.read(rows.keys)[1])
-    _compare(review, proof, float(proba[0, dataset.positive]))
+    _compare(review, proof, float(proba[0, dataset.classes.index(review.state.positive)]))
 
 
 def _check_embedding(

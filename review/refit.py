@@ -116,7 +116,7 @@ class Refits:
             model = self._fitted(places[usable], labels[usable])
             proba = self._answers(model)
         there = np.isfinite(proba).all(1)
-        positive = self._dataset.positive
+        positive = classes.index(self._queue.review.state.positive)
         scores = np.where(there, proba[:, positive], self._queue.review.population.scores)
         margin = least_certain(positive, self._threshold)
         margins = -margin(Candidates([], [], [], proba))

@@ -68,12 +68,21 @@ class ReviewState:
         """Say why no review has a line at this place; None where it may come next."""
         if line.kind != "mended" and (line.kind == OPENED) == bool(self.opened):
             return "a review is opened once, before all else"
-        if line.kind == DRAWN and not self.is_stopped:
-            return "images are drawn only after reviewing has stopped"
+        if line.kind == DRAWN:
+            return self._fault_of_draw(line.content)
         if line.kind == DECISION:
             answer = line.content["answer"]
             if answer not in (*self.opened["classes"], UNSURE):
                 return f"{clipped(answer)} is no answer"
+        return None
+
+    def _fault_of_draw(self, content: Mapping[str, Any]) -> str | None:
+        if not self.is_stopped:
+            return "images are drawn only after reviewing has stopped"
+        counts = [(each["drawn"], each["size"]) for each in content["strata"]]
+        is_whole = sum(drawn for drawn, _ in counts) == len(content["images"])
+        if not is_whole or any(drawn > size for drawn, size in counts):
+            return "its strata hold other numbers of images than were drawn"
         return None
 
     def add(self, lines: Iterable[Line]) -> None:

@@ -54,7 +54,8 @@ class Wish:
     """What a review shall be about; `source` is a folder of answers, None the rows to predict.
 
     A share `twice` of the images is shown to two reviewers; `similarity` is the cosine from which
-    images are decided together, None for equal files only.
+    images are decided together, 1 for equal files only. `label` is what is looked for, None for the
+    positive one.
     """
 
     system: str | None = None
@@ -62,6 +63,7 @@ class Wish:
     name: str | None = None
     twice: float = 0.0
     similarity: float | None = None
+    label: str | None = None
 
 
 class Review:
@@ -262,21 +264,27 @@ def _completed(task: Task, wish: Wish) -> Wish:
 def _check_same(review: Review, wish: Wish) -> None:
     opened = review.state.opened
     source = None if wish.source is None else str(wish.source)
-    asked: dict[str, Any] = {"twice": wish.twice or None, "similarity": wish.similarity}
+    asked: dict[str, Any] = {
+        "twice": wish.twice or None,
+        "similarity": wish.similarity,
+        "label": wish.label,
+    }
     if wish.system is not None:
         asked |= {"system": wish.system, "source": source}
     for name, value in asked.items():
-        if value != opened[name] and (value is not None or name == "source"):
+        now = opened["positive" if name == "label" else name]
+        if value != now and (value is not None or name == "source"):
             raise InputError(
-                f"the review {review.name} has {name} {opened[name]}, not {value}: begin another "
-                "one with --name"
+                f"the review {review.name} has {name} {now}, not {value}: begin another one with "
+                "--name"
             )
 
 
 def _begin(review: Review, wish: Wish, notify: Notify, progress: Progress) -> None:
     task, system = review.task, str(wish.system)
     dataset = load_dataset(task)
-    population, outside = _images(dataset, system, wish.source)
+    label = _label(dataset, wish.label)
+    population, outside = _images(dataset, system, wish.source, label)
     similarity = SIMILARITY if wish.similarity is None else wish.similarity
     if outside:
         notify(f"{number_of(outside, 'image')} cannot be read, and will not be reviewed")
@@ -299,8 +307,8 @@ def _begin(review: Review, wish: Wish, notify: Notify, progress: Progress) -> No
         "groups": len(np.unique(grouped.groups)),
         "outside": outside,
         "classes": list(dataset.classes),
-        "positive": dataset.classes[dataset.positive],
-        "threshold": _threshold(dataset, system),
+        "positive": dataset.classes[label],
+        "threshold": _threshold(dataset, system, label),
         "similarity": similarity,
         "twice": wish.twice,
         # Drawn anew, so that nobody can know which images are shown twice.
@@ -314,7 +322,21 @@ def _begin(review: Review, wish: Wish, notify: Notify, progress: Progress) -> No
         review.sync()
 
 
-def _images(dataset: Dataset, system: str, source: Path | None) -> tuple[Population, int]:
+def _label(dataset: Dataset, name: str | None) -> int:
+    """Return the place of the label that is looked for among those of the task."""
+    if name is None:
+        return dataset.positive
+    if name not in dataset.classes:
+        raise InputError(
+            f"no label {clipped(name)} in {dataset.task.file}"
+            f"{nearest(name[:200], dataset.classes)}: the labels are {', '.join(dataset.classes)}"
+        )
+    return list(dataset.classes).index(name)
+
+
+def _images(
+    dataset: Dataset, system: str, source: Path | None, label: int
+) -> tuple[Population, int]:
     if source is None and not len(dataset.unlabelled):
         raise InputError(
             f"nothing to review in {dataset.task.place}: every row has a label; name a folder of "
@@ -323,16 +345,19 @@ def _images(dataset: Dataset, system: str, source: Path | None) -> tuple[Populat
     blocks: Iterable[Candidates] = (
         rows_to_predict(dataset, system) if source is None else answers_in(dataset.task, [source])
     )
-    margin = least_certain(dataset.positive, _threshold(dataset, system))
-    population, outside = collect(blocks, dataset.positive, margin)
+    margin = least_certain(label, _threshold(dataset, system, label))
+    population, outside = collect(blocks, label, margin)
     if not len(population):
         raise InputError("no image of these has an answer: there is nothing to review")
     return population, outside
 
 
-def _threshold(dataset: Dataset, system: str) -> float | None:
-    threshold = load_run(dataset.task, system).predictions().threshold
-    return None if np.isnan(threshold) or len(dataset.classes) > 2 else float(threshold)
+def _threshold(dataset: Dataset, system: str, label: int) -> float | None:
+    """Return the threshold of the label's probability: 1 - t of the other one of two labels."""
+    threshold = float(load_run(dataset.task, system).predictions().threshold)
+    if np.isnan(threshold) or len(dataset.classes) > 2:
+        return None
+    return threshold if label == dataset.positive else 1 - threshold
 
 
 def _grouped(

@@ -129,6 +129,9 @@ STRANGE_DRAWS: list[dict[str, Any]] = [
     {"images": ["0" * 64]},
     {"strata": []},
     {"strata": [{"size": 36}]},
+    {"strata": [{"size": 36, "drawn": 2, "lowest_score": None}]},
+    {"strata": [{"size": 0, "drawn": 1, "lowest_score": None}]},
+    {"strata": [{"size": 36, "drawn": 10**12, "lowest_score": None}]},
     {"wish": {}},
     {"wish": {"size": 1, "luck": 1.0}},
 ]
@@ -143,6 +146,19 @@ def test_a_strange_draw_is_named(task: Task, review: Review) -> None:
         line = format_line(review.log.head, "draw", now(), content)
         review.log.file.write_bytes(before + line + b"\n")
         refused(task, number)
+
+
+@pytest.mark.proves("review")
+def test_a_draw_from_strata_that_nobody_has_is_no_certificate(task: Task, review: Review) -> None:
+    Reviewing(Queue(review), "Ann").stop()
+    image = review.population.digest(0)
+    nobody = [{"size": 10**6, "drawn": 0, "lowest_score": None}]
+    strata = [*nobody, {"size": 10**6, "drawn": 1, "lowest_score": None}]
+    review.log.append("draw", [{**DRAW, "strata": strata, "images": [image]}])
+    done = CliRunner().invoke(main, ["certify", str(task.folder)])
+    assert (done.exit_code, done.stdout) == (1, ""), done.output
+    [said] = done.stderr.splitlines()
+    assert "is not what its seed gives" in said
 
 
 @pytest.mark.proves("review")

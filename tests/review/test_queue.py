@@ -294,3 +294,25 @@ def test_what_rests_on_an_answer_goes_with_it(task: Task) -> None:
         bob.decide([Given(image, "dark")])
     ann.decide([Given(image, "dark")])
     assert [(one.reviewer, two.reviewer) for one, two in state.pairs()] == [("Bob", "Ann")]
+
+
+@pytest.mark.proves("review")
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.95])
+def test_answers_given_together_that_a_kill_cut_short_are_all_given_again(
+    task: Task, share: float
+) -> None:
+    """Even those of near-duplicates, which no table names."""
+    queue = Queue(begin(task))
+    given = [Given(item.image, truth(item.id), "file") for item in queue.next("Ann", 100)]
+    before = len(queue.review.log.file.read_bytes())
+    whole = Reviewing(queue, "Ann").decide(given)
+    assert len(whole) > len(given)
+    log = queue.review.log.file
+    content = log.read_bytes()
+    log.write_bytes(content[: before + int(share * (len(content) - before))])
+    queue.review.file.file.unlink()
+    again = Queue(find_review(task))
+    assert not again.review.state.reviewed
+    assert len(Reviewing(again, "Ann").decide(given)) == len(whole)
+    assert len(find_review(task).state.reviewed) == len(whole)
+    assert [line.kind for line in again.review.log.lines][:2] == ["opened", "mended"]

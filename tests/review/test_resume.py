@@ -112,3 +112,12 @@ def test_messages_name_ids(task: Task) -> None:
     ann.stop()
     with pytest.raises(InputError, match=r"the answer to 40.png counts; --resume goes on"):
         ann.undo(image)
+
+
+def test_an_answer_to_an_earlier_draw_counts_once_reviewing_stopped(task: Task) -> None:
+    name = next(iter(drawn_and_resumed(task)))
+    queue = Queue(find_review(task))
+    Reviewing(queue, "Ann").stop()
+    with pytest.raises(InputError, match=r"reviewing was stopped: the answer to .* counts"):
+        Reviewing(queue, "Ann").undo(name, "draw")
+    assert name in queue.review.state.reviewed

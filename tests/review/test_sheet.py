@@ -1,12 +1,17 @@
 """Second looks, settling and corrections in a spreadsheet."""
 
+import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from review_commands import exported, fault, read_for, run, write
 from reviewed import COPIES, OPEN, begin, review_all, truth
 
-from archiveprobe.review.decisions import SETTLE, TWICE
+from archiveprobe.base.errors import InputError
+from archiveprobe.cli import main
+from archiveprobe.review.decisions import DECISION, SETTLE, TWICE, Decision, DecisionFile
+from archiveprobe.review.log import Line
 from archiveprobe.review.queue import Queue
 from archiveprobe.review.reviewing import Reviewing
 from archiveprobe.review.store import find_review
@@ -117,3 +122,54 @@ def test_an_empty_table_says_why(task: Task, tmp_path: Path) -> None:
     assert "reviewing was stopped with 1 look left" in said
     assert "no folder" in fault(task, "--export", tmp_path / "absent" / "x.csv")
     assert not (tmp_path / "absent").exists()
+
+
+def test_another_label_is_looked_for(task: Task, tmp_path: Path) -> None:
+    file = tmp_path / "dark.csv"
+    assert " to find dark, in " in run(task, "--system", "ridge-hog", "--export", file).stdout
+    words = ("--system", "ridge-hog", "--label", "bright", "--name", "other")
+    done = run(task, *words, "--export", tmp_path / "bright.csv")
+    assert " to find bright, in " in done.stdout
+    dark, bright = (find_review(task, name) for name in ("ridge-hog", "other"))
+    assert bright.population.scores + dark.population.scores == pytest.approx(1)
+    assert bright.population.margins == pytest.approx(dark.population.margins)
+    items = Queue(bright).preview("Ann", 1)
+    assert items[0].score == bright.population.scores.max()
+    assert (
+        json.loads(run(task, "--name", "other", "--status", "--json").stdout)["label"] == "bright"
+    )
+    review_all(Queue(bright), "Ann")
+    assert "18 of 36 images reviewed are bright" in run(task, "--name", "other", "--stop").stdout
+    proof = CliRunner().invoke(main, ["prove", str(task.folder), "40.png", "--name", "other"])
+    assert proof.exit_code == 0, proof.output
+    said = fault(task, "--name", "other", "--label", "dark", "--status")
+    assert "has label bright, not dark" in said
+    said = fault(
+        task, "--system", "ridge-hog", "--name", "third", "--label", "brigt", "--export", file
+    )
+    assert "no label 'brigt'" in said
+    assert "did you mean 'bright'" in said
+
+
+def test_a_kill_between_taking_back_and_deciding_loses_nothing(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(task)
+    rows = [{"id": name, "answer": "dark", "reviewer": "Ann"} for name in ("40.png", "41.png")]
+    taken(task, tmp_path / "ann.csv", rows)
+    append = DecisionFile.append
+
+    def full(self: DecisionFile, decisions: list[Decision], kind: str = DECISION) -> list[Line]:
+        if kind == DECISION:
+            raise InputError("no space left")
+        return append(self, decisions, kind)
+
+    rows[0]["answer"] = "bright"
+    with monkeypatch.context() as patch:
+        patch.setattr(DecisionFile, "append", full)
+        said = fault(task, "--import", write(tmp_path / "ann.csv", rows), "--replace")
+    assert "no space left" in said
+    assert len(find_review(task).state.reviewed) == 1
+    assert "1 image decided" in taken(task, tmp_path / "ann.csv", rows)
+    answers = {each.id: each.answer for each in find_review(task).state.reviewed.values()}
+    assert answers == {"40.png": "bright", "41.png": "dark"}
