@@ -57,6 +57,7 @@ bench: setup ## measure accuracy, speed, memory and the cache against their targ
 	$(RUN)/python benchmarks/real_images.py
 	$(RUN)/python benchmarks/cache_rates.py
 	$(RUN)/python benchmarks/cache_million.py --rows 1000000
+	$(RUN)/python benchmarks/near_duplicates.py
 	$(RUN)/python benchmarks/memory_growth.py
 	$(RUN)/python benchmarks/archive_sources.py
 	$(RUN)/python benchmarks/embed_speed.py
