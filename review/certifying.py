@@ -180,10 +180,8 @@ def _further(certificate: Certificate, about: Mapping[str, Any]) -> list[str]:
     """Say what a reader must know of the answers and of the draw."""
     said = []
     if about["decided_by_group"]:
-        said.append(
-            f"Of the images reviewed {about['decided_by_group']} were not looked at themselves, "
-            "but decided with a near-duplicate."
-        )
+        unseen = number_of(about["decided_by_group"], "image")
+        said.append(f"Decided with a near-duplicate, not looked at by anybody: {unseen}.")
     if certificate.drawn != about.get("size", 0):
         said.append(
             f"{about['size']} images were drawn; that these first {certificate.drawn} are looked "

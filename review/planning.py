@@ -90,8 +90,8 @@ def plan_certificate(task: Task, name: str | None, wish: PlanWish) -> Planned:
         if wish.expected_recall is not None or review is None or wish.prevalence is not None:
             raise
         raise InputError(
-            f"{error}; so the answers and scores of the review suggest: --expect-recall says "
-            "otherwise"
+            f"{error} (the answers and scores of the review suggest that; --expect-recall says "
+            "otherwise)"
         ) from None
     return Planned(wish, expected, plan)
 

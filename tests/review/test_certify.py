@@ -83,7 +83,7 @@ def test_from_a_stop_to_a_certificate(task: Task) -> None:
     assert ("near-duplicates decided at one look" in record["sentence"]) == by_group
     groups = sum(each.shown == "group" for each in state.reviewed.values())
     assert record["decided_by_group"] == groups
-    assert (f"{groups} were not looked at themselves" in record["sentence"]) == by_group
+    assert (f"not looked at by anybody: {groups} image" in record["sentence"]) == by_group
     assert {each["reviewer"]: each["decisions"] for each in record["reviewers"]}["Ben"] == 10
     assert record["log"] == find_review(task).log.head
     # The same certificate again is no further line.
