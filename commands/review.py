@@ -105,7 +105,7 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
     """
     actions = [name for name in _ACTIONS if options[name]]
     _check(actions, {**options, "reviewer": reviewer}, as_json)
-    from archiveprobe.review import run
+    from archiveprobe.review import run, sheet
     from archiveprobe.review.store import Wish
 
     wish = Wish(
@@ -116,8 +116,12 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
         options["similarity"],
         options["label"],
     )
+    given = load(task)
+    if options["export"] is not None:
+        # Before anything of a review is begun.
+        sheet.sheet_target(given, options["export"])
     queue = run.open_queue(
-        load(task),
+        given,
         wish,
         uncertain=options["uncertain"],
         draw=options["draw"],

@@ -9,11 +9,12 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
 from archiveprobe.base.wording import clipped, first_few, number_of
-from archiveprobe.predict.tables import answer_target, write_answers
+from archiveprobe.predict.tables import Target, answer_target, write_answers
 from archiveprobe.review.decisions import BY_FILE, DRAW, QUEUE, SETTLE, TWICE, WITHDRAWAL, Decision
 from archiveprobe.review.queue import Item, Queue
 from archiveprobe.review.reviewing import Given, Reviewing
 from archiveprobe.review.state import IMPORT
+from archiveprobe.task.config import Task
 from archiveprobe.task.corrections import UNSURE, plain_name
 from archiveprobe.task.labels import Words, read_words, refuse
 from archiveprobe.task.rows import Notify
@@ -56,14 +57,20 @@ def export_sheet(
         InputError: nothing is left, or the file cannot be written.
     """
     name = Reviewing(queue, reviewer).reviewer
-    if not file.parent.is_dir():
-        raise InputError(f"no folder {file.parent}: make it first, or name another file")
-    target = answer_target(queue.review.task, file, spreadsheet_safe=False)
+    target = sheet_target(queue.review.task, file)
     items = queue.preview(name, most, settle=settle)
     if not items:
         raise InputError(f"{_why_nothing(queue, settle)}: the table would be empty")
     write_answers(target.in_form(None, None, []), COLUMNS, [_cells(item, name) for item in items])
     return Sheet(target.named, len(items), sum(item.images for item in items))
+
+
+def sheet_target(task: Task, file: Path) -> Target:
+    """Return where a table is to be written. Raises InputError: it may not be."""
+    target = answer_target(task, file, spreadsheet_safe=False)
+    if not file.parent.is_dir():
+        raise InputError(f"no folder {file.parent}: make it first, or name another file")
+    return target
 
 
 def _why_nothing(queue: Queue, settle: bool) -> str:

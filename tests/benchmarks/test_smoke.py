@@ -336,7 +336,7 @@ def test_review_demo(start, tmp_path, capsys) -> None:
     for _ in range(2):
         start("review_demo").main([str(tmp_path / "demo"), "--system", "ridge-hog"])
         shown = capsys.readouterr().out
-        assert "With a confidence of 95 %" in shown
+        assert "of all positive images" in shown
         assert "known to the script only: recall" in shown
     with pytest.raises(SystemExit, match="error: no file"):
         (tmp_path / "demo" / "test_labels.csv").unlink()

@@ -35,6 +35,8 @@ VALID = {
     "embed.views": '"crops3"',
     "embed.layers": '"last4"',
     "embed.decode": '"fast"',
+    "embed.thumbnails": "false",
+    "embed.compile": "true",
     "prompts.destroyed": '["rubble", "بيت مهدّم"]',
     "backbone.own.library": '"open_clip"',
     "backbone.own.name": '"ViT-B-32"',

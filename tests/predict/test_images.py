@@ -240,7 +240,7 @@ def test_other_weights_are_refused(real, fault_of, tmp_path, monkeypatch) -> Non
     real_one = archiveprobe.embed.unit_encoder.fingerprint
     monkeypatch.setattr(
         "archiveprobe.embed.unit_encoder.fingerprint",
-        lambda *given: {**real_one(*given), "weights": "others"},
+        lambda *given, **more: {**real_one(*given, **more), "weights": "others"},
     )
     fault_of(lambda: answers_for(real, new, tmp_path / "p.csv"), "weights was", "others", "again")
     assert not (tmp_path / "p.csv").exists()

@@ -40,12 +40,12 @@ def test_logits_of_half_precision_in_blocks_are_the_plain_product(draw) -> None:
     archive = draw(broken=(3,))
     run.run_probes(archive.task, run.Options(probes=("ridge",)))
     stored = load_run(archive.task, "ridge-hog")
-    model = systems._model(stored.record, stored.arrays())
+    model = systems.model_of(stored.record, stored.arrays())
     x = np.random.default_rng(0).normal(size=(7000, 1, 6)).astype(np.float16)
     x[5] = np.nan
     arrays = stored.arrays()
     coef, intercept = (np.tensordot(arrays["weights"], arrays[name], 1) for name in
                        ("coef", "intercept"))  # fmt: skip
-    found = systems._of_matrix(model, systems.parse_choice("hog"), x, 2)
+    found = systems.logits_of_matrix(model, systems.parse_choice("hog"), x, 2)
     np.testing.assert_allclose(found, x[:, 0].astype(np.float64) @ coef + intercept, atol=1e-12)
     assert np.flatnonzero(np.isnan(found).any(1)).tolist() == [5]

@@ -23,6 +23,7 @@ WRITERS = {
     ("rank",): ["--system", "ridge-hog"],
     ("export",): ["--system", "ridge-hog"],
     ("look",): [],
+    ("review",): ["--system", "ridge-hog"],
 }
 OWN = {
     "task.toml": "a task file",
