@@ -8,7 +8,7 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.certificate import Certificate, certify
-from archiveprobe.evaluate.recall.reviewers import DoubleReview, cohen_kappa
+from archiveprobe.evaluate.recall.reviewers import DoubleReview
 from archiveprobe.review.decisions import UNSURE
 from archiveprobe.review.drawing import (
     Draw,
@@ -151,12 +151,7 @@ def double_review(review: Review) -> DoubleReview | None:
 
 def _record_of(review: Review, stop: int) -> dict[str, Any]:
     """Say what the certificate is about, and who looked at what."""
-    state, positive = review.state, review.state.positive
-    opened = state.opened
-    pairs = Counter((one.answer == positive, two.answer == positive) for one, two in state.pairs())
-    both = [(True, True), (True, False), (False, True), (False, False)]
-    decisions = Counter(each.reviewer for part in state.parts.values() for each in part.values())
-    names = sorted({*decisions, *state.unblurred})
+    opened = review.state.opened
     return {
         "review": review.name,
         "system": opened["system"],
@@ -164,15 +159,8 @@ def _record_of(review: Review, stop: int) -> dict[str, Any]:
         "images": opened["images"],
         "outside": opened["outside"],
         "stop": stop,
-        "kappa": cohen_kappa(*(pairs[each] for each in both)),
-        "reviewers": [
-            {
-                "reviewer": name,
-                "decisions": decisions[name],
-                "shown_unblurred": len(state.unblurred.get(name, ())),
-            }
-            for name in names
-        ],
+        "kappa": review.state.kappa(),
+        "reviewers": review.state.reviewers(),
     }
 
 

@@ -6,6 +6,7 @@ SHA-256. The log names it, so whatever is computed later is about the very same 
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from archiveprobe.predict.rank.candidates import Candidates
 from archiveprobe.predict.rank.scores import Scores
 
 _DIGEST_BYTES = 32
+_DIGEST = re.compile("[0-9a-f]{64}")
 _REMEDY = "bring it back, or begin a new review with --name"
 
 
@@ -61,9 +63,11 @@ class Population:
         return np.ascontiguousarray(self.keys[:, :8]).view(">u8")[:, 0].astype(np.uint64)
 
     def places(self, digests: Sequence[str]) -> np.ndarray:
-        """Find images by their SHA-256 in hex, (m,) int64; -1 for what is not among them."""
+        """Find images by their SHA-256 in hex, (m,) int64; -1 for any text that names none."""
         found = np.full(len(digests), -1, np.int64)
         for at, digest in enumerate(digests):
+            if not _DIGEST.fullmatch(digest):
+                continue
             key = np.frombuffer(bytes.fromhex(digest), np.uint8)
             start = np.frombuffer(key[:8].tobytes(), ">u8").astype(np.uint64)[0]
             place = int(np.searchsorted(self._starts, start))

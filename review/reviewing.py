@@ -203,16 +203,14 @@ class Reviewing:
 
     def _check_known(self, images: Sequence[str]) -> None:
         for image in images:
-            is_digest = len(image) == 64 and set(image) <= set("0123456789abcdef")
-            if not is_digest or self._review.population.places([image])[0] < 0:
+            if self._review.population.places([image])[0] < 0:
                 raise InputError(
                     f"{clipped(image, 80)} is no image of the review {self._review.name}"
                 )
 
     def _name(self, image: str) -> str:
         """Return the id of an image, by which people know it; without one its SHA-256."""
-        is_digest = len(image) == 64 and set(image) <= set("0123456789abcdef")
-        place = self._review.population.places([image])[0] if is_digest else -1
+        [place] = self._review.population.places([image])
         return (self._review.population.name(int(place)) if place >= 0 else "") or image
 
     def _part_of(self, given: Given) -> str:

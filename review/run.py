@@ -8,7 +8,6 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.wording import number_of
-from archiveprobe.evaluate.recall.reviewers import cohen_kappa
 from archiveprobe.review.decisions import DRAW, QUEUE, SETTLE, TWICE
 from archiveprobe.review.queue import Queue
 from archiveprobe.review.refit import Refits
@@ -52,7 +51,7 @@ def open_queue(
     if draw and review.state.open_draw is None:
         raise InputError(
             f"no draw of the review {review.name} is declared: stop reviewing (--stop), then run "
-            f"`archiveprobe certify {task.file} --draw`"
+            f"`archiveprobe certify {review.named} --draw N`"
         )
     return Queue(review, uncertain=uncertain)
 
@@ -159,23 +158,19 @@ def status(queue: Queue) -> Done:
             "twice": len(state.pairs()),
             "twice_left": queue.twice_left(),
             "disputed": len(state.disputed()),
-            "kappa": kappa(state),
-            "reviewers": _reviewers(state),
+            "kappa": state.kappa(),
+            "reviewers": state.reviewers(),
             "log": queue.review.log.head,
         }
-    lines = [{"what": name, "value": _shown(value)} for name, value in record.items()]
-    people = record["reviewers"]
-    assert isinstance(people, list)
-    lines = [line for line in lines if line["what"] != "reviewers"]
-    lines += [
-        {
-            "what": f"reviewer {each['reviewer']}",
-            "value": (
-                f"{number_of(each['decisions'], 'decision')}, {each['unblurred']} shown unblurred"
-            ),
-        }
-        for each in people
+    lines = [
+        {"what": name, "value": _shown(value)}
+        for name, value in record.items()
+        if name != "reviewers"
     ]
+    for each in state.reviewers():
+        decisions = number_of(each["decisions"], "decision")
+        said = f"{decisions}, {each['shown_unblurred']} shown unblurred"
+        lines.append({"what": f"reviewer {each['reviewer']}", "value": said})
     return Done(record, "", lines)
 
 
@@ -189,29 +184,3 @@ def _stage(state: ReviewState) -> str:
     if state.open_draw is not None:
         return "a random draw is looked at"
     return "stopped" if state.is_stopped else "open"
-
-
-def _reviewers(state: ReviewState) -> list[dict[str, Any]]:
-    """Count what every reviewer decided and was shown unblurred."""
-    decided = [each for part in state.parts.values() for each in part.values()]
-    names = sorted({each.reviewer for each in decided} | set(state.unblurred))
-    return [
-        {
-            "reviewer": name,
-            "decisions": sum(each.reviewer == name for each in decided),
-            "unblurred": len(state.unblurred.get(name, ())),
-        }
-        for name in names
-    ]
-
-
-def kappa(state: ReviewState) -> float | None:
-    """Compute Cohen's kappa of the first and second answers: positive, or anything else."""
-    positive = state.positive
-    pairs = [(one.answer == positive, two.answer == positive) for one, two in state.pairs()]
-    return cohen_kappa(
-        pairs.count((True, True)),
-        pairs.count((True, False)),
-        pairs.count((False, True)),
-        pairs.count((False, False)),
-    )

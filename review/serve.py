@@ -113,8 +113,7 @@ class Endpoints:
         """Return an image of the review, "thumb" or "preview"; None where there is none."""
         if size not in ("thumb", "preview"):
             return None
-        is_digest = len(digest) == 64 and set(digest) <= set("0123456789abcdef")
-        if not is_digest or self._review.population.places([digest])[0] < 0:
+        if self._review.population.places([digest])[0] < 0:
             return None
         with self._decoding:
             make = self._images.small if size == "thumb" else self._images.large

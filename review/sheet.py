@@ -189,9 +189,7 @@ def _images(queue: Queue, table: Table) -> list[str | None]:
     """Return the SHA-256 of every row's image; None where it is none of the review."""
     population = queue.review.population
     if "image" in table.columns:
-        cells = [row["image"].strip().lower() for row in table.rows]
-        known = [len(each) == 64 and set(each) <= set("0123456789abcdef") for each in cells]
-        digests = [each if good else "0" * 64 for each, good in zip(cells, known, strict=True)]
+        digests = [row["image"].strip().lower() for row in table.rows]
         places: Sequence[int] = population.places(digests).tolist()
     else:
         by_name = {population.name(at): at for at in range(len(population))}

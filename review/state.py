@@ -1,12 +1,13 @@
 """What the log of a review comes to: whose answer every image has, and what was shown to whom."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import clipped
+from archiveprobe.evaluate.recall.reviewers import cohen_kappa
 from archiveprobe.review.decisions import (
     BY_GROUP,
     DECISION,
@@ -169,6 +170,26 @@ class ReviewState:
     def disputed(self) -> list[str]:
         """Return the images on which two reviewers differ and that nobody has settled."""
         return [one.image for one, two in self.pairs() if self.settled(one.image) is None]
+
+    def kappa(self) -> float | None:
+        """Compute Cohen's kappa of first and second answers: positive, or anything else."""
+        pairs = Counter(
+            (one.answer == self.positive, two.answer == self.positive) for one, two in self.pairs()
+        )
+        both = [(True, True), (True, False), (False, True), (False, False)]
+        return cohen_kappa(*(pairs[each] for each in both))
+
+    def reviewers(self) -> list[dict[str, Any]]:
+        """Count what every reviewer decided, and was shown unblurred."""
+        decided = Counter(each.reviewer for part in self.parts.values() for each in part.values())
+        return [
+            {
+                "reviewer": name,
+                "decisions": decided[name],
+                "shown_unblurred": len(self.unblurred.get(name, ())),
+            }
+            for name in sorted({*decided, *self.unblurred})
+        ]
 
     def answers(self) -> dict[str, str]:
         """Return the answer that counts in the end for every image that was looked at."""

@@ -143,8 +143,7 @@ class Review:
         Raises:
             InputError: the review has no such image.
         """
-        is_digest = len(name) == 64 and set(name) <= set("0123456789abcdef")
-        if is_digest and (place := int(self.population.places([name])[0])) >= 0:
+        if (place := int(self.population.places([name])[0])) >= 0:
             return name, self.population.name(place)
         names = [self.population.name(at) for at in range(len(self.population))]
         if name in names:
