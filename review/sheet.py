@@ -8,7 +8,7 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
-from archiveprobe.base.wording import clipped, first_few, number_of
+from archiveprobe.base.wording import clipped, number_of
 from archiveprobe.predict.tables import Target, answer_target, write_answers
 from archiveprobe.review.decisions import BY_FILE, DRAW, QUEUE, SETTLE, TWICE, WITHDRAWAL, Decision
 from archiveprobe.review.queue import Item, Queue
@@ -117,13 +117,13 @@ def import_sheet(
         rows, faults = _read(queue, table, plain_name(reviewer), notify)
         withdrawn = _withdrawals(queue, rows, faults, replace=replace)
         decisions, known = _decisions(queue, rows, faults)
-        refuse(file, [first_few(faults, _SHOWN)] if faults else [])
+        refuse(file, _shortened(faults))
         if withdrawn:
             # Killed here, the images are undecided, and the same table decides them.
             queue.review.file.append(withdrawn, WITHDRAWAL)
             queue.sync()
             decisions, known = _decisions(queue, rows, faults)
-            refuse(file, [first_few(faults, _SHOWN)] if faults else [])
+            refuse(file, _shortened(faults))
         queue.review.file.append(decisions)
         content = {
             "file": file.name,
@@ -252,6 +252,11 @@ def _decisions(queue: Queue, rows: Sequence[_Row], faults: list[str]) -> tuple[l
         own = row.given.image
         decisions += [each for each in made if each.image == own or each.image not in named]
     return decisions, known
+
+
+def _shortened(faults: Sequence[str]) -> list[str]:
+    more = len(faults) - _SHOWN
+    return [*faults[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
 def summary_of_import(sheet: Sheet) -> str:
