@@ -21,7 +21,7 @@ from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.system_status import FROM_CACHE
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.data import image_rows, start_at_probe, token_rows
-from archiveprobe.finetune.inference import centre_of, logits_of
+from archiveprobe.finetune.inference import centre_of, logits_of, parts_on
 from archiveprobe.finetune.loader import InputRows, Notify
 from archiveprobe.finetune.mixing import State, greedy_soup, mean_of, update_batch_norms
 from archiveprobe.finetune.model import Network, backbone_of, build_network
@@ -102,6 +102,7 @@ class Fits:
         self.system = recipe.name + (FROM_CACHE if options.from_cache else "")
         self.folder = dataset.task.work / "finetune" / self.system
         self._notify, self._progress = notify, progress
+        self._parts = parts_on(self.device, notify)
         self._views = range(len(view_set(recipe.predict.views)))
         self._resources = ExitStack()
 
@@ -250,7 +251,7 @@ class Fits:
 
         def score(some: Sequence[State]) -> float:
             load_mean(some)
-            return rate(network, data, self._recipe, **self.computing)
+            return rate(network, data, self._recipe, self._parts, **self.computing)
 
         used: Sequence[int] = range(len(parts))
         # The final fit holds no row out to choose by.
@@ -324,7 +325,7 @@ class Fits:
         """Return logits (r, V, K) of rows through all views."""
         with self._at_work("answer"):
             return logits_of(
-                network, inputs, rows, self._views, **self.computing, notify=self._notify
+                network, inputs, rows, self._views, parts=self._parts, **self.computing
             )
 
     def _at_work(self, what: str) -> AbstractContextManager[None]:

@@ -42,27 +42,31 @@ def centre_of(views: Sequence[View]) -> int:
     return 0
 
 
+def parts_on(device: str, notify: Notify = lambda _: None) -> Parts:
+    """Return how many rows at a time a network looks at on a device."""
+    return Parts(_BATCH[device.partition(":")[0]], notify)
+
+
 def logits_of(
     network: Network,
     inputs: InputRows,
     rows: np.ndarray,
     views: Sequence[int],
     *,
+    parts: Parts,
     device: str = "cpu",
     precision: str = "fp32",
-    notify: Notify = lambda _: None,
 ) -> np.ndarray:
     """Return logits (n, V, K) float64 of rows through views, by a network in eval mode.
 
     With `precision` "bf16" under autocast. Rows that are not readable are NaN. Where memory runs
-    out, fewer rows at a time are looked at.
+    out, fewer rows at a time are looked at, for as long as `parts` are the same.
     """
     import torch
 
     readable = np.asarray(inputs.readable)[rows]
     logits = np.full((len(rows), len(views), network.classes), np.nan)
     places = np.flatnonzero(readable)
-    parts = Parts(_BATCH[device.partition(":")[0]], notify)
 
     def look(part: slice) -> np.ndarray:
         looked = (inputs.look(rows[places[part]], view).to(device) for view in views)
@@ -205,6 +209,7 @@ class TunedSystem:
         spec = PixelSpec(1, network.preprocess.geometry, self.views)
         states = [(str(file), read_weights(file, digest)) for file, digest in self.states]
         by_view = [np.empty((0, len(self.views), self.classes))]
+        parts = parts_on(device, notify)
         for start in range(0, len(files), _IMAGES_AT_ONCE):
             some = files[start : start + _IMAGES_AT_ONCE]
             with load_pixels(
@@ -221,9 +226,9 @@ class TunedSystem:
                                 inputs,
                                 np.arange(len(pixels)),
                                 range(len(self.views)),
+                                parts=parts,
                                 device=device,
                                 precision=self.precision,
-                                notify=notify,
                             )
                         )
             by_view.append(average(np.stack(of_networks), 0))

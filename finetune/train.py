@@ -12,6 +12,7 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import keep_freed_memory, memory_for
 from archiveprobe.embed.arithmetic import computing_on
+from archiveprobe.embed.faults import Parts
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.finetune import inference
@@ -121,7 +122,7 @@ def train(
     kind, gpus = device.partition(":")[0], [] if device == "cpu" else [torch.device(device)]
     with torch.random.fork_rng(devices=gpus, device_type=kind), computing_on(device):
         torch.manual_seed(int(seeded("train", recipe.seed).integers(2**62)))
-        trainer = Trainer(network.to(device), data, recipe, stop, device, precision)
+        trainer = Trainer(network.to(device), data, recipe, stop, device, precision, notify)
         if checkpoints is not None:
             trainer.resume(checkpoints.load())
         if trainer.history:
@@ -161,6 +162,7 @@ class Trainer:
         stop: Stop | None = None,
         device: str = "cpu",
         precision: str = "fp32",
+        notify: Notify = lambda _: None,
     ) -> None:
         import torch
 
@@ -170,7 +172,8 @@ class Trainer:
         self.best_epoch = 0
         self._best_score: float | None = None
         self.seconds = 0.0
-        self._device, self._precision = device, precision
+        self._device, self._precision, self._notify = device, precision, notify
+        self._rated = inference.parts_on(device)
         self._losses_at_once = _LOSSES_AT_ONCE[device.partition(":")[0]]
         # On the device once; a copy from ordinary memory in every step would wait for it.
         self._y = torch.from_numpy(data.labels.astype(np.int64)).to(device)
@@ -284,7 +287,15 @@ class Trainer:
 
     def validate(self, network: Network) -> float:
         """Return macro-F1 of a network on the validation rows, through the centre view alone."""
-        return rate(network, self.data, self.recipe, device=self._device, precision=self._precision)
+        computing = {"device": self._device, "precision": self._precision}
+        before = self._rated.size
+        score = rate(network, self.data, self.recipe, self._rated, **computing)
+        if self._rated.size < before:
+            self._notify(
+                f"{self.data.part.name}: out of memory while rating: {self._rated.size} rows at a "
+                "time from now on"
+            )
+        return score
 
     def interpolate(self, initial: State, tuned: State) -> tuple[float, State]:
         """Return the best mixture of initial and tuned weights, after its share of the latter.
@@ -391,15 +402,19 @@ def rate(
     network: Network,
     data: TrainingData,
     recipe: Recipe,
+    parts: Parts,
     *,
     device: str = "cpu",
     precision: str = "fp32",
 ) -> float:
-    """Return macro-F1 of a network on the validation rows, through the centre view alone."""
+    """Return macro-F1 of a network on the validation rows, through the centre view alone.
+
+    `parts` are how many rows at a time memory holds.
+    """
     rows = data.part.validation
     centre = inference.centre_of(view_set(recipe.predict.views))
     logits = inference.logits_of(
-        network.eval(), data.inputs, rows, [centre], device=device, precision=precision
+        network.eval(), data.inputs, rows, [centre], parts=parts, device=device, precision=precision
     )
     decision = np.nan_to_num(logits[:, 0]).argmax(-1)
     return macro_f1(data.labels[rows], decision, data.classes)
