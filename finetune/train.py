@@ -12,7 +12,6 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import keep_freed_memory, memory_for
 from archiveprobe.embed.arithmetic import computing_on
-from archiveprobe.embed.faults import Parts
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.finetune import inference
@@ -20,6 +19,7 @@ from archiveprobe.finetune.augment import as_floats, mix, mixup_share, seeded
 from archiveprobe.finetune.checkpoint import Checkpoints, random_states, set_random_states
 from archiveprobe.finetune.checkpoint_writer import CheckpointWriter
 from archiveprobe.finetune.loader import Batch, BatchSampler, InputRows, Notify, training_batches
+from archiveprobe.finetune.looking import Looks, computing_at
 from archiveprobe.finetune.losses import make_loss, soft_targets
 from archiveprobe.finetune.mixing import State, choose_mixture, mixture_of, update_batch_norms
 from archiveprobe.finetune.model import Network
@@ -173,7 +173,7 @@ class Trainer:
         self._best_score: float | None = None
         self.seconds = 0.0
         self._device, self._precision, self._notify = device, precision, notify
-        self._rated = inference.parts_on(device)
+        self._looks = Looks(device, precision)
         self._losses_at_once = _LOSSES_AT_ONCE[device.partition(":")[0]]
         # On the device once; a copy from ordinary memory in every step would wait for it.
         self._y = torch.from_numpy(data.labels.astype(np.int64)).to(device)
@@ -278,7 +278,7 @@ class Trainer:
         losses = []
         for at in range(0, len(inputs), size):
             some, wanted = inputs[at : at + size], targets[at : at + size]
-            with inference.computing_at(self._device, self._precision):
+            with computing_at(self._device, self._precision):
                 logits = self.network(some)
             loss = self._loss(logits.float(), wanted, whole=targets)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -287,12 +287,11 @@ class Trainer:
 
     def validate(self, network: Network) -> float:
         """Return macro-F1 of a network on the validation rows, through the centre view alone."""
-        computing = {"device": self._device, "precision": self._precision}
-        before = self._rated.size
-        score = rate(network, self.data, self.recipe, self._rated, **computing)
-        if self._rated.size < before:
+        before = self._looks.size
+        score = rate(network, self.data, self.recipe, self._looks)
+        if self._looks.size < before:
             self._notify(
-                f"{self.data.part.name}: out of memory while rating: {self._rated.size} rows at a "
+                f"{self.data.part.name}: out of memory while rating: {self._looks.size} rows at a "
                 "time from now on"
             )
         return score
@@ -310,8 +309,7 @@ class Trainer:
                 self.data.inputs,
                 self.data.part.train,
                 inference.centre_of(view_set(self.recipe.predict.views)),
-                device=self._device,
-                precision=self._precision,
+                self._looks,
             )
             return self.network.state(whole=False)
 
@@ -398,23 +396,10 @@ class Trainer:
         )
 
 
-def rate(
-    network: Network,
-    data: TrainingData,
-    recipe: Recipe,
-    parts: Parts,
-    *,
-    device: str = "cpu",
-    precision: str = "fp32",
-) -> float:
-    """Return macro-F1 of a network on the validation rows, through the centre view alone.
-
-    `parts` are how many rows at a time memory holds.
-    """
+def rate(network: Network, data: TrainingData, recipe: Recipe, looks: Looks) -> float:
+    """Return macro-F1 of a network on the validation rows, through the centre view alone."""
     rows = data.part.validation
     centre = inference.centre_of(view_set(recipe.predict.views))
-    logits = inference.logits_of(
-        network.eval(), data.inputs, rows, [centre], parts=parts, device=device, precision=precision
-    )
+    logits = inference.logits_of(network.eval(), data.inputs, rows, [centre], looks)
     decision = np.nan_to_num(logits[:, 0]).argmax(-1)
     return macro_f1(data.labels[rows], decision, data.classes)
