@@ -230,11 +230,11 @@ def _embedded(
     batch = Batch(crops_per_pass(device, batch_size), warn)
     try:
         for at, views in images:
-            batch.add(at.to_bytes(8, "big"), views)
-            if batch.full:
+            if not batch.has_room(views):
                 yield from _numbered(pending.results(threads.ahead - 1))
                 pending.submit(batch, network)
                 batch = Batch(batch.size, warn)
+            batch.add(at.to_bytes(8, "big"), views)
         if not batch.empty:
             pending.submit(batch, network)
         yield from _numbered(pending.results())

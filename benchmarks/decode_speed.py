@@ -119,7 +119,7 @@ def embed(loaded: LoadedBackbone, files: list[Path], how: Decode) -> np.ndarray:
         decoded = decoding.decode_pixels(file.read_bytes(), how)
         if isinstance(decoded, decoding.Observation):
             sys.exit(f"{file}: {decoded.status}")
-        crops.append(render(decoded[0], geometry_of(loaded), CENTER, seed="").crops[0])
+        crops.append(render(decoded.image, geometry_of(loaded), CENTER, seed="").crops[0])
     parts = [np.stack(crops[start : start + _BATCH]) for start in range(0, len(crops), _BATCH)]
     return np.concatenate([loaded.embed(part, np.zeros(len(part), bool)) for part in parts])
 

@@ -123,7 +123,7 @@ def forward_alone(
     batches, threads = [Batch(size, lambda _: None)], ForwardThreads(device)
     for item in items:
         [rendered] = item.views.values()
-        if batches[-1].full:
+        if not batches[-1].has_room(rendered):
             batches.append(Batch(size, lambda _: None))
         batches[-1].add(bytes.fromhex(item.digest), rendered)
 
@@ -230,7 +230,7 @@ def decodes_figure(folder: Path, networks: list[str]) -> Figure:
     draw_images(place / "images", "JPEG", _COUNTED, width=270, height=338)
     task = load_task(write_task(place, networks, "crops6"))
     with mock.patch.object(
-        archiveprobe.embed.prepare, "decode", wraps=archiveprobe.embed.prepare.decode
+        archiveprobe.embed.prepare, "decode_pixels", wraps=archiveprobe.embed.prepare.decode_pixels
     ) as decode:
         summary = run_embed(task, Options(device="cpu", workers=0))
     views = sum(cache.rows * cache.views for cache in summary.caches)

@@ -355,10 +355,10 @@ class _UnitBackbone:
         pending = PendingBatches(self._threads, where)
         batch = Batch(self._size, self._notify)
         for key, rendered in images:
-            batch.add(key, rendered)
-            if batch.full:
+            if not batch.has_room(rendered):
                 pending.submit(batch, network)
                 batch = Batch(self._size, self._notify)
+            batch.add(key, rendered)
         if not batch.empty:
             pending.submit(batch, network)
         for done, rows in pending.results():

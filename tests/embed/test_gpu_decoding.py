@@ -238,7 +238,9 @@ def test_a_cache_of_a_gpu_is_not_continued_without_it(streets, by) -> None:
     done = streets.run("embed", "--workers", "0")
     assert (done.exit_code, done.stdout) == (1, "")
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"error: the images of {Path(path_of(found)).name} were decoded on a GPU")
+    assert last.startswith(
+        f"error: the images of {Path(path_of(found)).name} were decoded on a GPU"
+    )
     assert last.endswith('or set decode = "exact", which embeds all of them again')
     assert len(Reader(streets.folder / path_of(found)).keys) == 12
     # Nothing to decode, nothing to refuse.
