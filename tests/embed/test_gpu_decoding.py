@@ -25,7 +25,7 @@ from archiveprobe.embed.gpu_jpeg import NoDecoderError, jpeg_decoder
 from archiveprobe.embed.gpu_views import GpuViews, by_pillow
 from archiveprobe.embed.networks import Network
 from archiveprobe.embed.precision import cosines
-from archiveprobe.embed.prepare import Preparation, PreparedImage, prepare, prepare_reference
+from archiveprobe.embed.prepare import PreparedImage
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.task.config import load_task
@@ -138,7 +138,7 @@ class Streets:
     def rows(self, path: str) -> dict[str, np.ndarray]:
         """Return the rows of a cache by the name of the file."""
         reader = Reader(self.folder / path)
-        files = [file for file in self.folder.glob("images/*/*")]
+        files = list(self.folder.glob("images/*/*"))
         keys = {digest(file.read_bytes()): file.name for file in files}
         held = sorted(reader.keys)
         return {keys[key.hex()]: row for key, row in zip(held, reader.read(held)[1], strict=True)}
