@@ -80,11 +80,11 @@ class Looks:
         """Yield batches of images, in order."""
         batch = Batch(self.size, self._notify)
         for number, image in enumerate(images):
-            batch.add(number.to_bytes(8), image)
-            if batch.full:
+            if not batch.has_room(image):
                 yield batch
                 # Of a size that memory asked for since.
                 batch = Batch(self.size, self._notify)
+            batch.add(number.to_bytes(8), image)
         if not batch.empty:
             yield batch
 
