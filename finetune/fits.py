@@ -23,6 +23,7 @@ from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.data import image_rows, start_at_probe, token_rows
 from archiveprobe.finetune.inference import centre_of, logits_of
 from archiveprobe.finetune.loader import InputRows, Notify
+from archiveprobe.finetune.looking import Looks
 from archiveprobe.finetune.mixing import State, greedy_soup, mean_of, update_batch_norms
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Recipe
@@ -102,6 +103,7 @@ class Fits:
         self.system = recipe.name + (FROM_CACHE if options.from_cache else "")
         self.folder = dataset.task.work / "finetune" / self.system
         self._notify, self._progress = notify, progress
+        self._looks = Looks(**self.computing, notify=notify)
         self._views = range(len(view_set(recipe.predict.views)))
         self._resources = ExitStack()
 
@@ -246,11 +248,11 @@ class Fits:
         def load_mean(some: Sequence[State]) -> None:
             network.to(self.device).load_state(mean_of(some))
             if len(some) > 1:
-                update_batch_norms(network, inputs, rows.train, centre, **self.computing)
+                update_batch_norms(network, inputs, rows.train, centre, self._looks)
 
         def score(some: Sequence[State]) -> float:
             load_mean(some)
-            return rate(network, data, self._recipe, **self.computing)
+            return rate(network, data, self._recipe, self._looks)
 
         used: Sequence[int] = range(len(parts))
         # The final fit holds no row out to choose by.
@@ -323,9 +325,7 @@ class Fits:
     def _answer(self, network: Network, inputs: InputRows, rows: np.ndarray) -> np.ndarray:
         """Return logits (r, V, K) of rows through all views."""
         with self._at_work("answer"):
-            return logits_of(
-                network, inputs, rows, self._views, **self.computing, notify=self._notify
-            )
+            return logits_of(network, inputs, rows, self._views, self._looks)
 
     def _at_work(self, what: str) -> AbstractContextManager[None]:
         """Say in one line why the network cannot do something. Raises InputError."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.processes import end_with_parent, interrupt_later
+from archiveprobe.embed.views import Rendered
 from archiveprobe.finetune.augment import seeded
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class InputRows(Protocol):
         """Return a training input: floats, or bytes for `augment.as_floats`."""
         ...
 
-    def look(self, rows: np.ndarray, view: int) -> "torch.Tensor":
-        """Return a batch of rows through a view, without anything random."""
+    def rendered(self, row: int, views: Sequence[int]) -> Rendered:
+        """Return what some views show of a row, without anything random."""
         ...
 
     def with_seed(self, seed: int) -> Self:

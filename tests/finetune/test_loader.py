@@ -197,7 +197,6 @@ def test_images_travel_as_bytes_unless_noise_is_drawn_over_floats(rows, erasing)
     # To the bit what each image gives by itself.
     one_by_one = [as_floats(rows[draw][None], rows.preprocess)[0] for draw in draws]
     assert torch.equal(ready, torch.stack(one_by_one))
-    assert rows.look(np.arange(5), 0).dtype == torch.uint8
 
 
 @pytest.mark.proves("training")
@@ -282,10 +281,3 @@ def test_a_real_small_shared_memory_never_lets_a_run_wait(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     (lost,) = done.stdout.splitlines()
     assert "processes that draw training images" in lost and "--workers" in lost
-
-
-def test_views_are_the_stored_ones_normalised(rows) -> None:
-    batch = rows.look(np.array([2, 0]), 1)
-    views = np.stack([rows.pixels.view(2, 1), rows.pixels.view(0, 1)])
-    assert batch.numpy().tolist() == views.tolist()
-    assert torch.equal(batch, rows.look(np.array([2, 0]), 0).flip(-2))
