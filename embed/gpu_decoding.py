@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.embed.backbones import Backbone, decoded_on_cpu
 from archiveprobe.embed.gpu_jpeg import DecodeJpegs, NoDecoderError, jpeg_decoder
-from archiveprobe.embed.gpu_views import GpuViews, ViewsOf, by_pillow, why_not
+from archiveprobe.embed.gpu_views import GpuViews, Notify, ViewsOf, by_pillow, why_not
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of
 from archiveprobe.embed.precision import AGREEMENT, Embed, cosines
 from archiveprobe.embed.prepare import PreparedImage
@@ -98,6 +99,40 @@ class Trial:
             f"JPEGs decoded on the GPU {verb}, worst cosine to Pillow's {worst:.5f} over "
             f"{len(mirror)} images"
         )
+
+
+class ProvedGpu:
+    """Makes the views that prepared images lack, once a GPU has proved itself on some of them.
+
+    `check` is given the trial of the first images, and raises where it is not convinced. Threads
+    may share one.
+    """
+
+    def __init__(self, device: str, views: ViewsOf, check: Callable[[Trial], None]) -> None:
+        self._device, self._views, self._check = device, views, check
+        self._lock = Lock()
+        self._gpu: GpuViews | None = None
+
+    def complete(self, images: Sequence[PreparedImage]) -> Sequence[PreparedImage]:
+        """Return images with all their views.
+
+        Raises:
+            InputError: what `check` raises.
+        """
+        if not any(image.jpeg for image in images):
+            return images
+        with self._lock:
+            if self._gpu is None:
+                gpu, trial = make_trial(self._device, self._views, lambda: images)
+                self._check(trial)
+                assert gpu is not None
+                self._gpu = gpu
+        return self._gpu.complete(images)
+
+    def report(self, notify: Notify) -> None:
+        """Say how many images were refused, and why."""
+        if self._gpu is not None:
+            self._gpu.report(notify)
 
 
 def make_trial(

@@ -128,35 +128,47 @@ class GpuViews:
         return self.on_gpu(images[:half]) + self.on_gpu(images[half:])
 
     def _rendered(self, images: Sequence[PreparedImage]) -> list[PreparedImage | None]:
-        import torch
-
-        pixels = self._decode([image.jpeg for image in images])
-        views: list[dict[Geometry, Rendered]] = [dict(image.views) for image in images]
-        far = set()
-        with torch.inference_mode():
-            for geometry, wanted in self._views.items():
-                names = list(dict.fromkeys(view.crop for view in wanted))
-                crops, whose = [], []
-                for at, (image, whole) in enumerate(zip(images, pixels, strict=True)):
-                    upright = _upright(whole, image.observation)
-                    size = (upright.shape[2], upright.shape[1])
-                    cuts = [cut_of(name, size, geometry) for name in names]
-                    if any(is_far(cut, geometry.size) for cut in cuts):
-                        far.add(at)
-                    else:
-                        crops.append(_cut_all(upright, cuts, geometry))
-                        whose.append(at)
-                if crops:
-                    # Waits for all that was begun, before its memory is given to another group.
-                    arrays = torch.stack(crops).cpu().numpy()
-                    for at, array in zip(whose, arrays, strict=True):
-                        views[at][geometry] = rendered(dict(zip(names, array, strict=True)), wanted)
-        if far:
-            self._refused["extreme_aspect"] += len(far)
-        return [
-            None if at in far else replace(image, views=views[at], jpeg=b"")
-            for at, image in enumerate(images)
+        decoded = self._decode([image.jpeg for image in images])
+        upright = [
+            _upright(pixels, image.observation)
+            for pixels, image in zip(decoded, images, strict=True)
         ]
+        made: list[dict[Geometry, Rendered]] = [{} for _ in images]
+        for geometry, views in self._views.items():
+            for at, rendered_views in _render(upright, geometry, views):
+                made[at][geometry] = rendered_views
+        strips = sum(len(views) < len(self._views) for views in made)
+        if strips:
+            self._refused["extreme_aspect"] += strips
+        return [
+            replace(image, views={**image.views, **views}, jpeg=b"")
+            if len(views) == len(self._views)
+            else None
+            for image, views in zip(images, made, strict=True)
+        ]
+
+
+def _render(
+    images: "Sequence[torch.Tensor]", geometry: Geometry, views: Sequence[View]
+) -> Iterator[tuple[int, Rendered]]:
+    """Yield the number and the views of every image (3, height, width) that is no strip."""
+    import torch
+
+    names = list(dict.fromkeys(view.crop for view in views))
+    places, crops = [], []
+    with torch.inference_mode():
+        for at, pixels in enumerate(images):
+            _, height, width = pixels.shape
+            cuts = [cut_of(name, (width, height), geometry) for name in names]
+            if not any(is_far(cut, geometry.size) for cut in cuts):
+                places.append(at)
+                crops.append(_cut_all(pixels, cuts, geometry))
+        if not crops:
+            return
+        # Waits for all that was begun, before its memory is given to another group.
+        arrays = torch.stack(crops).cpu().numpy()
+    for at, array in zip(places, arrays, strict=True):
+        yield at, rendered(dict(zip(names, array, strict=True)), views)
 
 
 def by_pillow(image: PreparedImage, views: ViewsOf) -> PreparedImage:

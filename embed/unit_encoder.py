@@ -27,8 +27,7 @@ from archiveprobe.embed.backbones import resolve
 from archiveprobe.embed.compiling import compile_network, was_compiled
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches
-from archiveprobe.embed.gpu_decoding import COMPARED, Trial, as_made, make_trial, refusal
-from archiveprobe.embed.gpu_views import GpuViews
+from archiveprobe.embed.gpu_decoding import ProvedGpu, Trial, as_made, refusal
 from archiveprobe.embed.job import Notify, crops_per_pass
 from archiveprobe.embed.networks import LoadedBackbone, load_backbone
 from archiveprobe.embed.precision import check_agreement, computes
@@ -160,8 +159,8 @@ class UnitEncoder:
         self._keep, self._share, self._beside_others = keep, share, beside_others
         self._afresh = afresh
         self._writers = ExitStack()
-        self._device, self._trying = device, Lock()
-        self._gpu: GpuViews | None = None
+        self._gpu = ProvedGpu(device, views, self._check_decoding)
+        self._notify = notify
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -175,7 +174,7 @@ class UnitEncoder:
         Raises:
             InputError: weights do not fit, memory runs out, or a cache is damaged or full.
         """
-        images = self._with_all_views(images)
+        images = self._gpu.complete(images)
         distinct = {bytes.fromhex(image.digest): image for image in images if image.views}
         # The preparation may have more views of an image than a backbone looks at.
         return {
@@ -189,19 +188,9 @@ class UnitEncoder:
             for name, backbone in self._backbones.items()
         }
 
-    def _with_all_views(self, images: Sequence[PreparedImage]) -> Sequence[PreparedImage]:
-        """Have a GPU make the views that are left to it, once it has proved itself on some."""
-        some = [image for image in images if image.jpeg][:COMPARED]
-        if not some:
-            return images
-        with self._trying:
-            if self._gpu is None:
-                gpu, trial = make_trial(self._device, self.preparation.views, lambda: some)
-                for backbone in self._backbones.values():
-                    backbone.check_decoding(trial)
-                self._gpu = gpu
-        assert self._gpu is not None
-        return self._gpu.complete(images)
+    def _check_decoding(self, trial: Trial) -> None:
+        for backbone in self._backbones.values():
+            backbone.check_decoding(trial)
 
     def write_with(self, writer_of: Callable[[Path], RowWriter]) -> None:
         """Hand new rows to the writers that are made for the folders of the caches."""
@@ -216,6 +205,7 @@ class UnitEncoder:
         return self
 
     def __exit__(self, *fault: Any) -> None:
+        self._gpu.report(self._notify)
         self._writers.__exit__(*fault)
 
 

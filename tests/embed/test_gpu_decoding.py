@@ -18,16 +18,21 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from archiveprobe import cli
+from archiveprobe.api.embedder import Embedder
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import CacheRecord, find_caches
-from archiveprobe.embed import gpu_decoding
+from archiveprobe.embed import gpu_decoding, ray_embed
+from archiveprobe.embed.backbones import resolve
 from archiveprobe.embed.gpu_jpeg import NoDecoderError, jpeg_decoder
 from archiveprobe.embed.gpu_views import GpuViews, by_pillow
 from archiveprobe.embed.networks import Network
 from archiveprobe.embed.precision import cosines
-from archiveprobe.embed.prepare import PreparedImage
+from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.preprocess import Geometry
+from archiveprobe.embed.ray_embed import DecodeFiles
 from archiveprobe.embed.view_sets import view_set
+from archiveprobe.finetune.model import backbone_of
+from archiveprobe.finetune.recipe import Model
 from archiveprobe.task.config import load_task
 from archiveprobe.task.decoding import decode_pixels, digest
 from archiveprobe.task.manifest import read_manifest
@@ -415,3 +420,33 @@ def test_a_small_copy_is_seen_at_its_own_size() -> None:
 def test_a_cpu_has_no_decoder() -> None:
     with pytest.raises(NoDecoderError, match="this run is on cpu"):
         jpeg_decoder("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU with CUDA decodes")
+def test_a_torchvision_that_cannot_use_a_gpu_says_why() -> None:
+    with pytest.raises(NoDecoderError, match=r"torchvision decodes no JPEG here \(.+\)"):
+        jpeg_decoder("cuda")
+
+
+def test_fine_tuning_and_the_api_keep_to_the_cpu(streets) -> None:
+    task = load_task(streets.folder)
+    assert resolve("tiny", task).decode == "gpu"
+    settings = Model.model_construct(backbone="tiny")
+    assert backbone_of(settings, task).decode == "exact"
+    images = sorted((streets.folder / "images").glob("*/*.jpg"))[:3]
+    with pytest.warns(UserWarning, match="RANDOM WEIGHTS"):
+        rows = Embedder("tiny", task=streets.folder, workers=0).fit(images).transform(images)
+    assert np.isfinite(rows).all()
+
+
+def test_decoders_on_other_machines_hand_the_file_on(streets) -> None:
+    content = jpeg(10)
+    views = {Geometry(24, 24, decode="gpu"): view_set("center")}
+    decode = DecodeFiles("a run", Preparation(streets.folder / "images" / "one", views))
+    try:
+        row = decode({"unit": 0, "files": json.dumps([["10.jpg", digest(content)]])})
+    finally:
+        ray_embed._decoders(decode).__exit__(None, None, None)
+        ray_embed._decoders.cache_clear()
+    [image] = row["images"]
+    assert (image.jpeg, image.views, image.digest) == (content, {}, digest(content))
