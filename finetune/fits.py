@@ -13,7 +13,6 @@ import numpy as np
 from archiveprobe.base.memory import memory_for
 from archiveprobe.base.progress import Progress
 from archiveprobe.embed.backbones import Backbone
-from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.device import default_device
 from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.view_sets import view_set
@@ -22,7 +21,7 @@ from archiveprobe.evaluate.system_status import FROM_CACHE
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.data import image_rows, start_at_probe, token_rows
 from archiveprobe.finetune.inference import centre_of, logits_of
-from archiveprobe.finetune.loader import InputRows, Notify
+from archiveprobe.finetune.loader import InputRows, Notify, default_drawing
 from archiveprobe.finetune.looking import Looks
 from archiveprobe.finetune.mixing import State, greedy_soup, mean_of, update_batch_norms
 from archiveprobe.finetune.model import Network, backbone_of, build_network
@@ -174,11 +173,13 @@ class Fits:
         return token_network(network) if self._options.from_cache else network
 
     def _drawing_workers(self) -> int:
-        """Return how many processes draw images: none where the network takes the cores itself."""
-        workers = self._options.workers
-        if self._options.from_cache or (workers is None and self.device == "cpu"):
+        """Return how many processes draw images ahead; 0: this one draws them, step by step."""
+        if self._options.from_cache:
             return 0
-        return default_workers() if workers is None else workers
+        if self._options.workers is not None:
+            return self._options.workers
+        draws = len(self._dataset) * self._recipe.schedule.epochs
+        return default_drawing(self.device, draws)
 
     def fit(
         self, fit: Fit, answering: bool = True, *, selection: Sequence[Epoch] = ()

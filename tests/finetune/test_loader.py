@@ -29,7 +29,7 @@ from archiveprobe.finetune import loader as module
 from archiveprobe.finetune.augment import Augmentation, as_floats
 from archiveprobe.finetune.checkpoint import random_states
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
-from archiveprobe.finetune.loader import BatchSampler, Draw, training_batches
+from archiveprobe.finetune.loader import BatchSampler, Draw, default_drawing, training_batches
 from archiveprobe.finetune.recipe import Augment
 from archiveprobe.task.decoding import digest
 
@@ -62,6 +62,23 @@ def test_an_epoch_has_every_row_once_and_no_batch_of_one_row(n, size, seed, epoc
     assert len(batches) == sampler_of(n, **ways).steps and len(batches[-1]) <= size + 1
     if n > 1 and size > 1:
         assert len(batches[-1]) > 1
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "draws", "processes"),
+    [
+        ("cpu", 1, 70_000, 0),
+        ("cpu", 2, 70_000, 1),
+        ("cpu", 4, 70_000, 1),
+        ("cpu", 16, 70_000, 4),
+        ("cpu", 16, 500, 0),
+        ("cuda:1", 16, 500, 16),
+        ("mps", 8, 70_000, 8),
+    ],
+)
+def test_how_many_processes_draw(monkeypatch, device, cores, draws, processes) -> None:
+    monkeypatch.setattr(module, "default_workers", lambda: cores)
+    assert default_drawing(device, draws) == processes
 
 
 def test_batches_of_the_shared_task() -> None:
