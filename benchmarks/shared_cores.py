@@ -1,17 +1,18 @@
-"""How embed shares the cores: its time beside processes that are always busy.
+"""How commands share the cores: their time beside processes that are always busy.
 
     .venv/bin/python benchmarks/shared_cores.py [--images N] [--repeats N] [--busy B...]
 
-Needs ../shared. Embeds real images with two real MobileNets (six views), and drawn ones with a
-CLIP ViT-B/32 (random weights, one view), each in a process of its own: alone, and beside one and
-two loops that never rest. On c cores, a program of c threads beside b such loops is owed
-c * c / (c + b) of them, so that it should take (c + b) / c of the time that it takes alone. States
-take turns, and every repeat gives a ratio of times to those alone; the figure is their median. What
-other programs took meanwhile is said too: where the machine is not otherwise at rest, every figure
-is too large. Takes about six minutes on two cores.
+Needs ../shared for the first. Embeds real images with two real MobileNets (six views), and drawn
+ones with a CLIP ViT-B/32 (random weights, one view); on the demo archive probes (the default
+leaderboard), answers its images as an archive, and fine-tunes a fold. Each runs in a process of its
+own: alone, and beside one and two loops that never rest. On c cores, a program of c threads beside
+b such loops is owed c * c / (c + b) of them, so that it should take (c + b) / c of the time that it
+takes alone. States take turns, and every repeat gives a ratio of times to those alone; the figure
+is their median. What other programs took meanwhile is said too: where the machine is not otherwise
+at rest, every figure is too large. Takes about a quarter of an hour on two cores.
 
 Every loop is a session of its own, as other people's programs are: where Linux shares out the cores
-by session first, one loop then weighs as much as all of embed, so that the target is a hard one.
+by session first, one loop then weighs as much as a whole command, so that the target is a hard one.
 """
 
 import os
@@ -23,6 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ from drawn import write_task as write_drawn_task
 from real_images import IMAGES, write_task
 
 from archiveprobe.base.cores import usable_cores
+from archiveprobe.demo.archive import write_demo
 
 # Over its share.
 LIMIT = 1.3
@@ -40,11 +43,20 @@ LOOP = (sys.executable, "-S", "-c", "while True: pass")
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds of one embed run, processor time of all its processes, cores that others used."""
+    """Seconds of one run, processor time of all its processes, cores that others used."""
 
     wall: float
     cpu: float
     others: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """A command to measure, and what it makes, which is removed before it runs."""
+
+    name: str
+    words: tuple[str | Path, ...]
+    made: Path
 
 
 def main(words: list[str] | None = None) -> None:
@@ -54,41 +66,62 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--busy", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--network", default="clip", help="Of drawn.py, for the drawn ones.")
+    parser.add_argument("--rows", type=int, default=400, help="Images of the demo archive.")
+    parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args(words)
     before = load()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as name:
-        for what, task in tasks(Path(name), options.images, options.network):
-            rounds = list(measured(task, options.busy, options.repeats))
-            figures += described(what, rounds, options.busy)
+        folder = Path(name)
+        embedded = embedding(folder, options.images, options.network)
+        for work in chain(embedded, on_the_demo(folder / "demo", options.rows, options.epochs)):
+            rounds = list(measured(work, options.busy, options.repeats))
+            figures += described(work.name, rounds, options.busy)
     report(options.json, figures, before)
 
 
-def tasks(folder: Path, images: int, network: str) -> Iterator[tuple[str, Path]]:
-    """Return (name, task.toml) of what is embedded."""
+def embedding(folder: Path, images: int, network: str) -> Iterator[Work]:
+    """Return what is embedded: real images where they are there, and drawn ones."""
+
+    def embed(name: str, task: Path) -> Work:
+        return Work(name, ("embed", task, "--precision", "auto"), task.parent / "work")
+
     if IMAGES.is_dir():
         (folder / "real").mkdir()
-        yield "two MobileNets", write_task(folder / "real", images)
+        yield embed("two MobileNets", write_task(folder / "real", images))
     else:
         print(f"left out: two MobileNets, which need the images in {IMAGES}")
     draw_images(folder / "drawn" / "images", "JPEG", images)
-    yield network, write_drawn_task(folder / "drawn", [network], "center")
+    yield embed(network, write_drawn_task(folder / "drawn", [network], "center"))
 
 
-def measured(task: Path, busy: Sequence[int], repeats: int) -> Iterator[dict[int, Run]]:
+def on_the_demo(folder: Path, rows: int, epochs: int) -> Iterator[Work]:
+    """Return what else is done, in order, on the demo archive, which is embedded here."""
+    write_demo(folder, count=rows)
+    task, work = folder / "task.toml", folder / "work"
+    run(Work("embed", ("embed", task), folder / "none"), 0)
+    yield Work("probe", ("probe", task), work / "runs")
+    answers = folder / "answers"
+    asked = ("--system", "ridge-hog", "--images", folder / "images", "-o", answers)
+    yield Work("predict", ("predict", task, *asked), answers)
+    shorter = ("--set", f"schedule.epochs={epochs}", "--fold", "0")
+    yield Work("finetune", ("finetune", task, "--recipe", "demo-tiny", *shorter), work / "finetune")
+
+
+def measured(work: Work, busy: Sequence[int], repeats: int) -> Iterator[dict[int, Run]]:
     """For every repeat the runs by the number of busy loops beside them."""
-    embed(task, 0)
+    run(work, 0)
     for _ in range(repeats):
-        runs = {loops: embed(task, loops) for loops in (0, *busy)}
-        shown = ", ".join(f"{loops} busy {run.wall:.1f} s" for loops, run in runs.items())
-        print(f"{task.parent.name}: {shown}; load {load()}", flush=True)
+        runs = {loops: run(work, loops) for loops in (0, *busy)}
+        shown = ", ".join(f"{loops} busy {each.wall:.1f} s" for loops, each in runs.items())
+        print(f"{work.name}: {shown}; load {load()}", flush=True)
         yield runs
 
 
-def embed(task: Path, loops: int) -> Run:
-    """Embed a task from nothing beside busy loops."""
-    shutil.rmtree(task.parent / "work", ignore_errors=True)
-    command = [sys.executable, "-c", COMMAND, "embed", str(task), "--precision", "auto"]
+def run(work: Work, loops: int) -> Run:
+    """Run a command from nothing beside busy loops."""
+    shutil.rmtree(work.made, ignore_errors=True)
+    command = [sys.executable, "-c", COMMAND, *map(str, work.words)]
     with busy_loops(loops) as spent:
         everything, started = busy_seconds(), time.perf_counter()
         with tempfile.TemporaryFile() as said:
@@ -98,7 +131,7 @@ def embed(task: Path, loops: int) -> Run:
             process.returncode = os.waitstatus_to_exitcode(status)
             said.seek(0)
             if process.returncode:
-                sys.exit(f"embed failed: {said.read().decode()}")
+                sys.exit(f"{work.name} failed: {said.read().decode()}")
         wall, everything = time.perf_counter() - started, busy_seconds() - everything
     cpu = usage.ru_utime + usage.ru_stime
     return Run(wall, cpu, max(0.0, everything - cpu - sum(spent)) / wall)
@@ -130,7 +163,7 @@ def busy_seconds() -> float:
 
 
 def described(what: str, rounds: Sequence[dict[int, Run]], busy: Sequence[int]) -> Iterator[Figure]:
-    """Return the figures of one task."""
+    """Return the figures of one command."""
     usable = usable_cores()
     yield Figure(f"{what}, alone", median([runs[0].wall for runs in rounds]), "s")
     yield Figure(f"{what}, processor time alone", median([runs[0].cpu for runs in rounds]), "s")
