@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from archiveprobe.base.wording import file_size, number_of, shell_path
 from archiveprobe.commands.names import BACKBONE, OUTPUT
 from archiveprobe.commands.terminal import (
     NAME,
@@ -43,12 +44,14 @@ def show(task: Path, as_json: bool) -> None:
         say(f"damaged: {line['cache']}: {line['state']}")
     unused = [line["cache"] for line in damaged if not line["in_use"]]
     if unused:
-        say(f"nothing uses {', '.join(unused)}: `{NAME} cache prune {task} --yes` removes it")
+        say(
+            f"nothing uses {', '.join(unused)}: "
+            f"`{NAME} cache prune {shell_path(task)} --yes` removes it"
+        )
 
 
 def _shown(line: dict[str, Any]) -> dict[str, Any]:
     """Return what people need of a cache, within 80 characters."""
-    from archiveprobe.base.wording import file_size
 
     shown = {
         "cache": line["cache"],
@@ -92,12 +95,13 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
     if as_json:
         click.echo(json.dumps(asdict(verdict)))
     else:
-        print_line(f"{verdict.shards} shards, {verdict.rows} rows, {len(verdict.bad)} faults")
+        counts = (verdict.shards, "shard"), (verdict.rows, "row"), (len(verdict.bad), "fault")
+        print_line(", ".join(number_of(count, noun) for count, noun in counts))
         for fault in verdict.bad:
             print_line(fault)
     if not verdict.ok:
         for name in verdict.removable:
-            say(f"nothing uses {name}: `{NAME} cache prune {task} --yes` removes it")
+            say(f"nothing uses {name}: `{NAME} cache prune {shell_path(task)} --yes` removes it")
         if len(verdict.removable) < len({fault.partition(": ")[0] for fault in verdict.bad}):
             say("run embed again: bad shards are set aside, and it computes their rows again")
         sys.exit(1)
@@ -148,7 +152,6 @@ def export(
 @json_option
 def compact(task: Path, as_json: bool) -> None:
     """Rewrite the caches into few large shards of 256 MB."""
-    from archiveprobe.base.wording import file_size
     from archiveprobe.embed.inventory import compact_caches
 
     record = [asdict(line) for line in compact_caches(load(task), notify=say)]
@@ -162,7 +165,6 @@ def compact(task: Path, as_json: bool) -> None:
 @json_option
 def prune(task: Path, yes: bool, as_json: bool) -> None:
     """List, or with --yes remove, caches that the task no longer asks for, and leftovers."""
-    from archiveprobe.base.wording import file_size
     from archiveprobe.cache.prune import prune as remove
     from archiveprobe.embed.inventory import unused_caches
     from archiveprobe.predict.archive_table import leftovers

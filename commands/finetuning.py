@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from archiveprobe.base.wording import shell_path
 from archiveprobe.commands.names import RECIPE, TableChoice
 from archiveprobe.commands.terminal import (
     NAME,
@@ -126,7 +127,8 @@ def finetune(
 
     if not as_json:
         show_board(done.board, task, as_json)
-        say(f"this run's system: {done.system}; `{NAME} ensemble {task}` combines it with the rest")
+        again = f"`{NAME} ensemble {shell_path(task)}`"
+        say(f"this run's system: {done.system}; {again} combines it with the rest")
 
 
 @group("recipe", "recipe show demo-tiny > my.toml")

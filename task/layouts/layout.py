@@ -294,7 +294,8 @@ def _from_folders(folder: Path, base: Path, files: Sequence[str], choices: Choic
         known = merged_spellings(Counter(choices.labels))
         counts = Counter({label: counts[label] for label in known})
     elif not 2 <= len(counts) <= MOST_LABELS:
-        why = f"no labels found ({len(counts)} folders): fill in labels, and give a table (--table)"
+        found = number_of(len(counts), "folder")
+        why = f"no labels found ({found}): fill in labels, and give a table (--table)"
         counts = Counter()
     images = Images(root=Path(os.path.relpath(root, folder)).as_posix())
     remarks = [f"{number_of(len(paths), 'image')} below {printable(str(root))}", why]
