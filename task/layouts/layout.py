@@ -227,7 +227,7 @@ def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
     ids = {path for listing in chosen for path in listing.paths()}
     shared = [path for path in listing.paths() if path in ids]
     names = " and ".join(listing.name for listing in chosen)
-    why, first = ": use it with --table", chosen[0]
+    why, first = ": to use it, name it and every other table with --table", chosen[0]
     if not shared and listing.column != first.column:
         why = (
             f": its images are in the column {listing.column!r}, those of {first.name} in "
