@@ -13,7 +13,7 @@ from archiveprobe.api.pixels import GivenImage, list_images, prepared_images
 from archiveprobe.api.state import warn
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.store import unusable
-from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, resolve
+from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, decoded_on_cpu, resolve
 from archiveprobe.embed.device import default_device
 from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches, Rows
@@ -154,7 +154,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         """Return the backbone, the views and the device that the settings name."""
         self._check_arguments()
         task = _UNNAMED if self.task is None else load_task(path_of("task", self.task))
-        backbone = resolve(self.backbone, task)
+        backbone = decoded_on_cpu(resolve(self.backbone, task))
         if self.weights is not None:
             if backbone.library == "descriptor":
                 raise InputError(f"{self.backbone} is a descriptor, it has no weights: name none")
@@ -230,11 +230,11 @@ def _embedded(
     batch = Batch(crops_per_pass(device, batch_size), warn)
     try:
         for at, views in images:
-            batch.add(at.to_bytes(8, "big"), views)
-            if batch.full:
+            if not batch.has_room(views):
                 yield from _numbered(pending.results(threads.ahead - 1))
                 pending.submit(batch, network)
                 batch = Batch(batch.size, warn)
+            batch.add(at.to_bytes(8, "big"), views)
         if not batch.empty:
             pending.submit(batch, network)
         yield from _numbered(pending.results())

@@ -1,13 +1,15 @@
-"""What simplejpeg saves, and what `decode = "fast"` saves and changes.
+"""What simplejpeg saves, and what `decode = "fast"` and "gpu" save and change.
 
     .venv/bin/python benchmarks/decode_speed.py [--images N] [--repeats N] [--photographs N]
 
 Processor time of decoding with thumbnail and statistics, and of that and one view of 224 pixels,
-for drawn images of 1080 x 1350: by Pillow alone, exact and fast. The three take turns at every
-image; every repeat gives a ratio, and the figure is their median.
+for drawn images of 1080 x 1350: by Pillow alone, exact, fast, and what "gpu" leaves to the
+processes, which is no view. They take turns at every image; every repeat gives a ratio, and the
+figure is their median.
 
-With ../shared also the cosine between embeddings of exact and fast pixels, by real MobileNets, of
-the largest real photographs. They have at most 1,000 pixels a side, so that "fast" halves none of
+With ../shared also the cosine between embeddings of exact and other pixels, by real MobileNets, of
+the largest real photographs; for "gpu" by a stand-in, which repeats colours as a card does, and
+resizes in real numbers. They have at most 1,000 pixels a side, so that "fast" halves none of
 them: the last figures halve those of 512 or more, to 1.0 to 1.95 times the side that the networks
 take, where "fast" leaves twice that side or more.
 """
@@ -15,28 +17,39 @@ take, where "fast" leaves twice that side or more.
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import simplejpeg
+import torch
 from common import Figure, arguments, load, report
 from drawn import draw_images
 from PIL import Image
 from real_images import IMAGES, write_task
 
 from archiveprobe.embed.backbones import resolve
+from archiveprobe.embed.gpu_views import GpuViews
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
+from archiveprobe.embed.prepare import PreparedImage
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.embed.views import render
 from archiveprobe.task import decoding, jpeg
 from archiveprobe.task.config import Decode, load_task
+from archiveprobe.task.decoding import digest
 
 CENTER = view_set("center")
 GEOMETRY = Geometry(224, 224)
-STATES: tuple[tuple[str, Decode], ...] = (("Pillow", "exact"), ("exact", "exact"), ("fast", "fast"))
+STATES: tuple[tuple[str, Decode], ...] = (
+    ("Pillow", "exact"),
+    ("exact", "exact"),
+    ("fast", "fast"),
+    ("gpu", "gpu"),
+)
 _HALVED = {"min_height": 256, "min_width": 256, "min_factor": 2}
 _BATCH = 32
 
@@ -69,7 +82,7 @@ def times(form: str, contents: list[bytes], repeats: int) -> Iterator[Figure]:
     for repeat in range(repeats + 1):
         for content in contents:
             for state in range(len(STATES)):
-                seconds[repeat, state] += once(content, *STATES[state])
+                seconds[repeat, state] += once(form, content, *STATES[state])
     # The first round warms up.
     seconds = seconds[1:] / len(contents)
     for part, what in enumerate(("decode", "decode and one view")):
@@ -81,14 +94,16 @@ def times(form: str, contents: list[bytes], repeats: int) -> Iterator[Figure]:
                 yield Figure(f"{label} / Pillow", round(float(np.median(ratio)), 2))
 
 
-def once(content: bytes, name: str, how: Decode) -> tuple[float, float]:
+def once(form: str, content: bytes, name: str, how: Decode) -> tuple[float, float]:
     """Return processor seconds of decoding an image, and of that and a view."""
     with pillow_alone() if name == "Pillow" else nullcontext():
         started = time.process_time()
         image = decoding.decode(content, how)
         decoded = time.process_time()
         assert isinstance(image, decoding.DecodedImage)
-        render(image.pixels, GEOMETRY, CENTER, seed="")
+        # Every JPEG that is drawn here is one that a card takes.
+        if how != "gpu" or form != "JPEG":
+            render(image.pixels, GEOMETRY, CENTER, seed="")
     return decoded - started, time.process_time() - started
 
 
@@ -106,8 +121,9 @@ def changes(folder: Path, count: int) -> Iterator[Figure]:
         loaded = load_backbone(resolve(name, task), "cpu")
         exact = embed(loaded, largest, "exact")
         yield from described(f"fast, {name}", exact, embed(loaded, largest, "fast"))
+        yield from described(f"gpu, {name}", exact, embed(loaded, largest, "gpu"))
         halves = [at for at, file in enumerate(largest) if sizes[file] >= 512]
-        with mock.patch.object(jpeg, "_REDUCED", _HALVED):
+        with mock.patch.object(jpeg, "_least", lambda _: _HALVED):
             halved = embed(loaded, [largest[at] for at in halves], "fast")
         yield from described(f"halved, {name}", exact[halves], halved)
 
@@ -115,13 +131,26 @@ def changes(folder: Path, count: int) -> Iterator[Figure]:
 def embed(loaded: LoadedBackbone, files: list[Path], how: Decode) -> np.ndarray:
     """Return the embeddings (n, d) of the centre of every image."""
     crops = []
+    card = GpuViews("cpu", as_a_card_does, {replace(geometry_of(loaded), decode="gpu"): CENTER})
     for file in files:
-        decoded = decoding.decode_pixels(file.read_bytes(), how)
+        content = file.read_bytes()
+        decoded = decoding.decode_pixels(content, how)
         if isinstance(decoded, decoding.Observation):
             sys.exit(f"{file}: {decoded.status}")
-        crops.append(render(decoded[0], geometry_of(loaded), CENTER, seed="").crops[0])
+        if decoded.is_small:
+            image = PreparedImage(digest(content), decoded.observation, {}, content)
+            [views] = card.complete([image])[0].views.values()
+        else:
+            views = render(decoded.image, geometry_of(loaded), CENTER, seed="")
+        crops.append(views.crops[0])
     parts = [np.stack(crops[start : start + _BATCH]) for start in range(0, len(crops), _BATCH)]
     return np.concatenate([loaded.embed(part, np.zeros(len(part), bool)) for part in parts])
+
+
+def as_a_card_does(files: Sequence[bytes]) -> list[torch.Tensor]:
+    """Decode JPEGs with colours repeated."""
+    pixels = [simplejpeg.decode_jpeg(file, "RGB", fastupsample=True) for file in files]
+    return [torch.from_numpy(image).permute(2, 0, 1) for image in pixels]
 
 
 def described(what: str, exact: np.ndarray, other: np.ndarray) -> Iterator[Figure]:

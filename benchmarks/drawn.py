@@ -68,11 +68,14 @@ def small_image(seed: int, side: int = 64) -> bytes:
     return out.getvalue()
 
 
-def write_task(folder: Path, networks: list[str], views: str, images: str = "") -> Path:
+def write_task(
+    folder: Path, networks: list[str], views: str, images: str = "", decode: str = "exact"
+) -> Path:
     """Return a task.toml over `folder`/images; `images` are further lines under [images]."""
     quoted = ", ".join(f'"{name}"' for name in networks)
     lines = ['name = "benchmark"', 'labels = ["intact", "destroyed"]', "[images]", images]
     lines += ["[embed]", f"backbones = [{quoted}]", f'views = "{views}"']
+    lines += [f'decode = "{decode}"']
     for name in networks:
         if name in NETWORKS:
             library, model, more = NETWORKS[name]

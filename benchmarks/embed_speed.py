@@ -34,6 +34,8 @@ import archiveprobe.embed.prepare
 from archiveprobe.embed.backbones import resolve
 from archiveprobe.embed.decoding import prepare_images
 from archiveprobe.embed.forward import Batch, ForwardThreads
+from archiveprobe.embed.gpu_jpeg import jpeg_decoder
+from archiveprobe.embed.gpu_views import GpuViews
 from archiveprobe.embed.job import Job, Options, crops_per_pass
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
 from archiveprobe.embed.prepare import Preparation, PreparedImage
@@ -72,6 +74,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--networks", nargs="+", default=["clip", "convnext"])
     parser.add_argument("--formats", nargs="+", default=["JPEG", "PNG"])
     parser.add_argument("--views", nargs="+", default=["center"])
+    parser.add_argument("--decode", default="exact", help="exact, fast or gpu")
     parser.add_argument("--limit", type=float, default=LIMIT)
     options = parser.parse_args(words)
     before = load()
@@ -82,8 +85,11 @@ def main(words: list[str] | None = None) -> None:
             folder = Path(name) / form
             draw_images(folder / "images", form, options.images)
             for network, views in product(options.networks, options.views):
-                found = list(measured(folder, network, views, how, options.repeats))
+                write_task(folder, [network], views, decode=options.decode)
+                task = load_task(folder)
+                found = list(measured(task, network, how, options.repeats))
                 what = ", ".join([LONG_NAMES.get(network, network), form, views])
+                what += f", decode = {options.decode}" * (options.decode != "exact")
                 figures += described(what, found, how.device != "cpu", options.limit)
                 print(f"{what}: {[[round(s, 2) for s in times] for times in found]}")
         if options.device == "cpu":
@@ -92,15 +98,14 @@ def main(words: list[str] | None = None) -> None:
     report(options.json, figures, before)
 
 
-def measured(folder: Path, network: str, views: str, how: Options, repeats: int) -> Iterator[Times]:
+def measured(task: Task, network: str, how: Options, repeats: int) -> Iterator[Times]:
     """Time decoding alone, forward passes alone and embed, in turn."""
-    task = load_task(write_task(folder, [network], views))
     assert how.device is not None
     precision = "bf16" if how.device == "cpu" else "fp16"
     loaded = load_backbone(resolve(network, task), how.device).at(precision)
     size = crops_per_pass(how.device, how.batch_size)
     for number in range(repeats + 1):
-        items, decode = decode_alone(task, loaded)
+        items, decode = decode_alone(task, loaded, how.device)
         forward = forward_alone(loaded, items, size, how.device)
         seconds = embed_alone(task, precision, how)
         # The first round warms up: libraries, the device's kernels, the page cache.
@@ -108,12 +113,22 @@ def measured(folder: Path, network: str, views: str, how: Options, repeats: int)
             yield Times(seconds, decode, forward)
 
 
-def decode_alone(task: Task, loaded: LoadedBackbone) -> tuple[list[PreparedImage], float]:
-    """Return the images as the backbone takes them, and the seconds on all cores."""
+def decode_alone(
+    task: Task, loaded: LoadedBackbone, device: str = "cpu"
+) -> tuple[list[PreparedImage], float]:
+    """Return the images as the backbone takes them, and the seconds on all cores (and the GPU)."""
     files = sorted(task.root.iterdir())
     pairs = [(file.name, digest(file.read_bytes())) for file in files]
-    preparation = Preparation(task.root, {geometry_of(loaded): view_set(task.embed.views)})
-    return timed(lambda: list(prepare_images(pairs, preparation, workers=cores())))
+    how, views = task.embed.decode, {geometry_of(loaded): view_set(task.embed.views)}
+    preparation = Preparation(task.root, views, decode=how)
+
+    def prepared() -> list[PreparedImage]:
+        images = prepare_images(pairs, preparation, workers=cores())
+        if how == "gpu":
+            return list(GpuViews(device, jpeg_decoder(device), views).stream(images))
+        return list(images)
+
+    return timed(prepared)
 
 
 def forward_alone(
@@ -123,7 +138,7 @@ def forward_alone(
     batches, threads = [Batch(size, lambda _: None)], ForwardThreads(device)
     for item in items:
         [rendered] = item.views.values()
-        if batches[-1].full:
+        if not batches[-1].has_room(rendered):
             batches.append(Batch(size, lambda _: None))
         batches[-1].add(bytes.fromhex(item.digest), rendered)
 
@@ -230,7 +245,7 @@ def decodes_figure(folder: Path, networks: list[str]) -> Figure:
     draw_images(place / "images", "JPEG", _COUNTED, width=270, height=338)
     task = load_task(write_task(place, networks, "crops6"))
     with mock.patch.object(
-        archiveprobe.embed.prepare, "decode", wraps=archiveprobe.embed.prepare.decode
+        archiveprobe.embed.prepare, "decode_pixels", wraps=archiveprobe.embed.prepare.decode_pixels
     ) as decode:
         summary = run_embed(task, Options(device="cpu", workers=0))
     views = sum(cache.rows * cache.views for cache in summary.caches)

@@ -129,7 +129,14 @@ def resolve(name: str, task: Task) -> Backbone:
     Raises:
         InputError: no such backbone; the message names the nearest.
     """
-    return replace(_named(name, task), layers=task.embed.layers, decode=task.embed.decode)
+    backbone = _named(name, task)
+    backbone = replace(backbone, layers=task.embed.layers, decode=task.embed.decode)
+    return decoded_on_cpu(backbone) if backbone.library == "descriptor" else backbone
+
+
+def decoded_on_cpu(backbone: Backbone) -> Backbone:
+    """Return the same backbone without a GPU that decodes its images."""
+    return replace(backbone, decode="exact") if backbone.decode == "gpu" else backbone
 
 
 def task_backbones(task: Task) -> list[Backbone]:

@@ -1,6 +1,6 @@
 """Prepare images ahead of the backbones, a bounded number at a time, in decoder processes."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -125,7 +125,7 @@ def prepare_images(
     workers: int,
     seconds: float = SECONDS_PER_IMAGE,
     notify: Notify = lambda _: None,
-) -> Iterator[PreparedImage]:
+) -> Generator[PreparedImage, None, None]:
     """Prepare (path, digest) pairs in order, in `workers` processes (0: in this one).
 
     An image at which a decoder takes longer than `seconds`, or dies twice, costs itself only.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archiveprobe.base.wording import duration, file_size
-from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
+from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, decoded_on_cpu
 from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.forward import Batch
 from archiveprobe.embed.job import Job, Options
@@ -96,7 +96,8 @@ def dry_run(task: Task, options: Options) -> Estimate:
     for job, keys in zip(work.jobs, missing, strict=True):
         batch, seconds, width = Batch(_SAMPLE, lambda _: None), 0.0, 0
         if keys and sample:
-            loaded = _load_untrained(job.backbone, work.device)
+            # What a GPU saves as a decoder shows when it runs.
+            loaded = _load_untrained(decoded_on_cpu(job.backbone), work.device)
             geometry = geometry_of(loaded)
             preparation = Preparation(work.task.root, {geometry: job.views}, decode=geometry.decode)
             started = time.perf_counter()

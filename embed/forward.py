@@ -58,14 +58,13 @@ class Batch(Parts):
         self._views: Views | None = None
 
     @property
-    def full(self) -> bool:
-        """Return whether there are views enough for one forward pass."""
-        return len(self._crop) >= self.size
-
-    @property
     def empty(self) -> bool:
         """Return whether there is nothing to embed."""
         return not self._rows
+
+    def has_room(self, rendered: Rendered) -> bool:
+        """Return whether one forward pass takes the views of another image, too."""
+        return self.empty or len(self._crop) + len(rendered.distinct) <= self.size
 
     def add(self, key: bytes, rendered: Rendered) -> None:
         """Add the views of one image; not after they were gathered."""

@@ -24,13 +24,15 @@ from archiveprobe.cache.spec import (
     match_request,
 )
 from archiveprobe.cache.store import Reader, Writer
-from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone
+from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, decoded_on_cpu
 from archiveprobe.embed.compiling import compile_network, was_compiled
 from archiveprobe.embed.faults import explain_faults
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches, Rows
+from archiveprobe.embed.gpu_decoding import Trial, is_decoded_on_gpu, refusal
 from archiveprobe.embed.networks import LoadedBackbone, load_backbone
 from archiveprobe.embed.precision import check_agreement, choose_precision, computes
+from archiveprobe.embed.preprocess import Preprocess
 from archiveprobe.embed.view_sets import TEXT, View, view_set
 from archiveprobe.embed.views import Rendered
 from archiveprobe.task.config import Task
@@ -99,6 +101,7 @@ class Job:
         is_image_network = backbone.library != "descriptor" and backbone.tower == "image"
         self._compile = task.embed.compile and is_image_network
         self._to_compile = False
+        self.tries_gpu = False
         self._own_weights = not named and backbone.tuned is None
         self._request = request(task, backbone)
         self._root = task.work / "cache"
@@ -214,6 +217,8 @@ class Job:
     def load(self) -> None:
         """Load the backbone, and open the cache where its precision is known already.
 
+        Where it `tries_gpu`, that waits for `settle_decoding`.
+
         Raises:
             InputError: the weights are missing or do not fit.
             InputError: another run writes to the cache.
@@ -228,6 +233,39 @@ class Job:
                 f"{name} {value}" for name, value in loaded.preprocess.record().items()
             )
             self._notify(f"task.toml gives no preprocess, so the library's own is used: {used}")
+        if self.backbone.decode == "gpu":
+            if self._reader is None or is_decoded_on_gpu(self._reader.record):
+                self.tries_gpu = True
+                return
+            self._decode_exactly(f"those of {self._reader.folder.name} were")
+        self._begin()
+
+    def settle_decoding(self, trial: Trial) -> None:
+        """Let a GPU decode JPEGs where the trial says so; else Pillow does.
+
+        Raises:
+            InputError: a GPU decoded the images of the cache that is to go on.
+        """
+        self.tries_gpu = False
+        agrees, why = trial.judge(self.loaded, self.views, self._threads.embed)
+        if agrees:
+            self._notify(why)
+        elif self._reader is not None:
+            raise InputError(refusal(self._reader.folder.name, why))
+        else:
+            self._decode_exactly(why)
+        self._begin()
+
+    def _decode_exactly(self, why: str) -> None:
+        self._notify(f"JPEGs are decoded on the CPU: {why}")
+        self.backbone = decoded_on_cpu(self.backbone)
+        preprocess = self.loaded.preprocess
+        assert isinstance(preprocess, Preprocess)
+        self.loaded.preprocess = preprocess.decoded("exact")
+
+    def _begin(self) -> None:
+        """Open the cache where its precision is known; else the first batch decides."""
+        loaded = self.loaded
         cache = self._find_by_fingerprint(loaded)
         if cache is not None:
             self._continue(cache)
@@ -269,10 +307,10 @@ class Job:
         self._rejected.clear()
 
     def push(self, key: str, rendered: Rendered) -> None:
-        """Queue an image's views; computes when a batch is full."""
-        self._batch.add(bytes.fromhex(key), rendered)
-        if self._batch.full:
+        """Queue an image's views; computes the batch that has no room for them."""
+        if not self._batch.has_room(rendered):
             self._compute()
+        self._batch.add(bytes.fromhex(key), rendered)
 
     def reject(self, key: str, status: str, detail: str) -> None:
         """Record that an image has no embedding."""

@@ -21,11 +21,13 @@ from archiveprobe.task.config import Decode
 from archiveprobe.task.decoding import (
     OUT_OF_MEMORY,
     DecodedImage,
+    DecodedPixels,
     Observation,
     decode,
     decode_pixels,
     digest,
     rejected,
+    with_thumbnail,
 )
 from archiveprobe.task.rows import locate
 
@@ -37,6 +39,7 @@ class Preparation:
     """What to make of every image: which views at which geometry, and where thumbnails go.
 
     `decode` is how pixels are made for thumbnails and observations; views have their geometry's.
+    Those of "gpu" are made later, as far as a GPU can: see embed/gpu_views.py.
     """
 
     root: Path
@@ -49,12 +52,14 @@ class Preparation:
 class PreparedImage:
     """An image ready for the backbones; no `views` where it was rejected.
 
-    `digest` is "" where there are no bytes.
+    `digest` is "" where there are no bytes. `jpeg` are those of a file of which a GPU is to make
+    the views that are lacking.
     """
 
     digest: str
     observation: Observation
     views: Mapping[Geometry, Rendered] = field(default_factory=dict)
+    jpeg: bytes = b""
 
 
 def thumbnail_file(folder: Path, digest: str) -> Path:
@@ -93,12 +98,15 @@ def prepare(path: str, expected: str, preparation: Preparation) -> PreparedImage
         content = read_content(preparation.root, path, expected)
         if isinstance(content, Observation):
             return PreparedImage(expected, content)
-        image = decode(content, preparation.decode)
-        if isinstance(image, Observation):
-            return PreparedImage(expected, image)
+        decoded = decode_pixels(content, preparation.decode)
+        if isinstance(decoded, Observation):
+            return PreparedImage(expected, decoded)
+        image = with_thumbnail(decoded)
         if preparation.thumbnails is not None:
             _write_thumbnail(thumbnail_file(preparation.thumbnails, expected), image.thumbnail)
-        return _rendered(content, image.pixels, image.observation, expected, preparation)
+        return _rendered(
+            content, decoded._replace(observation=image.observation), expected, preparation
+        )
     except MemoryError:
         return PreparedImage(expected, rejected(*OUT_OF_MEMORY))
 
@@ -118,7 +126,7 @@ def prepare_reference(
         decoded = decode_pixels(content, preparation.decode)
         if isinstance(decoded, Observation):
             return PreparedImage(key, decoded)
-        return _rendered(content, *decoded, key, preparation)
+        return _rendered(content, decoded, key, preparation)
     except UnreadableError as error:
         return PreparedImage("", rejected(error.status, error.detail, error.size))
     except MemoryError:
@@ -126,21 +134,21 @@ def prepare_reference(
 
 
 def _rendered(
-    content: bytes,
-    pixels: Image.Image,
-    observation: Observation,
-    key: str,
-    preparation: Preparation,
+    content: bytes, first: DecodedPixels, key: str, preparation: Preparation
 ) -> PreparedImage:
-    views, decoded = {}, {preparation.decode: pixels}
+    views, decoded, jpeg = {}, {preparation.decode: first}, b""
     for geometry, wanted in preparation.views.items():
-        if geometry.decode not in decoded:
-            again = decode_pixels(content, geometry.decode)
+        how = geometry.decode
+        if how not in decoded:
+            again = decode_pixels(content, how)
             if isinstance(again, Observation):
                 return PreparedImage(key, again)
-            decoded[geometry.decode] = again[0]
-        views[geometry] = render(decoded[geometry.decode], geometry, wanted, seed=key)
-    return PreparedImage(key, observation, views)
+            decoded[how] = again
+        if decoded[how].is_small:
+            jpeg = content
+        else:
+            views[geometry] = render(decoded[how].image, geometry, wanted, seed=key)
+    return PreparedImage(key, first.observation, views, jpeg)
 
 
 def _write_thumbnail(file: Path, thumbnail: Image.Image) -> None:

@@ -14,7 +14,8 @@ class Geometry:
 
     `size` is the side of the square input in pixels. Before its centre is cropped, `crop` brings
     the shorter side ("center"), both sides ("squash") or the longer side ("border", padded with
-    `fill`) to `resize` pixels. `decode` says how the pixels of a JPEG are made.
+    `fill`) to `resize` pixels. `decode` says how the pixels of a JPEG are made; "gpu" resizes
+    them there, too.
     """
 
     size: int

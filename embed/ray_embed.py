@@ -9,7 +9,7 @@ import json
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -107,9 +107,7 @@ class DecodeFiles:
         """Add the images of its files to the row of a unit."""
         files = [tuple(pair) for pair in json.loads(row["files"])]
         prepared = _decoders(self).prepare(files)
-        images = [
-            PreparedImage(pair[1], image.observation, image.views) for pair, image in prepared
-        ]
+        images = [replace(image, digest=pair[1]) for pair, image in prepared]
         return {"unit": row["unit"], "images": images}
 
 

@@ -18,6 +18,8 @@ from archiveprobe.embed.device import default_device
 from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch
+from archiveprobe.embed.gpu_decoding import as_made, needed_decoder
+from archiveprobe.embed.gpu_views import GpuViews
 from archiveprobe.embed.inventory import Verification
 from archiveprobe.embed.job import Notify, views_of
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
@@ -101,6 +103,7 @@ def _recompute(
     task: Task, backbone: Backbone, reader: Reader, count: int, adopt: bool, notify: Notify
 ) -> Recomputed:
     old = reader.record
+    backbone = as_made(backbone, old)
     precision = str(old.fingerprint["precision"])
     loaded = load_backbone(backbone, default_device()).at(precision)
     # A compiled network agrees with the plain one, which needs no compiler.
@@ -140,7 +143,7 @@ def _compare(
     if isinstance(loaded, TextNetwork):
         sample = _random_texts(task, loaded, keys, count)
     else:
-        sample = _random_images(task, loaded, keys, count)
+        sample = _random_images(task, loaded, reader, count)
     for key, rendered in sample:
         batch.add(key, rendered)
     with network_at_work(f"{loaded.name} on {default_device()}", "embed"):
@@ -156,16 +159,21 @@ def _compare(
 
 
 def _random_images(
-    task: Task, loaded: LoadedBackbone, keys: Keys, count: int
+    task: Task, loaded: LoadedBackbone, reader: Reader, count: int
 ) -> Iterator[tuple[bytes, Rendered]]:
     state = read_state(task)
     known = paths_by_digest(state.rows, state.entries)
-    present = _present(known, keys)
+    present = _present(known, reader.keys)
     geometry = geometry_of(loaded)
     views = {geometry: view_set(task.embed.views)}
     preparation = Preparation(task.root, views, decode=geometry.decode)
-    for key in random.sample(present, min(count, len(present))):
-        image = prepare(known[key], key, preparation)
+    sample = random.sample(present, min(count, len(present)))
+    images = [prepare(known[key], key, preparation) for key in sample]
+    if geometry.decode == "gpu":
+        device = default_device()
+        decoder = needed_decoder(device, reader.folder.name)
+        images = GpuViews(device, decoder, views).complete(images)
+    for key, image in zip(sample, images, strict=True):
         if image.views:
             yield bytes.fromhex(key), image.views[geometry]
 

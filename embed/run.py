@@ -3,8 +3,9 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from archiveprobe.base.lock import Lock
 from archiveprobe.base.memory import collector_paused
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.embed.decoding import default_workers, prepare_images
+from archiveprobe.embed.gpu_decoding import COMPARED, make_trial
+from archiveprobe.embed.gpu_views import GpuViews
 from archiveprobe.embed.job import Job, Notify, Options
 from archiveprobe.embed.networks import geometry_of
 from archiveprobe.embed.plan import Plan, plan
@@ -33,6 +36,8 @@ __all__ = ["Options", "Plan", "Summary", "embed", "plan", "record_of"]
 
 _STALE_SECONDS = 3600.0
 _TEXTS_AT_ONCE = 1024
+# Images among which some baseline JPEGs are looked for, to try a GPU as their decoder.
+_TRIED = 64
 
 
 def embed(
@@ -98,12 +103,14 @@ def _embed_missing(
     files = [(path, digest) for digest, path in paths.items() if digest in todo]
     workers = default_workers() if options.workers is None else options.workers
     workers = min(workers, len(files))
+    gpu = _settle_decoding(work, jobs, files, workers, notify)
     views = {geometry_of(job.loaded): job.views for job in jobs}
     thumbnails = work.task.work / "thumbs" if work.task.embed.thumbnails else None
     preparation = Preparation(work.task.root, views, thumbnails, work.task.embed.decode)
 
     def embed_here(files: Files) -> Iterator[PreparedImage]:
-        for image in prepare_images(files, preparation, workers=workers, notify=notify):
+        images = prepare_images(files, preparation, workers=workers, notify=notify)
+        for image in images if gpu is None else gpu.stream(images):
             _hand_out(image, jobs, wanted)
             yield image
 
@@ -114,6 +121,31 @@ def _embed_missing(
         for image in images:
             record.add(image)
             advance()
+    if gpu is not None:
+        gpu.report(notify)
+
+
+def _settle_decoding(
+    work: Plan, jobs: Sequence[Job], files: Files, workers: int, notify: Notify
+) -> GpuViews | None:
+    """Try the GPU as a decoder of JPEGs for the jobs that ask for it; return it where one may."""
+    trying = [job for job in jobs if job.tries_gpu]
+    if not trying:
+        return None
+    views = {geometry_of(job.loaded): job.views for job in trying}
+    # Spread over the archive, whose ends may be of one kind.
+    sample = files[:: max(1, len(files) // _TRIED)][:_TRIED]
+
+    def images() -> list[PreparedImage]:
+        preparation = Preparation(work.task.root, views, decode="gpu")
+        prepared = prepare_images(sample, preparation, workers=min(1, workers), notify=notify)
+        with closing(prepared):
+            return list(islice((image for image in prepared if image.jpeg), COMPARED))
+
+    gpu, trial = make_trial(work.device, views, images)
+    for job in trying:
+        job.settle_decoding(trial)
+    return gpu if any(job.backbone.decode == "gpu" for job in jobs) else None
 
 
 def _drop_leftovers(work: Path) -> None:

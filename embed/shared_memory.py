@@ -21,6 +21,9 @@ import numpy as np
 from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.preprocess import Geometry
 
+# Larger files go through the pipe.
+_JPEG_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -32,18 +35,21 @@ class Slot:
 
 @dataclass(frozen=True)
 class Parcel:
-    """A prepared image whose crops lie in a slot, one geometry after the other."""
+    """A prepared image whose pixels lie in a slot: its crops by geometry, then its JPEG."""
 
     image: PreparedImage
     shapes: Mapping[Geometry, tuple[int, ...]]
+    jpeg_bytes: int
 
 
 def slot_bytes(preparation: Preparation) -> int:
-    """Return the most bytes that the distinct crops of one image can take."""
-    return sum(
+    """Return how many bytes hold the distinct crops of any image, or most files for a GPU."""
+    crops = sum(
         3 * geometry.size**2 * len({view.crop for view in views})
         for geometry, views in preparation.views.items()
     )
+    for_gpu = any(geometry.decode == "gpu" for geometry in preparation.views)
+    return max(crops, _JPEG_BYTES) if for_gpu else crops
 
 
 class Slots:
@@ -78,7 +84,8 @@ class Slots:
             stored = np.ndarray(parcel.shapes[geometry], np.uint8, self._memory, offset)
             views[geometry] = replace(rendered, crops=stored.copy())
             offset += stored.nbytes
-        return replace(parcel.image, views=views)
+        jpeg = self._memory[offset : offset + parcel.jpeg_bytes]
+        return replace(parcel.image, views=views, jpeg=jpeg)
 
     def close(self) -> None:
         """Give the memory back."""
@@ -138,7 +145,7 @@ class PrepareInto:
     def __call__(self, slot: Slot | None, *image_named: Any) -> PreparedImage | Parcel:
         """Prepare the image that the arguments name; see embed.prepare."""
         image = self.prepare(*image_named)
-        needed = sum(rendered.crops.nbytes for rendered in image.views.values())
+        needed = sum(rendered.crops.nbytes for rendered in image.views.values()) + len(image.jpeg)
         if slot is None or not needed or needed > slot.size:
             return image
         offset = slot.offset
@@ -149,7 +156,8 @@ class PrepareInto:
             offset += crops.nbytes
             shapes[geometry] = crops.shape
             views[geometry] = replace(rendered, crops=crops[:0])
-        return Parcel(replace(image, views=views), shapes)
+        self._memory[offset : offset + len(image.jpeg)] = image.jpeg
+        return Parcel(replace(image, views=views, jpeg=b""), shapes, len(image.jpeg))
 
     @cached_property
     def _memory(self) -> mmap.mmap:

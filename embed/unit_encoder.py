@@ -27,6 +27,7 @@ from archiveprobe.embed.backbones import resolve
 from archiveprobe.embed.compiling import compile_network, was_compiled
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches
+from archiveprobe.embed.gpu_decoding import ProvedGpu, Trial, as_made, refusal
 from archiveprobe.embed.job import Notify, crops_per_pass
 from archiveprobe.embed.networks import LoadedBackbone, load_backbone
 from archiveprobe.embed.precision import check_agreement, computes
@@ -158,6 +159,8 @@ class UnitEncoder:
         self._keep, self._share, self._beside_others = keep, share, beside_others
         self._afresh = afresh
         self._writers = ExitStack()
+        self._gpu = ProvedGpu(device, views, self._check_decoding)
+        self._notify = notify
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -171,6 +174,7 @@ class UnitEncoder:
         Raises:
             InputError: weights do not fit, memory runs out, or a cache is damaged or full.
         """
+        images = self._gpu.complete(images)
         distinct = {bytes.fromhex(image.digest): image for image in images if image.views}
         # The preparation may have more views of an image than a backbone looks at.
         return {
@@ -183,6 +187,10 @@ class UnitEncoder:
             )
             for name, backbone in self._backbones.items()
         }
+
+    def _check_decoding(self, trial: Trial) -> None:
+        for backbone in self._backbones.values():
+            backbone.check_decoding(trial)
 
     def write_with(self, writer_of: Callable[[Path], RowWriter]) -> None:
         """Hand new rows to the writers that are made for the folders of the caches."""
@@ -197,6 +205,7 @@ class UnitEncoder:
         return self
 
     def __exit__(self, *fault: Any) -> None:
+        self._gpu.report(self._notify)
         self._writers.__exit__(*fault)
 
 
@@ -242,7 +251,7 @@ class _UnitBackbone:
         of_system = {"backbones": (name,), "views": asked["views"], "layers": asked["layers"]}
         of_system["decode"] = asked.get("decode", "exact")
         part = task.model_copy(update={"embed": task.embed.model_copy(update=of_system)})
-        self._backbone = resolve(name, part)
+        self._backbone = as_made(resolve(name, part), record)
         self._request = request(part, self._backbone)
         self._device, self._threads = device, threads
         self._notify: Notify = lambda text: notify(f"{name}: {text}")
@@ -256,6 +265,22 @@ class _UnitBackbone:
         self._writer: RowWriter | None = None
         self._network: LoadedBackbone | None = None
         self._loading, self._writing = Lock(), Lock()
+
+    def check_decoding(self, trial: Trial) -> None:
+        """Refuse a GPU that does not decode as the one of the cache did.
+
+        Raises:
+            InputError: it decodes nothing, or a row disagrees with Pillow's.
+        """
+        if self.geometry.decode != "gpu":
+            return
+        why = trial.lack
+        if not why:
+            network = self._load(trial.by_pillow[0].views[self.geometry])
+            agrees, why = trial.judge(network, self.views, self._threads.embed)
+            if agrees:
+                return
+        raise InputError(refusal(self._record.folder.name, why))
 
     def open_writer(self, share: str | None, *, beside_others: bool) -> Writer:
         """Let new rows go into the task's cache; return the writer, which is to be closed."""
@@ -320,10 +345,10 @@ class _UnitBackbone:
         pending = PendingBatches(self._threads, where)
         batch = Batch(self._size, self._notify)
         for key, rendered in images:
-            batch.add(key, rendered)
-            if batch.full:
+            if not batch.has_room(rendered):
                 pending.submit(batch, network)
                 batch = Batch(self._size, self._notify)
+            batch.add(key, rendered)
         if not batch.empty:
             pending.submit(batch, network)
         for done, rows in pending.results():

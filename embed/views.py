@@ -4,7 +4,7 @@ Resampling follows torchvision on PIL images to the pixel: the same rounding of 
 same offset of the centre crop. Decoder processes render views, so nothing here imports torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,104 +48,120 @@ def render_tokens(tokens: np.ndarray) -> Rendered:
     return Rendered(tokens[None], (0,), (False,))
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Where a crop lies: its corner (x, y) in the image resized to `target` (width, height).
+
+    A crop may go beyond the image on all sides, where it is filled.
+    """
+
+    target: tuple[int, int]
+    corner: tuple[int, int]
+
+
 def render(image: Image.Image, geometry: Geometry, views: Sequence[View], *, seed: str) -> Rendered:
     """Render the views of an RGB image; `seed` (the file's digest) fixes the random draws."""
-    names = list(dict.fromkeys(view.crop for view in views))
+    resized: dict[tuple[int, int], Image.Image] = {}
+    crops = {}
+    for name in dict.fromkeys(view.crop for view in views):
+        if name.startswith("augment"):
+            resampling = RESAMPLING[geometry.interpolation]
+            crop = seeded_view(image, geometry.size, resampling, f"{seed}/{name}")
+        else:
+            crop = _crop(image, geometry, cut_of(name, image.size, geometry), resized)
+        crops[name] = np.asarray(crop)
+    return rendered(crops, views)
+
+
+def rendered(crops: Mapping[str, np.ndarray], views: Sequence[View]) -> Rendered:
+    """Return views whose crops (size, size, 3) uint8 are given by name; equal ones once."""
     distinct: list[np.ndarray] = []
     crop_of: dict[str, int] = {}
-    for name, crop in zip(names, _crops(image, geometry, names, seed), strict=True):
-        equal = (at for at, other in enumerate(distinct) if np.array_equal(crop, other))
+    for name, crop in crops.items():
+        equal = (at for at, other in enumerate(distinct) if _are_equal(crop, other))
         crop_of[name] = next(equal, len(distinct))
         if crop_of[name] == len(distinct):
             distinct.append(crop)
     mirrored = {crop_of[view.crop] for view in views if view.mirror}
-    symmetric = {at for at in mirrored if np.array_equal(distinct[at], distinct[at][:, ::-1])}
-    crops = tuple(crop_of[view.crop] for view in views)
+    symmetric = {at for at in mirrored if _are_equal(distinct[at], distinct[at][:, ::-1])}
+    places = tuple(crop_of[view.crop] for view in views)
     mirror = tuple(
-        view.mirror and crop not in symmetric for view, crop in zip(views, crops, strict=True)
+        view.mirror and place not in symmetric for view, place in zip(views, places, strict=True)
     )
-    return Rendered(np.stack(distinct), crops, mirror)
+    return Rendered(np.stack(distinct), places, mirror)
 
 
-def _crops(
-    image: Image.Image, geometry: Geometry, names: Sequence[str], seed: str
-) -> list[np.ndarray]:
-    # Crops along the longer side share one resize.
-    along = [name for name in names if name.startswith("crop-")]
-    shared = dict(zip(along, _along_longer_side(image, geometry, along), strict=True))
-    return [np.asarray(shared.get(name) or _crop(image, geometry, name, seed)) for name in names]
-
-
-def _crop(image: Image.Image, geometry: Geometry, name: str, seed: str) -> Image.Image:
-    if name == "center":
-        return center(image, geometry)
-    size, resampling = geometry.size, RESAMPLING[geometry.interpolation]
-    if name == "squash":
-        return image.resize((size, size), resampling)
-    if name.startswith("augment"):
-        return seeded_view(image, size, resampling, f"{seed}/{name}")
-    raise ValueError(f"no crop {name!r}")
+def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
+    # Of most pairs a few pixels tell that they are not.
+    few = (slice(None, None, 16), slice(None, None, 16))
+    return np.array_equal(one[few], other[few]) and np.array_equal(one, other)
 
 
 def center(image: Image.Image, geometry: Geometry) -> Image.Image:
     """Return the view that the weights' own preprocessing gives."""
-    resampling = RESAMPLING[geometry.interpolation]
+    return _crop(image, geometry, cut_of("center", image.size, geometry), {})
+
+
+def cut_of(name: str, size: tuple[int, int], geometry: Geometry) -> Cut:
+    """Return where the crop of that name lies in an image of `size` (width, height).
+
+    Raises:
+        ValueError: no such crop, or one that is drawn.
+    """
+    if name == "center":
+        return _center_cut(size, geometry)
+    if name == "squash":
+        return Cut((geometry.size, geometry.size), (0, 0))
+    width, height = _shorter_side_to(size, geometry.size)
+    spare = max(width, height) - geometry.size
+    offsets = {"crop-first": 0, "crop-middle": round(spare / 2.0), "crop-last": spare}
+    if name not in offsets:
+        raise ValueError(f"no crop {name!r}")
+    offset = offsets[name]
+    return Cut((width, height), (offset, 0) if width >= height else (0, offset))
+
+
+def _center_cut(size: tuple[int, int], geometry: Geometry) -> Cut:
     if geometry.crop == "border":
-        return _padded(image, geometry, resampling)
+        width, height = (max(1, round(side * geometry.resize / max(size))) for side in size)
+        left, top = ((geometry.size - side) // 2 for side in (width, height))
+        return Cut((width, height), (-left, -top))
     squash = geometry.crop == "squash"
-    target = (geometry.resize,) * 2 if squash else _shorter_side_to(image, geometry.resize)
+    target = (
+        (geometry.resize, geometry.resize) if squash else _shorter_side_to(size, geometry.resize)
+    )
     left, top = (round((side - geometry.size) / 2.0) for side in target)
-    return _cut(image, target, [(left, top)], geometry.size, resampling)[0]
+    return Cut(target, (left, top))
 
 
-def _along_longer_side(
-    image: Image.Image, geometry: Geometry, names: Sequence[str]
-) -> list[Image.Image]:
-    size = geometry.size
-    width, height = _shorter_side_to(image, size)
-    spare = max(width, height) - size
-    offset = {"crop-first": 0, "crop-middle": round(spare / 2.0), "crop-last": spare}
-    corners = [(offset[name], 0) if width >= height else (0, offset[name]) for name in names]
-    return _cut(image, (width, height), corners, size, RESAMPLING[geometry.interpolation])
-
-
-def _shorter_side_to(image: Image.Image, side: int) -> tuple[int, int]:
-    width, height = image.size
+def _shorter_side_to(size: tuple[int, int], side: int) -> tuple[int, int]:
+    width, height = size
     if width <= height:
         return side, int(side * height / width)
     return int(side * width / height), side
 
 
-def _cut(
-    image: Image.Image,
-    target: tuple[int, int],
-    corners: Sequence[tuple[int, int]],
-    size: int,
-    resampling: Image.Resampling,
-) -> list[Image.Image]:
-    """Return square crops, at corners in the coordinates of the image resized to `target`."""
-    if not corners:
-        return []
-    if max(target) <= _LONGEST * size:
-        whole = image.resize(target, resampling)
-        return [whole.crop((x, y, x + size, y + size)) for x, y in corners]
-    across, down = image.width / target[0], image.height / target[1]
-    boxes = [
-        (
-            x * across,
-            y * down,
-            min((x + size) * across, image.width),
-            min((y + size) * down, image.height),
-        )
-        for x, y in corners
-    ]
-    return [image.resize((size, size), resampling, box=box) for box in boxes]
+def is_far(cut: Cut, size: int) -> bool:
+    """Return whether an image would grow too long before crops of `size` pixels are cut from it."""
+    return max(cut.target) > _LONGEST * size and min(cut.corner) >= 0
 
 
-def _padded(image: Image.Image, geometry: Geometry, resampling: Image.Resampling) -> Image.Image:
-    size, longest = geometry.size, max(image.size)
-    width, height = (max(1, round(side * geometry.resize / longest)) for side in image.size)
+def _crop(
+    image: Image.Image, geometry: Geometry, cut: Cut, resized: dict[tuple[int, int], Image.Image]
+) -> Image.Image:
+    """Cut a crop; what the image was resized to is kept in `resized`, by its size."""
+    size, resampling = geometry.size, RESAMPLING[geometry.interpolation]
+    x, y = cut.corner
+    if is_far(cut, size):
+        across, down = image.width / cut.target[0], image.height / cut.target[1]
+        right, bottom = (x + size) * across, (y + size) * down
+        box = (x * across, y * down, min(right, image.width), min(bottom, image.height))
+        return image.resize((size, size), resampling, box=box)
+    if cut.target not in resized:
+        resized[cut.target] = image.resize(cut.target, resampling)
+    whole = resized[cut.target]
+    if geometry.crop != "border":
+        return whole.crop((x, y, x + size, y + size))
     square = Image.new("RGB", (size, size), geometry.fill)
-    inner = image.resize((width, height), resampling)
-    square.paste(inner, ((size - width) // 2, (size - height) // 2))
+    square.paste(whole, (-x, -y))
     return square

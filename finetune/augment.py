@@ -61,9 +61,9 @@ class Augmentation:
         """
         import torch
 
-        pixels = torch.from_numpy(self.pixels(image, epoch, row, occurrence))
+        pixels = self.pixels(image, epoch, row, occurrence)
         if not self.settings.erasing:
-            return pixels
+            return torch.from_numpy(pixels)
         make_torchvision_importable()
         from timm.data.random_erasing import RandomErasing
 
@@ -71,7 +71,9 @@ class Augmentation:
             self.settings.erasing, mode="pixel", device="cpu"
         )
         with _global_generators(seeded("erasing", *self._words(epoch, row, occurrence))):
-            erased: torch.Tensor = erase(normalise(pixels, self.preprocess))
+            levels = _levels(self.preprocess)
+            planes = np.stack([levels[band][pixels[..., band]] for band in range(3)])
+            erased: torch.Tensor = erase(torch.from_numpy(planes))
         return erased
 
     def pixels(self, image: np.ndarray, epoch: int, row: int, occurrence: int = 0) -> np.ndarray:
@@ -144,6 +146,18 @@ def normalise(pixels: "np.ndarray | torch.Tensor", preprocess: Preprocess) -> "t
     tensor = planes.to(torch.float32, memory_format=torch.contiguous_format)
     mean, std = (_planes(each, str(tensor.device)) for each in (preprocess.mean, preprocess.std))
     return tensor.div_(_PIXEL).sub_(mean).div_(std)
+
+
+@cache
+def _levels(preprocess: Preprocess) -> np.ndarray:
+    """Return what `normalise` makes of every byte in every band, (3, 256).
+
+    A lookup takes one thread. torch's threads, which would share even one image, wait for each
+    other, and beside other processes for the core that one of them lacks.
+    """
+    levels = np.arange(_PIXEL + 1, dtype=np.uint8)
+    normalised = normalise(np.stack([levels] * 3, 1)[None], preprocess)
+    return np.asarray(normalised[:, 0].numpy())
 
 
 @cache

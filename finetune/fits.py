@@ -13,7 +13,6 @@ import numpy as np
 from archiveprobe.base.memory import memory_for
 from archiveprobe.base.progress import Progress
 from archiveprobe.embed.backbones import Backbone
-from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.device import default_device
 from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.view_sets import view_set
@@ -22,7 +21,8 @@ from archiveprobe.evaluate.system_status import FROM_CACHE
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.data import image_rows, start_at_probe, token_rows
 from archiveprobe.finetune.inference import centre_of, logits_of
-from archiveprobe.finetune.loader import InputRows, Notify
+from archiveprobe.finetune.loader import InputRows, Notify, default_drawing
+from archiveprobe.finetune.looking import Looks
 from archiveprobe.finetune.mixing import State, greedy_soup, mean_of, update_batch_norms
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Recipe
@@ -102,6 +102,7 @@ class Fits:
         self.system = recipe.name + (FROM_CACHE if options.from_cache else "")
         self.folder = dataset.task.work / "finetune" / self.system
         self._notify, self._progress = notify, progress
+        self._looks = Looks(**self.computing, notify=notify)
         self._views = range(len(view_set(recipe.predict.views)))
         self._resources = ExitStack()
 
@@ -172,11 +173,13 @@ class Fits:
         return token_network(network) if self._options.from_cache else network
 
     def _drawing_workers(self) -> int:
-        """Return how many processes draw images: none where the network takes the cores itself."""
-        workers = self._options.workers
-        if self._options.from_cache or (workers is None and self.device == "cpu"):
+        """Return how many processes draw images ahead; 0: this one draws them, step by step."""
+        if self._options.from_cache:
             return 0
-        return default_workers() if workers is None else workers
+        if self._options.workers is not None:
+            return self._options.workers
+        draws = len(self._dataset) * self._recipe.schedule.epochs
+        return default_drawing(self.device, draws)
 
     def fit(
         self, fit: Fit, answering: bool = True, *, selection: Sequence[Epoch] = ()
@@ -246,11 +249,11 @@ class Fits:
         def load_mean(some: Sequence[State]) -> None:
             network.to(self.device).load_state(mean_of(some))
             if len(some) > 1:
-                update_batch_norms(network, inputs, rows.train, centre, **self.computing)
+                update_batch_norms(network, inputs, rows.train, centre, self._looks)
 
         def score(some: Sequence[State]) -> float:
             load_mean(some)
-            return rate(network, data, self._recipe, **self.computing)
+            return rate(network, data, self._recipe, self._looks)
 
         used: Sequence[int] = range(len(parts))
         # The final fit holds no row out to choose by.
@@ -323,9 +326,7 @@ class Fits:
     def _answer(self, network: Network, inputs: InputRows, rows: np.ndarray) -> np.ndarray:
         """Return logits (r, V, K) of rows through all views."""
         with self._at_work("answer"):
-            return logits_of(
-                network, inputs, rows, self._views, **self.computing, notify=self._notify
-            )
+            return logits_of(network, inputs, rows, self._views, self._looks)
 
     def _at_work(self, what: str) -> AbstractContextManager[None]:
         """Say in one line why the network cannot do something. Raises InputError."""

@@ -107,12 +107,14 @@ class Pixels:
         place = self._place(row)
         return self._array(place.offset, place.shape)
 
-    def view(self, row: int, view: int) -> np.ndarray:
-        """Return a view (size, size, 3) uint8, as `embed` renders it."""
+    def rendered(self, row: int, views: Sequence[int]) -> Rendered:
+        """Return what some views show, as `embed` renders it; not to be written to."""
         place = self._place(row)
-        crops = self._array(place.offset + math.prod(place.shape), place.crops)
-        crop = crops[place.crop[view]]
-        return np.asarray(crop[:, ::-1] if place.mirror[view] else crop)
+        return Rendered(
+            self._array(place.offset + math.prod(place.shape), place.crops),
+            tuple(place.crop[view] for view in views),
+            tuple(place.mirror[view] for view in views),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -171,11 +173,9 @@ class ImageRows:
         image = self.pixels.image(draw.row)
         return self.augmentation(image, draw.epoch, draw.row, draw.occurrence)
 
-    def look(self, rows: np.ndarray, view: int) -> "torch.Tensor":
-        """Return a batch (b, size, size, 3) uint8 of rows through a view."""
-        import torch
-
-        return torch.from_numpy(np.stack([self.pixels.view(int(row), view) for row in rows]))
+    def rendered(self, row: int, views: Sequence[int]) -> Rendered:
+        """Return what some views show of a row."""
+        return self.pixels.rendered(row, views)
 
 
 def load_pixels(

@@ -1,7 +1,7 @@
 """From networks and the views of images to one answer: averaging, voting, a stored system."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,24 +12,21 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.spec import differences
-from archiveprobe.embed.arithmetic import computing_on
 from archiveprobe.embed.device import check_device, default_device
-from archiveprobe.embed.faults import Parts, network_at_work
+from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.preprocess import geometry_of_record
 from archiveprobe.embed.tuned import read_weights
 from archiveprobe.embed.unit_encoder import Look
 from archiveprobe.embed.view_sets import View, view_set
 from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.evaluate.tuned import network_file
-from archiveprobe.finetune.augment import as_floats
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
 from archiveprobe.finetune.loader import InputRows, Notify
+from archiveprobe.finetune.looking import Looks
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Predict, Recipe
 from archiveprobe.task.config import Task
 
-# Rows of one pass, by the kind of device.
-_BATCH = {"cpu": 32, "cuda": 256, "mps": 32}
 _IMAGES_AT_ONCE = 512
 _CENTRES = ("center", "crop-middle")
 
@@ -43,46 +40,18 @@ def centre_of(views: Sequence[View]) -> int:
 
 
 def logits_of(
-    network: Network,
-    inputs: InputRows,
-    rows: np.ndarray,
-    views: Sequence[int],
-    *,
-    device: str = "cpu",
-    precision: str = "fp32",
-    notify: Notify = lambda _: None,
+    network: Network, inputs: InputRows, rows: np.ndarray, views: Sequence[int], looks: Looks
 ) -> np.ndarray:
     """Return logits (n, V, K) float64 of rows through views, by a network in eval mode.
 
-    With `precision` "bf16" under autocast. Rows that are not readable are NaN. Where memory runs
-    out, fewer rows at a time are looked at.
+    Rows that are not readable are NaN.
     """
-    import torch
-
-    readable = np.asarray(inputs.readable)[rows]
     logits = np.full((len(rows), len(views), network.classes), np.nan)
-    places = np.flatnonzero(readable)
-    parts = Parts(_BATCH[device.partition(":")[0]], notify)
-
-    def look(part: slice) -> np.ndarray:
-        looked = (inputs.look(rows[places[part]], view).to(device) for view in views)
-        by_view = [network(as_floats(each, network.preprocess)).float() for each in looked]
-        return np.asarray(torch.stack(by_view, 1).cpu().numpy())
-
+    places = np.flatnonzero(np.asarray(inputs.readable)[rows])
     if len(places):
-        with torch.inference_mode(), computing_at(device, precision):
-            logits[places] = parts.compute(look, len(places))
+        images = (inputs.rendered(int(row), views) for row in rows[places])
+        logits[places] = looks.logits(network, images)
     return logits
-
-
-@contextmanager
-def computing_at(device: str, precision: str) -> Iterator[None]:
-    """Let a network compute on a device: autocast where `precision` is "bf16", fp32 as it is."""
-    import torch
-
-    half = torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=precision == "bf16")
-    with computing_on(device), half:
-        yield
 
 
 def average(logits: np.ndarray, axis: int) -> np.ndarray:
@@ -205,6 +174,7 @@ class TunedSystem:
         spec = PixelSpec(1, network.preprocess.geometry, self.views)
         states = [(str(file), read_weights(file, digest)) for file, digest in self.states]
         by_view = [np.empty((0, len(self.views), self.classes))]
+        looks = Looks(device, self.precision, notify)
         for start in range(0, len(files), _IMAGES_AT_ONCE):
             some = files[start : start + _IMAGES_AT_ONCE]
             with load_pixels(
@@ -215,17 +185,8 @@ class TunedSystem:
                 for file, state in states:
                     with self.at_work(device):
                         network.load_state(state, file)
-                        of_networks.append(
-                            logits_of(
-                                network,
-                                inputs,
-                                np.arange(len(pixels)),
-                                range(len(self.views)),
-                                device=device,
-                                precision=self.precision,
-                                notify=notify,
-                            )
-                        )
+                        rows, views = np.arange(len(pixels)), range(len(self.views))
+                        of_networks.append(logits_of(network, inputs, rows, views, looks))
             by_view.append(average(np.stack(of_networks), 0))
         return self.combine(np.concatenate(by_view))
 

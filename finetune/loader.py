@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.processes import end_with_parent, interrupt_later
+from archiveprobe.embed.views import Rendered
 from archiveprobe.finetune.augment import seeded
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 # A hundred times what a batch takes, and the start of a process.
 SECONDS, SECONDS_PER_ROW = 300.0, 2.0
 _AHEAD_PER_WORKER = 3
+# A process takes some seconds to start, and draws a hundred images a second.
+_CORES_PER_PROCESS, _WORTH_A_PROCESS = 4, 2_000
 Notify = Callable[[str], None]
 
 
@@ -58,8 +62,8 @@ class InputRows(Protocol):
         """Return a training input: floats, or bytes for `augment.as_floats`."""
         ...
 
-    def look(self, rows: np.ndarray, view: int) -> "torch.Tensor":
-        """Return a batch of rows through a view, without anything random."""
+    def rendered(self, row: int, views: Sequence[int]) -> Rendered:
+        """Return what some views show of a row, without anything random."""
         ...
 
     def with_seed(self, seed: int) -> Self:
@@ -133,6 +137,19 @@ class BatchSampler:
         if len(starts) > 1 and n - starts[-1] == 1 and self._size > 1:
             starts.pop()
         return starts
+
+
+def default_drawing(device: str, draws: int) -> int:
+    """Return how many processes draw the images of a fit of about so many draws, 0: none.
+
+    Beside a network on the CPU one process for every four cores keeps up, since a step takes
+    several times as long as what it needs is drawn in; with none the other cores wait while the
+    step's one draws (see LOG.md). Few draws take less time than the process to start.
+    """
+    cores = default_workers()
+    if device.partition(":")[0] != "cpu":
+        return cores
+    return -(-cores // _CORES_PER_PROCESS) if cores > 1 and draws >= _WORTH_A_PROCESS else 0
 
 
 def training_batches(

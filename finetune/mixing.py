@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.finetune.augment import as_floats
-from archiveprobe.finetune.inference import computing_at
+from archiveprobe.embed.forward import Batch
 from archiveprobe.finetune.loader import InputRows
+from archiveprobe.finetune.looking import Looks
 from archiveprobe.finetune.lora import DOWN
 from archiveprobe.finetune.model import Network
 
@@ -114,9 +114,7 @@ def update_batch_norms(
     inputs: InputRows,
     rows: np.ndarray,
     view: int,
-    *,
-    device: str = "cpu",
-    precision: str = "fp32",
+    looks: Looks,
 ) -> None:
     """Compute the running statistics of the trained BatchNorms again, over rows through a view.
 
@@ -137,7 +135,7 @@ def update_batch_norms(
     rows = rows[np.asarray(inputs.readable)[rows]]
     if not norms or not len(rows):
         return
-    network.to(device).eval()
+    seen = looks.network(network)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -145,9 +143,11 @@ def update_batch_norms(
         norm.momentum = None
         norm.train()
     try:
-        with torch.no_grad(), computing_at(device, precision):
-            for batch in np.array_split(rows, -(-len(rows) // _BATCH)):
-                network(as_floats(inputs.look(batch, view).to(device), network.preprocess))
+        for some in np.array_split(rows, -(-len(rows) // _BATCH)):
+            batch = Batch(_BATCH, lambda _: None)
+            for row in some:
+                batch.add(b"", inputs.rendered(int(row), [view]))
+            seen.embed(*batch.gather(seen.allocate))
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -9,7 +9,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import is_out_of_memory
-from archiveprobe.embed.backbones import RANDOM, Backbone, resolve
+from archiveprobe.embed.backbones import RANDOM, Backbone, decoded_on_cpu, resolve
 from archiveprobe.embed.models import Model as LoadedBackbone
 from archiveprobe.embed.models import at_size, load_model, misfit, quiet, wrong_size
 from archiveprobe.embed.preprocess import Preprocess
@@ -135,7 +135,7 @@ def backbone_of(settings: Model, task: Task) -> Backbone:
         InputError: no such backbone, or one without anything to train.
     """
     try:
-        backbone = replace(resolve(settings.backbone, task), layers="pooled")
+        backbone = replace(decoded_on_cpu(resolve(settings.backbone, task)), layers="pooled")
     except InputError as error:
         raise InputError(f"model.backbone in the recipe: {error}") from None
     if backbone.library == "descriptor":

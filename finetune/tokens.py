@@ -17,6 +17,7 @@ from archiveprobe.embed.augment import CLIP_PAPER
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.layers import reader
 from archiveprobe.embed.libraries import make_torchvision_importable
+from archiveprobe.embed.views import Rendered
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.finetune.augment import seeded
 from archiveprobe.finetune.blocks import block_names
@@ -181,9 +182,10 @@ class TokenRows:
         first = int(seeded("tokens", self.seed, draw.epoch, draw.row).integers(count))
         return _float32(self.draws[draw.row, (first + draw.occurrence) % count])
 
-    def look(self, rows: np.ndarray, view: int) -> "torch.Tensor":
-        """Return a batch (b, tokens, width) float32 of rows through a view."""
-        return _float32(self.views[np.asarray(rows), view])
+    def rendered(self, row: int, views: Sequence[int]) -> Rendered:
+        """Return the tokens (v, tokens, width) float16 of a row through some views."""
+        tokens = self.views[row, list(views)]
+        return Rendered(tokens, tuple(range(len(tokens))), (False,) * len(tokens))
 
     def fill_unreadable(self, tokens: np.ndarray) -> "TokenRows":
         """Return the same with the tokens (tokens, width) of a blank image for unreadable rows."""

@@ -19,6 +19,7 @@ from archiveprobe.finetune.augment import as_floats, mix, mixup_share, seeded
 from archiveprobe.finetune.checkpoint import Checkpoints, random_states, set_random_states
 from archiveprobe.finetune.checkpoint_writer import CheckpointWriter
 from archiveprobe.finetune.loader import Batch, BatchSampler, InputRows, Notify, training_batches
+from archiveprobe.finetune.looking import Looks, computing_at
 from archiveprobe.finetune.losses import make_loss, soft_targets
 from archiveprobe.finetune.mixing import State, choose_mixture, mixture_of, update_batch_norms
 from archiveprobe.finetune.model import Network
@@ -121,7 +122,7 @@ def train(
     kind, gpus = device.partition(":")[0], [] if device == "cpu" else [torch.device(device)]
     with torch.random.fork_rng(devices=gpus, device_type=kind), computing_on(device):
         torch.manual_seed(int(seeded("train", recipe.seed).integers(2**62)))
-        trainer = Trainer(network.to(device), data, recipe, stop, device, precision)
+        trainer = Trainer(network.to(device), data, recipe, stop, device, precision, notify)
         if checkpoints is not None:
             trainer.resume(checkpoints.load())
         if trainer.history:
@@ -161,6 +162,7 @@ class Trainer:
         stop: Stop | None = None,
         device: str = "cpu",
         precision: str = "fp32",
+        notify: Notify = lambda _: None,
     ) -> None:
         import torch
 
@@ -170,7 +172,8 @@ class Trainer:
         self.best_epoch = 0
         self._best_score: float | None = None
         self.seconds = 0.0
-        self._device, self._precision = device, precision
+        self._device, self._precision, self._notify = device, precision, notify
+        self._looks = Looks(device, precision)
         self._losses_at_once = _LOSSES_AT_ONCE[device.partition(":")[0]]
         # On the device once; a copy from ordinary memory in every step would wait for it.
         self._y = torch.from_numpy(data.labels.astype(np.int64)).to(device)
@@ -275,7 +278,7 @@ class Trainer:
         losses = []
         for at in range(0, len(inputs), size):
             some, wanted = inputs[at : at + size], targets[at : at + size]
-            with inference.computing_at(self._device, self._precision):
+            with computing_at(self._device, self._precision):
                 logits = self.network(some)
             loss = self._loss(logits.float(), wanted, whole=targets)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -284,7 +287,14 @@ class Trainer:
 
     def validate(self, network: Network) -> float:
         """Return macro-F1 of a network on the validation rows, through the centre view alone."""
-        return rate(network, self.data, self.recipe, device=self._device, precision=self._precision)
+        before = self._looks.size
+        score = rate(network, self.data, self.recipe, self._looks)
+        if self._looks.size < before:
+            self._notify(
+                f"{self.data.part.name}: out of memory while rating: {self._looks.size} rows at a "
+                "time from now on"
+            )
+        return score
 
     def interpolate(self, initial: State, tuned: State) -> tuple[float, State]:
         """Return the best mixture of initial and tuned weights, after its share of the latter.
@@ -299,8 +309,7 @@ class Trainer:
                 self.data.inputs,
                 self.data.part.train,
                 inference.centre_of(view_set(self.recipe.predict.views)),
-                device=self._device,
-                precision=self._precision,
+                self._looks,
             )
             return self.network.state(whole=False)
 
@@ -387,19 +396,10 @@ class Trainer:
         )
 
 
-def rate(
-    network: Network,
-    data: TrainingData,
-    recipe: Recipe,
-    *,
-    device: str = "cpu",
-    precision: str = "fp32",
-) -> float:
+def rate(network: Network, data: TrainingData, recipe: Recipe, looks: Looks) -> float:
     """Return macro-F1 of a network on the validation rows, through the centre view alone."""
     rows = data.part.validation
     centre = inference.centre_of(view_set(recipe.predict.views))
-    logits = inference.logits_of(
-        network.eval(), data.inputs, rows, [centre], device=device, precision=precision
-    )
+    logits = inference.logits_of(network.eval(), data.inputs, rows, [centre], looks)
     decision = np.nan_to_num(logits[:, 0]).argmax(-1)
     return macro_f1(data.labels[rows], decision, data.classes)

@@ -7,23 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from archiveprobe.embed.faults import Parts
-from archiveprobe.embed.forward import ForwardThreads
+from archiveprobe.embed.forward import ForwardThreads, PendingBatches
 from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.tuned import read_weights
 from archiveprobe.embed.unit_encoder import views_of_image
 from archiveprobe.embed.views import Rendered, render
-from archiveprobe.finetune.augment import normalise
 from archiveprobe.finetune.images import blank_image
-from archiveprobe.finetune.inference import TunedSystem, average, computing_at
+from archiveprobe.finetune.inference import TunedSystem, average
 from archiveprobe.finetune.loader import Notify
-from archiveprobe.finetune.model import Network
+from archiveprobe.finetune.looking import Looks, ViewNetwork
 
 if TYPE_CHECKING:
     import torch
-
-_BATCH = 32
 
 
 class UnitNetworks:
@@ -34,8 +30,10 @@ class UnitNetworks:
     """
 
     def __init__(self, system: TunedSystem, device: str, notify: Notify = lambda _: None) -> None:
-        self._system, self._device, self._notify = system, device, notify
-        self._batch = min(_BATCH, crops_per_pass(device, None))
+        self._system, self._device = system, device
+        self._where = f"{system.recipe.name} on {device}"
+        # Passes run side by side on a CPU, so they are as small as those of `embed`.
+        self._looks = Looks(device, system.precision, notify, crops_per_pass(device, None))
         self._turn = Lock()
         self._loaded: str | None = None
 
@@ -73,51 +71,25 @@ class UnitNetworks:
         return logits
 
     def _of_distinct(self, images: Sequence[Rendered], threads: ForwardThreads) -> np.ndarray:
-        """Return logits (n, V, K), averaged over the networks."""
-        of_networks = []
+        """Return logits (n, V, K), averaged over the networks; a batch is gathered once for all."""
+        seen, of_networks = self._seen, []
+        batches = list(self._looks.batches(images))
         for file, state in self._states:
             if self._loaded != file:
-                self._network.load_state(state, file)
+                self._system.network.load_state(state, file)
                 self._loaded = file
-            of_networks.append(self._of_network(images, threads))
+            pending = PendingBatches(threads, self._where)
+            for batch in batches:
+                pending.submit(batch, seen)
+            rows = [logits for _, some in pending.results() for _, logits in some]
+            of_networks.append(np.stack(rows).astype(np.float64))
+        for batch in batches:
+            self._looks.keep_size(batch)
         return average(np.stack(of_networks), 0)
 
-    def _of_network(self, images: Sequence[Rendered], threads: ForwardThreads) -> np.ndarray:
-        starts = range(0, len(images), self._batch)
-        passes = [
-            [
-                threads.submit(self._look, images[start : start + self._batch], view)
-                for start in starts
-            ]
-            for view in range(len(self._system.views))
-        ]
-        by_view = [np.concatenate([done.result() for done in of_view]) for of_view in passes]
-        return np.stack(by_view, 1)
-
-    def _look(self, images: Sequence[Rendered], view: int) -> np.ndarray:
-        """Return logits (b, K) float64 of a batch through one view, by parts that fit memory."""
-        parts = Parts(self._batch, self._notify)
-        result = parts.compute(lambda part: self._look_at(images[part], view), len(images))
-        # What the next batches begin with.
-        self._batch = min(self._batch, parts.size)
-        return result
-
-    def _look_at(self, images: Sequence[Rendered], view: int) -> np.ndarray:
-        import torch
-
-        crops = [image.crops[image.crop[view]] for image in images]
-        seen = [
-            crop[:, ::-1] if image.mirror[view] else crop
-            for image, crop in zip(images, crops, strict=True)
-        ]
-        pixels = torch.from_numpy(np.stack(seen)).to(self._device)
-        with torch.inference_mode(), computing_at(self._device, self._system.precision):
-            logits = self._network(normalise(pixels, self._network.preprocess))
-            return np.asarray(logits.float().cpu().numpy(), np.float64)
-
     @cached_property
-    def _network(self) -> Network:
-        return self._system.network.to(self._device)
+    def _seen(self) -> ViewNetwork:
+        return self._looks.network(self._system.network)
 
     @cached_property
     def _states(self) -> list[tuple[str, dict[str, Any]]]:

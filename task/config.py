@@ -22,8 +22,8 @@ from archiveprobe.base.reading import SETTINGS_BYTES, read_ordinary
 from archiveprobe.base.wording import shell_path
 from archiveprobe.task.faults import explain
 
-# How JPEG is decoded: as Pillow does it, or faster and with other pixels.
-Decode = Literal["exact", "fast"]
+# How JPEG is decoded: as Pillow does it, faster and with other pixels, or by a GPU.
+Decode = Literal["exact", "fast", "gpu"]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Channels = tuple[Finite, Finite, Finite]

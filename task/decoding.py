@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFile, ImageStat, UnidentifiedImageError
 
 from archiveprobe.task.config import Decode
 from archiveprobe.task.file_kind import is_heif, looks_truncated, reason_for_unknown
-from archiveprobe.task.jpeg import FAST_SIDE, decode_jpeg
+from archiveprobe.task.jpeg import FAST_SIDE, SMALL_SIDE, decode_jpeg, decode_small
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 PIXEL_LIMIT = 64_000_000
@@ -114,6 +114,17 @@ class DecodedImage:
     observation: Observation
 
 
+class DecodedPixels(NamedTuple):
+    """A decoded image (RGB, upright) and what was observed, without what a thumbnail tells.
+
+    One that `is_small` is a small copy of an image whose views a GPU is to make.
+    """
+
+    image: Image.Image
+    observation: Observation
+    is_small: bool = False
+
+
 class _RejectedError(Exception):
     def __init__(self, status: str, detail: str = "") -> None:
         super().__init__(detail)
@@ -124,7 +135,17 @@ def policy(how: Decode) -> dict[str, str | int]:
     """Return everything that pixels depend on, as fingerprints keep it."""
     if how == "exact":
         return POLICY
+    if how == "gpu":
+        return POLICY | {
+            "jpeg": how,
+            "jpeg_side": SMALL_SIDE,
+            "torchvision": _release("torchvision"),
+        }
     return POLICY | {"jpeg": how, "jpeg_side": FAST_SIDE, "simplejpeg": version("simplejpeg")}
+
+
+def _release(package: str) -> str:
+    return ".".join(version(package).split(".")[:2])
 
 
 def passing_now() -> frozenset[str]:
@@ -143,28 +164,29 @@ def decode(content: bytes, how: Decode = "exact") -> DecodedImage | Observation:
     The size observed is the file's own also where `how` gives fewer pixels.
     """
     decoded = decode_pixels(content, how)
-    if isinstance(decoded, Observation):
-        return decoded
-    image, observation = decoded
-    thumbnail = _thumbnail(image)
-    return DecodedImage(image, thumbnail, replace(observation, **_statistics(thumbnail)))
+    return decoded if isinstance(decoded, Observation) else with_thumbnail(decoded)
 
 
-def decode_pixels(
-    content: bytes, how: Decode = "exact"
-) -> tuple[Image.Image, Observation] | Observation:
+def with_thumbnail(decoded: DecodedPixels) -> DecodedImage:
+    """Return decoded pixels with a thumbnail, and the statistics that are made of it."""
+    thumbnail = _thumbnail(decoded.image)
+    observation = replace(decoded.observation, **_statistics(thumbnail))
+    return DecodedImage(decoded.image, thumbnail, observation)
+
+
+def decode_pixels(content: bytes, how: Decode = "exact") -> DecodedPixels | Observation:
     """Decode as `decode` does, without a thumbnail and the statistics that are made of it."""
     try:
         with warnings.catch_warnings(), _own_switches(), _decoder_messages(content):
             warnings.simplefilter("ignore")
-            image, seen = _load(content, how)
+            image, seen, is_small = _load(content, how)
     except _RejectedError as rejection:
         return Observation(rejection.status, _line(str(rejection)), len(content))
     flag = _flag(image, (seen["width"], seen["height"]))
-    return image, Observation(flag, bytes=len(content), **seen)
+    return DecodedPixels(image, Observation(flag, bytes=len(content), **seen), is_small)
 
 
-def _load(content: bytes, how: Decode) -> tuple[Image.Image, dict[str, Any]]:
+def _load(content: bytes, how: Decode) -> tuple[Image.Image, dict[str, Any], bool]:
     if not content:
         raise _RejectedError("empty_file")
     try:
@@ -194,14 +216,17 @@ def decode_opened(image: Image.Image) -> Image.Image | Observation:
         return rejected(rejection.status, str(rejection))
 
 
-def _upright(image: Image.Image, content: bytes, how: Decode) -> tuple[Image.Image, dict[str, Any]]:
-    """Load an image; its pixels in RGB, upright, and its properties."""
+def _upright(
+    image: Image.Image, content: bytes, how: Decode
+) -> tuple[Image.Image, dict[str, Any], bool]:
+    """Load an image; its pixels in RGB, upright, its properties, and whether they are small."""
     _check_size(image)
     if image.mode not in MODES and not image.mode.startswith("I;16"):
         raise _RejectedError("mode_not_supported", f"mode {image.mode}")
     try:
         turned = _turned_by_loading(image)
-        upright = decode_jpeg(content, image, how)
+        small = decode_small(content, image) if how == "gpu" else None
+        upright = small or decode_jpeg(content, image, how)
         if upright is None:
             image.load()
         seen = _properties(image)
@@ -217,7 +242,7 @@ def _upright(image: Image.Image, content: bytes, how: Decode) -> tuple[Image.Ima
         seen["width"], seen["height"] = seen["height"], seen["width"]
     # Pillow writes some of it into every file that is made of these pixels, a comment for one.
     upright.info = {}
-    return upright, seen | turned
+    return upright, seen | turned, small is not None
 
 
 def _open(content: bytes) -> Image.Image:

@@ -1,10 +1,13 @@
-"""JPEG through simplejpeg: exactly as Pillow decodes it, or faster and with other pixels.
+"""JPEG through simplejpeg: exactly as Pillow decodes it, faster with other pixels, or small.
 
 Both are libjpeg-turbo: with the exact inverse transform and smooth upsampling, which are Pillow's,
 simplejpeg gives the very same pixels with fewer copies on the way. It refuses also what the library
 only warns about; all of that is Pillow's, whose word decides every status.
 """
 
+from typing import Any
+
+import numpy as np
 import simplejpeg
 from PIL import Image
 
@@ -14,9 +17,13 @@ from archiveprobe.task.config import Decode
 # eighth of its size. The library's faster transform is no part of "fast": it saves nothing where
 # the exact one is vectorised, and moves embeddings most (see LOG.md).
 FAST_SIDE = 512
-_REDUCED = {"min_height": FAST_SIDE, "min_width": FAST_SIDE, "min_factor": 2}
+# What is left where a GPU decodes the image itself: enough for its thumbnail.
+SMALL_SIDE = 256
 _FORMATS = ("JPEG", "MPO")
 _MODES = ("L", "RGB")
+# Markers of a file: the first byte of each, and those that begin a frame (SOF0 to SOF15).
+_MARKER, _BASELINE = 0xFF, 0xC0
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def decode_jpeg(content: bytes, opened: Image.Image, how: Decode) -> Image.Image | None:
@@ -30,13 +37,66 @@ def decode_jpeg(content: bytes, opened: Image.Image, how: Decode) -> Image.Image
     fast = how == "fast"
     try:
         pixels = simplejpeg.decode_jpeg(
-            content, "RGBA", fastdct=False, fastupsample=fast, **(_REDUCED if fast else {})
+            content, "RGBA", fastdct=False, fastupsample=fast, **(_least(FAST_SIDE) if fast else {})
         )
     except ValueError:
         return None
     height, width, _ = pixels.shape
     if not fast and (width, height) != opened.size:
         return None
+    return _image_of(pixels)
+
+
+def decode_small(content: bytes, opened: Image.Image) -> Image.Image | None:
+    """Decode a file of which a GPU is to make the views; None where it is left to Pillow.
+
+    A GPU takes baseline files of one or three components of eight bits, which are no RGB. All of
+    the file is read here, since a GPU says nothing of damaged data.
+
+    Returns:
+        RGB as `decode_jpeg` does, at half, a quarter or an eighth of its size.
+    """
+    if opened.format != "JPEG" or opened.mode not in _MODES or not _is_baseline(content):
+        return None
+    if opened.mode == "RGB" and _is_stored_as_rgb(opened):
+        return None
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            content, "RGBA", fastdct=False, fastupsample=True, **_least(SMALL_SIDE)
+        )
+    except ValueError:
+        return None
+    return _image_of(pixels)
+
+
+def _is_stored_as_rgb(opened: Any) -> bool:
+    """Return whether an opened JPEG of three components says that they are red, green and blue."""
+    names = bytes(component for component, *_ in opened.layer)
+    return names == b"RGB" or opened.info.get("adobe_transform", 1) == 0
+
+
+def _least(side: int) -> dict[str, int]:
+    """Return how simplejpeg is told to keep so many pixels of both sides."""
+    return {"min_height": side, "min_width": side, "min_factor": 2}
+
+
+def _is_baseline(content: bytes) -> bool:
+    """Return whether the frame of a JPEG is a baseline one: its marker is SOF0."""
+    at = 2
+    while at + 4 <= len(content) and content[at] == _MARKER:
+        kind = content[at + 1]
+        if kind == _MARKER:
+            # Any number of these may stand before a marker.
+            at += 1
+        elif kind in _FRAMES:
+            return kind == _BASELINE
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4])
+    return False
+
+
+def _image_of(pixels: np.ndarray) -> Image.Image:
+    height, width, _ = pixels.shape
     # Four bytes a pixel are how Pillow itself keeps RGB, so that nothing is copied.
     import pyarrow
 

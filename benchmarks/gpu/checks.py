@@ -91,6 +91,13 @@ CHECKS = (
         "finetune_loader --repeats 1 --images 4",
     ),
     Check(
+        "embed over its limit, decoded on the card",
+        4,
+        160,
+        f"{_RATIO} --formats JPEG --images 2400 --networks clip --decode gpu",
+        "embed_speed --views center --repeats 1 --formats JPEG --images 3 --networks tiny",
+    ),
+    Check(
         "a run that is killed",
         5,
         180,

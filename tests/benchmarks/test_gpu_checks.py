@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import simplejpeg
+import torch
 from click.testing import CliRunner
 
 from archiveprobe.cli import main as command
@@ -59,6 +61,23 @@ def test_decoding(start, figures_of) -> None:
     decoding = start("gpu.decoding")
     figures = figures_of(decoding, *HERE, "--images", "4", "--forms", "JPEG")
     assert figures["decoded, JPEG, crops6 384, 0 cores"]["value"] > 0
+    left_out = "left out: only a GPU with CUDA decodes, and this run is on cpu"
+    assert figures["decoded on the card"]["value"] == left_out
+
+
+def test_decoding_on_a_card(start, figures_of, monkeypatch) -> None:
+    decoding = start("gpu.decoding")
+    monkeypatch.setattr(decoding, "jpeg_decoder", lambda _: decode_here)
+    figures = figures_of(decoding, *HERE, "--images", "4", "--forms", "JPEG")
+    assert figures["decoded on the card, JPEG, center 224, 0 cores"]["value"] > 0
+    assert figures["decoded on the card, of those tried"]["value"] == "4 of 4"
+    assert figures["levels off Pillow's pixels, mean"]["value"] < 1
+
+
+def decode_here(files: Any) -> list[torch.Tensor]:
+    """Decode JPEGs in the form that a card gives."""
+    pixels = [simplejpeg.decode_jpeg(file, "RGB", fastupsample=False) for file in files]
+    return [torch.from_numpy(image).permute(2, 0, 1) for image in pixels]
 
 
 def test_recipes(here, figures_of) -> None:

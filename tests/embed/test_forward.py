@@ -76,13 +76,27 @@ def test_every_look_is_embedded_once_and_every_view_gets_its_own(images, size) -
     assert embed.sent[-1] == sum(len({crop for crop, _ in views}) for _, views in images)
 
 
-def test_full_counts_distinct_looks() -> None:
+def test_there_is_room_for_distinct_looks() -> None:
     batch = Batch(3, lambda _: None)
-    batch.add(b"a", image(0, 1, [(0, False), (0, False), (0, True)]))
+    one, two = image(1, 1, [(0, False)]), image(0, 1, [(0, False), (0, False), (0, True)])
+    # One image with too many is computed in parts.
+    assert batch.empty and batch.has_room(image(2, 4, [(crop, False) for crop in range(4)]))
+    batch.add(b"a", two)
     assert not batch.empty
-    assert not batch.full
-    batch.add(b"b", image(1, 1, [(0, False)]))
-    assert batch.full
+    assert batch.has_room(one) and not batch.has_room(two)
+    batch.add(b"b", one)
+    assert not batch.has_room(one)
+
+
+@pytest.mark.parametrize(("views", "passes"), [(6, 252), (1, 256), (3, 255)])
+def test_a_batch_is_one_pass_whatever_the_views_of_an_image(views, passes) -> None:
+    batch = Batch(256, lambda _: None)
+    embed = Arithmetic()
+    look = image(0, views, [(crop, False) for crop in range(views)])
+    while batch.has_room(look):
+        batch.add(b"a", look)
+    batch.embed(embed)
+    assert embed.sizes == [passes]
 
 
 def test_nothing_waiting_embeds_nothing() -> None:

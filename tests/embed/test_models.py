@@ -325,7 +325,9 @@ def test_a_coca_gives_what_its_own_encode_image_gives(make_backbone, tiny_coca, 
     pixels = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         expected = source.encode_image(pixels, normalize=False)
-        assert torch.equal(load_model(backbone).module(pixels), expected)
+        given = load_model(backbone).module(pixels)
+    # On some processors the two are summed in another order.
+    torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
     encoder: Any = load_backbone(backbone)
     crops, mirror = np.zeros((3, 32, 32, 3), np.uint8), np.zeros(3, bool)
     assert encoder.embed(crops, mirror).shape == (3, 16)
@@ -342,7 +344,8 @@ def test_a_cocas_texts_are_what_its_own_encode_text_gives(make_backbone, tiny_co
     tokens = encoder.tokens(["rubble", "an intact street"])
     with torch.inference_mode():
         expected = source.encode_text(torch.from_numpy(tokens), normalize=False).numpy()
-    np.testing.assert_array_equal(encoder.embed(tokens, np.zeros(2, bool)), expected)
+    given = encoder.embed(tokens, np.zeros(2, bool))
+    np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

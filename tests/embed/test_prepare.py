@@ -37,8 +37,8 @@ def png(picture: Image.Image) -> bytes:
 def test_views_at_every_geometry_from_one_decode(order, draw, monkeypatch) -> None:
     key = put(order, "a.png", png(draw(1)))
     calls = []
-    real = module.decode
-    monkeypatch.setattr(module, "decode", lambda *given: calls.append(1) or real(*given))
+    real = module.decode_pixels
+    monkeypatch.setattr(module, "decode_pixels", lambda *given: calls.append(1) or real(*given))
     item = prepare("a.png", key, order)
     assert calls == [1]
     assert item.observation.status == "ok"

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from counted import register_clip
 from PIL import Image
 
 from archiveprobe import cli
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.libraries import make_torchvision_importable
+from archiveprobe.embed.views import Rendered
 from archiveprobe.finetune.loader import Draw
 from archiveprobe.finetune.model import Network, build_network
 from archiveprobe.finetune.recipe import Model, Recipe
@@ -72,14 +74,18 @@ CLIP = """{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 3, "width
 
 
 @pytest.fixture(scope="session")
-def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    """A CLIP of 32 pixels: 17 tokens of width 32, three blocks, an embedding of 16."""
+def tiny_clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration of `tiny_clip`."""
     file = tmp_path_factory.mktemp("configs") / "tiny-clip-tuned.json"
     file.write_text(CLIP)
-    import open_clip
+    return file
 
-    open_clip.add_model_config(file)
-    return Backbone("own", "open_clip", file.stem, weights="random")
+
+@pytest.fixture(scope="session")
+def tiny_clip(tiny_clip_file: Path) -> Backbone:
+    """A CLIP of 32 pixels: 17 tokens of width 32, three blocks, an embedding of 16."""
+    register_clip(tiny_clip_file)
+    return Backbone("own", "open_clip", tiny_clip_file.stem, weights="random")
 
 
 @pytest.fixture(scope="session")
@@ -120,9 +126,10 @@ class Noise:
         broken = (draw.row, draw.epoch) == self.broken
         return self.pixels[draw.row] * (float("nan") if broken else 1.0)
 
-    def look(self, rows: Any, view: int) -> Any:
-        batch = self.pixels[np.asarray(rows)]
-        return batch.flip(-1) if view else batch
+    def rendered(self, row: int, views: Any) -> Rendered:
+        image = self.pixels[row]
+        crops = torch.stack([image.flip(-1) if view else image for view in views]).numpy()
+        return Rendered(crops, tuple(range(len(crops))), (False,) * len(crops))
 
 
 @pytest.fixture(scope="session")

@@ -218,6 +218,14 @@ def test_erasing_puts_noise_in_a_quarter_of_the_images() -> None:
     assert min(float(values.std(1).min()) for values in noise if values.shape[1] > 50) > 0.5
 
 
+def test_what_is_not_erased_is_normalised_to_the_bit() -> None:
+    made = Augmentation(STILL.model_copy(update={"erasing": 1e-12}), PREPROCESS, seed=0)
+    every = np.random.default_rng(0).permutation(np.arange(32 * 32 * 3) % 256).astype(np.uint8)
+    pixels = made.pixels(every.reshape(32, 32, 3), 0, 0)
+    assert all(len(np.unique(band)) > 200 for band in np.moveaxis(pixels, -1, 0))
+    assert torch.equal(made(every.reshape(32, 32, 3), 0, 0), normalise(pixels, PREPROCESS))
+
+
 def test_mixup_by_hand() -> None:
     pixels = torch.tensor([[0.0], [10.0], [100.0]])
     assert mix(pixels, 0.75).tolist() == [[25.0], [10.0], [75.0]]

@@ -53,10 +53,12 @@ def test_rows_in_are_rows_out(root, tmp_path, limit, workers) -> None:
         for row, name in ((0, "wide.png"), (2, "high.png"), (3, "copy.png"), (4, "small.png")):
             with Image.open(root / name) as image:
                 expected = render(image, SPEC.geometry, SPEC.views, seed=rows[row][1])
-            for view in range(6):
-                crop = expected.crops[expected.crop[view]]
-                crop = crop[:, ::-1] if expected.mirror[view] else crop
-                np.testing.assert_array_equal(pixels.view(row, view), crop)
+            found = pixels.rendered(row, range(6))
+            np.testing.assert_array_equal(found.crops, expected.crops)
+            assert (found.crop, found.mirror) == (expected.crop, expected.mirror)
+            some = pixels.rendered(row, [5, 1])
+            assert some.crop == (expected.crop[5], expected.crop[1])
+            assert some.mirror == (expected.mirror[5], expected.mirror[1])
         with pytest.raises(IndexError, match="row 1 has no pixels: truncated"):
             pixels.image(1)
         again = pickle.loads(pickle.dumps(pixels))  # noqa: S301
@@ -80,7 +82,7 @@ def test_every_image_is_decoded_once_however_often_it_is_used(root, tmp_path, mo
         for _ in range(3):
             for row in np.flatnonzero(pixels.readable):
                 pixels.image(row)
-                pixels.view(row, 0)
+                pixels.rendered(row, [0])
     assert len(calls) == 3
     assert set(calls.values()) == {1}
 
@@ -91,7 +93,7 @@ def test_blank_images_stand_for_unreadable_ones_where_asked(root, tmp_path) -> N
         assert pixels.readable.all()
         assert pixels.statuses == ["truncated", "ok"]
         assert (pixels.image(0) == 255).all()
-        assert (pixels.view(0, 5) == 255).all()
+        assert (pixels.rendered(0, [5]).crops == 255).all()
         assert (pixels.image(1) != 255).any()
 
 

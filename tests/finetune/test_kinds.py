@@ -1,12 +1,14 @@
-"""Recipes of all kinds: stopped, gone on with, stored, and asked about new images."""
+"""Recipes of all kinds: killed, gone on with, stored, and asked about new images."""
 
 import csv
 import json
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import killed
 import numpy as np
 import pytest
 from click.testing import Result
@@ -21,7 +23,9 @@ from archiveprobe.predict.systems import load_system
 from archiveprobe.task.config import load_task
 
 Command = Callable[..., Result]
+Killing = Callable[[int, list[str | Path]], int]
 TO_PREDICT = (20, 21, 22)
+FIXED = ("--device", "cpu", "--workers", "0")
 BACKBONES = """
 [backbone.clip]
 library = "open_clip"
@@ -64,16 +68,16 @@ SOUP = {**TWO, "seeds.combine": "soup"}
 
 
 class Kind(NamedTuple):
-    """What a recipe sets; the epoch of a run before which it ends, and what goes on then."""
+    """What a recipe sets; the epoch of a run within which it is killed, and what goes on then."""
 
     settings: dict[str, Any]
     tokens: bool = False
     precision: str = "fp32"
-    ends_before: int = 2
+    ends_in: int = 2
     goes_on: str = "fold-0: goes on after epoch 1"
 
 
-SEED = {"ends_before": 4, "goes_on": "fold-0/seed-1: goes on after epoch 1"}
+SEED = {"ends_in": 4, "goes_on": "fold-0/seed-1: goes on after epoch 1"}
 CHOICE = {"goes_on": "fold-0/selection: goes on after epoch 1"}
 KINDS = {
     "tokens": Kind({"model.backbone": "clip", **LAST}, tokens=True),
@@ -120,6 +124,14 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, run: Command, tiny_clip: 
     return folder
 
 
+@pytest.fixture(scope="module")
+def killing(tiny_clip_file: Path) -> Iterator[Killing]:
+    """Run the command line until SIGKILL comes within an epoch; give the exit status."""
+    with killed.start(tiny_clip_file) as started:
+        yield lambda epoch, words: killed.killed_in_epoch(started, epoch, [str(w) for w in words])
+        started.stdin.close()
+
+
 class Ended(BaseException):
     """The end of the process: nothing that is there for faults may catch it."""
 
@@ -153,12 +165,10 @@ def stored(folder: Path, system: str) -> dict[str, bytes]:
 @pytest.mark.proves("killed")
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_goes_on_to_the_same_answers(
-    name: str, embedded: Path, tmp_path: Path, run: Command, finetune: Command,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, embedded: Path, tmp_path: Path, run: Command, finetune: Command, killing: Killing
 ) -> None:  # fmt: skip
     kind, folder = KINDS[name], tmp_path / "archive"
     shutil.copytree(embedded, folder)
-    monkeypatch.setattr(writer, "SECONDS", 0.0)
     recipes = {each: folder / f"{each}.toml" for each in ("whole", "ended")}
     for file in recipes.values():
         file.write_text(recipe_text(kind.settings))
@@ -167,10 +177,8 @@ def test_every_kind_goes_on_to_the_same_answers(
     def train(system: str) -> Result:
         return finetune(folder, *words, recipe=str(recipes[system]))
 
-    with monkeypatch.context() as patch:
-        end_before(patch, kind.ends_before)
-        with pytest.raises(Ended):
-            train("ended")
+    given = ["finetune", folder, "--recipe", recipes["ended"], *FIXED, *words]
+    assert killing(kind.ends_in, given) == -signal.SIGKILL
     done = train("ended")
     assert done.exit_code == 0, done.stderr
     assert kind.goes_on in done.stderr

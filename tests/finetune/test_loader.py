@@ -29,7 +29,7 @@ from archiveprobe.finetune import loader as module
 from archiveprobe.finetune.augment import Augmentation, as_floats
 from archiveprobe.finetune.checkpoint import random_states
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
-from archiveprobe.finetune.loader import BatchSampler, Draw, training_batches
+from archiveprobe.finetune.loader import BatchSampler, Draw, default_drawing, training_batches
 from archiveprobe.finetune.recipe import Augment
 from archiveprobe.task.decoding import digest
 
@@ -62,6 +62,23 @@ def test_an_epoch_has_every_row_once_and_no_batch_of_one_row(n, size, seed, epoc
     assert len(batches) == sampler_of(n, **ways).steps and len(batches[-1]) <= size + 1
     if n > 1 and size > 1:
         assert len(batches[-1]) > 1
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "draws", "processes"),
+    [
+        ("cpu", 1, 70_000, 0),
+        ("cpu", 2, 70_000, 1),
+        ("cpu", 4, 70_000, 1),
+        ("cpu", 16, 70_000, 4),
+        ("cpu", 16, 500, 0),
+        ("cuda:1", 16, 500, 16),
+        ("mps", 8, 70_000, 8),
+    ],
+)
+def test_how_many_processes_draw(monkeypatch, device, cores, draws, processes) -> None:
+    monkeypatch.setattr(module, "default_workers", lambda: cores)
+    assert default_drawing(device, draws) == processes
 
 
 def test_batches_of_the_shared_task() -> None:
@@ -197,7 +214,6 @@ def test_images_travel_as_bytes_unless_noise_is_drawn_over_floats(rows, erasing)
     # To the bit what each image gives by itself.
     one_by_one = [as_floats(rows[draw][None], rows.preprocess)[0] for draw in draws]
     assert torch.equal(ready, torch.stack(one_by_one))
-    assert rows.look(np.arange(5), 0).dtype == torch.uint8
 
 
 @pytest.mark.proves("training")
@@ -282,10 +298,3 @@ def test_a_real_small_shared_memory_never_lets_a_run_wait(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     (lost,) = done.stdout.splitlines()
     assert "processes that draw training images" in lost and "--workers" in lost
-
-
-def test_views_are_the_stored_ones_normalised(rows) -> None:
-    batch = rows.look(np.array([2, 0]), 1)
-    views = np.stack([rows.pixels.view(2, 1), rows.pixels.view(0, 1)])
-    assert batch.numpy().tolist() == views.tolist()
-    assert torch.equal(batch, rows.look(np.array([2, 0]), 0).flip(-2))

@@ -18,6 +18,7 @@ from archiveprobe import cli
 from archiveprobe.base.errors import InputError
 from archiveprobe.finetune import side_by_side
 from archiveprobe.finetune.recipe_run import Options
+from archiveprobe.finetune.train import Trained, train
 
 CLIP = """{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 1, "width": 32,
 "head_width": 16, "patch_size": 8}, "text_cfg": {"context_length": 8, "vocab_size": 49408,
@@ -104,14 +105,16 @@ def folder(walked: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def fail(patch: pytest.MonkeyPatch, error: Exception, *, most: int = 0) -> list[int]:
-    """Let the first layer of every network raise with more than `most` rows; training ones, too."""
+def fail(
+    patch: pytest.MonkeyPatch, error: Exception, *, most: int = 0, training: bool = True
+) -> list[int]:
+    """Let the first layer of every network raise with more than `most` rows, also in training."""
     refused = []
     for layer, name in ((torch.nn.Conv2d, "_conv_forward"), (torch.nn.Embedding, "forward")):
         real: Callable[..., Any] = getattr(layer, name)
 
         def forward(self: Any, rows: Any, *more: Any, real: Any = real) -> Any:
-            if len(rows) > most:
+            if len(rows) > most and (training or torch.is_inference_mode_enabled()):
                 refused.append(len(rows))
                 raise error
             return real(self, rows, *more)
@@ -158,6 +161,25 @@ def test_smaller_batches_serve(folder, monkeypatch, what: str) -> None:
     if what != "try embed":
         assert "out of memory: batch halved to 1" in result.stderr
     assert "error" not in result.stderr
+
+
+@pytest.mark.proves("memory")
+def test_rating_says_once_what_memory_holds_and_keeps_to_it(noise, small, network_for) -> None:
+    recipe = small("nu-clip-last-block", schedule__epochs=3, schedule__patience=None)
+
+    def trained(said: list[str]) -> Trained:
+        data = noise(16, validation=8)
+        return train(network_for(recipe, "test_convnext2"), data, recipe, notify=said.append)
+
+    whole = trained([])
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        refused = fail(patch, MEMORY["out of memory"], most=2, training=False)
+        same = trained(said)
+    assert said == ["fold-0: out of memory while rating: 2 rows at a time from now on"]
+    # Of 32, 16, 8 and 4 rows at a time, in the first of three epochs.
+    assert refused == [8, 8, 8, 4]
+    assert same.history == whole.history and len(whole.history) == 3
 
 
 @pytest.mark.proves("memory")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+import archiveprobe.finetune.loader as loader
 import archiveprobe.finetune.run as runner
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.calibration import Calibration
@@ -46,6 +47,28 @@ def test_the_system_stands_on_the_leaderboard_beside_the_probe(
     assert found.oof.shape == (1, 36, 2) and np.isfinite(found.oof).all()
     assert found.oof_views is not None and found.oof_views.shape == (1, 36, 2, 2)
     assert np.isfinite(found.test).all(1).tolist() == [True] * 5 + [False]
+
+
+def test_a_process_that_draws_beside_the_network_changes_no_bit(
+    archive: Path, tuned: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "_WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(loader, "default_workers", lambda: 2)
+    asked = []
+    real = loader._start_processes
+
+    def start(rows: Any, sampler: Any, workers: int, *more: Any) -> Any:
+        asked.append(workers)
+        return real(rows, sampler, workers, *more)
+
+    monkeypatch.setattr(loader, "_start_processes", start)
+    words = ("--recipe", archive / "quick.toml", "--fold", "0", "--device", "cpu")
+    done = run("finetune", archive, *words)
+    assert done.exit_code == 0 and asked == [1], done.stderr
+    places = [folder / "work/finetune/quick/fold-0" for folder in (archive, tuned)]
+    for name in ("weights.safetensors", "curves.csv"):
+        one, other = ((place / name).read_bytes() for place in places)
+        assert one == other
 
 
 def test_an_ensemble_takes_one_repeat_beside_two(tuned: Path, run: Command) -> None:

@@ -303,7 +303,7 @@ def test_rating_is_at_the_precision_of_the_run(
     real = loop.inference.logits_of
 
     def spy(*given: Any, **ways: Any) -> Any:
-        asked.append(ways["precision"])
+        asked.append(given[-1].precision)
         return real(*given, **ways)
 
     monkeypatch.setattr(loop.inference, "logits_of", spy)

@@ -34,7 +34,7 @@ VALID = {
     "embed.backbones": '["hog", "own"]',
     "embed.views": '"crops3"',
     "embed.layers": '"last4"',
-    "embed.decode": '"fast"',
+    "embed.decode": '"gpu"',
     "embed.thumbnails": "false",
     "embed.compile": "true",
     "prompts.destroyed": '["rubble", "بيت مهدّم"]',

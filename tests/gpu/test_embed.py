@@ -1,5 +1,6 @@
 """A card gives the rows that the CPU gives, to the last promise, and takes over its caches."""
 
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,14 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from counted import Archive
+from PIL import Image
 
 from archiveprobe.cache.store import Reader
 from archiveprobe.embed.backbones import BACKBONES, RANDOM, Backbone
 from archiveprobe.embed.compiling import compile_network
+from archiveprobe.embed.gpu_jpeg import jpeg_decoder
+from archiveprobe.embed.gpu_views import GpuViews, by_pillow
 from archiveprobe.embed.networks import geometry_of, load_backbone
 from archiveprobe.embed.precision import AGREEMENT, PRECISIONS, choose_precision, computes, cosines
+from archiveprobe.embed.prepare import PreparedImage
+from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.run import Options, embed
 from archiveprobe.embed.text_tower import TextNetwork
+from archiveprobe.embed.view_sets import view_set
+from archiveprobe.task.decoding import DecodedPixels, decode_pixels, digest
 
 pytestmark = pytest.mark.gpu
 # One of each kind of network, the smallest that the libraries know.
@@ -83,6 +91,44 @@ def test_a_compiled_network_agrees_with_the_cpu() -> None:
     )
     assert compiled.is_compiled, why
     assert cosines(compiled.embed(crops, mirror), on_cpu.embed(crops, mirror)).min() >= AGREEMENT
+
+
+def jpeg(seed: int, size: tuple[int, int], mode: str = "RGB", quality: int = 85) -> bytes:
+    """A smooth picture, as photographs are."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (6, 5, 3), np.uint8)
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert(mode)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("size", [(640, 480), (481, 641), (37, 90)])
+@pytest.mark.parametrize("quality", [60, 95])
+def test_jpegs_decoded_on_the_card_are_those_of_pillow(size, quality) -> None:
+    geometry = Geometry(224, 224, decode="gpu")
+    wanted = {geometry: view_set("crops6")}
+    images = []
+    for seed in range(6):
+        content = jpeg(seed, size, "L" if seed == 5 else "RGB", quality)
+        decoded = decode_pixels(content, "gpu")
+        assert isinstance(decoded, DecodedPixels) and decoded.is_small
+        images.append(PreparedImage(digest(content), decoded.observation, {}, content))
+    gpu = GpuViews("cuda", jpeg_decoder("cuda"), wanted)
+    for image, made in zip(images, gpu.on_gpu(images), strict=True):
+        assert made is not None
+        expected = by_pillow(image, wanted).views[geometry].crops.astype(int)
+        assert np.abs(made.views[geometry].crops - expected).mean() < 5
+
+
+def test_embed_decodes_on_the_card(archive: Archive) -> None:
+    for seed in range(12):
+        archive.add(f"{seed}.jpg", jpeg(seed, (300, 400)))
+    net = '[backbone.net]\nlibrary = "timm"\nname = "test_vit4"\nweights = "random"\n'
+    said: list[str] = []
+    task = archive.task(["net"], "crops3", f'decode = "gpu"\n{net}')
+    done = embed(task, Options(device="cuda", workers=0), notify=said.append)
+    assert done.embedded == 12
+    assert [line for line in said if "JPEGs decoded on the GPU agree" in line], said
 
 
 def test_crops_reach_the_card_from_pinned_memory() -> None:

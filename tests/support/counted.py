@@ -213,13 +213,13 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench()
-    real = archiveprobe.embed.prepare.decode
+    real = archiveprobe.embed.prepare.decode_pixels
 
     def counted(*arguments: Any) -> Any:
         bench.decoded += 1
         return real(*arguments)
 
-    monkeypatch.setattr(archiveprobe.embed.prepare, "decode", counted)
+    monkeypatch.setattr(archiveprobe.embed.prepare, "decode_pixels", counted)
     monkeypatch.setattr(archiveprobe.embed.job, "load_backbone", bench.encoder)
     monkeypatch.setattr(archiveprobe.embed.unit_encoder, "load_backbone", bench.encoder)
     # One batch after the other, so that the order of calls is known; a test may ask for more cores.

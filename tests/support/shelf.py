@@ -106,14 +106,14 @@ class WeighedBench(Bench):
 def weighed_bench() -> Iterator[WeighedBench]:
     """Encoders in place of networks, and images that are counted, as long as this lasts."""
     bench = WeighedBench()
-    real = archiveprobe.embed.prepare.decode
+    real = archiveprobe.embed.prepare.decode_pixels
 
     def counted(*arguments: Any) -> Any:
         bench.decoded += 1
         return real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(archiveprobe.embed.prepare, "decode", counted)
+        patch.setattr(archiveprobe.embed.prepare, "decode_pixels", counted)
         patch.setattr(archiveprobe.embed.job, "load_backbone", bench.encoder)
         patch.setattr(archiveprobe.embed.unit_encoder, "load_backbone", bench.encoder)
         yield bench
@@ -325,9 +325,11 @@ def _countdown(at: int) -> Kill:
 
 
 def _at_decodes(patch: pytest.MonkeyPatch, kill: Kill) -> None:
-    real = archiveprobe.embed.prepare.decode
+    real = archiveprobe.embed.prepare.decode_pixels
     _commit_every_row(patch, lambda: None)
-    patch.setattr(archiveprobe.embed.prepare, "decode", lambda *given: (kill(), real(*given))[1])
+    patch.setattr(
+        archiveprobe.embed.prepare, "decode_pixels", lambda *given: (kill(), real(*given))[1]
+    )
 
 
 def _at_commits(patch: pytest.MonkeyPatch, kill: Kill) -> None:

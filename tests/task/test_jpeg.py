@@ -35,7 +35,7 @@ def assert_as_pillow(content):
     if isinstance(pillows, Observation):
         assert ours == pillows
         return
-    (pixels, seen), (expected, seen_by_pillow) = ours, pillows
+    (pixels, seen, _), (expected, seen_by_pillow, _) = ours, pillows
     assert seen == seen_by_pillow
     assert pixels.mode == expected.mode == "RGB"
     # Pillow keeps four bytes of a pixel, the last of which some conversions show.
