@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from archiveprobe.base.wording import file_size, number_of, shell_path
 from archiveprobe.commands.names import BACKBONE, OUTPUT
 from archiveprobe.commands.terminal import (
     NAME,
@@ -21,6 +20,7 @@ from archiveprobe.commands.terminal import (
     print_result,
     progress,
     say,
+    shell_path,
     task_argument,
 )
 
@@ -52,6 +52,7 @@ def show(task: Path, as_json: bool) -> None:
 
 def _shown(line: dict[str, Any]) -> dict[str, Any]:
     """Return what people need of a cache, within 80 characters."""
+    from archiveprobe.base.wording import file_size
 
     shown = {
         "cache": line["cache"],
@@ -82,6 +83,7 @@ def _shown(line: dict[str, Any]) -> dict[str, Any]:
 @json_option
 def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: bool) -> None:
     """Check the caches; exit status 1 when something is wrong."""
+    from archiveprobe.base.wording import number_of
     from archiveprobe.embed.inventory import verify_caches
 
     if adopt and not recompute:
@@ -152,6 +154,7 @@ def export(
 @json_option
 def compact(task: Path, as_json: bool) -> None:
     """Rewrite the caches into few large shards of 256 MB."""
+    from archiveprobe.base.wording import file_size
     from archiveprobe.embed.inventory import compact_caches
 
     record = [asdict(line) for line in compact_caches(load(task), notify=say)]
@@ -165,6 +168,7 @@ def compact(task: Path, as_json: bool) -> None:
 @json_option
 def prune(task: Path, yes: bool, as_json: bool) -> None:
     """List, or with --yes remove, caches that the task no longer asks for, and leftovers."""
+    from archiveprobe.base.wording import file_size
     from archiveprobe.cache.prune import prune as remove
     from archiveprobe.embed.inventory import unused_caches
     from archiveprobe.predict.archive_table import leftovers

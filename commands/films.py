@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from archiveprobe.base.wording import shell_path
 from archiveprobe.commands.names import Input
 from archiveprobe.commands.terminal import (
     NAME,
@@ -13,6 +12,7 @@ from archiveprobe.commands.terminal import (
     print_result,
     progress,
     say,
+    shell_path,
 )
 
 

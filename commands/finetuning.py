@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import click
 
-from archiveprobe.base.wording import shell_path
 from archiveprobe.commands.names import RECIPE, TableChoice
 from archiveprobe.commands.terminal import (
     NAME,
@@ -20,6 +19,7 @@ from archiveprobe.commands.terminal import (
     print_result,
     progress,
     say,
+    shell_path,
     task_argument,
 )
 

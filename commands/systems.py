@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from archiveprobe.base.wording import shell_path
 from archiveprobe.commands.names import FEATURES, PROBE, SYSTEM, TableChoice
 from archiveprobe.commands.terminal import (
     NAME,
@@ -18,6 +17,7 @@ from archiveprobe.commands.terminal import (
     print_result,
     progress,
     say,
+    shell_path,
     task_argument,
 )
 
