@@ -32,6 +32,9 @@ def explained(action: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
+        if error.errno and "errno = " in reason:
+            # HDF5 tells the whole call.
+            reason = os.strerror(error.errno)
         raise InputError(f"cannot {action}: {reason}; {_advice(error)}") from error
 
 
@@ -64,8 +67,11 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         fsync(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         discard(temporary)
+        if isinstance(error, OSError) and error.filename in (None, os.fspath(temporary)):
+            # A descriptor has no name, and that of a temporary says nothing.
+            error.filename, error.filename2 = os.fspath(path), None
         raise
     fsync(path.parent)
 

@@ -74,6 +74,11 @@ class _LogFile(logging.FileHandler):
         LOGGER.removeHandler(self)
         LOGGER.warning("note: %s cannot be written: %s", self.baseFilename, sys.exc_info()[1])
 
+    def close(self) -> None:
+        """Close the file; what a full disk has not taken was told when it was written."""
+        with suppress(OSError):
+            super().close()
+
 
 class Reporting:
     """Takes messages and progress from the first to the last line of a command."""
@@ -86,6 +91,8 @@ class Reporting:
         self._open_bars = 0
 
     def __enter__(self) -> Self:
+        # Libraries give the root logger a handler, which would say everything a second time.
+        LOGGER.propagate = False
         LOGGER.setLevel(logging.INFO)
         LOGGER.addHandler(self._stderr)
         return self
@@ -93,6 +100,7 @@ class Reporting:
     def __exit__(self, *_: object) -> None:
         LOGGER.removeHandler(self._stderr)
         LOGGER.setLevel(logging.NOTSET)
+        LOGGER.propagate = True
         if self._file is not None:
             LOGGER.removeHandler(self._file)
             self._file.close()

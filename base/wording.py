@@ -1,5 +1,7 @@
 """Words that every message shares."""
 
+import os
+import shlex
 from collections.abc import Iterable
 
 
@@ -23,6 +25,11 @@ def number_of(count: int, noun: str) -> str:
 def clipped(text: str, most: int = 60) -> str:
     """Quote a text of any length, shortened to `most` characters."""
     return repr(text if len(text) <= most else text[: most - 3] + "...")
+
+
+def shell_path(path: str | os.PathLike[str]) -> str:
+    """Write a path as a shell takes it, for a command to be copied: quoted where it must be."""
+    return shlex.quote(os.fspath(path))
 
 
 def duration(seconds: float) -> str:

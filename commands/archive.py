@@ -17,6 +17,7 @@ from archiveprobe.commands.terminal import (
     print_result,
     progress,
     say,
+    shell_path,
     task_argument,
 )
 
@@ -55,7 +56,7 @@ def init(
     choices = Choices(tables, images, named, positive)
     file = write_task(folder, choices=choices, force=force, notify=say)
     click.echo(str(file))
-    say(f"check it, then: {NAME} embed {file}")
+    say(f"check it, then: {NAME} embed {shell_path(file)}")
 
 
 @command("demo my/demo")
@@ -68,7 +69,7 @@ def demo(folder: Path) -> None:
     click.echo(str(folder / "task.toml"))
     say(
         f"{summary.images} images, of them {summary.reposts} re-posts and {summary.unreadable} "
-        f"unreadable; then: {NAME} embed {folder}"
+        f"unreadable; then: {NAME} embed {shell_path(folder)}"
     )
 
 
@@ -139,7 +140,7 @@ def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, 
         about = f"share {summary.units}: " if summary.units else ""
         print_line(about + ", ".join(f"{record[name]} {name}" for name in counts))
         if summary.units:
-            say(f"when all shares are done: {NAME} embed {task}")
+            say(f"when all shares are done: {NAME} embed {shell_path(task)}")
     if summary.reasons:
         reasons = ", ".join(f"{count} {why}" for why, count in summary.reasons.items())
         say(f"failed: {reasons}; work/manifest.csv says which, and why")

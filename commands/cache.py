@@ -20,6 +20,7 @@ from archiveprobe.commands.terminal import (
     print_result,
     progress,
     say,
+    shell_path,
     task_argument,
 )
 
@@ -43,7 +44,10 @@ def show(task: Path, as_json: bool) -> None:
         say(f"damaged: {line['cache']}: {line['state']}")
     unused = [line["cache"] for line in damaged if not line["in_use"]]
     if unused:
-        say(f"nothing uses {', '.join(unused)}: `{NAME} cache prune {task} --yes` removes it")
+        say(
+            f"nothing uses {', '.join(unused)}: "
+            f"`{NAME} cache prune {shell_path(task)} --yes` removes it"
+        )
 
 
 def _shown(line: dict[str, Any]) -> dict[str, Any]:
@@ -79,6 +83,7 @@ def _shown(line: dict[str, Any]) -> dict[str, Any]:
 @json_option
 def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: bool) -> None:
     """Check the caches; exit status 1 when something is wrong."""
+    from archiveprobe.base.wording import number_of
     from archiveprobe.embed.inventory import verify_caches
 
     if adopt and not recompute:
@@ -92,12 +97,13 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
     if as_json:
         click.echo(json.dumps(asdict(verdict)))
     else:
-        print_line(f"{verdict.shards} shards, {verdict.rows} rows, {len(verdict.bad)} faults")
+        counts = (verdict.shards, "shard"), (verdict.rows, "row"), (len(verdict.bad), "fault")
+        print_line(", ".join(number_of(count, noun) for count, noun in counts))
         for fault in verdict.bad:
             print_line(fault)
     if not verdict.ok:
         for name in verdict.removable:
-            say(f"nothing uses {name}: `{NAME} cache prune {task} --yes` removes it")
+            say(f"nothing uses {name}: `{NAME} cache prune {shell_path(task)} --yes` removes it")
         if len(verdict.removable) < len({fault.partition(": ")[0] for fault in verdict.bad}):
             say("run embed again: bad shards are set aside, and it computes their rows again")
         sys.exit(1)

@@ -12,6 +12,7 @@ from archiveprobe.commands.terminal import (
     print_result,
     progress,
     say,
+    shell_path,
 )
 
 
@@ -47,4 +48,4 @@ def frames(folder: Path, target: Path, every: float | None, scenes: bool, as_jso
     if done.faulty:
         say(f"{len(done.faulty)} films gave no frames or not all: films.csv says why")
     if done.frames:
-        say(f"wrote {done.table}; then: {NAME} init {target}")
+        say(f"wrote {done.table}; then: {NAME} init {shell_path(target)}")

@@ -19,6 +19,7 @@ from archiveprobe.commands.terminal import (
     print_result,
     progress,
     say,
+    shell_path,
     task_argument,
 )
 
@@ -126,7 +127,8 @@ def finetune(
 
     if not as_json:
         show_board(done.board, task, as_json)
-        say(f"this run's system: {done.system}; `{NAME} ensemble {task}` combines it with the rest")
+        again = f"`{NAME} ensemble {shell_path(task)}`"
+        say(f"this run's system: {done.system}; {again} combines it with the rest")
 
 
 @group("recipe", "recipe show demo-tiny > my.toml")

@@ -119,4 +119,4 @@ def systems(task: Path, as_json: bool) -> None:
     ]
     print_result({"systems": record}, lines, as_json)
     if not record:
-        say(f"no systems yet: run `archiveprobe probe {loaded.file}`")
+        say(f"no systems yet: run `archiveprobe probe {loaded.shell_path}`")

@@ -17,6 +17,7 @@ from archiveprobe.commands.terminal import (
     print_result,
     progress,
     say,
+    shell_path,
     task_argument,
 )
 
@@ -176,14 +177,15 @@ def show_board(board: "Leaderboard", task: Path, as_json: bool) -> None:
         print_line(f"recommended: none{partial}, {board.reason}")
     else:
         print_line(f"recommended: {board.best}{partial}" + (board.reason and f", {board.reason}"))
+    place = shell_path(task)
     if board.partial is not None:
-        say(f"then: {NAME} embed {task}")
+        say(f"then: {NAME} embed {place}")
     elif board.best is None:
-        say(f"then: {NAME} audit {task}, label more images, or try other backbones")
+        say(f"then: {NAME} audit {place}, label more images, or try other backbones")
     elif board.to_predict:
-        say(f"then: {NAME} submit {task} --system {board.best} -o answers.csv")
+        say(f"then: {NAME} submit {place} --system {board.best} -o answers.csv")
     else:
-        say(f"then: {NAME} predict {task} --system {board.best} --images FOLDER -o answers.csv")
+        say(f"then: {NAME} predict {place} --system {board.best} --images FOLDER -o answers.csv")
 
 
 @command(

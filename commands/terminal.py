@@ -16,6 +16,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import silent
 from archiveprobe.base.reporting import LOGGER, SHOWN, Reporting, is_terminal, wrap
 from archiveprobe.base.wording import duration
+from archiveprobe.base.wording import shell_path as shell_path
 from archiveprobe.commands.limits import heed_memory_limit
 from archiveprobe.commands.names import DEVICE, check_typed
 from archiveprobe.commands.stopping import end_at_once, stoppable

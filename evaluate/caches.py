@@ -47,7 +47,7 @@ def open_in_use(
     if in_use is None or in_use.folder is None:
         raise InputError(_absent(task, snapshot, asked))
     folder = task.work / "cache" / in_use.folder
-    again = f"bring it back, or run `archiveprobe embed {task.file}`"
+    again = f"bring it back, or run `archiveprobe embed {task.shell_path}`"
     # The name comes out of a file: it must not lead anywhere else.
     if Path(in_use.folder).name != in_use.folder:
         raise InputError(f"{in_use.folder!r} is no cache of {task.work / 'cache'}: {again}")
@@ -61,7 +61,7 @@ def open_in_use(
         wait = f"{lacking} images wait" if lacking else "it was interrupted before its end"
         raise InputError(
             f"embedding through {name} is not finished, {wait}: run `archiveprobe embed "
-            f"{task.file} --backbone {whole_name(name)}` ({LEAVE_OUT})"
+            f"{task.shell_path} --backbone {whole_name(name)}` ({LEAVE_OUT})"
         )
     return reader
 
@@ -85,7 +85,7 @@ def _absent(task: Task, snapshot: Snapshot, asked: Mapping[str, Any]) -> str:
     hint = f", only with {', '.join(other)}" if other else nearest(backbone, known_backbones)
     return (
         f"no cache for backbone {backbone!r} with views {views!r} in {task.work / 'cache'}"
-        f"{hint}: run `archiveprobe embed {task.file} --backbone {whole_name(backbone)}`"
+        f"{hint}: run `archiveprobe embed {task.shell_path} --backbone {whole_name(backbone)}`"
     )
 
 

@@ -144,8 +144,10 @@ def _report(stored: Predictions, run: Run, rule: str, dataset: Dataset) -> Thres
         float(stored.origin["optimistic"]),
         nested_score(stored, half)[0],
         _load(stored, stored.decision == positive, positive, value),
-        threshold_curve.curve(stored.labels, final_p, positive),
-        threshold_curve.curve(stored.labels, final_p, positive, _shown_with(value)),
+        *(
+            threshold_curve.curve(stored.labels, final_p, positive, at, dataset.unreadable)
+            for at in (None, _shown_with(value))
+        ),
     )
 
 

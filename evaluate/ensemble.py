@@ -141,8 +141,8 @@ def _say_replaced(task: Task, system: str, members: Sequence[str], notify: Notif
         words = " ".join(f"--system {name}" for name in before)
         notify(
             f"{system}: {number_of(len(members), 'member')} now, {len(before)} before, without "
-            f"{first_few(lost)}; `archiveprobe ensemble {task.file} --method {record['method']} "
-            f"--name {system} {words}` combines those again"
+            f"{first_few(lost)}; `archiveprobe ensemble {task.shell_path} "
+            f"--method {record['method']} --name {system} {words}` combines those again"
         )
 
 
@@ -201,7 +201,7 @@ def rank_stored(dataset: Dataset, data_warnings: DataWarnings) -> Leaderboard:
     found, left_out = load_current(dataset, ("probe", "finetune", "ensemble"))
     if not found:
         what = f"none of {len(left_out)} systems is up to date" if left_out else "no systems yet"
-        raise InputError(f"{what}: run `archiveprobe probe {dataset.task.file}`")
+        raise InputError(f"{what}: run `archiveprobe probe {dataset.task.shell_path}`")
     try:
         warnings, caution = data_warnings(dataset)
     except InputError as error:

@@ -52,7 +52,7 @@ def rule_for(
         notify(f"{said}, dropped: {dropped}")
         return rule, {}
     notify(
-        f"{said}, kept; `archiveprobe threshold {dataset.task.file} --system {system} "
+        f"{said}, kept; `archiveprobe threshold {dataset.task.shell_path} --system {system} "
         f"--threshold-rule {DEFAULT_RULE}` chooses it again"
     )
     return chosen, {CHOSEN: True}

@@ -25,5 +25,5 @@ def no_system(task: Task, name: str) -> InputError:
     """Return the error of a name that no system has; it names the nearest."""
     return InputError(
         f"no system {name!r} in {runs_folder(task)}{nearest(name, systems(task))}: "
-        f"`archiveprobe list systems {task.file}` shows them"
+        f"`archiveprobe list systems {task.shell_path}` shows them"
     )

@@ -54,7 +54,7 @@ class State:
             verb = "waits" if len(waiting) == 1 else "wait"
             count = f"{len(waiting)} of {len(self.rows)}"
             what = f"{count} rows {verb} for embed ({quote_few(sorted(waiting))})"
-        raise InputError(f"{what}: run `archiveprobe embed {self.task.file}` ({LEAVE_OUT})")
+        raise InputError(f"{what}: run `archiveprobe embed {self.task.shell_path}` ({LEAVE_OUT})")
 
     def uncommitted(self) -> set[str]:
         """Return ids of rows that one of the task's caches in use still lacks."""
@@ -85,7 +85,7 @@ def read_state(task: Task) -> State:
     if digest != snapshot.manifest and snapshot.decoded:
         raise InputError(
             f"{manifest_file(task)} is not the one that the last embed left: run "
-            f"`archiveprobe embed {task.file}`"
+            f"`archiveprobe embed {task.shell_path}`"
         )
     rows, corrections = read_corrected(task)
     known = {entry.id: entry for entry in entries}

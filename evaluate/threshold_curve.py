@@ -103,15 +103,23 @@ def score_at(y01: np.ndarray, p: np.ndarray, threshold: float | np.ndarray) -> n
     return macro_f1_of(hits, decided, np.asarray(y01.sum()), np.asarray(float(len(p))))
 
 
-def curve(y: np.ndarray, p: np.ndarray, positive: int = 1, at: np.ndarray | None = None) -> Curve:
-    """Compute the curve of the mean over repeats of p (R, n), NaN left out.
+def curve(
+    y: np.ndarray,
+    p: np.ndarray,
+    positive: int = 1,
+    at: np.ndarray | None = None,
+    unreadable: int | None = None,
+) -> Curve:
+    """Compute the curve of the mean over repeats of p (R, n).
 
-    At every distinct threshold, or at those of `at` (c,). Precision is NaN where no row is decided
-    positive.
+    At every distinct threshold, or at those of `at` (c,). Rows of NaN are answered `unreadable` at
+    all of them; without it they are left out. Precision is NaN where no row is decided positive.
     """
-    known = np.isfinite(p).all(0)
-    y01, mean = y[known] == positive, p.mean(0)[known]
-    thresholds = counts_at(y01, mean, None)[0] if at is None else at
+    known, mean = np.isfinite(p).all(0), p.mean(0)
+    thresholds = counts_at(y[known] == positive, mean[known], None)[0] if at is None else at
+    mean = np.where(known, mean, np.inf if unreadable == positive else -np.inf)
+    counted = known if unreadable is None else np.ones_like(known)
+    y01, mean = y[counted] == positive, mean[counted]
     above = mean > thresholds[:, None]
     hits, decided = (above & y01).sum(1, dtype=float), above.sum(1, dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -120,7 +120,7 @@ def _networks(task: Task, run: Run) -> TunedNetworks:
     if record.get("kind") != "finetune":
         raise InputError(
             f"{TUNED}{run.system}: {run.system} is no system of finetune: name one that is, see "
-            f"`archiveprobe list systems {task.file}`"
+            f"`archiveprobe list systems {task.shell_path}`"
         )
     try:
         recipe = record["recipe"]

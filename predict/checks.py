@@ -146,7 +146,7 @@ def check_images(task: Task, rows: Rows, table: Mapping[str, Row]) -> tuple[list
     if altered:
         raise InputError(
             f"{len(altered)} of {len(found)} images looked at have changed since they were "
-            f"embedded: {quote_few(altered)}: run `archiveprobe embed {task.file}`"
+            f"embedded: {quote_few(altered)}: run `archiveprobe embed {task.shell_path}`"
         )
     return [at for _, at in found], all(key is not None for key in found.values())
 

@@ -89,7 +89,9 @@ def write_duplicates(
     reader = open_in_use(task, state.snapshot, name, partial=True)
     reader.keep_shard = True
     if reader.row_shape is None:
-        raise InputError(f"the cache of {name} has no rows: run `archiveprobe embed {task.file}`")
+        raise InputError(
+            f"the cache of {name} has no rows: run `archiveprobe embed {task.shell_path}`"
+        )
     ids = defaultdict(list)
     for entry in state.entries:
         if entry.digest:

@@ -295,7 +295,8 @@ def _reader(task: Task, system: str, name: str, digest: str) -> Reader:
             return Reader(record.folder)
     raise InputError(
         f"{system} was trained on a cache of {name} ({digest[:16]}) that is not in {root}: bring "
-        f"it back, or run `archiveprobe embed {task.file}` and `archiveprobe probe {task.file}`"
+        f"it back, or run `archiveprobe embed {task.shell_path}` and "
+        f"`archiveprobe probe {task.shell_path}`"
     )
 
 
@@ -406,7 +407,7 @@ def _shared_caches(task: Task, run: Run, members: Sequence[System]) -> dict[str,
             if caches.setdefault(name, digest) != digest:
                 raise InputError(
                     f"the members of {run.system} were trained on different caches of {name}: "
-                    f"run `archiveprobe probe {task.file}` again"
+                    f"run `archiveprobe probe {task.shell_path}` again"
                 )
     return caches
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.large_arrays import empty_array
+from archiveprobe.base.wording import number_of
 from archiveprobe.cache.log import Failure
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.shard import Embeddings
@@ -135,7 +136,7 @@ def _check_network(dataset: Dataset, reader: Reader, name: str, network: TunedNe
     if reader.fingerprint.get("tuned") != network.record():
         raise InputError(
             f"{network.system} was trained again since it was embedded: run `archiveprobe embed "
-            f"{dataset.task.file} --backbone {whole_name(name)}`"
+            f"{dataset.task.shell_path} --backbone {whole_name(name)}`"
         )
 
 
@@ -188,8 +189,8 @@ def read_matrix(
     if waiting:
         option = f" --backbone {whole_name(name)}" if is_tuned(name) else ""
         raise InputError(
-            f"{waiting} rows are not in the cache {reader.folder.name} yet: run "
-            f"`archiveprobe embed {task.file}{option}`"
+            f"{number_of(waiting, 'row')} not in the cache {reader.folder.name} yet: run "
+            f"`archiveprobe embed {task.shell_path}{option}`"
         )
     # Not -1: there may be no row at all.
     flat = embeddings.reshape(*embeddings.shape[:2], prod(embeddings.shape[2:]))
@@ -250,7 +251,8 @@ def load_prompts(dataset: Dataset, backbone: str) -> Prompts | None:
         present, rows = reader.read([text_key(text) for text in task.prompts[label]])
         if not present.all():
             raise InputError(
-                f"prompts of {label!r} are not embedded yet: run `archiveprobe embed {task.file}`"
+                f"prompts of {label!r} are not embedded yet: run "
+                f"`archiveprobe embed {task.shell_path}`"
             )
         mean = normalize(rows[:, 0].astype(np.float64)).mean(0)
         vectors.append(normalize(mean[None])[0])

@@ -142,7 +142,8 @@ def data_warnings(
     if dataset.spanning:
         warnings.append(
             f"{dataset.spanning} near-duplicate groups span several folds, which flatters figures: "
-            f"run `archiveprobe audit {dataset.task.file} --apply`, which assigns the folds again"
+            f"run `archiveprobe audit {dataset.task.shell_path} --apply`, which assigns the folds "
+            "again"
         )
     shift = shift or find_shift(dataset, notify=notify)
     if shift.warning is not None:

@@ -182,5 +182,6 @@ def _shown(value: Any) -> str:
 
 def _stage(state: ReviewState) -> str:
     if state.open_draw is not None:
-        return "a random draw is looked at"
+        left = len(state.drawn - state.parts[DRAW].keys())
+        return "a random draw is looked at" if left else "a random draw was looked at: certify"
     return "stopped" if state.is_stopped else "open"

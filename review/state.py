@@ -181,7 +181,9 @@ class ReviewState:
 
     def reviewers(self) -> list[dict[str, Any]]:
         """Count what every reviewer decided, and was shown unblurred."""
-        decided = Counter(each.reviewer for part in self.parts.values() for each in part.values())
+        # What was decided of a draw is also one of the queue once that goes on: it counts once.
+        decisions = {each for part in self.parts.values() for each in part.values()}
+        decided = Counter(each.reviewer for each in decisions)
         return [
             {
                 "reviewer": name,

@@ -19,7 +19,7 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import explained, make_folder
 from archiveprobe.base.progress import Progress, silent
-from archiveprobe.base.wording import clipped, first_few, number_of
+from archiveprobe.base.wording import clipped, first_few, number_of, shell_path
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.system_names import SYSTEM_NAME, no_system, systems
@@ -87,7 +87,7 @@ class Review:
     @property
     def named(self) -> str:
         """Return how commands name the review: the task, and --name."""
-        return f"{self.task.file} --name {self.name}"
+        return f"{self.task.shell_path} --name {shell_path(self.name)}"
 
     def sync(self) -> ReviewState:
         """Bring the state up to the lines that the log has now. Raises InputError."""
@@ -153,6 +153,11 @@ class Review:
         for row, key in zip(rows.ids.tolist(), rows.keys, strict=True) if rows else ():
             if row == name and key and self.population.places([key.hex()])[0] >= 0:
                 return key.hex(), name
+            if row == name and not key:
+                raise InputError(
+                    f"{clipped(name)} cannot be read, so nobody reviews it: work/manifest.csv says "
+                    "why"
+                )
         raise InputError(
             f"no image {clipped(name)} in the review {self.name}{nearest(name[:200], names)}: name "
             "it by its id or by the SHA-256 of its bytes"
@@ -193,7 +198,7 @@ def find_review(task: Task, name: str | None = None) -> Review:
         InputError: there is none, or there are several; see also `Review`.
     """
     known = reviews(task)
-    begin = f"`archiveprobe review {task.file} --system SYSTEM` begins one"
+    begin = f"`archiveprobe review {task.shell_path} --system SYSTEM` begins one"
     if name is None and len(known) > 1:
         listed = first_few(known, 9)
         raise InputError(f"{task.file} has several reviews: name one of {listed} with --name")

@@ -19,6 +19,7 @@ from pydantic import (
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.nearest import nearest_name
 from archiveprobe.base.reading import SETTINGS_BYTES, read_ordinary
+from archiveprobe.base.wording import shell_path
 from archiveprobe.task.faults import explain
 
 # How JPEG is decoded: as Pillow does it, faster and with other pixels, or by a GPU.
@@ -206,6 +207,11 @@ class Task(_Section):
     prompts: dict[str, Annotated[tuple[str, ...], Field(strict=False, min_length=1)]] = {}
     backbone: dict[str, OwnBackbone] = {}
     submission: Submission = Submission()
+
+    @property
+    def shell_path(self) -> str:
+        """Return the path of task.toml as a shell takes it, for commands in messages."""
+        return shell_path(self.file)
 
     @property
     def folder(self) -> Path:

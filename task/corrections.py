@@ -336,8 +336,8 @@ def _parsed(
     if decisions.unknown:
         listed = decisions.listed(DECISIONS, table.place)
         faults.append(
-            f"unknown decisions in {decisions.unknown.total()} rows: {listed}: use keep, change or "
-            "unsure"
+            f"unknown decisions in {number_of(decisions.unknown.total(), 'row')}: {listed}: "
+            "use keep, change or unsure"
         )
     refuse(table.file, faults)
     for remark in (*table.remarks, *labels.remarks):

@@ -1,5 +1,6 @@
 """What pydantic finds wrong in a settings file, said in one line with the nearest valid key."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from types import MappingProxyType
@@ -50,6 +51,8 @@ def explain(
 
 
 def _remedy(fault: Mapping[str, Any]) -> str:
+    if fault["type"] in ("tuple_type", "list_type") and isinstance(fault["input"], str):
+        return f"write it in brackets, [{json.dumps(fault['input'], ensure_ascii=False)}]"
     is_number = isinstance(fault["input"], int | float)
     quoted = fault["type"] == "string_type" and is_number
     return f'write it in quotes, "{_shown(fault["input"])}"' if quoted else "correct it"

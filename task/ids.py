@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from archiveprobe.base.wording import clipped, first_few
+from archiveprobe.base.wording import clipped, first_few, number_of
 from archiveprobe.task.find_images import UNSAFE_IN_IDS
 from archiveprobe.task.labels import refuse
 from archiveprobe.task.tables.table import Table
@@ -37,21 +37,23 @@ def id_faults(table: Table, column: str) -> list[str]:
     faults = []
     if empty:
         where = table.place(empty[0])
-        faults.append(f"{len(empty)} rows have no id (first {where}): give every row an id")
+        faults.append(
+            f"{number_of(len(empty), 'row')} without an id (first {where}): give every row one"
+        )
     if long:
         faults.append(
-            f"{len(long)} ids have more than {ID_LIMIT} characters: {_listed(table, long)}: "
-            "shorten them, or correct the quotes around them"
+            f"{number_of(len(long), 'id')} of more than {ID_LIMIT} characters: "
+            f"{_listed(table, long)}: shorten them, or correct the quotes around them"
         )
     if unsafe:
         faults.append(
-            f"{len(unsafe)} ids hold a NUL or a lone carriage return, which no CSV gives back: "
-            f"{_listed(table, unsafe)}: take it out"
+            f"{number_of(len(unsafe), 'id')} with a NUL or a lone carriage return, which no CSV "
+            f"gives back: {_listed(table, unsafe)}: take it out"
         )
     if again:
         twice = ((clipped(value), [first[value], at]) for value, at in again.items())
         faults.append(
-            f"{len(again)} ids stand more than once: {_listed(table, twice)}: keep one row of each"
+            f"{number_of(len(again), 'repeated id')}: {_listed(table, twice)}: keep one row of each"
         )
     return faults
 
@@ -62,7 +64,7 @@ def unknown_ids(table: Table, column: str, known: Collection[str]) -> list[str]:
     if not lost:
         return []
     listed = _listed(table, ((clipped(table.rows[at][column]), [at]) for at in lost))
-    return [f"no row has the id of {len(lost)} rows: {listed}: correct or remove them"]
+    return [f"unknown ids in {number_of(len(lost), 'row')}: {listed}: correct or remove them"]
 
 
 def _listed(table: Table, found: Iterable[tuple[str, list[int]]]) -> str:

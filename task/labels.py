@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import clipped, first_few
+from archiveprobe.base.wording import clipped, first_few, number_of
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.splits import SPLITS, split_named
 from archiveprobe.task.tables.table import Table
@@ -125,7 +125,7 @@ def read_labels(
     faults = []
     if reading.unknown:
         faults.append(
-            f"unknown labels in {reading.unknown.total()} rows: "
+            f"unknown labels in {number_of(reading.unknown.total(), 'row')}: "
             f"{reading.listed(task.labels, table.place)}: correct them, or add them to labels in "
             f"task.toml (now {', '.join(task.labels) or 'none'})"
         )
@@ -138,7 +138,7 @@ def read_splits(table: Table, column: str) -> Column:
     faults = []
     if reading.unknown:
         faults.append(
-            f"unknown splits in {reading.unknown.total()} rows: "
+            f"unknown splits in {number_of(reading.unknown.total(), 'row')}: "
             f"{reading.listed(SPLITS, table.place)}: use train, validation or test"
         )
     return Column(reading.meanings, faults=faults)

@@ -11,9 +11,9 @@ from archiveprobe.task.manifest import Entry
 from archiveprobe.task.match_files import AMBIGUOUS, count_differences
 
 _FAULTS = {
-    "missing_file": "are missing",
-    "outside_root": "lie outside images.root, below which every path must stay",
-    "not_a_file": "are no ordinary files",
+    "missing_file": "missing",
+    "outside_root": "outside images.root, below which every path must stay",
+    "not_a_file": "not an ordinary file",
 }
 
 

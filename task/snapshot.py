@@ -108,7 +108,7 @@ def find_snapshot(task: Task) -> Snapshot | None:
 
 def _parsed(task: Task) -> Snapshot | None:
     """Parse the record. Raises InputError: it is damaged."""
-    remedy = f"run `archiveprobe embed {task.file}`, which writes it again"
+    remedy = f"run `archiveprobe embed {task.shell_path}`, which writes it again"
     record = read_sealed(snapshot_file(task), remedy=remedy)
     if record is None:
         return None
@@ -133,7 +133,7 @@ def read_snapshot(task: Task) -> Snapshot:
     if snapshot is None:
         raise InputError(
             f"nothing is embedded yet, {snapshot_file(task)} is missing: run `archiveprobe embed "
-            f"{task.file}` first"
+            f"{task.shell_path}` first"
         )
     return snapshot
 

@@ -230,7 +230,7 @@ def test_a_label_edited_beside_keep_is_said(archive: Path) -> None:
     file.write_text(file.read_text().replace("across/2.png,down", "across/2.png,dwon"))
     failed = run("list", "systems", archive)
     assert failed.exit_code == 1
-    assert "unknown labels in 1 rows: 'dwon'" in failed.stderr
+    assert "unknown labels in 1 row: 'dwon'" in failed.stderr
     assert failed.stderr.count("\n") == 1
 
 
@@ -264,7 +264,7 @@ def test_unknown_ids_in_a_file_of_ones_own_are_refused(archive: Path) -> None:
     (archive / "corrections.csv").write_text("id,label\ndown/0.png,across\ngone.png,down\n")
     failed = run("probe", archive, *PROBE)
     assert failed.exit_code == 1
-    assert "no row has the id of 1 rows: 'gone.png' (line 3)" in failed.stderr
+    assert "unknown ids in 1 row: 'gone.png' (line 3)" in failed.stderr
     assert failed.stderr.count("\n") == 1
     (archive / "corrections.csv").write_text("id,label\ndown/0.png,across\n")
     assert HERE + "1 label changed" in done("probe", archive, *PROBE).stderr

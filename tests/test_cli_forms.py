@@ -125,7 +125,7 @@ def test_all_faults_of_a_table_are_one_line(archive: Path) -> None:
     result = run("embed", archive)
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: {archive / 'labels.csv'}: 1 ids stand more than once")
+    assert line.startswith(f"error: {archive / 'labels.csv'}: 1 repeated id")
     assert "'Zerstorung' (2, first line 4; did you mean 'Zerstörung'?)" in line
     assert "'00.png' (line 2, line 7)" in line
     assert "'tset' (1, first line 9; did you mean 'test'?)" in line

@@ -305,6 +305,23 @@ def test_doubts_about_labels_and_images(folder):
     assert "no table names 1 of 41 images: 'extra.png'" in said
 
 
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("?", "'?' (20 rows) is a label like any other: where it says that nobody knows, empty"),
+        ("Unbekannt", "'Unbekannt' (20 rows) is a label like any other"),
+        ("intact; destroyed", "1 label of several words that are labels, the first is 'intact; d"),
+    ],
+)
+def test_doubts_about_labels_that_say_nothing_or_too_much(folder, label, words):
+    rows = [["image", "label"]]
+    for number in range(60):
+        draw_stripes(folder / f"{number}.png", number)
+        rows.append([f"{number}.png", ("intact", "destroyed", label)[number % 3]])
+    write_csv(folder / "labels.csv", rows)
+    assert words in quick(folder)[1]
+
+
 def test_no_doubt_where_labels_only_look_alike(folder):
     names = ["damaged", "undamaged", "level 1", "level 2"]
     for number in range(120):

@@ -79,7 +79,7 @@ def collect_data(
                     audit(data, report)
                     advance()
         except InputError as error:
-            again = f"archiveprobe embed {pinned.task.file}"
+            again = f"archiveprobe embed {pinned.task.shell_path}"
             report.missing.append(missing_of(error, again, what="no audit"))
     if "group" not in columns:
         columns["group"] = group_numbers(pinned)
@@ -90,7 +90,7 @@ def _copies(data: AuditData, report: DataReport) -> None:
     """Find near-duplicates by hash and embeddings, where every pair can be compared."""
     if len(data) > MOST_PAIRED:
         what = f"of {len(data)} images, only equal files and groups of the folds count as copies"
-        report.missing.append(Missing(what, f"archiveprobe audit {data.dataset.task.file}"))
+        report.missing.append(Missing(what, f"archiveprobe audit {data.dataset.task.shell_path}"))
         return
     found = find_duplicates(data, data.unit_embeddings(np.arange(len(data))))
     place = dict(zip(data.ids.tolist(), report.order.tolist(), strict=True))

@@ -36,7 +36,7 @@ def collect_embeddings(
             try:
                 matrix = read_embeddings(pinned.task, rows, name, reader)
             except InputError as error:
-                again = f"archiveprobe embed {pinned.task.file}"
+                again = f"archiveprobe embed {pinned.task.shell_path}"
                 part.missing.append(missing_of(error, again))
                 continue
             number = len(part.meta["embeddings"])
@@ -76,13 +76,13 @@ def _add_words(part: Part, number: int, pinned: Pinned, name: str, units: np.nda
         vectors = stored_texts(task, pinned.snapshot, name, texts, partial=partial)
     except InputError as error:
         if texts:
-            part.missing.append(missing_of(error, f"archiveprobe embed {task.file}"))
+            part.missing.append(missing_of(error, f"archiveprobe embed {task.shell_path}"))
         texts, vectors = [], np.empty((0, units.shape[1]), np.float32)
     known = np.isfinite(vectors).all(1)
     waiting = [text for text, is_known in zip(texts, known, strict=True) if not is_known]
     if waiting:
         what = f"{name} has not embedded the prompts {quote_few(waiting)}"
-        part.missing.append(Missing(what, f"archiveprobe embed {task.file}"))
+        part.missing.append(Missing(what, f"archiveprobe embed {task.shell_path}"))
     texts = [text for text in texts if text not in waiting]
     for at, vector in enumerate(vectors[known]):
         part.columns[f"words:{number}:{at}"] = similarities(units, vector)

@@ -37,7 +37,7 @@ def load_current_runs(dataset: Dataset) -> tuple[list[tuple[Run, Predictions]], 
         except InputError as error:
             missing.append(missing_of(error, _made_again(task, name)))
     if not names:
-        missing.append(Missing("no systems yet", f"archiveprobe probe {task.file}"))
+        missing.append(Missing("no systems yet", f"archiveprobe probe {task.shell_path}"))
     return found, missing
 
 
@@ -45,7 +45,7 @@ def _made_again(task: Task, name: str) -> str:
     """Return the command that makes a damaged system again, as far as its record is readable."""
     record = stored_record(task, name)
     if record is None:
-        return f"archiveprobe probe {task.file}"
+        return f"archiveprobe probe {task.shell_path}"
     return command_again(Run(runs_folder(task) / name, record, {}, {}), task)
 
 

@@ -32,7 +32,7 @@ def standing_caches(pinned: Pinned, rows: Rows) -> tuple[dict[str, Reader], list
                 raise InputError(f"the cache of {name} has no rows")
             readers[name] = reader
         except InputError as error:
-            missing.append(missing_of(error, f"archiveprobe embed {task.file}"))
+            missing.append(missing_of(error, f"archiveprobe embed {task.shell_path}"))
     return readers, missing
 
 

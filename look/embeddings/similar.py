@@ -84,7 +84,7 @@ class Similar:
         if rows_digest(pinned) != self._asked:
             raise InputError(
                 f"{task.file} has changed since this page was made: run "
-                f"`archiveprobe look {task.file}` again"
+                f"`archiveprobe look {task.shell_path}` again"
             )
         readers, gone = standing_caches(pinned, rows)
         lost = InputError("; ".join(f"{gap.what}: run `{gap.command}`" for gap in gone))

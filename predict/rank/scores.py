@@ -34,7 +34,8 @@ class Embeddings:
         reader.keep_shard = True
         if reader.row_shape is None:
             raise InputError(
-                f"the cache of {backbone} has no rows: run `archiveprobe embed {dataset.task.file}`"
+                f"the cache of {backbone} has no rows: run "
+                f"`archiveprobe embed {dataset.task.shell_path}`"
             )
         return cls(backbone, reader)
 

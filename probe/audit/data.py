@@ -112,7 +112,7 @@ def audit_data(
     sources = {name: find_reader(dataset, name).record.digest for name in names}
     if not any(entry.usable for entry in entries):
         raise InputError(
-            f"no image of {task.file} was decoded: run `archiveprobe embed {task.file}`"
+            f"no image of {task.file} was decoded: run `archiveprobe embed {task.shell_path}`"
         )
     return AuditData(
         dataset,

@@ -114,7 +114,7 @@ def _check_regroupable(dataset: Dataset) -> None:
     if dataset.partial is not None:
         raise InputError(
             "folds are assigned again along all images only: run `archiveprobe embed "
-            f"{task.file}` first"
+            f"{task.shell_path}` first"
         )
     if task.folds.group == "none":
         raise InputError(
@@ -149,7 +149,7 @@ def _warnings(dataset: Dataset, duplicates: Duplicates, regrouped: bool) -> list
     if leaking:
         warnings.append(
             f"{_count(leaking)} of near-duplicates across folds, which flatters every system: run "
-            f"`archiveprobe audit {dataset.task.file} --apply`"
+            f"`archiveprobe audit {dataset.task.shell_path} --apply`"
         )
     return warnings
 

@@ -94,7 +94,7 @@ def run_audit(
     if stale:
         warnings.append(
             f"systems that are {OUT_OF_DATE}: {first_few(stale)}: run "
-            f"`archiveprobe probe {task.file}` again"
+            f"`archiveprobe probe {task.shell_path}` again"
         )
     contents = {name: text for finding in findings.values() for name, text in finding.files.items()}
     report = AuditReport(

@@ -25,6 +25,12 @@ _NEGATIONS = frozenset(
     "0 false intact intakt negative nao não nee nein nej no non none normal not other un undamaged "
     "нет لا".split()
 )
+# What tables say where nobody knows the label; as labels they would be learned and answered.
+_UNKNOWN = frozenset(
+    "? ?? - -- na n/a nan none null unknown unlabeled unlabelled undefined unclear todo tbd "
+    "desconocido inconnu unbekannt unklar".split()
+)
+_JOINTS = re.compile(r"\s*[;,|/+&]\s*")
 # How alike a label must be to one that is this many times as frequent to be taken for a typo.
 _ALIKE, _RARER = 0.8, 5
 
@@ -156,11 +162,23 @@ def check_positive(positive: str, labels: Sequence[str]) -> str:
 
 
 def doubts(counts: Mapping[str, int]) -> Iterator[str]:
-    """Yield what is doubtful about labels: near misses of others, and those of very few rows."""
+    """Yield what is doubtful about labels: near misses, very few rows, no label, or several."""
+    joined = [label for label in counts if _joins_others(label, counts)]
+    if joined:
+        yield (
+            f"{number_of(len(joined), 'label')} of several words that are labels, the first is "
+            f"{joined[0]!r}: an image has one label, so each of these is one of its own: decide on "
+            "one word, or make a task for each with a column of yes and no"
+        )
     for label, count in sorted(counts.items(), key=lambda item: (item[1], item[0])):
         usual = _near_miss(label, counts)
         rows = number_of(count, "row")
-        if usual is not None:
+        if fold(label) in _UNKNOWN:
+            yield (
+                f"{label!r} ({rows}) is a label like any other: where it says that nobody knows, "
+                "empty those cells (or call the folder unlabelled): they are predicted then"
+            )
+        elif usual is not None:
             yield (
                 f"{label!r} ({rows}) looks like {usual!r} ({counts[usual]}): a typo? correct the "
                 "table, or it counts as a label of its own"
@@ -171,6 +189,11 @@ def doubts(counts: Mapping[str, int]) -> Iterator[str]:
                 f"the label {label!r} has {rows} only, fewer than the {Folds().count} folds: label "
                 f"more, or {fate}"
             )
+
+
+def _joins_others(label: str, counts: Mapping[str, int]) -> bool:
+    parts = _JOINTS.split(label)
+    return len(parts) > 1 and all(part in counts for part in parts)
 
 
 def _near_miss(label: str, counts: Mapping[str, int]) -> str | None:

@@ -227,7 +227,7 @@ def _unused(listing: Listing, chosen: Sequence[Listing]) -> str:
     ids = {path for listing in chosen for path in listing.paths()}
     shared = [path for path in listing.paths() if path in ids]
     names = " and ".join(listing.name for listing in chosen)
-    why, first = ": use it with --table", chosen[0]
+    why, first = ": to use it, name it and every other table with --table", chosen[0]
     if not shared and listing.column != first.column:
         why = (
             f": its images are in the column {listing.column!r}, those of {first.name} in "
@@ -294,7 +294,8 @@ def _from_folders(folder: Path, base: Path, files: Sequence[str], choices: Choic
         known = merged_spellings(Counter(choices.labels))
         counts = Counter({label: counts[label] for label in known})
     elif not 2 <= len(counts) <= MOST_LABELS:
-        why = f"no labels found ({len(counts)} folders): fill in labels, and give a table (--table)"
+        found = number_of(len(counts), "folder")
+        why = f"no labels found ({found}): fill in labels, and give a table (--table)"
         counts = Counter()
     images = Images(root=Path(os.path.relpath(root, folder)).as_posix())
     remarks = [f"{number_of(len(paths), 'image')} below {printable(str(root))}", why]

@@ -1,6 +1,8 @@
+import errno
 import os
 from pathlib import Path
 
+import h5py
 import pytest
 
 from archiveprobe.base import files
@@ -78,6 +80,29 @@ def test_a_disk_that_takes_nothing_does_not_hang(tmp_path, monkeypatch):
 def test_explained_says_what_to_do(number, advice):
     with pytest.raises(InputError, match=f"cannot write X: .*{advice}"), files.explained("write X"):
         raise OSError(number, os.strerror(number))
+
+
+def test_explained_says_what_hdf5_says_in_the_words_of_the_system(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"^cannot write it: No such file or directory; [^()]*$"),
+        files.explained("write it"),
+    ):
+        h5py.File(tmp_path / "none" / "all.h5", "w")
+
+
+@pytest.mark.parametrize("given", [(), ("source.csv",)])
+def test_a_fault_of_the_disk_names_the_file_that_was_to_be_written(tmp_path, given):
+    path = tmp_path / "all.json"
+    with pytest.raises(OSError, match="No space left") as caught, files.replacing(path):
+        raise OSError(errno.ENOSPC, "No space left on device", *given)
+    assert caught.value.filename == (given[0] if given else str(path))
+
+
+def test_a_fault_of_the_disk_does_not_name_a_temporary(tmp_path):
+    path = tmp_path / "all.json"
+    with pytest.raises(FileNotFoundError) as caught, files.replacing(path):
+        pass
+    assert caught.value.filename == str(path)
 
 
 def test_folders(tmp_path):

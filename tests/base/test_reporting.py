@@ -1,8 +1,10 @@
 """Messages and progress: a line a minute where there is no terminal, a log file, quiet, verbose."""
 
 import io
+import logging
 import queue
 import re
+import sys
 import threading
 from pathlib import Path
 
@@ -162,6 +164,31 @@ def test_a_full_disk_ends_the_log_and_nothing_else(
     first, second, third = capsys.readouterr().err.splitlines()
     assert {first, third} == {"first", "second"}
     assert second.startswith(f"note: {tmp_path / 'run.log'} cannot be written: ")
+
+
+def test_a_disk_that_is_full_when_the_log_is_closed_is_no_fault(tmp_path: Path) -> None:
+    with Reporting() as reporting:
+        reporting.log_to(tmp_path / "run.log")
+        assert reporting._file is not None
+
+        def full() -> None:
+            raise OSError(28, "No space left on device")
+
+        reporting._file.stream.close = full
+
+
+def test_a_message_is_said_once_whatever_a_library_does_to_the_root_logger(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    with Reporting():
+        # What logging.info does for a library that has set up nothing.
+        logging.getLogger().addHandler(handler)
+        try:
+            LOGGER.error("error: none")
+        finally:
+            logging.getLogger().removeHandler(handler)
+    assert capsys.readouterr().err == "error: none\n"
 
 
 def test_closed_streams_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,17 @@ def test_the_curve_is_scikit_learns_at_every_threshold() -> None:
     assert_is_scikit_learns(curve(y, p[None], at=np.sort(shown)), y, p)
 
 
+def test_the_curve_counts_rows_that_cannot_be_read_as_they_are_answered() -> None:
+    y, p = np.array([0, 1, 1, 1]), np.array([[0.1, 0.6, 0.9, np.nan]])
+    missed = curve(y, p, at=np.array([0.5]), unreadable=0)
+    assert missed.recall.tolist() == [2 / 3]
+    assert missed.precision.tolist() == [1.0]
+    assert missed.macro_f1[0] == pytest.approx(f1_score(y, [0, 1, 1, 0], average="macro"))
+    found = curve(y, p, at=np.array([0.5]), unreadable=1)
+    assert found.recall.tolist() == [1.0]
+    assert curve(y, p, unreadable=0).thresholds.tolist() == curve(y, p).thresholds.tolist()
+
+
 def assert_is_scikit_learns(found: Curve, y: np.ndarray, p: np.ndarray) -> None:
     for at, threshold in enumerate(found.thresholds):
         chosen = p > threshold

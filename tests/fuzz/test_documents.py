@@ -93,10 +93,10 @@ def test_a_good_table_is_read_cell_by_cell(tmp_path, drawn):
 
 
 FAULTS = {
-    "repeated id": ("image", None, "stand more than once"),
-    "empty id": ("image", " ", "1 rows have no id"),
+    "repeated id": ("image", None, "repeated id"),
+    "empty id": ("image", " ", "1 row without an id"),
     "unknown label": ("label", "distroyed", "did you mean 'destroyed'?"),
-    "label NaN": ("label", "NaN", "unknown labels in 1 rows: 'NaN'"),
+    "label NaN": ("label", "NaN", "unknown labels in 1 row: 'NaN'"),
     "unknown split": ("split", "tset", "did you mean 'test'?"),
 }
 

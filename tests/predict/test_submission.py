@@ -77,7 +77,7 @@ def test_a_template_with_semicolons(archive, tmp_path) -> None:
         (lambda ids: [*ids, "005.jpg"], ("'005.jpg'", "labelled rows", "take them out")),
         (lambda ids: ids[4:], ("lacks 4", "'072.jpg'", "and 1 more")),
         (lambda ids: [*ids, ids[2]], ("line 26", "'074.jpg'", "line 4")),
-        (lambda ids: [*ids[:3], " ", *ids[3:]], ("line 5", "have no id")),
+        (lambda ids: [*ids[:3], " ", *ids[3:]], ("line 5", "without an id")),
         (lambda ids: [], ("has no rows",)),
     ],
     ids=["unknown", "labelled", "missing", "repeated", "blank", "empty"],

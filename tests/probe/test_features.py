@@ -135,7 +135,7 @@ def test_a_backbone_without_a_cache_names_the_nearest(fill) -> None:
 
 
 def test_rows_that_were_not_embedded_yet_are_counted(fill) -> None:
-    with pytest.raises(InputError, match=r"1 rows are not in the cache hog-.*archiveprobe embed"):
+    with pytest.raises(InputError, match=r"1 row not in the cache hog-.*archiveprobe embed"):
         load_features(dataset_of(fill({"hog": (1, 4)}, missing=2)), parse_choice("hog"))
 
 

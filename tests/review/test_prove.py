@@ -85,3 +85,11 @@ def test_an_image_that_is_not_there_is_refused(task: Task, review: Review) -> No
     assert (done.exit_code, done.stdout) == (1, "")
     assert "no image '4o.png' in the review ridge-hog (did you mean" in done.stderr
     assert run(task, "0" * 64).exit_code == 1
+
+
+@pytest.mark.usefixtures("review")
+def test_an_image_that_cannot_be_read_is_told_from_an_unknown_one(task: Task) -> None:
+    for name, said in (("broken.png", "cannot be read"), ("none.png", "no image 'none.png'")):
+        done = run(task, name)
+        assert done.exit_code == 1
+        assert said in done.stderr

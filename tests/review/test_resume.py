@@ -50,6 +50,22 @@ def test_images_of_an_earlier_draw_are_reviewed(task: Task, tmp_path: Path) -> N
     assert stop.content["found"] == answers.count("dark")
 
 
+def test_what_was_decided_of_a_draw_counts_once_after_it(task: Task) -> None:
+    drawn_and_resumed(task)
+    state = find_review(task).state
+    assert sum(each["decisions"] for each in state.reviewers()) == len(state.reviewed)
+
+
+def test_a_draw_that_was_looked_at_says_what_comes_next(task: Task) -> None:
+    queue = Queue(begin(task))
+    review_all(queue, "Ann", most=10)
+    Reviewing(queue, "Ann").stop()
+    declare(queue.review, DrawWish(4))
+    assert "a random draw is looked at" in run(task, "--status").stdout
+    review_all(queue, "Ann")
+    assert "a random draw was looked at: certify" in run(task, "--status").stdout
+
+
 @pytest.mark.proves("review")
 def test_nobody_overwrites_the_answers_of_an_earlier_draw(task: Task, tmp_path: Path) -> None:
     drawn = drawn_and_resumed(task)

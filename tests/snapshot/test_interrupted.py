@@ -184,7 +184,7 @@ def test_a_backbone_that_lacks_the_new_rows(shelf: Shelf) -> None:
     shelf.fill(labelled=2, to_predict=1, start=100)
     shelf.embed(backbones=("eye",))
     for attempt in (shelf.probe, lambda: shelf.probe("ear"), lambda: run_audit(shelf.task)):
-        with pytest.raises(InputError, match=r"rows are not in the cache ear-.* run `archiveprobe"):
+        with pytest.raises(InputError, match=r"rows? not in the cache ear-.* run `archiveprobe"):
             attempt()
     with pytest.raises(InputError, match="3 images have no embedding by ear"):
         shelf.export()

@@ -285,6 +285,11 @@ def test_nearest():
     assert nearest("zzz", []) == ""
 
 
+def test_a_word_for_a_list_is_to_be_in_brackets(load, fault_of):
+    words = ("'embed.backbones'", 'write it in brackets, ["hog"]')
+    fault_of(lambda: load('name = "x"\n[embed]\nbackbones = "hog"'), *words)
+
+
 def test_numbers_for_labels_are_to_be_quoted(load, fault_of):
     words = ("'labels.0'", 'write it in quotes, "0"')
     fault_of(lambda: load("name = 't'\nlabels = [0, 1]"), *words)

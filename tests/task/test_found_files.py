@@ -93,7 +93,7 @@ def test_what_is_not_a_single_file_is_missing_with_a_reason(scanned):
         "'x/twin.jpg', 'y/twin.jpg'), 'A' (another row names 'a.jpg'), "
     )
     assert said[1].endswith(" and 1 more: write the paths below images.root")
-    assert said[2] == "1 of 7 images are missing: the first is 'gone'"
+    assert said[2] == "1 of 7 images missing: the first is 'gone'"
 
 
 def test_rows_with_the_same_path_are_said(tree):

@@ -81,7 +81,7 @@ def test_labels_that_differ_by_case_only_have_no_alias(read, fault_of):
     rows, said = read(["a", "A", "b"], head=head)
     assert [row.label for row in rows] == ["a", "A", "b"]
     assert said == []
-    fault_of(lambda: read(["a", "A ", "b"], head=head), "1 rows", "'A '", "line 3")
+    fault_of(lambda: read(["a", "A ", "b"], head=head), "in 1 row:", "'A '", "line 3")
 
 
 @pytest.mark.proves("tables")
@@ -102,9 +102,9 @@ def test_a_column_of_anything_else_gives_a_short_message(read, fault_of):
 def test_faults_of_ids_splits_and_labels_are_told_together(make_task, tmp_path, fault_of):
     table = "image,label,split\na,x,train\na,intact,tset\n,intact,\n"
     task = make_task(tmp_path, SPLIT, labels=table)
-    words = ("1 rows have no id", "1 ids stand more than once", "unknown splits in 1 rows")
+    words = ("1 row without an id", "1 repeated id", "unknown splits in 1 row")
     fault_of(lambda: read_rows(task), *words, "'tset' (1, first line 3; did you mean 'test'?)")
-    fault_of(lambda: read_rows(task), "unknown labels in 1 rows: 'x' (1, first line 2)")
+    fault_of(lambda: read_rows(task), "unknown labels in 1 row: 'x' (1, first line 2)")
 
 
 def test_what_evaluates_never_trains():

@@ -27,10 +27,10 @@ def test_nothing_is_missing(report):
 def test_some_are_missing(report):
     ids = ["a.jpg,intact", "img1.png,", "z.jpg,", "/etc/hostname,", "deep,"]
     assert report(ids, ["a.jpg", "img1.jpg", "deep/x.jpg"]) == [
-        "2 of 5 images are missing: the first is 'img1.png' (there is 'img1.jpg'), then 'z.jpg'",
-        "1 of 5 images lie outside images.root, below which every path must stay: "
+        "2 of 5 images missing: the first is 'img1.png' (there is 'img1.jpg'), then 'z.jpg'",
+        "1 of 5 images outside images.root, below which every path must stay: "
         "the first is '/etc/hostname'",
-        "1 of 5 images are no ordinary files: the first is 'deep'",
+        "1 of 5 images not an ordinary file: the first is 'deep'",
     ]
 
 
@@ -64,4 +64,4 @@ def test_folders_may_hold_dead_links_only(tree):
     (task.root / "a.jpg").symlink_to("nowhere.jpg")
     said = []
     report_missing(task, scan(task, read_rows(task)), said.append)
-    assert said == ["1 of 1 images are missing: the first is 'a.jpg'"]
+    assert said == ["1 of 1 images missing: the first is 'a.jpg'"]

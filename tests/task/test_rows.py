@@ -55,25 +55,25 @@ def test_empty_label_and_split(rows_of, blank):
 def test_repeated_id_names_both_lines(rows_of, fault_of):
     fault_of(
         lambda: rows_of(HEAD + 'x,intact,train\n"a\nb",,\ny,,\nx,destroyed,train\n'),
-        *("1 ids stand more than once: 'x' (line 2, line 6)", "keep one"),
+        *("1 repeated id: 'x' (line 2, line 6)", "keep one"),
     )
     assert len(rows_of(HEAD + "1,,\n001,,\n01,,\nA,,\na,,\n")) == 5
 
 
 def test_empty_id(rows_of, fault_of):
-    fault_of(lambda: rows_of(HEAD + "a,,\n ,intact,train\n"), "1 rows have no id (first line 3)")
+    fault_of(lambda: rows_of(HEAD + "a,,\n ,intact,train\n"), "1 row without an id (first line 3)")
 
 
 @pytest.mark.proves("tables")
 def test_all_faults_of_ids_in_one_message(rows_of, fault_of):
     ids = ["x", "", "y", "x", " ", "y", "x", "a\0", "c" * 2000, "z"]
     message = fault_of(lambda: rows_of(HEAD + "".join(f"{id_},intact,\n" for id_ in ids)))
-    assert "2 rows have no id (first line 3)" in message
-    assert "2 ids stand more than once: 'x' (line 2, line 5), 'y' (line 4, line 7)" in message
-    assert "1 ids hold a NUL" in message
-    assert "1 ids have more than 1024 characters: 2000 (line 10)" in message
+    assert "2 rows without an id (first line 3)" in message
+    assert "2 repeated ids: 'x' (line 2, line 5), 'y' (line 4, line 7)" in message
+    assert "1 id with a NUL" in message
+    assert "1 id of more than 1024 characters: 2000 (line 10)" in message
     many = HEAD + "".join(f"{n % 100},,\n" for n in range(200))
-    message = fault_of(lambda: rows_of(many), "100 ids stand more than once", "and 95 more")
+    message = fault_of(lambda: rows_of(many), "100 repeated ids", "and 95 more")
     assert len(message) < 500
 
 
@@ -141,7 +141,7 @@ def test_corrections(rows_of):
     [
         ("id,label\nz,intact\n", ("line 2", "'z'")),
         ("id,label\na,intact\na,destroyed\n", ("'a' (line 2, line 3)",)),
-        ("id,label\ny,\na,x\nz,\n", ("'y' (line 2), 'z' (line 4)", "unknown labels in 1 rows")),
+        ("id,label\ny,\na,x\nz,\n", ("'y' (line 2), 'z' (line 4)", "unknown labels in 1 row")),
         ("id,label\na,destroid\n", ("line 2", "'destroid'", "'destroyed'")),
         ("image,label\na,intact\n", ("no column 'id'",)),
     ],
@@ -166,7 +166,7 @@ def test_a_mistyped_name_of_corrections_names_the_nearest(rows_of, fault_of):
 
 def test_an_id_that_would_blow_up_every_row_is_refused(rows_of, fault_of):
     table = f"image,label\na,intact\n{'b' * 1025},intact\n"
-    words = ("labels.csv: 1 ids have more than 1024 characters: 1025 (line 3)", "shorten them")
+    words = ("labels.csv: 1 id of more than 1024 characters: 1025 (line 3)", "shorten them")
     fault_of(lambda: rows_of(table, TABLE), *words)
 
 
@@ -176,7 +176,7 @@ def test_an_id_may_have_as_many_characters_as_a_path_needs(rows_of):
 
 @pytest.mark.parametrize("odd", ["a\rb", "\ra", "a\r", "a\n\r", "a\0", "\0"])
 def test_an_id_that_no_csv_gives_back_is_refused(rows_of, fault_of, odd):
-    words = ("labels.csv: 1 ids", f"{odd!r} (line 2)", "carriage return", "take it out")
+    words = ("labels.csv: 1 id with", f"{odd!r} (line 2)", "carriage return", "take it out")
     fault_of(lambda: rows_of(f'image,label\n"{odd}",intact\n', TABLE), *words)
 
 
