@@ -110,7 +110,9 @@ def _root(task: Task) -> Path:
 def _folders(task: Task) -> list[Path]:
     root = _root(task)
     if not root.is_dir():
-        raise InputError(f"no cache in {root}: make one with `archiveprobe embed {task.file}`")
+        raise InputError(
+            f"no cache in {root}: make one with `archiveprobe embed {task.shell_path}`"
+        )
     return sorted(folder for folder in root.iterdir() if is_cache(folder))
 
 
@@ -237,7 +239,7 @@ def export_task(
     lacking = _lacking(readers, usable)
     gaps = [f"{len(them)} images have no embedding by {name} yet" for name, them in lacking.items()]
     if gaps and not partial:
-        raise InputError(f"{'; '.join(gaps)}: run `archiveprobe embed {task.file}`")
+        raise InputError(f"{'; '.join(gaps)}: run `archiveprobe embed {task.shell_path}`")
     columns = {
         "id": [row.id for row in rows],
         "label": [row.label or "" for row in rows],

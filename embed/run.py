@@ -232,7 +232,7 @@ def _make_folds(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable |
     if table.spanning:
         notify(
             f"{table.spanning} near-duplicate groups span several folds, which flatters figures: "
-            f"run `archiveprobe audit {work.task.file} --apply`, which assigns them again"
+            f"run `archiveprobe audit {work.task.shell_path} --apply`, which assigns them again"
         )
     return table
 

@@ -405,7 +405,7 @@ def _record(task: Task, name: str, digest: str) -> CacheRecord:
             return record
     raise InputError(
         f"the cache of {name} that the system was trained on is not in {root}: bring it back, or "
-        f"run `archiveprobe embed {task.file}` and `archiveprobe probe {task.file}`"
+        f"run `archiveprobe embed {task.shell_path}` and `archiveprobe probe {task.shell_path}`"
     )
 
 

@@ -167,7 +167,7 @@ def start_at_probe(
     remedy = (
         'set layers = "pooled" under [embed] of task.toml, leave out model.size or spell the '
         f"preprocessing out in [backbone.{backbone.name}.preprocess], and run `archiveprobe embed "
-        f'{dataset.task.file} --backbone {backbone.name}`; or set model.head_init = "random"'
+        f'{dataset.task.shell_path} --backbone {backbone.name}`; or set model.head_init = "random"'
     )
     check_cache(find_reader(dataset, backbone.name), network, "pooled", remedy)
     features = load_features(dataset, Choice((backbone.name,)))

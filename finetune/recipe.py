@@ -235,7 +235,8 @@ class Schedule(Section):
     def _check(self) -> "Schedule":
         if self.warmup >= self.epochs:
             raise ValueError(
-                f"warmup of {self.warmup:g} epochs must be shorter than epochs, {self.epochs}"
+                f"warmup = {self.warmup:g} must be less than epochs = {self.epochs}; lower it "
+                "(0 is none)"
             )
         if self.monitor == "none" and self.patience is not None:
             raise ValueError("patience: nothing is monitored, so set monitor or leave patience out")

@@ -11,6 +11,7 @@ from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import NAME, Lock
 from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.wording import shell_path
 from archiveprobe.embed.device import check_device
 from archiveprobe.evaluate.combine import METHODS
 from archiveprobe.evaluate.corrected_labels import leaderboard_of
@@ -112,7 +113,8 @@ def run_finetune(
         if board is None:
             notes += dataset.corrections.remarks()
         if answers is not None:
-            words = f"archiveprobe submit {task.file} --answers {answers} -o submission.csv"
+            given = f"{task.shell_path} --answers {shell_path(answers)}"
+            words = f"archiveprobe submit {given} -o submission.csv"
             notes.append(f"in the template's form: {words}")
         if last.name == SPLIT and recipe.rows.selection == "held-out":
             notes.append(

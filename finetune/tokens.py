@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import number_of
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import differences
 from archiveprobe.embed.augment import CLIP_PAPER
@@ -209,7 +210,11 @@ def check_cache(cache: Reader, network: Network, layers: str, remedy: str) -> No
     Raises:
         InputError: its weights, preprocessing or layers are others.
     """
-    now = {"weights": network.digest, "preprocess": network.preprocess.record(), "layers": layers}
+    preprocess = network.preprocess
+    if cache.fingerprint["preprocess"].get("decode") == "gpu":
+        # What a GPU decodes agrees with what Pillow decodes, which was proved before it was cached.
+        preprocess = preprocess.decoded("gpu")
+    now = {"weights": network.digest, "preprocess": preprocess.record(), "layers": layers}
     changed = differences({name: cache.fingerprint[name] for name in now}, now)
     if changed:
         fields = ", ".join(f"{name} {a!s:.12} there and {b!s:.12} here" for name, a, b in changed)
@@ -248,7 +253,7 @@ def load_tokens(
         waiting = sum(key not in cache.failures for key in absent)
         if waiting:
             raise InputError(
-                f"{waiting} rows are not in the cache {cache.folder.name} yet: embed them first"
+                f"the cache {cache.folder.name} lacks {number_of(waiting, 'row')}: embed them first"
             )
         return tokens
 

@@ -137,7 +137,7 @@ def test_settings_are_part_of_the_name_in_one_order() -> None:
         (["seed=none"], "wrong value for 'seed' in --set"),
         (["seed.x=1"], "wrong value for 'seed' in --set"),
         (["model=clip"], "wrong value for 'model' in --set: it is a section, not 'clip'"),
-        (["schedule.warmup=99"], "schedule: warmup of 99 epochs must be shorter than epochs, "),
+        (["schedule.warmup=99"], "schedule: warmup = 99 must be less than epochs = "),
         (["name=x"], "unknown key 'name' in --set"),
         (["a.b.c.d=1"], "unknown key 'a' in --set"),
         ([".=1"], "unknown key '' in --set"),

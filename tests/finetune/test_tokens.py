@@ -1,7 +1,10 @@
 """The last block from cached tokens, against the whole network."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -23,6 +26,7 @@ from archiveprobe.finetune.recipe import Optimizer
 from archiveprobe.finetune.recipe_file import changed, load_recipe
 from archiveprobe.finetune.tokens import (
     TokenRows,
+    check_cache,
     check_recipe,
     load_tokens,
     token_network,
@@ -262,7 +266,7 @@ def test_tokens_that_are_not_there_are_one_line(task, tiny_clip, network_of) -> 
     network = network_of(tiny_clip, **LAST)
     with pytest.raises(InputError, match="no cache for backbone 'own' with views 'augment7'"):
         load_tokens(task, tiny_clip, network, keys_of(task), draws="augment7", views="flip")
-    with pytest.raises(InputError, match="1 rows are not in the cache own-"):
+    with pytest.raises(InputError, match=r"the cache own-\w+ lacks 1 row: embed"):
         load_tokens(task, tiny_clip, network, [*keys_of(task), b"\0" * 32], views="flip")
 
 
@@ -288,3 +292,13 @@ def test_the_recipe_draws_what_the_cache_holds() -> None:
     for key, value in {"rotation": 20.0, "mixup": 0.2, "interpolation": "bilinear"}.items():
         with pytest.raises(InputError, match="augments in another way than the cache"):
             check_recipe(changed(recipe, {f"augment.{key}": value}))
+
+
+@pytest.mark.parametrize(("there", "fits"), [("gpu", True), ("fast", False)])
+def test_a_cache_that_a_gpu_has_decoded_serves_training(network_of, tiny, there, fits) -> None:
+    network = network_of(tiny)
+    preprocess = network.preprocess.decoded(there).record()
+    fingerprint = {"weights": network.digest, "preprocess": preprocess, "layers": "pooled"}
+    cache: Any = SimpleNamespace(fingerprint=fingerprint, folder=Path("own-1"))
+    with nullcontext() if fits else pytest.raises(InputError, match="decode"):
+        check_cache(cache, network, "pooled", "embed again")
