@@ -295,8 +295,8 @@ def test_the_recipe_draws_what_the_cache_holds() -> None:
 
 
 @pytest.mark.parametrize(("there", "fits"), [("gpu", True), ("fast", False)])
-def test_a_cache_that_a_gpu_has_decoded_serves_training(network_of, tiny, there, fits) -> None:
-    network = network_of(tiny)
+def test_a_cache_that_a_gpu_has_decoded_serves_training(network_of, tiny_clip, there, fits) -> None:
+    network = network_of(tiny_clip)
     preprocess = network.preprocess.decoded(there).record()
     fingerprint = {"weights": network.digest, "preprocess": preprocess, "layers": "pooled"}
     cache: Any = SimpleNamespace(fingerprint=fingerprint, folder=Path("own-1"))
