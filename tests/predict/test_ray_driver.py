@@ -187,7 +187,7 @@ def test_a_killed_command_leaves_no_process_and_goes_on(task: Task, tmp_path: Pa
     command = [sys.executable, "-m", "archiveprobe", *words, "-o", str(out), "--engine", "ray"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         while len(list((out / "parts").glob("0*.parquet"))) < 2:
-            assert running.poll() is None, running.stderr
+            assert running.poll() is None, running.communicate()
             time.sleep(0.1)
         started = clusters.descendants(running.pid)
         running.kill()
