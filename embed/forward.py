@@ -62,6 +62,11 @@ class Batch(Parts):
         """Return whether there is nothing to embed."""
         return not self._rows
 
+    @property
+    def full(self) -> bool:
+        """Return whether there are views enough for one forward pass."""
+        return len(self._crop) >= self.size
+
     def has_room(self, rendered: Rendered) -> bool:
         """Return whether one forward pass takes the views of another image, too."""
         return self.empty or len(self._crop) + len(rendered.distinct) <= self.size

@@ -307,10 +307,12 @@ class Job:
         self._rejected.clear()
 
     def push(self, key: str, rendered: Rendered) -> None:
-        """Queue an image's views; computes the batch that has no room for them."""
+        """Queue an image's views; computes a batch that is full, or has no room for them."""
         if not self._batch.has_room(rendered):
             self._compute()
         self._batch.add(bytes.fromhex(key), rendered)
+        if self._batch.full:
+            self._compute()
 
     def reject(self, key: str, status: str, detail: str) -> None:
         """Record that an image has no embedding."""

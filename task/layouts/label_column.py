@@ -27,7 +27,7 @@ _NEGATIONS = frozenset(
 )
 # What tables say where nobody knows the label; as labels they would be learned and answered.
 _UNKNOWN = frozenset(
-    "? ?? - -- na n/a nan none null unknown unlabeled unlabelled undefined unclear todo tbd "
+    "? ?? - -- na n/a nan null unknown unlabeled unlabelled undefined unclear todo tbd "
     "desconocido inconnu unbekannt unklar".split()
 )
 _JOINTS = re.compile(r"\s*[;,|/+&]\s*")

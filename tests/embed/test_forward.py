@@ -84,8 +84,9 @@ def test_there_is_room_for_distinct_looks() -> None:
     batch.add(b"a", two)
     assert not batch.empty
     assert batch.has_room(one) and not batch.has_room(two)
+    assert not batch.full
     batch.add(b"b", one)
-    assert not batch.has_room(one)
+    assert batch.full and not batch.has_room(one)
 
 
 @pytest.mark.parametrize(("views", "passes"), [(6, 252), (1, 256), (3, 255)])

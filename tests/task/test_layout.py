@@ -2,6 +2,7 @@
 
 import pytest
 
+from archiveprobe.base.wording import number_of
 from archiveprobe.task.config import load_task
 from archiveprobe.task.layouts.init import write_task
 from archiveprobe.task.layouts.label_column import positive_last
@@ -166,7 +167,7 @@ def test_folders_that_are_no_labels(tmp_path, count):
         (tmp_path / f"day{number}" / "a.jpg").touch()
     found = detect_layout(tmp_path)
     assert found.labels == ()
-    why = f"no labels found ({count} folders): fill in labels, and give a table (--table)"
+    why = f"no labels found ({number_of(count, 'folder')}): fill in labels, and give a table (--table)"
     assert why in found.remarks
 
 
