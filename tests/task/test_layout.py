@@ -167,7 +167,8 @@ def test_folders_that_are_no_labels(tmp_path, count):
         (tmp_path / f"day{number}" / "a.jpg").touch()
     found = detect_layout(tmp_path)
     assert found.labels == ()
-    why = f"no labels found ({number_of(count, 'folder')}): fill in labels, and give a table (--table)"
+    folders = number_of(count, "folder")
+    why = f"no labels found ({folders}): fill in labels, and give a table (--table)"
     assert why in found.remarks
 
 
