@@ -54,12 +54,13 @@ def refusal(cache: str, reason: str) -> str:
 class Trial:
     """Some images as a GPU decoded them, and the same as Pillow decoded them, in order.
 
-    `lack` says why there are none.
+    `lack` says why there are none; `is_untried`: nothing was there that a GPU would decode.
     """
 
     on_gpu: Sequence[PreparedImage]
     by_pillow: Sequence[PreparedImage]
     lack: str = ""
+    is_untried: bool = False
 
     @classmethod
     def of(cls, images: Sequence[PreparedImage], gpu: GpuViews, views: ViewsOf) -> "Trial":
@@ -123,10 +124,10 @@ class ProvedGpu:
             return images
         with self._lock:
             if self._gpu is None:
-                gpu, trial = make_trial(self._device, self._views, lambda: images)
+                decode, trial = make_trial(self._device, self._views, lambda: images)
                 self._check(trial)
-                assert gpu is not None
-                self._gpu = gpu
+                assert decode is not None
+                self._gpu = GpuViews(self._device, decode, self._views)
         return self._gpu.complete(images)
 
     def report(self, notify: Notify) -> None:
@@ -137,13 +138,15 @@ class ProvedGpu:
 
 def make_trial(
     device: str, views: ViewsOf, images: Callable[[], Sequence[PreparedImage]]
-) -> tuple[GpuViews | None, Trial]:
-    """Try a device on the images that `images` prepares; without one that decodes, say why."""
+) -> tuple[DecodeJpegs | None, Trial]:
+    """Try a device on the images that `images` prepares; return its decoder, None for none."""
     try:
-        gpu = GpuViews(device, jpeg_decoder(device), views)
+        decode = jpeg_decoder(device)
     except NoDecoderError as error:
         return None, Trial((), (), str(error))
     some = [image for image in images() if image.jpeg][:COMPARED]
     if not some:
-        return gpu, Trial((), (), "there is no baseline JPEG among the images that were tried")
-    return gpu, Trial.of(some, gpu, views)
+        lack = "there is no baseline JPEG among the images that were tried"
+        return decode, Trial((), (), lack, is_untried=True)
+    views = {geometry: each for geometry, each in views.items() if not why_not(geometry, each)}
+    return decode, Trial.of(some, GpuViews(device, decode, views), views)

@@ -250,6 +250,8 @@ class Job:
         agrees, why = trial.judge(self.loaded, self.views, self._threads.embed)
         if agrees:
             self._notify(why)
+        elif self._reader is not None and trial.is_untried:
+            self._notify(f"{why}: the GPU goes on without a comparison")
         elif self._reader is not None:
             raise InputError(refusal(self._reader.folder.name, why))
         else:

@@ -142,10 +142,12 @@ def _settle_decoding(
         with closing(prepared):
             return list(islice((image for image in prepared if image.jpeg), COMPARED))
 
-    gpu, trial = make_trial(work.device, views, images)
+    decode, trial = make_trial(work.device, views, images)
     for job in trying:
         job.settle_decoding(trial)
-    return gpu if any(job.backbone.decode == "gpu" for job in jobs) else None
+    # Those that were refused have the views of other geometries now.
+    views = {geometry_of(job.loaded): job.views for job in trying if job.backbone.decode == "gpu"}
+    return GpuViews(work.device, decode, views) if decode and views else None
 
 
 def _drop_leftovers(work: Path) -> None:

@@ -450,3 +450,23 @@ def test_decoders_on_other_machines_hand_the_file_on(streets) -> None:
         ray_embed._decoders.cache_clear()
     [image] = row["images"]
     assert (image.jpeg, image.views, image.digest) == (content, {}, digest(content))
+
+
+def test_a_cache_of_a_gpu_takes_other_formats_alone(streets) -> None:
+    found, _ = streets.embed()
+    streets.add("new.png", jpeg(60, format="PNG"))
+    more, said = streets.embed()
+    assert (more["embedded"], path_of(more)) == (1, path_of(found))
+    assert "no baseline JPEG among the images that were tried: the GPU goes on" in said
+
+
+def test_one_backbone_that_keeps_to_the_cpu_costs_the_other_nothing(streets) -> None:
+    file = streets.folder / "task.toml"
+    text = file.read_text().replace('"tiny", "hog"', '"tiny", "other"')
+    own = text[text.index("[backbone.tiny]") :].replace("tiny", "other")
+    settings = 'size = 32\ninterpolation = "lanczos"\nmean = [0, 0, 0]\nstd = [1, 1, 1]\n'
+    file.write_text(f"{text}{own}[backbone.other.preprocess]\n{settings}")
+    _, said = streets.embed()
+    assert "tiny: JPEGs decoded on the GPU agree" in said
+    assert "other: JPEGs are decoded on the CPU: lanczos resampling is made on the CPU" in said
+    assert "Pillow decoded instead" not in said
