@@ -234,7 +234,7 @@ def test_a_second_run_embeds_nothing_and_new_rows_say_what_to_run(
     Image.new("RGB", (32, 32), "blue").save(changeable / "64.png")
     assert run("embed", changeable, "--workers", "0").exit_code == 0
     probed = ("probe", changeable, "--features", TUNED, "--probe", "ridge")
-    fault(run(*probed), "1 rows are not in the cache", f"--backbone {TUNED}`")
+    fault(run(*probed), "1 row not in the cache", f"--backbone {TUNED}`")
     assert json.loads(run(*embedding).stdout)["embedded"] == 1
     assert run(*probed).exit_code == 0
 
