@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import number_of
 from archiveprobe.cache.compact import compact
 from archiveprobe.cache.export import export
 from archiveprobe.cache.export_forms import form_of, written_by
@@ -237,7 +238,10 @@ def export_task(
         for name in backbones or task.embed.backbones
     }
     lacking = _lacking(readers, usable)
-    gaps = [f"{len(them)} images have no embedding by {name} yet" for name, them in lacking.items()]
+    gaps = [
+        f"no embedding by {name} yet of {number_of(len(them), 'image')}"
+        for name, them in lacking.items()
+    ]
     if gaps and not partial:
         raise InputError(f"{'; '.join(gaps)}: run `archiveprobe embed {task.shell_path}`")
     columns = {
@@ -256,10 +260,12 @@ def export_task(
     remarks += _cache_remarks(task, readers)
     waiting = state.waiting()
     if waiting:
-        remarks.append(f"partial: {len(waiting)} rows wait for embed, their embeddings are NaN")
+        count = number_of(len(waiting), "row")
+        remarks.append(f"partial: no embedding yet of {count}, NaN stands for it: run embed")
     changed = sum(_has_changed(task, row, entry) for row, entry in zip(rows, entries, strict=True))
     if changed:
-        remarks.append(f"{changed} images have changed since they were embedded: run embed")
+        count = number_of(changed, "image")
+        remarks.append(f"{count} changed since the last embed: run embed")
     without = set().union(*lacking.values())
     done = sum(
         row.id not in waiting and key not in without for row, key in zip(rows, keys, strict=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.wording import number_of
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.run import Options as EmbedOptions
@@ -90,17 +91,17 @@ def image_rows(
             if key and status in REJECTIONS
         }
         names = [*list(lost)[:_SHOWN], *["..."] * (len(lost) > _SHOWN)]
-        which = f"{len(lost)} images ({', '.join(names)})"
+        which = f"{number_of(len(lost), 'image')} ({', '.join(names)})"
         if _MISSING & set(lost.values()):
             raise InputError(
-                f"{which} are gone or have changed since they were embedded: bring them back, or "
+                f"{which} gone or changed since they were embedded: bring them back, or "
                 "run embed again"
             )
         if lost:
             why = ", ".join(sorted(set(lost.values())))
             notify(
-                f"{which} could be read before and give no pixels now ({why}): they are not "
-                "trained on"
+                f"{which} could be read before and give no pixels now ({why}): not used for "
+                "training"
             )
         augmentation = Augmentation(recipe.augment, network.preprocess, recipe.seed)
         yield ImageRows(pixels, network.preprocess, augmentation)

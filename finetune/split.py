@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.finetune.recipe import Rows
 from archiveprobe.task.balanced_folds import balanced_folds
@@ -73,8 +74,8 @@ def by_fold(dataset: Dataset, fold: int, rows: Rows, readable: np.ndarray, *, se
         count = len(np.unique(groups))
         if count < rows.inner_folds:
             raise InputError(
-                f"{count} groups outside fold {fold} do not fill {rows.inner_folds} inner parts: "
-                "lower rows.inner_folds in the recipe, or label more"
+                f"{number_of(count, 'group')} outside fold {fold} cannot fill {rows.inner_folds} "
+                "inner parts: lower rows.inner_folds in the recipe, or label more"
             )
         inner = balanced_folds(
             [dataset.classes[label] for label in dataset.labels[outside]],

@@ -17,7 +17,7 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import discard, write_whole
-from archiveprobe.base.wording import file_size
+from archiveprobe.base.wording import file_size, number_of
 from archiveprobe.look.collect.collection import Collection, little_endian
 from archiveprobe.task.output import writing
 
@@ -133,7 +133,7 @@ def write_page(
             },
         )
         write_whole(file, content)
-    beside = "" if folder is None else f" and {len(names)} images in {folder}"
+    beside = "" if folder is None else f" and {number_of(len(names), 'image')} in {folder}"
     return f"{file_size(len(content))}{beside}"
 
 

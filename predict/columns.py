@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import quote_few
+from archiveprobe.base.wording import number_of, quote_few
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import FLAGS
 from archiveprobe.task.labels import Words, read_words, refuse
@@ -278,7 +278,8 @@ def read_label_column(
     if reading.unknown:
         listed = reading.listed(of_word, table.place)
         count = reading.unknown.total()
-        faults.append(f"unknown labels in {count} rows of the column {column!r}: {listed}: {use}")
+        where = f"{number_of(count, 'row')} of the column {column!r}"
+        faults.append(f"unknown labels in {where}: {listed}: {use}")
     blank = [
         at
         for at, cells in enumerate(table.rows)
@@ -287,7 +288,8 @@ def read_label_column(
     if blank:
         first = table.place(blank[0])
         faults.append(
-            f"{len(blank)} rows of the column {column!r} are empty (first {first}): {use}"
+            f"no label in {number_of(len(blank), 'row')} of the column {column!r} "
+            f"(first {first}): {use}"
         )
     refuse(table.file, faults)
     begin = f"{table.file.name}: labels that differ by case, blanks or a .0 only are recognized"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import quote_few
+from archiveprobe.base.wording import number_of, quote_few
 from archiveprobe.evaluate.dataset import unreadable_class
 from archiveprobe.predict.columns import (
     Content,
@@ -118,12 +118,12 @@ def _filled(proba: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, list[str
     empty, notes = np.isnan(proba).any(1), []
     if empty.any():
         notes.append(
-            f"{empty.sum()} rows have no probability: the labels' shares of the labelled rows are "
-            "taken"
+            f"{number_of(empty.sum(), 'row')} without a probability: the labels' shares of the "
+            "labelled rows are taken"
         )
     odd = ~empty & (np.abs(proba.sum(1) - 1) > _ROUNDING)
     if odd.any():
-        notes.append(f"the probabilities of {odd.sum()} rows do not add up to 1")
+        notes.append(f"the probabilities of {number_of(odd.sum(), 'row')} do not add up to 1")
     return np.where(empty[:, None], shares, proba), notes
 
 

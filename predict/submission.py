@@ -155,7 +155,9 @@ def _blank(status: Counter[str]) -> list[str]:
     if not status:
         return []
     why = ", ".join(f"{count} {reason}" for reason, count in status.most_common())
-    return [f"{status.total()} rows cannot be read and are answered as blank images ({why})"]
+    return [
+        f"{number_of(status.total(), 'row')} without a readable image, answered as blank: {why}"
+    ]
 
 
 def label_shares(labels: np.ndarray, k: int) -> np.ndarray:
@@ -224,8 +226,8 @@ def _warnings(
     messages = _shift_warning(dataset)
     if changed:
         messages.append(
-            f"{len(changed)} images have changed since {system.name} was trained, and were "
-            f"answered again: {quote_few(changed)}"
+            f"{number_of(len(changed), 'image')} changed since {system.name} was trained, answered "
+            f"again: {quote_few(changed)}"
         )
     trained = training_duplicates(dataset, rows)
     if trained:

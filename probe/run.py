@@ -13,6 +13,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.corrected_labels import leaderboard_of
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.ensemble import common_record, decided, keep_ensemble, origin
@@ -150,8 +151,8 @@ def data_warnings(
         warnings.append(shift.warning)
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     warnings += [
-        f"{label!r} has {count} labelled rows only, fewer than there are folds: its figures mean "
-        "little, label more"
+        f"{label!r} has {number_of(count, 'labelled row')} only, fewer than there are folds: its "
+        "figures mean little, label more"
         for label, count in zip(dataset.classes, counts, strict=True)
         if count < dataset.folds
     ]

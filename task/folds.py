@@ -21,6 +21,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
 from archiveprobe.base.reading import PRODUCT_BYTES, read_product
+from archiveprobe.base.wording import number_of
 from archiveprobe.task.balanced_folds import balanced_folds
 from archiveprobe.task.config import Task
 from archiveprobe.task.duplicates import near_duplicate_groups
@@ -148,13 +149,13 @@ def _check_enough(task: Task, labelled: Sequence[tuple[Row, Entry]], groups: set
         fault = f"folds need labelled rows of two classes, found {only}: label more"
     elif len(labelled) < count:
         fault = (
-            f"{len(labelled)} labelled rows do not fill {count} folds: label more, or lower "
-            "folds.count"
+            f"{number_of(len(labelled), 'labelled row')} cannot fill {count} folds: label more, "
+            "or lower folds.count"
         )
     elif len(groups) < count:
         fault = (
-            f"{len(groups)} groups do not fill {count} folds: lower folds.count, or set "
-            'folds.group = "none"'
+            f"{number_of(len(groups), 'group')} cannot fill {count} folds: lower folds.count, or "
+            'set folds.group = "none"'
         )
     else:
         return

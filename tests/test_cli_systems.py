@@ -164,5 +164,5 @@ def test_a_label_with_few_rows_is_said(tmp_path: Path, embedded: Path) -> None:
         file.unlink()
     assert run("embed", folder).exit_code == 0
     board = result_of("probe", folder, "--probe", "knn", "--probe", "ridge")
-    [said] = [warning for warning in board["warnings"] if "labelled rows only" in warning]
+    [said] = [warning for warning in board["warnings"] if "labelled row" in warning]
     assert said.startswith("'down' has 2 ")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
+from archiveprobe.base.wording import number_of
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.layouts.label_column import doubts
@@ -79,7 +80,8 @@ def _describe_rows(task: Task, notify: Notify) -> None:
         notify(remark)
     labelled = Counter(row.label for row in rows if row.label is not None)
     if labelled:
-        notify(f"{labelled.total()} labelled rows, {len(rows) - labelled.total()} to predict")
+        count = number_of(labelled.total(), "labelled row")
+        notify(f"{count}, {len(rows) - labelled.total()} to predict")
 
 
 def _text(name: str, layout: Layout, backbones: Sequence[str]) -> str:

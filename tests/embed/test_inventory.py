@@ -191,7 +191,7 @@ def test_a_row_added_since_is_refused_or_exported_as_new(archive, bench, tmp_pat
     fault_of(lambda: export_task(archive.task(), file), "1 of 4 rows waits for embed", "--partial")
     assert not file.exists()
     done = export_task(archive.task(), file, partial=True)
-    assert done.remarks == ["partial: 1 rows wait for embed, their embeddings are NaN"]
+    assert done.remarks == ["partial: no embedding yet of 1 row, NaN stands for it: run embed"]
     with h5py.File(file) as h5:
         assert list(h5["status"].asstr()[:]) == ["ok"] * 3 + ["new"]
         assert np.isnan(h5["embeddings/resnet18"][3]).all()
@@ -204,9 +204,9 @@ def test_rows_that_were_decoded_but_not_embedded_are_counted(archive, bench, tmp
     archive.add_drawn([7])
     bench.run(archive.task(["hog"]))
     file, task = tmp_path / "all.h5", archive.task()
-    fault_of(lambda: export_task(task, file), "1 images have no embedding by resnet18", "embed")
+    fault_of(lambda: export_task(task, file), "no embedding by resnet18 yet of 1 image", "embed")
     done = export_task(task, file, partial=True)
-    assert done.remarks == ["partial: 1 images have no embedding by resnet18 yet"]
+    assert done.remarks == ["partial: no embedding by resnet18 yet of 1 image"]
     assert done.partial == "partial: 3 of 4 rows"
 
 
@@ -252,7 +252,7 @@ def test_an_export_says_which_images_changed(mixed, bench, draw, tmp_path) -> No
     assert export_task(task, tmp_path / "a.h5").remarks == []
     draw(99, width=90, height=70).save(mixed.file("002.png"))
     assert export_task(task, tmp_path / "b.h5").remarks == [
-        "1 images have changed since they were embedded: run embed"
+        "1 image changed since the last embed: run embed"
     ]
 
 

@@ -199,7 +199,7 @@ def test_images_that_are_not_what_was_embedded(
     if how == "changed":
         shutil.copy(archive / "4.png", archive / "3.png")
     told = error_of(finetune(archive, "--fold", "0"))
-    assert "1 images (3) are gone or have changed" in told and "run embed again" in told
+    assert "1 image (3) gone or changed since" in told and "run embed again" in told
     assert not list(archive.glob("work/finetune/quick/fold-*"))
     assert left_over(archive) == []
 
@@ -216,7 +216,7 @@ def test_a_decoder_that_dies_costs_its_image_aloud(
     monkeypatch.setattr(images, "decode_file", dies)
     done = finetune(archive, "--fold", "0")
     assert done.exit_code == 0, done.stderr
-    assert "1 images (3) could be read before and give no pixels now (decoder_died)" in done.stderr
+    assert "1 image (3) could be read before and give no pixels now (decoder_died)" in done.stderr
 
 
 @pytest.mark.proves("memory")

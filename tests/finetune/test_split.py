@@ -131,7 +131,7 @@ def test_a_fold_without_one_class_or_with_too_few_groups_is_told() -> None:
     only = replace(dataset, labels=(dataset.fold[0] == 0).astype(int))
     with pytest.raises(InputError, match="fold-0: no readable row of 'damaged' to learn"):
         by_fold(only, 0, Rows(), everything(dataset), seed=0)
-    with pytest.raises(InputError, match=r"do not fill 60 inner parts: lower rows\.inner"):
+    with pytest.raises(InputError, match=r"cannot fill 60 inner parts: lower rows\.inner"):
         by_fold(dataset, 0, Rows(inner_folds=60), everything(dataset), seed=0)
 
 

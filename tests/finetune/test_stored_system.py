@@ -191,7 +191,7 @@ def test_rows_answered_as_blank_images_are_counted_aloud(
     assert done.exit_code == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["unreadable"] == 0 and record["reasons"] == {}
-    assert "1 rows cannot be read and are answered as blank images (1 " in done.stderr
+    assert "1 row without a readable image, answered as blank: 1 " in done.stderr
 
 
 def test_a_vote_stays_a_vote_in_a_vote(

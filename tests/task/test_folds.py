@@ -266,5 +266,5 @@ def test_one_class(task, fault_of):
 
 def test_fewer_groups_than_folds(task, fault_of):
     items = [item(number, phash=0) for number in range(12)]
-    fault_of(lambda: ensure(task, items), "1 groups", "3 folds", 'group = "none"')
+    fault_of(lambda: ensure(task, items), "1 group", "3 folds", 'group = "none"')
     assert not folds_file(task).exists()
