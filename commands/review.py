@@ -20,7 +20,7 @@ from archiveprobe.commands.terminal import (
     task_before_argument,
 )
 
-_ACTIONS = ("export", "import_", "undo", "stop", "resume", "status")
+_ACTIONS = ("export", "import_", "undo", "correct", "answers", "stop", "resume", "status")
 
 
 @command(
@@ -28,6 +28,7 @@ _ACTIONS = ("export", "import_", "undo", "stop", "resume", "status")
     "review my/task.toml --source answers --reviewer Amal --uncertain 0.1 --twice 0.1",
     "review my/task.toml --export queue.xlsx --top 500",
     "review my/task.toml --import queue.xlsx",
+    "review my/task.toml --correct",
     "review my/task.toml --stop",
 )
 @task_argument
@@ -82,6 +83,12 @@ _ACTIONS = ("export", "import_", "undo", "stop", "resume", "status")
     "--replace", is_flag=True, help="Let --import take back other answers of the same reviewer."
 )
 @click.option("--undo", metavar="ID", help="Take your answer to an image back, and end.")
+@click.option(
+    "--correct",
+    is_flag=True,
+    help="Record the answers in corrections.csv, so that the next probe learns from them, and end.",
+)
+@click.option("--answers", type=OUTPUT, help="Write the answers that count as a table, and end.")
 @click.option("--stop", is_flag=True, help="Declare that reviewing ends, and end.")
 @click.option("--resume", is_flag=True, help="Go on with a review that was stopped, and end.")
 @click.option("--status", is_flag=True, help="Say how far it is, and how reviewers agree, and end.")
@@ -143,6 +150,8 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
         "import_": lambda: run.take_in(
             queue, name, options["import_"], say, replace=options["replace"]
         ),
+        "correct": lambda: run.correct(queue),
+        "answers": lambda: run.write_answers(queue, options["answers"]),
         "stop": lambda: run.stop(queue, name),
         "resume": lambda: run.resume(queue, name),
         "status": lambda: run.status(queue),
@@ -159,7 +168,8 @@ def _check(actions: Sequence[str], options: Mapping[str, Any], as_json: bool) ->
         raise click.UsageError(f"{names} exclude each other")
     if as_json and not actions:
         raise click.UsageError(
-            "--json needs --export, --import, --undo, --stop, --resume or --status"
+            "--json needs --export, --import, --undo, --correct, --answers, --stop, --resume or "
+            "--status"
         )
     for option in ("name", "reviewer"):
         if options[option] is not None and not options[option].strip():

@@ -95,7 +95,8 @@ class Refits:
             with self._queue.review.log.locked():
                 self._queue.sync()
                 looks = self._queue.review.state.looks()
-                decided = dict(self._queue.review.state.answers())
+                answers = self._queue.review.state.answers()
+                decided = {image: each.answer for image, each in answers.items()}
                 reviewed = self._queue.review.state.reviewed.values()
                 shown = [each.image for each in reviewed if each.shown != BY_GROUP]
             if looks // self._every <= self._looks // self._every:
@@ -107,7 +108,13 @@ class Refits:
 
     def _fit(self, decided: Mapping[str, str]) -> bool:
         classes = list(self._dataset.classes)
-        known = {image: label for image, label in decided.items() if label in classes}
+        # What corrections label already is among the labelled rows.
+        labelled = {key.hex() for key in self._dataset.labelled.keys if key}
+        known = {
+            image: label
+            for image, label in decided.items()
+            if label in classes and image not in labelled
+        }
         places = self._queue.review.population.places(list(known))
         labels = np.array([classes.index(label) for label in known.values()], np.int64)
         usable = self._has_embedding[places] if len(places) else np.zeros(0, bool)

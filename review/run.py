@@ -8,6 +8,7 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.wording import number_of
+from archiveprobe.review.correcting import correct_task, write_decided
 from archiveprobe.review.decisions import DRAW, QUEUE, SETTLE, TWICE
 from archiveprobe.review.queue import Queue
 from archiveprobe.review.refit import Refits
@@ -122,6 +123,22 @@ def undo(queue: Queue, reviewer: str, name: str) -> Done:
     withdrawn = reviewing.undo(image, mine[0] if mine else QUEUE)
     said = f"taken back: {number_of(len(withdrawn), 'answer')} of {reviewing.reviewer} to {id_}"
     return Done({"image": image, "withdrawn": len(withdrawn)}, said, [])
+
+
+def correct(queue: Queue) -> Done:
+    """Record the answers as corrections of the task. Raises InputError."""
+    with queue.review.log.locked():
+        queue.sync()
+        used = correct_task(queue.review)
+    return Done(used.record(), used.summary(), [])
+
+
+def write_answers(queue: Queue, file: Path) -> Done:
+    """Write the answers that count as a table. Raises InputError."""
+    with queue.review.log.locked():
+        queue.sync()
+        used = write_decided(queue.review, file)
+    return Done(used.record(), used.summary(), [])
 
 
 def stop(queue: Queue, reviewer: str) -> Done:

@@ -193,10 +193,12 @@ class ReviewState:
             for name in sorted({*decided, *self.unblurred})
         ]
 
-    def answers(self) -> dict[str, str]:
-        """Return the answer that counts in the end for every image that was looked at."""
-        decided = {**self.parts[DRAW], **self.parts[QUEUE]}
-        return {image: self.settled(image) or each.answer for image, each in decided.items()}
+    def answers(self) -> dict[str, Decision]:
+        """Return the decision that counts in the end for every image that was looked at.
+
+        Of two that differ it is the first one until somebody has settled them.
+        """
+        return {**self.parts[DRAW], **self.parts[QUEUE], **self.parts[SETTLE]}
 
     def check_opened(self, place: object) -> None:
         """Check that the log begins with what the review is about. Raises InputError."""

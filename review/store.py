@@ -21,9 +21,10 @@ from archiveprobe.base.files import explained, make_folder
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.wording import clipped, first_few, number_of, shell_path
 from archiveprobe.evaluate.caches import open_in_use
-from archiveprobe.evaluate.dataset import Dataset, load_dataset
+from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset, rows_of
 from archiveprobe.evaluate.system_names import SYSTEM_NAME, no_system, systems
 from archiveprobe.evaluate.system_store import load_run
+from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.predict.answers.log import finished_parts
 from archiveprobe.predict.answers.read import open_record
 from archiveprobe.predict.rank.candidates import Candidates, answers_in, rows_to_predict
@@ -133,9 +134,23 @@ class Review:
         if dataset.unlabelled.digest == opened["source_digest"]:
             return []
         now_there = {key.hex() for key in dataset.unlabelled.keys if key}
+        if self._with_labelled().digest == opened["source_digest"]:
+            return []
         then = {self.population.digest(at) for at in range(len(self.population))}
         counts = f"images gone: {len(then - now_there)}, new: {len(now_there - then)}"
         return [f"the rows to predict of {self.task.file} have changed ({counts})"]
+
+    def _with_labelled(self) -> Rows:
+        """Return the rows to predict, and those of its images that corrections label now."""
+        state = read_state(self.task)
+        is_reviewed = self.population.places([entry.digest or "" for entry in state.entries]) >= 0
+        return rows_of(state.rows, state.entries).select(
+            [
+                at
+                for at, row in enumerate(state.rows)
+                if row.label is None or (row.table_label is None and is_reviewed[at])
+            ]
+        )
 
     def find_image(self, name: str) -> tuple[str, str]:
         """Return the SHA-256 and the id of an image that is named by one of them.
@@ -149,11 +164,11 @@ class Review:
         if name in names:
             return self.population.digest(names.index(name)), name
         # Equal files have the name of the first of them.
-        rows = load_dataset(self.task).unlabelled if self.source is None else None
-        for row, key in zip(rows.ids.tolist(), rows.keys, strict=True) if rows else ():
-            if row == name and key and self.population.places([key.hex()])[0] >= 0:
-                return key.hex(), name
-            if row == name and not key:
+        entries = read_state(self.task).entries if self.source is None else []
+        for entry in entries:
+            if entry.id == name and self.population.places([entry.digest or ""])[0] >= 0:
+                return entry.digest or "", name
+            if entry.id == name and not entry.usable:
                 raise InputError(
                     f"{clipped(name)} cannot be read, so nobody reviews it: work/manifest.csv says "
                     "why"

@@ -5,33 +5,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from reviewed import begin, review_all
-from unit_archive import archive_of, picture
+from reviewed import COUNT, answered, begin, review_all, review_of
+from unit_archive import picture
 
-from archiveprobe.archive.source import open_source
 from archiveprobe.base.errors import InputError
 from archiveprobe.cli import main
-from archiveprobe.predict.archive import How, predict_folder
 from archiveprobe.review.images import images_of
 from archiveprobe.review.prove import prove
 from archiveprobe.review.queue import Queue
 from archiveprobe.review.refit import Refits
-from archiveprobe.review.store import Review, Wish, open_review
+from archiveprobe.review.store import Wish, open_review
 from archiveprobe.task.config import Task
-
-COUNT = 12
-
-
-def answered(task: Task, folder: Path, *, keep: bool = False) -> Path:
-    images = archive_of(folder / "archive", [picture(100 + at) for at in range(COUNT)])
-    (images / "zz.png").write_bytes(b"no image")
-    how = How(device="cpu", workers=0, keep_embeddings=keep)
-    predict_folder(task, "ridge-hog", open_source(str(images)), folder / "answers", how)
-    return folder / "answers"
-
-
-def review_of(task: Task, answers: Path) -> Review:
-    return begin(task, system=None, source=answers)
 
 
 def test_an_archive_is_reviewed_from_its_answers(task: Task, tmp_path: Path) -> None:

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from unit_archive import TASK, fit, picture
+from unit_archive import TASK, archive_of, fit, picture
 
+from archiveprobe.archive.source import open_source
+from archiveprobe.predict.archive import How, predict_folder
 from archiveprobe.review.queue import Queue
 from archiveprobe.review.reviewing import Given, Reviewing
 from archiveprobe.review.store import Review, Wish, open_review
 from archiveprobe.task.config import Task, load_task
 
 LABELLED, OPEN, COPIES = 20, 30, 6
+COUNT = 12
+"""Images of the archive that `answered` makes."""
 POSITIVE = "dark"
 
 
@@ -78,3 +82,15 @@ def review_all(
         reviewing.decide([Given(items[0].image, answer(items[0].id))])
         shown.append(items[0].id)
     return shown
+
+
+def answered(task: Task, folder: Path, *, keep: bool = False) -> Path:
+    images = archive_of(folder / "archive", [picture(100 + at) for at in range(COUNT)])
+    (images / "zz.png").write_bytes(b"no image")
+    how = How(device="cpu", workers=0, keep_embeddings=keep)
+    predict_folder(task, "ridge-hog", open_source(str(images)), folder / "answers", how)
+    return folder / "answers"
+
+
+def review_of(task: Task, answers: Path) -> Review:
+    return begin(task, system=None, source=answers)
