@@ -14,6 +14,7 @@ from archiveprobe.base.files import make_folder
 from archiveprobe.base.lock import Lock
 from archiveprobe.base.memory import collector_paused
 from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.wording import quote_few
 from archiveprobe.embed.decoding import default_workers, prepare_images
 from archiveprobe.embed.gpu_decoding import COMPARED, make_trial
 from archiveprobe.embed.gpu_views import GpuViews
@@ -60,6 +61,7 @@ def embed(
     for job in work.jobs:
         if job.random_weights:
             notify(f"{job.backbone.name}: RANDOM WEIGHTS, for trials only")
+    _say_missing_labels(work, notify)
     _drop_leftovers(task.work)
     # First, since what they may lack shows at once: a second tower, a tokenizer.
     for job in work.text_jobs:
@@ -148,6 +150,14 @@ def _settle_decoding(
     # Those that were refused have the views of other geometries now.
     views = {geometry_of(job.loaded): job.views for job in trying if job.backbone.decode == "gpu"}
     return GpuViews(work.device, decode, views) if decode and views else None
+
+
+def _say_missing_labels(work: Plan, notify: Notify) -> None:
+    """Say which labels no row has, before anything long begins: probes will refuse the task."""
+    present = {row.label for row in work.rows if row.label is not None}
+    missing = [label for label in work.task.labels if label not in present]
+    if present and missing:
+        notify(f"no labelled row of {quote_few(missing)}: probes need some of each label")
 
 
 def _drop_leftovers(work: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate import threshold_curve, thresholding
 from archiveprobe.evaluate.calibration import Calibration, CrossFitted
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
@@ -84,12 +85,20 @@ def report_thresholds(
         notify(remark)
     check_up_to_date(run, dataset)
     places = [_place(stored, label) for label in labels]
+    report: ThresholdReport | LabelReport
     if rule is not None and (len(stored.classes) > 2 or any(p != stored.positive for p in places)):
-        return _report_labels(stored, run, rule, places, dataset)
-    before = str(run.record["threshold_rule"])
-    if rule is not None:
-        stored, run = _choose(stored, run, rule, dataset)
-    return _report(stored, run, rule or before, dataset)
+        places = places or list(range(len(stored.classes)))
+        report = _report_labels(stored, run, rule, places, dataset)
+    else:
+        before = str(run.record["threshold_rule"])
+        if rule is not None:
+            stored, run = _choose(stored, run, rule, dataset)
+        report = _report(stored, run, rule or before, dataset)
+    for place in places or [stored.positive]:
+        if lost := _lost(stored, place, dataset.unreadable):
+            rows = f"{number_of(lost, 'labelled row')} of {str(stored.classes[place])!r}"
+            notify(f"{rows} without a readable image: missed at any threshold")
+    return report
 
 
 def _choose(stored: Predictions, run: Run, rule: str, dataset: Dataset) -> tuple[Predictions, Run]:
@@ -155,10 +164,7 @@ def _report_labels(
     stored: Predictions, run: Run, rule: str, places: Sequence[int], dataset: Dataset
 ) -> LabelReport:
     """Choose a threshold for each label against all others."""
-    lines = [
-        threshold_for(stored, run, rule, place, dataset.unreadable)
-        for place in places or range(len(stored.classes))
-    ]
+    lines = [threshold_for(stored, run, rule, place, dataset.unreadable) for place in places]
     if all(line.threshold is None for line in lines):
         raise InputError("; ".join(line.problem or "" for line in lines))
     k = len(stored.classes)
@@ -213,6 +219,13 @@ def _chosen(stored: Predictions, run: Run, rule: str, place: int, unreadable: in
     return replace(chosen, decision=np.where(chosen.decision == 1, place, other))
 
 
+def _lost(stored: Predictions, place: int, unreadable: int) -> int:
+    """Count the labelled rows of a class that no threshold finds: their images cannot be read."""
+    if unreadable == place:
+        return 0
+    return int(((stored.labels == place) & ~stored.readable).sum())
+
+
 def _unreachable(
     stored: Predictions, run: Run, rule: str, place: int, unreadable: int
 ) -> str | None:
@@ -220,7 +233,7 @@ def _unreachable(
     name, _, number = rule.partition(" ")
     label, true = str(stored.classes[place]), stored.labels == place
     if name == "recall":
-        lost = int((true & ~stored.readable).sum()) if unreadable != place else 0
+        lost = _lost(stored, place, unreadable)
         best = 1 - lost / max(1, int(true.sum()))
         if best < float(number):
             return (

@@ -287,6 +287,15 @@ def test_without_labels_there_are_no_folds(archive, bench) -> None:
     assert line.startswith("no folds: no labelled rows: labels is empty in ")
 
 
+@pytest.mark.parametrize("labels", [["intact"], ["intact", "destroyed"], [""]])
+def test_a_label_that_no_row_has_is_said_before_embedding(archive, bench, labels) -> None:
+    archive.add_drawn(range(4))
+    bench.run(archive.task(labels=labels))
+    said = [line for line in bench.said if line.startswith("no labelled row of ")]
+    expected = "no labelled row of 'destroyed': probes need some of each label"
+    assert said == ([expected] if labels == ["intact"] else [])
+
+
 def test_other_settings_of_the_folds_are_said(archive, bench) -> None:
     archive.add_drawn(range(8))
     file = archive.task().file

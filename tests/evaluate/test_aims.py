@@ -234,6 +234,10 @@ def test_what_cannot_be_reached_is_said_with_the_best(tmp_path) -> None:
     assert "recall 0.99 of 'down' cannot be reached: 3 of its " in done.stderr
     assert "is the most" in done.stderr and done.stderr.count("\n") == 1
     assert load_run(load_task(folder), "ridge-hog").predictions().digest == before
+    for words in ((), ("--recall", "0.5"), ("--recall", "0.5", "--label", "down")):
+        done = run("threshold", folder, *RIDGE, *words)
+        said = "3 labelled rows of 'down' without a readable image: missed at any threshold"
+        assert done.exit_code == 0 and said in done.stderr
 
 
 def test_several_labels_have_a_line_each(tmp_path) -> None:
