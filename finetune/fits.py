@@ -137,7 +137,8 @@ class Fits:
         if self.backbone.weights == "random":
             self._notify(f"{self.backbone.name}: from random weights")
         network = self._build()
-        return network, network.state(whole=False), origin_of(network)
+        with memory_for(f"keeping the start of {self.backbone.name}", _MEMORY_REMEDY):
+            return network, network.state(whole=False), origin_of(network)
 
     def _build(self, *, merged: bool = False) -> Network:
         model, classes = self._recipe.model, len(self._dataset.classes)
