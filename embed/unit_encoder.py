@@ -25,6 +25,7 @@ from archiveprobe.cache.spec import CacheRecord, differences, find_caches
 from archiveprobe.cache.store import Reader, Writer, unusable
 from archiveprobe.embed.backbones import resolve
 from archiveprobe.embed.compiling import compile_network, was_compiled
+from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches
 from archiveprobe.embed.gpu_decoding import ProvedGpu, Trial, as_made, refusal
@@ -277,7 +278,8 @@ class _UnitBackbone:
         why = trial.lack
         if not why:
             network = self._load(trial.by_pillow[0].views[self.geometry])
-            agrees, why = trial.judge(network, self.views, self._threads.embed)
+            with network_at_work(f"{self._backbone.described} on {self._device}", "embed"):
+                agrees, why = trial.judge(network, self.views, self._threads.embed)
             if agrees:
                 return
         raise InputError(refusal(self._record.folder.name, why))
