@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.libraries import make_torchvision_importable
+from archiveprobe.embed.models import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -167,8 +168,9 @@ def make_learning_rates(
 
     steps = settings.epochs * steps_per_epoch
     warmup = min(round(settings.warmup * steps_per_epoch), steps - 1)
-    return LearningRates(
-        SCHEDULES[settings.kind](
+    # timm warns of a run of a single step, whose rate a cosine cannot change.
+    with quiet():
+        schedule = SCHEDULES[settings.kind](
             scheduler,
             optimizer,
             steps - warmup,
@@ -178,7 +180,7 @@ def make_learning_rates(
             warmup_prefix=True,
             t_in_epochs=False,
         )
-    )
+    return LearningRates(schedule)
 
 
 def decay_per_step(settings: "Ema", steps: int) -> float | None:
