@@ -39,7 +39,7 @@ from archiveprobe.embed.views import Rendered
 from archiveprobe.task.config import Decode, Task
 from archiveprobe.task.texts import is_text_cache
 
-# What a cache's request says of the libraries and the decoding, known before weights are loaded.
+# What a cache's fingerprint says of the libraries and the decoding, known before weights are loaded.
 _KNOWN_AHEAD = ("format", "decode", "versions")
 
 _MOST_WRITERS = 999
@@ -420,8 +420,10 @@ def _check_ahead(record: CacheRecord, now: Mapping[str, Any], device: str) -> No
             f"which {device} lacks: run this on a GPU with CUDA that has it, or embed and probe "
             "again in fp32"
         )
+    # Not its request, which asks for a GPU that decodes also where none did.
     changed = differences(
-        {key: record.request[key] for key in _KNOWN_AHEAD}, {key: now[key] for key in _KNOWN_AHEAD}
+        {key: record.fingerprint[key] for key in _KNOWN_AHEAD},
+        {key: now[key] for key in _KNOWN_AHEAD},
     )
     if changed:
         _refuse(record, changed)

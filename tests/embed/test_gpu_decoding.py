@@ -220,6 +220,25 @@ def test_where_it_does_not_agree_pillow_decodes(streets, by, why) -> None:
     assert (again["reused"], path_of(again)) == (13, path_of(found))
 
 
+@pytest.mark.proves("numbers")
+@pytest.mark.parametrize("before", ["exact", "gpu"])
+def test_a_system_on_images_that_pillow_decoded_answers_new_ones(streets, before) -> None:
+    streets.by(None)
+    streets.settings(before)
+    streets.embed()
+    streets.settings()
+    streets.embed()
+    assert streets.run("probe", "--probe", "ridge", "--features", "tiny").exit_code == 0
+    new = streets.folder / "new"
+    new.mkdir()
+    (new / "one.jpg").write_bytes(jpeg(50))
+    words = ("--system", "ridge-tiny", "--images", str(new), "--workers", "0", "-o")
+    for by in (None, inverted):
+        streets.by(by)
+        done = streets.run("predict", *words, str(streets.folder / "a"))
+        assert done.exit_code == 0, done.output
+
+
 def test_an_archive_without_a_baseline_jpeg_is_decoded_by_pillow(tmp_path, monkeypatch) -> None:
     streets = Streets(tmp_path, monkeypatch)
     for seed in range(4):
