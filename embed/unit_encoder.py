@@ -39,7 +39,7 @@ from archiveprobe.embed.views import Rendered
 from archiveprobe.task.config import Decode, Task
 from archiveprobe.task.texts import is_text_cache
 
-# What a cache's fingerprint says of the libraries and the decoding, known before weights are loaded.
+# What the fingerprint of a cache says that is known before weights are loaded.
 _KNOWN_AHEAD = ("format", "decode", "versions")
 
 _MOST_WRITERS = 999
