@@ -27,6 +27,7 @@ _OUT_OF_MEMORY = (
     "can't allocate memory",
     "cannot allocate memory",
     "std::bad_alloc",
+    "can't start new thread",
     "_status_alloc_failed",
     "_status_not_initialized",
     "cudnn_status_internal_error",

@@ -215,11 +215,11 @@ def _fault(error: Exception) -> str | None:
     """Say in a line what is wrong, or nothing where that is not for a user to mend."""
     if isinstance(error, InputError):
         return str(error)
+    if is_out_of_memory(error):
+        return "memory ran out: free some, raise the limit (ulimit -v), or ask for less at once"
     if isinstance(error, OSError):
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror or error}{place}: check the disk and the permissions"
-    if is_out_of_memory(error):
-        return "memory ran out: free some, raise the limit (ulimit -v), or ask for less at once"
     if isinstance(error, ImportError):
         return f"a library cannot be loaded: {error}: free memory, or install it again"
     return None

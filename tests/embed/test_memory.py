@@ -37,6 +37,7 @@ FAULTS = [
     RuntimeError("could not create a primitive"),
     RuntimeError("could not execute a primitive"),
     RuntimeError("std::bad_alloc"),
+    RuntimeError("can't start new thread"),
     OSError(12, "Cannot allocate memory"),
 ]
 # Every fault is recognised; what follows is the same for all.
