@@ -31,6 +31,10 @@ from archiveprobe.finetune.train import Epoch, Trained
 RECORD, LOGITS, WEIGHTS, CURVES = "part.json", "logits.npy", "weights.safetensors", "curves.csv"
 # A finished network is the same network wherever its run goes on.
 _OF_THE_RUN = ("device", "precision")
+# Named where it is not fp32 only, so that older parts are found.
+_ANSWERS_IN = "answers_in"
+# What a user sets them by, where it is no key of the recipe.
+_OPTIONS = {_ANSWERS_IN: "--precision"}
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -264,12 +268,15 @@ def load_part(
 
 def _check_settings(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     old, new = (
-        {key: value for key, value in each.items() if key not in _OF_THE_RUN}
+        {_ANSWERS_IN: "fp32"} | {key: each[key] for key in each if key not in _OF_THE_RUN}
         for each in (then, now)
     )
     changed = differences(old, new)
     if changed:
-        fields = ", ".join(f"{name} was {a!r:.60} and is now {b!r:.60}" for name, a, b in changed)
+        fields = ", ".join(
+            f"{_OPTIONS.get(name, name)} was {a!r:.60} and is now {b!r:.60}"
+            for name, a, b in changed
+        )
         raise InputError(
             f"{folder} was trained otherwise: {fields}: set it back, delete that folder to train "
             "it again, or save the recipe under another name"

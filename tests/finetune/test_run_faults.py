@@ -250,7 +250,7 @@ def test_parts_answered_in_another_precision_are_not_mixed(
 ) -> None:
     assert finetune(archive, "--fold", "0", "--precision", "bf16").exit_code == 0
     told = error_of(finetune(archive, "--fold", "0"))
-    assert "was trained otherwise: answers_in was 'bf16' and is now" in told
+    assert "was trained otherwise: --precision was 'bf16' and is now 'fp32': set it" in told
     assert finetune(archive, "--fold", "all", "--precision", "bf16").exit_code == 0
     # What is stored is what the stored system answers again.
     record = load_run(load_task(archive), "quick").record
