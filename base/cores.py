@@ -16,8 +16,25 @@ def usable_cores() -> int:
     A scheduler or `taskset` names cores (affinity); a container gets a quota, processor time per
     period, and whoever starts more threads than that is stopped for the rest of every period.
     """
-    named = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min([named or 1, *map(ceil, _quotas())]))
+    return max(1, min([_named_cores(), *map(ceil, _quotas())]))
+
+
+def heed_quotas() -> None:
+    """Give libraries as many threads as a quota has cores, unless the environment has a word.
+
+    They count the cores that they may run on: 64 threads use up a quota of two in a thirtieth of
+    every period, and all of them stand still for the rest. To be called before their import.
+    """
+    cores = usable_cores()
+    if cores < _named_cores():
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, str(cores))
+
+
+def _named_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def let_waiting_threads_sleep() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from archiveprobe.base.cores import let_waiting_threads_sleep
+from archiveprobe.base.cores import heed_quotas, let_waiting_threads_sleep
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import is_out_of_memory
 from archiveprobe.base.progress import silent
@@ -67,6 +67,7 @@ def _ready_to_import(ctx: click.Context, _: click.Parameter, task: Path) -> Path
     if not ctx.resilient_parsing:
         heed_memory_limit()
         let_waiting_threads_sleep()
+        heed_quotas()
     return task
 
 

@@ -3,7 +3,9 @@
 import os
 
 import pytest
+from click.testing import CliRunner
 
+from archiveprobe import cli
 from archiveprobe.base import cores
 from archiveprobe.base.cores import usable_cores
 
@@ -41,3 +43,27 @@ def test_the_smallest_of_all_limits_counts(tmp_path, monkeypatch, groups, files,
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n")
     assert usable_cores() == expected
+
+
+@pytest.mark.parametrize(("quota", "given", "expected"), [(2.0, None, "2"), (2.0, "5", "5")])
+def test_a_command_gives_libraries_as_many_threads_as_the_quota(
+    monkeypatch, quota: float, given: str | None, expected: str
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(cores, "_quotas", lambda: iter([quota]))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        # Put back afterwards, also where there was none.
+        monkeypatch.setenv(name, "")
+        if given is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, given)
+    CliRunner().invoke(cli.main, ["probe", "nowhere"])
+    assert os.environ["OMP_NUM_THREADS"] == os.environ["OPENBLAS_NUM_THREADS"] == expected
+
+
+def test_without_a_quota_libraries_count_by_themselves(monkeypatch) -> None:
+    monkeypatch.setattr(cores, "_quotas", lambda: iter([]))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores.heed_quotas()
+    assert "OMP_NUM_THREADS" not in os.environ
