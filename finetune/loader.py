@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.embed.augment import seeded
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.processes import end_with_parent, interrupt_later
 from archiveprobe.embed.views import Rendered
-from archiveprobe.finetune.augment import seeded
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

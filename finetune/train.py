@@ -12,10 +12,11 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import keep_freed_memory, memory_for
 from archiveprobe.embed.arithmetic import computing_on
+from archiveprobe.embed.augment import seeded
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.finetune import inference
-from archiveprobe.finetune.augment import as_floats, mix, mixup_share, seeded
+from archiveprobe.finetune.augment import as_floats, mix, mixup_share
 from archiveprobe.finetune.checkpoint import Checkpoints, random_states, set_random_states
 from archiveprobe.finetune.checkpoint_writer import CheckpointWriter
 from archiveprobe.finetune.loader import Batch, BatchSampler, InputRows, Notify, training_batches
