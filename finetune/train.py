@@ -181,7 +181,7 @@ class Trainer:
         self.epochs = recipe.schedule.epochs if stop is None else stop.epochs
         self._steps = self.sampler().steps
         self._optimizer = make_optimizer(network.body, network.head, recipe.optimizer)
-        self._rates = make_learning_rates(self._optimizer, recipe.schedule, self._steps)
+        self._set_rates = make_learning_rates(self._optimizer, recipe.schedule, self._steps)
         self._average = make_average(
             network.module, recipe.ema, recipe.schedule.epochs * self._steps
         )
@@ -216,7 +216,7 @@ class Trainer:
         waiting: list[torch.Tensor] = []
         lr = 0.0
         for step, (draws, inputs) in enumerate(islice(batches, self._steps)):
-            lr = self._rates.set(number * self._steps + step)
+            lr = self._set_rates(number * self._steps + step)
             trained.append([draw.row for draw in draws])
             with memory_for(
                 f"with batches of {self.recipe.optimizer.batch_size} on {self._device}",
