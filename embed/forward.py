@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from archiveprobe.embed.views import Rendered
 
 Embed = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Rows = list[tuple[bytes, np.ndarray]]
-Arguments = ParamSpec("Arguments")
+Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 
@@ -125,16 +125,13 @@ class ForwardThreads:
             keep_freed_memory()
 
     def submit(
-        self,
-        work: Callable[Arguments, Result],
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
+        self, work: Callable[[*Arguments], Result], *arguments: *Arguments
     ) -> "Future[Result]":
         """Have something computed as soon as a thread is free."""
         if self._cpu and self._threads_before is None and "torch" in sys.modules:
             # Asked here, since the first pass changes the number that new threads begin with.
             self._threads_before = sys.modules["torch"].get_num_threads()
-        return self._pool.submit(self._run, partial(work, *arguments, **named))
+        return self._pool.submit(self._run, partial(work, *arguments))
 
     def embed(self, loaded: LoadedBackbone, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
         """Embed a few crops, one to a pass, and wait for them. See LoadedBackbone.embed."""

@@ -73,9 +73,10 @@ def _collected(came: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def end_with_parent() -> None:
+def end_with_parent(*_: object) -> None:
     """Let this process of `multiprocessing` end when the one that started it does.
 
+    What a DataLoader gives the processes that it starts is not looked at.
     Its siblings hold the other ends of its pipes, so that it would wait for orders for ever.
     """
     parent = parent_process()

@@ -211,7 +211,7 @@ def _start_processes(
             pin_memory=pin,
             # Spawned: a fork takes along locks that the parent's threads hold.
             multiprocessing_context="spawn",
-            worker_init_fn=_end_with_parent,
+            worker_init_fn=end_with_parent,
             timeout=seconds,
             collate_fn=None if ahead else _stack_as_array,
             # Of its own, so that starting does not move the global one.
@@ -231,10 +231,6 @@ def _start_processes(
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
     return batches, list(set(multiprocessing.active_children()) - before), seconds
-
-
-def _end_with_parent(_: int) -> None:
-    end_with_parent()
 
 
 def _ahead_in_shared_memory(batch_bytes: int, workers: int, notify: Notify) -> int:
