@@ -12,7 +12,7 @@ from archiveprobe.embed.backbones import Backbone, decoded_on_cpu
 from archiveprobe.embed.gpu_jpeg import DecodeJpegs, NoDecoderError, jpeg_decoder
 from archiveprobe.embed.gpu_views import GpuViews, Notify, ViewsOf, by_pillow, why_not
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of
-from archiveprobe.embed.precision import AGREEMENT, Embed, cosines
+from archiveprobe.embed.precision import AGREEMENT, Embed, worst_cosine
 from archiveprobe.embed.prepare import PreparedImage
 from archiveprobe.embed.view_sets import View
 
@@ -92,7 +92,7 @@ class Trial:
         ]
         mirror = np.zeros(len(crops[0]), np.bool_)
         on_gpu, exact = (embed(loaded, some, mirror) for some in crops)
-        worst = float(np.min(cosines(on_gpu, exact)))
+        worst = worst_cosine(on_gpu, exact)
         # A NaN agrees with nothing.
         agrees = worst >= AGREEMENT
         verb = "agree" if agrees else "disagree"

@@ -123,12 +123,15 @@ def read_config(backbone: Backbone) -> Mapping[str, Any]:
 
 
 def local_name(backbone: Backbone) -> str:
-    """Return the name under which the library builds a repository's model from this machine.
+    """Return the name under which the library builds the model, a repository's from this machine.
 
     Raises:
-        InputError: its configuration cannot be had.
+        InputError: the configuration of a repository cannot be had.
     """
-    return f"local-dir:{fetch_config(backbone).parent}"
+    if backbone.repository:
+        return f"local-dir:{fetch_config(backbone).parent}"
+    has_tag = backbone.library == "timm" and backbone.tag
+    return f"{backbone.model}.{backbone.tag}" if has_tag else backbone.model
 
 
 def _config_source(backbone: Backbone) -> Source:

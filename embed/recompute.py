@@ -23,7 +23,7 @@ from archiveprobe.embed.gpu_views import GpuViews
 from archiveprobe.embed.inventory import Verification
 from archiveprobe.embed.job import Notify, views_of
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
-from archiveprobe.embed.precision import AGREEMENT, cosines
+from archiveprobe.embed.precision import AGREEMENT, worst_cosine
 from archiveprobe.embed.prepare import Preparation, prepare
 from archiveprobe.embed.text_tower import TextNetwork
 from archiveprobe.embed.view_sets import view_set
@@ -155,7 +155,7 @@ def _compare(
         )
     _, stored = reader.read([key for key, _ in rows])
     fresh = np.concatenate([embedding for _, embedding in rows])
-    return len(rows), float(np.min(cosines(fresh, stored.reshape(fresh.shape))))
+    return len(rows), worst_cosine(fresh, stored.reshape(fresh.shape))
 
 
 def _random_images(

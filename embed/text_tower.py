@@ -75,15 +75,15 @@ def load_tokenizer(backbone: Backbone) -> tuple[Any, str]:
     make_torchvision_importable()
     import open_clip
 
+    config: Mapping[str, Any]
     if backbone.repository:
-        config: Mapping[str, Any] = read_config(backbone)["model_cfg"]
-        model = local_name(backbone)
+        config = read_config(backbone)["model_cfg"]
     else:
-        config, model = open_clip.get_model_config(backbone.model) or {}, backbone.model
+        config = open_clip.get_model_config(backbone.model) or {}
     text = config.get("text_cfg", {})
     name = text.get("hf_tokenizer_name")
     if not name:
-        return open_clip.get_tokenizer(model), "open_clip"
+        return open_clip.get_tokenizer(local_name(backbone)), "open_clip"
     if importlib.util.find_spec("transformers") is None:
         raise InputError(
             f"the texts of {backbone.described} need the package transformers: install it with "
@@ -94,7 +94,7 @@ def load_tokenizer(backbone: Backbone) -> tuple[Any, str]:
         with quiet():
             if backbone.repository:
                 return _hub_tokenizer(text, offline), str(name)
-            return open_clip.get_tokenizer(model, **offline), str(name)
+            return open_clip.get_tokenizer(backbone.model, **offline), str(name)
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(

@@ -7,7 +7,15 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, task_backbones
-from archiveprobe.embed.hub import Source, download, fetch_config, find, hub_config, revision
+from archiveprobe.embed.hub import (
+    Source,
+    download,
+    fetch_config,
+    find,
+    hub_config,
+    local_name,
+    revision,
+)
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.task.config import Task, nearest
 
@@ -37,8 +45,7 @@ def registry_config(backbone: Backbone) -> Mapping[str, Any]:
         _check_known(backbone, timm.is_model(backbone.model), timm.list_models())
         tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone.model}.*")]
         _check_tag(backbone, backbone.tag is None or backbone.tag in tags, tags)
-        full = f"{backbone.model}.{backbone.tag}" if backbone.tag else backbone.model
-        config = timm.get_pretrained_cfg(full)
+        config = timm.get_pretrained_cfg(local_name(backbone))
         return dict(vars(config)) if config else {}
     import open_clip
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import keep_freed_memory, memory_for
+from archiveprobe.base.wording import first_few
 from archiveprobe.embed.arithmetic import computing_on
 from archiveprobe.embed.augment import seeded
 from archiveprobe.embed.view_sets import view_set
@@ -31,7 +32,6 @@ from archiveprobe.finetune.split import Part
 if TYPE_CHECKING:
     import torch
 
-_SHOWN_IDS = 8
 # To look at every loss at once would let a GPU wait for the host in every step.
 _LOSSES_AT_ONCE = {"cpu": 1, "cuda": 32, "mps": 32}
 _MEMORY_REMEDY = (
@@ -388,12 +388,11 @@ class Trainer:
         return values
 
     def _diverged(self, what: str, rows: list[int]) -> InputError:
-        ids = [str(id_) for id_ in self.data.ids[rows]]
-        more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
+        images = first_few(map(str, self.data.ids[rows]), 8)
         return InputError(
-            f"{self.data.part.name}: {what}, with the images {', '.join(ids[:_SHOWN_IDS])}{more}: "
-            "lower the learning rates, or give optimizer.clip_grad_norm, by --set, which trains "
-            "another system; the last state before is kept"
+            f"{self.data.part.name}: {what}, with the images {images}: lower the learning rates, "
+            "or give optimizer.clip_grad_norm, by --set, which trains another system; the last "
+            "state before is kept"
         )
 
 
