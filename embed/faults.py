@@ -9,6 +9,7 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import give_back_freed_memory, is_out_of_memory, memory_for
 
+MEMORY_REMEDY = "free memory, or choose a smaller backbone"
 # Characters of a library's own words.
 _SHOWN = 200
 
@@ -67,9 +68,7 @@ def explain_faults(
 
 
 @contextmanager
-def network_at_work(
-    where: str, what: str, *, remedy: str = "free memory, or choose a smaller backbone"
-) -> Iterator[None]:
+def network_at_work(where: str, what: str, *, remedy: str = MEMORY_REMEDY) -> Iterator[None]:
     """Say in one line why a network that torch runs fails, or what it lacks memory for.
 
     torch and the libraries of devices raise RuntimeError; faults of other kinds are let through.

@@ -18,7 +18,7 @@ import numpy as np
 
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.memory import is_out_of_memory, keep_freed_memory, memory_for
-from archiveprobe.embed.faults import Parts, explain_faults
+from archiveprobe.embed.faults import MEMORY_REMEDY, Parts, explain_faults
 from archiveprobe.embed.networks import Allocate, LoadedBackbone
 from archiveprobe.embed.views import Rendered
 
@@ -215,6 +215,5 @@ class PendingBatches:
                     raise
             # Not even one crop had memory enough, beside those of the other threads.
             wait([other.rows for other in self._pending])
-            remedy = "free memory, or choose a smaller backbone"
-            with memory_for(f"embedding one crop with {self._where}", remedy):
+            with memory_for(f"embedding one crop with {self._where}", MEMORY_REMEDY):
                 return self._threads.submit(pending.batch.embed, pending.loaded.embed).result()

@@ -21,12 +21,13 @@ from archiveprobe.cache.spec import (
     differences,
     find_caches,
     folder_name,
+    list_changes,
     match_request,
 )
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, decoded_on_cpu
 from archiveprobe.embed.compiling import compile_network, was_compiled
-from archiveprobe.embed.faults import explain_faults
+from archiveprobe.embed.faults import MEMORY_REMEDY, explain_faults
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches, Rows
 from archiveprobe.embed.gpu_decoding import Trial, is_decoded_on_gpu, refusal
@@ -210,8 +211,7 @@ class Job:
             if nearest is None or len(changed) < len(nearest[1]):
                 nearest = cache.folder.name, changed
         if nearest:
-            listed = "; ".join(f"{field} was {old!r}, is {new!r}" for field, old, new in nearest[1])
-            self._notify(f"the cache {nearest[0]} cannot be used: {listed}")
+            self._notify(f"the cache {nearest[0]} cannot be used: {list_changes(nearest[1])}")
         return None
 
     def load(self) -> None:
@@ -389,8 +389,7 @@ class Job:
 
     def _check_agreement(self) -> None:
         crops, mirror = self._some_crops()
-        remedy = "free memory, or choose a smaller backbone"
-        with memory_for(f"trying {self.backbone.described} on the CPU", remedy):
+        with memory_for(f"trying {self.backbone.described} on the CPU", MEMORY_REMEDY):
             check_agreement(self.loaded, crops, mirror)
         self._is_proved = True
 

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 
-from archiveprobe.base.errors import InputError
-from archiveprobe.cache.spec import differences
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.preprocess import geometry_of_record
-from archiveprobe.embed.tuned import read_weights
+from archiveprobe.embed.tuned import check_start, read_weights
 from archiveprobe.embed.unit_encoder import Look
 from archiveprobe.embed.view_sets import View, view_set
 from archiveprobe.evaluate.thresholding import decide
@@ -133,18 +131,8 @@ class TunedSystem:
             untrained=whole,
             merged=True,
         )
-        then = {"preprocess": self.made_of["preprocess"], "weights": self.made_of["weights"]}
-        now = {
-            "preprocess": network.preprocess.record(),
-            "weights": then["weights"] if whole else network.digest,
-        }
-        changed = differences(then, now)
-        if changed:
-            fields = "; ".join(f"{name} was {a!r}, is {b!r}" for name, a, b in changed[:3])
-            raise InputError(
-                f"{self.recipe.name} was trained on another {backbone.described}: {fields}: bring "
-                "that one back, or run finetune again"
-            )
+        digest = None if whole else network.digest
+        check_start(self.recipe.name, backbone.described, self.made_of, network.preprocess, digest)
         return network
 
     def logits(
@@ -212,7 +200,7 @@ class TunedSystem:
         return self.recipe.rows.unreadable == "blank"
 
 
-def load_tuned(task: Task, record: Mapping[str, Any]) -> TunedSystem:
+def load_tuned_system(task: Task, record: Mapping[str, Any]) -> TunedSystem:
     """Load the system that a run.json of kind "finetune" describes.
 
     Raises:

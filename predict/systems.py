@@ -26,7 +26,7 @@ from archiveprobe.evaluate.majority import final_decision
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_status import check_up_to_date, command_again
 from archiveprobe.evaluate.system_store import Run, load_run
-from archiveprobe.finetune.inference import TunedSystem, load_tuned
+from archiveprobe.finetune.inference import TunedSystem, load_tuned_system
 from archiveprobe.finetune.unit_inference import UnitNetworks
 from archiveprobe.predict.content import UnitContent
 from archiveprobe.probe.choice import Choice, parse_choice
@@ -307,7 +307,7 @@ def tuned_source(dataset: Dataset, run: Run, resources: Resources) -> Source:
         InputError: its recipe is of another version.
         KeyError, TypeError, ValueError: the record or the model is none of such a system.
     """
-    system, record = load_tuned(dataset.task, run.record), run.record
+    system, record = load_tuned_system(dataset.task, run.record), run.record
     arrays = run.arrays()
     known, vote = arrays["logits"], arrays.get("answer")
     place = {id_: at for at, id_ in enumerate(run.predictions().test_ids.tolist())}

@@ -18,7 +18,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.embed.tuned import read_weights
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.finetune.inference import average, load_tuned
+from archiveprobe.finetune.inference import average, load_tuned_system
 from archiveprobe.finetune.looking import Looks
 from archiveprobe.finetune.mixing import greedy_soup, mean_of, update_batch_norms
 from archiveprobe.finetune.recipe_file import changed, load_recipe
@@ -178,7 +178,7 @@ def test_seeds_are_averaged_and_each_goes_on_by_itself(
     shutil.copy(archive / "40.png", images)
     done = run("predict", archive, "--system", system, "--images", images, "-o", out)
     assert done.exit_code == 0, done.stderr
-    assert len(load_tuned(task, stored.record).states) == 2
+    assert len(load_tuned_system(task, stored.record).states) == 2
     with out.open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     expected = stored.predictions().test[stored.predictions().test_ids.tolist().index("40"), 1]
