@@ -16,7 +16,7 @@ from archiveprobe.task.decoding import rejected
 
 # Of processor time: the clock runs on while a machine is suspended or does other things.
 SECONDS_PER_IMAGE = 60.0
-_AHEAD_PER_WORKER = 8
+AHEAD_PER_WORKER = 8
 
 
 Arguments = tuple[Any, ...]
@@ -52,7 +52,7 @@ class Decoders:
         self._work = work
         self._image_bytes = image_bytes
         self._workers = workers
-        self._ahead = _AHEAD_PER_WORKER * workers
+        self._ahead = AHEAD_PER_WORKER * workers
         self._seconds = seconds
         self._notify = notify
         self._stack = ExitStack()
