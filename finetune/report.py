@@ -23,6 +23,7 @@ from archiveprobe.evaluate.system_store import save_run
 from archiveprobe.evaluate.thresholding import BY_HAND, numbered
 from archiveprobe.finetune.inference import average, decisions, vote
 from archiveprobe.finetune.recipe import Recipe
+from archiveprobe.finetune.split import fold_of
 from archiveprobe.finetune.trained_parts import TrainedPart, check_agreement
 
 KIND = "finetune"
@@ -54,8 +55,9 @@ def line_of(dataset: Dataset, recipe: Recipe, part: TrainedPart) -> Line:
     record = part.record
     logits = part.logits[: len(dataset)]
     known = np.isfinite(logits).all((1, 2))
-    if part.name.startswith("fold-"):
-        known &= dataset.fold[0] == int(part.name.removeprefix("fold-"))
+    fold = fold_of(part.name)
+    if fold is not None:
+        known &= dataset.fold[0] == fold
     score = None
     if known.any():
         decision = decisions(recipe.predict, logits[known], dataset.positive)
