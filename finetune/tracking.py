@@ -59,21 +59,20 @@ class _TensorBoard:
         self._writer.close()
 
 
-def _start_trackio(module: Any, training: Training) -> Any:
+def _start_trackio(module: Any, training: Training, **more: Any) -> Any:
     return module.init(
         project=training.task,
         name=training.name,
         group=training.system,
         config=dict(training.recipe),
+        **more,
     )
 
 
 def _start_wandb(module: Any, training: Training) -> Any:
-    return module.init(
-        project=training.task,
-        name=training.name,
-        group=training.system,
-        config=dict(training.recipe),
+    return _start_trackio(
+        module,
+        training,
         dir=str(training.folder),
         # Nothing leaves the machine unless the user has said so.
         mode=os.environ.get("WANDB_MODE", "offline"),
