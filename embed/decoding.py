@@ -9,6 +9,7 @@ from typing import Any, Self
 from archiveprobe.archive.references import Reference
 from archiveprobe.archive.source import Source
 from archiveprobe.base.cores import usable_cores
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.decoder_pool import DecoderError, DecoderPool
 from archiveprobe.embed.prepare import Preparation, PreparedImage, prepare, prepare_reference
 from archiveprobe.embed.shared_memory import PrepareInto, Slots, shared_slots, slot_bytes
@@ -20,7 +21,6 @@ AHEAD_PER_WORKER = 8
 
 
 Arguments = tuple[Any, ...]
-Notify = Callable[[str], None]
 
 
 def default_workers() -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import give_back_freed_memory, is_out_of_memory, memory_for
+from archiveprobe.base.progress import Notify
 
 MEMORY_REMEDY = "free memory, or choose a smaller backbone"
 # Characters of a library's own words.
@@ -17,7 +18,7 @@ _SHOWN = 200
 class Parts:
     """Rows that are computed `size` at a time; `size` is halved where memory runs out."""
 
-    def __init__(self, size: int, notify: Callable[[str], None]) -> None:
+    def __init__(self, size: int, notify: Notify) -> None:
         self.size = size
         self._notify = notify
 

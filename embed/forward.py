@@ -18,6 +18,7 @@ import numpy as np
 
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.memory import is_out_of_memory, keep_freed_memory, memory_for
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.faults import MEMORY_REMEDY, Parts, explain_faults
 from archiveprobe.embed.networks import Allocate, LoadedBackbone
 from archiveprobe.embed.views import Rendered
@@ -49,7 +50,7 @@ class Views(NamedTuple):
 class Batch(Parts):
     """Images that a backbone embeds together: every distinct view once, `size` at a time."""
 
-    def __init__(self, size: int, notify: Callable[[str], None]) -> None:
+    def __init__(self, size: int, notify: Notify) -> None:
         super().__init__(size, notify)
         self._rows: list[tuple[bytes, list[int]]] = []
         self._pixels: list[np.ndarray] = []

@@ -7,10 +7,11 @@ from threading import Lock
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.embed.backbones import Backbone, decoded_on_cpu
 from archiveprobe.embed.gpu_jpeg import DecodeJpegs, NoDecoderError, jpeg_decoder
-from archiveprobe.embed.gpu_views import GpuViews, Notify, ViewsOf, by_pillow, why_not
+from archiveprobe.embed.gpu_views import GpuViews, ViewsOf, by_pillow, why_not
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of
 from archiveprobe.embed.precision import AGREEMENT, Embed, worst_cosine
 from archiveprobe.embed.prepare import PreparedImage

@@ -1,11 +1,12 @@
 """The caches of a task: list, verify, compact, find unused ones, and export to one file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import number_of
 from archiveprobe.cache.compact import compact
 from archiveprobe.cache.export import export
@@ -185,9 +186,7 @@ class Compacted:
     bytes: int
 
 
-def compact_caches(
-    task: Task, *, notify: Callable[[str], None] = lambda _: None
-) -> list[Compacted]:
+def compact_caches(task: Task, *, notify: Notify = lambda _: None) -> list[Compacted]:
     """Rewrite every cache of the task into few large shards.
 
     Raises:

@@ -1,6 +1,6 @@
 """One backbone's share of a run: which rows are missing, and the way of the others to its cache."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import compress
@@ -14,6 +14,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import make_folder
 from archiveprobe.base.lock import Lock, wait_for_lock
 from archiveprobe.base.memory import memory_for
+from archiveprobe.base.progress import Notify
 from archiveprobe.cache.keys import Keys
 from archiveprobe.cache.log import Commit
 from archiveprobe.cache.spec import (
@@ -40,7 +41,6 @@ from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import PASSING
 from archiveprobe.task.snapshot import CacheInUse
 
-Notify = Callable[[str], None]
 # On a CPU every core has a batch of its own.
 _BATCH = {"cpu": 8, "cuda": 256, "mps": 64}
 _CHOICE_LOCK = "LOCK-precision"

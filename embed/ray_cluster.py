@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,7 @@ from typing import Any
 import archiveprobe
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
-
-Notify = Callable[[str], None]
+from archiveprobe.base.progress import Notify
 
 # Ray's own file of a token, and the variable that stands in for it.
 _TOKEN_FILE = Path(".ray") / "auth_token"

@@ -14,11 +14,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from archiveprobe.base.progress import Notify
 from archiveprobe.cache.log import Commit
 from archiveprobe.cache.shard_rows import ShardRows
 from archiveprobe.embed.decoding import Decoders
 from archiveprobe.embed.forward import ForwardThreads
-from archiveprobe.embed.job import Job, Notify, Options
+from archiveprobe.embed.job import Job, Options
 from archiveprobe.embed.prepare import Preparation, PreparedImage, prepare
 from archiveprobe.embed.ray_cluster import device_of, ray_cluster
 from archiveprobe.embed.ray_units import Row, map_units

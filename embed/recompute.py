@@ -8,6 +8,7 @@ from itertools import compress
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.cache.carry import carry_over
 from archiveprobe.cache.keys import Keys
 from archiveprobe.cache.reader import Reader
@@ -21,7 +22,7 @@ from archiveprobe.embed.forward import Batch
 from archiveprobe.embed.gpu_decoding import as_made, needed_decoder
 from archiveprobe.embed.gpu_views import GpuViews
 from archiveprobe.embed.inventory import Verification
-from archiveprobe.embed.job import Notify, views_of
+from archiveprobe.embed.job import views_of
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
 from archiveprobe.embed.precision import AGREEMENT, worst_cosine
 from archiveprobe.embed.prepare import Preparation, prepare

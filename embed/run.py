@@ -13,12 +13,12 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import make_folder
 from archiveprobe.base.lock import Lock
 from archiveprobe.base.memory import collector_paused
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import quote_few
 from archiveprobe.embed.decoding import default_workers, prepare_images
 from archiveprobe.embed.gpu_decoding import COMPARED, make_trial
 from archiveprobe.embed.gpu_views import GpuViews
-from archiveprobe.embed.job import Job, Notify, Options
+from archiveprobe.embed.job import Job, Options
 from archiveprobe.embed.networks import geometry_of
 from archiveprobe.embed.plan import Plan, plan
 from archiveprobe.embed.prepare import Preparation, PreparedImage

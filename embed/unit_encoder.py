@@ -18,6 +18,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import NAME as LOCK_NAME
 from archiveprobe.base.lock import is_locked
 from archiveprobe.base.memory import memory_for
+from archiveprobe.base.progress import Notify
 from archiveprobe.cache.log import Failure
 from archiveprobe.cache.shard import Embeddings
 from archiveprobe.cache.spec import CacheRecord, differences, find_caches, list_changes
@@ -28,7 +29,7 @@ from archiveprobe.embed.faults import MEMORY_REMEDY
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches
 from archiveprobe.embed.gpu_decoding import ProvedGpu, Trial, as_made, refusal
-from archiveprobe.embed.job import Notify, crops_per_pass
+from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.networks import LoadedBackbone, load_backbone
 from archiveprobe.embed.precision import check_agreement, computes
 from archiveprobe.embed.prepare import Preparation, PreparedImage

@@ -11,7 +11,7 @@ from typing import Any, Self, TypedDict
 import numpy as np
 
 from archiveprobe.base.memory import memory_for
-from archiveprobe.base.progress import Progress
+from archiveprobe.base.progress import Notify, Progress
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.device import default_device
 from archiveprobe.embed.faults import network_at_work
@@ -21,7 +21,7 @@ from archiveprobe.evaluate.system_status import FROM_CACHE
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.data import image_rows, start_at_probe, token_rows
 from archiveprobe.finetune.inference import centre_of, logits_of
-from archiveprobe.finetune.loader import InputRows, Notify, default_drawing
+from archiveprobe.finetune.loader import InputRows, default_drawing
 from archiveprobe.finetune.looking import Looks
 from archiveprobe.finetune.mixing import State, greedy_soup, mean_of, update_batch_norms
 from archiveprobe.finetune.model import Network, backbone_of, build_network

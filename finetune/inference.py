@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.preprocess import geometry_of_record
@@ -19,7 +20,7 @@ from archiveprobe.embed.view_sets import View, view_set
 from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.evaluate.tuned import network_file
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
-from archiveprobe.finetune.loader import InputRows, Notify
+from archiveprobe.finetune.loader import InputRows
 from archiveprobe.finetune.looking import Looks
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Predict, Recipe

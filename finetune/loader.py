@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.augment import seeded
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.processes import end_with_parent, interrupt_later
@@ -36,7 +37,6 @@ SECONDS, SECONDS_PER_ROW = 300.0, 2.0
 _AHEAD_PER_WORKER = 3
 # A process takes some seconds to start, and draws a hundred images a second.
 _CORES_PER_PROCESS, _WORTH_A_PROCESS = 4, 2_000
-Notify = Callable[[str], None]
 
 
 class Draw(NamedTuple):

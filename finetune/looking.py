@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.arithmetic import computing_on
 from archiveprobe.embed.forward import Batch
 from archiveprobe.embed.models import Model
 from archiveprobe.embed.networks import ImageNetwork
 from archiveprobe.embed.views import Rendered
-from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.model import Network
 
 if TYPE_CHECKING:

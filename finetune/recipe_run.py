@@ -10,11 +10,10 @@ import numpy as np
 
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.evaluate.dataset import PARTS, Dataset
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.fits import Fit, Fits, Options
-from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.split import (
     FULL,

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ from scipy.special import softmax
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.ensemble import common_record, decided, origin
@@ -75,7 +76,7 @@ def keep_system(
     how: Mapping[str, Any],
     folds: Sequence[TrainedPart],
     networks: Sequence[TrainedPart],
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> None:
     """Put the folds together into a system with one repeat of out-of-fold predictions, and save it.
 

@@ -10,7 +10,7 @@ from typing import Any
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import NAME, Lock
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import shell_path
 from archiveprobe.embed.device import check_device
 from archiveprobe.evaluate.combine import METHODS
@@ -19,7 +19,6 @@ from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.leaderboard import SELECTION, Leaderboard
 from archiveprobe.evaluate.system_status import FROM_CACHE, load_current
 from archiveprobe.evaluate.system_store import check_name
-from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.recipe_file import load_recipe, override
 from archiveprobe.finetune.recipe_run import Options, RecipeRun
 from archiveprobe.finetune.report import KIND, Line, keep_system, line_of, write_answers

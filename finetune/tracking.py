@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from archiveprobe.base.errors import InputError
 
 if TYPE_CHECKING:
-    from archiveprobe.finetune.loader import Notify
+    from archiveprobe.base.progress import Notify
     from archiveprobe.finetune.train import Epoch
 
 

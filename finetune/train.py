@@ -11,6 +11,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import keep_freed_memory, memory_for
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import first_few
 from archiveprobe.embed.arithmetic import computing_on
 from archiveprobe.embed.augment import seeded
@@ -20,7 +21,7 @@ from archiveprobe.finetune import inference
 from archiveprobe.finetune.augment import as_floats, mix, mixup_share
 from archiveprobe.finetune.checkpoint import Checkpoints, random_states, set_random_states
 from archiveprobe.finetune.checkpoint_writer import CheckpointWriter
-from archiveprobe.finetune.loader import Batch, BatchSampler, InputRows, Notify, training_batches
+from archiveprobe.finetune.loader import Batch, BatchSampler, InputRows, training_batches
 from archiveprobe.finetune.looking import Looks, computing_at
 from archiveprobe.finetune.losses import make_loss, soft_targets
 from archiveprobe.finetune.mixing import State, choose_mixture, mixture_of, update_batch_norms

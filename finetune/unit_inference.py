@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.forward import ForwardThreads, PendingBatches
 from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.prepare import Preparation, PreparedImage
@@ -15,7 +16,6 @@ from archiveprobe.embed.unit_encoder import views_of_image
 from archiveprobe.embed.views import Rendered, render
 from archiveprobe.finetune.images import blank_image
 from archiveprobe.finetune.inference import TunedSystem, average
-from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.looking import Looks, ViewNetwork
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 
 from archiveprobe.base.blocks import product
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import find_caches
 from archiveprobe.embed.decoding import default_workers
@@ -54,7 +54,7 @@ class Resources:
     device: str | None = None
     workers: int | None = None
     progress: Progress = silent
-    notify: Callable[[str], None] = lambda _: None
+    notify: Notify = lambda _: None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ All drivers call this and nothing else, so an image has the same answer whoever 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from archiveprobe.archive.source import Source
 from archiveprobe.archive.units import Receipt, Unit
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import explained
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.forward import ForwardThreads
 from archiveprobe.embed.prepare import Preparation, PreparedImage
@@ -27,8 +28,6 @@ from archiveprobe.predict.content import UnitContent
 from archiveprobe.predict.system_digest import system_digest
 from archiveprobe.predict.systems import Resources, System, load_system
 from archiveprobe.task.config import load_task
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
