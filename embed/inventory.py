@@ -105,12 +105,8 @@ def _line(folder: Path, in_use: bool) -> CacheLine:
     )
 
 
-def _root(task: Task) -> Path:
-    return task.work / "cache"
-
-
 def _folders(task: Task) -> list[Path]:
-    root = _root(task)
+    root = task.caches
     if not root.is_dir():
         raise InputError(
             f"no cache in {root}: make one with `archiveprobe embed {task.shell_path}`"
@@ -126,7 +122,7 @@ def _in_use(task: Task) -> set[str]:
     caches = [snapshot.cache(task.asks(b.name, b.tower)) for b in task_backbones(task)]
     in_use = {cache.folder for cache in caches if cache and cache.folder}
     digests, from_tokens = _used_by_systems(task)
-    for folder in _root(task).iterdir() if digests or from_tokens else ():
+    for folder in task.caches.iterdir() if digests or from_tokens else ():
         # The name of a cache ends with its digest, also where its record is damaged.
         if any(folder.name.endswith(f"-{digest[:16]}") for digest in digests):
             in_use.add(folder.name)
@@ -204,7 +200,7 @@ def compact_caches(task: Task, *, notify: Notify = lambda _: None) -> list[Compa
 
 def unused_caches(task: Task) -> list[Prunable]:
     """Return what `cache prune` would remove: caches that nothing here uses, and leftovers."""
-    return prunable(_root(task), _in_use(task))
+    return prunable(task.caches, _in_use(task))
 
 
 def export_task(

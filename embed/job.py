@@ -105,7 +105,7 @@ class Job:
         self.tries_gpu = False
         self._own_weights = not named and backbone.tuned is None
         self._request = request(task, backbone)
-        self._root = task.work / "cache"
+        self._root = task.caches
         self._share = str(options.share) if options.share else None
         self._loaded: LoadedBackbone | None = None
         self._writer: Writer | None = None

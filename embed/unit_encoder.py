@@ -398,13 +398,13 @@ def _writer_name(number: int) -> str:
 
 def _record(task: Task, name: str, digest: str) -> CacheRecord:
     """Find the cache that a system was trained on."""
-    root = task.work / "cache"
-    for record in find_caches(root, name):
+    for record in find_caches(task.caches, name):
         if record.digest == digest:
             return record
     raise InputError(
-        f"the cache of {name} that the system was trained on is not in {root}: bring it back, or "
-        f"run `archiveprobe embed {task.shell_path}` and `archiveprobe probe {task.shell_path}`"
+        f"the cache of {name} that the system was trained on is not in {task.caches}: bring it "
+        f"back, or run `archiveprobe embed {task.shell_path}` and "
+        f"`archiveprobe probe {task.shell_path}`"
     )
 
 

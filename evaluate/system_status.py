@@ -130,7 +130,7 @@ def _has_other_start(record: Mapping[str, Any], dataset: Dataset) -> bool:
             continue
         # What cannot be read says nothing of the weights; whoever needs that cache gets the error.
         with suppress(InputError):
-            now = CacheRecord.read(dataset.task.work / "cache" / cache.folder).fingerprint
+            now = CacheRecord.read(dataset.task.caches / cache.folder).fingerprint
             if now.get("weights") != began:
                 return True
     return False

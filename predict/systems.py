@@ -289,13 +289,12 @@ def logits_of_matrix(model: Model, choice: Choice, x: np.ndarray, classes: int) 
 
 def _reader(task: Task, system: str, name: str, digest: str) -> Reader:
     """Open the cache that a system was trained on."""
-    root = task.work / "cache"
-    for record in find_caches(root, name):
+    for record in find_caches(task.caches, name):
         if record.digest == digest:
             return Reader(record.folder)
     raise InputError(
-        f"{system} was trained on a cache of {name} ({digest[:16]}) that is not in {root}: bring "
-        f"it back, or run `archiveprobe embed {task.shell_path}` and "
+        f"{system} was trained on a cache of {name} ({digest[:16]}) that is not in {task.caches}: "
+        f"bring it back, or run `archiveprobe embed {task.shell_path}` and "
         f"`archiveprobe probe {task.shell_path}`"
     )
 

@@ -223,6 +223,11 @@ class Task(_Section):
         return self.folder / "work"
 
     @property
+    def caches(self) -> Path:
+        """Return the folder of all caches."""
+        return self.work / "cache"
+
+    @property
     def root(self) -> Path:
         """Return the folder below which every image lies."""
         return self.folder / self.images.root
