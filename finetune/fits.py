@@ -20,9 +20,9 @@ from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.system_status import FROM_CACHE
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.data import image_rows, start_at_probe, token_rows
+from archiveprobe.finetune.forward import ForwardPasses
 from archiveprobe.finetune.inference import centre_of, logits_of
 from archiveprobe.finetune.loader import InputRows, default_drawing
-from archiveprobe.finetune.looking import Looks
 from archiveprobe.finetune.mixing import State, greedy_soup, mean_of, update_batch_norms
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Recipe
@@ -102,7 +102,7 @@ class Fits:
         self.system = recipe.name + (FROM_CACHE if options.from_cache else "")
         self.folder = dataset.task.work / "finetune" / self.system
         self._notify, self._progress = notify, progress
-        self._looks = Looks(**self.computing, notify=notify)
+        self._passes = ForwardPasses(**self.computing, notify=notify)
         self._views = range(len(view_set(recipe.predict.views)))
         self._resources = ExitStack()
 
@@ -249,11 +249,11 @@ class Fits:
         def load_mean(some: Sequence[State]) -> None:
             network.to(self.device).load_state(mean_of(some))
             if len(some) > 1:
-                update_batch_norms(network, inputs, rows.train, centre, self._looks)
+                update_batch_norms(network, inputs, rows.train, centre, self._passes)
 
         def score(some: Sequence[State]) -> float:
             load_mean(some)
-            return rate(network, data, self._recipe, self._looks)
+            return rate(network, data, self._recipe, self._passes)
 
         used: Sequence[int] = range(len(parts))
         # The final fit holds no row out to choose by.
@@ -326,7 +326,7 @@ class Fits:
     def _answer(self, network: Network, inputs: InputRows, rows: np.ndarray) -> np.ndarray:
         """Return logits (r, V, K) of rows through all views."""
         with self._at_work("answer"):
-            return logits_of(network, inputs, rows, self._views, self._looks)
+            return logits_of(network, inputs, rows, self._views, self._passes)
 
     def _at_work(self, what: str) -> AbstractContextManager[None]:
         """Say in one line why the network cannot do something. Raises InputError."""

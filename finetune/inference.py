@@ -19,9 +19,9 @@ from archiveprobe.embed.unit_encoder import Look
 from archiveprobe.embed.view_sets import View, view_set
 from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.evaluate.tuned import network_file
+from archiveprobe.finetune.forward import ForwardPasses
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
 from archiveprobe.finetune.loader import InputRows
-from archiveprobe.finetune.looking import Looks
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Predict, Recipe
 from archiveprobe.task.config import Task
@@ -39,7 +39,11 @@ def centre_of(views: Sequence[View]) -> int:
 
 
 def logits_of(
-    network: Network, inputs: InputRows, rows: np.ndarray, views: Sequence[int], looks: Looks
+    network: Network,
+    inputs: InputRows,
+    rows: np.ndarray,
+    views: Sequence[int],
+    passes: ForwardPasses,
 ) -> np.ndarray:
     """Return logits (n, V, K) float64 of rows through views, by a network in eval mode.
 
@@ -49,7 +53,7 @@ def logits_of(
     places = np.flatnonzero(np.asarray(inputs.readable)[rows])
     if len(places):
         images = (inputs.rendered(int(row), views) for row in rows[places])
-        logits[places] = looks.logits(network, images)
+        logits[places] = passes.logits(network, images)
     return logits
 
 
@@ -163,7 +167,7 @@ class TunedSystem:
         spec = PixelSpec(1, network.preprocess.geometry, self.views)
         states = [(str(file), read_weights(file, digest)) for file, digest in self.states]
         by_view = [np.empty((0, len(self.views), self.classes))]
-        looks = Looks(device, self.precision, notify)
+        passes = ForwardPasses(device, self.precision, notify)
         for start in range(0, len(files), _IMAGES_AT_ONCE):
             some = files[start : start + _IMAGES_AT_ONCE]
             with load_pixels(
@@ -175,7 +179,7 @@ class TunedSystem:
                     with self.at_work(device):
                         network.load_state(state, file)
                         rows, views = np.arange(len(pixels)), range(len(self.views))
-                        of_networks.append(logits_of(network, inputs, rows, views, looks))
+                        of_networks.append(logits_of(network, inputs, rows, views, passes))
             by_view.append(average(np.stack(of_networks), 0))
         return self.combine(np.concatenate(by_view))
 

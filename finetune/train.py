@@ -21,8 +21,8 @@ from archiveprobe.finetune import inference
 from archiveprobe.finetune.augment import as_floats, mix, mixup_share
 from archiveprobe.finetune.checkpoint import Checkpoints, random_states, set_random_states
 from archiveprobe.finetune.checkpoint_writer import CheckpointWriter
+from archiveprobe.finetune.forward import ForwardPasses, computing_at
 from archiveprobe.finetune.loader import Batch, BatchSampler, InputRows, training_batches
-from archiveprobe.finetune.looking import Looks, computing_at
 from archiveprobe.finetune.losses import make_loss, soft_targets
 from archiveprobe.finetune.mixing import State, choose_mixture, mixture_of, update_batch_norms
 from archiveprobe.finetune.model import Network
@@ -175,7 +175,7 @@ class Trainer:
         self._best_score: float | None = None
         self.seconds = 0.0
         self._device, self._precision, self._notify = device, precision, notify
-        self._looks = Looks(device, precision)
+        self._passes = ForwardPasses(device, precision)
         self._losses_at_once = _LOSSES_AT_ONCE[device.partition(":")[0]]
         # On the device once; a copy from ordinary memory in every step would wait for it.
         self._y = torch.from_numpy(data.labels.astype(np.int64)).to(device)
@@ -289,11 +289,11 @@ class Trainer:
 
     def validate(self, network: Network) -> float:
         """Return macro-F1 of a network on the validation rows, through the centre view alone."""
-        before = self._looks.size
-        score = rate(network, self.data, self.recipe, self._looks)
-        if self._looks.size < before:
+        before = self._passes.size
+        score = rate(network, self.data, self.recipe, self._passes)
+        if self._passes.size < before:
             self._notify(
-                f"{self.data.part.name}: out of memory while rating: {self._looks.size} rows at a "
+                f"{self.data.part.name}: out of memory while rating: {self._passes.size} rows at a "
                 "time from now on"
             )
         return score
@@ -311,7 +311,7 @@ class Trainer:
                 self.data.inputs,
                 self.data.part.train,
                 inference.centre_of(view_set(self.recipe.predict.views)),
-                self._looks,
+                self._passes,
             )
             return self.network.state(whole=False)
 
@@ -397,10 +397,10 @@ class Trainer:
         )
 
 
-def rate(network: Network, data: TrainingData, recipe: Recipe, looks: Looks) -> float:
+def rate(network: Network, data: TrainingData, recipe: Recipe, passes: ForwardPasses) -> float:
     """Return macro-F1 of a network on the validation rows, through the centre view alone."""
     rows = data.part.validation
     centre = inference.centre_of(view_set(recipe.predict.views))
-    logits = inference.logits_of(network.eval(), data.inputs, rows, [centre], looks)
+    logits = inference.logits_of(network.eval(), data.inputs, rows, [centre], passes)
     decision = np.nan_to_num(logits[:, 0]).argmax(-1)
     return macro_f1(data.labels[rows], decision, data.classes)
