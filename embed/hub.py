@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import one_line
 from archiveprobe.embed.backbones import Backbone
 
 _CONNECT_SECONDS = 3.0
@@ -175,7 +176,7 @@ def _reason(hub: Source, error: Exception) -> str:
         return "the hub has no such repository, or shows it to others only (`hf auth login`)"
     if isinstance(error, RevisionNotFoundError):
         return f"the repository has no revision {hub.revision!r}"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error, 200) or type(error).__name__
 
 
 def _missing(backbone: Backbone, hub: Source, reason: str) -> str:

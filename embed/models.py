@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import is_out_of_memory
-from archiveprobe.base.wording import first_few
+from archiveprobe.base.wording import first_few, one_line
 from archiveprobe.embed.backbones import RANDOM, Backbone
 from archiveprobe.embed.hub import local_name
 from archiveprobe.embed.libraries import make_torchvision_importable
@@ -109,7 +109,7 @@ def seeded(backbone: Backbone, build: Callable[[], Network]) -> Network:
         except (TypeError, ValueError, RuntimeError, AssertionError, KeyError, OSError) as error:
             if is_out_of_memory(error):
                 raise
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise InputError(
                 f"cannot build backbone {backbone.name!r} ({backbone.described}): {reason}: "
                 f"{_remedy(error, reason)}"
@@ -182,7 +182,7 @@ def read_state(file: Path) -> dict[str, "torch.Tensor"]:
         if isinstance(error, OSError):
             why = error.strerror or error
             raise InputError(f"cannot read the weights {file}: {why}") from None
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error)
         raise InputError(
             f"refused the weights {file}: neither a safetensors file nor a torch file of plain "
             f"tensors ({reason}): convert it to safetensors"
@@ -300,7 +300,7 @@ def at_size(loaded: Model, size: int | None, backbone: Backbone) -> Preprocess:
 
 def wrong_size(backbone: Backbone, size: int, error: Exception) -> InputError:
     """Return the error of a backbone that takes no images of a size."""
-    reason = " ".join(str(error).split())[:120]
+    reason = one_line(error)
     return InputError(
         f"{backbone.described} takes no images of {size} pixels ({reason}): correct model.size in "
         "the recipe"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import one_line
 from archiveprobe.embed.backbones import RANDOM, Backbone
 from archiveprobe.embed.hub import hub_reachable, local_name, read_config
 from archiveprobe.embed.libraries import make_torchvision_importable
@@ -96,7 +97,7 @@ def load_tokenizer(backbone: Backbone) -> tuple[Any, str]:
                 return _hub_tokenizer(text, offline), str(name)
             return open_clip.get_tokenizer(backbone.model, **offline), str(name)
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error)
         raise InputError(
             f"cannot get the tokenizer {name} of {backbone.described} ({reason}): fetch it with "
             "`archiveprobe weights TASK` where there is a network"

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import one_line
 
 if TYPE_CHECKING:
     from archiveprobe.base.progress import Notify
@@ -167,5 +168,4 @@ def _load(name: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or " ".join(str(error).split())
-    return text[:200] or type(error).__name__
+    return one_line(getattr(error, "strerror", None) or error, 200) or type(error).__name__

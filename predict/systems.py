@@ -14,6 +14,7 @@ import numpy as np
 from archiveprobe.base.blocks import product
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Notify, Progress, silent
+from archiveprobe.base.wording import one_line
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import find_caches
 from archiveprobe.embed.decoding import default_workers
@@ -159,7 +160,7 @@ def _load(dataset: Dataset, above: tuple[str, ...], resources: Resources, name: 
         calibration = Calibration(**run.record["calibration"])
         source = _source(dataset, run, above, resources)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise InputError(
             f"{run.folder} holds no system of this version ({reason}): run that system again"
         ) from None
