@@ -126,7 +126,7 @@ def weights(task: Path, as_json: bool) -> None:
 @json_option
 def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, **how: Any) -> None:
     """Run the backbones over the images once, into the cache."""
-    from archiveprobe.embed.run import Options, record_of
+    from archiveprobe.embed.run import Options
     from archiveprobe.embed.run import embed as run
 
     options = Options(backbones=backbones or None, **how)
@@ -134,7 +134,7 @@ def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, 
         _show_estimate(task, options, as_json)
         return
     summary = run(load(task), options, notify=say, progress=progress)
-    record = record_of(summary)
+    record = summary.record()
     if not as_json:
         counts = ("images", "embedded", "reused", "duplicates", "failed")
         about = f"share {summary.units}: " if summary.units else ""

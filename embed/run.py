@@ -33,7 +33,7 @@ from archiveprobe.task.folds import FoldTable, ensure_folds
 from archiveprobe.task.manifest import Entry, paths_by_digest
 from archiveprobe.task.shares import shares_folder
 
-__all__ = ["Options", "Plan", "Summary", "embed", "plan", "record_of"]
+__all__ = ["Options", "Plan", "Summary", "embed", "plan"]
 
 _STALE_SECONDS = 3600.0
 _TEXTS_AT_ONCE = 1024
@@ -80,7 +80,7 @@ def embed(
         for job in jobs:
             job.finish()
     with collector_paused():
-        folds = None if work.share else _conclude(work, record.entries, notify)
+        folds = None if work.share else _make_folds(work, record.entries, notify)
         record.finish(folds)
         summary = _summarise(work, record.entries, time.monotonic() - started)
     _offer_heic(summary.reasons, notify)
@@ -223,15 +223,11 @@ def _share_lock(task: Task, share: str) -> Lock:
     return Lock(folder, f"share {share} of", share=share)
 
 
-def _conclude(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
+def _make_folds(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
     """Make the folds of all rows, and say what contradicts itself."""
     pairs = contradictions(work.rows, work.entries)
     if pairs:
         notify(f"equal files with different labels: {len(pairs)}, the first {pairs[0]}")
-    return _make_folds(work, entries, notify)
-
-
-def _make_folds(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
     if not any(row.label is not None for row in work.rows):
         why = "" if work.task.labels else f": labels is empty in {work.task.file}"
         notify(f"no folds: no labelled rows{why}")
@@ -279,15 +275,14 @@ class Summary:
     reasons: dict[str, int] = field(default_factory=dict)
     units: str | None = None
 
-
-def record_of(summary: Summary) -> dict[str, Any]:
-    """Return the summary in the form that `embed --json` promises; without what is empty."""
-    record = asdict(summary)
-    del record["reasons"]
-    for name in ("texts", "units"):
-        if not record[name]:
-            del record[name]
-    return record
+    def record(self) -> dict[str, Any]:
+        """Return the form that `embed --json` promises, without what is empty."""
+        record = asdict(self)
+        del record["reasons"]
+        for name in ("texts", "units"):
+            if not record[name]:
+                del record[name]
+        return record
 
 
 def _summarise(work: Plan, entries: list[Entry], seconds: float) -> Summary:
