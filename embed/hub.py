@@ -20,7 +20,7 @@ _MODEL_KEYS = {"timm": "architecture", "open_clip": "model_cfg"}
 
 
 @dataclass(frozen=True)
-class Source:
+class HubFiles:
     """A repository on the hub at a revision (None: the newest), and file names to try in order."""
 
     repository: str
@@ -33,7 +33,7 @@ class Source:
         return {"revision": self.revision} if self.revision else {}
 
 
-def find(hub: Source) -> Path | None:
+def find(hub: HubFiles) -> Path | None:
     """Return the first of the files that is on this machine; never ask the network.
 
     Raises:
@@ -54,7 +54,7 @@ def find(hub: Source) -> Path | None:
     return None
 
 
-def download(backbone: Backbone, hub: Source) -> Path:
+def download(backbone: Backbone, hub: HubFiles) -> Path:
     """Download the first of the files that the repository has.
 
     Raises:
@@ -135,9 +135,9 @@ def local_name(backbone: Backbone) -> str:
     return f"{backbone.model}.{backbone.tag}" if has_tag else backbone.model
 
 
-def _config_source(backbone: Backbone) -> Source:
+def _config_source(backbone: Backbone) -> HubFiles:
     assert backbone.repository is not None
-    return Source(backbone.repository, (_CONFIGS[backbone.library],), backbone.tag)
+    return HubFiles(backbone.repository, (_CONFIGS[backbone.library],), backbone.tag)
 
 
 def _hub_address() -> tuple[str, int]:
@@ -162,7 +162,7 @@ def hub_reachable() -> bool:
     return True
 
 
-def _reason(hub: Source, error: Exception) -> str:
+def _reason(hub: HubFiles, error: Exception) -> str:
     """Say why a download failed."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -179,7 +179,7 @@ def _reason(hub: Source, error: Exception) -> str:
     return one_line(error, 200) or type(error).__name__
 
 
-def _missing(backbone: Backbone, hub: Source, reason: str) -> str:
+def _missing(backbone: Backbone, hub: HubFiles, reason: str) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return (

@@ -88,7 +88,7 @@ class Job:
         device: str,
         notify: Notify,
         threads: ForwardThreads,
-        in_use: CacheInUse | None = None,
+        in_use: CacheInUse | None,
     ) -> None:
         self.backbone = backbone
         self.views = views_of(task, backbone)

@@ -27,7 +27,7 @@ DOWN = ".down"
 
 
 def add_lora(
-    body: "nn.Module", blocks: Sequence[str], settings: Model, described: str, *, seed: int = 0
+    body: "nn.Module", blocks: Sequence[str], settings: Model, described: str, *, seed: int
 ) -> list[str]:
     """Let the linear layers of blocks learn by LoRA; return the names of what is to be trained.
 

@@ -229,7 +229,7 @@ def load_tokens(
     network: Network,
     keys: Sequence[bytes | None],
     *,
-    views: str = "center",
+    views: str,
     draws: str | None = None,
     seed: int = 0,
 ) -> TokenRows:
