@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, NamedTuple, Self, TypedDict
 
 import numpy as np
 
@@ -83,6 +83,14 @@ class Fit:
     stop: Stop | None
 
 
+class Start(NamedTuple):
+    """The network as it was built, its first state, and what names both."""
+
+    network: Network
+    state: State
+    origin: Origin
+
+
 class Fits:
     """A recipe's network and the rows of a task, which are loaded once a fit needs them.
 
@@ -128,8 +136,8 @@ class Fits:
         return backbone_of(self._recipe.model, self._dataset.task)
 
     @cached_property
-    def start(self) -> tuple[Network, dict[str, Any], Origin]:
-        """The network as it was built, its first state, and what names both.
+    def start(self) -> Start:
+        """What all parts start from.
 
         The network is one object that takes turns: it learns a fold, and it answers with a finished
         fold's weights. So its start is read once, before anything else is loaded.
@@ -137,7 +145,7 @@ class Fits:
         if self.backbone.weights == "random":
             self._notify(f"{self.backbone.name}: from random weights")
         network = self._build()
-        return network, network.state(whole=False), origin_of(network)
+        return Start(network, network.state(whole=False), origin_of(network))
 
     def _build(self, *, merged: bool = False) -> Network:
         model, classes = self._recipe.model, len(self._dataset.classes)
@@ -149,7 +157,7 @@ class Fits:
     @cached_property
     def inputs(self) -> tuple[Network, InputRows]:
         """The network as it is trained, and its inputs: labelled rows, then those to predict."""
-        network, options = self.start[0], self._options
+        network, options = self.start.network, self._options
         ways: dict[str, Any] = {
             "workers": options.workers,
             "notify": self._notify,
@@ -185,12 +193,12 @@ class Fits:
         self, fit: Fit, answering: bool = True, *, selection: Sequence[Epoch] = ()
     ) -> TrainedPart:
         """Train a network once, and keep it with its answers."""
-        initial, origin = self.start[1:]
+        origin = self.start.origin
         dataset, recipe, rows = self._dataset, fit.recipe, fit.rows
         label = self.label(fit.folder)
         network, inputs = self.inputs
         inputs = inputs.with_seed(recipe.seed)
-        network.load_state(initial)
+        network.load_state(self.start.state)
         if recipe.model.head_init == "probe":
             start_at_probe(dataset, recipe, network, self.backbone, rows.train)
         started_from = {
@@ -282,7 +290,7 @@ class Fits:
         logits = self._answers(network, inputs, rows)
         digest = self._dataset.unlabelled.digest
         part = save_part(
-            fit.folder, fit.settings, trained, logits, self.start[2], digest, seeds=seeds
+            fit.folder, fit.settings, trained, logits, self.start.origin, digest, seeds=seeds
         )
         self._notify(f"{fit.folder.name}: mean of the weights of {len(used)} of {len(parts)} seeds")
         return part
@@ -296,7 +304,7 @@ class Fits:
         self._notify(
             f"{self.label(part.folder)}: other rows to predict than before, answering them"
         )
-        part.check_origin(self.start[2], "it would now")
+        part.check_origin(self.start.origin, "it would now")
         network, inputs = self._finished, self.inputs[1]
         with self._at_work("answer"):
             network.to(self.device).load_state(part.state())

@@ -33,6 +33,7 @@ from archiveprobe.finetune.trained_parts import TrainedPart, load_part, mean_of_
 __all__ = ["Options", "RecipeRun"]
 
 SELECTION_RUN = "selection"
+# Settings that parts of earlier versions do not know.
 _LATER = {
     "model": ("lora_rank", "lora_alpha", "lora_layers", "grad_checkpointing"),
     "optimizer": ("micro_batch",),
@@ -146,7 +147,7 @@ class RecipeRun:
 
     def _train(self, name: str, stop: Stop | None) -> TrainedPart:
         """Train a part: once, or with several seeds whose answers or weights are averaged."""
-        origin, seeds = self.fits.start[2], self.recipe.seeds
+        origin, seeds = self.fits.start.origin, self.recipe.seeds
         for finished in self.finished_folds():
             finished.check_origin(origin, f"{name} would")
         readable = np.asarray(self.fits.inputs[1].readable)[: len(self.dataset)]
