@@ -81,7 +81,7 @@ class DecoderPool:
         self._processes: list[_Process] = []
         self._failed_starts = 0
         self._backlog: deque[_Call] = deque()
-        # Between handing in a call and failing all of them.
+        # Held while a call is handed in, and while all of them are failed.
         self._lock = threading.Lock()
         self._fault: BaseException | None = None
         self._closing = False

@@ -78,7 +78,7 @@ class Decoders:
     def prepare(self, calls: Iterable[Arguments]) -> Iterator[tuple[Arguments, PreparedImage]]:
         """Yield the arguments of every call with their image, in order; a few are ahead.
 
-        An image that cost its process has no digest, since nobody has told what its bytes were.
+        An image that cost its process has no digest, since its bytes are not known.
 
         Raises:
             InputError: no process can start.

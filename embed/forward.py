@@ -117,7 +117,7 @@ class ForwardThreads:
     def __init__(self, device: str, passes: int | None = None) -> None:
         self._cpu = device == "cpu"
         threads = (passes or usable_cores()) if self._cpu else 1
-        # One batch more than there are threads waits, gathered, so that none of them ever does.
+        # One batch more than there are threads is ready, so that no thread ever waits for one.
         self.ahead = threads + 1
         self._pool = ThreadPoolExecutor(threads, "forward")
         self._threads_before: int | None = None

@@ -60,7 +60,7 @@ def _collected(came: list[int]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # Whoever was told to ignore one, as nohup tells it, goes on ignoring it.
+    # A signal that this process ignores, as under nohup, stays ignored.
     before: dict[int, Any] = {
         number: signal.signal(number, lambda number, _: came.append(number))
         for number in STOPS

@@ -63,7 +63,7 @@ def embed(
             notify(f"{job.backbone.name}: RANDOM WEIGHTS, for trials only")
     _say_missing_labels(work, notify)
     _drop_leftovers(task.work)
-    # First, since what they may lack shows at once: a second tower, a tokenizer.
+    # Texts first, since a text tower or a tokenizer that is missing shows at once.
     for job in work.text_jobs:
         if job.missing(work.texts):
             with job:
@@ -147,7 +147,7 @@ def _settle_decoding(
     decode, trial = make_trial(work.device, views, images)
     for job in trying:
         job.settle_decoding(trial)
-    # Those that were refused have the views of other geometries now.
+    # Jobs that were refused decode on the CPU now, so their geometries are others.
     views = {geometry_of(job.loaded): job.views for job in trying if job.backbone.decode == "gpu"}
     return GpuViews(work.device, decode, views) if decode and views else None
 

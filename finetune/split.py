@@ -149,7 +149,7 @@ def _part(
     ]
     part = Part(name, *places)
     sides = {"learn": part.train}
-    # No row chooses where none was to; where all that were to are unreadable, that is a fault.
+    # Only a split must have rows that choose the epoch: all of them unreadable is a fault.
     if name == SPLIT or len(part.validation):
         sides["choose the epoch with"] = part.validation
     for purpose, rows in sides.items():
