@@ -173,6 +173,22 @@ def write_digested(folder: Path, blocks: Iterable[bytes], suffix: str) -> Path:
     return path
 
 
+def link_whole(source: Path, target: Path) -> None:
+    """Give `target` the bytes of a file that nobody changes: by a link, or else by a copy.
+
+    A target that is there stays. Raises OSError as the system gave it.
+    """
+    make_folder(target.parent)
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        write_whole(target, source.read_bytes())
+
+
 def append_durable(path: Path, line: bytes) -> None:
     """Append `line` (it ends with a newline) and return only when it is on disk.
 

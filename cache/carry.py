@@ -12,14 +12,20 @@ from archiveprobe.cache.store import Writer
 
 
 def carry_over(
-    folder: Path, backbone: str, fingerprint: Mapping[str, Any], request: Mapping[str, Any]
+    folder: Path,
+    backbone: str,
+    fingerprint: Mapping[str, Any],
+    request: Mapping[str, Any],
+    root: Path | None = None,
 ) -> Path:
     """Copy the rows of the cache in `folder` into the cache of `fingerprint`, and give its folder.
 
-    The old cache stays as it is. Killed halfway, the new one holds whole shards and embed goes on
-    from there. Raises InputError: another writer, a damaged cache, a full disk.
+    It lies beside the old one, or in `root`. The old cache stays as it is. Killed halfway, the new
+    one holds whole shards, and embed goes on from there.
+
+    Raises InputError: another writer, a damaged cache, a full disk.
     """
-    target = folder.parent / spec.folder_name(backbone, fingerprint)
+    target = (root or folder.parent) / spec.folder_name(backbone, fingerprint)
     with Lock(folder), files.explained(f"carry {folder} over to {target}"):
         record = spec.CacheRecord.read(folder)
         files.make_folder(target / SHARDS)

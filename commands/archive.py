@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from archiveprobe.commands.names import BACKBONE, SHARE, VIEWS
+from archiveprobe.commands.names import BACKBONE, SHARE, VIEWS, Input
 from archiveprobe.commands.terminal import (
     NAME,
     command,
@@ -88,6 +88,7 @@ def weights(task: Path, as_json: bool) -> None:
     "embed my/task.toml",
     "embed my/task.toml --backbone hog --views center",
     "embed my/task.toml --units 2/4",
+    "embed my/people/task.toml --from my/task.toml",
 )
 @task_argument
 @click.option(
@@ -122,14 +123,30 @@ def weights(task: Path, as_json: bool) -> None:
     metavar="K/N",
     help="Embed the K-th of N shares of the images only; run embed without it at the end.",
 )
+@click.option(
+    "--from",
+    "source",
+    type=Input("a task that was embedded"),
+    help="Take over what the embed of another task has made of the same images.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @json_option
-def embed(task: Path, backbones: tuple[str, ...], dry_run: bool, as_json: bool, **how: Any) -> None:
+def embed(
+    task: Path,
+    backbones: tuple[str, ...],
+    source: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    **how: Any,
+) -> None:
     """Run the backbones over the images once, into the cache."""
+    if dry_run and source:
+        raise click.UsageError("--dry-run and --from exclude each other: taking over writes")
     from archiveprobe.embed.run import Options
     from archiveprobe.embed.run import embed as run
 
-    options = Options(backbones=backbones or None, **how)
+    other = None if source is None else load(source)
+    options = Options(backbones=backbones or None, source=other, **how)
     if dry_run:
         _show_estimate(task, options, as_json)
         return

@@ -150,7 +150,7 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
         "import_": lambda: run.take_in(
             queue, name, options["import_"], say, replace=options["replace"]
         ),
-        "correct": lambda: run.correct(queue),
+        "correct": lambda: run.correct(queue, say),
         "answers": lambda: run.write_answers(queue, options["answers"]),
         "stop": lambda: run.stop(queue, name),
         "resume": lambda: run.resume(queue, name),

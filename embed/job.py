@@ -50,7 +50,10 @@ _COMPARED = 8
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line may override; None leaves the choice to task.toml or the machine."""
+    """What the command line may override; None leaves the choice to task.toml or the machine.
+
+    `source` is a task whose embed has seen some of the images: see `take_over`.
+    """
 
     backbones: tuple[str, ...] | None = None
     views: str | None = None
@@ -61,6 +64,7 @@ class Options:
     rehash: bool = False
     engine: str = "local"
     share: Share | None = None
+    source: Task | None = None
 
 
 def views_of(task: Task, backbone: Backbone) -> tuple[View, ...]:

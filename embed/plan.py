@@ -1,10 +1,7 @@
 """What an embed run has to do: rows, their files, and what each backbone's cache lacks."""
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from archiveprobe.archive.units import Share
 from archiveprobe.base.errors import InputError
@@ -15,6 +12,8 @@ from archiveprobe.embed.forward import ForwardThreads
 from archiveprobe.embed.job import Job, Options
 from archiveprobe.embed.layers import check_layers
 from archiveprobe.embed.precision import check_precision
+from archiveprobe.embed.take_over import take_over
+from archiveprobe.embed.thumbnails import stored_thumbnails
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.tuned import names_of_networks
 from archiveprobe.task.config import Task
@@ -61,20 +60,6 @@ class Plan:
         return [key for key in self.keys if key not in known]
 
 
-def stored_thumbnails(folder: Path) -> set[str]:
-    """Return the digests of the images that have a thumbnail below a folder."""
-    # Names, not Paths: there may be a million.
-    with suppress(FileNotFoundError):
-        parts = [part.path for part in os.scandir(folder) if len(part.name) == 2]
-        return {
-            name.removesuffix(".jpg")
-            for part in parts
-            for name in os.listdir(part)  # noqa: PTH208
-            if name.endswith(".jpg")
-        }
-    return set()
-
-
 def plan(
     task: Task, options: Options, *, notify: Notify = lambda _: None, progress: Progress = silent
 ) -> Plan:
@@ -94,9 +79,16 @@ def plan(
     check_device(device)
     check_precision(options.precision, device)
     threads = ForwardThreads(device)
+    if options.share and options.source:
+        raise InputError("--units and --from do not go together: run embed once with --from first")
     if options.share and options.engine == "ray":
         raise InputError("--units and --engine ray do not go together: Ray shares the work itself")
     rows = read_rows(task, notify=notify)
+    taken: list[Entry] = []
+    if options.source:
+        taken = take_over(
+            task, options.source, backbones, precision=options.precision, notify=notify
+        )
     before = own_snapshot(task)
     share = options.share
     owns = share.owns if share else lambda _: True
@@ -104,6 +96,9 @@ def plan(
     with progress("reading", len(own)) as advance:
         rehash = options.rehash
         known, manifest = known_entries(task, notify=notify)
+        if taken:
+            # What the task has seen itself comes last, and counts.
+            known = [*taken, *known]
         entries = scan(
             task, rows, known, rehash=rehash, owns=owns, on_hashed=advance, notify=notify
         )

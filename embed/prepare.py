@@ -15,6 +15,7 @@ from archiveprobe.archive.source import Source
 from archiveprobe.base.files import temporary_beside
 from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, read_ordinary
 from archiveprobe.embed.preprocess import Geometry
+from archiveprobe.embed.thumbnails import thumbnail_file
 from archiveprobe.embed.view_sets import View
 from archiveprobe.embed.views import Rendered, render
 from archiveprobe.task.config import Decode
@@ -60,11 +61,6 @@ class PreparedImage:
     observation: Observation
     views: Mapping[Geometry, Rendered] = field(default_factory=dict)
     jpeg: bytes = b""
-
-
-def thumbnail_file(folder: Path, digest: str) -> Path:
-    """Return where the thumbnail of an image lies."""
-    return folder / digest[:2] / f"{digest}.jpg"
 
 
 def read_image(root: Path, path: str, expected: str) -> DecodedImage | Observation:

@@ -17,7 +17,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import read_ordinary
-from archiveprobe.embed.prepare import read_image, thumbnail_file
+from archiveprobe.embed.prepare import read_image
+from archiveprobe.embed.thumbnails import thumbnail_file
 from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import THUMBNAIL, Observation, decode

@@ -8,6 +8,7 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Progress, silent
 from archiveprobe.base.wording import number_of
+from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.review.correcting import correct_task, write_decided
 from archiveprobe.review.decisions import DRAW, QUEUE, SETTLE, TWICE
 from archiveprobe.review.queue import Queue
@@ -125,11 +126,13 @@ def undo(queue: Queue, reviewer: str, name: str) -> Done:
     return Done({"image": image, "withdrawn": len(withdrawn)}, said, [])
 
 
-def correct(queue: Queue) -> Done:
-    """Record the answers as corrections of the task. Raises InputError."""
+def correct(queue: Queue, notify: Notify) -> Done:
+    """Record the answers as corrections of the task, and say what they do. Raises InputError."""
     with queue.review.log.locked():
         queue.sync()
         used = correct_task(queue.review)
+    for remark in read_state(queue.review.task).corrections.remarks():
+        notify(remark)
     return Done(used.record(), used.summary(), [])
 
 

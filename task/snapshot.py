@@ -144,7 +144,8 @@ def _check_owner(task: Task, snapshot: Snapshot) -> None:
     if owner != task.file.name and "/" not in owner and (task.folder / owner).is_file():
         raise InputError(
             f"{task.work} belongs to {owner}, not to {task.file.name}: move {task.file.name} into "
-            "a folder of its own, with paths from there"
+            "a folder of its own, with paths from there, and run `archiveprobe embed` with --from "
+            f"{owner}, which takes over what is embedded"
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import children, decoders
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed import decoder_pool as module
@@ -266,36 +267,20 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def test_leaving_early_ends_what_is_at_work(work) -> None:
-    before = set(children())
+    before = children()
     with DecoderPool(work, 2, seconds=30) as decoders:
         decoders.submit("double", 1).result()
         decoders.submit("sleep", 3600)
-        wait_until(lambda: bool(set(children()) - before))
-    assert not set(children()) - before
-
-
-def children() -> list[str]:
-    return [
-        pid
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    ]
+        wait_until(lambda: bool(children() - before))
+    assert not children() - before
 
 
 def test_a_group_that_is_told_to_end_leaves_the_decoders_to_the_parent(work) -> None:
-    with DecoderPool(work, 1, seconds=30) as decoders:
-        decoders.submit("double", 1).result()
-        [pid] = decoders_running()
-        call = decoders.submit("sleep", 1.0)
+    with DecoderPool(work, 1, seconds=30) as pool:
+        pool.submit("double", 1).result()
+        [pid] = decoders()
+        call = pool.submit("sleep", 1.0)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            os.kill(pid, number)
+            os.kill(int(pid), number)
         assert call.result() == "awake"
-        assert decoders_running() == [pid]
-
-
-def decoders_running() -> list[int]:
-    return [
-        int(pid)
-        for pid in children()
-        if b"archiveprobe.embed.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+        assert decoders() == {pid}

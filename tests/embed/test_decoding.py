@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from children import children, decoders
 
 from archiveprobe.embed import decoding
 from archiveprobe.embed.decoding import default_workers, prepare_images
@@ -139,11 +140,6 @@ def test_a_consumer_that_stops_leaves_no_process_behind(photographs, order) -> N
     assert not children() - before
 
 
-def children() -> set[str]:
-    tasks = Path("/proc/self/task").iterdir()
-    return {child for task in tasks for child in (task / "children").read_text().split()}
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_nothing_to_do_starts_no_process(order) -> None:
     before = children()
@@ -169,15 +165,6 @@ def test_processes_that_die_while_idle_cost_nothing(photographs, order, monkeypa
         os.kill(int(process), signal.SIGKILL)
     said = [item.observation.status for item in [first, *items]]
     assert said == [*["ok"] * 3, "truncated", *["ok"] * 8]
-
-
-def decoders() -> set[str]:
-    """The child processes that run a decoder."""
-    return {
-        child
-        for child in children()
-        if b"archiveprobe.embed.decoder" in Path(f"/proc/{child}/cmdline").read_bytes()
-    }
 
 
 def busy(processes: set[str]) -> bool:

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from archiveprobe.embed import prepare as module
-from archiveprobe.embed.prepare import Preparation, prepare, thumbnail_file
+from archiveprobe.embed.prepare import Preparation, prepare
 from archiveprobe.embed.preprocess import Geometry
+from archiveprobe.embed.thumbnails import thumbnail_file
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.embed.views import render
 from archiveprobe.task.decoding import digest

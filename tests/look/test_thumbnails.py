@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from archiveprobe.embed.prepare import thumbnail_file
+from archiveprobe.embed.thumbnails import thumbnail_file
 from archiveprobe.look.thumbnails import page_thumbnails, preview, thumbnail, webp
 from archiveprobe.task.decoding import decode, digest
 

@@ -94,6 +94,7 @@ def test_corrections_follow_the_review(task: Task) -> None:
     Reviewing(queue, "Ann").undo(digest_of_image("41.png"))
     decide(queue, "Ann", "41.png", "bright")
     done = run(task, "--correct")
+    assert "corrections.csv: 2 rows without a label labelled" in done.stderr
     assert "2 rows with an answer (1 dark, 1 bright); 1 answer taken back" in done.stdout
     fixes = read_corrections(task)
     assert {id_: fix.label for id_, fix in fixes.items()} == {"40.png": "dark", "41.png": "bright"}
