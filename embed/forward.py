@@ -12,14 +12,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
+from math import ceil
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import numpy as np
 
 from archiveprobe.base.cores import usable_cores
-from archiveprobe.base.memory import is_out_of_memory, keep_freed_memory, memory_for
+from archiveprobe.base.memory import (
+    give_back_freed_memory,
+    is_out_of_memory,
+    keep_freed_memory,
+    memory_for,
+)
 from archiveprobe.base.progress import Notify
-from archiveprobe.embed.faults import MEMORY_REMEDY, Parts, explain_faults
+from archiveprobe.embed.faults import MEMORY_REMEDY, explain_faults
 from archiveprobe.embed.networks import Allocate, LoadedBackbone
 from archiveprobe.embed.views import Rendered
 
@@ -47,11 +53,15 @@ class Views(NamedTuple):
         return Views(self.crops[first : crop.max() + 1], self.mirror[part], crop - first)
 
 
-class Batch(Parts):
-    """Images that a backbone embeds together: every distinct view once, `size` at a time."""
+class Batch:
+    """Images that a backbone embeds together: every distinct view once, `size` at a time.
+
+    `size` is halved where memory runs out.
+    """
 
     def __init__(self, size: int, notify: Notify) -> None:
-        super().__init__(size, notify)
+        self.size = size
+        self._notify = notify
         self._rows: list[tuple[bytes, list[int]]] = []
         self._pixels: list[np.ndarray] = []
         self._mirror: list[bool] = []
@@ -99,13 +109,32 @@ class Batch(Parts):
     def embed(self, embed: Embed) -> Rows:
         """Return (key, (views, *shape) float32) of every image in order.
 
-        `size` is one that fits the device's memory afterwards.
+        `size` is one that fits the device's memory afterwards; what does not fit at 1 is raised.
         """
         if self.empty:
             return []
-        views = self.gather()
-        embeddings = self.compute(lambda part: embed(*views.part(part)), len(views.crop))
+        embeddings = np.concatenate(list(self._parts(embed, self.gather())))
         return [(key, embeddings[views]) for key, views in self._rows]
+
+    def _parts(self, embed: Embed, views: Views) -> Iterator[np.ndarray]:
+        start, count = 0, len(views.crop)
+        while start < count:
+            left = count - start
+            # As few parts as hold what is left, and even ones: 12 are 6 + 6, not 8 + 4.
+            part = slice(start, start + ceil(left / ceil(left / self.size)))
+            try:
+                embeddings = embed(*views.part(part))
+            except Exception as error:
+                if not is_out_of_memory(error) or self.size == 1:
+                    raise
+            else:
+                start = part.stop
+                yield embeddings
+                continue
+            # Here, since the error holds what the pass had made until its block ends.
+            self.size = max(1, self.size // 2)
+            self._notify(f"out of memory: batch halved to {self.size}")
+            give_back_freed_memory()
 
 
 class ForwardThreads:
