@@ -13,6 +13,7 @@ import click
 
 from archiveprobe.base.cores import let_waiting_threads_sleep
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import is_out_of_memory
 from archiveprobe.base.progress import silent
 from archiveprobe.base.reporting import LOGGER, SHOWN, Reporting, is_terminal, wrap
 from archiveprobe.base.wording import duration
@@ -217,7 +218,7 @@ def _fault(error: Exception) -> str | None:
     if isinstance(error, OSError):
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror or error}{place}: check the disk and the permissions"
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "memory ran out: free some, raise the limit (ulimit -v), or ask for less at once"
     if isinstance(error, ImportError):
         return f"a library cannot be loaded: {error}: free memory, or install it again"

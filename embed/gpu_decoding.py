@@ -11,7 +11,13 @@ from archiveprobe.base.progress import Notify
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.embed.backbones import Backbone, decoded_on_cpu
 from archiveprobe.embed.gpu_jpeg import DecodeJpegs, NoDecoderError, jpeg_decoder
-from archiveprobe.embed.gpu_views import GpuViews, ViewsOf, by_pillow, why_not
+from archiveprobe.embed.gpu_views import (
+    GpuViews,
+    ViewsOf,
+    by_pillow,
+    is_strip,
+    why_not,
+)
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of
 from archiveprobe.embed.precision import AGREEMENT, Embed, worst_cosine
 from archiveprobe.embed.prepare import PreparedImage
@@ -126,6 +132,8 @@ class ProvedGpu:
         with self._lock:
             if self._gpu is None:
                 decode, trial = make_trial(self._device, self._views, lambda: images)
+                if trial.is_untried:
+                    return [by_pillow(each, self._views) if each.jpeg else each for each in images]
                 self._check(trial)
                 assert decode is not None
                 self._gpu = GpuViews(self._device, decode, self._views)
@@ -145,9 +153,11 @@ def make_trial(
         decode = jpeg_decoder(device)
     except NoDecoderError as error:
         return None, Trial((), (), str(error))
-    some = [image for image in images() if image.jpeg][:COMPARED]
-    if not some:
-        lack = "there is no baseline JPEG among the images that were tried"
-        return decode, Trial((), (), lack, is_untried=True)
     views = {geometry: each for geometry, each in views.items() if not why_not(geometry, each)}
+    baseline = [image for image in images() if image.jpeg]
+    some = [image for image in baseline if not is_strip(image, views)][:COMPARED]
+    if not some:
+        kind = "but strips, which Pillow cuts, " if baseline else ""
+        lack = f"there is no baseline JPEG {kind}among the images that were tried"
+        return decode, Trial((), (), lack, is_untried=True)
     return decode, Trial.of(some, GpuViews(device, decode, views), views)

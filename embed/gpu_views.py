@@ -53,6 +53,17 @@ def why_not(geometry: Geometry, views: Sequence[View]) -> str | None:
     return None
 
 
+def is_strip(image: PreparedImage, views: ViewsOf) -> bool:
+    """Return whether an image is so long that some of its views are cut by Pillow only."""
+    seen = image.observation
+    size = seen.width or 1, seen.height or 1
+    return any(
+        is_far(cut_of(view.crop, size, geometry), geometry.size)
+        for geometry, wanted in views.items()
+        for view in wanted
+    )
+
+
 class GpuViews:
     """Makes the views that prepared images lack: at the geometries of `views` that say "gpu".
 

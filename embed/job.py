@@ -251,7 +251,8 @@ class Job:
             InputError: a GPU decoded the images of the cache that is to go on.
         """
         self.tries_gpu = False
-        agrees, why = trial.judge(self.loaded, self.views, self._threads.embed)
+        with self._trying("free memory, or choose a smaller backbone"):
+            agrees, why = trial.judge(self.loaded, self.views, self._threads.embed)
         if agrees:
             self._notify(why)
         elif self._reader is not None and trial.is_untried:

@@ -205,7 +205,9 @@ class Network(LoadedBackbone):
 
         other = super().at(precision)
         if precision == "bf16":
-            other._module = copy.deepcopy(self._module).to(torch.bfloat16)
+            remedy = "free memory, or use the precision fp32"
+            with memory_for(f"copying {self.name} in bf16", remedy):
+                other._module = copy.deepcopy(self._module).to(torch.bfloat16)
         return other
 
     def compiled(self) -> Self:

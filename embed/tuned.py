@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import is_out_of_memory, memory_for
 from archiveprobe.cache.spec import differences, list_changes
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.models import Model, at_size, load_model, misfit, tensor_digest
@@ -71,16 +72,19 @@ def read_weights(file: Path, digest: str) -> dict[str, Any]:
     from safetensors.torch import load
 
     again = f"delete {file.parent} and run finetune again"
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"cannot read {file}: {error.strerror or error}: bring it back, or {again}"
-        ) from None
-    # Before it is parsed: safetensors has no checksum of its own.
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise InputError(f"{file} has changed since it was trained: {again}")
-    try:
-        return dict(load(content))
-    except Exception as error:
-        raise InputError(f"{file} holds no weights ({error}): {again}") from None
+    with memory_for(f"reading {file}", "free some and run the same command again"):
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"cannot read {file}: {error.strerror or error}: bring it back, or {again}"
+            ) from None
+        # Before it is parsed: safetensors has no checksum of its own.
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise InputError(f"{file} has changed since it was trained: {again}")
+        try:
+            return dict(load(content))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise InputError(f"{file} holds no weights ({error}): {again}") from None

@@ -25,7 +25,7 @@ from archiveprobe.cache.spec import CacheRecord, differences, find_caches, list_
 from archiveprobe.cache.store import Reader, Writer, unusable
 from archiveprobe.embed.backbones import resolve
 from archiveprobe.embed.compiling import compile_network, was_compiled
-from archiveprobe.embed.faults import MEMORY_REMEDY
+from archiveprobe.embed.faults import MEMORY_REMEDY, network_at_work
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches
 from archiveprobe.embed.gpu_decoding import ProvedGpu, Trial, as_made, refusal
@@ -39,7 +39,7 @@ from archiveprobe.embed.views import Rendered
 from archiveprobe.task.config import Decode, Task
 from archiveprobe.task.texts import is_text_cache
 
-# What a cache's request says of the libraries and the decoding, known before weights are loaded.
+# What the fingerprint of a cache says that is known before weights are loaded.
 _KNOWN_AHEAD = ("format", "decode", "versions")
 
 _MOST_WRITERS = 999
@@ -278,7 +278,8 @@ class _UnitBackbone:
         why = trial.lack
         if not why:
             network = self._load(trial.by_pillow[0].views[self.geometry])
-            agrees, why = trial.judge(network, self.views, self._threads.embed)
+            with network_at_work(f"{self._backbone.described} on {self._device}", "embed"):
+                agrees, why = trial.judge(network, self.views, self._threads.embed)
             if agrees:
                 return
         raise InputError(refusal(self._record.folder.name, why))
@@ -417,8 +418,10 @@ def _check_ahead(record: CacheRecord, now: Mapping[str, Any], device: str) -> No
             f"which {device} lacks: run this on a GPU with CUDA that has it, or embed and probe "
             "again in fp32"
         )
+    # Not its request, which asks for a GPU that decodes also where none did.
     changed = differences(
-        {key: record.request[key] for key in _KNOWN_AHEAD}, {key: now[key] for key in _KNOWN_AHEAD}
+        {key: record.fingerprint[key] for key in _KNOWN_AHEAD},
+        {key: now[key] for key in _KNOWN_AHEAD},
     )
     if changed:
         _refuse(record, changed)

@@ -22,6 +22,7 @@ import numpy as np
 
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.memory import memory_for
 from archiveprobe.base.wording import one_line
 from archiveprobe.cache.spec import differences
 
@@ -97,11 +98,14 @@ class Checkpoints:
         if file is None:
             return None
         try:
-            content = file.read_bytes()
-            if hashlib.sha256(content).hexdigest() not in file.name:
-                raise ValueError("its digest is another one")
-            state = dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
-            return state, dict(json.loads(state.pop("settings")))
+            with memory_for(f"reading {file}", "free some and run the same command again"):
+                content = file.read_bytes()
+                if hashlib.sha256(content).hexdigest() not in file.name:
+                    raise ValueError("its digest is another one")
+                state = dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+                return state, dict(json.loads(state.pop("settings")))
+        except InputError:
+            raise
         except Exception as error:
             reason = getattr(error, "strerror", None) or one_line(error)
             raise InputError(

@@ -145,7 +145,8 @@ class Fits:
         if self.backbone.weights == "random":
             self._notify(f"{self.backbone.name}: from random weights")
         network = self._build()
-        return Start(network, network.state(whole=False), origin_of(network))
+        with memory_for(f"keeping the start of {self.backbone.name}", _MEMORY_REMEDY):
+            return Start(network, network.state(whole=False), origin_of(network))
 
     def _build(self, *, merged: bool = False) -> Network:
         model, classes = self._recipe.model, len(self._dataset.classes)

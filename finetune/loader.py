@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 # A hundred times what a batch takes, and the start of a process.
 SECONDS, SECONDS_PER_ROW = 300.0, 2.0
-_AHEAD_PER_WORKER = 3
+AHEAD_PER_WORKER = 3
 # A process takes some seconds to start, and draws a hundred images a second.
 _CORES_PER_PROCESS, _WORTH_A_PROCESS = 4, 2_000
 
@@ -207,7 +207,7 @@ def _start_processes(
             rows,
             batch_sampler=sampler,
             num_workers=workers,
-            prefetch_factor=ahead or _AHEAD_PER_WORKER,
+            prefetch_factor=ahead or AHEAD_PER_WORKER,
             pin_memory=pin,
             # Spawned: a fork takes along locks that the parent's threads hold.
             multiprocessing_context="spawn",
@@ -243,11 +243,11 @@ def _ahead_in_shared_memory(batch_bytes: int, workers: int, notify: Notify) -> i
     free = free_shared_memory()
     # Two more: that which is trained on, and the one before, which may not be given back yet.
     room = (free // max(1, batch_bytes) - 2) // workers
-    ahead = max(0, min(_AHEAD_PER_WORKER, room))
-    if ahead < _AHEAD_PER_WORKER:
-        needed = batch_bytes * (workers * _AHEAD_PER_WORKER + 2)
+    ahead = max(0, min(AHEAD_PER_WORKER, room))
+    if ahead < AHEAD_PER_WORKER:
+        needed = batch_bytes * (workers * AHEAD_PER_WORKER + 2)
         chosen = (
-            f"every process draws {ahead} ahead instead of {_AHEAD_PER_WORKER}"
+            f"every process draws {ahead} ahead instead of {AHEAD_PER_WORKER}"
             if ahead
             else "they go through pipes, which costs time on a fast GPU"
         )

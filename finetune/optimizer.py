@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.libraries import make_torchvision_importable
+from archiveprobe.embed.models import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -157,16 +158,18 @@ def make_learning_rates(
 
     steps = settings.epochs * steps_per_epoch
     warmup = min(round(settings.warmup * steps_per_epoch), steps - 1)
-    schedule = SCHEDULES[settings.kind](
-        scheduler,
-        optimizer,
-        steps - warmup,
-        settings.min_lr,
-        warmup_t=warmup,
-        warmup_lr_init=settings.warmup_start * optimizer.param_groups[0]["initial_lr"],
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )
+    # timm warns of a run of a single step, whose rate a cosine cannot change.
+    with quiet():
+        schedule = SCHEDULES[settings.kind](
+            scheduler,
+            optimizer,
+            steps - warmup,
+            settings.min_lr,
+            warmup_t=warmup,
+            warmup_lr_init=settings.warmup_start * optimizer.param_groups[0]["initial_lr"],
+            warmup_prefix=True,
+            t_in_epochs=False,
+        )
 
     def set_rates(step: int) -> float:
         schedule.step_update(step)

@@ -436,9 +436,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        if self.rows.merged and self.schedule.monitor == "macro-f1":
+        if self.rows.merged and (self.schedule.monitor == "macro-f1" or self.interpolate.alphas):
             raise ValueError(
-                'rows.merged leaves no row for monitor = "macro-f1": change one of them'
+                'rows.merged leaves no row for monitor = "macro-f1", nor for interpolate.alphas: '
+                "change one of them"
             )
         if self.schedule.min_lr > self.optimizer.head_lr:
             raise ValueError("schedule.min_lr must not be above optimizer.head_lr")

@@ -31,7 +31,9 @@ def devices_asked(options: Options) -> list[str]:
         InputError: a device that is not here, or of another kind than the first; or parts that are
             not trained side by side.
     """
-    devices = [name.strip() for name in (options.devices or "").split(",") if name.strip()]
+    if options.devices is None:
+        return []
+    devices = [name.strip() for name in options.devices.split(",")]
     for device in devices:
         check_device(device)
     if len({device.partition(":")[0] for device in devices}) > 1:
@@ -39,7 +41,7 @@ def devices_asked(options: Options) -> list[str]:
             f"--devices {options.devices}: networks of other kinds of devices are not equal to the "
             "bit: name devices of one kind"
         )
-    if devices and (options.device or options.from_cache or options.fold != "all"):
+    if options.device or options.from_cache or options.fold != "all":
         raise InputError(
             "--devices trains the images' folds side by side: give --fold all, and neither "
             "--device nor --from-cache"

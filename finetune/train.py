@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -276,11 +277,12 @@ class Trainer:
         """
         import torch
 
-        size = self.recipe.optimizer.micro_batch or len(inputs)
+        pieces = ceil(len(inputs) / (self.recipe.optimizer.micro_batch or len(inputs)))
         losses = []
-        for at in range(0, len(inputs), size):
-            some, wanted = inputs[at : at + size], targets[at : at + size]
-            with computing_at(self._device, self._precision):
+        # Even ones: of nine rows in passes of eight, BatchNorm would learn from a single one.
+        split = zip(inputs.tensor_split(pieces), targets.tensor_split(pieces), strict=True)
+        for some, wanted in split:
+            with computing_at(self._device, self._precision), _rows_for_norms():
                 logits = self.network(some)
             loss = self._loss(logits.float(), wanted, whole=targets)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -395,6 +397,21 @@ class Trainer:
             "or give optimizer.clip_grad_norm, by --set, which trains another system; the last "
             "state before is kept"
         )
+
+
+@contextmanager
+def _rows_for_norms() -> Iterator[None]:
+    """Say in one line that BatchNorm has one number per channel, of which it learns nothing."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            "BatchNorm learns nothing from a single image of this size: by --set give "
+            "optimizer.batch_size, and optimizer.micro_batch where it is set, at least 2, or a "
+            "larger model.size"
+        ) from None
 
 
 def rate(network: Network, data: TrainingData, recipe: Recipe, passes: ForwardPasses) -> float:

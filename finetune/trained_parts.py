@@ -257,7 +257,7 @@ def load_part(
         reason = f"{RECORD}: {place or 'all of it'}: {first['msg']}"
     except OSError as error:
         reason = f"{Path(error.filename or '').name}: {error.strerror}"
-    except (ValueError, MemoryError) as error:
+    except ValueError as error:
         reason = " ".join(str(error).split())
     raise InputError(f"{folder} is damaged ({reason:.120}): delete it and train that part again")
 

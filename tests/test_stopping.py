@@ -256,9 +256,10 @@ def test_too_little_memory_is_told_before_it_runs_out(archive: Path) -> None:
     ("fault", "line"),
     [
         (MemoryError(), "error: memory ran out"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "error: memory ran out"),
         (ImportError("failed to map segment"), "error: a library cannot be loaded: failed to map"),
     ],
-    ids=["memory", "library"],
+    ids=["memory", "torch", "library"],
 )
 def test_memory_that_runs_out_is_one_line(
     archive: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, line: str

@@ -220,6 +220,25 @@ def test_where_it_does_not_agree_pillow_decodes(streets, by, why) -> None:
     assert (again["reused"], path_of(again)) == (13, path_of(found))
 
 
+@pytest.mark.proves("numbers")
+@pytest.mark.parametrize("before", ["exact", "gpu"])
+def test_a_system_on_images_that_pillow_decoded_answers_new_ones(streets, before) -> None:
+    streets.by(None)
+    streets.settings(before)
+    streets.embed()
+    streets.settings()
+    streets.embed()
+    assert streets.run("probe", "--probe", "ridge", "--features", "tiny").exit_code == 0
+    new = streets.folder / "new"
+    new.mkdir()
+    (new / "one.jpg").write_bytes(jpeg(50))
+    words = ("--system", "ridge-tiny", "--images", str(new), "--workers", "0", "-o")
+    for by in (None, inverted):
+        streets.by(by)
+        done = streets.run("predict", *words, str(streets.folder / "a"))
+        assert done.exit_code == 0, done.output
+
+
 def test_an_archive_without_a_baseline_jpeg_is_decoded_by_pillow(tmp_path, monkeypatch) -> None:
     streets = Streets(tmp_path, monkeypatch)
     for seed in range(4):
@@ -470,3 +489,43 @@ def test_one_backbone_that_keeps_to_the_cpu_costs_the_other_nothing(streets) -> 
     assert "tiny: JPEGs decoded on the GPU agree" in said
     assert "other: JPEGs are decoded on the CPU: lanczos resampling is made on the CPU" in said
     assert "Pillow decoded instead" not in said
+
+
+@pytest.mark.proves("numbers")
+def test_strips_alone_say_nothing_against_a_gpu(streets) -> None:
+    found, _ = streets.embed()
+    strip = jpeg(70, (900, 40))
+    streets.add("strip.jpg", strip)
+    more, said = streets.embed()
+    assert (more["embedded"], path_of(more)) == (1, path_of(found))
+    assert "no baseline JPEG but strips, which Pillow cuts, among the images" in said
+    assert streets.run("probe", "--probe", "ridge", "--features", "tiny").exit_code == 0
+    new = streets.folder / "new"
+    new.mkdir()
+    (new / "strip.jpg").write_bytes(jpeg(71, (900, 40)))
+    words = ("--system", "ridge-tiny", "--images", str(new), "--workers", "0", "-o")
+    done = streets.run("predict", *words, str(streets.folder / "a"))
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.proves("memory")
+@pytest.mark.parametrize("command", ["embed", "predict"])
+def test_a_crop_that_does_not_fit_at_the_trial_is_one_line(streets, monkeypatch, command) -> None:
+    if command == "predict":
+        streets.embed()
+        assert streets.run("probe", "--probe", "ridge", "--features", "tiny").exit_code == 0
+        new = streets.folder / "new"
+        new.mkdir()
+        (new / "one.jpg").write_bytes(jpeg(50))
+        words = ["--system", "ridge-tiny", "--images", str(new), "-o", str(streets.folder / "a")]
+    else:
+        words = []
+
+    def forward(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", forward)
+    done = streets.run(command, *words, "--workers", "0")
+    assert (done.exit_code, done.stdout) == (1, ""), done.output
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: out of memory ") and "timm:test_vit" in last

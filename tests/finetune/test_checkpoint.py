@@ -198,3 +198,21 @@ def test_changed_settings_are_refused_by_name(tmp_path) -> None:
     assert "is now 3" in message
     assert "rates" not in message
     assert Checkpoints(tmp_path, SETTINGS).load() is not None
+
+
+@pytest.mark.proves("memory")
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory")])
+def test_a_state_that_memory_does_not_hold_is_not_called_damaged(
+    tmp_path, monkeypatch, error, fault_of
+) -> None:
+    kept = Checkpoints(tmp_path / "states", SETTINGS)
+    kept.save(1, {"n": 1})
+
+    def load(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", load)
+        for read in (kept.load, kept.check):
+            assert "delete" not in fault_of(read, "out of memory reading ", ": free some")
+    assert kept.load() == {"n": 1}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 from click.testing import Result
 from snapshots import seal_anything
 
@@ -131,3 +132,19 @@ def test_a_part_that_is_answered_anew_stays_whole_when_that_is_killed(
     monkeypatch.undo()
     trained_parts.update_part(before, before.logits + 2, "last")
     assert len(list(part.glob("logits*"))) == 1
+
+
+@pytest.mark.proves("memory")
+@pytest.mark.parametrize("what", ["logits", "weights"])
+def test_a_part_that_memory_does_not_hold_is_not_called_damaged(
+    part: Path, finetune: Command, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((np, "load") if what == "logits" else (safetensors.torch, "load")), load)
+        done = finetune(part.parents[3], "--fold", "1")
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.exit_code == 1 and "memory" in line and "delete" not in line
+    assert finetune(part.parents[3], "--fold", "1").exit_code == 0

@@ -16,7 +16,7 @@ from PIL import Image
 import archiveprobe as ap
 from archiveprobe import cli
 from archiveprobe.base.errors import InputError
-from archiveprobe.finetune import side_by_side
+from archiveprobe.finetune import model, side_by_side
 from archiveprobe.finetune.recipe_run import Options
 from archiveprobe.finetune.train import Trained, train
 
@@ -192,6 +192,22 @@ def test_weights_that_do_not_fit_are_one_line(folder, monkeypatch, what: str) ->
 
     monkeypatch.setattr(torch.nn.Module, "to", refuse)
     assert line_of(invoke(folder, command, *words)).startswith("error: out of memory")
+
+
+@pytest.mark.proves("memory")
+def test_copies_that_do_not_fit_are_one_line(folder, monkeypatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 GB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Module, "__deepcopy__", refuse, raising=False)
+        words = ("--backbone", "tiny", "--precision", "bf16", "--workers", "0")
+        line = line_of(invoke(folder, "embed", *words))
+    assert line.startswith("error: out of memory copying tiny in bf16: free memory, or use")
+    command, words, _ = COMMANDS["train"]
+    monkeypatch.setattr(model, "_copy", refuse)
+    line = line_of(invoke(folder, command, *words))
+    assert line.startswith("error: out of memory keeping the start of timm:test_convnext2: free")
 
 
 @pytest.mark.proves("memory")

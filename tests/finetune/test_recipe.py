@@ -126,6 +126,11 @@ def test_a_recipe_cannot_be_changed_in_place() -> None:
         (SMALL + "[schedule]\nmin_lr = 0.1\n", r"min_lr must not be above"),
         (SMALL + '[schedule]\nmonitor = "none"\npatience = 3\n', r"patience: nothing is monitored"),
         (SMALL + "[rows]\nmerged = true\n", r"rows.merged leaves no row"),
+        (
+            SMALL + '[rows]\nmerged = true\n[schedule]\nmonitor = "none"\n'
+            "[interpolate]\nalphas = [0.5]\n",
+            r"rows.merged leaves no row .*, nor for interpolate.alphas",
+        ),
         (SMALL + "[ema]\ndecay = 0.9\nremainder = 0.1\n", r"keep one of them"),
         (SMALL + '[loss]\nalpha = 0.7\nclass_weights = "balanced"\n', r"keep one of them"),
         (SMALL + "dropouts = [0.5, 0.3]\n", r"model: dropouts: one per hidden layer .* 1 here"),

@@ -69,6 +69,8 @@ def test_folds_side_by_side_equal_those_one_after_the_other(
     ("words", "why"),
     [
         (("--devices", "cpu,tpu"), "unknown device 'tpu'"),
+        (("--devices", ""), "unknown device ''"),
+        (("--devices", "cpu,"), "unknown device ''"),
         (("--devices", "cpu,cpu", "--device", "cpu"), "neither --device nor --from-cache"),
         (("--devices", "cpu,cpu", "--from-cache"), "neither --device nor --from-cache"),
     ],

@@ -448,3 +448,29 @@ def test_a_state_that_cannot_be_rated_never_wins() -> None:
 def test_nothing_to_choose_from_is_one_line(shares) -> None:
     with pytest.raises(InputError, match=r"leave out interpolate\.alphas"):
         choose_mixture(FIRST, TUNED, shares, lambda _: float("nan"))
+
+
+@pytest.mark.proves("memory")
+def test_small_passes_are_even_so_that_batch_norms_have_two_rows(noise, network_for) -> None:
+    recipe = recipe_of(optimizer={"batch_size": 16, "micro_batch": 3}, schedule={"epochs": 1})
+    network = network_for(recipe, "test_resnet")
+    passes: list[int] = []
+    network.module.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    train(network, noise(), recipe, stop=Stop(1))
+    assert passes == [3, 3, 3, 3, 2, 2]
+
+
+@pytest.mark.parametrize("sizes", [{"batch_size": 1}, {"micro_batch": 1}])
+def test_batch_norms_of_single_images_are_one_line(noise, network_for, fault_of, sizes) -> None:
+    recipe = recipe_of(optimizer=sizes)
+    network = network_for(recipe, "test_resnet")
+    fault_of(lambda: train(network, noise(), recipe), "BatchNorm learns", "optimizer.batch_size")
+    # Those that are frozen take any number.
+    frozen = recipe_of(model={"unfreeze": "none"}, optimizer=sizes, schedule={"epochs": 1})
+    train(network_for(frozen, "test_resnet"), noise(), frozen)
+
+
+def test_a_run_of_a_single_step_is_not_warned_of(noise, network_for, caplog) -> None:
+    recipe = recipe_of(optimizer={"batch_size": 16}, schedule={"epochs": 1})
+    train(network_for(recipe), noise(), recipe)
+    assert not caplog.records
