@@ -2,11 +2,12 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.evaluate.dataset import Dataset, Rows, dataset_of, rows_of
 from archiveprobe.evaluate.task_state import State, read_state
 from archiveprobe.task.config import Task
@@ -14,7 +15,6 @@ from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
 from archiveprobe.task.snapshot import Snapshot, digest_of_words, snapshot_digest
 
-Notify = Callable[[str], None]
 # Frames of these are not what a user wrote: scikit-learn wraps the methods of its estimators.
 _NOT_THE_USERS = (__name__.partition(".")[0], "sklearn")
 

@@ -1,11 +1,12 @@
 """A tree of files in an object store: every image below a prefix."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from archiveprobe.archive.references import Reference
 from archiveprobe.archive.store import list_objects, read_object
+from archiveprobe.base.progress import Notify
 from archiveprobe.task.find_images import Found, judge_name, printable
 
 
@@ -25,7 +26,7 @@ class BucketSource:
         """Return what makes it this source."""
         return {"kind": "bucket", "place": printable(self.url)}
 
-    def references(self, *, notify: Callable[[str], None]) -> Iterator[Reference]:
+    def references(self, *, notify: Notify) -> Iterator[Reference]:
         """Yield every image, sorted by its name below the URL.
 
         Raises:

@@ -1,12 +1,13 @@
 """A tree of files: every image below a folder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from archiveprobe.archive.references import Reference
 from archiveprobe.archive.storage import read_below
+from archiveprobe.base.progress import Notify
 from archiveprobe.task.find_images import Found, printable, walk_images
 
 
@@ -29,7 +30,7 @@ class FolderSource:
         """Return what makes it this source."""
         return {"kind": "folder", "place": printable(self.root)}
 
-    def references(self, *, notify: Callable[[str], None]) -> Iterator[Reference]:
+    def references(self, *, notify: Notify) -> Iterator[Reference]:
         """Yield every image, sorted by its path below the root.
 
         Raises:

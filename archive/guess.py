@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from archiveprobe.archive.rows import LIST_COLUMN, Rows
 from archiveprobe.archive.store import STORES, protocol_of
 from archiveprobe.archive.table import TableSource, require
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import clipped, first_few
 from archiveprobe.task.file_kind import may_be_image
 from archiveprobe.task.find_images import has_image_extension, printable
@@ -32,7 +33,7 @@ def table_source(
     path_column: str | None,
     bytes_column: str | None,
     id_column: str | None,
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> TableSource:
     """Make the source of a table, whose columns are guessed where they are not given.
 
@@ -139,7 +140,7 @@ def _is_like_a_path(cell: Any) -> bool:
     return has_image_extension(cell.rpartition("/")[2]) or protocol_of(cell) in STORES
 
 
-def _base(rows: Rows, column: str, place: str, notify: Callable[[str], None]) -> str:
+def _base(rows: Rows, column: str, place: str, notify: Notify) -> str:
     """Find the folder where relative paths begin: the table's, or else the current one."""
     first = [str(cell) for (cell,) in itertools.islice(rows.read([column]), _LOOKED_AT) if cell]
     web = [cell for cell in first if protocol_of(cell) in ("http", "https", "ftp")]

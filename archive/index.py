@@ -31,7 +31,8 @@ from archiveprobe.base.sealed import seal, unseal
 if TYPE_CHECKING:
     import pyarrow
 
-    from archiveprobe.archive.source import Notify, Source
+    from archiveprobe.archive.source import Source
+    from archiveprobe.base.progress import Notify
 
 _FORMAT = 1
 _RECORD = b"archiveprobe"

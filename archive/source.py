@@ -1,7 +1,7 @@
 """Opens what a user calls an archive: guesses what it is by looking at it, and says what it is."""
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from archiveprobe.archive.storage import open_place
 from archiveprobe.archive.store import check_url, is_file, list_objects, protocol_of
 from archiveprobe.archive.tars import TarSource
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.task.config import nearest
 from archiveprobe.task.file_kind import may_be_image
 from archiveprobe.task.find_images import (
@@ -25,7 +26,6 @@ from archiveprobe.task.find_images import (
     walk_images,
 )
 
-Notify = Callable[[str], None]
 _HEAD = 512
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 

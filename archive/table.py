@@ -1,6 +1,6 @@
 """A table or a list: of paths and URLs, or, in Parquet, of the very bytes of images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -13,6 +13,7 @@ from archiveprobe.archive.several import common_folder, expand
 from archiveprobe.archive.storage import check_folder, read_place
 from archiveprobe.archive.store import STORES, protocol_of
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import clipped, first_few
 from archiveprobe.task.config import nearest
 from archiveprobe.task.find_images import printable
@@ -51,7 +52,7 @@ class TableSource:
             "id_column": self.id_column,
         }
 
-    def references(self, *, notify: Callable[[str], None]) -> Iterator[Reference]:
+    def references(self, *, notify: Notify) -> Iterator[Reference]:
         """Yield an image for every row, in the order of the rows.
 
         Raises:

@@ -2,7 +2,7 @@
 
 import posixpath
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -11,6 +11,7 @@ from archiveprobe.archive.several import common_folder, expand
 from archiveprobe.archive.storage import open_place, read_part
 from archiveprobe.archive.tar_members import BLOCK, Member, TarState, tar_members
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.reading import IMAGE_BYTES
 from archiveprobe.base.wording import first_few, number_of
 from archiveprobe.task.file_kind import HEAD, may_be_image
@@ -38,7 +39,7 @@ class TarSource:
         """Return what makes it this source."""
         return {"kind": "tar", "place": printable(self.place)}
 
-    def references(self, *, notify: Callable[[str], None]) -> Iterator[Reference]:
+    def references(self, *, notify: Notify) -> Iterator[Reference]:
         """Yield the images of every tar, in the order of the members.
 
         Raises:

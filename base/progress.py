@@ -7,6 +7,9 @@ from typing import Protocol
 
 from archiveprobe.base.wording import duration
 
+Notify = Callable[[str], None]
+"""Takes a message for people, in one line."""
+
 
 class Progress(Protocol):
     """Opens a count from 0 to `total`, 0 where it is not known; calling what it yields advances."""

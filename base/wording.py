@@ -27,6 +27,11 @@ def clipped(text: str, most: int = 60) -> str:
     return repr(text if len(text) <= most else text[: most - 3] + "...")
 
 
+def one_line(text: object, most: int = 120) -> str:
+    """Write what a library says, such as an error, in one line of at most `most` characters."""
+    return " ".join(str(text).split())[:most]
+
+
 def shell_path(path: str | os.PathLike[str]) -> str:
     """Write a path as a shell takes it, for a command to be copied: quoted where it must be."""
     return shlex.quote(os.fspath(path))

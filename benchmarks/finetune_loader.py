@@ -16,14 +16,15 @@ at 128 pixels, drawing and computing share the same cores, so the ratio says wha
 beside computing: with the default number of processes there, whose target is 1.2 too, with none and
 with one per core.
 
-Paired measurements are taken in turn and every repeat gives a ratio; figures are medians. Takes
-under a minute on two idle cores, and several times that on busy ones.
+Paired measurements are taken in turn and every repeat gives a ratio; figures are medians. What a
+loader has drawn ahead, as while another one was measured, is taken from it before: its figure is
+that of a long run. Takes some five minutes on two idle cores, and several times that on busy ones.
 """
 
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
@@ -52,6 +53,7 @@ from archiveprobe.finetune.images import (
     stored_side,
 )
 from archiveprobe.finetune.loader import (
+    AHEAD_PER_WORKER,
     Batch,
     BatchSampler,
     Draw,
@@ -144,7 +146,7 @@ def peers_transform(settings: Augment, preprocess: Preprocess) -> Any:
 def main(words: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = arguments(__doc__, "finetune_loader")
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default=None)
     parser.add_argument("--rows", type=int, default=1400)
@@ -183,14 +185,13 @@ def drawing(album: Album, recipe: Recipe, repeats: int) -> list[Figure]:
     pairs = []
     with pixels:
         source = ImageRows(pixels, preprocess, Augmentation(recipe.augment, preprocess, 0))
-        sampler = sampler_of(recipe, len(album.files), repeats + 1)
-        with closing(training_batches(source, sampler, workers=cores())) as batches:
-            for number in range(repeats + 1):
-                mine = timed(lambda: [0 for _ in islice(batches, sampler.steps)])[1]
-                pair = mine, timed(lambda: [0 for _ in peers])[1]
-                # The first round starts the processes.
-                if number:
-                    pairs.append(pair)
+        for number in range(repeats + 1):
+            with steady(source, recipe, len(album.files), workers=cores()) as batches:
+                mine = timed(lambda at=batches: [0 for _ in at])[1]
+            pair = mine, timed(lambda: [0 for _ in peers])[1]
+            # The first round starts the processes.
+            if number:
+                pairs.append(pair)
     return drawing_figures(recipe.name, len(album.files), pairs, start, decode)
 
 
@@ -198,6 +199,29 @@ def sampler_of(recipe: Recipe, count: int, epochs: int) -> BatchSampler:
     """Return batches of all rows in every epoch."""
     rows, size = np.arange(count), recipe.optimizer.batch_size
     return BatchSampler(rows, rows % 2, batch_size=size, seed=0, epochs=range(epochs))
+
+
+@contextmanager
+def steady(
+    source: ImageRows,
+    recipe: Recipe,
+    count: int,
+    *,
+    workers: int,
+    epochs: int = 1,
+    pin: bool = False,
+) -> Iterator[Iterator[Batch]]:
+    """Start a loader, and yield the batches of so many epochs that come once it runs steadily.
+
+    What it has drawn ahead by then was drawn at no cost to whoever measures; it is passed over.
+    """
+    ahead = workers * AHEAD_PER_WORKER
+    steps = epochs * sampler_of(recipe, count, 1).steps
+    sampler = sampler_of(recipe, count, epochs + -(-2 * ahead // steps) * epochs)
+    with closing(training_batches(source, sampler, workers=workers, pin=pin)) as batches:
+        for _ in islice(batches, ahead):
+            pass
+        yield islice(batches, steps)
 
 
 def peers_loader(album: Album, recipe: Recipe, preprocess: Preprocess) -> Any:
@@ -240,24 +264,22 @@ def training(album: Album, recipe: Recipe, device: str, count: int, repeats: int
     default = default_drawing(device, sys.maxsize)
     processes = list(dict.fromkeys((0, default, cores()) if device == "cpu" else (default,)))
     epochs = 1 if device == "cpu" else EPOCHS
-    sampler = sampler_of(recipe, count, (repeats + 1) * epochs)
-    with ExitStack() as stack:
-        pixels = stack.enter_context(album.pixels(spec_of(recipe, network.preprocess), files))
+    with album.pixels(spec_of(recipe, network.preprocess), files) as pixels:
         draw = Augmentation(recipe.augment, network.preprocess, recipe.seed)
         source = ImageRows(pixels, network.preprocess, draw)
         tensors = torch.stack(
             [source[Draw(row, 0, 0)] for row in range(min(count, len(album.files)))]
         )
-        streams: list[Iterator[Batch]] = [resident(sampler, tensors.to(device))]
-        for workers in processes:
-            batches = training_batches(source, sampler, workers=workers, pin=device != "cpu")
-            streams.append(stack.enter_context(closing(batches)))
+        tensors = tensors.to(device)
         trainer = trainer_of(network, source, recipe, device, count)
         times = []
         for number in range(repeats + 1):
-            lap = [
-                timed(lambda at=each: train(trainer, at, epochs))[1] / epochs for each in streams
-            ]
+            lap = [seconds(trainer, resident(sampler_of(recipe, count, epochs), tensors), epochs)]
+            # One at a time: another one would draw ahead at the cost of the one that is measured.
+            for workers in processes:
+                how: dict[str, Any] = {"workers": workers, "epochs": epochs, "pin": device != "cpu"}
+                with steady(source, recipe, count, **how) as batches:
+                    lap.append(seconds(trainer, batches, epochs))
             # The first round warms up.
             if number:
                 times.append(lap)
@@ -271,11 +293,10 @@ def resident(sampler: BatchSampler, tensors: Any) -> Iterator[Batch]:
         yield draws, tensors[[draw.row % len(tensors) for draw in draws]]
 
 
-def train(trainer: Trainer, batches: Iterator[Batch], epochs: int) -> None:
-    """Train epochs in a row, always the same ones of the schedule."""
+def seconds(trainer: Trainer, batches: Iterator[Batch], epochs: int) -> float:
+    """Return the seconds of an epoch of several in a row, always the same ones of the schedule."""
     trainer.history.clear()
-    for _ in range(epochs):
-        trainer.train_epoch(batches)
+    return timed(lambda: [trainer.train_epoch(batches) for _ in range(epochs)])[1] / epochs
 
 
 def trainer_of(network: Network, source: Any, recipe: Recipe, device: str, count: int) -> Trainer:

@@ -59,6 +59,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
     return list(_differences("", json.loads(_text(old)), json.loads(_text(new))))
 
 
+def list_changes(changed: Iterable[tuple[str, Any, Any]]) -> str:
+    """Write some of what `differences` gave, for messages: "views was 1, is 6; ..."."""
+    return "; ".join(f"{field} was {old!r}, is {new!r}" for field, old, new in changed)
+
+
 def _differences(prefix: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[Any]:
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, ABSENT), new.get(key, ABSENT)

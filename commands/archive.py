@@ -142,7 +142,7 @@ def embed(
     """Run the backbones over the images once, into the cache."""
     if dry_run and source:
         raise click.UsageError("--dry-run and --from exclude each other: taking over writes")
-    from archiveprobe.embed.run import Options, record_of
+    from archiveprobe.embed.run import Options
     from archiveprobe.embed.run import embed as run
 
     other = None if source is None else load(source)
@@ -151,7 +151,7 @@ def embed(
         _show_estimate(task, options, as_json)
         return
     summary = run(load(task), options, notify=say, progress=progress)
-    record = record_of(summary)
+    record = summary.record()
     if not as_json:
         counts = ("images", "embedded", "reused", "duplicates", "failed")
         about = f"share {summary.units}: " if summary.units else ""

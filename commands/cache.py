@@ -138,7 +138,7 @@ def export(
     as_json: bool,
 ) -> None:
     """Write the embeddings in the order of the table, for notebooks and other tools."""
-    from archiveprobe.embed.inventory import export_task
+    from archiveprobe.embed.export import export_task
 
     done = export_task(load(task), file, backbones, form=form, overwrite=overwrite, partial=partial)
     about = "" if done.partial is None else f" ({done.partial})"

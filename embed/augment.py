@@ -46,17 +46,10 @@ CLIP_PAPER = Ranges(
 """The training augmentation of the CLIP system paper (Hegazy and Ragab, 2026)."""
 
 
-def seeded_view(
-    image: Image.Image,
-    size: int,
-    resampling: Image.Resampling,
-    seed: str,
-    ranges: Ranges = CLIP_PAPER,
-) -> Image.Image:
-    """Draw a view of (size, size) pixels; equal images and seeds give equal pixels."""
-    word = hashlib.sha256(seed.encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(word[:16], "little"))
-    return random_view(image, size, resampling, rng, ranges)
+def seeded(*words: str | int) -> np.random.Generator:
+    """Make a random generator that depends on these words only; other words give another."""
+    digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
 def random_view(

@@ -5,7 +5,7 @@ import numpy as np
 from archiveprobe.base.memory import is_out_of_memory
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.embed.networks import LoadedBackbone
-from archiveprobe.embed.precision import AGREEMENT, Embed, cosines
+from archiveprobe.embed.precision import AGREEMENT, Embed, worst_cosine
 
 COMPILED = "compiled"
 """Marks fingerprints of numbers that a compiled network has made."""
@@ -30,7 +30,7 @@ def compile_network(
     expected = embed(loaded, crops, mirror)
     try:
         compiled = loaded.compiled()
-        worst = float(np.min(cosines(embed(compiled, crops, mirror), expected)))
+        worst = worst_cosine(embed(compiled, crops, mirror), expected)
     except Exception as error:
         if is_out_of_memory(error):
             raise

@@ -40,21 +40,14 @@ _REMEDY = "or use 0 workers, which decodes in this process"
 
 
 class DecoderError(Exception):
-    """A call has no result because of its process; `status` is the one of its image."""
+    """A call has no result because of its process; `status` is the one of its image.
 
-    status = ""
+    "decode_timeout": it took too long; "decoder_died": it ended its process, and another one too.
+    """
 
-
-class DecoderTimeoutError(DecoderError):
-    """A call took too long."""
-
-    status = "decode_timeout"
-
-
-class DecoderDiedError(DecoderError):
-    """A call ended its process, and another one's too."""
-
-    status = "decoder_died"
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(eq=False)
@@ -88,7 +81,7 @@ class DecoderPool:
         self._processes: list[_Process] = []
         self._failed_starts = 0
         self._backlog: deque[_Call] = deque()
-        # Between handing in a call and failing all of them.
+        # Held while a call is handed in, and while all of them are failed.
         self._lock = threading.Lock()
         self._fault: BaseException | None = None
         self._closing = False
@@ -111,7 +104,7 @@ class DecoderPool:
         """Hand in a call; its future raises what the call has raised, or one of these.
 
         Raises:
-            DecoderTimeoutError, DecoderDiedError: see there.
+            DecoderError: the call took too long, or ended two processes.
             InputError: no process can start.
         """
         call = _Call(arguments)
@@ -218,11 +211,11 @@ class DecoderPool:
         call.deaths += 1
         fault: DecoderError | None = None
         if process.stuck:
-            fault = DecoderTimeoutError(f"no answer in {PATIENCE_SECONDS:g} s")
+            fault = DecoderError("decode_timeout", f"no answer in {PATIENCE_SECONDS:g} s")
         elif process.is_late:
-            fault = DecoderTimeoutError(f"over {self._seconds:g} s of processor time")
+            fault = DecoderError("decode_timeout", f"over {self._seconds:g} s of processor time")
         elif call.deaths == _MOST_DEATHS:
-            fault = DecoderDiedError(process.end_reason)
+            fault = DecoderError("decoder_died", process.end_reason)
         if fault is not None:
             process.calls.popleft().future.set_exception(fault)
 

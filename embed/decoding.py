@@ -9,6 +9,7 @@ from typing import Any, Self
 from archiveprobe.archive.references import Reference
 from archiveprobe.archive.source import Source
 from archiveprobe.base.cores import usable_cores
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.decoder_pool import DecoderError, DecoderPool
 from archiveprobe.embed.prepare import Preparation, PreparedImage, prepare, prepare_reference
 from archiveprobe.embed.shared_memory import PrepareInto, Slots, shared_slots, slot_bytes
@@ -16,11 +17,10 @@ from archiveprobe.task.decoding import rejected
 
 # Of processor time: the clock runs on while a machine is suspended or does other things.
 SECONDS_PER_IMAGE = 60.0
-_AHEAD_PER_WORKER = 8
+AHEAD_PER_WORKER = 8
 
 
 Arguments = tuple[Any, ...]
-Notify = Callable[[str], None]
 
 
 def default_workers() -> int:
@@ -35,24 +35,24 @@ def default_workers() -> int:
 class Decoders:
     """Up to `workers` processes that prepare images (0: this one); a context manager.
 
-    `work` makes a PreparedImage of the arguments that name an image, whose views take at most
-    `image_bytes`. An image at which a process takes longer than `seconds` of processor time, or
-    dies twice, costs itself only.
+    `work` makes a PreparedImage of the arguments that name an image, and of the `preparation`. An
+    image at which a process takes longer than `seconds` of processor time, or dies twice, costs
+    itself only.
     """
 
     def __init__(
         self,
         work: Callable[..., PreparedImage],
-        image_bytes: int,
+        preparation: Preparation,
         *,
         workers: int,
         seconds: float = SECONDS_PER_IMAGE,
         notify: Notify = lambda _: None,
     ) -> None:
-        self._work = work
-        self._image_bytes = image_bytes
+        self._work = partial(work, preparation=preparation)
+        self._image_bytes = slot_bytes(preparation)
         self._workers = workers
-        self._ahead = _AHEAD_PER_WORKER * workers
+        self._ahead = AHEAD_PER_WORKER * workers
         self._seconds = seconds
         self._notify = notify
         self._stack = ExitStack()
@@ -78,7 +78,7 @@ class Decoders:
     def prepare(self, calls: Iterable[Arguments]) -> Iterator[tuple[Arguments, PreparedImage]]:
         """Yield the arguments of every call with their image, in order; a few are ahead.
 
-        An image that cost its process has no digest, since nobody has told what its bytes were.
+        An image that cost its process has no digest, since its bytes are not known.
 
         Raises:
             InputError: no process can start.
@@ -105,8 +105,7 @@ class ReferenceDecoders(Decoders):
     """Decoders that read the images of an archive through its source."""
 
     def __init__(self, source: Source, preparation: Preparation, **how: Any) -> None:
-        work = partial(prepare_reference, source=source, preparation=preparation)
-        super().__init__(work, slot_bytes(preparation), **how)
+        super().__init__(partial(prepare_reference, source=source), preparation, **how)
 
     def images(self, references: Iterable[Reference]) -> Iterator[PreparedImage]:
         """Prepare images in order.
@@ -133,9 +132,9 @@ def prepare_images(
     Raises:
         InputError: no process can start.
     """
-    work = partial(prepare, preparation=preparation)
-    image_bytes = slot_bytes(preparation)
-    with Decoders(work, image_bytes, workers=workers, seconds=seconds, notify=notify) as decoders:
+    with Decoders(
+        prepare, preparation, workers=workers, seconds=seconds, notify=notify
+    ) as decoders:
         for (_, digest), image in decoders.prepare(files):
             # The digest in the answer is a copy, which a long run would keep for every image.
             yield replace(image, digest=digest)

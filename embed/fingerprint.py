@@ -1,7 +1,6 @@
 """What a cache's numbers depend on, and the request that leads to it without loading torch."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from archiveprobe.embed.hub import revision
 from archiveprobe.embed.networks import LoadedBackbone
 from archiveprobe.embed.view_sets import View
 from archiveprobe.task.config import Task
-from archiveprobe.task.decoding import policy
+from archiveprobe.task.decoding import policy, release
 
 # Raised whenever views are rendered, or rows stored, in another way than before.
 FORMAT = 1
@@ -75,10 +74,7 @@ def fingerprint(
 
 def versions(backbone: Backbone) -> dict[str, str]:
     """Return major and minor version of the libraries that the numbers pass through."""
-    return {
-        package: ".".join(version(package).split(".")[:2])
-        for package in _PACKAGES[backbone.library]
-    }
+    return {package: release(package) for package in _PACKAGES[backbone.library]}
 
 
 def _tuned(backbone: Backbone) -> dict[str, Any]:

@@ -12,19 +12,26 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from typing import NamedTuple, ParamSpec, TypeVar
+from math import ceil
+from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import numpy as np
 
 from archiveprobe.base.cores import usable_cores
-from archiveprobe.base.memory import is_out_of_memory, keep_freed_memory, memory_for
-from archiveprobe.embed.faults import Parts, explain_faults
+from archiveprobe.base.memory import (
+    give_back_freed_memory,
+    is_out_of_memory,
+    keep_freed_memory,
+    memory_for,
+)
+from archiveprobe.base.progress import Notify
+from archiveprobe.embed.faults import MEMORY_REMEDY, explain_faults
 from archiveprobe.embed.networks import Allocate, LoadedBackbone
 from archiveprobe.embed.views import Rendered
 
 Embed = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Rows = list[tuple[bytes, np.ndarray]]
-Arguments = ParamSpec("Arguments")
+Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 
@@ -46,11 +53,15 @@ class Views(NamedTuple):
         return Views(self.crops[first : crop.max() + 1], self.mirror[part], crop - first)
 
 
-class Batch(Parts):
-    """Images that a backbone embeds together: every distinct view once, `size` at a time."""
+class Batch:
+    """Images that a backbone embeds together: every distinct view once, `size` at a time.
 
-    def __init__(self, size: int, notify: Callable[[str], None]) -> None:
-        super().__init__(size, notify)
+    `size` is halved where memory runs out.
+    """
+
+    def __init__(self, size: int, notify: Notify) -> None:
+        self.size = size
+        self._notify = notify
         self._rows: list[tuple[bytes, list[int]]] = []
         self._pixels: list[np.ndarray] = []
         self._mirror: list[bool] = []
@@ -98,13 +109,32 @@ class Batch(Parts):
     def embed(self, embed: Embed) -> Rows:
         """Return (key, (views, *shape) float32) of every image in order.
 
-        `size` is one that fits the device's memory afterwards.
+        `size` is one that fits the device's memory afterwards; what does not fit at 1 is raised.
         """
         if self.empty:
             return []
-        views = self.gather()
-        embeddings = self.compute(lambda part: embed(*views.part(part)), len(views.crop))
+        embeddings = np.concatenate(list(self._parts(embed, self.gather())))
         return [(key, embeddings[views]) for key, views in self._rows]
+
+    def _parts(self, embed: Embed, views: Views) -> Iterator[np.ndarray]:
+        start, count = 0, len(views.crop)
+        while start < count:
+            left = count - start
+            # As few parts as hold what is left, and even ones: 12 are 6 + 6, not 8 + 4.
+            part = slice(start, start + ceil(left / ceil(left / self.size)))
+            try:
+                embeddings = embed(*views.part(part))
+            except Exception as error:
+                if not is_out_of_memory(error) or self.size == 1:
+                    raise
+            else:
+                start = part.stop
+                yield embeddings
+                continue
+            # Here, since the error holds what the pass had made until its block ends.
+            self.size = max(1, self.size // 2)
+            self._notify(f"out of memory: batch halved to {self.size}")
+            give_back_freed_memory()
 
 
 class ForwardThreads:
@@ -116,7 +146,7 @@ class ForwardThreads:
     def __init__(self, device: str, passes: int | None = None) -> None:
         self._cpu = device == "cpu"
         threads = (passes or usable_cores()) if self._cpu else 1
-        # One batch more than there are threads waits, gathered, so that none of them ever does.
+        # One batch more than there are threads is ready, so that no thread ever waits for one.
         self.ahead = threads + 1
         self._pool = ThreadPoolExecutor(threads, "forward")
         self._threads_before: int | None = None
@@ -125,16 +155,13 @@ class ForwardThreads:
             keep_freed_memory()
 
     def submit(
-        self,
-        work: Callable[Arguments, Result],
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
+        self, work: Callable[[*Arguments], Result], *arguments: *Arguments
     ) -> "Future[Result]":
         """Have something computed as soon as a thread is free."""
         if self._cpu and self._threads_before is None and "torch" in sys.modules:
             # Asked here, since the first pass changes the number that new threads begin with.
             self._threads_before = sys.modules["torch"].get_num_threads()
-        return self._pool.submit(self._run, partial(work, *arguments, **named))
+        return self._pool.submit(self._run, partial(work, *arguments))
 
     def embed(self, loaded: LoadedBackbone, crops: np.ndarray, mirror: np.ndarray) -> np.ndarray:
         """Embed a few crops, one to a pass, and wait for them. See LoadedBackbone.embed."""
@@ -218,6 +245,5 @@ class PendingBatches:
                     raise
             # Not even one crop had memory enough, beside those of the other threads.
             wait([other.rows for other in self._pending])
-            remedy = "free memory, or choose a smaller backbone"
-            with memory_for(f"embedding one crop with {self._where}", remedy):
+            with memory_for(f"embedding one crop with {self._where}", MEMORY_REMEDY):
                 return self._threads.submit(pending.batch.embed, pending.loaded.embed).result()

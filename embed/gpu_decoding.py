@@ -7,19 +7,19 @@ from threading import Lock
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.embed.backbones import Backbone, decoded_on_cpu
 from archiveprobe.embed.gpu_jpeg import DecodeJpegs, NoDecoderError, jpeg_decoder
 from archiveprobe.embed.gpu_views import (
     GpuViews,
-    Notify,
     ViewsOf,
     by_pillow,
     is_strip,
     why_not,
 )
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of
-from archiveprobe.embed.precision import AGREEMENT, Embed, cosines
+from archiveprobe.embed.precision import AGREEMENT, Embed, worst_cosine
 from archiveprobe.embed.prepare import PreparedImage
 from archiveprobe.embed.view_sets import View
 
@@ -99,7 +99,7 @@ class Trial:
         ]
         mirror = np.zeros(len(crops[0]), np.bool_)
         on_gpu, exact = (embed(loaded, some, mirror) for some in crops)
-        worst = float(np.min(cosines(on_gpu, exact)))
+        worst = worst_cosine(on_gpu, exact)
         # A NaN agrees with nothing.
         agrees = worst >= AGREEMENT
         verb = "agree" if agrees else "disagree"

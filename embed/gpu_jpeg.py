@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from archiveprobe.base.wording import one_line
 from archiveprobe.embed.libraries import make_torchvision_importable
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def jpeg_decoder(device: str) -> DecodeJpegs:
         make_torchvision_importable()
         decode([_trial_file()])
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error)
         raise NoDecoderError(f"torchvision decodes no JPEG here ({reason})") from error
     return decode
 

@@ -7,13 +7,14 @@ between the two directions, so pixels differ by one level now and then.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from archiveprobe.base.memory import give_back_freed_memory, is_out_of_memory
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.gpu_jpeg import DecodeJpegs
 from archiveprobe.embed.prepare import PreparedImage
 from archiveprobe.embed.preprocess import Geometry
@@ -24,7 +25,6 @@ from archiveprobe.task.decoding import Observation, decode_pixels
 if TYPE_CHECKING:
     import torch
 
-Notify = Callable[[str], None]
 ViewsOf = Mapping[Geometry, Sequence[View]]
 
 # Images that are on the device at a time, and their pixels: three bytes each, and twelve while an

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import one_line
 from archiveprobe.embed.backbones import Backbone
 
 _CONNECT_SECONDS = 3.0
@@ -19,7 +20,7 @@ _MODEL_KEYS = {"timm": "architecture", "open_clip": "model_cfg"}
 
 
 @dataclass(frozen=True)
-class Source:
+class HubFiles:
     """A repository on the hub at a revision (None: the newest), and file names to try in order."""
 
     repository: str
@@ -32,7 +33,7 @@ class Source:
         return {"revision": self.revision} if self.revision else {}
 
 
-def find(hub: Source) -> Path | None:
+def find(hub: HubFiles) -> Path | None:
     """Return the first of the files that is on this machine; never ask the network.
 
     Raises:
@@ -53,7 +54,7 @@ def find(hub: Source) -> Path | None:
     return None
 
 
-def download(backbone: Backbone, hub: Source) -> Path:
+def download(backbone: Backbone, hub: HubFiles) -> Path:
     """Download the first of the files that the repository has.
 
     Raises:
@@ -123,17 +124,20 @@ def read_config(backbone: Backbone) -> Mapping[str, Any]:
 
 
 def local_name(backbone: Backbone) -> str:
-    """Return the name under which the library builds a repository's model from this machine.
+    """Return the name under which the library builds the model, a repository's from this machine.
 
     Raises:
-        InputError: its configuration cannot be had.
+        InputError: the configuration of a repository cannot be had.
     """
-    return f"local-dir:{fetch_config(backbone).parent}"
+    if backbone.repository:
+        return f"local-dir:{fetch_config(backbone).parent}"
+    has_tag = backbone.library == "timm" and backbone.tag
+    return f"{backbone.model}.{backbone.tag}" if has_tag else backbone.model
 
 
-def _config_source(backbone: Backbone) -> Source:
+def _config_source(backbone: Backbone) -> HubFiles:
     assert backbone.repository is not None
-    return Source(backbone.repository, (_CONFIGS[backbone.library],), backbone.tag)
+    return HubFiles(backbone.repository, (_CONFIGS[backbone.library],), backbone.tag)
 
 
 def _hub_address() -> tuple[str, int]:
@@ -158,7 +162,7 @@ def hub_reachable() -> bool:
     return True
 
 
-def _reason(hub: Source, error: Exception) -> str:
+def _reason(hub: HubFiles, error: Exception) -> str:
     """Say why a download failed."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -172,10 +176,10 @@ def _reason(hub: Source, error: Exception) -> str:
         return "the hub has no such repository, or shows it to others only (`hf auth login`)"
     if isinstance(error, RevisionNotFoundError):
         return f"the repository has no revision {hub.revision!r}"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error, 200) or type(error).__name__
 
 
-def _missing(backbone: Backbone, hub: Source, reason: str) -> str:
+def _missing(backbone: Backbone, hub: HubFiles, reason: str) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return (

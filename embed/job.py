@@ -1,6 +1,6 @@
 """One backbone's share of a run: which rows are missing, and the way of the others to its cache."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import compress
@@ -14,6 +14,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import make_folder
 from archiveprobe.base.lock import Lock, wait_for_lock
 from archiveprobe.base.memory import memory_for
+from archiveprobe.base.progress import Notify
 from archiveprobe.cache.keys import Keys
 from archiveprobe.cache.log import Commit
 from archiveprobe.cache.spec import (
@@ -21,12 +22,13 @@ from archiveprobe.cache.spec import (
     differences,
     find_caches,
     folder_name,
+    list_changes,
     match_request,
 )
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, decoded_on_cpu
 from archiveprobe.embed.compiling import compile_network, was_compiled
-from archiveprobe.embed.faults import explain_faults
+from archiveprobe.embed.faults import MEMORY_REMEDY, explain_faults
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches, Rows
 from archiveprobe.embed.gpu_decoding import Trial, is_decoded_on_gpu, refusal
@@ -39,7 +41,6 @@ from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import PASSING
 from archiveprobe.task.snapshot import CacheInUse
 
-Notify = Callable[[str], None]
 # On a CPU every core has a batch of its own.
 _BATCH = {"cpu": 8, "cuda": 256, "mps": 64}
 _CHOICE_LOCK = "LOCK-precision"
@@ -91,7 +92,7 @@ class Job:
         device: str,
         notify: Notify,
         threads: ForwardThreads,
-        in_use: CacheInUse | None = None,
+        in_use: CacheInUse | None,
     ) -> None:
         self.backbone = backbone
         self.views = views_of(task, backbone)
@@ -108,7 +109,7 @@ class Job:
         self.tries_gpu = False
         self._own_weights = not named and backbone.tuned is None
         self._request = request(task, backbone)
-        self._root = task.work / "cache"
+        self._root = task.caches
         self._share = str(options.share) if options.share else None
         self._loaded: LoadedBackbone | None = None
         self._writer: Writer | None = None
@@ -214,8 +215,7 @@ class Job:
             if nearest is None or len(changed) < len(nearest[1]):
                 nearest = cache.folder.name, changed
         if nearest:
-            listed = "; ".join(f"{field} was {old!r}, is {new!r}" for field, old, new in nearest[1])
-            self._notify(f"the cache {nearest[0]} cannot be used: {listed}")
+            self._notify(f"the cache {nearest[0]} cannot be used: {list_changes(nearest[1])}")
         return None
 
     def load(self) -> None:
@@ -394,8 +394,7 @@ class Job:
 
     def _check_agreement(self) -> None:
         crops, mirror = self._some_crops()
-        remedy = "free memory, or choose a smaller backbone"
-        with memory_for(f"trying {self.backbone.described} on the CPU", remedy):
+        with memory_for(f"trying {self.backbone.described} on the CPU", MEMORY_REMEDY):
             check_agreement(self.loaded, crops, mirror)
         self._is_proved = True
 

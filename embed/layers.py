@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archiveprobe.base.errors import InputError
@@ -37,7 +36,7 @@ def reader(network: Any, layers: str, described: str) -> Read:
     Raises:
         InputError: the network has no projection, or no blocks.
     """
-    return LAYERS[layers].reader(network, described)
+    return LAYERS[layers](network, described)
 
 
 def pooled(network: Any, pixels: Any) -> Any:
@@ -88,29 +87,18 @@ def _read_tokens(network: Any, described: str) -> Read:
     return lambda network, pixels: recorder.run(network, pixels)[0]
 
 
-@dataclass(frozen=True)
-class Layers:
-    """What a name stands for, and how to make a function that reads it (see `reader`)."""
-
-    description: str
-    reader: Callable[[Any, str], Read]
-
-
-LAYERS = {
-    "pooled": Layers("what the network gives: (width,)", lambda *_: pooled),
-    "unprojected": Layers(
-        "of a CLIP tower, before the projection to the space shared with text: (width,)",
-        _read_unprojected,
-    ),
-    "last4": Layers(
-        "class token and mean patch of the last four blocks, before the final norm: "
-        "(4, 2, width); (4, 1, width) where there is no class token",
-        _read_last_blocks,
-    ),
-    "tokens": Layers(
-        "the input of the last block, for tuning it from the cache: (tokens, width)", _read_tokens
-    ),
+LAYERS: dict[str, Callable[[Any, str], Read]] = {
+    # What the network gives: (width,).
+    "pooled": lambda *_: pooled,
+    # Of a CLIP tower, before the projection to the space shared with text: (width,).
+    "unprojected": _read_unprojected,
+    # Class token and mean patch of the last four blocks, before the final norm: (4, 2, width);
+    # (4, 1, width) where there is no class token.
+    "last4": _read_last_blocks,
+    # The input of the last block, for tuning it from the cache: (tokens, width).
+    "tokens": _read_tokens,
 }
+"""Name in task.toml -> what makes the function that reads such layers; see `reader`."""
 
 
 def _trunk(network: Any) -> tuple[Any, bool]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import is_out_of_memory
+from archiveprobe.base.wording import first_few, one_line
 from archiveprobe.embed.backbones import RANDOM, Backbone
 from archiveprobe.embed.hub import local_name
 from archiveprobe.embed.libraries import make_torchvision_importable
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import torch
 
 _SEED = 0
-_SHOWN = 3
 _OPEN_CLIP_CROPS = {"shortest": "center", "longest": "border", "squash": "squash"}
 # timm's "random" is for training; its own evaluation falls back on bilinear.
 _INTERPOLATIONS = {name: name for name in RESAMPLING} | {"random": "bilinear"}
@@ -69,11 +69,8 @@ def _build(backbone: Backbone, config: Mapping[str, Any]) -> Any:
         make_torchvision_importable()
         import timm
 
-        full = f"{backbone.model}.{backbone.tag}" if backbone.tag else backbone.model
-        if backbone.repository:
-            full = local_name(backbone)
         arguments: dict[str, Any] = dict(backbone.arguments)
-        return timm.create_model(full, pretrained=False, num_classes=0, **arguments)
+        return timm.create_model(local_name(backbone), pretrained=False, num_classes=0, **arguments)
     tower = build_clip(backbone, config).visual
     if getattr(tower, "output_tokens", False):
         # CoCa's gives its captioner the tokens too.
@@ -89,7 +86,7 @@ def build_clip(backbone: Backbone, config: Mapping[str, Any]) -> Any:
     # The activation belongs to the weights: OpenAI's and DFN's give wrong embeddings, without any
     # error, in a model that was built with the ordinary GELU.
     return open_clip.create_model(
-        local_name(backbone) if backbone.repository else backbone.model,
+        local_name(backbone),
         load_weights=False,
         pretrained_text=False,
         force_quick_gelu=bool(config.get("quick_gelu", False)),
@@ -112,7 +109,7 @@ def seeded(backbone: Backbone, build: Callable[[], Network]) -> Network:
         except (TypeError, ValueError, RuntimeError, AssertionError, KeyError, OSError) as error:
             if is_out_of_memory(error):
                 raise
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise InputError(
                 f"cannot build backbone {backbone.name!r} ({backbone.described}): {reason}: "
                 f"{_remedy(error, reason)}"
@@ -185,7 +182,7 @@ def read_state(file: Path) -> dict[str, "torch.Tensor"]:
         if isinstance(error, OSError):
             why = error.strerror or error
             raise InputError(f"cannot read the weights {file}: {why}") from None
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error)
         raise InputError(
             f"refused the weights {file}: neither a safetensors file nor a torch file of plain "
             f"tensors ({reason}): convert it to safetensors"
@@ -233,9 +230,7 @@ def misfit(module: "torch.nn.Module", state: State) -> str:
         for name, tensor in own.items()
         if name in state and tensor.shape != state[name].shape
     ]
-    faults = shapes + missing + unknown
-    more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-    return ", ".join(faults[:_SHOWN]) + more
+    return first_few(shapes + missing + unknown)
 
 
 def tensor_digest(state: State) -> str:
@@ -305,7 +300,7 @@ def at_size(loaded: Model, size: int | None, backbone: Backbone) -> Preprocess:
 
 def wrong_size(backbone: Backbone, size: int, error: Exception) -> InputError:
     """Return the error of a backbone that takes no images of a size."""
-    reason = " ".join(str(error).split())[:120]
+    reason = one_line(error)
     return InputError(
         f"{backbone.described} takes no images of {size} pixels ({reason}): correct model.size in "
         "the recipe"

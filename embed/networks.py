@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray]
-# A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
-_CONVOLUTIONAL = 3
 
 
 class LoadedBackbone:
@@ -133,8 +131,8 @@ class Network(LoadedBackbone):
         preprocess: Preprocess | Tokens,
         device: str,
         *,
-        random: bool = False,
-        read: Read = pooled,
+        random: bool,
+        read: Read,
     ) -> None:
         import torch
 
@@ -250,6 +248,16 @@ def _compiled(read: Read) -> Read:
     return run_compiled
 
 
+def is_convolutional(module: Any) -> bool:
+    """Return whether a network gains from channels-last.
+
+    A ViT does not: it has one convolution, its patch embedding.
+    """
+    from torch import nn
+
+    return sum(isinstance(part, nn.Conv2d) for part in module.modules()) >= 3
+
+
 class ImageNetwork(Network):
     """A network for images; pixels are normalised on its device."""
 
@@ -261,10 +269,9 @@ class ImageNetwork(Network):
         super().__init__(
             name, model.module, model.digest, model.preprocess, device, random=random, read=read
         )
-        convolutions = sum(isinstance(part, torch.nn.Conv2d) for part in self._module.modules())
         self._format = torch.contiguous_format
         # On Apple's GPUs channels-last is slower, and has been wrong (pytorch/pytorch#174345).
-        if convolutions >= _CONVOLUTIONAL and self._device.type != "mps":
+        if is_convolutional(self._module) and self._device.type != "mps":
             self._format = torch.channels_last
             self._module = self._module.to(memory_format=self._format)
         self._mean, self._std = (

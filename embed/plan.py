@@ -5,11 +5,11 @@ from functools import cached_property
 
 from archiveprobe.archive.units import Share
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.embed.backbones import Backbone, resolve, text_tower
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.forward import ForwardThreads
-from archiveprobe.embed.job import Job, Notify, Options
+from archiveprobe.embed.job import Job, Options
 from archiveprobe.embed.layers import check_layers
 from archiveprobe.embed.precision import check_precision
 from archiveprobe.embed.take_over import take_over

@@ -27,6 +27,11 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return result
 
 
+def worst_cosine(left: np.ndarray, right: np.ndarray) -> float:
+    """Return the lowest cosine of the rows of two (n, *shape) arrays; NaN where there is one."""
+    return float(np.min(cosines(left, right)))
+
+
 def check_precision(precision: str, device: str) -> None:
     """Refuse a precision that the device cannot compute.
 
@@ -55,7 +60,7 @@ def check_agreement(loaded: LoadedBackbone, crops: np.ndarray, mirror: np.ndarra
         InputError: a row disagrees.
     """
     expected = loaded.on_cpu().embed(crops, mirror)
-    worst = float(np.min(cosines(loaded.embed(crops, mirror), expected)))
+    worst = worst_cosine(loaded.embed(crops, mirror), expected)
     # A NaN agrees with nothing.
     if not worst >= AGREEMENT:
         raise InputError(
@@ -82,7 +87,7 @@ def choose_precision(
     for precision in loaded.faster_precisions():
         faster = loaded.at(precision)
         exact = embed(loaded, crops, mirror) if exact is None else exact
-        worst = float(np.min(cosines(embed(faster, crops, mirror), exact)))
+        worst = worst_cosine(embed(faster, crops, mirror), exact)
         measured = f"worst cosine to fp32 {worst:.5f} over {len(crops)} crops"
         if worst >= AGREEMENT:
             return faster, "; ".join([f"{precision}, {measured}", *refused])

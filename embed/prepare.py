@@ -63,12 +63,10 @@ class PreparedImage:
     jpeg: bytes = b""
 
 
-def read_image(
-    root: Path, path: str, expected: str, how: Decode = "exact"
-) -> DecodedImage | Observation:
+def read_image(root: Path, path: str, expected: str) -> DecodedImage | Observation:
     """Read and decode the image at `path` below the root; see `read_content`."""
     content = read_content(root, path, expected)
-    return content if isinstance(content, Observation) else decode(content, how)
+    return content if isinstance(content, Observation) else decode(content)
 
 
 def read_content(root: Path, path: str, expected: str) -> bytes | Observation:

@@ -45,7 +45,7 @@ class Preprocess:
         """Return the preprocessing spelled out, as fingerprints keep it."""
         record = {**asdict(self.geometry), "mean": self.mean, "std": self.std}
         if self.geometry.decode == "exact":
-            # As in the records from when there was no other.
+            # Older records have no such field: there was no other way.
             del record["decode"]
         return record
 

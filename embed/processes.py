@@ -60,7 +60,7 @@ def _collected(came: list[int]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # Whoever was told to ignore one, as nohup tells it, goes on ignoring it.
+    # A signal that this process ignores, as under nohup, stays ignored.
     before: dict[int, Any] = {
         number: signal.signal(number, lambda number, _: came.append(number))
         for number in STOPS
@@ -73,9 +73,10 @@ def _collected(came: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def end_with_parent() -> None:
+def end_with_parent(*_: object) -> None:
     """Let this process of `multiprocessing` end when the one that started it does.
 
+    What a DataLoader gives the processes that it starts is not looked at.
     Its siblings hold the other ends of its pipes, so that it would wait for orders for ever.
     """
     parent = parent_process()

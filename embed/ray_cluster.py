@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,8 @@ from typing import Any
 import archiveprobe
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
-
-Notify = Callable[[str], None]
+from archiveprobe.base.progress import Notify
+from archiveprobe.base.wording import one_line
 
 # Ray's own file of a token, and the variable that stands in for it.
 _TOKEN_FILE = Path(".ray") / "auth_token"
@@ -229,7 +229,7 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN]
+        reason = one_line(f"{type(error).__name__}: {error}", _SHOWN)
         raise InputError(
             f"no Ray cluster ({reason}): check `ray status`; RAY_ADDRESS names the cluster to use, "
             "and without it and after `ray stop` this machine starts one"

@@ -10,19 +10,19 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from archiveprobe.base.progress import Notify
 from archiveprobe.cache.log import Commit
 from archiveprobe.cache.shard_rows import ShardRows
 from archiveprobe.embed.decoding import Decoders
 from archiveprobe.embed.forward import ForwardThreads
-from archiveprobe.embed.job import Job, Notify, Options
+from archiveprobe.embed.job import Job, Options
 from archiveprobe.embed.prepare import Preparation, PreparedImage, prepare
 from archiveprobe.embed.ray_cluster import device_of, ray_cluster
 from archiveprobe.embed.ray_units import Row, map_units
-from archiveprobe.embed.shared_memory import slot_bytes
 from archiveprobe.embed.unit_encoder import UnitEncoder
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import PASSING, Observation
@@ -114,8 +114,7 @@ class DecodeFiles:
 @lru_cache(maxsize=1)
 def _decoders(decode: DecodeFiles) -> Decoders:
     """Keep a decoder process open from unit to unit; it ends with the process of the task."""
-    work = partial(prepare, preparation=decode.preparation)
-    return Decoders(work, slot_bytes(decode.preparation), workers=1).__enter__()
+    return Decoders(prepare, decode.preparation, workers=1).__enter__()
 
 
 class EmbedUnit:

@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import one_line
 from archiveprobe.embed.ray_cluster import Cluster, load_ray
 
 Row = dict[str, Any]
@@ -140,7 +141,7 @@ def _in_a_line(error: Exception) -> str:
         error = error.cause
     if isinstance(error, InputError):
         return str(error)
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:_SHOWN]
+    reason = one_line(f"{type(error).__name__}: {error}", _SHOWN)
     ended = isinstance(error, ray.exceptions.RayActorError | ray.exceptions.WorkerCrashedError)
     what = f"ended {RETRIES + 1} times at one unit" if ended else "failed"
     return (

@@ -8,6 +8,7 @@ from itertools import compress
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.cache.carry import carry_over
 from archiveprobe.cache.keys import Keys
 from archiveprobe.cache.reader import Reader
@@ -21,9 +22,9 @@ from archiveprobe.embed.forward import Batch
 from archiveprobe.embed.gpu_decoding import as_made, needed_decoder
 from archiveprobe.embed.gpu_views import GpuViews
 from archiveprobe.embed.inventory import Verification
-from archiveprobe.embed.job import Notify, views_of
+from archiveprobe.embed.job import views_of
 from archiveprobe.embed.networks import LoadedBackbone, geometry_of, load_backbone
-from archiveprobe.embed.precision import AGREEMENT, cosines
+from archiveprobe.embed.precision import AGREEMENT, worst_cosine
 from archiveprobe.embed.prepare import Preparation, prepare
 from archiveprobe.embed.text_tower import TextNetwork
 from archiveprobe.embed.view_sets import view_set
@@ -155,7 +156,7 @@ def _compare(
         )
     _, stored = reader.read([key for key, _ in rows])
     fresh = np.concatenate([embedding for _, embedding in rows])
-    return len(rows), float(np.min(cosines(fresh, stored.reshape(fresh.shape))))
+    return len(rows), worst_cosine(fresh, stored.reshape(fresh.shape))
 
 
 def _random_images(

@@ -13,12 +13,12 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import make_folder
 from archiveprobe.base.lock import Lock
 from archiveprobe.base.memory import collector_paused
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import quote_few
 from archiveprobe.embed.decoding import default_workers, prepare_images
 from archiveprobe.embed.gpu_decoding import COMPARED, make_trial
 from archiveprobe.embed.gpu_views import GpuViews
-from archiveprobe.embed.job import Job, Notify, Options
+from archiveprobe.embed.job import Job, Options
 from archiveprobe.embed.networks import geometry_of
 from archiveprobe.embed.plan import Plan, plan
 from archiveprobe.embed.prepare import Preparation, PreparedImage
@@ -33,7 +33,7 @@ from archiveprobe.task.folds import FoldTable, ensure_folds
 from archiveprobe.task.manifest import Entry, paths_by_digest
 from archiveprobe.task.shares import shares_folder
 
-__all__ = ["Options", "Plan", "Summary", "embed", "plan", "record_of"]
+__all__ = ["Options", "Plan", "Summary", "embed", "plan"]
 
 _STALE_SECONDS = 3600.0
 _TEXTS_AT_ONCE = 1024
@@ -63,7 +63,7 @@ def embed(
             notify(f"{job.backbone.name}: RANDOM WEIGHTS, for trials only")
     _say_missing_labels(work, notify)
     _drop_leftovers(task.work)
-    # First, since what they may lack shows at once: a second tower, a tokenizer.
+    # Texts first, since a text tower or a tokenizer that is missing shows at once.
     for job in work.text_jobs:
         if job.missing(work.texts):
             with job:
@@ -80,7 +80,7 @@ def embed(
         for job in jobs:
             job.finish()
     with collector_paused():
-        folds = None if work.share else _conclude(work, record.entries, notify)
+        folds = None if work.share else _make_folds(work, record.entries, notify)
         record.finish(folds)
         summary = _summarise(work, record.entries, time.monotonic() - started)
     _offer_heic(summary.reasons, notify)
@@ -147,7 +147,7 @@ def _settle_decoding(
     decode, trial = make_trial(work.device, views, images)
     for job in trying:
         job.settle_decoding(trial)
-    # Those that were refused have the views of other geometries now.
+    # Jobs that were refused decode on the CPU now, so their geometries are others.
     views = {geometry_of(job.loaded): job.views for job in trying if job.backbone.decode == "gpu"}
     return GpuViews(work.device, decode, views) if decode and views else None
 
@@ -223,15 +223,11 @@ def _share_lock(task: Task, share: str) -> Lock:
     return Lock(folder, f"share {share} of", share=share)
 
 
-def _conclude(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
+def _make_folds(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
     """Make the folds of all rows, and say what contradicts itself."""
     pairs = contradictions(work.rows, work.entries)
     if pairs:
         notify(f"equal files with different labels: {len(pairs)}, the first {pairs[0]}")
-    return _make_folds(work, entries, notify)
-
-
-def _make_folds(work: Plan, entries: list[Entry], notify: Notify) -> FoldTable | None:
     if not any(row.label is not None for row in work.rows):
         why = "" if work.task.labels else f": labels is empty in {work.task.file}"
         notify(f"no folds: no labelled rows{why}")
@@ -279,15 +275,14 @@ class Summary:
     reasons: dict[str, int] = field(default_factory=dict)
     units: str | None = None
 
-
-def record_of(summary: Summary) -> dict[str, Any]:
-    """Return the summary in the form that `embed --json` promises; without what is empty."""
-    record = asdict(summary)
-    del record["reasons"]
-    for name in ("texts", "units"):
-        if not record[name]:
-            del record[name]
-    return record
+    def record(self) -> dict[str, Any]:
+        """Return the form that `embed --json` promises, without what is empty."""
+        record = asdict(self)
+        del record["reasons"]
+        for name in ("texts", "units"):
+            if not record[name]:
+                del record[name]
+        return record
 
 
 def _summarise(work: Plan, entries: list[Entry], seconds: float) -> Summary:

@@ -120,7 +120,7 @@ class RunRecord:
 
     def _weights(self, cache: CacheInUse) -> object:
         try:
-            folder = self._work.task.work / "cache" / str(cache.folder)
+            folder = self._work.task.caches / str(cache.folder)
             return CacheRecord.read(folder).fingerprint["weights"]
         except (InputError, KeyError):
             return None

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.preprocess import Geometry
 
@@ -96,9 +97,7 @@ class Slots:
 
 
 @contextmanager
-def shared_slots(
-    count: int, size: int, notify: Callable[[str], None] = lambda _: None
-) -> Iterator[Slots]:
+def shared_slots(count: int, size: int, notify: Notify = lambda _: None) -> Iterator[Slots]:
     """Make `count` slots of `size` bytes; none, with a message, where there is no room."""
     if count * size == 0:
         yield Slots()

@@ -11,17 +11,23 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import explained, link_whole
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import number_of
 from archiveprobe.cache.carry import carry_over
 from archiveprobe.cache.reader import Reader
-from archiveprobe.cache.spec import CacheRecord, differences, find_caches, match_request
+from archiveprobe.cache.spec import (
+    CacheRecord,
+    differences,
+    find_caches,
+    list_changes,
+    match_request,
+)
 from archiveprobe.cache.store import Writer
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.fingerprint import request
 from archiveprobe.embed.thumbnails import stored_thumbnails, thumbnail_file
 from archiveprobe.task.config import Task
 from archiveprobe.task.manifest import Entry, decoder_of, read_manifest_with_digest
-from archiveprobe.task.rows import Notify
 from archiveprobe.task.snapshot import read_snapshot
 
 _AT_ONCE = 1024
@@ -64,7 +70,7 @@ def _take_cache(
     task: Task, source: Task, backbone: Backbone, precision: str, notify: Notify
 ) -> None:
     name, asked = backbone.cache, request(task, backbone)
-    there, own = source.work / "cache", task.work / "cache"
+    there, own = source.caches, task.caches
     fitting = [
         record
         for record in match_request(there, name, asked)
@@ -102,8 +108,8 @@ def _why_none(there: Path, name: str, asked: Mapping[str, Any], source: Task) ->
     if not caches:
         return f"{source.file} has no cache of it"
     changed = min((differences(each.request, asked) for each in caches), key=len)
-    listed = "; ".join(f"{field} was {old!r}, is {new!r}" for field, old, new in changed)
-    return f"the settings differ from those of {source.file}: {listed or 'precision'}"
+    listed = list_changes(changed) or "precision"
+    return f"the settings differ from those of {source.file}: {listed}"
 
 
 def _rows(folder: Path) -> int:

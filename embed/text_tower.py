@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import one_line
 from archiveprobe.embed.backbones import RANDOM, Backbone
 from archiveprobe.embed.hub import hub_reachable, local_name, read_config
 from archiveprobe.embed.libraries import make_torchvision_importable
@@ -75,15 +76,15 @@ def load_tokenizer(backbone: Backbone) -> tuple[Any, str]:
     make_torchvision_importable()
     import open_clip
 
+    config: Mapping[str, Any]
     if backbone.repository:
-        config: Mapping[str, Any] = read_config(backbone)["model_cfg"]
-        model = local_name(backbone)
+        config = read_config(backbone)["model_cfg"]
     else:
-        config, model = open_clip.get_model_config(backbone.model) or {}, backbone.model
+        config = open_clip.get_model_config(backbone.model) or {}
     text = config.get("text_cfg", {})
     name = text.get("hf_tokenizer_name")
     if not name:
-        return open_clip.get_tokenizer(model), "open_clip"
+        return open_clip.get_tokenizer(local_name(backbone)), "open_clip"
     if importlib.util.find_spec("transformers") is None:
         raise InputError(
             f"the texts of {backbone.described} need the package transformers: install it with "
@@ -94,9 +95,9 @@ def load_tokenizer(backbone: Backbone) -> tuple[Any, str]:
         with quiet():
             if backbone.repository:
                 return _hub_tokenizer(text, offline), str(name)
-            return open_clip.get_tokenizer(model, **offline), str(name)
+            return open_clip.get_tokenizer(backbone.model, **offline), str(name)
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error)
         raise InputError(
             f"cannot get the tokenizer {name} of {backbone.described} ({reason}): fetch it with "
             "`archiveprobe weights TASK` where there is a network"

@@ -1,15 +1,17 @@
 """Backbones that fine-tuning has changed: the trained tensors laid over the backbone's own."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import is_out_of_memory, memory_for
-from archiveprobe.cache.spec import differences
+from archiveprobe.cache.spec import differences, list_changes
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.models import Model, at_size, load_model, misfit, tensor_digest
+from archiveprobe.embed.preprocess import Preprocess
 from archiveprobe.evaluate.tuned import TunedNetwork
 
 _BODY = "body."
@@ -24,19 +26,8 @@ def load_tuned(backbone: Backbone, network: TunedNetwork, *, untrained: bool = F
     plain = replace(backbone, tuned=None)
     loaded = load_model(plain, untrained=untrained or network.is_whole)
     preprocess = at_size(loaded, network.model.get("size"), backbone)
-    then = {key: network.made_of[key] for key in ("preprocess", "weights")}
-    # Where all of it was trained nothing is left of what it started from.
-    same = network.is_whole or untrained
-    now = {
-        "preprocess": preprocess.record(),
-        "weights": then["weights"] if same else loaded.digest,
-    }
-    changed = "; ".join(f"{name} was {a!r}, is {b!r}" for name, a, b in differences(then, now)[:3])
-    if changed:
-        raise InputError(
-            f"{backbone.name} was trained on another {backbone.described}: {changed}: bring that "
-            "one back, or run finetune again"
-        )
+    digest = None if network.is_whole or untrained else loaded.digest
+    check_start(backbone.name, backbone.described, network.made_of, preprocess, digest)
     state = read_weights(network.file, network.sha256)
     trained = {
         name.removeprefix(_BODY): tensor for name, tensor in state.items() if name.startswith(_BODY)
@@ -50,6 +41,26 @@ def load_tuned(backbone: Backbone, network: TunedNetwork, *, untrained: bool = F
         )
     loaded.module.load_state_dict(given, strict=True)
     return Model(loaded.module, preprocess, tensor_digest(loaded.module.state_dict()))
+
+
+def check_start(
+    name: str, backbone: str, then: Mapping[str, Any], preprocess: Preprocess, weights: str | None
+) -> None:
+    """Check that what was fine-tuned `then` began with this backbone.
+
+    Without `weights`, their digest, only the preprocessing counts: where all of a network was
+    trained nothing is left of what it started from.
+
+    Raises:
+        InputError: it began with another one; what differs is listed.
+    """
+    now = {"preprocess": preprocess.record(), "weights": weights or then["weights"]}
+    changed = differences({key: then[key] for key in now}, now)
+    if changed:
+        raise InputError(
+            f"{name} was trained on another {backbone}: {list_changes(changed[:3])}: bring that "
+            "one back, or run finetune again"
+        )
 
 
 def read_weights(file: Path, digest: str) -> dict[str, Any]:

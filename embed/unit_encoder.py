@@ -4,7 +4,6 @@ What the task's caches hold already, by the bytes of an image, is read there and
 Batches are cut within a unit, so whoever computes a unit gets the same bits on one kind of device.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,17 +18,18 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import NAME as LOCK_NAME
 from archiveprobe.base.lock import is_locked
 from archiveprobe.base.memory import memory_for
+from archiveprobe.base.progress import Notify
 from archiveprobe.cache.log import Failure
 from archiveprobe.cache.shard import Embeddings
-from archiveprobe.cache.spec import CacheRecord, differences, find_caches
+from archiveprobe.cache.spec import CacheRecord, differences, find_caches, list_changes
 from archiveprobe.cache.store import Reader, Writer, unusable
 from archiveprobe.embed.backbones import resolve
 from archiveprobe.embed.compiling import compile_network, was_compiled
-from archiveprobe.embed.faults import network_at_work
+from archiveprobe.embed.faults import MEMORY_REMEDY, network_at_work
 from archiveprobe.embed.fingerprint import fingerprint, request
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches
 from archiveprobe.embed.gpu_decoding import ProvedGpu, Trial, as_made, refusal
-from archiveprobe.embed.job import Notify, crops_per_pass
+from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.networks import LoadedBackbone, load_backbone
 from archiveprobe.embed.precision import check_agreement, computes
 from archiveprobe.embed.prepare import Preparation, PreparedImage
@@ -375,9 +375,8 @@ class _UnitBackbone:
 
     def _compile(self, network: LoadedBackbone, first: Rendered) -> LoadedBackbone:
         """Compile the network, as it was for the system, so that whoever answers has its bits."""
-        remedy = "free memory, or choose a smaller backbone"
         where = f"{self._backbone.described} on {self._device}"
-        with memory_for(f"compiling {where}", remedy):
+        with memory_for(f"compiling {where}", MEMORY_REMEDY):
             mirror = np.zeros(len(first.crops), np.bool_)
             compiled, why = compile_network(network, first.crops, mirror, self._threads.together)
         if not compiled.is_compiled:
@@ -390,8 +389,7 @@ class _UnitBackbone:
 
     def _check_agreement(self, network: LoadedBackbone, first: Rendered) -> None:
         if self._device == "mps" and network.precision == "fp32":
-            remedy = "free memory, or choose a smaller backbone"
-            with memory_for(f"trying {self._backbone.described} on the CPU", remedy):
+            with memory_for(f"trying {self._backbone.described} on the CPU", MEMORY_REMEDY):
                 check_agreement(network, first.crops, np.zeros(len(first.crops), np.bool_))
 
 
@@ -401,13 +399,13 @@ def _writer_name(number: int) -> str:
 
 def _record(task: Task, name: str, digest: str) -> CacheRecord:
     """Find the cache that a system was trained on."""
-    root = task.work / "cache"
-    for record in find_caches(root, name):
+    for record in find_caches(task.caches, name):
         if record.digest == digest:
             return record
     raise InputError(
-        f"the cache of {name} that the system was trained on is not in {root}: bring it back, or "
-        f"run `archiveprobe embed {task.shell_path}` and `archiveprobe probe {task.shell_path}`"
+        f"the cache of {name} that the system was trained on is not in {task.caches}: bring it "
+        f"back, or run `archiveprobe embed {task.shell_path}` and "
+        f"`archiveprobe probe {task.shell_path}`"
     )
 
 
@@ -430,15 +428,8 @@ def _check_ahead(record: CacheRecord, now: Mapping[str, Any], device: str) -> No
 
 
 def _refuse(record: CacheRecord, changed: list[tuple[str, Any, Any]]) -> NoReturn:
-    listed = "; ".join(f"{field} was {old!r}, is {new!r}" for field, old, new in changed[:3])
     raise InputError(
         f"new images would not be embedded as {record.folder.name}, which the system was trained "
-        f"on: {listed}: bring those weights and libraries back, or embed and probe again here"
+        f"on: {list_changes(changed[:3])}: bring those weights and libraries back, or embed and "
+        "probe again here"
     )
-
-
-def short_digest(digests: Sequence[str]) -> str:
-    """Return 16 hexadecimal digits that stand for all of some digests; of one, its first 16."""
-    if len(digests) == 1:
-        return digests[0][:16]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from archiveprobe.embed.augment import seeded_view
+from archiveprobe.embed.augment import CLIP_PAPER, random_view, seeded
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.view_sets import View
 
@@ -66,7 +66,8 @@ def render(image: Image.Image, geometry: Geometry, views: Sequence[View], *, see
     for name in dict.fromkeys(view.crop for view in views):
         if name.startswith("augment"):
             resampling = RESAMPLING[geometry.interpolation]
-            crop = seeded_view(image, geometry.size, resampling, f"{seed}/{name}")
+            rng = seeded(seed, name)
+            crop = random_view(image, geometry.size, resampling, rng, CLIP_PAPER)
         else:
             crop = _crop(image, geometry, cut_of(name, image.size, geometry), resized)
         crops[name] = np.asarray(crop)
@@ -95,11 +96,6 @@ def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
     # Of most pairs a few pixels tell that they are not.
     few = (slice(None, None, 16), slice(None, None, 16))
     return np.array_equal(one[few], other[few]) and np.array_equal(one, other)
-
-
-def center(image: Image.Image, geometry: Geometry) -> Image.Image:
-    """Return the view that the weights' own preprocessing gives."""
-    return _crop(image, geometry, cut_of("center", image.size, geometry), {})
 
 
 def cut_of(name: str, size: tuple[int, int], geometry: Geometry) -> Cut:

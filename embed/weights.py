@@ -7,7 +7,15 @@ from typing import Any
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.backbones import PRETRAINED, RANDOM, Backbone, task_backbones
-from archiveprobe.embed.hub import Source, download, fetch_config, find, hub_config, revision
+from archiveprobe.embed.hub import (
+    HubFiles,
+    download,
+    fetch_config,
+    find,
+    hub_config,
+    local_name,
+    revision,
+)
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.task.config import Task, nearest
 
@@ -37,8 +45,7 @@ def registry_config(backbone: Backbone) -> Mapping[str, Any]:
         _check_known(backbone, timm.is_model(backbone.model), timm.list_models())
         tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone.model}.*")]
         _check_tag(backbone, backbone.tag is None or backbone.tag in tags, tags)
-        full = f"{backbone.model}.{backbone.tag}" if backbone.tag else backbone.model
-        config = timm.get_pretrained_cfg(full)
+        config = timm.get_pretrained_cfg(local_name(backbone))
         return dict(vars(config)) if config else {}
     import open_clip
 
@@ -67,7 +74,7 @@ def _check_tag(backbone: Backbone, known: bool, tags: list[str]) -> None:
         )
 
 
-def source(backbone: Backbone) -> Source | None:
+def files_on_hub(backbone: Backbone) -> HubFiles | None:
     """Return where the pretrained weights of a backbone lie on the hub; never ask the network.
 
     None where a repository's commit is not known yet.
@@ -78,7 +85,7 @@ def source(backbone: Backbone) -> Source | None:
     if backbone.repository:
         commit = revision(backbone)
         files = _TIMM_FILES if backbone.library == "timm" else _OPEN_CLIP_FILES
-        return Source(backbone.repository, files, commit) if commit else None
+        return HubFiles(backbone.repository, files, commit) if commit else None
     config = registry_config(backbone)
     if backbone.library == "timm":
         repository, file = config.get("hf_hub_id") or "", config.get("hf_hub_filename")
@@ -91,7 +98,7 @@ def source(backbone: Backbone) -> Source | None:
             f"{backbone.described} has no pretrained weights on the hub: choose other weights, or "
             f"give a file in [backbone.NAME] of task.toml"
         )
-    return Source(repository, (file,) if file else usual)
+    return HubFiles(repository, (file,) if file else usual)
 
 
 def locate(backbone: Backbone) -> Path | None:
@@ -107,7 +114,7 @@ def locate(backbone: Backbone) -> Path | None:
                 f"no weights file {file} for backbone {backbone.name!r}: correct its `weights`"
             )
         return file
-    hub = source(backbone)
+    hub = files_on_hub(backbone)
     return None if hub is None else find(hub)
 
 
@@ -123,7 +130,7 @@ def fetch(backbone: Backbone) -> Path:
     if backbone.repository:
         # Of the same commit as the configuration, which is fetched first.
         fetch_config(backbone)
-    hub = source(backbone)
+    hub = files_on_hub(backbone)
     assert hub is not None
     return download(backbone, hub)
 

@@ -46,11 +46,11 @@ def open_in_use(
     in_use = snapshot.cache(asked)
     if in_use is None or in_use.folder is None:
         raise InputError(_absent(task, snapshot, asked))
-    folder = task.work / "cache" / in_use.folder
+    folder = task.caches / in_use.folder
     again = f"bring it back, or run `archiveprobe embed {task.shell_path}`"
     # The name comes out of a file: it must not lead anywhere else.
     if Path(in_use.folder).name != in_use.folder:
-        raise InputError(f"{in_use.folder!r} is no cache of {task.work / 'cache'}: {again}")
+        raise InputError(f"{in_use.folder!r} is no cache of {task.caches}: {again}")
     if not (folder / "fingerprint.json").exists():
         raise InputError(f"the cache {folder}, which the last embed used, is gone: {again}")
     reader = Reader(folder)
@@ -84,7 +84,7 @@ def _absent(task: Task, snapshot: Snapshot, asked: Mapping[str, Any]) -> str:
     known_backbones = {known for known, _ in embedded}
     hint = f", only with {', '.join(other)}" if other else nearest(backbone, known_backbones)
     return (
-        f"no cache for backbone {backbone!r} with views {views!r} in {task.work / 'cache'}"
+        f"no cache for backbone {backbone!r} with views {views!r} in {task.caches}"
         f"{hint}: run `archiveprobe embed {task.shell_path} --backbone {whole_name(backbone)}`"
     )
 

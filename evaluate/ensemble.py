@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import first_few, number_of
 from archiveprobe.evaluate.combine import combine
 from archiveprobe.evaluate.corrected_labels import leaderboard_of
@@ -20,7 +21,6 @@ from archiveprobe.evaluate.system_status import load_current, load_systems
 from archiveprobe.evaluate.system_store import save_run, stored_record
 from archiveprobe.task.config import Task
 
-Notify = Callable[[str], None]
 DataWarnings = Callable[[Dataset], tuple[Sequence[str], float]]
 # Every ensemble is more complex than every probe and every fine-tuned network.
 _COMPLEXITY = 1000

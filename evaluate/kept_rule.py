@@ -1,8 +1,9 @@
 """Threshold rules that a person chose for a system: kept, aloud, when the system is made again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from archiveprobe.base.progress import Notify
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.system_names import RECORD, runs_folder
 from archiveprobe.evaluate.system_store import stored_record
@@ -19,7 +20,7 @@ def rule_for(
     *,
     default: str = DEFAULT_RULE,
     possible: bool = True,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> tuple[str, dict[str, Any]]:
     """Return the threshold rule of a system that is made again, and how its record marks it.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import one_line
 
 _VERSION = 1
 
@@ -100,7 +101,7 @@ class Predictions:
             loaded = cls(**arrays, threshold=threshold, origin=head["origin"])
             loaded.check()
         except Exception as error:
-            reason = " ".join(str(error).split())[:120]
+            reason = one_line(error)
             raise InputError(
                 f"{where} holds no valid predictions ({reason}): run that system again"
             ) from None

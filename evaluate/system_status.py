@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import first_few
 from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.evaluate.caches import asked_of, whole_name
@@ -16,7 +17,6 @@ from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_names import systems
 from archiveprobe.evaluate.system_store import PREDICTIONS, Run, load_run, stored_record
 from archiveprobe.task.config import TUNED, Task
-from archiveprobe.task.rows import Notify
 from archiveprobe.task.texts import is_text_cache
 
 FROM_CACHE = "@cache"
@@ -130,7 +130,7 @@ def _has_other_start(record: Mapping[str, Any], dataset: Dataset) -> bool:
             continue
         # What cannot be read says nothing of the weights; whoever needs that cache gets the error.
         with suppress(InputError):
-            now = CacheRecord.read(dataset.task.work / "cache" / cache.folder).fingerprint
+            now = CacheRecord.read(dataset.task.caches / cache.folder).fingerprint
             if now.get("weights") != began:
                 return True
     return False

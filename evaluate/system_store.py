@@ -25,6 +25,7 @@ from archiveprobe.base.files import discard, make_folder, write_whole
 from archiveprobe.base.lock import wait_for_lock
 from archiveprobe.base.reading import read_ordinary
 from archiveprobe.base.sealed import read_sealed, write_sealed
+from archiveprobe.base.wording import one_line
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_names import RECORD, SYSTEM_NAME, no_system, runs_folder
 from archiveprobe.task.config import Task
@@ -243,4 +244,4 @@ def _short(error: Exception) -> str:
     """Say in few words, on one line, what went wrong."""
     if isinstance(error, OSError) and error.filename:
         return f"{Path(error.filename).name}: {error.strerror}"
-    return " ".join(str(error).split())[:120]
+    return one_line(error)

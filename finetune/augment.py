@@ -9,7 +9,6 @@ torchvision draws from torch's generator in another order, so the views that `em
 """
 
 import contextlib
-import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from archiveprobe.embed.augment import Ranges, random_view
+from archiveprobe.embed.augment import Ranges, random_view, seeded
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.embed.preprocess import Preprocess
 from archiveprobe.embed.views import RESAMPLING
@@ -30,12 +29,6 @@ if TYPE_CHECKING:
 
 _PIXEL = 255
 _JITTERED = ("brightness", "contrast", "saturation", "hue")
-
-
-def seeded(*words: str | int) -> np.random.Generator:
-    """Make a random generator that depends on these words only; other words give another."""
-    digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
 @dataclass(frozen=True)

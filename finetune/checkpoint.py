@@ -23,6 +23,7 @@ import numpy as np
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import memory_for
+from archiveprobe.base.wording import one_line
 from archiveprobe.cache.spec import differences
 
 _FILE = re.compile(r"epoch-(\d{6})-([0-9a-f]{64})\.pt")
@@ -106,7 +107,7 @@ class Checkpoints:
         except InputError:
             raise
         except Exception as error:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+            reason = getattr(error, "strerror", None) or one_line(error)
             raise InputError(
                 f"{file} is damaged ({reason}): delete {self.folder} and train again from the start"
             ) from None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import number_of
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.decoding import default_workers
@@ -25,7 +25,7 @@ from archiveprobe.finetune.images import (
     load_pixels,
     stored_side,
 )
-from archiveprobe.finetune.loader import InputRows, Notify
+from archiveprobe.finetune.loader import InputRows
 from archiveprobe.finetune.model import Network, start_head
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.tokens import (

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, NamedTuple, Self, TypedDict
 
 import numpy as np
 
 from archiveprobe.base.memory import memory_for
-from archiveprobe.base.progress import Progress
+from archiveprobe.base.progress import Notify, Progress
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.device import default_device
 from archiveprobe.embed.faults import network_at_work
@@ -20,9 +20,9 @@ from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.system_status import FROM_CACHE
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.data import image_rows, start_at_probe, token_rows
+from archiveprobe.finetune.forward import ForwardPasses
 from archiveprobe.finetune.inference import centre_of, logits_of
-from archiveprobe.finetune.loader import InputRows, Notify, default_drawing
-from archiveprobe.finetune.looking import Looks
+from archiveprobe.finetune.loader import InputRows, default_drawing
 from archiveprobe.finetune.mixing import State, greedy_soup, mean_of, update_batch_norms
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Recipe
@@ -83,6 +83,14 @@ class Fit:
     stop: Stop | None
 
 
+class Start(NamedTuple):
+    """The network as it was built, its first state, and what names both."""
+
+    network: Network
+    state: State
+    origin: Origin
+
+
 class Fits:
     """A recipe's network and the rows of a task, which are loaded once a fit needs them.
 
@@ -102,7 +110,7 @@ class Fits:
         self.system = recipe.name + (FROM_CACHE if options.from_cache else "")
         self.folder = dataset.task.work / "finetune" / self.system
         self._notify, self._progress = notify, progress
-        self._looks = Looks(**self.computing, notify=notify)
+        self._passes = ForwardPasses(**self.computing, notify=notify)
         self._views = range(len(view_set(recipe.predict.views)))
         self._resources = ExitStack()
 
@@ -128,8 +136,8 @@ class Fits:
         return backbone_of(self._recipe.model, self._dataset.task)
 
     @cached_property
-    def start(self) -> tuple[Network, dict[str, Any], Origin]:
-        """The network as it was built, its first state, and what names both.
+    def start(self) -> Start:
+        """What all parts start from.
 
         The network is one object that takes turns: it learns a fold, and it answers with a finished
         fold's weights. So its start is read once, before anything else is loaded.
@@ -138,7 +146,7 @@ class Fits:
             self._notify(f"{self.backbone.name}: from random weights")
         network = self._build()
         with memory_for(f"keeping the start of {self.backbone.name}", _MEMORY_REMEDY):
-            return network, network.state(whole=False), origin_of(network)
+            return Start(network, network.state(whole=False), origin_of(network))
 
     def _build(self, *, merged: bool = False) -> Network:
         model, classes = self._recipe.model, len(self._dataset.classes)
@@ -150,7 +158,7 @@ class Fits:
     @cached_property
     def inputs(self) -> tuple[Network, InputRows]:
         """The network as it is trained, and its inputs: labelled rows, then those to predict."""
-        network, options = self.start[0], self._options
+        network, options = self.start.network, self._options
         ways: dict[str, Any] = {
             "workers": options.workers,
             "notify": self._notify,
@@ -186,12 +194,12 @@ class Fits:
         self, fit: Fit, answering: bool = True, *, selection: Sequence[Epoch] = ()
     ) -> TrainedPart:
         """Train a network once, and keep it with its answers."""
-        initial, origin = self.start[1:]
+        origin = self.start.origin
         dataset, recipe, rows = self._dataset, fit.recipe, fit.rows
         label = self.label(fit.folder)
         network, inputs = self.inputs
         inputs = inputs.with_seed(recipe.seed)
-        network.load_state(initial)
+        network.load_state(self.start.state)
         if recipe.model.head_init == "probe":
             start_at_probe(dataset, recipe, network, self.backbone, rows.train)
         started_from = {
@@ -250,11 +258,11 @@ class Fits:
         def load_mean(some: Sequence[State]) -> None:
             network.to(self.device).load_state(mean_of(some))
             if len(some) > 1:
-                update_batch_norms(network, inputs, rows.train, centre, self._looks)
+                update_batch_norms(network, inputs, rows.train, centre, self._passes)
 
         def score(some: Sequence[State]) -> float:
             load_mean(some)
-            return rate(network, data, self._recipe, self._looks)
+            return rate(network, data, self._recipe, self._passes)
 
         used: Sequence[int] = range(len(parts))
         # The final fit holds no row out to choose by.
@@ -283,7 +291,7 @@ class Fits:
         logits = self._answers(network, inputs, rows)
         digest = self._dataset.unlabelled.digest
         part = save_part(
-            fit.folder, fit.settings, trained, logits, self.start[2], digest, seeds=seeds
+            fit.folder, fit.settings, trained, logits, self.start.origin, digest, seeds=seeds
         )
         self._notify(f"{fit.folder.name}: mean of the weights of {len(used)} of {len(parts)} seeds")
         return part
@@ -297,7 +305,7 @@ class Fits:
         self._notify(
             f"{self.label(part.folder)}: other rows to predict than before, answering them"
         )
-        part.check_origin(self.start[2], "it would now")
+        part.check_origin(self.start.origin, "it would now")
         network, inputs = self._finished, self.inputs[1]
         with self._at_work("answer"):
             network.to(self.device).load_state(part.state())
@@ -327,7 +335,7 @@ class Fits:
     def _answer(self, network: Network, inputs: InputRows, rows: np.ndarray) -> np.ndarray:
         """Return logits (r, V, K) of rows through all views."""
         with self._at_work("answer"):
-            return logits_of(network, inputs, rows, self._views, self._looks)
+            return logits_of(network, inputs, rows, self._views, self._passes)
 
     def _at_work(self, what: str) -> AbstractContextManager[None]:
         """Say in one line why the network cannot do something. Raises InputError."""

@@ -21,22 +21,21 @@ from PIL import Image
 
 from archiveprobe.base.files import explained
 from archiveprobe.embed.decoder_pool import DecoderError, DecoderPool
-from archiveprobe.embed.prepare import read_image
+from archiveprobe.embed.decoding import AHEAD_PER_WORKER, SECONDS_PER_IMAGE
+from archiveprobe.embed.prepare import read_content
 from archiveprobe.embed.preprocess import Geometry, Preprocess
 from archiveprobe.embed.view_sets import View
 from archiveprobe.embed.views import RESAMPLING, Rendered, render
 from archiveprobe.finetune.augment import Augmentation
 from archiveprobe.finetune.loader import Draw
-from archiveprobe.task.decoding import OUT_OF_MEMORY, Observation, rejected
+from archiveprobe.task.decoding import OUT_OF_MEMORY, Observation, decode_pixels, rejected
 
 if TYPE_CHECKING:
     import torch
 
 MEMORY_LIMIT = 1 << 30
 """Bytes up to which pixels stay in memory."""
-_SECONDS_PER_IMAGE = 60.0
 _SPARE = 2
-_AHEAD_PER_WORKER = 8
 
 
 @dataclass(frozen=True)
@@ -221,10 +220,13 @@ def blank_image(side: int) -> Image.Image:
 def decode_file(path: str, key: str, root: Path, spec: PixelSpec) -> DecodedImage:
     """Read and decode one file; runs in decoder processes."""
     try:
-        image = read_image(root, path, key, spec.geometry.decode)
-        if isinstance(image, Observation):
-            return DecodedImage(image.status)
-        return _rendered(image.pixels, spec, image.observation.status, key)
+        content = read_content(root, path, key)
+        if isinstance(content, Observation):
+            return DecodedImage(content.status)
+        decoded = decode_pixels(content, spec.geometry.decode)
+        if isinstance(decoded, Observation):
+            return DecodedImage(decoded.status)
+        return _rendered(decoded.image, spec, decoded.observation.status, key)
     except MemoryError:
         return DecodedImage(rejected(*OUT_OF_MEMORY).status)
 
@@ -246,9 +248,9 @@ def _decode_all(
             yield key, decode_file(path, key, root, spec)
         return
     work = partial(decode_file, root=root, spec=spec)
-    with DecoderPool(work, workers, seconds=_SECONDS_PER_IMAGE) as pool:
+    with DecoderPool(work, workers, seconds=SECONDS_PER_IMAGE) as pool:
         calls = ((path, key) for key, path in paths.items())
-        for (_, key), result in pool.map(calls, _AHEAD_PER_WORKER * workers):
+        for (_, key), result in pool.map(calls, AHEAD_PER_WORKER * workers):
             # A process that hangs or dies costs its image only.
             failed = isinstance(result, DecoderError)
             yield key, DecodedImage(result.status) if failed else result

@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 
-from archiveprobe.base.errors import InputError
-from archiveprobe.cache.spec import differences
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.faults import network_at_work
 from archiveprobe.embed.preprocess import geometry_of_record
-from archiveprobe.embed.tuned import read_weights
+from archiveprobe.embed.tuned import check_start, read_weights
 from archiveprobe.embed.unit_encoder import Look
 from archiveprobe.embed.view_sets import View, view_set
 from archiveprobe.evaluate.thresholding import decide
 from archiveprobe.evaluate.tuned import network_file
+from archiveprobe.finetune.forward import ForwardPasses
 from archiveprobe.finetune.images import ImageRows, PixelSpec, load_pixels
-from archiveprobe.finetune.loader import InputRows, Notify
-from archiveprobe.finetune.looking import Looks
+from archiveprobe.finetune.loader import InputRows
 from archiveprobe.finetune.model import Network, backbone_of, build_network
 from archiveprobe.finetune.recipe import Predict, Recipe
 from archiveprobe.task.config import Task
@@ -40,7 +39,11 @@ def centre_of(views: Sequence[View]) -> int:
 
 
 def logits_of(
-    network: Network, inputs: InputRows, rows: np.ndarray, views: Sequence[int], looks: Looks
+    network: Network,
+    inputs: InputRows,
+    rows: np.ndarray,
+    views: Sequence[int],
+    passes: ForwardPasses,
 ) -> np.ndarray:
     """Return logits (n, V, K) float64 of rows through views, by a network in eval mode.
 
@@ -50,7 +53,7 @@ def logits_of(
     places = np.flatnonzero(np.asarray(inputs.readable)[rows])
     if len(places):
         images = (inputs.rendered(int(row), views) for row in rows[places])
-        logits[places] = looks.logits(network, images)
+        logits[places] = passes.logits(network, images)
     return logits
 
 
@@ -133,18 +136,8 @@ class TunedSystem:
             untrained=whole,
             merged=True,
         )
-        then = {"preprocess": self.made_of["preprocess"], "weights": self.made_of["weights"]}
-        now = {
-            "preprocess": network.preprocess.record(),
-            "weights": then["weights"] if whole else network.digest,
-        }
-        changed = differences(then, now)
-        if changed:
-            fields = "; ".join(f"{name} was {a!r}, is {b!r}" for name, a, b in changed[:3])
-            raise InputError(
-                f"{self.recipe.name} was trained on another {backbone.described}: {fields}: bring "
-                "that one back, or run finetune again"
-            )
+        digest = None if whole else network.digest
+        check_start(self.recipe.name, backbone.described, self.made_of, network.preprocess, digest)
         return network
 
     def logits(
@@ -174,7 +167,7 @@ class TunedSystem:
         spec = PixelSpec(1, network.preprocess.geometry, self.views)
         states = [(str(file), read_weights(file, digest)) for file, digest in self.states]
         by_view = [np.empty((0, len(self.views), self.classes))]
-        looks = Looks(device, self.precision, notify)
+        passes = ForwardPasses(device, self.precision, notify)
         for start in range(0, len(files), _IMAGES_AT_ONCE):
             some = files[start : start + _IMAGES_AT_ONCE]
             with load_pixels(
@@ -186,7 +179,7 @@ class TunedSystem:
                     with self.at_work(device):
                         network.load_state(state, file)
                         rows, views = np.arange(len(pixels)), range(len(self.views))
-                        of_networks.append(logits_of(network, inputs, rows, views, looks))
+                        of_networks.append(logits_of(network, inputs, rows, views, passes))
             by_view.append(average(np.stack(of_networks), 0))
         return self.combine(np.concatenate(by_view))
 
@@ -212,7 +205,7 @@ class TunedSystem:
         return self.recipe.rows.unreadable == "blank"
 
 
-def load_tuned(task: Task, record: Mapping[str, Any]) -> TunedSystem:
+def load_tuned_system(task: Task, record: Mapping[str, Any]) -> TunedSystem:
     """Load the system that a run.json of kind "finetune" describes.
 
     Raises:

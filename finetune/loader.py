@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
+from archiveprobe.embed.augment import seeded
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.processes import end_with_parent, interrupt_later
 from archiveprobe.embed.views import Rendered
-from archiveprobe.finetune.augment import seeded
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -33,10 +34,9 @@ if TYPE_CHECKING:
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 # A hundred times what a batch takes, and the start of a process.
 SECONDS, SECONDS_PER_ROW = 300.0, 2.0
-_AHEAD_PER_WORKER = 3
+AHEAD_PER_WORKER = 3
 # A process takes some seconds to start, and draws a hundred images a second.
 _CORES_PER_PROCESS, _WORTH_A_PROCESS = 4, 2_000
-Notify = Callable[[str], None]
 
 
 class Draw(NamedTuple):
@@ -207,11 +207,11 @@ def _start_processes(
             rows,
             batch_sampler=sampler,
             num_workers=workers,
-            prefetch_factor=ahead or _AHEAD_PER_WORKER,
+            prefetch_factor=ahead or AHEAD_PER_WORKER,
             pin_memory=pin,
             # Spawned: a fork takes along locks that the parent's threads hold.
             multiprocessing_context="spawn",
-            worker_init_fn=_end_with_parent,
+            worker_init_fn=end_with_parent,
             timeout=seconds,
             collate_fn=None if ahead else _stack_as_array,
             # Of its own, so that starting does not move the global one.
@@ -233,10 +233,6 @@ def _start_processes(
     return batches, list(set(multiprocessing.active_children()) - before), seconds
 
 
-def _end_with_parent(_: int) -> None:
-    end_with_parent()
-
-
 def _ahead_in_shared_memory(batch_bytes: int, workers: int, notify: Notify) -> int:
     """Return how many batches every process draws ahead through shared memory; 0: through pipes.
 
@@ -247,11 +243,11 @@ def _ahead_in_shared_memory(batch_bytes: int, workers: int, notify: Notify) -> i
     free = free_shared_memory()
     # Two more: that which is trained on, and the one before, which may not be given back yet.
     room = (free // max(1, batch_bytes) - 2) // workers
-    ahead = max(0, min(_AHEAD_PER_WORKER, room))
-    if ahead < _AHEAD_PER_WORKER:
-        needed = batch_bytes * (workers * _AHEAD_PER_WORKER + 2)
+    ahead = max(0, min(AHEAD_PER_WORKER, room))
+    if ahead < AHEAD_PER_WORKER:
+        needed = batch_bytes * (workers * AHEAD_PER_WORKER + 2)
         chosen = (
-            f"every process draws {ahead} ahead instead of {_AHEAD_PER_WORKER}"
+            f"every process draws {ahead} ahead instead of {AHEAD_PER_WORKER}"
             if ahead
             else "they go through pipes, which costs time on a fast GPU"
         )

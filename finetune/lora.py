@@ -27,7 +27,7 @@ DOWN = ".down"
 
 
 def add_lora(
-    body: "nn.Module", blocks: Sequence[str], settings: Model, described: str, *, seed: int = 0
+    body: "nn.Module", blocks: Sequence[str], settings: Model, described: str, *, seed: int
 ) -> list[str]:
     """Let the linear layers of blocks learn by LoRA; return the names of what is to be trained.
 
@@ -72,7 +72,7 @@ def layer_of_change(name: str) -> str:
     return name.partition(_CHANGED)[0]
 
 
-def merged(module: "nn.Module") -> Iterator[tuple[str, "torch.Tensor"]]:
+def merged_tensors(module: "nn.Module") -> Iterator[tuple[str, "torch.Tensor"]]:
     """Yield names and tensors as `state_dict` would without LoRA, W + (alpha / r) B A for W."""
     for name, tensor in module.state_dict().items():
         layer, changed, rest = name.partition(_CHANGED)

@@ -12,8 +12,8 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed.forward import Batch
+from archiveprobe.finetune.forward import ForwardPasses
 from archiveprobe.finetune.loader import InputRows
-from archiveprobe.finetune.looking import Looks
 from archiveprobe.finetune.lora import DOWN
 from archiveprobe.finetune.model import Network
 
@@ -114,7 +114,7 @@ def update_batch_norms(
     inputs: InputRows,
     rows: np.ndarray,
     view: int,
-    looks: Looks,
+    passes: ForwardPasses,
 ) -> None:
     """Compute the running statistics of the trained BatchNorms again, over rows through a view.
 
@@ -135,7 +135,7 @@ def update_batch_norms(
     rows = rows[np.asarray(inputs.readable)[rows]]
     if not norms or not len(rows):
         return
-    seen = looks.network(network)
+    seen = passes.network(network)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

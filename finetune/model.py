@@ -10,11 +10,12 @@ import numpy as np
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import is_out_of_memory
 from archiveprobe.embed.backbones import RANDOM, Backbone, decoded_on_cpu, resolve
-from archiveprobe.embed.models import Model as LoadedBackbone
+from archiveprobe.embed.models import Model as LoadedModel
 from archiveprobe.embed.models import at_size, load_model, misfit, quiet, wrong_size
+from archiveprobe.embed.networks import is_convolutional
 from archiveprobe.embed.preprocess import Preprocess
 from archiveprobe.finetune.blocks import block_names, last_blocks
-from archiveprobe.finetune.lora import add_lora, layer_of_change, layers_to_change, merged
+from archiveprobe.finetune.lora import add_lora, layer_of_change, layers_to_change, merged_tensors
 from archiveprobe.finetune.recipe import Model
 from archiveprobe.task.config import Task
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# A ViT has one convolution, its patch embedding; a network with more gains from channels-last.
-_CONVOLUTIONAL = 3
 _DROP_PATH = "drop_path_rate"
 
 
@@ -98,7 +97,9 @@ class Network:
         """
         layers = tuple(f"{layer_of_change(part)}." for part in self.trained)
         return {
-            name: _copy(tensor) for name, tensor in merged(self.module) if name.startswith(layers)
+            name: _copy(tensor)
+            for name, tensor in merged_tensors(self.module)
+            if name.startswith(layers)
         }
 
     def load_state(self, state: Mapping[str, Any], source: str = "this state") -> None:
@@ -179,7 +180,7 @@ def build_network(
     return Network(module, preprocess, trained, loaded.digest, backbone.described, classes)
 
 
-def _load(backbone: Backbone, drop_path: float, *, untrained: bool) -> LoadedBackbone:
+def _load(backbone: Backbone, drop_path: float, *, untrained: bool) -> LoadedModel:
     """Load the backbone; with stochastic depth, which has no weights, by timm's argument."""
     if not drop_path:
         return load_model(backbone, untrained=untrained)
@@ -263,8 +264,7 @@ def assemble(
             return self
 
     module: nn.Module = Classifier()
-    convolutions = sum(isinstance(part, nn.Conv2d) for part in body.modules())
-    if convolutions >= _CONVOLUTIONAL:
+    if is_convolutional(body):
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.requires_grad_(False)
     for name in trained:

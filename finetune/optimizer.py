@@ -7,7 +7,6 @@ backbone and layers. Rates follow from the step alone, so a resumed run needs no
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -147,23 +146,14 @@ def _clip_layer(name: str) -> float:
     return float("inf") if name.startswith(_BEHIND_CLIP_BLOCKS) else 0.0
 
 
-@dataclass(frozen=True)
-class LearningRates:
-    """The learning rates of an optimizer over a whole run."""
-
-    scheduler: Any
-
-    def set(self, step: int) -> float:
-        """Set every group's rate for a step (counted from 0) and return the head's."""
-        self.scheduler.step_update(step)
-        group = self.scheduler.optimizer.param_groups[0]
-        return float(group["lr"] / group["lr_scale"])
-
-
 def make_learning_rates(
     optimizer: "torch.optim.Optimizer", settings: "Schedule", steps_per_epoch: int
-) -> LearningRates:
-    """Make the schedule of a recipe, by step: warm-up, then the rest."""
+) -> Callable[[int], float]:
+    """Make the schedule of a recipe, by step: warm-up, then the rest.
+
+    Returns:
+        A function that sets every group's rate for a step (counted from 0) and returns the head's.
+    """
     from timm import scheduler
 
     steps = settings.epochs * steps_per_epoch
@@ -180,7 +170,13 @@ def make_learning_rates(
             warmup_prefix=True,
             t_in_epochs=False,
         )
-    return LearningRates(schedule)
+
+    def set_rates(step: int) -> float:
+        schedule.step_update(step)
+        group = optimizer.param_groups[0]
+        return float(group["lr"] / group["lr_scale"])
+
+    return set_rates
 
 
 def decay_per_step(settings: "Ema", steps: int) -> float | None:

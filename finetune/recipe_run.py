@@ -10,27 +10,30 @@ import numpy as np
 
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.evaluate.dataset import PARTS, Dataset
 from archiveprobe.finetune.checkpoint import Checkpoints
 from archiveprobe.finetune.fits import Fit, Fits, Options
-from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.split import (
+    FULL,
+    MERGED,
     Part,
     by_fold,
     by_split,
+    fold_of,
     full,
     median_epoch,
+    name_of_fold,
     with_selection,
 )
 from archiveprobe.finetune.train import Stop
 from archiveprobe.finetune.trained_parts import TrainedPart, load_part, mean_of_parts
 
-__all__ = ["FULL", "MERGED", "SPLIT", "Options", "RecipeRun"]
+__all__ = ["Options", "RecipeRun"]
 
-SPLIT, MERGED, FULL = "split", "merged", "full"
 SELECTION_RUN = "selection"
+# Settings that parts of earlier versions do not know.
 _LATER = {
     "model": ("lora_rank", "lora_alpha", "lora_layers", "grad_checkpointing"),
     "optimizer": ("micro_batch",),
@@ -93,12 +96,14 @@ class RecipeRun:
 
     def finished_folds(self) -> list[TrainedPart]:
         """Return the folds that are trained."""
-        names = [f"fold-{fold}" for fold in range(self.dataset.folds)]
+        names = map(name_of_fold, range(self.dataset.folds))
         return [part for name in names if (part := self._finished(name))]
 
     def untrained_folds(self, names: Sequence[str]) -> list[str]:
         """Return which of the named parts are folds that are not trained."""
-        return [name for name in names if name.startswith("fold-") and self._finished(name) is None]
+        return [
+            name for name in names if fold_of(name) is not None and self._finished(name) is None
+        ]
 
     def answering(self) -> list[TrainedPart]:
         """Return the networks for the rows to predict.
@@ -142,7 +147,7 @@ class RecipeRun:
 
     def _train(self, name: str, stop: Stop | None) -> TrainedPart:
         """Train a part: once, or with several seeds whose answers or weights are averaged."""
-        origin, seeds = self.fits.start[2], self.recipe.seeds
+        origin, seeds = self.fits.start.origin, self.recipe.seeds
         for finished in self.finished_folds():
             finished.check_origin(origin, f"{name} would")
         readable = np.asarray(self.fits.inputs[1].readable)[: len(self.dataset)]
@@ -229,9 +234,9 @@ class RecipeRun:
     def _rows(self, name: str, readable: np.ndarray) -> Part:
         if name == FULL:
             return full(self.dataset, readable)
-        if name in (SPLIT, MERGED):
+        fold = fold_of(name)
+        if fold is None:
             return by_split(self.dataset, self.recipe.rows, readable)
-        fold = int(name.removeprefix("fold-"))
         return by_fold(self.dataset, fold, self.recipe.rows, readable, seed=self.recipe.seed)
 
     def _stop(self) -> Stop:

@@ -30,16 +30,14 @@ def settings_of(recipe: Recipe) -> list[Setting]:
     """Return every setting of a recipe, in the order of a file: those of no section come first."""
     schema = Recipe.model_json_schema()
     content = recipe.model_dump(mode="json", exclude={"name"})
-    outer = [name for name in content if "$ref" not in schema["properties"][name]]
-    found = [_setting(name, content[name], schema, name) for name in outer]
-    for section in content.keys() - set(outer):
-        inner = _definition(schema, section)
-        found += [
-            _setting(f"{section}.{key}", value, inner, key)
-            for key, value in content[section].items()
-        ]
-    order = [*outer, *(name for name in content if name not in outer)]
-    return sorted(found, key=lambda setting: order.index(setting.key.partition(".")[0]))
+    outer, inner = [], []
+    for name, value in content.items():
+        if "$ref" not in schema["properties"][name]:
+            outer.append(_setting(name, value, schema, name))
+            continue
+        section = _definition(schema, name)
+        inner += [_setting(f"{name}.{key}", each, section, key) for key, each in value.items()]
+    return [*outer, *inner]
 
 
 def recipe_text(recipe: Recipe, head: str) -> str:

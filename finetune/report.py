@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ from scipy.special import softmax
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.ensemble import common_record, decided, origin
@@ -23,6 +24,7 @@ from archiveprobe.evaluate.system_store import save_run
 from archiveprobe.evaluate.thresholding import BY_HAND, numbered
 from archiveprobe.finetune.inference import average, decisions, vote
 from archiveprobe.finetune.recipe import Recipe
+from archiveprobe.finetune.split import fold_of
 from archiveprobe.finetune.trained_parts import TrainedPart, check_agreement
 
 KIND = "finetune"
@@ -54,8 +56,9 @@ def line_of(dataset: Dataset, recipe: Recipe, part: TrainedPart) -> Line:
     record = part.record
     logits = part.logits[: len(dataset)]
     known = np.isfinite(logits).all((1, 2))
-    if part.name.startswith("fold-"):
-        known &= dataset.fold[0] == int(part.name.removeprefix("fold-"))
+    fold = fold_of(part.name)
+    if fold is not None:
+        known &= dataset.fold[0] == fold
     score = None
     if known.any():
         decision = decisions(recipe.predict, logits[known], dataset.positive)
@@ -73,7 +76,7 @@ def keep_system(
     how: Mapping[str, Any],
     folds: Sequence[TrainedPart],
     networks: Sequence[TrainedPart],
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> None:
     """Put the folds together into a system with one repeat of out-of-fold predictions, and save it.
 

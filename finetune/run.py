@@ -10,7 +10,7 @@ from typing import Any
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import NAME, Lock
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import shell_path
 from archiveprobe.embed.device import check_device
 from archiveprobe.evaluate.combine import METHODS
@@ -19,12 +19,11 @@ from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.leaderboard import SELECTION, Leaderboard
 from archiveprobe.evaluate.system_status import FROM_CACHE, load_current
 from archiveprobe.evaluate.system_store import check_name
-from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.recipe_file import load_recipe, override
-from archiveprobe.finetune.recipe_run import FULL, MERGED, SPLIT, Options, RecipeRun
+from archiveprobe.finetune.recipe_run import Options, RecipeRun
 from archiveprobe.finetune.report import KIND, Line, keep_system, line_of, write_answers
 from archiveprobe.finetune.side_by_side import devices_asked, train_side_by_side
-from archiveprobe.finetune.split import folds_asked
+from archiveprobe.finetune.split import FULL, MERGED, SPLIT, folds_asked, name_of_fold
 from archiveprobe.finetune.tracking import check_trackers
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task
@@ -134,7 +133,7 @@ def _parts_asked(run: RecipeRun, options: Options) -> list[str]:
     """Return the names of the parts to train, in this order."""
     names: list[str] = []
     if options.fold is not None:
-        names += [f"fold-{fold}" for fold in folds_asked(options.fold, run.dataset)]
+        names += map(name_of_fold, folds_asked(options.fold, run.dataset))
     if options.full:
         run.check_folds(names)
         names.append(FULL)

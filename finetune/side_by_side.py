@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress
+from archiveprobe.base.progress import Notify, Progress
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.device import check_device
 from archiveprobe.embed.processes import end_with_parent, interrupt_later
-from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.recipe_run import Options, RecipeRun
 

@@ -16,6 +16,19 @@ from archiveprobe.finetune.recipe import Rows
 from archiveprobe.task.balanced_folds import balanced_folds
 from archiveprobe.task.config import nearest
 
+SPLIT, MERGED, FULL = "split", "merged", "full"
+"""Names of the parts without a fold."""
+
+
+def name_of_fold(fold: int) -> str:
+    """Return the name of the part that holds a fold out."""
+    return f"fold-{fold}"
+
+
+def fold_of(part: str) -> int | None:
+    """Return the fold that a part holds out, by its name; None where it is no fold's."""
+    return int(part.removeprefix("fold-")) if part.startswith("fold-") else None
+
 
 @dataclass(frozen=True)
 class Part:
@@ -46,7 +59,7 @@ def by_split(dataset: Dataset, rows: Rows, readable: np.ndarray) -> Part:
         InputError: there is no validation row, or a class is missing on either side.
     """
     if rows.merged:
-        return full(dataset, readable, name="merged")
+        return full(dataset, readable, name=MERGED)
     validation = np.array([split == "validation" for split in dataset.splits])
     if not validation.any():
         where = dataset.task.place
@@ -54,7 +67,7 @@ def by_split(dataset: Dataset, rows: Rows, readable: np.ndarray) -> Part:
             f"no row of split 'validation' in {where} to choose the epoch with: use --fold all, or "
             "give the table a split column"
         )
-    return _part(dataset, "split", ~validation & readable, validation & readable)
+    return _part(dataset, SPLIT, ~validation & readable, validation & readable)
 
 
 def by_fold(dataset: Dataset, fold: int, rows: Rows, readable: np.ndarray, *, seed: int) -> Part:
@@ -87,10 +100,10 @@ def by_fold(dataset: Dataset, fold: int, rows: Rows, readable: np.ndarray, *, se
         )
         validation[outside] = [places[0] == 0 for places in inner]
     train = ~held_out & ~validation & readable
-    return _part(dataset, f"fold-{fold}", train, validation & readable, held_out)
+    return _part(dataset, name_of_fold(fold), train, validation & readable, held_out)
 
 
-def full(dataset: Dataset, readable: np.ndarray, *, name: str = "full") -> Part:
+def full(dataset: Dataset, readable: np.ndarray, *, name: str = FULL) -> Part:
     """Return the rows with `--full`: all labelled ones train, for `median_epoch` epochs.
 
     Raises:
@@ -136,8 +149,8 @@ def _part(
     ]
     part = Part(name, *places)
     sides = {"learn": part.train}
-    # No row chooses where none was to; where all that were to are unreadable, that is a fault.
-    if name == "split" or len(part.validation):
+    # Only a split must have rows that choose the epoch: all of them unreadable is a fault.
+    if name == SPLIT or len(part.validation):
         sides["choose the epoch with"] = part.validation
     for purpose, rows in sides.items():
         present = set(dataset.labels[rows].tolist())

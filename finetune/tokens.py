@@ -14,13 +14,12 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import number_of
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import differences
-from archiveprobe.embed.augment import CLIP_PAPER
+from archiveprobe.embed.augment import CLIP_PAPER, seeded
 from archiveprobe.embed.backbones import Backbone
 from archiveprobe.embed.layers import reader
 from archiveprobe.embed.libraries import make_torchvision_importable
 from archiveprobe.embed.views import Rendered
 from archiveprobe.evaluate.caches import open_in_use
-from archiveprobe.finetune.augment import seeded
 from archiveprobe.finetune.blocks import block_names
 from archiveprobe.finetune.loader import Draw
 from archiveprobe.finetune.model import Network, assemble
@@ -230,7 +229,7 @@ def load_tokens(
     network: Network,
     keys: Sequence[bytes | None],
     *,
-    views: str = "center",
+    views: str,
     draws: str | None = None,
     seed: int = 0,
 ) -> TokenRows:

@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import one_line
 
 if TYPE_CHECKING:
-    from archiveprobe.finetune.loader import Notify
+    from archiveprobe.base.progress import Notify
     from archiveprobe.finetune.train import Epoch
 
 
@@ -59,21 +60,20 @@ class _TensorBoard:
         self._writer.close()
 
 
-def _start_trackio(module: Any, training: Training) -> Any:
+def _start_trackio(module: Any, training: Training, **more: Any) -> Any:
     return module.init(
         project=training.task,
         name=training.name,
         group=training.system,
         config=dict(training.recipe),
+        **more,
     )
 
 
 def _start_wandb(module: Any, training: Training) -> Any:
-    return module.init(
-        project=training.task,
-        name=training.name,
-        group=training.system,
-        config=dict(training.recipe),
+    return _start_trackio(
+        module,
+        training,
         dir=str(training.folder),
         # Nothing leaves the machine unless the user has said so.
         mode=os.environ.get("WANDB_MODE", "offline"),
@@ -168,5 +168,4 @@ def _load(name: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or " ".join(str(error).split())
-    return text[:200] or type(error).__name__
+    return one_line(getattr(error, "strerror", None) or error, 200) or type(error).__name__

@@ -12,15 +12,18 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import keep_freed_memory, memory_for
+from archiveprobe.base.progress import Notify
+from archiveprobe.base.wording import first_few
 from archiveprobe.embed.arithmetic import computing_on
+from archiveprobe.embed.augment import seeded
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.evaluate.metrics import macro_f1
 from archiveprobe.finetune import inference
-from archiveprobe.finetune.augment import as_floats, mix, mixup_share, seeded
+from archiveprobe.finetune.augment import as_floats, mix, mixup_share
 from archiveprobe.finetune.checkpoint import Checkpoints, random_states, set_random_states
 from archiveprobe.finetune.checkpoint_writer import CheckpointWriter
-from archiveprobe.finetune.loader import Batch, BatchSampler, InputRows, Notify, training_batches
-from archiveprobe.finetune.looking import Looks, computing_at
+from archiveprobe.finetune.forward import ForwardPasses, computing_at
+from archiveprobe.finetune.loader import Batch, BatchSampler, InputRows, training_batches
 from archiveprobe.finetune.losses import make_loss, soft_targets
 from archiveprobe.finetune.mixing import State, choose_mixture, mixture_of, update_batch_norms
 from archiveprobe.finetune.model import Network
@@ -31,7 +34,6 @@ from archiveprobe.finetune.split import Part
 if TYPE_CHECKING:
     import torch
 
-_SHOWN_IDS = 8
 # To look at every loss at once would let a GPU wait for the host in every step.
 _LOSSES_AT_ONCE = {"cpu": 1, "cuda": 32, "mps": 32}
 _MEMORY_REMEDY = (
@@ -174,14 +176,14 @@ class Trainer:
         self._best_score: float | None = None
         self.seconds = 0.0
         self._device, self._precision, self._notify = device, precision, notify
-        self._looks = Looks(device, precision)
+        self._passes = ForwardPasses(device, precision)
         self._losses_at_once = _LOSSES_AT_ONCE[device.partition(":")[0]]
         # On the device once; a copy from ordinary memory in every step would wait for it.
         self._y = torch.from_numpy(data.labels.astype(np.int64)).to(device)
         self.epochs = recipe.schedule.epochs if stop is None else stop.epochs
         self._steps = self.sampler().steps
         self._optimizer = make_optimizer(network.body, network.head, recipe.optimizer)
-        self._rates = make_learning_rates(self._optimizer, recipe.schedule, self._steps)
+        self._set_rates = make_learning_rates(self._optimizer, recipe.schedule, self._steps)
         self._average = make_average(
             network.module, recipe.ema, recipe.schedule.epochs * self._steps
         )
@@ -216,7 +218,7 @@ class Trainer:
         waiting: list[torch.Tensor] = []
         lr = 0.0
         for step, (draws, inputs) in enumerate(islice(batches, self._steps)):
-            lr = self._rates.set(number * self._steps + step)
+            lr = self._set_rates(number * self._steps + step)
             trained.append([draw.row for draw in draws])
             with memory_for(
                 f"with batches of {self.recipe.optimizer.batch_size} on {self._device}",
@@ -289,11 +291,11 @@ class Trainer:
 
     def validate(self, network: Network) -> float:
         """Return macro-F1 of a network on the validation rows, through the centre view alone."""
-        before = self._looks.size
-        score = rate(network, self.data, self.recipe, self._looks)
-        if self._looks.size < before:
+        before = self._passes.size
+        score = rate(network, self.data, self.recipe, self._passes)
+        if self._passes.size < before:
             self._notify(
-                f"{self.data.part.name}: out of memory while rating: {self._looks.size} rows at a "
+                f"{self.data.part.name}: out of memory while rating: {self._passes.size} rows at a "
                 "time from now on"
             )
         return score
@@ -311,7 +313,7 @@ class Trainer:
                 self.data.inputs,
                 self.data.part.train,
                 inference.centre_of(view_set(self.recipe.predict.views)),
-                self._looks,
+                self._passes,
             )
             return self.network.state(whole=False)
 
@@ -389,12 +391,11 @@ class Trainer:
         return values
 
     def _diverged(self, what: str, rows: list[int]) -> InputError:
-        ids = [str(id_) for id_ in self.data.ids[rows]]
-        more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
+        images = first_few(map(str, self.data.ids[rows]), 8)
         return InputError(
-            f"{self.data.part.name}: {what}, with the images {', '.join(ids[:_SHOWN_IDS])}{more}: "
-            "lower the learning rates, or give optimizer.clip_grad_norm, by --set, which trains "
-            "another system; the last state before is kept"
+            f"{self.data.part.name}: {what}, with the images {images}: lower the learning rates, "
+            "or give optimizer.clip_grad_norm, by --set, which trains another system; the last "
+            "state before is kept"
         )
 
 
@@ -413,10 +414,10 @@ def _rows_for_norms() -> Iterator[None]:
         ) from None
 
 
-def rate(network: Network, data: TrainingData, recipe: Recipe, looks: Looks) -> float:
+def rate(network: Network, data: TrainingData, recipe: Recipe, passes: ForwardPasses) -> float:
     """Return macro-F1 of a network on the validation rows, through the centre view alone."""
     rows = data.part.validation
     centre = inference.centre_of(view_set(recipe.predict.views))
-    logits = inference.logits_of(network.eval(), data.inputs, rows, [centre], looks)
+    logits = inference.logits_of(network.eval(), data.inputs, rows, [centre], passes)
     decision = np.nan_to_num(logits[:, 0]).argmax(-1)
     return macro_f1(data.labels[rows], decision, data.classes)

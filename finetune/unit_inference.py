@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.forward import ForwardThreads, PendingBatches
 from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.tuned import read_weights
 from archiveprobe.embed.unit_encoder import views_of_image
 from archiveprobe.embed.views import Rendered, render
+from archiveprobe.finetune.forward import ForwardPasses, ViewNetwork
 from archiveprobe.finetune.images import blank_image
 from archiveprobe.finetune.inference import TunedSystem, average
-from archiveprobe.finetune.loader import Notify
-from archiveprobe.finetune.looking import Looks, ViewNetwork
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ class UnitNetworks:
         self._system, self._device = system, device
         self._where = f"{system.recipe.name} on {device}"
         # Passes run side by side on a CPU, so they are as small as those of `embed`.
-        self._looks = Looks(device, system.precision, notify, crops_per_pass(device, None))
+        self._passes = ForwardPasses(device, system.precision, notify, crops_per_pass(device, None))
         self._turn = Lock()
         self._loaded: str | None = None
 
@@ -73,7 +73,7 @@ class UnitNetworks:
     def _of_distinct(self, images: Sequence[Rendered], threads: ForwardThreads) -> np.ndarray:
         """Return logits (n, V, K), averaged over the networks; a batch is gathered once for all."""
         seen, of_networks = self._seen, []
-        batches = list(self._looks.batches(images))
+        batches = list(self._passes.batches(images))
         for file, state in self._states:
             if self._loaded != file:
                 self._system.network.load_state(state, file)
@@ -84,12 +84,12 @@ class UnitNetworks:
             rows = [logits for _, some in pending.results() for _, logits in some]
             of_networks.append(np.stack(rows).astype(np.float64))
         for batch in batches:
-            self._looks.keep_size(batch)
+            self._passes.keep_size(batch)
         return average(np.stack(of_networks), 0)
 
     @cached_property
     def _seen(self) -> ViewNetwork:
-        return self._looks.network(self._system.network)
+        return self._passes.network(self._system.network)
 
     @cached_property
     def _states(self) -> list[tuple[str, dict[str, Any]]]:

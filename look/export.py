@@ -6,7 +6,7 @@ Parquet holds everything, with the snapshot in its metadata: `parquet_kv_metadat
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from archiveprobe.api.state import Pinned, pin
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import number_of
 from archiveprobe.embed.view_sets import place_of_view
 from archiveprobe.evaluate.caches import open_in_use
@@ -38,7 +38,6 @@ from archiveprobe.task.find_images import printable
 from archiveprobe.task.output import writing
 from archiveprobe.task.own_answers import remember_answers
 
-Notify = Callable[[str], None]
 OUT_OF_FOLD, PREDICTED, NO_ANSWER = "out-of-fold", "predicted", ""
 _PARQUET = ".parquet"
 _ROWS_AT_ONCE = 8_192

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.look.collect.run import collect
 from archiveprobe.look.page import (
     Thumbnail,
@@ -53,7 +53,7 @@ def write_look(
     partial: bool = False,
     maps: tuple[str, ...] = ("PCA",),
     language: str = "en",
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
     progress: Progress = silent,
 ) -> Written:
     """Write the page of a task as one file; see `write_page`.

@@ -18,7 +18,7 @@ from archiveprobe.archive.units import Receipt, Share, images_per_unit
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import is_locked, wait_for_lock
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.embed.shared_memory import slot_bytes
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.predict.answers.complete import answer_missing
@@ -34,7 +34,6 @@ from archiveprobe.predict.systems import Resources, System, load_system
 from archiveprobe.predict.units import UnitWork
 from archiveprobe.task.config import Task
 
-Notify = Callable[[str], None]
 # Held while the images are listed: of several shares that start, one does it.
 _LISTING = "LOCK-listing"
 # Below this nobody thinks of shares.

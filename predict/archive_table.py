@@ -1,7 +1,7 @@
 """Answers for an archive in one table: the parts lie in the task's work folder meanwhile."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -14,15 +14,13 @@ from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import NAME as LOCK
 from archiveprobe.base.lock import Lock
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.predict.answers.layout import INDEX, PARTS
 from archiveprobe.predict.answers.table import write_table
 from archiveprobe.predict.archive import Archive, ArchiveAnswers, How
 from archiveprobe.predict.system_digest import system_digest
 from archiveprobe.predict.tables import answer_target
 from archiveprobe.task.config import Task
-
-Notify = Callable[[str], None]
 
 
 def predict_table(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed.job import Notify
+from archiveprobe.base.progress import Notify
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.predict.checks import changed_answers, check_images
 from archiveprobe.predict.columns import STATUS, USABLE, probability_columns

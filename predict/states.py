@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.evaluate.dataset import Dataset, survey_dataset
 from archiveprobe.evaluate.system_status import OK, Stored, overview
 from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.predict.checks import check_images
 from archiveprobe.predict.systems import load_system
 from archiveprobe.task.config import Task
-from archiveprobe.task.rows import Notify
 
 
 def system_states(task: Task, *, notify: Notify = lambda _: None) -> list[Stored]:

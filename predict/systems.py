@@ -13,7 +13,8 @@ import numpy as np
 
 from archiveprobe.base.blocks import product
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
+from archiveprobe.base.wording import one_line
 from archiveprobe.cache.reader import Reader
 from archiveprobe.cache.spec import find_caches
 from archiveprobe.embed.decoding import default_workers
@@ -26,7 +27,7 @@ from archiveprobe.evaluate.majority import final_decision
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_status import check_up_to_date, command_again
 from archiveprobe.evaluate.system_store import Run, load_run
-from archiveprobe.finetune.inference import TunedSystem, load_tuned
+from archiveprobe.finetune.inference import TunedSystem, load_tuned_system
 from archiveprobe.finetune.unit_inference import UnitNetworks
 from archiveprobe.predict.content import UnitContent
 from archiveprobe.probe.choice import Choice, parse_choice
@@ -54,7 +55,7 @@ class Resources:
     device: str | None = None
     workers: int | None = None
     progress: Progress = silent
-    notify: Callable[[str], None] = lambda _: None
+    notify: Notify = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _load(dataset: Dataset, above: tuple[str, ...], resources: Resources, name: 
         calibration = Calibration(**run.record["calibration"])
         source = _source(dataset, run, above, resources)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise InputError(
             f"{run.folder} holds no system of this version ({reason}): run that system again"
         ) from None
@@ -289,13 +290,12 @@ def logits_of_matrix(model: Model, choice: Choice, x: np.ndarray, classes: int) 
 
 def _reader(task: Task, system: str, name: str, digest: str) -> Reader:
     """Open the cache that a system was trained on."""
-    root = task.work / "cache"
-    for record in find_caches(root, name):
+    for record in find_caches(task.caches, name):
         if record.digest == digest:
             return Reader(record.folder)
     raise InputError(
-        f"{system} was trained on a cache of {name} ({digest[:16]}) that is not in {root}: bring "
-        f"it back, or run `archiveprobe embed {task.shell_path}` and "
+        f"{system} was trained on a cache of {name} ({digest[:16]}) that is not in {task.caches}: "
+        f"bring it back, or run `archiveprobe embed {task.shell_path}` and "
         f"`archiveprobe probe {task.shell_path}`"
     )
 
@@ -307,7 +307,7 @@ def tuned_source(dataset: Dataset, run: Run, resources: Resources) -> Source:
         InputError: its recipe is of another version.
         KeyError, TypeError, ValueError: the record or the model is none of such a system.
     """
-    system, record = load_tuned(dataset.task, run.record), run.record
+    system, record = load_tuned_system(dataset.task, run.record), run.record
     arrays = run.arrays()
     known, vote = arrays["logits"], arrays.get("answer")
     place = {id_: at for at, id_ in enumerate(run.predictions().test_ids.tolist())}

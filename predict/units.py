@@ -3,7 +3,8 @@
 All drivers call this and nothing else, so an image has the same answer whoever computes it.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +17,17 @@ from archiveprobe.archive.source import Source
 from archiveprobe.archive.units import Receipt, Unit
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import explained
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.forward import ForwardThreads
 from archiveprobe.embed.prepare import Preparation, PreparedImage
-from archiveprobe.embed.unit_encoder import UnitEncoder, key_of_view, short_digest
+from archiveprobe.embed.unit_encoder import UnitEncoder, key_of_view
 from archiveprobe.evaluate.dataset import Rows, load_dataset
 from archiveprobe.predict.answers.part import UnitAnswers, write_part
 from archiveprobe.predict.content import UnitContent
 from archiveprobe.predict.system_digest import system_digest
 from archiveprobe.predict.systems import Resources, System, load_system
 from archiveprobe.task.config import load_task
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class OpenWork:
     ) -> None:
         self._work, self._system, self._encoder, self._threads = work, system, encoder, threads
         self._stack = ExitStack()
-        self._backbone = short_digest([*system.source.caches.values()])
+        self._backbone = _short_digest([*system.source.caches.values()])
 
     @property
     def preparation(self) -> Preparation:
@@ -178,3 +178,10 @@ def _split_views(rows: Rows, views: int) -> Rows:
         for view in range(views)
     ]
     return Rows(np.repeat(rows.ids, views), keys, [None] * len(keys))
+
+
+def _short_digest(digests: Sequence[str]) -> str:
+    """Return 16 hexadecimal digits that stand for all of some digests; of one, its first 16."""
+    if len(digests) == 1:
+        return digests[0][:16]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if digests else ""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.corrected_labels import leaderboard_of
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
@@ -37,7 +37,6 @@ _PER_BACKBONE = 10
 _TUNED = 500
 _LONGEST_NAME = 100
 _ENOUGH_ANSWERS = 100_000
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)

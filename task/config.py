@@ -54,9 +54,8 @@ def _word(value: Any) -> str | int:
 
 def _table(value: Any) -> str | tuple[str, ...]:
     paths = [value] if isinstance(value, str) else value
-    if not isinstance(paths, list | tuple) or not paths:
-        raise ValueError("a path or a list of paths is needed")
-    if not all(isinstance(path, str) and path for path in paths):
+    is_list = isinstance(paths, list | tuple) and paths
+    if not is_list or not all(isinstance(path, str) and path for path in paths):
         raise ValueError("a path or a list of paths is needed")
     if len(set(paths)) != len(paths):
         raise ValueError("every table once")
@@ -222,6 +221,11 @@ class Task(_Section):
     def work(self) -> Path:
         """Return the folder of all products."""
         return self.folder / "work"
+
+    @property
+    def caches(self) -> Path:
+        """Return the folder of all caches."""
+        return self.work / "cache"
 
     @property
     def root(self) -> Path:

@@ -13,7 +13,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import drop_temporaries_of, explained, make_folder, write_whole
 from archiveprobe.base.lock import wait_for_lock
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import clipped, first_few, number_of
 from archiveprobe.task.config import Task
 from archiveprobe.task.ids import id_faults, unknown_ids
@@ -31,7 +32,6 @@ from archiveprobe.task.tables.table import TABLE_ENDINGS, Table, read_table
 FILE = "corrections.csv"
 KEEP, CHANGE, UNSURE = "keep", "change", "unsure"
 DECISIONS = (KEEP, CHANGE, UNSURE)
-Notify = Callable[[str], None]
 _MARKS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 _LONGEST_NAME = 100
 # How alike two names of files are (difflib's ratio) of which one is the other, mistyped.

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFile, ImageStat, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, ImageStat
 
 from archiveprobe.task.config import Decode
 from archiveprobe.task.file_kind import is_heif, looks_truncated, reason_for_unknown
@@ -34,6 +34,8 @@ TINY = 32
 EXTREME_ASPECT = 10
 BLANK_RANGE = 3
 _FEW = 16
+# Levels by which a uniform frame may differ from the colour of its corner.
+_TOLERANCE = 12
 MODES = frozenset("1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr LAB HSV".split())
 
 # Raised whenever a change here can alter pixels or statuses; part of every cache's fingerprint.
@@ -139,12 +141,13 @@ def policy(how: Decode) -> dict[str, str | int]:
         return POLICY | {
             "jpeg": how,
             "jpeg_side": SMALL_SIDE,
-            "torchvision": _release("torchvision"),
+            "torchvision": release("torchvision"),
         }
     return POLICY | {"jpeg": how, "jpeg_side": FAST_SIDE, "simplejpeg": version("simplejpeg")}
 
 
-def _release(package: str) -> str:
+def release(package: str) -> str:
+    """Return major and minor version of an installed package."""
     return ".".join(version(package).split(".")[:2])
 
 
@@ -197,7 +200,7 @@ def _load(content: bytes, how: Decode) -> tuple[Image.Image, dict[str, Any], boo
         raise _RejectedError(*OUT_OF_MEMORY) from None
     except _RejectedError:
         raise
-    except (UnidentifiedImageError, Exception) as error:
+    except Exception as error:
         raise _RejectedError(*reason_for_unknown(content, error, PIXEL_LIMIT)) from None
     with image:
         return _upright(image, content, how)
@@ -369,11 +372,11 @@ def _statistics(thumbnail: Image.Image) -> dict[str, Any]:
     }
 
 
-def _inner_box(image: Image.Image, tolerance: int = 12) -> tuple[int, int, int, int]:
+def _inner_box(image: Image.Image) -> tuple[int, int, int, int]:
     """Find the box (left, top, right, bottom) inside a uniform frame of the corner's colour."""
     corner: Any = image.getpixel((0, 0))
     differs = ImageChops.difference(image, Image.new("RGB", image.size, corner))
-    box = differs.point(lambda value: 255 * (value > tolerance)).getbbox()
+    box = differs.point(lambda value: 255 * (value > _TOLERANCE)).getbbox()
     whole = (0, 0, *image.size)
     # A plain sky reaches the edges as well: a frame leaves at least a quarter to the image.
     return box if box and _area(box) >= 0.25 * _area(whole) else whole

@@ -7,7 +7,6 @@ only warns about; all of that is Pillow's, whose word decides every status.
 
 from typing import Any
 
-import numpy as np
 import simplejpeg
 from PIL import Image
 
@@ -34,17 +33,10 @@ def decode_jpeg(content: bytes, opened: Image.Image, how: Decode) -> Image.Image
     """
     if not content or opened.format not in _FORMATS or opened.mode not in _MODES:
         return None
-    fast = how == "fast"
-    try:
-        pixels = simplejpeg.decode_jpeg(
-            content, "RGBA", fastdct=False, fastupsample=fast, **(_least(FAST_SIDE) if fast else {})
-        )
-    except ValueError:
-        return None
-    height, width, _ = pixels.shape
-    if not fast and (width, height) != opened.size:
-        return None
-    return _image_of(pixels)
+    if how == "fast":
+        return _decoded(content, FAST_SIDE)
+    exact = _decoded(content)
+    return exact if exact is None or exact.size == opened.size else None
 
 
 def decode_small(content: bytes, opened: Image.Image) -> Image.Image | None:
@@ -60,24 +52,13 @@ def decode_small(content: bytes, opened: Image.Image) -> Image.Image | None:
         return None
     if opened.mode == "RGB" and _is_stored_as_rgb(opened):
         return None
-    try:
-        pixels = simplejpeg.decode_jpeg(
-            content, "RGBA", fastdct=False, fastupsample=True, **_least(SMALL_SIDE)
-        )
-    except ValueError:
-        return None
-    return _image_of(pixels)
+    return _decoded(content, SMALL_SIDE)
 
 
 def _is_stored_as_rgb(opened: Any) -> bool:
     """Return whether an opened JPEG of three components says that they are red, green and blue."""
     names = bytes(component for component, *_ in opened.layer)
     return names == b"RGB" or opened.info.get("adobe_transform", 1) == 0
-
-
-def _least(side: int) -> dict[str, int]:
-    """Return how simplejpeg is told to keep so many pixels of both sides."""
-    return {"min_height": side, "min_width": side, "min_factor": 2}
 
 
 def _is_baseline(content: bytes) -> bool:
@@ -95,7 +76,18 @@ def _is_baseline(content: bytes) -> bool:
     return False
 
 
-def _image_of(pixels: np.ndarray) -> Image.Image:
+def _decoded(content: bytes, side: int | None = None) -> Image.Image | None:
+    """Decode as Pillow does, or faster, with both sides of at least so many pixels; None: a fault.
+
+    None also where simplejpeg only warns.
+    """
+    fast = {"min_height": side, "min_width": side, "min_factor": 2} if side else {}
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            content, "RGBA", fastdct=False, fastupsample=bool(fast), **fast
+        )
+    except ValueError:
+        return None
     height, width, _ = pixels.shape
     # Four bytes a pixel are how Pillow itself keeps RGB, so that nothing is copied.
     import pyarrow

@@ -1,10 +1,11 @@
 """Rows whose images are not where the table says: how many, and where they may be."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import first_few, quote_few
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.manifest import Entry
@@ -17,7 +18,7 @@ _FAULTS = {
 }
 
 
-def report_missing(task: Task, entries: Sequence[Entry], notify: Callable[[str], None]) -> None:
+def report_missing(task: Task, entries: Sequence[Entry], notify: Notify) -> None:
     """Say how many rows name their file in another way than it is called, and how many have none.
 
     Raises:

@@ -3,13 +3,14 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import collector_paused
+from archiveprobe.base.progress import Notify as Notify
 from archiveprobe.base.wording import quote_few
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.corrections import CHANGE, Correction, Counts, corrections_file, lay_over
@@ -25,7 +26,6 @@ from archiveprobe.task.tables.table import Table, read_table
 _GROUPINGS = ("near-duplicates", "none")
 # What images.split may say instead of a column: the first folder of a row's path is its split.
 BY_FOLDERS = "folders"
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ def _group_column(task: Task, table: Table, *, needed: bool) -> str | None:
     return group
 
 
-def _from_folders(task: Task, notify: Callable[[str], None]) -> list[Row]:
+def _from_folders(task: Task, notify: Notify) -> list[Row]:
     if task.folds.group not in _GROUPINGS:
         hint = nearest(task.folds.group, _GROUPINGS)
         raise InputError(

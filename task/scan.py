@@ -14,6 +14,7 @@ from pathlib import Path
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import collector_paused
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.reading import IMAGE_BYTES, TooManyBytesError, digest_of
 from archiveprobe.task.config import Task
 from archiveprobe.task.decoding import passing_now, rejected
@@ -34,9 +35,7 @@ _SETTLED_NS = 2_000_000_000
 _NOT_READ = "-"
 
 
-def known_entries(
-    task: Task, *, notify: Callable[[str], None] = lambda _: None
-) -> tuple[list[Entry], str]:
+def known_entries(task: Task, *, notify: Notify = lambda _: None) -> tuple[list[Entry], str]:
     """Read what earlier runs have seen, and the digest of the manifest, "" where there is none.
 
     Where the manifest is damaged nothing is known, and `notify` is told.
@@ -58,7 +57,7 @@ def scan(
     rehash: bool = False,
     owns: Callable[[int], bool] = lambda _: True,
     on_hashed: Callable[[], None] = lambda: None,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> list[Entry]:
     """Look at every row's file and give its entry, hashing only what changed since last time.
 
@@ -143,7 +142,7 @@ def _match_lost(
     entries: list[Entry],
     scanner: _Scanner,
     owns: Callable[[int], bool],
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> None:
     """Find the files of rows whose path leads to none; entries change in place."""
     lost = _lost_paths(rows, entries, str(scanner.root))

@@ -1,7 +1,7 @@
 """Learning curves of fine-tuned systems, from the sealed records of their parts."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.reading import SETTINGS_BYTES
 from archiveprobe.base.sealed import read_sealed
 from archiveprobe.evaluate.dataset import PARTS
@@ -42,7 +43,7 @@ def learning_curves(
     task: Task,
     parts: Mapping[str, str] | None = None,
     *,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> list[Curves]:
     """Read the learning curves of all trainings that are finished, by system, folds in order.
 

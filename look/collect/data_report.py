@@ -12,10 +12,10 @@ import numpy as np
 
 from archiveprobe.api.state import Pinned
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress
+from archiveprobe.base.progress import Notify, Progress
 from archiveprobe.look.collect.groups import MOST_PAIRED, group_numbers, numbered_groups
 from archiveprobe.look.collect.missing import missing_of
-from archiveprobe.look.collect.parts import Missing, Notify, Part
+from archiveprobe.look.collect.parts import Missing, Part
 from archiveprobe.probe.audit.data import AuditData, audit_data
 from archiveprobe.probe.audit.duplicates import find_duplicates
 from archiveprobe.probe.audit.labels import audit_labels

@@ -1,6 +1,6 @@
 """What the collectors of a page give: columns, keys of `meta`, the words of rows, and gaps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, overload
 
@@ -9,8 +9,6 @@ import numpy as np
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)

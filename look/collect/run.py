@@ -15,7 +15,7 @@ import numpy as np
 
 from archiveprobe.api.state import Pinned, pin
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.evaluate.system_names import systems
 from archiveprobe.evaluate.system_status import FROM_CACHE
 from archiveprobe.look.collect.collection import FORM, Collection
@@ -23,7 +23,7 @@ from archiveprobe.look.collect.curves import learning_curves
 from archiveprobe.look.collect.data_report import collect_data
 from archiveprobe.look.collect.embedding_columns import collect_embeddings
 from archiveprobe.look.collect.missing import in_order, missing_of
-from archiveprobe.look.collect.parts import Missing, Notify, Part, RowWords
+from archiveprobe.look.collect.parts import Missing, Part, RowWords
 from archiveprobe.look.collect.rows import collect_rows
 from archiveprobe.look.collect.systems import collect_systems, load_current_runs
 from archiveprobe.look.embeddings.maps import MAPS

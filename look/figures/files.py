@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.reading import read_ordinary
 from archiveprobe.look.figures.style import GREY, STYLE
 from archiveprobe.task.config import Task
@@ -36,9 +37,7 @@ class Plot:
     draw: Callable[["Figure"], None]
 
 
-def render(
-    plots: Sequence[Plot], snapshot: str, remark: str, notify: Callable[[str], None]
-) -> dict[str, bytes]:
+def render(plots: Sequence[Plot], snapshot: str, remark: str, notify: Notify) -> dict[str, bytes]:
     """Draw figures; the content of their files by name, every figure in every form.
 
     `snapshot` is in the metadata whole, and in the caption, before the `remark`, in short. `notify`

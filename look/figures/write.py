@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.evaluate.ensemble import rank_stored
@@ -27,7 +28,6 @@ from archiveprobe.probe.features import find_reader, read_matrix
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task
 
-Notify = Callable[[str], None]
 _MOST_SYSTEMS, _MOST_IMAGES = 100, 20_000
 _WIDE = (4.6, 3.4)
 

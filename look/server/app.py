@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.look.collect.collection import little_endian
 from archiveprobe.look.server.guard import Guard, fault
 from archiveprobe.look.server.index import Index
@@ -83,7 +84,7 @@ def make_app(
     *,
     token: str,
     port: int,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> "ASGIApp":
     """Make the application for `index`, below /<token>/ on this machine's `port`."""
     from starlette.exceptions import HTTPException

@@ -11,7 +11,7 @@ from pathlib import Path
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import discard, explained, make_folder
 from archiveprobe.base.lock import wait_for_lock
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.reading import PRODUCT_BYTES, digest_of
 from archiveprobe.embed.processes import end_with_parent, interrupt_later
 from archiveprobe.look.server.index import FORM, find_index, write_index
@@ -30,7 +30,7 @@ def current_index(
     *,
     partial: bool = False,
     maps: Sequence[str] = ("PCA",),
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
     progress: Progress = silent,
 ) -> Path:
     """Return the index of a task as it is now, built where there is none, or a damaged one.
@@ -81,7 +81,7 @@ def _state(task: Task, partial: bool, maps: Sequence[str]) -> str:
     return digest_of_words(*words)
 
 
-def _build(order: Order, notify: Callable[[str], None], progress: Progress) -> Path:
+def _build(order: Order, notify: Notify, progress: Progress) -> Path:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(there, order))
@@ -100,7 +100,7 @@ def _build(order: Order, notify: Callable[[str], None], progress: Progress) -> P
         process.join()
 
 
-def _follow(here: Connection, notify: Callable[[str], None], progress: Progress) -> Path:
+def _follow(here: Connection, notify: Notify, progress: Progress) -> Path:
     """Pass on what the process says, until it has its result. Raises EOFError: it died."""
     with ExitStack() as bars:
         advance: dict[int, Callable[[], None]] = {}

@@ -6,9 +6,10 @@ this machine from elsewhere (DNS rebinding) is not among the hosts.
 """
 
 import hmac
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from archiveprobe.base.progress import Notify
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -41,9 +42,7 @@ class Guard:
     program, in words without names from the archive.
     """
 
-    def __init__(
-        self, app: "ASGIApp", token: str, port: int, notify: Callable[[str], None]
-    ) -> None:
+    def __init__(self, app: "ASGIApp", token: str, port: int, notify: Notify) -> None:
         self._app = app
         self._token = token.encode()
         self._hosts = own_hosts(port)

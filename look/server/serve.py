@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.look.embeddings.similar import Similar
 from archiveprobe.look.page import render_page
 from archiveprobe.look.server.app import Answers, make_app
@@ -36,7 +36,7 @@ def serve(
     maps: Sequence[str] = ("PCA",),
     language: str = "en",
     show: Callable[[str], object] | None = None,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
     progress: Progress = silent,
 ) -> None:
     """Serve the page of a task at an address that `show` is given once; returns when interrupted.

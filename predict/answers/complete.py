@@ -8,7 +8,7 @@ from archiveprobe.archive.index import Index
 from archiveprobe.archive.units import Share
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import Lock
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import number_of
 from archiveprobe.predict.answers.folder import WHAT, AnswersWriter
 from archiveprobe.predict.answers.log import finished_parts
@@ -27,7 +27,7 @@ def answer_missing(
     share: Share | None,
     drive: Callable[[AnswersWriter], None],
     *,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
     progress: Progress = silent,
 ) -> AnswersRecord:
     """Let `drive` answer the units that are missing, and end the folder where none is left then.
@@ -59,7 +59,7 @@ def _is_done(folder: Path, index: Index) -> bool:
 
 
 def _end(
-    folder: Path, record: AnswersRecord, notify: Callable[[str], None], progress: Progress
+    folder: Path, record: AnswersRecord, notify: Notify, progress: Progress
 ) -> AnswersRecord | None:
     """Merge the parts and count the answers; None where damaged parts had to be dropped."""
     lock = Lock(folder, WHAT)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from archiveprobe.archive.index import Index
 from archiveprobe.archive.references import Reference
 from archiveprobe.archive.units import Receipt, Unit
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.embed.decoding import ReferenceDecoders, default_workers
 from archiveprobe.embed.prepare import PreparedImage
 from archiveprobe.predict.units import UnitWork
@@ -28,7 +28,7 @@ def run(
     commit: Commit,
     *,
     workers: int | None = None,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
     progress: Progress = silent,
 ) -> None:
     """Answer the units with the numbers in `todo`; `commit` gets a receipt as each is on disk.

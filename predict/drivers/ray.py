@@ -5,14 +5,14 @@ path; so must the images, unless they come from an object store.
 """
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 
 from archiveprobe.archive.index import Index
 from archiveprobe.archive.source import Source
 from archiveprobe.archive.units import Receipt
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.embed.decoding import ReferenceDecoders
 from archiveprobe.embed.prepare import Preparation
 from archiveprobe.embed.ray_cluster import device_of, ray_cluster
@@ -28,7 +28,7 @@ def run(
     commit: Commit,
     *,
     workers: int | None = None,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
     progress: Progress = silent,
 ) -> None:
     """Answer the units with the numbers in `todo`; `commit` gets a receipt as each is on disk.

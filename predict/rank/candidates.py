@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import one_line
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.predict.answers.read import iterate_parts, open_record
 from archiveprobe.predict.checks import check_images
@@ -114,7 +115,7 @@ def _parquet(task: Task, file: Path) -> Iterator["pyarrow.Table"]:
             for batch in stored.iter_batches(_AT_ONCE, columns=_columns(task)):
                 yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error)
         raise InputError(
             f"cannot read {file} ({reason}): name what `archiveprobe predict` wrote"
         ) from None

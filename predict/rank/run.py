@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import number_of
 from archiveprobe.embed.words import check_comparable, tower_of, vector_of_words
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
@@ -25,7 +26,6 @@ from archiveprobe.predict.tables import answer_target, write_answers
 from archiveprobe.probe.run import data_warnings
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.manifest import read_manifest
-from archiveprobe.task.rows import Notify
 
 SIMILARITY = 0.95
 # Near-duplicates are looked for among so many times the images that are listed.

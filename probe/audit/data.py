@@ -2,18 +2,18 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.evaluate.dataset import Dataset, Rows
 from archiveprobe.probe.features import find_reader, read_matrix
 from archiveprobe.task.manifest import Entry
 
-Notify = Callable[[str], None]
 NAMED = 3
 """How many names a line or a warning gives before it says "and 3 more"."""
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.files import write_whole
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import first_few
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_status import OUT_OF_DATE, overview
-from archiveprobe.probe.audit.data import Finding, Notify, audit_data
+from archiveprobe.probe.audit.data import Finding, audit_data
 from archiveprobe.probe.audit.table import AUDITS
 from archiveprobe.task.config import Task
 

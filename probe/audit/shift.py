@@ -16,9 +16,10 @@ import numpy as np
 from scipy.special import ndtri
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.evaluate.dataset import Dataset
-from archiveprobe.probe.audit.data import NAMED, AuditData, Finding, Notify, audit_data, line
+from archiveprobe.probe.audit.data import NAMED, AuditData, Finding, audit_data, line
 from archiveprobe.task.balanced_folds import balanced_folds
 from archiveprobe.task.config import Task
 from archiveprobe.task.duplicates import near_duplicate_groups

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import one_line
 from archiveprobe.task.decoding import PIXEL_LIMIT, DecodedImage, decode
 from archiveprobe.task.duplicates import NEAR_BITS
 
@@ -272,4 +273,4 @@ def _refuse_other_files(url: str, flags: int, options: dict[str, str]) -> Any:  
 
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:200]
+    return one_line(text, 200)

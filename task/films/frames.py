@@ -14,7 +14,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import Lock
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.reading import TABLE_BYTES, TooManyBytesError, digest_of, read_product
 from archiveprobe.base.sealed import read_sealed, write_sealed
 from archiveprobe.task.file_kind import HEAD, reason_for_unknown
@@ -97,7 +97,7 @@ def take_frames(
     target: Path,
     *,
     every: float | None = None,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Notify = lambda _: None,
     progress: Progress = silent,
 ) -> Frames:
     """Write the frames of all films below `folder` into `target`; films that are done are left.

@@ -3,11 +3,12 @@
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import number_of
 from archiveprobe.task.config import Task, load_task
 from archiveprobe.task.find_images import printable
@@ -15,7 +16,6 @@ from archiveprobe.task.layouts.label_column import doubts
 from archiveprobe.task.layouts.layout import NO_CHOICE, Choices, Layout, detect_layout
 from archiveprobe.task.rows import read_corrected
 
-Notify = Callable[[str], None]
 # Of more labelled rows `probe` takes as few repeats as its figures need, unless they are named.
 _MOST_REPEATED = 20_000
 

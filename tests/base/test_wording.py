@@ -1,6 +1,6 @@
 import pytest
 
-from archiveprobe.base.wording import duration, file_size, first_few, number_of, quote_few
+from archiveprobe.base.wording import duration, file_size, first_few, number_of, one_line, quote_few
 
 
 def test_long_lists_are_shortened_with_a_count() -> None:
@@ -40,6 +40,11 @@ def test_a_duration_has_at_most_two_units(seconds: float, text: str) -> None:
 )
 def test_a_file_size_has_one_unit(count: int, text: str) -> None:
     assert file_size(count) == text
+
+
+def test_what_a_library_says_is_one_short_line() -> None:
+    assert one_line(ValueError("no\n  such\tlayer ")) == "no such layer"
+    assert one_line("word " * 100, 9) == "word word"
 
 
 def test_counted():

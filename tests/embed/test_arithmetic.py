@@ -19,7 +19,7 @@ from archiveprobe.cache.spec import find_caches
 from archiveprobe.embed.arithmetic import computing_on
 from archiveprobe.embed.networks import Network, load_backbone
 from archiveprobe.embed.precision import AGREEMENT, cosines
-from archiveprobe.finetune.looking import computing_at
+from archiveprobe.finetune.forward import computing_at
 
 TASK = """
 name = "noise"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from archiveprobe.embed.augment import CLIP_PAPER, Ranges, _crop_box, seeded_view
+from archiveprobe.embed.augment import CLIP_PAPER, Ranges, _crop_box, random_view, seeded
 
 BICUBIC = Image.Resampling.BICUBIC
 # No crop, flip, rotation or jitter: a test puts one of them back.
@@ -18,7 +18,7 @@ STILL = Ranges((1.0, 1.0), (1.0, 1.0), 0.0, 0.0, {})
 def pixels(
     image: Image.Image, seed: str, ranges: Ranges = CLIP_PAPER, size: int = 32
 ) -> np.ndarray:
-    return np.asarray(seeded_view(image, size, BICUBIC, seed, ranges)).astype(int)
+    return np.asarray(random_view(image, size, BICUBIC, seeded(seed), ranges)).astype(int)
 
 
 def box(size: tuple[int, int], seed: int) -> tuple[int, int, int, int]:

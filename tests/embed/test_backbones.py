@@ -10,7 +10,7 @@ import torch
 
 from archiveprobe.embed.backbones import BACKBONES, RANDOM, Backbone, resolve
 from archiveprobe.embed.models import _build, _preprocess, quiet
-from archiveprobe.embed.weights import registry_config, source
+from archiveprobe.embed.weights import files_on_hub, registry_config
 
 ROWS = list(BACKBONES.values())
 NETWORKS = [row for row in ROWS if row.library != "descriptor"]
@@ -82,7 +82,7 @@ def test_a_row_of_the_table_keeps_its_contract(row, task) -> None:
 @pytest.mark.parametrize("row", NETWORKS, ids=lambda row: row.name)
 def test_a_row_of_the_table_says_what_the_library_says(row: Backbone) -> None:
     config = registry_config(row)
-    assert source(row).repository
+    assert files_on_hub(row).repository
     if config.get("license"):
         assert row.licence.lower() == config["license"]
     if row.library == "open_clip":

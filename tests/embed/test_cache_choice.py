@@ -7,7 +7,6 @@ import pytest
 from snapshots import current_cache
 
 from archiveprobe.cache.store import Reader
-from archiveprobe.embed.run import record_of
 
 OWN = """
 [backbone.own]
@@ -168,6 +167,6 @@ def test_random_weights_are_said_aloud(archive, bench) -> None:
         summary = bench.run(task)
         assert "own: RANDOM WEIGHTS, for trials only" in bench.said
         assert summary.caches[0].random_weights
-        assert record_of(summary)["caches"][0]["random_weights"] is True
+        assert summary.record()["caches"][0]["random_weights"] is True
     bench.run(archive.task())
     assert "RANDOM" not in bench.text()

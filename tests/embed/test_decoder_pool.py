@@ -15,7 +15,7 @@ from children import children, decoders
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.embed import decoder_pool as module
-from archiveprobe.embed.decoder_pool import DecoderDiedError, DecoderPool, DecoderTimeoutError
+from archiveprobe.embed.decoder_pool import DecoderError, DecoderPool
 
 WORK = """
 import os, signal, time
@@ -94,8 +94,9 @@ def test_a_call_that_computes_without_end_costs_itself(work) -> None:
             decoders.submit("double", 2),
         ]
         assert calls[0].result() == 2
-        with pytest.raises(DecoderTimeoutError, match=r"over 0.5 s of processor time"):
+        with pytest.raises(DecoderError, match=r"over 0.5 s of processor time") as fault:
             calls[1].result()
+        assert fault.value.status == "decode_timeout"
         assert calls[2].result() == 4
 
 
@@ -122,8 +123,9 @@ def test_a_call_that_waits_without_end_costs_itself(work, monkeypatch) -> None:
     with DecoderPool(work, 1, seconds=30) as decoders:
         decoders.submit("double", 1).result()
         monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.5)
-        with pytest.raises(DecoderTimeoutError, match=r"no answer in 0.5 s"):
+        with pytest.raises(DecoderError, match=r"no answer in 0.5 s") as fault:
             decoders.submit("sleep", 3600).result()
+        assert fault.value.status == "decode_timeout"
         monkeypatch.setattr(module, "PATIENCE_SECONDS", 600)
         assert decoders.submit("double", 2).result() == 4
 
@@ -145,8 +147,9 @@ def test_a_process_that_was_killed_from_outside_costs_nothing(work, tmp_path) ->
 def test_a_call_that_always_kills_its_process_costs_itself(work, call, fate) -> None:
     with DecoderPool(work, 1, seconds=30) as decoders:
         calls = [decoders.submit(*call), decoders.submit("double", 2)]
-        with pytest.raises(DecoderDiedError, match=fate):
+        with pytest.raises(DecoderError, match=fate) as fault:
             calls[0].result()
+        assert fault.value.status == "decoder_died"
         assert calls[1].result() == 4
 
 

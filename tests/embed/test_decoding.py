@@ -113,7 +113,7 @@ def test_a_decoder_that_was_killed_from_outside_costs_nothing(
 
 
 def test_only_a_bounded_number_is_prepared_ahead(photographs, order, monkeypatch) -> None:
-    monkeypatch.setattr(decoding, "_AHEAD_PER_WORKER", 3)
+    monkeypatch.setattr(decoding, "AHEAD_PER_WORKER", 3)
     taken = []
 
     def files():
@@ -154,7 +154,7 @@ def test_every_core_decodes() -> None:
 @pytest.mark.proves("images")
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_processes_that_die_while_idle_cost_nothing(photographs, order, monkeypatch) -> None:
-    monkeypatch.setattr(decoding, "_AHEAD_PER_WORKER", 2)
+    monkeypatch.setattr(decoding, "AHEAD_PER_WORKER", 2)
     before = decoders()
     items = prepare_images(photographs, order, workers=2)
     first = next(items)

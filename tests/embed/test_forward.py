@@ -14,7 +14,7 @@ from snapshots import current_cache
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import is_locked
 from archiveprobe.cache.store import Reader
-from archiveprobe.embed import faults
+from archiveprobe.embed import forward
 from archiveprobe.embed.forward import Batch, ForwardThreads, PendingBatches
 from archiveprobe.embed.inventory import verify_caches
 from archiveprobe.embed.job import Job
@@ -125,7 +125,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
 
 def test_freed_memory_is_kept_no_longer_once_it_is_short(monkeypatch) -> None:
     times: list[int] = []
-    monkeypatch.setattr(faults, "give_back_freed_memory", lambda: times.append(1))
+    monkeypatch.setattr(forward, "give_back_freed_memory", lambda: times.append(1))
     filled(8, []).embed(Arithmetic(most=8))
     assert times == []
     filled(8, []).embed(Arithmetic(most=3))

@@ -8,9 +8,9 @@ from snapshots import current_cache
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.prune import prune
 from archiveprobe.cache.store import Reader
+from archiveprobe.embed.export import export_task
 from archiveprobe.embed.inventory import (
     compact_caches,
-    export_task,
     list_caches,
     unused_caches,
     verify_caches,

@@ -153,8 +153,7 @@ def test_names_are_checked() -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_every_entry_of_the_table_is_described_and_reads_a_transformer(name: str) -> None:
-    assert LAYERS[name].description
+def test_every_entry_of_the_table_reads_a_transformer(name: str) -> None:
     embeddings = read(clip_tower(), name, 32)
     assert embeddings.shape[0] == 2
     assert torch.isfinite(embeddings).all()

@@ -10,7 +10,7 @@ from PIL import Image
 from snapshots import current_cache
 
 from archiveprobe.cache.store import Reader
-from archiveprobe.embed.run import Options, embed, plan, record_of
+from archiveprobe.embed.run import Options, embed, plan
 from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.task.config import load_task
 from archiveprobe.task.manifest import manifest_file, read_manifest
@@ -41,7 +41,7 @@ def test_every_image_counts_once(mixed, bench) -> None:
 
 
 def test_the_json_form_is_the_promised_one(mixed, bench) -> None:
-    record = json.loads(json.dumps(record_of(bench.run(mixed.task(views="flip")))))
+    record = json.loads(json.dumps(bench.run(mixed.task(views="flip")).record()))
     assert list(record) == [
         "images",
         "embedded",

@@ -18,7 +18,8 @@ from archiveprobe.cache.store import Reader
 from archiveprobe.embed import text_tower
 from archiveprobe.embed.backbones import BACKBONES, Backbone, task_backbones
 from archiveprobe.embed.dry_run import dry_run
-from archiveprobe.embed.inventory import export_task, list_caches, unused_caches, verify_caches
+from archiveprobe.embed.export import export_task
+from archiveprobe.embed.inventory import list_caches, unused_caches, verify_caches
 from archiveprobe.embed.recompute import recompute
 from archiveprobe.embed.run import Options, embed
 from archiveprobe.embed.text_tower import TextNetwork, load_text_network

@@ -9,8 +9,8 @@ import pytest
 
 from archiveprobe.embed import weights
 from archiveprobe.embed.backbones import BACKBONES, Backbone
-from archiveprobe.embed.hub import Source
-from archiveprobe.embed.weights import fetch, locate, registry_config, source
+from archiveprobe.embed.hub import HubFiles
+from archiveprobe.embed.weights import fetch, files_on_hub, locate, registry_config
 
 CLIP, NANO = BACKBONES["clip-vit-b32"], BACKBONES["convnextv2-nano-384"]
 HUB = [row for row in BACKBONES.values() if row.library != "descriptor"]
@@ -37,7 +37,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
 @pytest.mark.parametrize("backbone", HUB, ids=lambda row: row.name)
 def test_the_registry_declares_every_row_of_the_table(backbone) -> None:
-    place = source(backbone)
+    place = files_on_hub(backbone)
     assert place.repository.count("/") == 1
     assert place.files
 
@@ -67,7 +67,7 @@ def test_without_a_tag_there_is_nothing_declared_for_open_clip() -> None:
 def test_neither_here_nor_reachable_is_one_line_with_the_ways_out(
     fault_of, no_network, tmp_path, backbone
 ) -> None:
-    place = source(backbone)
+    place = files_on_hub(backbone)
     fault_of(
         lambda: fetch(backbone),
         backbone.name,
@@ -140,7 +140,7 @@ def test_a_reachable_hub_is_asked_for_one_form_after_the_other(monkeypatch, tmp_
         return str(tmp_path / repository / name)
 
     reachable(monkeypatch, download)
-    place = source(NANO)
+    place = files_on_hub(NANO)
     assert fetch(NANO) == tmp_path / place.repository / "pytorch_model.bin"
 
 
@@ -163,7 +163,7 @@ def test_a_failed_download_is_one_line(monkeypatch, fault_of) -> None:
 
 
 def test_weights_without_a_place_on_the_hub_say_so(fault_of) -> None:
-    fault_of(lambda: source(Backbone("own", "timm", "test_vit4")), "timm:test_vit4", "file")
+    fault_of(lambda: files_on_hub(Backbone("own", "timm", "test_vit4")), "timm:test_vit4", "file")
 
 
 def test_a_missing_file_is_named(fault_of, tmp_path) -> None:
@@ -188,7 +188,7 @@ def test_a_file_of_ones_own_is_its_own_place(tmp_path, no_network) -> None:
 def test_a_declared_file_name_is_the_only_one_tried(monkeypatch) -> None:
     config = {"hf_hub": "apple/DFN/open_clip.bin"}
     monkeypatch.setattr(weights, "registry_config", lambda _: config)
-    assert source(CLIP) == Source("apple/DFN", ("open_clip.bin",))
+    assert files_on_hub(CLIP) == HubFiles("apple/DFN", ("open_clip.bin",))
 
 
 def test_locating_the_hubs_weights_needs_no_network_module(no_network) -> None:

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed import prepare
 from archiveprobe.embed.preprocess import Geometry
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.embed.views import render
@@ -70,13 +69,13 @@ def test_rows_in_are_rows_out(root, tmp_path, limit, workers) -> None:
 
 def test_every_image_is_decoded_once_however_often_it_is_used(root, tmp_path, monkeypatch):
     calls: Counter[str] = Counter()
-    real = prepare.decode
+    real = module.decode_pixels
 
     def counted(content: bytes, *how: str):
         calls[digest(content)] += 1
         return real(content, *how)
 
-    monkeypatch.setattr(prepare, "decode", counted)
+    monkeypatch.setattr(module, "decode_pixels", counted)
     rows = rows_of(root, "wide.png", "copy.png", "high.png", "broken.png", "wide.png")
     with load_pixels(root, rows, SPEC, tmp_path, workers=0) as pixels:
         for _ in range(3):

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import open_clip
@@ -11,7 +12,6 @@ import torch
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.finetune.optimizer import (
-    LearningRates,
     decay_per_step,
     layer_of,
     make_average,
@@ -190,13 +190,13 @@ STEPS = 88  # 1,400 rows in batches of 16
 
 def rates_of(
     optimizer: Optimizer, schedule: Schedule, steps: int = STEPS
-) -> tuple[LearningRates, list]:
+) -> tuple[Callable[[int], float], list]:
     made = make_optimizer(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2), optimizer)
     return make_learning_rates(made, schedule, steps), made.param_groups
 
 
 @pytest.fixture
-def kvochur() -> tuple[LearningRates, list]:
+def kvochur() -> tuple[Callable[[int], float], list]:
     recipe = load_recipe("kvochur-convnextv2-nano")
     return rates_of(recipe.optimizer, recipe.schedule)
 
@@ -206,19 +206,19 @@ def test_the_rate_of_the_convnext_paper_at_its_epochs(kvochur) -> None:
     # 25: 20 of the 45 epochs after warm-up, 1e-6 + 1.99e-4 (1 + cos 80 degrees) / 2.
     by_hand = {0: 2e-7, 5: 2e-4, 25: 1.1777798e-4, 50: 1e-6}
     for epoch, rate in by_hand.items():
-        assert rates.set(epoch * STEPS) == pytest.approx(rate, rel=1e-6)
+        assert rates(epoch * STEPS) == pytest.approx(rate, rel=1e-6)
         assert {group["lr"] for group in groups} == {groups[0]["lr"]}
 
 
 def test_warmup_rises_in_every_step_by_the_same(kvochur) -> None:
     rates, _ = kvochur
-    path = np.array([rates.set(step) for step in range(5 * STEPS + 1)])
+    path = np.array([rates(step) for step in range(5 * STEPS + 1)])
     np.testing.assert_allclose(np.diff(path), (2e-4 - 2e-7) / (5 * STEPS), rtol=1e-6)
 
 
 def test_the_cosine_falls_in_every_step(kvochur) -> None:
     rates, _ = kvochur
-    path = np.array([rates.set(step) for step in range(5 * STEPS, 50 * STEPS)])
+    path = np.array([rates(step) for step in range(5 * STEPS, 50 * STEPS)])
     assert (np.diff(path) < 0).all()
     turned = np.pi * np.arange(45 * STEPS) / (45 * STEPS)
     np.testing.assert_allclose(path, 1e-6 + 1.99e-4 * (1 + np.cos(turned)) / 2, rtol=1e-9)
@@ -226,31 +226,31 @@ def test_the_cosine_falls_in_every_step(kvochur) -> None:
 
 def test_a_step_sets_its_rate_whatever_came_before(kvochur) -> None:
     rates, _ = kvochur
-    first = rates.set(1000)
-    rates.set(3000)
-    assert rates.set(1000) == first
+    first = rates(1000)
+    rates(3000)
+    assert rates(1000) == first
 
 
 def test_head_and_body_keep_their_proportion() -> None:
     settings = Optimizer(head_lr=1e-3, lr=1e-5, weight_decay_exclude_1d=False)
     rates, groups = rates_of(settings, Schedule(epochs=10, warmup=2.0, min_lr=1e-6))
     for epoch, head in ((0, 1e-6), (1, 1e-3 * 0.5005), (2, 1e-3), (10, 1e-6)):
-        assert rates.set(epoch * STEPS) == pytest.approx(head, rel=1e-9)
+        assert rates(epoch * STEPS) == pytest.approx(head, rel=1e-9)
         assert sorted(group["lr"] for group in groups) == pytest.approx([head / 100, head])
 
 
 def test_a_constant_rate_after_its_warmup() -> None:
     rates, _ = rates_of(Optimizer(head_lr=1e-3), Schedule(epochs=4, kind="constant"))
-    assert {rates.set(step) for step in range(4 * STEPS + 1)} == {1e-3}
+    assert {rates(step) for step in range(4 * STEPS + 1)} == {1e-3}
     warm = Schedule(epochs=4, kind="constant", warmup=1.0, warmup_start=0.0)
     rates, _ = rates_of(Optimizer(head_lr=1e-3), warm, 10)
-    path = [rates.set(step) for step in (0, 5, 10, 40)]
+    path = [rates(step) for step in (0, 5, 10, 40)]
     assert path == pytest.approx([0, 5e-4, 1e-3, 1e-3])
 
 
 def test_a_warmup_that_rounds_to_the_whole_run_leaves_a_step() -> None:
     rates, _ = rates_of(Optimizer(), Schedule(epochs=1, warmup=0.9), 1)
-    assert math.isclose(rates.set(0), 1e-3)
+    assert math.isclose(rates(0), 1e-3)
 
 
 def linear(value: float):

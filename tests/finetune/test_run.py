@@ -19,7 +19,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.finetune.inference import load_tuned
+from archiveprobe.finetune.inference import load_tuned_system
 from archiveprobe.finetune.recipe import Recipe
 from archiveprobe.finetune.recipe_file import changed, load_recipe
 from archiveprobe.finetune.recipe_names import RECIPES
@@ -133,7 +133,7 @@ def test_a_final_fit_takes_the_folds_epochs_and_answers(
 def test_a_stored_system_answers_images_as_it_did(tuned: Path) -> None:
     task = load_task(tuned)
     run_ = load_run(task, "quick")
-    loaded = load_tuned(task, run_.record)
+    loaded = load_tuned_system(task, run_.record)
     known = {entry.id: entry for entry in read_manifest(task)}
     stored = run_.predictions()
     entries = [known[id_] for id_ in stored.test_ids.tolist()]
@@ -153,7 +153,7 @@ def test_changed_weights_of_a_system_are_refused(tuned: Path, tmp_path: Path) ->
     content[-5] ^= 1
     file.write_bytes(content)
     task = load_task(folder)
-    loaded = load_tuned(task, load_run(task, "quick").record)
+    loaded = load_tuned_system(task, load_run(task, "quick").record)
     with pytest.raises(InputError, match=r"weights\.safetensors has changed"):
         loaded.logits(task.root, [], task.work, device="cpu")
 
@@ -187,7 +187,7 @@ def test_cached_tokens_serve_a_last_block(archive: Path, finetune: Command) -> N
     known = {entry.id: entry for entry in read_manifest(task)}
     stored = run_.predictions()
     entry = known[str(stored.test_ids[0])]
-    loaded = load_tuned(task, run_.record)
+    loaded = load_tuned_system(task, run_.record)
     files = [(entry.path, entry.digest)]
     logits, _ = loaded.logits(task.root, files, task.work, device="cpu")
     proba = Calibration(**run_.record["calibration"]).apply(logits)

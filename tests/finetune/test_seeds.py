@@ -18,8 +18,8 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.embed.tuned import read_weights
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.finetune.inference import average, load_tuned
-from archiveprobe.finetune.looking import Looks
+from archiveprobe.finetune.forward import ForwardPasses
+from archiveprobe.finetune.inference import average, load_tuned_system
 from archiveprobe.finetune.mixing import greedy_soup, mean_of, update_batch_norms
 from archiveprobe.finetune.recipe_file import changed, load_recipe
 from archiveprobe.finetune.recipe_run import Options, RecipeRun
@@ -178,7 +178,7 @@ def test_seeds_are_averaged_and_each_goes_on_by_itself(
     shutil.copy(archive / "40.png", images)
     done = run("predict", archive, "--system", system, "--images", images, "-o", out)
     assert done.exit_code == 0, done.stderr
-    assert len(load_tuned(task, stored.record).states) == 2
+    assert len(load_tuned_system(task, stored.record).states) == 2
     with out.open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     expected = stored.predictions().test[stored.predictions().test_ids.tolist().index("40"), 1]
@@ -218,7 +218,7 @@ def test_batch_norms_of_a_mean_of_weights_are_counted_again(noise: Any, network_
     network = network_for(recipe, "test_resnet")
     data = noise(16)
     rows = data.part.train
-    update_batch_norms(network, data.inputs, rows, 0, Looks())
+    update_batch_norms(network, data.inputs, rows, 0, ForwardPasses())
     images = data.inputs.pixels[rows]
     with torch.inference_mode():
         expected = network(images)
@@ -238,7 +238,7 @@ def test_batch_norms_of_a_mean_of_weights_are_counted_again(noise: Any, network_
     with torch.inference_mode():
         assert not torch.allclose(network(images), expected, atol=1e-2)
     before = torch.get_rng_state()
-    update_batch_norms(network, data.inputs, rows, 0, Looks())
+    update_batch_norms(network, data.inputs, rows, 0, ForwardPasses())
     assert torch.equal(torch.get_rng_state(), before)
     assert not network.module.training
     with torch.inference_mode():
@@ -252,7 +252,7 @@ def test_frozen_batch_norms_keep_their_statistics(noise: Any, network_for: Any) 
     )
     network = network_for(recipe, "test_resnet")
     before = network.state()
-    update_batch_norms(network, noise(16).inputs, np.arange(16), 0, Looks())
+    update_batch_norms(network, noise(16).inputs, np.arange(16), 0, ForwardPasses())
     after = network.state()
     assert all(torch.equal(before[name], after[name]) for name in before)
 

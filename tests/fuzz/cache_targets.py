@@ -28,7 +28,8 @@ from archiveprobe.cache.spec import (
 )
 from archiveprobe.cache.store import Reader, Writer
 from archiveprobe.cache.verify import verify
-from archiveprobe.embed.inventory import export_task, list_caches
+from archiveprobe.embed.export import export_task
+from archiveprobe.embed.inventory import list_caches
 from archiveprobe.embed.models import misfit, read_state, tensor_digest
 from archiveprobe.task.config import load_task
 

@@ -226,7 +226,7 @@ def test_other_libraries_are_refused_before_anything_is_embedded(
     new = tmp_path / "new"
     new.mkdir()
     (new / "a.png").write_bytes(picture(62))
-    monkeypatch.setattr(archiveprobe.embed.fingerprint, "version", lambda _: "0.1.2")
+    monkeypatch.setattr(archiveprobe.embed.fingerprint, "release", lambda _: "0.1")
     fault_of(
         lambda: answers_for(real, new, tmp_path / "p.csv"), "trained on", "versions", "'0.1'", "hog"
     )

@@ -11,7 +11,7 @@ from shelf import LABELS, Shelf, image, killed_embed, plain
 
 import archiveprobe.task.manifest
 from archiveprobe.base.errors import InputError
-from archiveprobe.embed.inventory import export_task
+from archiveprobe.embed.export import export_task
 from archiveprobe.evaluate.system_status import overview
 from archiveprobe.predict.images import predict
 from archiveprobe.probe.audit.run import run_audit

@@ -23,7 +23,7 @@ import archiveprobe.embed.prepare
 import archiveprobe.embed.unit_encoder
 from archiveprobe.archive.source import open_source
 from archiveprobe.cache.store import Writer
-from archiveprobe.embed.inventory import export_task
+from archiveprobe.embed.export import export_task
 from archiveprobe.predict.archive import How
 from archiveprobe.predict.archive_table import predict_table
 from archiveprobe.predict.images import predict

@@ -11,7 +11,7 @@ from archiveprobe.embed.networks import Network as EmbedNetwork
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.embed.views import Rendered, render
 from archiveprobe.finetune.augment import normalise
-from archiveprobe.finetune.looking import Looks
+from archiveprobe.finetune.forward import ForwardPasses
 from archiveprobe.finetune.model import Network
 
 SIZES = ((60, 40), (32, 32), (40, 90))
@@ -33,7 +33,7 @@ def images(network: Network) -> list[Rendered]:
 
 @pytest.mark.parametrize("size", [1, 4, 32])
 def test_every_view_is_answered_as_it_is_by_itself(size: int, network, images) -> None:
-    found = Looks(size=size).logits(network, iter(images))
+    found = ForwardPasses(size=size).logits(network, iter(images))
     assert found.shape == (3, 6, 2) and found.dtype == np.float64
     for image, answers in zip(images, found, strict=True):
         for view, logits in enumerate(answers):
@@ -56,7 +56,7 @@ def test_a_crop_is_sent_once_and_a_view_computed_once(network, images, monkeypat
     watch = network.module.register_forward_hook(
         lambda _, given, __: computed.append(len(given[0]))
     )
-    Looks().logits(network, images)
+    ForwardPasses().logits(network, images)
     watch.remove()
     assert sent == [3 + 1 + 3] and computed == [6 + 2 + 6]
 
@@ -67,7 +67,7 @@ def test_cached_tokens_are_looked_at_as_they_are(tiny_clip, network_of) -> None:
     network = token_network(network_of(tiny_clip, unfreeze="last-block"))
     rng = np.random.default_rng(0)
     rows = TokenRows(rng.normal(size=(3, 2, 17, 32)).astype(np.float16), None, seed=0)
-    found = Looks(size=2).logits(network, [rows.rendered(row, [1, 0]) for row in range(3)])
+    found = ForwardPasses(size=2).logits(network, [rows.rendered(row, [1, 0]) for row in range(3)])
     with torch.inference_mode():
         alone = [network(torch.from_numpy(rows.views[:, view]).float()).numpy() for view in (1, 0)]
     np.testing.assert_allclose(found, np.stack(alone, 1), atol=1e-5)

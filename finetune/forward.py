@@ -1,4 +1,4 @@
-"""Fine-tuned networks look at images and tokens as backbones do: see embed/forward.py.
+"""Forward passes of fine-tuned networks, on images and tokens as backbones do: embed/forward.py.
 
 Every crop of a batch is copied and sent once, however many views show it, and mirrored there.
 """
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archiveprobe.base.progress import Notify
 from archiveprobe.embed.arithmetic import computing_on
 from archiveprobe.embed.forward import Batch
 from archiveprobe.embed.models import Model
 from archiveprobe.embed.networks import ImageNetwork
 from archiveprobe.embed.views import Rendered
-from archiveprobe.finetune.loader import Notify
 from archiveprobe.finetune.model import Network
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class ViewNetwork(ImageNetwork):
         return super()._input(crops, mirror, crop)
 
 
-class Looks:
-    """How networks look at views on a device: `size` at a time, fewer once memory has ended."""
+class ForwardPasses:
+    """How networks compute views on a device: `size` at a time, fewer once memory has run out."""
 
     def __init__(
         self,
