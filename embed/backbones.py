@@ -131,7 +131,9 @@ def resolve(name: str, task: Task) -> Backbone:
     """
     backbone = _named(name, task)
     backbone = replace(backbone, layers=task.embed.layers, decode=task.embed.decode)
-    return decoded_on_cpu(backbone) if backbone.library == "descriptor" else backbone
+    # A fine-tuned network looks at what it was trained on.
+    on_cpu = backbone.library == "descriptor" or backbone.tuned is not None
+    return decoded_on_cpu(backbone) if on_cpu else backbone
 
 
 def decoded_on_cpu(backbone: Backbone) -> Backbone:

@@ -8,6 +8,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.cache.reader import Reader
+from archiveprobe.cache.spec import differences
 from archiveprobe.task.config import TUNED, Task, nearest
 from archiveprobe.task.snapshot import Snapshot
 from archiveprobe.task.texts import is_text_cache, text_cache
@@ -79,9 +80,17 @@ def read_means(reader: Reader, keys: Sequence[bytes | None]) -> np.ndarray:
 
 def _absent(task: Task, snapshot: Snapshot, asked: Mapping[str, Any]) -> str:
     backbone, views = asked["backbone"], asked["views"]
-    embedded = [(cache.asked["backbone"], cache.asked["views"]) for cache in snapshot.caches]
-    other = sorted(repr(used) for known, used in embedded if known == backbone)
-    known_backbones = {known for known, _ in embedded}
+    embedded = [cache.asked for cache in snapshot.caches]
+    of_backbone = [then for then in embedded if then["backbone"] == backbone]
+    # Of equal views the layers are others, the decoding, or the backbone's own settings ("own").
+    other = sorted(
+        repr(then["views"])
+        if then["views"] != views
+        else "another " + " and ".join(sorted({key.partition(".")[0] for key, *_ in changed}))
+        for then in of_backbone
+        for changed in [differences(then, asked)]
+    )
+    known_backbones = {then["backbone"] for then in embedded}
     hint = f", only with {', '.join(other)}" if other else nearest(backbone, known_backbones)
     return (
         f"no cache for backbone {backbone!r} with views {views!r} in {task.caches}"

@@ -529,3 +529,35 @@ def test_a_crop_that_does_not_fit_at_the_trial_is_one_line(streets, monkeypatch,
     assert (done.exit_code, done.stdout) == (1, ""), done.output
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: out of memory ") and "timm:test_vit" in last
+
+
+@pytest.mark.proves("numbers")
+@pytest.mark.parametrize("by", [as_a_gpu_does, None])
+def test_tuned_networks_look_at_what_they_were_trained_on(streets, by) -> None:
+    streets.by(by)
+    streets.embed()
+    recipe = streets.folder / "own.toml"
+    text = '[model]\nbackbone = "tiny"\n[schedule]\nepochs = 1\n[rows]\ninner_folds = 2\n'
+    recipe.write_text(text)
+    words = ("--fold", "all", "--full", "--device", "cpu", "--workers", "0")
+    done = streets.run("finetune", "--recipe", str(recipe), *words)
+    assert done.exit_code == 0, done.output
+    done = streets.run("embed", "--backbone", "tuned:own", "--workers", "0")
+    assert done.exit_code == 0, done.output
+    assert streets.caches("tuned:own")[0].fingerprint["preprocess"].get("decode") is None
+    done = streets.run("probe", "--probe", "ridge", "--features", "tuned:own")
+    assert done.exit_code == 0, done.output
+    new = streets.folder / "new"
+    new.mkdir()
+    (new / "one.jpg").write_bytes(jpeg(50))
+    words = ("--images", str(new), "--workers", "0", "-o", str(streets.folder / "a"))
+    done = streets.run("predict", "--system", "ridge-tuned@own", *words)
+    assert done.exit_code == 0, done.output
+
+
+def test_what_was_embedded_with_another_decoding_is_named(streets) -> None:
+    streets.embed()
+    streets.settings("exact")
+    done = streets.run("probe", "--probe", "ridge", "--features", "tiny")
+    assert done.exit_code == 1
+    assert "with views 'crops6' in" in done.stderr and ", only with another decode:" in done.stderr
