@@ -169,13 +169,17 @@ class UnitEncoder:
         sets = {views for _, views in self._looks}
         return sets.pop() if len(sets) == 1 else ()
 
+    def complete(self, images: Sequence[PreparedImage]) -> Sequence[PreparedImage]:
+        """Return images with all their views, also those that decoders left to a GPU."""
+        return self._gpu.complete(images)
+
     def encode(self, images: Sequence[PreparedImage]) -> Mapping[str, UnitEmbeddings]:
         """Embed the images of a unit, equal ones once.
 
         Raises:
             InputError: weights do not fit, memory runs out, or a cache is damaged or full.
         """
-        images = self._gpu.complete(images)
+        images = self.complete(images)
         distinct = {bytes.fromhex(image.digest): image for image in images if image.views}
         # The preparation may have more views of an image than a backbone looks at.
         return {

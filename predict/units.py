@@ -124,6 +124,7 @@ class OpenWork:
             InputError: memory runs out, weights do not fit, or the disk takes no more.
         """
         system = self._system
+        images = self._encoder.complete(images)
         embeddings = self._encoder.encode(images)
         content = UnitContent(images, self.preparation, embeddings, self._threads)
         rows = _rows(unit, images)

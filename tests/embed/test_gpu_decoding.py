@@ -3,6 +3,7 @@
 It decodes as NVIDIA's library does through torchvision, with simple upsampling of colours.
 """
 
+import csv
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -301,8 +302,12 @@ def test_a_system_answers_through_the_decoder_it_was_trained_on(streets) -> None
         assert done.exit_code == 1, done.output
         assert "were decoded on a GPU, and here " in done.stderr.strip().splitlines()[-1]
     streets.by(as_a_gpu_does)
-    done = streets.run("predict", *words, str(streets.folder / "b"))
+    file = streets.folder / "b.csv"
+    done = streets.run("predict", *words, str(file))
     assert done.exit_code == 0, done.output
+    answers = list(csv.DictReader(file.open()))
+    assert [row["id"] for row in answers] == ["one.jpg", "two.png"]
+    assert all(row["status"] == "ok" and row["label"] and row["p_one"] for row in answers)
 
 
 # The views themselves.
