@@ -137,9 +137,10 @@ class EmbedUnit:
         """Write the shards of a unit and return its receipt."""
         for writer in self._writers.values():
             writer.begin(row["unit"])
-        self._encoder.encode(row["images"])
+        images = self._encoder.complete(row["images"])
+        self._encoder.encode(images)
         receipt = {
-            "seen": [[image.digest, asdict(image.observation)] for image in row["images"]],
+            "seen": [[image.digest, asdict(image.observation)] for image in images],
             "shards": {name: writer.shard for name, writer in self._writers.items()},
             "failures": {name: writer.failures for name, writer in self._writers.items()},
         }

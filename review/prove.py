@@ -146,7 +146,9 @@ def _check_answer(review: Review, image: str, id_: str, proof: Proof, notify: No
             )
         )
         stack.callback(threads.restore)
-        prepared = prepare_reference(Reference(id_, ""), _Bytes(content), encoder.preparation)
+        reference = Reference(id_, "")
+        prepared = prepare_reference(reference, _Bytes(content), encoder.preparation)
+        [prepared] = encoder.complete([prepared])
         if not prepared.views:
             raise InputError(f"the image cannot be decoded: {prepared.observation.status}")
         embeddings = encoder.encode([prepared])

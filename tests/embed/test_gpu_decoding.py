@@ -310,6 +310,21 @@ def test_a_system_answers_through_the_decoder_it_was_trained_on(streets) -> None
     assert all(row["status"] == "ok" and row["label"] and row["p_one"] for row in answers)
 
 
+@pytest.mark.proves("review", "numbers")
+def test_the_answer_of_an_image_that_a_gpu_decodes_is_proved(streets) -> None:
+    streets.add("new.jpg", jpeg(50), "unlabelled")
+    streets.embed()
+    assert streets.run("probe", "--probe", "ridge", "--features", "tiny").exit_code == 0
+    words = ("--system", "ridge-tiny", "--export", str(streets.folder / "queue.csv"))
+    done = streets.run("review", *words)
+    assert done.exit_code == 0, done.output
+    done = streets.run("prove", "unlabelled/new.jpg", "--json")
+    assert done.exit_code == 0, done.output
+    proof = json.loads(done.stdout)
+    assert proof["score_again"] == pytest.approx(proof["score"], abs=1e-6)
+    assert proof["embeddings"][0]["cosine"] == pytest.approx(1, abs=1e-6)
+
+
 # The views themselves.
 
 
