@@ -7,6 +7,10 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 
+_DEVICES = Path("/dev")
+# Of NVIDIA, of Windows' subsystem for Linux, and of AMD, whose builds of torch say "cuda", too.
+_DEVICE_FILES = ("nvidia[0-9]*", "dxg", "kfd")
+
 
 def default_device() -> str:
     """Return "cuda" or "mps" where a GPU is at hand; torch is not loaded where none can be."""
@@ -14,7 +18,7 @@ def default_device() -> str:
         import torch
 
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    has_device_file = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+    has_device_file = any(file for name in _DEVICE_FILES for file in _DEVICES.glob(name))
     if not has_device_file and "CUDA_VISIBLE_DEVICES" not in os.environ:
         return "cpu"
     import torch

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from archiveprobe import cli
+from archiveprobe.embed import device as module
 from archiveprobe.embed.device import check_device, default_device
 from archiveprobe.embed.job import crops_per_pass
 from archiveprobe.embed.models import load_model
@@ -51,6 +52,20 @@ def test_a_mac_takes_its_gpu_where_torch_sees_one(
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: is_there)
+    assert default_device() == device
+
+
+@pytest.mark.parametrize(
+    ("file", "device"),
+    [("nvidia0", "cuda"), ("dxg", "cuda"), ("kfd", "cuda"), ("nvidiactl", "cpu"), ("null", "cpu")],
+)
+def test_torch_is_asked_where_there_is_a_file_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str, device: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(module, "_DEVICES", tmp_path)
+    (tmp_path / file).touch()
     assert default_device() == device
 
 

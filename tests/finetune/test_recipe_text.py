@@ -102,7 +102,7 @@ def test_what_cannot_be_shown_is_one_line(words: list[str], message: str, run: C
         ("model.unfreeze=none", "model.unfreeze", "none"),
         ("model.size=none", "model.size", None),
         ("predict.calibrate=false", "predict.calibrate", False),
-        ("interpolate.alphas=[0.0, 1]", "interpolate.alphas", [0.0, 1.0]),
+        ("augment.crop_scale=[0.5, 1]", "augment.crop_scale", [0.5, 1.0]),
         ("seed=7", "seed", 7),
     ],
 )

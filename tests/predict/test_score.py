@@ -95,7 +95,10 @@ def test_labels_of_test_rows_are_never_seen_before_scoring(known, archive, tmp_p
         (lambda rows: [*rows, ["001.jpg", "intact"]], ("'001.jpg'", "labelled rows")),
         (lambda rows: [*rows, rows[0]], ("'072.jpg'", "line 2")),
         (lambda rows: [["072.jpg", "intct"], *rows[1:]], ("line 2", "'intct'", "'intact'")),
-        (lambda rows: [["072.jpg", ""], *rows[1:]], ("line 2", "empty", "use intact, destroyed")),
+        (
+            lambda rows: [["072.jpg", ""], *rows[1:]],
+            ("line 2", "no label in 1 row", "use intact, destroyed"),
+        ),
         (lambda rows: [row[::-1] for row in rows], ("changed places", "put them right")),
         (lambda rows: [], ("has no rows",)),
     ],

@@ -179,7 +179,7 @@ def test_a_image_that_was_replaced_is_answered_anew(archive, tmp_path) -> None:
     (archive.folder / "images").rename(archive.folder / "elsewhere")
     swap(archive.task, "072.jpg", "073.jpg")
     done = submit(archive.task, "ridge-hog", tmp_path / "out.csv")
-    assert any("2 images have changed" in warning for warning in done.warnings)
+    assert any("2 images changed since" in warning for warning in done.warnings)
 
 
 @pytest.mark.proves("answers")
