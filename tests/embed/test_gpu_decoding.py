@@ -30,7 +30,7 @@ from archiveprobe.embed.networks import Network
 from archiveprobe.embed.precision import cosines
 from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.preprocess import Geometry
-from archiveprobe.embed.ray_embed import DecodeFiles
+from archiveprobe.embed.ray_embed import DecodeFiles, EmbedUnit
 from archiveprobe.embed.view_sets import view_set
 from archiveprobe.finetune.model import backbone_of
 from archiveprobe.finetune.recipe import Model
@@ -310,6 +310,33 @@ def test_a_system_answers_through_the_decoder_it_was_trained_on(streets) -> None
     assert all(row["status"] == "ok" and row["label"] and row["p_one"] for row in answers)
 
 
+@pytest.mark.proves("archive", "numbers")
+def test_new_images_have_the_answers_that_rows_of_the_task_have(streets, tmp_path) -> None:
+    new = tmp_path / "elsewhere"
+    new.mkdir()
+    contents = {"50.jpg": jpeg(50), "strip.jpg": jpeg(51, (900, 40)), "turned.jpg": turned(6)}
+    for name, content in {**contents, **FOR_PILLOW, "cut.jpg": jpeg(52)[:-200]}.items():
+        (new / name).write_bytes(content)
+    streets.embed()
+    for each in ("tiny", "hog+tiny:rows"):
+        assert streets.run("probe", "--probe", "ridge", "--features", each).exit_code == 0
+    systems = ("ridge-tiny", "ridge-hog+tiny@rows")
+
+    def answers(system: str, *words: str) -> dict[str, dict[str, str]]:
+        file = tmp_path / "answers.csv"
+        done = streets.run("predict", "--system", system, *words, "-o", str(file))
+        assert done.exit_code == 0, done.output
+        with file.open() as stream:
+            return {Path(row.pop("id")).name: row for row in csv.DictReader(stream)}
+
+    of_archive = [answers(name, "--images", str(new), "--workers", "0") for name in systems]
+    for file in new.iterdir():
+        streets.add(file.name, file.read_bytes(), "unlabelled")
+    streets.embed()
+    assert of_archive == [answers(name) for name in systems]
+    assert {name for name, row in of_archive[0].items() if not row["label"]} == {"cut.jpg"}
+
+
 @pytest.mark.proves("review", "numbers")
 def test_the_answer_of_an_image_that_a_gpu_decodes_is_proved(streets) -> None:
     streets.add("new.jpg", jpeg(50), "unlabelled")
@@ -489,6 +516,22 @@ def test_decoders_on_other_machines_hand_the_file_on(streets) -> None:
         ray_embed._decoders.cache_clear()
     [image] = row["images"]
     assert (image.jpeg, image.views, image.digest) == (content, {}, digest(content))
+
+
+def test_an_image_that_pillow_refuses_after_the_gpu_has_its_status_on_other_machines(
+    streets,
+) -> None:
+    streets.embed()
+    task, [record] = load_task(streets.folder), streets.caches()
+    whole = jpeg(50), jpeg(51)
+    images = [
+        PreparedImage(digest(content), decode_pixels(content, "gpu").observation, {}, content)
+        for content in whole
+    ]
+    images[1] = replace(images[1], jpeg=whole[1][:-200])
+    row = EmbedUnit(task, {"tiny": record.digest}, "cpu", None)({"unit": 0, "images": images})
+    seen = json.loads(row["receipt"])["seen"]
+    assert [each["status"] for _, each in seen] == ["ok", "truncated"]
 
 
 def test_a_cache_of_a_gpu_takes_other_formats_alone(streets) -> None:
