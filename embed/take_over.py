@@ -71,11 +71,12 @@ def _take_cache(
 ) -> None:
     name, asked = backbone.cache, request(task, backbone)
     there, own = source.caches, task.caches
-    fitting = [
-        record
-        for record in match_request(there, name, asked)
-        if precision in ("auto", record.fingerprint.get("precision"))
-    ]
+    fitting = _fitting(there, name, asked, precision)
+    # A cache that is begun goes on as it was: rows in another precision would lie unused.
+    own_caches = [each.folder for each in _fitting(own, name, asked, precision)]
+    begun = {folder.name for folder in own_caches if _rows(folder)}
+    if begun:
+        fitting = [record for record in fitting if record.folder.name in begun]
     if not fitting:
         notify(f"{name}: nothing taken over, {_why_none(there, name, asked, source)}")
         return
@@ -87,6 +88,16 @@ def _take_cache(
         # Whole shards, which is faster.
         taken = _rows(carry_over(fullest.folder, name, fullest.fingerprint, asked, own))
     notify(f"{name}: {number_of(taken, 'row')} taken over from {source.file}")
+
+
+def _fitting(
+    caches: Path, name: str, asked: Mapping[str, Any], precision: str
+) -> list[CacheRecord]:
+    return [
+        record
+        for record in match_request(caches, name, asked)
+        if precision in ("auto", record.fingerprint.get("precision"))
+    ]
 
 
 def _add_missing(source: Path, here: Path) -> int:

@@ -10,6 +10,7 @@ from snapshots import current_cache
 
 from archiveprobe.archive.units import Share
 from archiveprobe.base.errors import InputError
+from archiveprobe.cache.spec import find_caches
 from archiveprobe.cache.store import Reader
 from archiveprobe.cli import main
 from archiveprobe.embed.run import Options
@@ -133,6 +134,21 @@ def test_other_settings_are_named_and_computed(archive, bench) -> None:
     bench.run(task, source=source)
     assert f"resnet50: nothing taken over, {source.file} has no cache of it" in bench.said
     assert set(bench.encoders) == {"resnet50"}
+
+
+def test_a_cache_that_is_begun_takes_no_rows_of_another_precision(archive, bench) -> None:
+    archive.add_drawn(range(2))
+    task = people(archive)
+    bench.run(task, precision="fp32")
+    archive.add_drawn([2, 3])
+    source = archive.task()
+    bench.run(source, precision="bf16")
+    summary = bench.run(people(archive), source=source)
+    assert (summary.embedded, summary.reused) == (2, 2)
+    assert [line for line in bench.said if "taken over" in line] == [
+        f"resnet18: nothing taken over, the settings differ from those of {source.file}: precision"
+    ]
+    assert len(find_caches(task.caches, "resnet18")) == 1
 
 
 def test_a_damaged_shard_is_not_taken_for_good(archive, bench) -> None:
