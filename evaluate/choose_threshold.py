@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate import threshold_curve, thresholding
 from archiveprobe.evaluate.calibration import Calibration, CrossFitted
@@ -31,7 +32,6 @@ from archiveprobe.evaluate.thresholding import (
     numbered,
 )
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.rows import Notify
 
 _SHOWN = np.arange(0.05, 1, 0.05)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from archiveprobe.archive.references import Reference
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.cache.reader import Reader
 from archiveprobe.embed.device import default_device
 from archiveprobe.embed.forward import ForwardThreads
@@ -23,7 +24,6 @@ from archiveprobe.predict.system_digest import system_digest
 from archiveprobe.predict.systems import Resources, load_system
 from archiveprobe.review.images import images_of
 from archiveprobe.review.store import Review
-from archiveprobe.task.rows import Notify
 
 # How far two computations of a score may lie apart: other batches and other processors round
 # differently, by up to 2e-7 in the cosine of two embeddings.

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.large_arrays import empty_array
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.cache.reader import Reader
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.dataset import Rows, load_dataset
@@ -33,7 +33,6 @@ from archiveprobe.review.decisions import BY_GROUP
 from archiveprobe.review.queue import Queue
 from archiveprobe.review.state import REFIT
 from archiveprobe.task.config import Task
-from archiveprobe.task.rows import Notify
 from archiveprobe.task.texts import is_text_cache
 
 _READ_AT_ONCE, _SCORE_AT_ONCE = 4096, 16_384

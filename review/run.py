@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.review.correcting import correct_task, write_decided
@@ -19,7 +19,6 @@ from archiveprobe.review.sheet import export_sheet, import_sheet, summary_of_imp
 from archiveprobe.review.state import ReviewState
 from archiveprobe.review.store import Wish, open_review
 from archiveprobe.task.config import Task
-from archiveprobe.task.rows import Notify
 
 
 @dataclass(frozen=True)

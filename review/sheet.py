@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.reading import TABLE_BYTES, read_ordinary
 from archiveprobe.base.wording import clipped, number_of
 from archiveprobe.predict.tables import Target, answer_target, write_answers
@@ -17,7 +18,6 @@ from archiveprobe.review.state import IMPORT
 from archiveprobe.task.config import Task
 from archiveprobe.task.corrections import UNSURE, plain_name
 from archiveprobe.task.labels import Words, read_words, refuse
-from archiveprobe.task.rows import Notify
 from archiveprobe.task.tables.table import Table, read_table
 
 COLUMNS = ("position", "id", "images", "part", "answer", "reviewer", "image")

@@ -18,7 +18,7 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import explained, make_folder
-from archiveprobe.base.progress import Progress, silent
+from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import clipped, first_few, number_of, shell_path
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Dataset, Rows, load_dataset, rows_of
@@ -41,7 +41,6 @@ from archiveprobe.review.population import (
 )
 from archiveprobe.review.state import DRAWN, OPENED, SHOWN, ReviewState
 from archiveprobe.task.config import Task, nearest
-from archiveprobe.task.rows import Notify
 from archiveprobe.task.snapshot import digest_of_words
 
 # More than where copies are only listed: here a strange pair means a wrong answer. On the built-in

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import collector_paused
-from archiveprobe.base.progress import Notify as Notify
+from archiveprobe.base.progress import Notify
 from archiveprobe.base.wording import quote_few
 from archiveprobe.task.config import Task, nearest
 from archiveprobe.task.corrections import CHANGE, Correction, Counts, corrections_file, lay_over
