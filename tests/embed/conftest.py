@@ -12,6 +12,7 @@ from counted import (  # noqa: F401
     wordy_clip,
 )
 from fake_hub import hub  # noqa: F401
+from streets import streets  # noqa: F401
 
 from archiveprobe.embed.libraries import make_torchvision_importable
 

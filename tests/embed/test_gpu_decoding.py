@@ -1,32 +1,22 @@
-"""`decode = "gpu"` of [embed], with a stand-in for a GPU's decoder that computes on the CPU.
-
-It decodes as NVIDIA's library does through torchvision, with simple upsampling of colours.
-"""
+"""`decode = "gpu"` of [embed] from the command line, with a stand-in for a GPU's decoder."""
 
 import csv
-import io
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import simplejpeg
 import torch
-from click.testing import CliRunner, Result
-from PIL import Image
+from click.testing import CliRunner
+from streets import FOR_PILLOW, Streets, as_a_gpu_does, inverted, jpeg, none_at_all, path_of, turned
 
 from archiveprobe import cli
 from archiveprobe.api.embedder import Embedder
 from archiveprobe.cache.reader import Reader
-from archiveprobe.cache.spec import CacheRecord, find_caches
-from archiveprobe.embed import gpu_decoding, ray_embed
+from archiveprobe.embed import ray_embed
 from archiveprobe.embed.backbones import resolve
-from archiveprobe.embed.gpu_jpeg import NoDecoderError, jpeg_decoder
-from archiveprobe.embed.gpu_views import GpuViews, by_pillow
-from archiveprobe.embed.networks import Network
 from archiveprobe.embed.precision import cosines
 from archiveprobe.embed.prepare import Preparation, PreparedImage
 from archiveprobe.embed.preprocess import Geometry
@@ -37,132 +27,6 @@ from archiveprobe.finetune.recipe import Model
 from archiveprobe.task.config import load_task
 from archiveprobe.task.decoding import decode_pixels, digest
 from archiveprobe.task.manifest import read_manifest
-
-TASK = """
-name = "streets"
-labels = ["one", "two"]
-positive = "two"
-[folds]
-count = 2
-repeats = 1
-[embed]
-backbones = ["tiny", "hog"]
-views = "{views}"
-decode = "{how}"
-[backbone.tiny]
-library = "timm"
-name = "test_vit"
-weights = "random"
-arguments = {{ depth = 1, img_size = 32 }}
-"""
-Decode = Callable[[Sequence[bytes]], list[torch.Tensor]]
-
-
-def as_a_gpu_does(files: Sequence[bytes], *, smooth: bool = False) -> list[torch.Tensor]:
-    """Decode JPEGs to (3, height, width)."""
-    decoded = [simplejpeg.decode_jpeg(file, "RGB", fastupsample=not smooth) for file in files]
-    return [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in decoded]
-
-
-def inverted(files: Sequence[bytes]) -> list[torch.Tensor]:
-    return [255 - pixels for pixels in as_a_gpu_does(files)]
-
-
-def none_at_all(files: Sequence[bytes]) -> list[torch.Tensor]:
-    raise RuntimeError("nvjpegDecodeBatched failed: 6")
-
-
-def jpeg(seed: int, size: tuple[int, int] = (90, 70), **how: Any) -> bytes:
-    """A smooth picture, as photographs are."""
-    pixels = np.random.default_rng(seed).integers(0, 255, (6, 5, 3), np.uint8)
-    image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-    image = image.convert(how.pop("mode", "RGB"))
-    file = io.BytesIO()
-    if how.get("save_all"):
-        how["append_images"] = [image.rotate(90)]
-    image.save(file, how.pop("format", "JPEG"), **how)
-    return file.getvalue()
-
-
-def turned(orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return jpeg(orientation, exif=exif)
-
-
-def as_rgb(seed: int) -> bytes:
-    """A JPEG that is stored as red, green and blue."""
-    return jpeg(seed, keep_rgb=True, subsampling=0)
-
-
-FOR_PILLOW = {
-    "a.png": jpeg(1, format="PNG"),
-    "progressive.jpg": jpeg(2, progressive=True),
-    "cmyk.jpg": jpeg(3, mode="CMYK"),
-    "rgb.jpg": as_rgb(4),
-    "two.mpo.jpg": jpeg(5, format="MPO", save_all=True),
-    "late.jpg": jpeg(6) + b"",
-}
-FOR_PILLOW["late.jpg"] = FOR_PILLOW["late.jpg"][:-2] + b"\x00" * 40 + b"\xff\xd9"
-
-
-class Streets:
-    """A task of drawn images, and a GPU that decodes by `by` (None: there is none)."""
-
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self._patch = folder, patch
-        self.settings()
-        self.by(as_a_gpu_does)
-
-    def settings(self, how: str = "gpu", views: str = "crops6") -> None:
-        (self.folder / "task.toml").write_text(TASK.format(how=how, views=views), "utf-8")
-
-    def add(self, name: str, content: bytes, label: str = "one") -> None:
-        file = self.folder / "images" / label / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-
-    def by(self, decode: Decode | None) -> None:
-        def decoder(device: str) -> Decode:
-            if decode is None:
-                return jpeg_decoder(device)
-            return decode
-
-        self._patch.setattr(gpu_decoding, "jpeg_decoder", decoder)
-
-    def run(self, command: str, *words: str) -> Result:
-        return CliRunner().invoke(cli.main, [command, str(self.folder), *words])
-
-    def embed(self, workers: int = 0) -> tuple[dict[str, Any], str]:
-        done = self.run("embed", "--workers", str(workers), "--json")
-        assert done.exit_code == 0, done.output
-        return json.loads(done.stdout), done.stderr
-
-    def caches(self, name: str = "tiny") -> list[CacheRecord]:
-        return find_caches(self.folder / "work" / "cache", name)
-
-    def rows(self, path: str) -> dict[str, np.ndarray]:
-        """Return the rows of a cache by the name of the file."""
-        reader = Reader(self.folder / path)
-        files = list(self.folder.glob("images/*/*"))
-        keys = {digest(file.read_bytes()): file.name for file in files}
-        held = sorted(reader.keys)
-        return {keys[key.hex()]: row for key, row in zip(held, reader.read(held)[1], strict=True)}
-
-
-@pytest.fixture
-def streets(tmp_path, monkeypatch) -> Streets:
-    # In fp32 on every machine, so that caches have one name.
-    monkeypatch.setattr(Network, "faster_precisions", lambda _: ())
-    streets = Streets(tmp_path, monkeypatch)
-    for seed in range(10, 22):
-        streets.add(f"{seed}.jpg", jpeg(seed), ("one", "two")[seed % 2])
-    return streets
-
-
-def path_of(found: dict[str, Any], name: str = "tiny") -> str:
-    [path] = [cache["path"] for cache in found["caches"] if cache["backbone"] == name]
-    return str(path)
 
 
 @pytest.mark.proves("numbers")
@@ -350,148 +214,6 @@ def test_the_answer_of_an_image_that_a_gpu_decodes_is_proved(streets) -> None:
     proof = json.loads(done.stdout)
     assert proof["score_again"] == pytest.approx(proof["score"], abs=1e-6)
     assert proof["embeddings"][0]["cosine"] == pytest.approx(1, abs=1e-6)
-
-
-# The views themselves.
-
-
-def lacking(content: bytes, geometry: Geometry, views: str) -> tuple[PreparedImage, dict]:
-    wanted = {geometry: view_set(views)}
-    decoded = decode_pixels(content, "gpu")
-    assert decoded.is_small
-    return PreparedImage(digest(content), decoded.observation, {}, content), wanted
-
-
-def smooth(files: Sequence[bytes]) -> list[torch.Tensor]:
-    return as_a_gpu_does(files, smooth=True)
-
-
-@pytest.mark.parametrize("views", ["center", "squash", "crops6"])
-@pytest.mark.parametrize("crop", ["center", "squash", "border"])
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("size", [(90, 70), (70, 90), (31, 120), (20, 16)])
-def test_crops_are_those_of_pillow_within_rounding(views, crop, interpolation, size) -> None:
-    geometry = Geometry(24, 28, crop, interpolation, fill=(9, 120, 255), decode="gpu")
-    image, wanted = lacking(jpeg(7, size), geometry, views)
-    [made] = GpuViews("cpu", smooth, wanted).complete([image])
-    expected = by_pillow(image, wanted).views[geometry]
-    given = made.views[geometry]
-    assert (made.jpeg, given.crop, given.mirror) == (b"", expected.crop, expected.mirror)
-    assert given.crops.dtype == np.uint8 and given.crops.shape == expected.crops.shape
-    off = np.abs(given.crops.astype(int) - expected.crops)
-    assert off.max() <= 2 and (off > 1).mean() < 0.002
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_upright(orientation) -> None:
-    geometry = Geometry(24, 24, decode="gpu")
-    image, wanted = lacking(turned(orientation), geometry, "crops3")
-    assert image.observation.orientation == orientation
-    [made] = GpuViews("cpu", smooth, wanted).complete([image])
-    expected = by_pillow(image, wanted).views[geometry].crops
-    assert np.abs(made.views[geometry].crops.astype(int) - expected).max() <= 2
-
-
-def test_a_strip_is_cut_by_pillow() -> None:
-    geometry = Geometry(24, 24, decode="gpu")
-    image, wanted = lacking(jpeg(8, (400, 33)), geometry, "crops3")
-    said: list[str] = []
-    gpu = GpuViews("cpu", smooth, wanted)
-    [made] = gpu.complete([image])
-    gpu.report(said.append)
-    assert said == ["JPEGs that Pillow decoded instead of cpu: 1 extreme_aspect"]
-    expected = by_pillow(image, wanted).views[geometry]
-    np.testing.assert_array_equal(made.views[geometry].crops, expected.crops)
-
-
-def some_images(count: int) -> tuple[list[PreparedImage], dict]:
-    geometry = Geometry(24, 24, decode="gpu")
-    made = [lacking(jpeg(seed), geometry, "flip") for seed in range(count)]
-    images = [image for image, _ in made]
-    # Between them one that lacks nothing, and one that is none.
-    full = by_pillow(images[0], made[0][1])
-    broken = PreparedImage("00", replace(images[0].observation, status="corrupt"))
-    return [*images[:3], full, broken, *images[3:]], made[0][1]
-
-
-def of_all(images: Sequence[PreparedImage]) -> list[bytes]:
-    return [b"".join(view.crops.tobytes() for view in image.views.values()) for image in images]
-
-
-@pytest.mark.parametrize("most", [1, 2, 5])
-def test_groups_are_halved_where_memory_ends(most) -> None:
-    images, wanted = some_images(9)
-    sizes: list[int] = []
-
-    def small(files: Sequence[bytes]) -> list[torch.Tensor]:
-        sizes.append(len(files))
-        if len(files) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return smooth(files)
-
-    gpu = GpuViews("cpu", small, wanted)
-    said: list[str] = []
-    made = list(gpu.stream(images))
-    assert of_all(made) == of_all(GpuViews("cpu", smooth, wanted).complete(images))
-    gpu.report(said.append)
-    assert said == [] and max(sizes) == 9
-    sizes.clear()
-    # A size that memory asked for stays.
-    list(gpu.stream(images))
-    assert max(sizes) <= most
-
-
-@pytest.mark.proves("numbers")
-def test_one_that_is_refused_costs_itself_only() -> None:
-    images, wanted = some_images(9)
-    bad = {images[0].jpeg, images[7].jpeg}
-
-    def picky(files: Sequence[bytes]) -> list[torch.Tensor]:
-        if bad & set(files):
-            raise RuntimeError("the file is not supported")
-        return smooth(files)
-
-    gpu = GpuViews("cpu", picky, wanted)
-    made = list(gpu.stream(images))
-    said: list[str] = []
-    gpu.report(said.append)
-    assert said == ["JPEGs that Pillow decoded instead of cpu: 2 RuntimeError"]
-    assert [image.digest for image in made] == [image.digest for image in images]
-    for image, given in zip(images, made, strict=True):
-        if image.jpeg in bad:
-            assert of_all([given]) == of_all([by_pillow(image, wanted)])
-    assert not any(image.jpeg for image in made)
-
-
-def test_pixels_of_another_size_are_refused() -> None:
-    images, wanted = some_images(1)
-    gpu = GpuViews("cpu", lambda files: [one[:, 1:] for one in smooth(files)], wanted)
-    assert gpu.on_gpu(images[:1]) == [None]
-
-
-@pytest.mark.parametrize("name", FOR_PILLOW)
-def test_what_is_left_to_pillow(name) -> None:
-    decoded = decode_pixels(FOR_PILLOW[name], "gpu")
-    assert not decoded.is_small
-    assert decoded.image == decode_pixels(FOR_PILLOW[name], "exact").image
-
-
-def test_a_small_copy_is_seen_at_its_own_size() -> None:
-    content = jpeg(3, (1100, 1400))
-    decoded = decode_pixels(content, "gpu")
-    assert decoded.is_small and decoded.image.size == (275, 350)
-    assert (decoded.observation.width, decoded.observation.height) == (1100, 1400)
-
-
-def test_a_cpu_has_no_decoder() -> None:
-    with pytest.raises(NoDecoderError, match="this run is on cpu"):
-        jpeg_decoder("cpu")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU with CUDA decodes")
-def test_a_torchvision_that_cannot_use_a_gpu_says_why() -> None:
-    with pytest.raises(NoDecoderError, match=r"torchvision decodes no JPEG here \(.+\)"):
-        jpeg_decoder("cuda")
 
 
 def test_fine_tuning_and_the_api_keep_to_the_cpu(streets) -> None:
