@@ -294,7 +294,7 @@ def test_a_real_small_shared_memory_never_lets_a_run_wait(tmp_path: Path) -> Non
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "0.png")
     command = [*inside, sys.executable, "-c", SMALL, tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (lost,) = done.stdout.splitlines()
     assert "processes that draw training images" in lost and "--workers" in lost

@@ -28,7 +28,6 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
             context = browser.new_context(viewport={"width": width, "height": 900}, **options)
             contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
         page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on("request", lambda request: _check(request.url, file, faults))

@@ -1,6 +1,7 @@
 """The gallery and the map with a million rows, and the map by pointer and by keyboard."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,26 @@ def first_seen(page: Any) -> int:
     )
 
 
+def wait_until(page: Any, holds: Callable[[], bool]) -> None:
+    """Wait for what needs several steps of the page, or several evaluations, to be seen."""
+    for _ in range(300):
+        if holds():
+            return
+        page.wait_for_timeout(100)
+    assert holds()
+
+
+def coloured(page: Any) -> int:
+    """Return how many pixels of the map are drawn on."""
+    return int(
+        page.evaluate(
+            "(() => { const c = document.querySelector('.map-canvas');"
+            " return c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
+            "   .filter((value, at) => at % 4 === 3 && value > 0).length; })()"
+        )
+    )
+
+
 def test_a_million_tiles_keep_the_document_small(million) -> None:
     page = million
     assert page.evaluate("store.get('shown').length") == 1_000_000
@@ -79,11 +100,12 @@ def test_a_million_tiles_keep_the_document_small(million) -> None:
             " box.scrollTop = share * (box.scrollHeight - box.clientHeight); }",
             share,
         )
-        page.wait_for_timeout(250)
-        assert first_seen(page) == pytest.approx(1_000_000 * share, rel=0.001, abs=3 * columns)
+        place = pytest.approx(1_000_000 * share, rel=0.001, abs=3 * columns)
+        wait_until(page, lambda place=place: first_seen(page) == place)
     before = first_seen(page)
     page.hover(".gallery")
     page.mouse.wheel(0, 300)
+    wait_until(page, lambda: first_seen(page) > before)
     page.wait_for_timeout(300)
     # A small step of the wheel moves by a line or two, not by the scaled many.
     assert 0 < first_seen(page) - before <= 3 * columns
@@ -119,13 +141,7 @@ def test_a_million_points_are_drawn_and_selected(million) -> None:
     page = million
     page.click("#images-map")
     page.wait_for_function("document.querySelector('.map-canvas').width > 300")
-    page.wait_for_timeout(200)
-    coloured = page.evaluate(
-        "(() => { const c = document.querySelector('.map-canvas');"
-        " return c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
-        "   .filter((value, at) => at % 4 === 3 && value > 0).length; })()"
-    )
-    assert coloured > 1000
+    wait_until(page, lambda: coloured(page) > 1000)
     page.get_by_role("button", name="Zoom in").click()
     page.get_by_role("button", name="Select what is in sight").click()
     page.wait_for_selector(".chip[data-part=lasso]")
@@ -140,7 +156,7 @@ def map_page(page_file: Any, open_page: Any) -> tuple[Any, Any]:
     page.evaluate("store.set({ map: true, tab: 'images' })")
     page.wait_for_selector(".gallery .tile")
     page.wait_for_function("document.querySelector('.map-canvas').width > 300")
-    page.wait_for_timeout(100)
+    wait_until(page, lambda: coloured(page) > 0)
     return page, collection
 
 

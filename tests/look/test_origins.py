@@ -1,6 +1,7 @@
 """Another page in the same browser can neither read nor write, even where it knows the address."""
 
 import pytest
+from browsed import patient
 from drawn_collection import PIXEL, drawn_collection
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -70,8 +71,7 @@ def other(servers, browser):
     own, elsewhere, recorded = servers
     recorded.clear()
     context = browser.new_context()
-    page = context.new_page()
-    page.set_default_timeout(10_000)
+    page = patient(context.new_page())
     page.goto(elsewhere)
     yield page, own, recorded
     context.close()

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+# In milliseconds; far more than any test needs, since a machine may be busy.
+PATIENCE = 60_000
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -27,10 +29,11 @@ def browser() -> Iterator[Any]:
 
 
 def patient(page: Any) -> Any:
-    """Let a page wait for words as for a function.
+    """Let a page wait long, and for words as for a function.
 
     Words are evaluated again each time, which the policy of the page forbids from the second on.
     """
+    page.set_default_timeout(PATIENCE)
     wait = page.wait_for_function
 
     def wait_for(words: str, **options: Any) -> Any:
@@ -57,7 +60,6 @@ def served(browser: Any) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
         stack.callback(context.close)
         page = context.new_page()
-        page.set_default_timeout(10_000)
         page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on("request", lambda request: _check_own(request.url, own, faults))
