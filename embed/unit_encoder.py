@@ -251,7 +251,7 @@ class _UnitBackbone:
         batch_size: int | None,
         notify: Notify,
     ) -> None:
-        self._record = record = _record(task, name, digest)
+        self._record = record = cache_of_system(task, name, digest)
         asked: Mapping[str, Any] = record.request["asked"]
         of_system = {"backbones": (name,), "views": asked["views"], "layers": asked["layers"]}
         of_system["decode"] = asked.get("decode", "exact")
@@ -401,8 +401,8 @@ def _writer_name(number: int) -> str:
     return f"{number}of{_MOST_WRITERS}"
 
 
-def _record(task: Task, name: str, digest: str) -> CacheRecord:
-    """Find the cache that a system was trained on."""
+def cache_of_system(task: Task, name: str, digest: str) -> CacheRecord:
+    """Find the cache of a backbone that a system was trained on. Raises InputError: it is gone."""
     for record in find_caches(task.caches, name):
         if record.digest == digest:
             return record

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
@@ -199,7 +199,8 @@ class Archive:
         if stored is None:
             check_reproduces(system, dataset)
             # What cannot be computed here is refused before anything is written.
-            with work.open(notify=self.notify) as opened:
+            # Whoever answers opens the work again, and is told then what there is to know of it.
+            with work.open() as opened:
                 unit_images = images_per_unit(slot_bytes(opened.preparation))
         else:
             unit_images = stored.unit_images
@@ -212,10 +213,19 @@ class Archive:
                 stored = AnswersRecord.read(self.folder)
                 if stored is None:
                     stored = self._made(dataset, system, work, unit_images)
-        stored.check_same(self._about(dataset, system, work, stored), self.folder)
+        stored.check_same(
+            self.folder,
+            task=self.task.name,
+            system=self.system,
+            system_digest=work.digest,
+            source=self.source.identity(),
+        )
         index = Index.open(self.folder / INDEX)
         if index.digest != stored.index:
-            raise InputError(f"{index.file} is not the list that answers.json names: delete both")
+            raise InputError(
+                f"{index.file} is not the list that answers.json names: name another folder with "
+                "-o, or delete that one"
+            )
         return stored, index
 
     def _made(
@@ -244,35 +254,23 @@ class Archive:
         if index.units > _FEW_UNITS:
             units = f"{index.units} units of at most {unit_images}"
             self.notify(f"{index.images} images in {units}")
-        record = replace(
-            self._about(dataset, system, work, None),
+        record = AnswersRecord(
+            task=self.task.name,
+            system=self.system,
+            system_digest=work.digest,
+            snapshot=dataset.snapshot_digest,
+            classes=dataset.classes,
+            positive=system.stored.positive,
+            backbones=dict(system.source.caches),
+            source=self.source.identity(),
             index=index.digest,
             images=index.images,
             unit_images=unit_images,
             listed=datetime.now(UTC).isoformat(" ", "minutes"),
+            versions={name: version(name) for name in ("archiveprobe", "pyarrow")},
         )
         record.write(self.folder)
         return record
-
-    def _about(
-        self, dataset: Dataset, system: System, work: UnitWork, stored: AnswersRecord | None
-    ) -> AnswersRecord:
-        """Return the record of this run, with the list of images of a stored one."""
-        return AnswersRecord(
-            task=self.task.name,
-            system=self.system,
-            system_digest=work.digest,
-            snapshot=stored.snapshot if stored else dataset.snapshot_digest,
-            classes=tuple(map(str, system.stored.classes)),
-            positive=int(system.stored.positive),
-            backbones=dict(system.source.caches),
-            source=self.source.identity(),
-            index=stored.index if stored else "",
-            images=stored.images if stored else 0,
-            unit_images=stored.unit_images if stored else 1,
-            listed=stored.listed if stored else "",
-            versions={name: version(name) for name in ("archiveprobe", "pyarrow")},
-        )
 
     def _drive(self, work: UnitWork, index: Index, writer: AnswersWriter) -> None:
         todo = writer.missing()

@@ -15,7 +15,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import NAME as LOCK
 from archiveprobe.base.lock import Lock
 from archiveprobe.base.progress import Notify, Progress, silent
-from archiveprobe.predict.answers.layout import INDEX, PARTS
+from archiveprobe.predict.answers.layout import INDEX, MERGED, PARTS, REPLACED
 from archiveprobe.predict.answers.table import write_table
 from archiveprobe.predict.archive import Archive, ArchiveAnswers, How
 from archiveprobe.predict.system_digest import system_digest
@@ -105,7 +105,9 @@ def _forget_other_list(folder: Path, source: Source, notify: Notify) -> None:
 
 def _remove(folder: Path) -> None:
     with files.explained(f"remove {folder}"):
-        files.remove_files(folder / PARTS)
+        # A run that was killed while it merged has left these, too.
+        for inner in (PARTS, MERGED, REPLACED):
+            files.remove_files(folder / inner)
         files.remove_files(folder)
 
 

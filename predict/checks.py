@@ -1,6 +1,6 @@
 """Checks of a system's answers before they are written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,12 +133,15 @@ def is_memorized(system: System, dataset: Dataset) -> bool:
     return bool((apart < _SAME).any())
 
 
-def check_images(task: Task, rows: Rows, table: Mapping[str, Row]) -> tuple[list[int], bool]:
+def check_images(dataset: Dataset, rows: Rows) -> tuple[list[int], bool]:
     """Look at the images of a few rows: the places of those rows, and whether all are here.
+
+    The table says where an image lies, and the rows what it was.
 
     Raises:
         InputError: one is not what it was when it was embedded.
     """
+    task, table = dataset.task, {row.id: row for row in dataset.rows}
     usable = sorted((str(id_), at) for at, id_ in enumerate(rows.ids) if rows.keys[at])
     order = np.random.default_rng(0).permutation(len(usable))[:_LOOKED_AT].tolist()
     found = {usable[at]: _content(task, table[usable[at][0]]) for at in order}
@@ -153,22 +156,22 @@ def check_images(task: Task, rows: Rows, table: Mapping[str, Row]) -> tuple[list
 
 def spot_check(
     system: System,
+    dataset: Dataset,
     rows: Rows,
     written: TableAnswers,
-    table: Mapping[str, Row],
     answers: Answers,
     changed: Sequence[str],
 ) -> SpotCheck:
     """Answer a few rows again, found by the bytes of their images, and hold it against the file.
 
-    `written` was read back from the file, in the order of `rows`, as are `answers`; `table` says
-    where images lie. Those that have `changed` since training have no stored answer.
+    `written` was read back from the file, in the order of `rows`, as are `answers`. Those that have
+    `changed` since training have no stored answer.
 
     Raises:
         InputError: the file, or the system's stored answer, says something else.
     """
     saved = system.stored
-    chosen, here = check_images(system.task, rows, table)
+    chosen, here = check_images(dataset, rows)
     ids = {at: str(rows.ids[at]) for at in chosen}
     stored = dict(zip(saved.test_ids.tolist(), saved.test, strict=True))
     again = system.answer(rows.select(chosen), afresh=here)

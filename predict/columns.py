@@ -83,6 +83,11 @@ def probability_columns(labels: Iterable[str]) -> list[str]:
     return [f"p_{label}" for label in labels]
 
 
+def probability(value: float) -> str:
+    """Write a probability as text, exact to 1e-6 and empty where there is none."""
+    return "" if math.isnan(value) else f"{value:.7f}"
+
+
 def label_of(task: Task, column: str) -> str | None:
     """Find the label that a column of probabilities is called after: `p_<label>`, or the label."""
     if column in probability_columns(task.labels):

@@ -12,8 +12,7 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Notify
 from archiveprobe.evaluate.dataset import Dataset, load_dataset
 from archiveprobe.predict.checks import changed_answers, check_images
-from archiveprobe.predict.columns import STATUS, USABLE, probability_columns
-from archiveprobe.predict.submission import probability
+from archiveprobe.predict.columns import STATUS, USABLE, probability, probability_columns
 from archiveprobe.predict.systems import Resources, load_system
 from archiveprobe.predict.tables import WrittenAnswers, answer_target, write_answers
 from archiveprobe.task.config import Task
@@ -122,22 +121,16 @@ def answer_images(
             f"nothing to predict in {task.place}: every row has a label; name a folder of new "
             "images"
         )
-    check_images(task, rows, {row.id: row for row in dataset.rows})
+    check_images(dataset, rows)
     answers = loaded.answer(rows)
     changed_answers(loaded, rows.ids.tolist(), answers.proba)
-    entries = list(rows.entries)
-    classes = [str(name) for name in loaded.stored.classes]
-    read = answers.readable
     return ImageAnswers(
-        entries,
+        list(rows.entries),
         [
             "bad_embedding" if entry.usable and not known else entry.status
-            for entry, known in zip(entries, read, strict=True)
+            for entry, known in zip(rows.entries, answers.readable, strict=True)
         ],
-        [
-            classes[decision] if known else None
-            for decision, known in zip(answers.decision, read, strict=True)
-        ],
-        classes,
+        answers.labels(dataset.classes),
+        list(dataset.classes),
         answers.proba,
     )

@@ -14,8 +14,7 @@ from archiveprobe.evaluate.majority import majority_decision
 from archiveprobe.evaluate.predictions import Predictions
 from archiveprobe.evaluate.system_status import check_up_to_date
 from archiveprobe.evaluate.system_store import load_run
-from archiveprobe.predict.columns import STATUS, probability_columns
-from archiveprobe.predict.submission import probability
+from archiveprobe.predict.columns import STATUS, probability, probability_columns
 from archiveprobe.predict.tables import WrittenAnswers, answer_target, write_answers
 from archiveprobe.task.config import Task
 

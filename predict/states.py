@@ -1,10 +1,11 @@
 """What `list systems` shows: whether a stored system could answer now, tried as `submit` does."""
 
 from dataclasses import replace
+from functools import cache
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Notify
-from archiveprobe.evaluate.dataset import Dataset, survey_dataset
+from archiveprobe.evaluate.dataset import survey_dataset
 from archiveprobe.evaluate.system_status import OK, Stored, overview
 from archiveprobe.evaluate.task_state import read_state
 from archiveprobe.predict.checks import check_images
@@ -30,17 +31,16 @@ def system_states(task: Task, *, notify: Notify = lambda _: None) -> list[Stored
         said = str(error)
         return [replace(line, state=said) if line.state == OK else line for line in listed]
     dataset = survey_dataset(task)
+    rows = dataset.unlabelled
+    looked_at = cache(lambda: rows.select(check_images(dataset, rows)[0]))
+
+    def state(name: str) -> str:
+        try:
+            load_system(dataset, name).answer(looked_at())
+        except InputError as error:
+            return str(error)
+        return OK
+
     return [
-        replace(line, state=_state(dataset, line.system)) if line.state == OK else line
-        for line in listed
+        replace(line, state=state(line.system)) if line.state == OK else line for line in listed
     ]
-
-
-def _state(dataset: Dataset, name: str) -> str:
-    try:
-        system = load_system(dataset, name)
-        rows, table = dataset.unlabelled, {row.id: row for row in dataset.rows}
-        system.answer(rows.select(check_images(dataset.task, rows, table)[0]))
-    except InputError as error:
-        return str(error)
-    return OK

@@ -21,7 +21,7 @@ from archiveprobe.predict.checks import (
     spot_check,
     training_duplicates,
 )
-from archiveprobe.predict.columns import TableAnswers, read_answers
+from archiveprobe.predict.columns import TableAnswers, probability, read_answers
 from archiveprobe.predict.file_forms import Cells
 from archiveprobe.predict.form import Form, wanted
 from archiveprobe.predict.systems import Answers, System, load_system
@@ -105,14 +105,13 @@ def submit(
     target = answer_target(task, file, spreadsheet_safe)
     dataset = load_dataset(task)
     loaded = load_system(dataset, system)
-    table = {row.id: row for row in dataset.rows}
-    form, ids = wanted(task, table)
+    form, ids = wanted(task, {row.id: row for row in dataset.rows})
     rows = _rows(dataset, ids)
     lacking = {entry.id: entry.status for entry in rows.entries if not entry.usable}
     answers = loaded.answer(rows)
     unread = [id_ for id_, read in zip(ids, answers.readable, strict=True) if not read]
     reasons = Counter(lacking.get(id_, "bad_embedding") for id_ in unread)
-    blank = Counter(status for id_, status in lacking.items() if id_ not in set(unread))
+    blank = Counter(lacking.values()) - reasons
     changed = changed_answers(loaded, ids, answers.proba)
     prior = label_shares(dataset.labels, len(dataset.classes))
     lines = _lines(form, loaded, ids, answers, prior)
@@ -120,7 +119,7 @@ def submit(
 
     def check(cells: Cells) -> None:
         written = read_back(task, form, ids, cells)
-        seen.append(spot_check(loaded, rows, written, table, answers, changed))
+        seen.append(spot_check(loaded, dataset, rows, written, answers, changed))
 
     target = target.in_form(form.template, form.separator, form.content.proba)
     write_answers(target, form.columns, lines, check=check)
@@ -185,17 +184,12 @@ def unreadable_answer(form: Form, label: str) -> str:
 def _lines(
     form: Form, system: System, ids: Sequence[str], answers: Answers, prior: np.ndarray
 ) -> Cells:
-    classes = [str(name) for name in system.stored.classes]
+    classes = system.task.labels
     proba = np.where(answers.readable[:, None], answers.proba, prior)
     return [
         form.fill(id_, classes[decision], dict(zip(classes, map(probability, row), strict=True)))
         for id_, decision, row in zip(ids, answers.decision, proba, strict=True)
     ]
-
-
-def probability(value: float) -> str:
-    """Write a probability as text, exact to 1e-6 and empty where there is none."""
-    return "" if np.isnan(value) else f"{value:.7f}"
 
 
 def read_back(task: Task, form: Form, ids: Sequence[str], cells: Cells) -> TableAnswers:

@@ -16,10 +16,9 @@ from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import one_line
 from archiveprobe.cache.reader import Reader
-from archiveprobe.cache.spec import find_caches
 from archiveprobe.embed.decoding import default_workers
 from archiveprobe.embed.device import default_device
-from archiveprobe.embed.unit_encoder import Look
+from archiveprobe.embed.unit_encoder import Look, cache_of_system
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.combine import METHODS, apply_weights
 from archiveprobe.evaluate.dataset import Dataset, Rows
@@ -100,6 +99,11 @@ class Answers:
     def readable(self) -> np.ndarray:
         """Return whether there was an image to judge, (m,)."""
         return np.asarray(np.isfinite(self.proba).all(1))
+
+    def labels(self, classes: Sequence[str]) -> list[str | None]:
+        """Return the label of every image, None where there was none to judge."""
+        pairs = zip(self.decision, self.readable, strict=True)
+        return [classes[decision] if known else None for decision, known in pairs]
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,7 @@ def probe_source(task: Task, run: Run) -> Source:
     model = model_of(record, run.arrays())
     choice = parse_choice(record["features"])
     sources = {name: str(record["sources"][name]) for name in choice.backbones}
-    of_task = cache(lambda name: _reader(task, run.system, name, sources[name]))
+    of_task = cache(lambda name: Reader(cache_of_system(task, name, sources[name]).folder))
 
     def matrix(name: str, rows: Rows, content: UnitContent | None, start: int) -> np.ndarray:
         if content is None or is_text_cache(name):
@@ -286,18 +290,6 @@ def logits_of_matrix(model: Model, choice: Choice, x: np.ndarray, classes: int) 
     if views == 1:
         return np.asarray(logits[:, 0])
     return combine_views(logits, choice.views)
-
-
-def _reader(task: Task, system: str, name: str, digest: str) -> Reader:
-    """Open the cache that a system was trained on."""
-    for record in find_caches(task.caches, name):
-        if record.digest == digest:
-            return Reader(record.folder)
-    raise InputError(
-        f"{system} was trained on a cache of {name} ({digest[:16]}) that is not in {task.caches}: "
-        f"bring it back, or run `archiveprobe embed {task.shell_path}` and "
-        f"`archiveprobe probe {task.shell_path}`"
-    )
 
 
 def tuned_source(dataset: Dataset, run: Run, resources: Resources) -> Source:

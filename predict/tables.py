@@ -9,7 +9,6 @@ from typing import Any
 
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.files import write_whole
 from archiveprobe.predict.file_forms import Cells, FileForm, encode, file_form, values_of
 from archiveprobe.task.config import Task
 from archiveprobe.task.output import OutputFile, output_file, writing
@@ -142,7 +141,7 @@ def _write(
     check: Callable[[Cells], None],
 ) -> None:
     with writing(file), draft_of(file) as draft:
-        write_whole(draft, encode(form, cells, numbers))
+        files.write_whole(draft, encode(form, cells, numbers))
         found = _read_back(draft)
         _check_same(file, cells, found, numbers)
         check(found)
@@ -176,8 +175,7 @@ def draft_of(target: Path) -> Iterator[Path]:
     try:
         yield draft
     finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+        files.discard(draft)
 
 
 def _read_back(file: Path) -> Cells:

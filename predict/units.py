@@ -129,18 +129,14 @@ class OpenWork:
         content = UnitContent(images, self.preparation, embeddings, self._threads)
         rows = _rows(unit, images)
         found = system.answer(rows, content=content)
-        classes = [str(name) for name in system.stored.classes]
-        known = found.readable
+        classes = system.task.labels
         answers = UnitAnswers(
             digests=[image.digest for image in images],
             status=[
                 "bad_embedding" if image.views and not is_known else image.observation.status
-                for image, is_known in zip(images, known, strict=True)
+                for image, is_known in zip(images, found.readable, strict=True)
             ],
-            labels=[
-                classes[decision] if is_known else None
-                for decision, is_known in zip(found.decision, known, strict=True)
-            ],
+            labels=found.labels(classes),
             classes=classes,
             proba=found.proba,
             spread=self._spread(rows, content),

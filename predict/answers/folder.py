@@ -82,7 +82,12 @@ class AnswersWriter:
             with suppress(FileNotFoundError):
                 files.fsync(path)
         files.fsync(self.parts)
-        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(self.parts)}
+        # Temporaries of other shares come and go meanwhile.
+        sizes = {
+            entry.name: entry.stat().st_size
+            for entry in os.scandir(self.parts)
+            if _PART_NAME.fullmatch(entry.name)
+        }
         self._mend(own, sizes)
         for part in log.finished_parts(self.folder):
             for unit in part.numbers[: len(self._done) - part.unit]:
@@ -112,7 +117,7 @@ class AnswersWriter:
         """Remove parts that no log names: other programs would read their images twice."""
         named = {part.file for part in log.finished_parts(self.folder)}
         for name in sizes:
-            if _PART_NAME.fullmatch(name) and name not in named:
+            if name not in named:
                 files.remove(self.parts / name)
 
     def _adopt(self, number: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import digest_of, read_ordinary
-from archiveprobe.predict.answers.layout import PARTS
+from archiveprobe.predict.answers.layout import PARTS, REPLACED
 from archiveprobe.predict.answers.log import Part, finished_parts
 from archiveprobe.predict.answers.part import LARGEST_PART
 from archiveprobe.predict.answers.record import AnswersRecord, Counts
@@ -51,6 +51,11 @@ def iterate_parts(folder: Path, columns: Sequence[str] | None = None) -> Iterato
         InputError: it is no folder of answers, or a part is missing or damaged.
     """
     open_record(folder)
+    if (folder / REPLACED).exists() and not (folder / PARTS).exists():
+        raise InputError(
+            f"the parts of {folder} are just being merged: wait for the run that does it, or run "
+            "its command again where it was killed"
+        )
     for part in finished_parts(folder):
         try:
             yield from read_rows(folder / PARTS / part.file, part, columns)

@@ -18,7 +18,6 @@ _SAME = {
     "system": "system",
     "system_digest": "state of the system, which has changed since",
     "source": "source of images",
-    "index": "list of images",
 }
 
 
@@ -60,11 +59,6 @@ class AnswersRecord:
         """Return the digest of the system as it stands in every part."""
         return self.system_digest[:16]
 
-    @property
-    def units(self) -> int:
-        """Return the number of units."""
-        return -(-self.images // self.unit_images)
-
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """Read the record of a folder; None where it has none.
@@ -88,18 +82,18 @@ class AnswersRecord:
         with explained(f"write {folder / RECORD}"):
             write_sealed(folder / RECORD, {"format": _FORMAT, **asdict(self)})
 
-    def check_same(self, now: "AnswersRecord", folder: Path) -> None:
-        """Check that a run that would write `now` goes on with this one.
+    def check_same(self, folder: Path, **now: Any) -> None:
+        """Check that a run with these values, by the names in `_SAME`, may go on with this record.
 
         Raises:
             InputError: what differs, and what to do.
         """
-        for name, what in _SAME.items():
-            stored, wanted = getattr(self, name), getattr(now, name)
+        for name, wanted in now.items():
+            stored = getattr(self, name)
             if stored != wanted:
                 raise InputError(
-                    f"{folder} holds answers of another {what}: {_shown(stored, wanted)}, now "
-                    f"{_shown(wanted, stored)}: {_REMEDY}, or delete that one"
+                    f"{folder} holds answers of another {_SAME[name]}: {_shown(stored, wanted)}, "
+                    f"now {_shown(wanted, stored)}: {_REMEDY}, or delete that one"
                 )
 
 

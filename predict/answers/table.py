@@ -14,9 +14,8 @@ from typing import Any
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.predict.answers.read import iterate_parts, open_record
-from archiveprobe.predict.columns import STATUS, probability_columns
+from archiveprobe.predict.columns import STATUS, probability, probability_columns
 from archiveprobe.predict.file_forms import Cells, FileForm, are_integers
-from archiveprobe.predict.submission import probability
 from archiveprobe.predict.tables import Target, draft_of, for_spreadsheets, write_answers
 from archiveprobe.task.output import OutputFile, writing
 from archiveprobe.task.own_answers import remember_answers
@@ -36,7 +35,7 @@ def write_table(folder: Path, target: Target) -> Target:
     numbers = probability_columns(open_record(folder).classes)
     columns = ["id", "digest", STATUS, "label", *numbers]
     target = target.in_form(None, None, numbers)
-    if target.form.ending not in (*_TEXT, ".jsonl", ".parquet"):
+    if not target.form.is_text and target.form.ending not in _WRITERS:
         write_answers(target, columns, [line for some in _cells(folder, columns) for line in some])
         return target
     _write(target.file, target.form, folder, _kinds(folder, columns, target.form))
@@ -131,5 +130,4 @@ def _write_parquet(out: io.RawIOBase, _: FileForm, kinds: Kinds, lines: Iterator
             writer.write_table(pa.Table.from_arrays(values, schema=schema))
 
 
-_TEXT = (".csv", ".tsv", ".txt")
 _WRITERS = {".jsonl": _write_json_lines, ".parquet": _write_parquet}

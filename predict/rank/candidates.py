@@ -60,13 +60,9 @@ def rows_to_predict(dataset: Dataset, system: str | None) -> Iterator[Candidates
     labels: list[str | None] = [None] * len(rows)
     proba = np.full((len(rows), len(task.labels)), np.nan)
     if system is not None:
-        check_images(task, rows, {row.id: row for row in dataset.rows})
+        check_images(dataset, rows)
         answers = load_system(dataset, system).answer(rows)
-        proba = answers.proba
-        labels = [
-            task.labels[decision] if known else None
-            for decision, known in zip(answers.decision, answers.readable, strict=True)
-        ]
+        proba, labels = answers.proba, answers.labels(task.labels)
     yield Candidates(rows.ids.tolist(), digests, labels, proba)
 
 
@@ -80,7 +76,8 @@ def answers_in(task: Task, places: Sequence[Path]) -> Iterator[Candidates]:
     """
     for place in places:
         if place.is_dir():
-            _check_columns(task, place, probability_columns(open_record(place).classes))
+            proba = probability_columns(open_record(place).classes)
+            _check_columns(task, place, ["id", "digest", "label", *proba])
             tables: Iterable[Any] = iterate_parts(place, _columns(task))
         elif place.suffix.lower() == ".parquet":
             tables = _parquet(task, place)
@@ -88,7 +85,7 @@ def answers_in(task: Task, places: Sequence[Path]) -> Iterator[Candidates]:
             yield from _table(task, place)
             continue
         for table in tables:
-            yield from _blocks(task, table)
+            yield from _blocks(task, place, table)
 
 
 def _columns(task: Task) -> list[str]:
@@ -96,8 +93,7 @@ def _columns(task: Task) -> list[str]:
 
 
 def _check_columns(task: Task, place: Path, columns: Sequence[str]) -> None:
-    known = {"id", "digest", "label"} if place.is_dir() else set()
-    missing = [name for name in _columns(task) if name not in {*known, *columns}]
+    missing = [name for name in _columns(task) if name not in columns]
     if missing:
         raise InputError(
             f"{place} holds no answers for {task.file}: it lacks the columns {', '.join(missing)}: "
@@ -121,14 +117,23 @@ def _parquet(task: Task, file: Path) -> Iterator["pyarrow.Table"]:
         ) from None
 
 
-def _blocks(task: Task, table: "pyarrow.Table") -> Iterator[Candidates]:
+def _blocks(task: Task, place: Path, table: "pyarrow.Table") -> Iterator[Candidates]:
+    import pyarrow as pa
+
+    names = _columns(task)
+    forms = pa.schema(
+        [(name, pa.string() if at < 3 else pa.float64()) for at, name in enumerate(names)]
+    )
     for start in range(0, table.num_rows, _AT_ONCE):
-        part = table.slice(start, _AT_ONCE)
-        ids, digests, labels = (
-            part[name].cast("string").to_pylist() for name in ("id", "digest", "label")
-        )
-        columns = [part[name].cast("float64") for name in probability_columns(task.labels)]
-        proba = np.stack([column.to_numpy() for column in columns], 1)
+        try:
+            part = table.slice(start, _AT_ONCE).select(names).cast(forms)
+        except pa.ArrowException as error:
+            raise InputError(
+                f"{place} holds no answers ({one_line(error)}): name what `archiveprobe predict` "
+                "wrote"
+            ) from None
+        ids, digests, labels = (part[name].to_pylist() for name in names[:3])
+        proba = np.stack([part[name].to_numpy() for name in names[3:]], 1)
         yield _checked(ids, digests, labels, proba)
 
 

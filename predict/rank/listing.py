@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from archiveprobe.predict.columns import probability_columns
+from archiveprobe.predict.columns import probability, probability_columns
 from archiveprobe.predict.rank.best import Ranked
-from archiveprobe.predict.submission import probability
 
 LIKELIEST, UNCERTAIN, TYPICAL = "likeliest", "uncertain", "typical"
 

@@ -173,3 +173,20 @@ def test_a_stray_part_is_never_read_twice(folder) -> None:
     run(folder)
     assert seen_by_others(folder) == ids_of(folder)
     check_whole(folder)
+
+
+def test_the_temporaries_of_other_shares_may_vanish_at_any_moment(folder) -> None:
+    run(folder, Share(1, 2))
+    # As one that is gone between the listing of its name and the look at its size.
+    (folder / "parts" / ".tmp-other").symlink_to("gone")
+    run(folder, Share(2, 2))
+    check_whole(folder)
+
+
+@pytest.mark.proves("archive")
+def test_a_merge_that_was_killed_between_its_renames_reads_as_no_empty_folder(folder) -> None:
+    run(folder)
+    (folder / "parts").rename(folder / "replaced")
+    (folder / "merged").mkdir()
+    with pytest.raises(InputError, match="just being merged"):
+        ids_of(folder)

@@ -3,7 +3,10 @@
 import hashlib
 import io
 import shutil
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +15,14 @@ from PIL import Image
 import archiveprobe.embed.fingerprint
 import archiveprobe.embed.unit_encoder
 from archiveprobe.archive.source import open_source
+from archiveprobe.cache.spec import CacheRecord
 from archiveprobe.embed.run import Options as EmbedOptions
 from archiveprobe.embed.run import embed as run_embed
+from archiveprobe.embed.unit_encoder import cache_of_system
 from archiveprobe.evaluate.dataset import load_dataset
 from archiveprobe.evaluate.system_store import load_run, save_run
 from archiveprobe.predict.archive import How
-from archiveprobe.predict.archive_table import predict_table
+from archiveprobe.predict.archive_table import answers_of, predict_table
 from archiveprobe.predict.images import predict
 from archiveprobe.predict.systems import load_system
 from archiveprobe.probe.run import Options, run_probes
@@ -162,6 +167,33 @@ def test_every_file_has_a_row_with_a_status(real, rows_of, tmp_path) -> None:
     assert "no label for 3 that cannot be read (1 truncated, 1 html" in done.summary()
     assert any("note" in text or ".txt" in text for text in said)
     assert not any("folds" in text for text in said)
+
+
+@pytest.mark.parametrize("left", ["merged", "replaced"])
+def test_what_a_killed_merge_left_is_begun_again_where_images_changed(real, tmp_path, left) -> None:
+    task, new = load_task(real), tmp_path / "new"
+    new.mkdir()
+    (new / "a.png").write_bytes(picture(62))
+    source, how = open_source(str(new)), How(device="cpu", workers=0)
+    with suppress(KeyboardInterrupt), answers_of(task, "ridge-hog", source, how) as done:
+        (done.file / left).mkdir()
+        (done.file / left / "00000000-00000001.parquet").write_bytes(b"large")
+        raise KeyboardInterrupt
+    (new / "b.png").write_bytes(picture(63))
+    assert answers_for(real, new, tmp_path / "p.csv").rows == 2
+    assert not done.file.exists()
+
+
+def test_random_weights_are_said_once(real, tmp_path, monkeypatch) -> None:
+    def drawn(*about: Any) -> CacheRecord:
+        record = cache_of_system(*about)
+        return replace(record, fingerprint={**record.fingerprint, "random_weights": True})
+
+    monkeypatch.setattr("archiveprobe.embed.unit_encoder.cache_of_system", drawn)
+    said: list[str] = []
+    # All of these are in the cache.
+    answers_for(real, real / "images", tmp_path / "p.csv", notify=said.append)
+    assert said.count("hog: RANDOM WEIGHTS, for trials only") == 1
 
 
 def test_the_tasks_own_work_stays_as_it_was(real, tmp_path) -> None:

@@ -209,11 +209,14 @@ def test_tables_that_are_no_answers_are_refused(archive, answers, tmp_path) -> N
     bad = table.to_pylist()
     bad[0]["digest"] = "../x"
     pq.write_table(pa.Table.from_pylist(bad), tmp_path / "digest.parquet")
+    words = [{**row, "p_intact": "likely"} for row in table.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(words), tmp_path / "words.parquet")
     (tmp_path / "ids.csv").write_text("id,label\na,intact\n")
     for name, told in {
         "short.parquet": "lacks the columns p_intact",
         "text.parquet": "cannot read",
         "digest.parquet": "no SHA-256",
+        "words.parquet": "words.parquet holds no answers",
         "ids.csv": "lacks the columns digest",
         "absent.csv": "no file",
     }.items():

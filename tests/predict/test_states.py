@@ -88,8 +88,8 @@ def unreadable(folder: Path) -> None:
 CASES: dict[str, tuple[str, tuple[Step, ...]]] = {
     # The state of ridge-hog begins with the first word.
     "nothing": ("ok", ()),
-    "cache gone": ("ridge-hog was trained on", (lambda f: shutil.rmtree(f / "work" / "cache"),)),
-    "cache record": ("ridge-hog was trained on", (lambda f: flip(cache(f) / spec.FILE),)),
+    "cache gone": ("the cache of hog that", (lambda f: shutil.rmtree(f / "work" / "cache"),)),
+    "cache record": ("the cache of hog that", (lambda f: flip(cache(f) / spec.FILE),)),
     "cache log": ("", (lambda f: flip(cache(f) / log.COMMITS),)),
     "shard gone": ("28 rows of the cache", (lambda f: shard(f).unlink(),)),
     "shard flipped": ("", (lambda f: flip(shard(f)),)),
