@@ -83,10 +83,15 @@ def score(task: Task, file: Path, *, truth: Path | None = None) -> Score:
     y = np.array([task.labels.index(known[name]) for name in scored])
     decision = np.array([task.labels.index(given.labels[place]) for place in at])
     confusion = confusions(y, decision, len(task.labels))[0].astype(np.int64)
-    remarks += [*given.notes, *_left_out(len(given.ids), len(scored))]
-    known_ids = set(scored)
-    in_table = [name for name in rows if name in known_ids]
-    remarks += _out_of_order(task, scored, in_table, known, decision)
+    remarks += given.notes
+    if lost := len(given.ids) - len(scored):
+        remarks.append(f"{lost} of {len(given.ids)} rows have no known label and are left out")
+    place = {name: at for at, name in enumerate(scored)}
+    orders = {
+        "table": y[[place[name] for name in rows if name in place]],
+        "sorted ids": y[[place[name] for name in sorted(scored)]],
+    }
+    remarks += _out_of_order(y, orders, decision, len(task.labels))
     values = {name: float(value) for name, value in from_confusion(confusion).items()}
     of_proba = None if given.proba is None else _of_probabilities(task, y, given.proba[at])
     return Score(len(scored), values, task.labels, confusion, of_proba, remarks)
@@ -157,7 +162,8 @@ def _check_ids(
     if not answered:
         raise InputError(f"{file} has no rows: nothing to score")
     tested = [id_ for id_, row in rows.items() if row.split == "test"]
-    missing = [id_ for id_ in tested or truth if id_ not in set(answered)]
+    there = set(answered)
+    missing = [id_ for id_ in tested or truth if id_ not in there]
     if missing:
         raise InputError(
             f"{file} lacks {len(missing)} of the rows to score: {quote_few(missing)}: submit again"
@@ -175,14 +181,8 @@ def _check_ids(
         )
 
 
-def _left_out(answered: int, scored: int) -> list[str]:
-    if answered == scored:
-        return []
-    return [f"{answered - scored} of {answered} rows have no known label and are left out"]
-
-
 def _recall(y: np.ndarray, decision: np.ndarray, k: int) -> tuple[float, float]:
-    """Balanced accuracy and its standard error."""
+    """Compute balanced accuracy and its standard error."""
     matrix = confusions(y, decision, k)[0]
     counts = matrix.sum(1)
     present = counts > 0
@@ -192,21 +192,18 @@ def _recall(y: np.ndarray, decision: np.ndarray, k: int) -> tuple[float, float]:
 
 
 def _out_of_order(
-    task: Task,
-    scored: Sequence[str],
-    in_table: Sequence[str],
-    known: Mapping[str, str],
-    decision: np.ndarray,
+    y: np.ndarray, orders: Mapping[str, np.ndarray], decision: np.ndarray, k: int
 ) -> list[str]:
-    """Warn where answers are no better than chance, but would be in another order."""
-    k = len(task.labels)
-    y = np.array([task.labels.index(known[name]) for name in scored])
+    """Warn where answers (n,) are no better than chance, but would be in another order.
+
+    `orders` are the true classes (n,) of the same rows in other orders, by what these follow.
+    """
     value, error = _recall(y, decision, k)
-    chance = 1 / max(1, len(np.unique(y)))
-    if value - chance > _ERRORS * error or len(np.unique(y)) < 2:
+    classes = len(np.unique(y))
+    chance = 1 / classes
+    if value - chance > _ERRORS * error or classes < 2:
         return []
-    for what, names in (("table", in_table), ("sorted ids", sorted(scored))):
-        other = np.array([task.labels.index(known[name]) for name in names])
+    for what, other in orders.items():
         better, spread = _recall(other, decision, k)
         if better - chance > _ERRORS * spread and better - value > _ERRORS * (error + spread):
             return [
