@@ -62,18 +62,21 @@ class Probe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._check_candidates()
         x, encoded = self._validated(X, y)
-        weights = self._inner_weights(x, encoded, groups) if len(self.candidates()) > 1 else None
-        self.fit_path(X, y)
-        if weights is not None:
-            self.weights_ = weights
+        several = len(self.candidates()) > 1
+        weights = self._inner_weights(x, encoded, groups) if several else None
+        self._fit_path(x, encoded)
+        self.weights_ = self._equal_weights() if weights is None else weights
         return self
 
     def fit_path(self, X: Any, y: Any) -> Self:  # noqa: N803
         """Fit the path; all candidates count alike, for callers that weigh them themselves."""
         self._fit_path(*self._validated(X, y))
-        count = len(self.candidates())
-        self.weights_ = np.full(count, 1 / count)
+        self.weights_ = self._equal_weights()
         return self
+
+    def _equal_weights(self) -> np.ndarray:
+        count = len(self.candidates())
+        return np.full(count, 1 / count)
 
     def _check_candidates(self) -> None:
         """Refuse hyper-parameters that nothing can be fitted with."""

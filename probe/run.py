@@ -163,7 +163,7 @@ def _plans(dataset: Dataset, options: Options, notify: Notify) -> list[_Plan]:
     entries = _entries(options.probes)
     texts = options.features or (f"{'+'.join(dict.fromkeys(task.embed.backbones))}:mean",)
     plans = []
-    for choice in [parse_choice(text) for text in dict.fromkeys(texts)]:
+    for choice in dict.fromkeys(map(parse_choice, texts)):
         features = load_features(dataset, choice)
         makes = {
             entry.name: partial(entry.make, seed=options.seed)
@@ -200,7 +200,7 @@ def _prompted_plans(
     plans = []
     choices = [parse_choice(text).backbones for text in options.features or ()]
     single = [names[0] for names in choices if len(names) == 1]
-    for backbone in single or dict.fromkeys(dataset.task.embed.backbones):
+    for backbone in dict.fromkeys(single or dataset.task.embed.backbones):
         prompts = load_prompts(dataset, backbone)
         if prompts is None:
             continue

@@ -17,9 +17,9 @@ class ProbeEntry:
     """A probe: where it is ("module:Class"), what it is, and what it takes.
 
     One with `prompts` is tried on backbones with a text tower, where the task has prompts.
-    `most_rows` is how many rows it can learn from in
-    reasonable time and memory, None for as many as there are. The logits of a `linear` one are its
-    columns times coef (c, d, K) plus intercept (c, K), and nothing else.
+    `most_rows` is how many rows it can learn from in reasonable time and memory, None for as many
+    as there are. The logits of a `linear` one are its columns times coef (c, d, K) plus intercept
+    (c, K), and nothing else.
     """
 
     name: str

@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from archiveprobe.base.errors import InputError
-from archiveprobe.base.wording import first_few
+from archiveprobe.base.wording import first_few, number_of
 from archiveprobe.evaluate.alike import pairs_alike
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.probe.audit.data import NAMED, AuditData, Finding, csv_table, line
@@ -136,26 +136,22 @@ def _warnings(dataset: Dataset, duplicates: Duplicates, regrouped: bool) -> list
     straddling = [group for group in duplicates.groups if group.straddles]
     if straddling:
         warnings.append(
-            f"{_count(len(straddling))} of near-duplicates across labelled rows and rows to "
-            f"predict: {_examples(straddling)}: copies flatter figures there, look at them"
+            f"{number_of(len(straddling), 'group')} of near-duplicates across labelled rows and "
+            f"rows to predict: {_examples(straddling)}: copies flatter figures there, look at them"
         )
     conflicting = [group for group in duplicates.groups if group.conflicting]
     if conflicting:
         warnings.append(
-            f"{_count(len(conflicting))} of near-duplicates with different labels: "
+            f"{number_of(len(conflicting), 'group')} of near-duplicates with different labels: "
             f"{_examples(conflicting)}: look at them, and put the right labels into corrections"
         )
     leaking = 0 if regrouped else across_folds(dataset, duplicates.number[: len(dataset)])
     if leaking:
         warnings.append(
-            f"{_count(leaking)} of near-duplicates across folds, which flatters every system: run "
-            f"`archiveprobe audit {dataset.task.shell_path} --apply`"
+            f"{number_of(leaking, 'group')} of near-duplicates across folds, which flatters every "
+            f"system: run `archiveprobe audit {dataset.task.shell_path} --apply`"
         )
     return warnings
-
-
-def _count(groups: int) -> str:
-    return "1 group" if groups == 1 else f"{groups} groups"
 
 
 def _examples(groups: Sequence[Group]) -> str:

@@ -56,7 +56,7 @@ def test_probes_that_are_not_linear(draw, probe) -> None:
 
 
 def test_the_threshold_decides(archive) -> None:
-    report_threshold(archive.task, "ridge-hog", fixed=0.9)
+    report_threshold(archive.task, "ridge-hog", rule="fixed 0.9")
     dataset = load_dataset(archive.task)
     system = load_system(dataset, "ridge-hog")
     answers = system.answer(dataset.unlabelled)
@@ -275,3 +275,10 @@ def test_a_system_that_was_trained_on_the_rows_it_is_judged_by(archive) -> None:
     cheat = type(one)(**{**one.__dict__, "oof": leaked})
     save_run(archive.task, "ridge-hog", run.record, cheat, run.arrays())
     assert is_memorized(load_system(dataset, "ridge-hog"), dataset)
+
+
+def test_one_choice_of_features_named_in_two_ways_is_fitted_once(draw) -> None:
+    archive = draw(known=40, test=4)
+    options = Options(probes=("ridge", "lda"), features=("hog", "hog:mean"), workers=1)
+    board = run_probes(archive.task, options)
+    assert sorted(line.system for line in board.lines) == ["greedy", "lda-hog", "ridge-hog"]
