@@ -12,6 +12,7 @@ from archiveprobe.api.arguments import check_number
 from archiveprobe.api.state import Pinned
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.majority import majority_decision
+from archiveprobe.predict.columns import probability_columns
 from archiveprobe.task.decoding import Observation
 from archiveprobe.task.find_images import printable
 from archiveprobe.task.manifest import Entry
@@ -110,7 +111,7 @@ def labels_of(numbers: np.ndarray, classes: Sequence[str] | np.ndarray) -> "pd.C
 
 def proba_columns(proba: np.ndarray, classes: Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
     """Return probabilities (n, K) as one column per label."""
-    return {f"p_{name}": proba[:, at] for at, name in enumerate(classes)}
+    return dict(zip(probability_columns(classes), proba.T, strict=True))
 
 
 def answers_frame(answers: "ImageAnswers") -> "pd.DataFrame":

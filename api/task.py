@@ -330,8 +330,7 @@ class Task:
         from archiveprobe.evaluate.choose_threshold import report_threshold
 
         self._check_system(system)
-        pinned, dataset = self._pin_labelled()
-        self._run(dataset, system)
+        pinned, _ = self._pin_labelled()
         report = report_threshold(self._settings, system, partial=self._partial)
         return self._named(curve_frame(report), pinned)
 

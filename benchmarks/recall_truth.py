@@ -30,14 +30,24 @@ from archiveprobe.evaluate.recall.allocation import (
     Missed,
     best_design,
     expected_chances,
-    smallest_design,
 )
 from archiveprobe.evaluate.recall.certificate import certify
+from archiveprobe.evaluate.recall.counts import largest
 from archiveprobe.evaluate.recall.plan import Expectation, most_missed, plan_draw
 from archiveprobe.evaluate.recall.strata import Stratum
 
 IMAGES, LABELLED, WANTED, AIM, CONFIDENCE, POWER = 50_000, 400, 0.95, 0.98, 0.95, 0.9
 ALPHA, IN_A_ROW, FIXED, LOOKS, BURST, EVERY = 1 - CONFIDENCE, 50, 2000, 10, 300, 10
+
+
+def smallest_design(missed: Missed) -> Design:
+    """Find the design of two strata with the fewest images, half of all at most, that has power."""
+
+    def too_few(drawn: int) -> bool:
+        return best_design(missed, drawn, ALPHA).power < POWER
+
+    drawn = largest(1, (len(missed.below) - 1) // 2, too_few) + 1
+    return best_design(missed, drawn, ALPHA)
 
 
 @dataclass(frozen=True)
@@ -211,8 +221,10 @@ class Stopped:
         plain = plan_draw(Expectation(self.found, images, count), WANTED, CONFIDENCE, POWER).draw
         likely = np.minimum(chances * count / chances.sum(), 1)
         try:
-            design = smallest_design(Missed.of(likely, allowed), POWER, ALPHA)
+            design = smallest_design(Missed.of(likely, allowed))
         except InputError:
+            return
+        if design.power < POWER:
             return
         first = design.sizes[0]
         parts = zip((self.missed[:first], self.missed[first:]), design.draws, strict=True)

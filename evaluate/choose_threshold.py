@@ -24,13 +24,7 @@ from archiveprobe.evaluate.threshold_report import (
     LabelThreshold,
     ThresholdReport,
 )
-from archiveprobe.evaluate.thresholding import (
-    BY_HAND,
-    DEFAULT_RULE,
-    Chosen,
-    decide,
-    numbered,
-)
+from archiveprobe.evaluate.thresholding import DEFAULT_RULE, Chosen, decide
 from archiveprobe.task.config import Task, nearest
 
 _SHOWN = np.arange(0.05, 1, 0.05)
@@ -39,17 +33,15 @@ _SHOWN = np.arange(0.05, 1, 0.05)
 def report_threshold(
     task: Task,
     system: str,
+    rule: str | None = None,
     *,
-    method: str | None = None,
-    fixed: float | None = None,
     partial: bool = False,
 ) -> ThresholdReport:
-    """Show the threshold of a stored system; with `method` or `fixed`, choose it again, store that.
+    """Show the threshold of a stored system; with a rule, choose it again, and store that.
 
     Raises:
         InputError: as `report_thresholds`, or there are more than two labels.
     """
-    rule = method if fixed is None else numbered(BY_HAND, fixed)
     report = report_thresholds(task, system, rule, partial=partial)
     if isinstance(report, LabelReport):
         raise InputError(f"{system}: {report.why}, there is no threshold")

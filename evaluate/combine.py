@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.evaluate.majority import final_decision
 from archiveprobe.evaluate.predictions import Predictions, check_same_rows
 from archiveprobe.task.config import nearest
 
@@ -160,13 +161,8 @@ def _places(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def own_answers(system: Predictions) -> np.ndarray:
-    """Decide the rows to predict (m,) at the system's own threshold; 0 where unreadable."""
-    if system.answer is not None:
-        return system.answer
-    if len(system.classes) > 2 or np.isnan(system.threshold):
-        return np.asarray(np.nan_to_num(system.test, nan=0.0).argmax(1))
-    positive = system.positive
-    return np.where(system.test[:, positive] > system.threshold, positive, 1 - positive)
+    """Decide the rows to predict (m,) as the system does; of no use where unreadable."""
+    return final_decision(system, system.test) if system.answer is None else system.answer
 
 
 def _vote(
@@ -196,7 +192,7 @@ def _equal_weights(values: np.ndarray, labels: np.ndarray) -> np.ndarray:  # noq
     return np.ones(len(values)) / len(values)
 
 
-def greedy_weights(probabilities: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
+def greedy_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Select members with replacement by log-loss: weights (M,) that sum to one.
 
     Sorted start and bagging after Caruana et al., "Ensemble selection from libraries of models"
@@ -205,7 +201,7 @@ def greedy_weights(probabilities: np.ndarray, labels: np.ndarray, seed: int = 0)
     """
     count = len(probabilities)
     true = np.take_along_axis(probabilities, labels[None, :, None], 2)[..., 0]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     size = max(2, (count + 1) // 2)
     chosen = np.zeros(count)
     for _ in range(_BAGS):

@@ -11,7 +11,7 @@ from archiveprobe.evaluate.predictions import Predictions
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LabelComparison:
     """Macro-F1 of one system's nested decisions against both labels, on the same rows.
 
     `rows` have a label in the table and a corrected one, which differ in `changed` of them;
@@ -36,14 +36,14 @@ class Comparison:
         )
 
 
-def compare_labels(dataset: Dataset, system: Predictions) -> Comparison | None:
+def compare_labels(dataset: Dataset, system: Predictions) -> LabelComparison | None:
     """Score a system's decisions against the table's labels; None where the table has no label."""
     both = dataset.table_labels >= 0
     if not both.any():
         return None
     table, k = dataset.table_labels[both], len(system.classes)
     decision, labels = system.decision[:, both], system.labels[both]
-    return Comparison(
+    return LabelComparison(
         system.system,
         macro_f1(labels, decision, k),
         macro_f1(table, decision, k),

@@ -98,7 +98,7 @@ def _members(groups: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _chunks(
-    groups: np.ndarray, replicates: int, seed: int, draws: int | None = None, *, at_once: int
+    groups: np.ndarray, replicates: int, seed: int = 0, draws: int | None = None, *, at_once: int
 ) -> Iterator[np.ndarray]:
     """Yield weights (b, n) of at most `at_once` replicates; the pieces change no number."""
     members, count = _members(groups)
@@ -113,12 +113,12 @@ def _chunks(
 
 
 def _replicated(
-    score: Callable[[np.ndarray], np.ndarray], groups: np.ndarray, replicates: int, seed: int
+    score: Callable[[np.ndarray], np.ndarray], groups: np.ndarray, replicates: int
 ) -> np.ndarray:
     """Collect scores (..., B) of all replicates from those (..., b) of weights (b, n)."""
     at_once = max(1, _CHUNK // len(groups))
     return np.concatenate(
-        [score(weights) for weights in _chunks(groups, replicates, seed, at_once=at_once)], -1
+        [score(weights) for weights in _chunks(groups, replicates, at_once=at_once)], -1
     )
 
 
@@ -131,7 +131,6 @@ def intervals(
     names: Collection[str] = tuple(METRICS),
     fold: np.ndarray | None = None,
     replicates: int = REPLICATES,
-    seed: int = 0,
 ) -> dict[str, tuple[float, float] | None]:
     """Find the interval (low, high) of every metric in `names`, None where it is undefined.
 
@@ -145,7 +144,7 @@ def intervals(
         return np.stack([*replicated(y, decisions, n_classes, weights, names).values()])
 
     estimates = scores(None)[:, 0].tolist()
-    every = zip(names, estimates, _replicated(scores, groups, replicates, seed), strict=True)
+    every = zip(names, estimates, _replicated(scores, groups, replicates), strict=True)
     result = {}
     for name, estimate, values in every:
         error = standard_error(y, decisions, groups, n_classes, fold=fold, name=name)
@@ -227,7 +226,6 @@ def compare(
     name: str = "macro_f1",
     fold: np.ndarray | None = None,
     replicates: int = REPLICATES,
-    seed: int = 0,
 ) -> Comparison:
     """Compare decisions of two systems, (R, n) or (n,) each, on the same rows and groups.
 
@@ -242,7 +240,6 @@ def compare(
         names=(name,),
         fold=fold,
         replicates=replicates,
-        seed=seed,
     )
     return found[name]
 
@@ -257,7 +254,6 @@ def compare_each(
     names: Collection[str],
     fold: np.ndarray | None = None,
     replicates: int = REPLICATES,
-    seed: int = 0,
 ) -> list[dict[str, Comparison]]:
     """Compare decisions of several systems, (R, n) or (n,) each, with those of one reference.
 
@@ -285,7 +281,7 @@ def compare_each(
         return Comparison(estimate, *interval, two_sided(stretched))
 
     estimates = differences(None)[..., 0].tolist()
-    moved = _replicated(differences, groups, replicates, seed)
+    moved = _replicated(differences, groups, replicates)
     return [
         {name: comparison(of, name, *at) for name, *at in zip(names, *numbers, strict=True)}
         for of, *numbers in zip(each, estimates, moved, strict=True)

@@ -25,7 +25,7 @@ from archiveprobe.evaluate.alike import (
     pairs_alike,
     tile_workers,
 )
-from archiveprobe.evaluate.cosines import scale_to_unit
+from archiveprobe.evaluate.cosines import blocks, scale_to_unit
 
 _AT_ONCE = 16_384
 # Rows whose stars are found together, before the rows after them are compared with these.
@@ -130,7 +130,7 @@ class _Rows:
         self._kept = np.arange(count)
         width = axes.sketch(self._units(self._kept[:1])).shape[1]
         self._sketch = np.empty((count, width), np.float32)
-        for part in _parts(self._kept, _AT_ONCE):
+        for part in blocks(self._kept):
             self._sketch[part] = axes.sketch(self._units(part))
 
     def stars(self, start: int) -> _Block:
@@ -185,10 +185,6 @@ class _Rows:
         units: np.ndarray = self._matrix[self._places[rows]].astype(np.float32)
         scale_to_unit(units)
         return units
-
-
-def _parts(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _first_alike(

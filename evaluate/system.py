@@ -20,36 +20,6 @@ class Assembled:
     calibration: calibration.Calibration
 
 
-def choose_again(
-    labels: np.ndarray,
-    oof: np.ndarray,
-    fold: np.ndarray,
-    groups: np.ndarray,
-    by_fold: calibration.CrossFitted,
-    final: calibration.Calibration,
-    positive: int,
-    rule: str,
-    unreadable: int,
-) -> thresholding.Chosen:
-    """Choose thresholds on out-of-fold probabilities (R, n, K) and the calibrations they have had.
-
-    A new system and a stored one go this same way, from the very numbers that are stored, so that
-    the same rule finds the same thresholds to the last bit.
-    """
-    logits = by_fold.undo(oof, fold)
-    return thresholding.choose(
-        labels,
-        oof[..., positive],
-        by_fold.of_every_fold(logits)[..., positive],
-        final.apply(logits)[..., positive],
-        fold,
-        groups,
-        positive=positive,
-        rule=rule,
-        unreadable=unreadable,
-    )
-
-
 def assemble(
     dataset: Dataset,
     logits: np.ndarray,
@@ -86,8 +56,19 @@ def assemble(
     thresholds = np.full((len(fold), dataset.folds), np.nan)
     threshold = float("nan")
     if decision is None and k == 2:
-        chosen = choose_again(
-            y, oof, fold, dataset.groups, by_fold, final, positive, method, dataset.unreadable
+        # From the numbers that are stored, so that the same rule finds the same thresholds again,
+        # to the last bit.
+        stored = by_fold.undo(oof, fold)
+        chosen = thresholding.choose(
+            y,
+            oof[..., positive],
+            by_fold.of_every_fold(stored)[..., positive],
+            final.apply(stored)[..., positive],
+            fold,
+            dataset.groups,
+            positive=positive,
+            rule=method,
+            unreadable=dataset.unreadable,
         )
         thresholds, decision = chosen.thresholds, chosen.decision
         threshold, optimistic = chosen.threshold.value, chosen.optimistic

@@ -234,7 +234,9 @@ def load_systems(dataset: Dataset, names: Sequence[str] = ()) -> list[Prediction
     if not names:
         runs = [run for run in runs if run.record.get("kind") != "ensemble"]
     if not runs:
-        raise InputError(f"no systems in {task.work / 'runs'}: run `archiveprobe probe` first")
+        raise InputError(
+            f"no systems in {task.work / 'runs'}: run `archiveprobe probe {task.shell_path}` first"
+        )
     changed = {run.system: out_of_date(run, dataset) for run in runs}
     old = [run for run in runs if changed[run.system]]
     if len(old) == len(runs) or (old and names):

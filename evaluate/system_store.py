@@ -172,11 +172,8 @@ def check_name(task: Task, system: str, kind: Any) -> None:
         raise InputError(
             f"{system!r} cannot name a system: use letters, digits and ._+=,@- (at most 200)"
         )
-    try:
-        before = load_run(task, system).record.get("kind")
-    except InputError:
-        # What is absent or damaged may be written.
-        return
+    # What is absent or damaged may be written.
+    before = (stored_record(task, system) or {}).get("kind")
     if before in _KINDS and kind in _KINDS and before != kind:
         folder = runs_folder(task) / system
         raise InputError(

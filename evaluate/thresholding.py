@@ -254,7 +254,6 @@ def nested(
     groups: np.ndarray,
     positive: int = 1,
     method: str = "smoothed",
-    seed: int = 0,
     unreadable: int | None = None,
 ) -> NestedThresholds:
     """Find thresholds and decisions of p (R, n), the positive class's, in folds (R, n).
@@ -266,7 +265,7 @@ def nested(
     see `_with_unreadable`. Where the other rows have one class only the threshold is 0.5.
     """
     p = _with_unreadable(p, method, positive, unreadable)
-    weights = _resamples(groups, method, seed)
+    weights = _resamples(groups, method)
     count = int(fold.max()) + 1
     if p.ndim == 2:
         p = np.broadcast_to(p[:, None], (len(p), count, p.shape[1]))
@@ -287,7 +286,6 @@ def final(
     groups: np.ndarray,
     positive: int = 1,
     method: str = "smoothed",
-    seed: int = 0,
     unreadable: int | None = None,
 ) -> Threshold:
     """Find the threshold for new rows on the mean over repeats of p (R, n), NaN left out.
@@ -296,7 +294,7 @@ def final(
     """
     p = _with_unreadable(p, method, positive, unreadable)
     known = ~np.isnan(p).any(0)
-    weights = _resamples(groups, method, seed)[:, known]
+    weights = _resamples(groups, method)[:, known]
     return _find(y[known] == positive, p.mean(0)[known], weights, method)
 
 
@@ -324,10 +322,10 @@ def _find(y01: np.ndarray, p: np.ndarray, weights: np.ndarray, method: str) -> T
     return rule_of(method).find(y01, p, weights)
 
 
-def _resamples(groups: np.ndarray, method: str, seed: int) -> np.ndarray:
+def _resamples(groups: np.ndarray, method: str) -> np.ndarray:
     """Draw weights (B, n), none for rules that resample nothing."""
     exponent = rule_of(method).exponent
     if exponent is None:
         return np.empty((0, len(groups)), np.float32)
     draws = round(len(np.unique(groups)) ** exponent)
-    return grouped_weights(groups, RESAMPLES, seed, draws=draws)
+    return grouped_weights(groups, RESAMPLES, draws=draws)

@@ -20,7 +20,6 @@ from scipy import special
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.evaluate.calibration import fit
-from archiveprobe.evaluate.recall.counts import largest
 
 # Designs that are compared: where the boundary is, as a share of the unseen, and which share of the
 # images comes from the upper stratum.
@@ -152,20 +151,3 @@ def _design(missed: Missed, drawn: int, alpha: float, place: tuple[int, int]) ->
         return None
     sizes, draws = (first, images - first), (draw, drawn - draw)
     return Design(sizes, draws, power_of(missed, sizes, draws, alpha))
-
-
-def smallest_design(missed: Missed, power: float, alpha: float) -> Design:
-    """Find the design with the fewest images that certifies with a power.
-
-    Raises InputError: see `best_design`; or not even a draw of nearly all images has it.
-    """
-    images = len(missed.below) - 1
-
-    def too_few(drawn: int) -> bool:
-        return best_design(missed, drawn, alpha).power < power
-
-    drawn = largest(1, images // 2, too_few) + 1
-    design = best_design(missed, drawn, alpha)
-    if design.power < power:
-        raise InputError("no draw of half of the images in two strata has the power: draw without")
-    return design

@@ -50,7 +50,6 @@ class Corrected:
 
     found: int
     missed: int
-    overlooked_share: float
 
 
 def allow_for_errors(found: int, missed: int, reviews: DoubleReview, alpha: float) -> Corrected:
@@ -76,6 +75,6 @@ def allow_for_errors(found: int, missed: int, reviews: DoubleReview, alpha: floa
     share = highest_share(reviews.overlooked, positives, part)
     right = found - wrong
     if share == 1:
-        return Corrected(0, found + missed, share)
+        return Corrected(0, found + missed)
     total = highest_trials(right + missed, 1 - share, part)
-    return Corrected(right, total - right, share)
+    return Corrected(right, total - right)

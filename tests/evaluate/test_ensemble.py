@@ -19,7 +19,7 @@ from archiveprobe.evaluate.system import assemble
 from archiveprobe.evaluate.system_names import runs_folder, systems
 from archiveprobe.evaluate.system_status import load_systems, overview
 from archiveprobe.evaluate.system_store import load_run, save_run
-from archiveprobe.evaluate.thresholding import BY_HAND, THRESHOLD_RULES, decide, nested
+from archiveprobe.evaluate.thresholding import BY_HAND, THRESHOLD_RULES, decide, nested, numbered
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_a_threshold_is_shown_as_it_is_stored(dataset, store) -> None:
 @pytest.mark.parametrize("method", THRESHOLD_RULES)
 def test_a_threshold_is_chosen_again(dataset, store, draw_logits, method) -> None:
     store(dataset, "one")
-    report = report_threshold(dataset.task, "one", method=method)
+    report = report_threshold(dataset.task, "one", rule=method)
     run = load_run(dataset.task, "one")
     one = run.predictions()
     logits, unlabelled = draw_logits(dataset)
@@ -167,7 +167,7 @@ def test_a_system_without_its_calibrations_has_its_threshold_on_its_probabilitie
     one = run.predictions()
     bare = {name: value for name, value in one.origin.items() if name != "calibration"}
     save_run(dataset.task, "one", run.record, replace(one, origin=bare))
-    report_threshold(dataset.task, "one", method="exact")
+    report_threshold(dataset.task, "one", rule="exact")
     expected = nested(one.labels, one.oof[..., 1], one.fold, one.groups, 1, "exact").thresholds
     assert np.array_equal(load_run(dataset.task, "one").predictions().thresholds, expected)
 
@@ -185,7 +185,7 @@ def test_foreign_calibrations_are_refused_in_one_line(dataset, store, fault_of, 
 @pytest.mark.filterwarnings("error")
 def test_a_threshold_fixed_by_hand_decides_every_row(dataset, store) -> None:
     store(dataset, "one")
-    report = report_threshold(dataset.task, "one", fixed=0.3)
+    report = report_threshold(dataset.task, "one", rule="fixed 0.3")
     one = load_run(dataset.task, "one").predictions()
     assert (
         report.threshold.method == BY_HAND
@@ -202,7 +202,7 @@ def test_impossible_thresholds_are_refused(dataset, store, fault_of, monkeypatch
     store(dataset, "one")
     store(dataset, "two", 1)
     for value in (0.0, 1.0, float("nan")):
-        fault_of(lambda v=value: report_threshold(dataset.task, "one", fixed=v), "between 0 and 1")
+        fault_of(lambda v=value: numbered(BY_HAND, v), "between 0 and 1")
     run_ensemble(dataset.task, "vote")
     fault_of(lambda: report_threshold(dataset.task, "vote"), "vote has no threshold", "one, two")
     fault_of(lambda: report_threshold(dataset.task, "tree"), "no system 'tree'")

@@ -61,7 +61,7 @@ def test_choosing_the_stored_rule_again_changes_no_bit(keep, skill, unreadable) 
         assert (shown.rule, shown.threshold.method) == (rule, rule.split()[0])
         assert shown.threshold.value == before.threshold
         try:
-            again = report_threshold(task, "one", method=rule)
+            again = report_threshold(task, "one", rule=rule)
         except InputError as error:
             # At chance, or with many rows unreadable, there is no way to store it at all.
             assert rule in str(error)
@@ -77,7 +77,7 @@ def test_a_precision_that_is_never_reached_is_said_with_the_best(keep, fault_of)
     dataset = keep(0, 1.5, 0, surest=int(np.flatnonzero(keep(0, 1.5, 0).labels == 0)[0]))
     before = load_run(dataset.task, "one").predictions().digest
     fault_of(
-        lambda: report_threshold(dataset.task, "one", method="precision 0.999"),
+        lambda: report_threshold(dataset.task, "one", rule="precision 0.999"),
         "precision 0.999 of 'damaged' is reached by no threshold on the labelled rows: 0.",
         "is the most, and finds 0.",
     )
@@ -94,7 +94,7 @@ def test_a_rule_that_was_chosen_is_kept_unless_it_cannot_be(keep) -> None:
     assert rule_for(dataset, "one", None, notify=said.append) == ("smoothed", {})
     assert rule_for(dataset, "two", "half", notify=said.append) == ("half", {})
     assert said == []
-    report_threshold(dataset.task, "one", method="recall 0.9")
+    report_threshold(dataset.task, "one", rule="recall 0.9")
     mark = {"threshold_chosen": True}
     assert rule_for(dataset, "one", None, notify=said.append) == ("recall 0.9", mark)
     assert said.pop().startswith("one: threshold for recall 0.9, kept; `archiveprobe threshold ")
@@ -112,8 +112,8 @@ def test_a_rule_that_was_chosen_is_kept_unless_it_cannot_be(keep) -> None:
     assert rule_for(dataset, "one", None, notify=said.append) == ("smoothed", {})
     assert said.pop() == "one: whether a threshold was chosen for it cannot be read any more"
     keep(0, 1.5, 3)
-    report_threshold(dataset.task, "one", fixed=0.4)
-    report_threshold(dataset.task, "one", method="smoothed")
+    report_threshold(dataset.task, "one", rule="fixed 0.4")
+    report_threshold(dataset.task, "one", rule="smoothed")
     assert rule_for(dataset, "one", None, notify=said.append) == ("smoothed", {})
     assert said == []
 
@@ -121,7 +121,7 @@ def test_a_rule_that_was_chosen_is_kept_unless_it_cannot_be(keep) -> None:
 @pytest.mark.parametrize("name", ["recall", "precision"])
 def test_a_board_says_which_aim_the_labelled_rows_miss(keep, name) -> None:
     dataset = keep(0, 1.5, 3)
-    report_threshold(dataset.task, "one", method=f"{name} 0.8")
+    report_threshold(dataset.task, "one", rule=f"{name} 0.8")
     stored = load_run(dataset.task, "one").predictions()
     score = {"recall": recall_score, "precision": precision_score}[name]
     true, above = stored.labels == stored.positive, stored.decision == stored.positive

@@ -57,7 +57,7 @@ def test_probes_and_every_ensemble(fitted, labels) -> None:
 
 
 def test_images_without_an_embedding(archive) -> None:
-    report_threshold(archive.task, "ridge-hog", fixed=0.9)
+    report_threshold(archive.task, "ridge-hog", rule="fixed 0.9")
     agree(load_dataset(archive.task), "hog", names=["ridge-hog", "lda-hog"])
 
 
