@@ -269,7 +269,7 @@ def test_the_tasks_own_files_are_not_overwritten(archive, fault_of, tmp_path) ->
 
 
 @pytest.mark.proves("disk")
-@pytest.mark.parametrize("call", ["write_whole", "_read_back", "files.move_durable"])
+@pytest.mark.parametrize("call", ["files.write_whole", "_read_back", "files.move_durable"])
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), SystemExit()])
 def test_a_fault_leaves_the_old_file(archive, fault_of, tmp_path, monkeypatch, call, fault) -> None:
     file = tmp_path / "out.csv"
