@@ -1,6 +1,8 @@
 """The command line: one line per fault, results only on stdout, nothing heavy without need."""
 
+import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -265,6 +267,21 @@ def test_every_table_is_listed() -> None:
 def test_debug_shows_the_traceback() -> None:
     assert run("embed", "nowhere", "--debug").exception is not None
     assert not isinstance(run("embed", "nowhere", "--debug").exception, SystemExit)
+
+
+def test_a_name_that_stdout_cannot_write_is_escaped(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = archive / os.fsdecode(b"\xff") / "\u0645"
+    folder.mkdir(parents=True)
+    for label in ("intact", "ruin"):
+        (archive / label).rename(folder / label)
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, "latin-1", write_through=True))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["init", str(folder)])
+    assert ended.value.code == 0
+    assert out.getvalue().endswith(rb"/\udcff/\u0645/task.toml" + b"\n")
 
 
 def test_a_full_disk_is_one_line(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def test_one_frame_per_scene_and_none_twice(
     film(source / name, [1, 2, 1, 3], codec=codec)
 
     done = take(source, target)
-    assert done.stdout == "1 films, 1 of them read now, 3 frames\n"
+    assert done.stdout == "1 film, 1 of them read now, 3 frames\n"
     lines = table(target)
     assert [line["second"] for line in lines] == ["0.000", "2.000", "6.000"]
     assert [line["film"] for line in lines] == [name] * 3
