@@ -93,9 +93,12 @@ class Index:
             raise IndexError(number)
         first = number * self.unit_images
         group, start = divmod(first, _rows_per_group(self.unit_images))
-        if self._group[0] != group:
-            self._group = group, self._read(group)
-        return Unit(number, tuple(self._group[1][start : start + self.unit_images]))
+        # Looked up once: another thread may put another group there meanwhile.
+        kept, references = self._group
+        if kept != group:
+            references = self._read(group)
+            self._group = group, references
+        return Unit(number, tuple(references[start : start + self.unit_images]))
 
     def units_of(self, share: Share | None = None) -> range:
         """Return the numbers of the units of a share; of all where there is none."""

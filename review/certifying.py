@@ -68,16 +68,9 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
             certificate = certify(found, [], 0.95, **settings)
         else:
             draw = Draw(stopped)
-            wish, reached = draw.wish, finished(draw)
-            about |= {"draw": draw.line.number, "draw_sha256": draw.line.digest}
-            about |= {"seed": draw.line.content["seed"], "size": wish.size}
-            about["withdrawn"] = draw.withdrawn
-            about["compared"] = compare_bytes(review, draw.images[:reached])
-            settings["undecided_drawn"] = [each.answer for each in draw.decided[:reached]].count(
-                UNSURE
-            )
-            settings |= {"looks": wish.looks, "expected": draw.line.content["expected_share"]}
-            certificate = certify(found, draw.sample(reached), wish.confidence, **settings)
+            reached = finished(draw)
+            about |= _about_draw(draw, reached)
+            certificate = _certify_draw(draw, reached, found, settings)
         about |= _of_all_draws(review, certificate.confidence)
         begin = f'Of {about["images"]} images {len(answers)} were reviewed for "{positive}".'
         about["sentence"] = " ".join(
@@ -85,6 +78,31 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
         )
         line = _log(review, {**certificate.record(), **about})
         return Certified(certificate, about, line.number, line.digest)
+
+
+def _about_draw(draw: Draw, reached: int) -> dict[str, Any]:
+    return {
+        "draw": draw.line.number,
+        "draw_sha256": draw.line.digest,
+        "seed": draw.line.content["seed"],
+        "size": draw.wish.size,
+        "withdrawn": draw.withdrawn,
+        "compared": compare_bytes(draw.review, draw.images[:reached]),
+    }
+
+
+def _certify_draw(draw: Draw, reached: int, found: int, settings: Mapping[str, Any]) -> Certificate:
+    """Certify by the first `reached` images of a draw."""
+    undecided = [each.answer for each in draw.decided[:reached]].count(UNSURE)
+    return certify(
+        found,
+        draw.sample(reached),
+        draw.wish.confidence,
+        undecided_drawn=undecided,
+        looks=draw.wish.looks,
+        expected=draw.line.content["expected_share"],
+        **settings,
+    )
 
 
 def finished(draw: Draw) -> int:
