@@ -47,6 +47,10 @@ class Share:
             raise InputError(f"no share {text!r}: write K/N with K from 1 to N, for example 1/4")
         return cls(k, n)
 
+    def owns(self, number: int) -> bool:
+        """Return whether the unit with this number, counted from 0, belongs to the share."""
+        return number % self.n == self.k - 1
+
     def __str__(self) -> str:
         return f"{self.k}of{self.n}"
 

@@ -202,8 +202,8 @@ class _Mending:
             return None
         index.add(commit, keys)
         if not logged:
-            rows = number_of(commit.rows, "row")
-            self.notes.append(f"{name} adopted, which was not in the log: {rows}")
+            count = number_of(commit.rows, "row")
+            self.notes.append(f"{name} adopted, which was not in the log: {count}")
         return commit
 
     def _is_stored(self, keys: Sequence[bytes], rows: Shard, index: KeyIndex) -> bool:
