@@ -172,7 +172,7 @@ def python(program: str, *words: str, folder: Path) -> "subprocess.CompletedProc
         [sys.executable, "-c", program, *words],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
         env={**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"},
     )
 
