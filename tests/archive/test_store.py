@@ -151,7 +151,7 @@ def test_a_store_that_fails_for_a_moment_is_asked_again(
     proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, fault: str, tmp_path: Path
 ) -> None:
     if fault == "slow":
-        monkeypatch.setattr(store, "READ_SECONDS", 0.4)
+        monkeypatch.setattr(store, "READ_SECONDS", 3)
     put(proxy.target, {**FILES, "a.tar": tar_of(IMAGES)})
     often = 9 if fault == "slow" else 3
     proxy.fault = lambda *request: fault if request[2] % often == 1 else None

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 
 import httpx
 import numpy as np
@@ -362,7 +363,7 @@ def started(task):
         shown, said, seen = [], [], []
 
         def ask_and_end() -> None:
-            seen.append(httpx.get(shown[0]).status_code)
+            seen.append(httpx.get(shown[0], timeout=300).status_code)
             os.kill(os.getpid(), number)
 
         def notify(text: str) -> None:
@@ -394,10 +395,17 @@ def test_a_signal_that_comes_early_ends_it_as_well(task, capfd) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+def free_port() -> int:
+    """Return a port of those that are given to nobody who does not ask for a number."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
+
+
 def test_each_start_has_another_token_and_the_port_asked_for(started) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     tokens = set()
     for _ in range(2):
         address, _, seen = started(port=port)

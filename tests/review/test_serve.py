@@ -146,7 +146,7 @@ def test_the_command_serves_until_it_is_interrupted(
         """Asks for the page, and is interrupted then."""
 
         def wait(self) -> None:
-            answers.append(httpx.get(addresses[-1]).status_code)
+            answers.append(httpx.get(addresses[-1], timeout=300).status_code)
             raise KeyboardInterrupt
 
     @contextmanager
