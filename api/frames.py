@@ -1,8 +1,6 @@
 """DataFrames of rows, predictions, leaderboards and thresholds: one function makes each."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +27,7 @@ if TYPE_CHECKING:
 
 # Whole numbers stay whole beside images that could not be measured.
 _TYPES: dict[Any, str] = {int | None: "Int64", float | None: "float64"}
-_OBSERVED = {field.name: _TYPES.get(field.type, "object") for field in fields(Observation)}
-_SEEN = attrgetter(*_OBSERVED)
+_OBSERVED = {name: _TYPES.get(kind, "object") for name, kind in Observation.__annotations__.items()}
 
 
 def rows_frame(pinned: Pinned, repeat: int) -> "pd.DataFrame":
@@ -61,7 +58,7 @@ def _observations(entries: Sequence[Entry]) -> "pd.DataFrame":
     import pandas as pd
 
     unseen = ("new", *[None] * (len(_OBSERVED) - 1))
-    seen = [_SEEN(entry.observed) if entry.observed else unseen for entry in entries]
+    seen = [entry.observed or unseen for entry in entries]
     return pd.DataFrame(seen, columns=list(_OBSERVED), dtype=object).astype(_OBSERVED)
 
 

@@ -4,23 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from archiveprobe.archive.references import Reference
+from archiveprobe.archive.references import Named, Reference
 from archiveprobe.archive.store import list_objects, read_object
 from archiveprobe.base.progress import Notify
+from archiveprobe.base.wording import number_of
 from archiveprobe.task.find_images import Found, judge_name, printable
 
 
 @dataclass(frozen=True)
-class BucketSource:
+class BucketSource(Named):
     """The images below a URL."""
 
-    text: str
     url: str
-
-    @property
-    def name(self) -> str:
-        """Return what the user calls it, printable."""
-        return printable(self.text)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes it this source."""
@@ -45,7 +40,8 @@ class BucketSource:
         for remark in found.remarks():
             notify(f"{self.name}: {remark}")
         if unknown:
-            notify(f"{self.name}: {unknown} files of unknown endings are taken for images")
+            files = number_of(unknown, "file")
+            notify(f"{self.name}: taken for images in spite of unknown endings: {files}")
 
     def read(self, reference: Reference) -> bytes:
         """Return the bytes of an image.

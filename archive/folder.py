@@ -5,26 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archiveprobe.archive.references import Reference
+from archiveprobe.archive.references import Named, Reference
 from archiveprobe.archive.storage import read_below
 from archiveprobe.base.progress import Notify
 from archiveprobe.task.find_images import Found, printable, walk_images
 
 
 @dataclass(frozen=True)
-class FolderSource:
+class FolderSource(Named):
     """The images below a folder on this machine; `root` is its resolved path.
 
     A link to a folder is not followed, one to a file is read where it stays below the root.
     """
 
-    text: str
     root: str
-
-    @property
-    def name(self) -> str:
-        """Return what the user calls it, printable."""
-        return printable(self.text)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes it this source."""

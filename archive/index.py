@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _RECORD = b"archiveprobe"
+_RECORDED = ("digest", "images", "unit_images", "source", "groups")
 # Rows of a group: enough that a digest for each is nothing, few enough to be read for one unit.
 _GROUP_ROWS = 8192
 _REMEDY = "delete it, and run the same command again"
@@ -74,8 +75,7 @@ class Index:
             raise InputError(f"no index {file}: run the command that writes it again") from None
         except Exception as error:
             raise _damaged(file, error) from None
-        facts = (record[key] for key in ("digest", "images", "unit_images", "source", "groups"))
-        return cls(file, *facts)
+        return cls(file, **{name: record[name] for name in _RECORDED})
 
     @property
     def units(self) -> int:
@@ -93,9 +93,12 @@ class Index:
             raise IndexError(number)
         first = number * self.unit_images
         group, start = divmod(first, _rows_per_group(self.unit_images))
-        if self._group[0] != group:
-            self._group = group, self._read(group)
-        return Unit(number, tuple(self._group[1][start : start + self.unit_images]))
+        # Looked up once: another thread may put another group there meanwhile.
+        kept, references = self._group
+        if kept != group:
+            references = self._read(group)
+            self._group = group, references
+        return Unit(number, tuple(references[start : start + self.unit_images]))
 
     def units_of(self, share: Share | None = None) -> range:
         """Return the numbers of the units of a share; of all where there is none."""
@@ -193,15 +196,8 @@ def _write(
             images += len(some)
         digest = hashlib.sha256("\n".join([str(unit_images), *groups]).encode()).hexdigest()
         index = Index(file, digest, images, unit_images, source.identity(), groups)
-        record = {
-            "format": _FORMAT,
-            "digest": digest,
-            "images": images,
-            "unit_images": unit_images,
-            "source": index.source,
-            "groups": groups,
-        }
-        writer.add_key_value_metadata({_RECORD: seal(record)})
+        record = {name: getattr(index, name) for name in _RECORDED}
+        writer.add_key_value_metadata({_RECORD: seal({"format": _FORMAT, **record})})
     fsync(file)
     return index
 

@@ -41,8 +41,7 @@ def read_row(place: str, column: str, row: int) -> bytes:
     if value is None:
         raise UnreadableError("missing_file", "the row has no bytes")
     if len(value) > IMAGE_BYTES:
-        detail = f"{len(value)} bytes, limit {IMAGE_BYTES}"
-        raise UnreadableError("too_many_bytes", detail, len(value))
+        raise UnreadableError.of_size(len(value))
     return bytes(value)
 
 

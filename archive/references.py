@@ -1,6 +1,22 @@
-"""One image of an archive: what it is called, where its bytes lie, and why it cannot be read."""
+"""Names of archives; and one image: where its bytes lie, and why it cannot be read."""
 
 from dataclasses import dataclass
+from typing import Self
+
+from archiveprobe.base.reading import IMAGE_BYTES
+from archiveprobe.task.find_images import printable
+
+
+@dataclass(frozen=True)
+class Named:
+    """A source by the `text` that a user calls it."""
+
+    text: str
+
+    @property
+    def name(self) -> str:
+        """Return what the user calls it, printable."""
+        return printable(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +44,8 @@ class UnreadableError(Exception):
         self.status = status
         self.detail = detail
         self.size = size
+
+    @classmethod
+    def of_size(cls, size: int) -> Self:
+        """Return the error of an image of more than IMAGE_BYTES."""
+        return cls("too_many_bytes", f"{size} bytes, limit {IMAGE_BYTES}", size)

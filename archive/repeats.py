@@ -71,8 +71,7 @@ class Repeats:
         return said
 
     def _number(self, reference: Reference) -> Reference:
-        self._counts[reference.id] += 1
-        name = f"{reference.id}~{self._counts[reference.id] + 1}"
+        name = reference.id
         while self._is_known(name):
             self._counts[reference.id] += 1
             name = f"{reference.id}~{self._counts[reference.id] + 1}"

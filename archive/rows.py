@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from archiveprobe.archive.storage import open_place
 from archiveprobe.archive.store import protocol_of
@@ -217,7 +217,8 @@ def _csv_rows(
     place: str, encoding: str, mark: str, skipped: int, width: int
 ) -> Iterator[list[str]]:
     with long_cells(), open_place(place) as stream:
-        reader = csv.reader(_text(stream, encoding), strict=True, delimiter=mark)
+        text = io.TextIOWrapper(stream, encoding, newline="")
+        reader = csv.reader(text, strict=True, delimiter=mark)
         rows = itertools.islice(rows_with_lines(reader), skipped + 1, None)
         try:
             for line, cells in rows:
@@ -230,7 +231,3 @@ def _csv_rows(
         except (csv.Error, UnicodeDecodeError) as error:
             where = f"{printable(place)} line {reader.line_num}"
             raise InputError(f"{where}: {error}: correct that line") from None
-
-
-def _text(stream: BinaryIO, encoding: str) -> io.TextIOWrapper:
-    return io.TextIOWrapper(stream, encoding, newline="")

@@ -1,7 +1,7 @@
 """Opens what a user calls an archive: guesses what it is by looking at it, and says what it is."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from archiveprobe.archive.rows import open_rows
 from archiveprobe.archive.several import expand, is_pattern
 from archiveprobe.archive.storage import open_place
 from archiveprobe.archive.store import check_url, is_file, list_objects, protocol_of
+from archiveprobe.archive.table import TableSource
 from archiveprobe.archive.tars import TarSource
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Notify
@@ -100,6 +101,27 @@ def open_source(
         id_column=id_column,
         notify=notify,
     )
+
+
+def recorded_source(identity: Mapping[str, Any]) -> Source:
+    """Make the source of a recorded identity: as it was opened, since a second guess may differ.
+
+    Raises:
+        InputError: it is in no known store.
+    """
+    about = dict(identity)
+    make, place = _KINDS[about.pop("kind")], about.pop("place")
+    if protocol_of(place):
+        check_url(place)
+    return make(place, place, **about)
+
+
+_KINDS: Mapping[str, Callable[..., Source]] = {
+    "bucket": BucketSource,
+    "folder": FolderSource,
+    "tar": TarSource,
+    "table": TableSource,
+}
 
 
 def _absolute(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from archiveprobe.archive.references import UnreadableError
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import IMAGE_BYTES
-from archiveprobe.base.wording import clipped
+from archiveprobe.base.wording import clipped, one_line
 from archiveprobe.task.find_images import printable
 
 # Seconds between tries.
@@ -73,7 +73,7 @@ def read_object(url: str, size: int | None = None) -> bytes:
         nonlocal known
         length = size_of(url) if known is None else known
         if length > IMAGE_BYTES:
-            raise UnreadableError("too_many_bytes", f"{length} bytes, limit {IMAGE_BYTES}", length)
+            raise UnreadableError.of_size(length)
         # One byte more would show that it has grown; beyond an empty file is no range.
         content = _range(url, 0, length + 1) if length else b""
         if len(content) != length:
@@ -193,9 +193,8 @@ class _StoreError(Exception):
     def __init__(self, url: str, cause: Exception) -> None:
         self.refused = is_refusal(cause)
         said = getattr(cause, "strerror", None) or str(cause)
-        reason = " ".join(said.split()) or type(cause).__name__
-        self.reason = reason if len(reason) <= 160 else reason[:157] + "..."
-        super().__init__(url, reason)
+        self.reason = one_line(said, 160) or type(cause).__name__
+        super().__init__(url, self.reason)
 
 
 def _whole_store(url: str, action: Callable[[], Result]) -> Result:
@@ -222,9 +221,15 @@ def _one_file(url: str, action: Callable[[], bytes]) -> bytes:
 
 def _check_answers(url: str, fault: _StoreError | None) -> None:
     """Refuse to go on where the folder of a file cannot be listed either."""
-    folder = url.rpartition("/")[0]
+
+    def ask() -> object:
+        return next(_listing_once(url.rpartition("/")[0]), None)
+
     try:
-        next(_listing_once(folder), None)
+        # After a fault every try has failed; where a file is gone, this is the first question.
+        _ = ask() if fault else retried(url, ask)
+    except _StoreError as error:
+        raise _unusable(url, error) from error
     except Exception as error:
         raise _unusable(url, fault or _StoreError(url, error)) from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archiveprobe.archive.parquet_bytes import read_row
-from archiveprobe.archive.references import Reference, UnreadableError
+from archiveprobe.archive.references import Named, Reference, UnreadableError
 from archiveprobe.archive.rows import Rows, open_rows
 from archiveprobe.archive.several import common_folder, expand
 from archiveprobe.archive.storage import check_folder, read_place
@@ -22,24 +22,18 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True)
-class TableSource:
+class TableSource(Named):
     """The images that the rows of one table name or hold, or of several of the same columns.
 
     `place` is absolute and may be a pattern or folder. Relative paths begin at `base`, a folder or
     a URL. One of `path_column` and `bytes_column` is given.
     """
 
-    text: str
     place: str
     base: str
     path_column: str | None = None
     bytes_column: str | None = None
     id_column: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Return what the user calls it, printable."""
-        return printable(self.text)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes it this source."""

@@ -6,7 +6,7 @@ the first fault, or at the first end mark of several tars put one behind the oth
 
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from archiveprobe.base.wording import number_of
@@ -39,7 +39,7 @@ class TarState:
     damaged: int = 0
     cut: bool = False
     other: int = 0
-    end_mark: bool = field(default=False)
+    end_mark: bool = False
 
     def remarks(self) -> list[str]:
         """Say what is wrong with the tar."""

@@ -2,11 +2,12 @@
 
 import posixpath
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from archiveprobe.archive.references import Reference, UnreadableError
+from archiveprobe.archive.references import Named, Reference, UnreadableError
 from archiveprobe.archive.several import common_folder, expand
 from archiveprobe.archive.storage import open_place, read_part
 from archiveprobe.archive.tar_members import BLOCK, Member, TarState, tar_members
@@ -24,16 +25,10 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class TarSource:
+class TarSource(Named):
     """The images in one tar, or in several; `place` is absolute, and may be a pattern or folder."""
 
-    text: str
     place: str
-
-    @property
-    def name(self) -> str:
-        """Return what the user calls it, printable."""
-        return printable(self.text)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes it this source."""
@@ -71,8 +66,7 @@ class TarSource:
         if reference.offset == _LOST_LINK:
             raise UnreadableError("missing_file", "a link to no member of the tar")
         if length > IMAGE_BYTES:
-            detail = f"{length} bytes, limit {IMAGE_BYTES}"
-            raise UnreadableError("too_many_bytes", detail, length)
+            raise UnreadableError.of_size(length)
         content = read_part(reference.place, reference.offset - BLOCK, BLOCK + length)
         _check_header(reference, content[:BLOCK])
         if len(content) < BLOCK + length:
@@ -99,7 +93,7 @@ class _Listing:
 
     shard: str
     before: str
-    ignored: Any = field(default_factory=lambda: Found().ignored)
+    ignored: Counter[str] = field(default_factory=Counter)
     _links: dict[str, str] = field(default_factory=dict)
     _lost: list[str] = field(default_factory=list)
     _sparse: int = 0

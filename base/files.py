@@ -241,8 +241,14 @@ def make_folder(folder: Path) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
     # Whoever made an empty folder may have been killed before its name was durable.
-    if not any(folder.iterdir()):
+    if _is_empty(folder):
         fsync(folder.parent)
+
+
+def _is_empty(folder: Path) -> bool:
+    # A page's folder may hold a million images: to list them before each is written takes hours.
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
 
 
 def move_durable(source: Path, target: Path) -> None:
@@ -267,7 +273,7 @@ def discard(path: Path) -> None:
 def remove_folder(folder: Path) -> bool:
     """Remove `folder` when it is empty; says whether it is gone. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
-        if any(folder.iterdir()):
+        if not _is_empty(folder):
             return False
         os.rmdir(folder)
     return True

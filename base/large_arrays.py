@@ -12,8 +12,12 @@ from numpy.typing import DTypeLike
 LARGEST_IN_MEMORY = 1 << 30
 
 
-def empty_array(shape: tuple[int, ...], dtype: DTypeLike, folder: Path) -> np.ndarray:
+def empty_array(
+    shape: tuple[int, ...], dtype: DTypeLike, folder: Path, *, in_memory: int | None = None
+) -> np.ndarray:
     """Make an array whose values are to be filled in; a large one in a file in a folder.
+
+    Large is one of more than `in_memory` bytes, by default LARGEST_IN_MEMORY.
 
     The file goes with the array, however the process ends.
 
@@ -21,7 +25,7 @@ def empty_array(shape: tuple[int, ...], dtype: DTypeLike, folder: Path) -> np.nd
         OSError: the folder has no room for it.
     """
     size = prod(shape) * np.dtype(dtype).itemsize
-    if size <= LARGEST_IN_MEMORY:
+    if size <= (LARGEST_IN_MEMORY if in_memory is None else in_memory):
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=folder) as file:
         # Without this a full disk would be met only when a page is written: the kernel kills then.

@@ -1,5 +1,6 @@
 """Words that every message shares."""
 
+import getpass
 import os
 import shlex
 from collections.abc import Iterable
@@ -35,6 +36,14 @@ def one_line(text: object, most: int = 120) -> str:
 def shell_path(path: str | os.PathLike[str]) -> str:
     """Write a path as a shell takes it, for a command to be copied: quoted where it must be."""
     return shlex.quote(os.fspath(path))
+
+
+def user_name() -> str:
+    """Return the name that this user logged in with, or the number where a container has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def duration(seconds: float) -> str:

@@ -83,7 +83,7 @@ def serve_index(file: Path) -> None:
         corrections=list,
         record=lambda *_: None,
     )
-    with listen("127.0.0.1", 0) as listener:
+    with listen(0) as listener:
         port = listener.getsockname()[1]
         with serving(make_app(index, answers, token=_TOKEN, port=port), listener):
             print(port, flush=True)

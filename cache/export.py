@@ -60,8 +60,7 @@ def export(
             row_bytes = sum(_row_bytes(reader) for reader in readers.values())
             write(path, columns, keys, readers, max(1, block_bytes // max(1, row_bytes)))
         except (RuntimeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"cannot write {path}: {reason}") from error
+            raise InputError(f"cannot write {path}: {error}") from error
 
 
 def _write_hdf5(

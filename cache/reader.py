@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import number_of
 from archiveprobe.cache import log, shard
 from archiveprobe.cache.key_index import KeyIndex
 from archiveprobe.cache.key_piece import KeyArray, key_array
@@ -188,8 +189,7 @@ class Reader:
 
 
 def _describe_lost(folder: Path, commits: Sequence[Commit]) -> str:
-    rows = sum(commit.rows for commit in commits)
-    what = "1 row" if rows == 1 else f"{rows} rows"
+    what = number_of(sum(commit.rows for commit in commits), "row")
     first = commits[0].file
     aside = (folder / SET_ASIDE / first).exists()
     why = f"{first} was set aside as damaged" if aside else f"{folder / SHARDS / first} is missing"

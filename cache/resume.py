@@ -17,6 +17,7 @@ import numpy as np
 
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.wording import number_of
 from archiveprobe.cache import log, shard, spec
 from archiveprobe.cache.key_index import INDEX, KeyIndex
 from archiveprobe.cache.key_piece import key_array
@@ -165,7 +166,8 @@ class _Mending:
         try:
             size = shard.size_of(path)
             if size is None:
-                self.notes.append(f"{commit.file} is missing: {commit.rows} rows to compute again")
+                rows = number_of(commit.rows, "row")
+                self.notes.append(f"{commit.file} is missing: {rows} to compute again")
                 return False
             if self.row_shape is None:
                 raise ShardError(str(path), "the fingerprint file declares no row shape")
@@ -200,7 +202,8 @@ class _Mending:
             return None
         index.add(commit, keys)
         if not logged:
-            self.notes.append(f"{name} adopted: {commit.rows} rows were not in the log")
+            count = number_of(commit.rows, "row")
+            self.notes.append(f"{name} adopted, which was not in the log: {count}")
         return commit
 
     def _is_stored(self, keys: Sequence[bytes], rows: Shard, index: KeyIndex) -> bool:
@@ -257,33 +260,27 @@ def _next_sequence(folder: Path, share: str | None) -> int:
 
 
 def agree(
-    folder: Path,
-    fingerprint: Mapping[str, Any],
-    request: Mapping[str, Any],
-    row_shape: tuple[int, ...] | None,
+    folder: Path, fingerprint: Mapping[str, Any], request: Mapping[str, Any]
 ) -> tuple[spec.CacheRecord, list[str]]:
     """Return the record of `folder`, written or brought up to date, and what was repaired for that.
 
-    Needs the lock. Raises InputError when the folder belongs to another fingerprint or row shape,
-    or nothing tells which one it belongs to.
+    Needs the lock. Raises InputError when the folder belongs to another fingerprint, or nothing
+    tells which one it belongs to.
     """
-    shape = None if row_shape is None else storable_shape(folder, row_shape)
-    record = spec.CacheRecord(folder, fingerprint, request, shape)
+    record = spec.CacheRecord(folder, fingerprint, request)
     old, notes = _stored_record(record)
     if old is None:
         record.write()
         return record, notes
     changed = spec.differences(old.fingerprint, fingerprint)
-    if old.row_shape is not None and shape not in (None, old.row_shape):
-        changed.append(("row shape", list(old.row_shape), list(shape or ())))
     if changed:
         path, before, after = changed[0]
         raise InputError(
             f"the cache {folder} was computed with another {path} ({before!s:.80}, now "
             f"{after!s:.80}): embed into the folder of its own fingerprint"
         )
-    record = replace(record, row_shape=shape or old.row_shape)
-    if record.row_shape != old.row_shape or spec.differences(old.request, request):
+    record = replace(record, row_shape=old.row_shape)
+    if spec.differences(old.request, request):
         record.write()
     return record, notes
 
@@ -319,15 +316,5 @@ def _declared_row_shape(shards: list[Path]) -> tuple[int, ...] | None:
     """Return what the first whole shard says of its rows."""
     for path in shards:
         with contextlib.suppress(ShardError):
-            _verified(path, None)
-            with shard.open_checked(path, None) as file:
-                return tuple(file["embeddings"].shape[1:])
+            return _verified(path, None)[1].embeddings.shape[1:]
     return None
-
-
-def storable_shape(folder: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return `shape` as (views, *shape), or InputError."""
-    try:
-        return spec.checked_row_shape(shape)
-    except ValueError as error:
-        raise InputError(f"{error}: it cannot be stored in the cache {folder}") from None

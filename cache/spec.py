@@ -183,21 +183,13 @@ def find_caches(root: Path, backbone: str) -> list[CacheRecord]:
     return found
 
 
-def match_request(
-    root: Path,
-    backbone: str,
-    request: Mapping[str, Any],
-    ignore: Iterable[str] = ("precision",),
-) -> list[CacheRecord]:
-    """Find the caches of `backbone` whose stored request equals `request`.
+def match_request(root: Path, backbone: str, request: Mapping[str, Any]) -> list[CacheRecord]:
+    """Find the caches of `backbone` whose stored request is `request`, but for the precision.
 
-    `ignore` names top-level keys that need not agree. Needs no heavy library.
+    Needs no heavy library.
     """
-    skipped = tuple(ignore)
-    return [
-        record
-        for record in find_caches(root, backbone)
-        if not any(
-            path.split(".")[0] not in skipped for path, _, _ in differences(request, record.request)
-        )
-    ]
+
+    def is_like(stored: Mapping[str, Any]) -> bool:
+        return all(path == "precision" for path, _, _ in differences(request, stored))
+
+    return [record for record in find_caches(root, backbone) if is_like(record.request)]

@@ -17,7 +17,7 @@ from archiveprobe.cache import log, shard, spec
 from archiveprobe.cache.keys import Keys
 from archiveprobe.cache.log import Commit, Failure
 from archiveprobe.cache.reader import Reader
-from archiveprobe.cache.resume import State, agree, resume, set_aside, storable_shape
+from archiveprobe.cache.resume import State, agree, resume, set_aside
 from archiveprobe.cache.shard_rows import ShardRows, check_key, unusable
 
 __all__ = ["COMMIT_BYTES", "COMMIT_SECONDS", "Failure", "Reader", "Writer", "unusable"]
@@ -72,7 +72,6 @@ class Writer:
         folder: Path,
         fingerprint: Mapping[str, Any],
         request: Mapping[str, Any],
-        row_shape: tuple[int, ...] | None = None,
         *,
         commit_seconds: float = COMMIT_SECONDS,
         commit_bytes: int = COMMIT_BYTES,
@@ -80,8 +79,7 @@ class Writer:
     ) -> "Writer":
         """Create or resume the cache in `folder`.
 
-        `row_shape` is (views, *shape); None takes it from the cache or from the first row. The
-        stored request becomes `request`. `share` ("2of4") makes it one of several writers: each
+        The stored request becomes `request`. `share` ("2of4") makes it one of several writers: each
         knows the rows that the others had when it opened, and mends and writes its own only; the
         writer without a share excludes them all, and mends all. Raises InputError: another writer,
         another fingerprint, a folder that cannot be written.
@@ -94,7 +92,7 @@ class Writer:
         lock.acquire()
         try:
             with _others_waiting(folder, share):
-                record, notes = agree(folder, fingerprint, request, row_shape)
+                record, notes = agree(folder, fingerprint, request)
             state = resume(folder, record.row_shape, share)
             state.notes[:0] = notes
             return cls(
@@ -264,7 +262,12 @@ class Writer:
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if self._row_shape is None:
-            self._row_shape = storable_shape(self.folder, shape)
+            try:
+                self._row_shape = spec.checked_row_shape(shape)
+            except ValueError as error:
+                raise InputError(
+                    f"{error}: it cannot be stored in the cache {self.folder}"
+                ) from None
         if shape != self._row_shape:
             raise _other_shape(self.folder, shape, self._row_shape)
 

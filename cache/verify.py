@@ -8,6 +8,7 @@ import numpy as np
 from archiveprobe.base import files
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.lock import Lock
+from archiveprobe.base.wording import number_of
 from archiveprobe.cache import log, shard
 from archiveprobe.cache.key_index import KeyIndex
 from archiveprobe.cache.key_piece import key_array
@@ -94,7 +95,8 @@ def _check_size(folder: Path, commit: Commit) -> None:
     size = shard.size_of(folder / SHARDS / commit.file)
     if size is None:
         aside = (folder / SET_ASIDE / commit.file).exists()
-        reason = f"set aside before; embed computes its {commit.rows} rows again"
+        rows = number_of(commit.rows, "row")
+        reason = f"set aside before; embed computes again what was in it: {rows}"
         raise ShardError(commit.file, reason if aside else "missing")
     if size != commit.bytes:
         raise ShardError(commit.file, f"{size} bytes instead of {commit.bytes}")

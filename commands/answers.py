@@ -21,7 +21,6 @@ from archiveprobe.commands.terminal import (
     device_option,
     json_option,
     load,
-    print_line,
     print_result,
     progress,
     say,
@@ -145,9 +144,7 @@ def _predict_rows(
 
 def _report(done: Any, as_json: bool) -> None:
     """Print what was written, and say what was decided about it."""
-    if not as_json:
-        print_line(done.summary())
-    print_result(done.record(), done.lines(), as_json)
+    print_result(done.record(), done.lines(), as_json, done.summary())
     for note in done.notes:
         say(f"note: {note}")
 

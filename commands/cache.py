@@ -1,6 +1,5 @@
 """Looking after the caches: cache show, verify, export, compact, prune, duplicates."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -94,13 +93,11 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
         from archiveprobe.embed.recompute import verify_recomputed
 
         verdict = verify_recomputed(loaded, verdict, recompute, adopt=adopt, notify=say)
-    if as_json:
-        click.echo(json.dumps(asdict(verdict)))
-    else:
-        counts = (verdict.shards, "shard"), (verdict.rows, "row"), (len(verdict.bad), "fault")
-        print_line(", ".join(number_of(count, noun) for count, noun in counts))
-        for fault in verdict.bad:
-            print_line(fault)
+    counts = (verdict.shards, "shard"), (verdict.rows, "row"), (len(verdict.bad), "fault")
+    said = ", ".join(number_of(count, noun) for count, noun in counts)
+    print_result(asdict(verdict), [], as_json, said)
+    for fault in () if as_json else verdict.bad:
+        print_line(fault)
     if not verdict.ok:
         for name in verdict.removable:
             say(f"nothing uses {name}: `{NAME} cache prune {shell_path(task)} --yes` removes it")
@@ -138,13 +135,13 @@ def export(
     as_json: bool,
 ) -> None:
     """Write the embeddings in the order of the table, for notebooks and other tools."""
+    from archiveprobe.base.wording import number_of
     from archiveprobe.embed.export import export_task
 
     done = export_task(load(task), file, backbones, form=form, overwrite=overwrite, partial=partial)
     about = "" if done.partial is None else f" ({done.partial})"
-    if not as_json:
-        print_line(f"{done.rows} rows in {file}{about}")
-    print_result({"file": str(file), **asdict(done)}, [], as_json)
+    said = f"{number_of(done.rows, 'row')} in {file}{about}"
+    print_result({"file": str(file), **asdict(done)}, [], as_json, said)
     for remark in done.remarks:
         say(remark)
 
@@ -221,8 +218,6 @@ def duplicates(task: Path, file: Path, as_json: bool, **how: Any) -> None:
     from archiveprobe.predict.duplicates import write_duplicates
 
     done = write_duplicates(load(task), file, progress=progress, **how)
-    if not as_json:
-        print_line(done.summary())
-    print_result(done.record(), [], as_json)
+    print_result(done.record(), [], as_json, done.summary())
     for note in done.notes:
         say(f"note: {note}")

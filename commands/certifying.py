@@ -9,7 +9,6 @@ from archiveprobe.commands.terminal import (
     command,
     json_option,
     load,
-    print_line,
     print_result,
     say,
     task_argument,
@@ -86,7 +85,7 @@ def certify(task: Path, name: str | None, plan: bool, as_json: bool, **given: An
         if "expect_recall" in chosen:
             chosen["expected_recall"] = chosen.pop("expect_recall")
         planned = plan_certificate(load(task), name, PlanWish(**chosen))
-        print_result(planned.record(), [], as_json) if as_json else print_line(planned.sentence())
+        print_result(planned.record(), [], as_json, planned.sentence())
     elif draw is not None:
         _declare(task, name, draw, chosen, as_json, trust_reviewers=trust_reviewers)
     else:
@@ -95,7 +94,7 @@ def certify(task: Path, name: str | None, plan: bool, as_json: bool, **given: An
 
         done = certify_review(find_review(load(task), name), trust_reviewers=trust_reviewers)
         record = done.record()
-        print_result(record, [], as_json) if as_json else print_line(record["sentence"])
+        print_result(record, [], as_json, record["sentence"])
 
 
 def _chosen(given: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +147,7 @@ def _declare(
         f"{line.number} of the log, seed {content['seed']}): `archiveprobe review {review.named} "
         f"--draw` shows them, then `archiveprobe {then} {review.named}`"
     )
-    print_result(record, [], as_json) if as_json else print_line(said)
+    print_result(record, [], as_json, said)
 
 
 @command(

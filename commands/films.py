@@ -37,15 +37,17 @@ from archiveprobe.commands.terminal import (
 @json_option
 def frames(folder: Path, target: Path, every: float | None, scenes: bool, as_json: bool) -> None:
     """Take images out of films; run again, it reads new films only."""
+    from archiveprobe.base.wording import number_of
     from archiveprobe.task.films.frames import take_frames
 
     if scenes and every is not None:
         raise click.UsageError("--every and --scenes exclude each other")
     done = take_frames(folder, target, every=every, notify=say, progress=progress)
-    print_result(done.record(), [], as_json)
-    if not as_json:
-        click.echo(f"{done.films} films, {done.new} of them read now, {done.frames} frames")
+    films, frames_ = number_of(done.films, "film"), number_of(done.frames, "frame")
+    said = f"{films}, {done.new} of them read now, {frames_}"
+    print_result(done.record(), [], as_json, said)
     if done.faulty:
-        say(f"{len(done.faulty)} films gave no frames or not all: films.csv says why")
+        count = number_of(len(done.faulty), "film")
+        say(f"{count} gave no frames or not all: films.csv says why")
     if done.frames:
         say(f"wrote {done.table}; then: {NAME} init {shell_path(target)}")

@@ -1,15 +1,15 @@
 """Networks trained on the images themselves: finetune, and the recipes for it: recipe show."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from archiveprobe.commands.names import RECIPE, TableChoice
 from archiveprobe.commands.terminal import (
     NAME,
+    Function,
     command,
     device_option,
     example,
@@ -22,8 +22,6 @@ from archiveprobe.commands.terminal import (
     shell_path,
     task_argument,
 )
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def set_option(command: Function) -> Function:

@@ -10,8 +10,10 @@ from archiveprobe.commands.terminal import (
     NAME,
     command,
     json_option,
+    language_option,
     load,
     partial_option,
+    port_option,
     print_line,
     print_result,
     progress,
@@ -37,16 +39,8 @@ from archiveprobe.commands.terminal import (
 @click.option(
     "--umap", is_flag=True, help="Draw a map by UMAP, too (the extra `umap`); PCA is always there."
 )
-@click.option(
-    "--language",
-    type=click.Choice(("en", "ar")),
-    default="en",
-    show_default=True,
-    help="Language that the page begins with.",
-)
-@click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port of the server; default: a free one."
-)
+@language_option
+@port_option
 @partial_option
 @json_option
 def look(
@@ -83,9 +77,8 @@ def look(
         done = write_look(settings, file, maps=maps, language=language, **about)
         for entry in done.missing:
             say(f"note: {entry['what']}: {entry['command']}")
-        print_result(done.record(), [], as_json) if as_json else print_line(
-            f"wrote {done.file} ({done.size}): open it in a browser"
-        )
+        said = f"wrote {done.file} ({done.size}): open it in a browser"
+        print_result(done.record(), [], as_json, said)
     if file is None and figures is None:
         from archiveprobe.look.server.serve import serve
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cached_property
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,6 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from archiveprobe.task.config import Task
-
-
-# To compare a name with those of a hundred thousand images would take seconds.
-_COMPARED = 2000
 
 
 class Checked:
@@ -139,8 +134,7 @@ class Input(Checked, click.Path):
         # Whoever reads it says what is wrong with what is there.
         if not os.path.lexists(value):
             beside = value.parent.iterdir() if value.parent.is_dir() else ()
-            some = islice(beside, _COMPARED)
-            hint = nearest(value.name, (path.name for path in some))
+            hint = nearest(value.name, (path.name for path in beside))
             raise InputError(f"no {self._kind} {value}{hint}: name {self._what}")
 
 

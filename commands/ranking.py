@@ -10,7 +10,6 @@ from archiveprobe.commands.terminal import (
     command,
     json_option,
     load,
-    print_line,
     print_result,
     say,
     task_argument,
@@ -78,8 +77,9 @@ def rank(
 
     wish = Wish(by=by or "likeliest", **what)
     done = rank_images(load(task), answers, wish, file=file, notify=say)
-    if not as_json and file is not None:
-        print_line(done.summary())
-    print_result(done.record(), done.lines() if file is None else [], as_json)
+    if file is None:
+        print_result(done.record(), done.lines(), as_json)
+    else:
+        print_result(done.record(), [], as_json, done.summary())
     for note in done.notes:
         say(f"note: {note}")

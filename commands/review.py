@@ -1,6 +1,5 @@
 """Look through what a system found, and prove it: review, prove."""
 
-import getpass
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from archiveprobe.commands.names import OUTPUT, SYSTEM, Input
 from archiveprobe.commands.terminal import (
     command,
     json_option,
+    language_option,
     load,
+    port_option,
     print_line,
     print_result,
     progress,
@@ -92,16 +93,8 @@ _ACTIONS = ("export", "import_", "undo", "correct", "answers", "stop", "resume",
 @click.option("--stop", is_flag=True, help="Declare that reviewing ends, and end.")
 @click.option("--resume", is_flag=True, help="Go on with a review that was stopped, and end.")
 @click.option("--status", is_flag=True, help="Say how far it is, and how reviewers agree, and end.")
-@click.option(
-    "--language",
-    type=click.Choice(("en", "ar")),
-    default="en",
-    show_default=True,
-    help="Language that the page begins with.",
-)
-@click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port of the server; default: a free one."
-)
+@language_option
+@port_option
 @json_option
 def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> None:
     """Look through images, the likeliest first, and keep every answer.
@@ -112,17 +105,12 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
     """
     actions = [name for name in _ACTIONS if options[name]]
     _check(actions, {**options, "reviewer": reviewer}, as_json)
+    from archiveprobe.base.wording import user_name
     from archiveprobe.review import run, sheet
     from archiveprobe.review.store import Wish
 
-    wish = Wish(
-        options["system"],
-        options["source"],
-        options["name"],
-        options["twice"],
-        options["similarity"],
-        options["label"],
-    )
+    about = ("system", "source", "name", "twice", "similarity", "label")
+    wish = Wish(**{name: options[name] for name in about})
     given = load(task)
     if options["export"] is not None:
         # Before anything of a review is begun.
@@ -137,7 +125,7 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
         notify=say,
         progress=progress,
     )
-    name = reviewer or getpass.getuser()
+    name = reviewer or user_name()
     if not actions:
         page = {key: options[key] for key in ("refit", "port", "language")}
         run.serve(queue, name, **page, progress=progress, show=print_line, notify=say)
@@ -156,9 +144,7 @@ def review(task: Path, as_json: bool, reviewer: str | None, **options: Any) -> N
         "resume": lambda: run.resume(queue, name),
         "status": lambda: run.status(queue),
     }[actions[0]]()
-    if done.summary and not as_json:
-        print_line(done.summary)
-    print_result(done.record, done.lines, as_json)
+    print_result(done.record, done.lines, as_json, done.summary)
 
 
 def _check(actions: Sequence[str], options: Mapping[str, Any], as_json: bool) -> None:

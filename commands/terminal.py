@@ -1,5 +1,6 @@
 """What every command shares: faults as one line, results as JSON or a table, help with examples."""
 
+import io
 import json
 import shutil
 import sys
@@ -77,6 +78,24 @@ def device_option(command: Function) -> Function:
         "--device",
         type=DEVICE,
         help='"cpu", "cuda", "cuda:1" or "mps" (Apple); default: a GPU where there is one.',
+    )(command)
+
+
+def language_option(command: Function) -> Function:
+    """Add the option --language."""
+    return click.option(
+        "--language",
+        type=click.Choice(("en", "ar")),
+        default="en",
+        show_default=True,
+        help="Language that the page begins with.",
+    )(command)
+
+
+def port_option(command: Function) -> Function:
+    """Add the option --port."""
+    return click.option(
+        "--port", type=click.IntRange(1, 65535), help="Port of the server; default: a free one."
     )(command)
 
 
@@ -181,6 +200,9 @@ class Commands(click.Group):
         """Run; `--debug`, before or after the command, lets the traceback through."""
         if args is None:
             end_at_once()
+        # Not every name is text, and not every terminal writes all letters.
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+            sys.stdout.reconfigure(errors="backslashreplace")
         with Reporting() as reporting:
             try:
                 return super().main(args, *rest, obj=reporting, **named)
@@ -255,11 +277,15 @@ def group(name: str, *examples: str) -> Callable[[Callable[..., Any]], Group]:
     return click.group(name, cls=Group, **example(*examples))
 
 
-def print_result(record: Any, lines: Iterable[Mapping[str, Any]], as_json: bool) -> None:
-    """Print the record as JSON, or its lines as an aligned table."""
+def print_result(
+    record: Any, lines: Iterable[Mapping[str, Any]], as_json: bool, summary: str = ""
+) -> None:
+    """Print the record as JSON, or a summary and the lines as an aligned table."""
     if as_json:
         click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
         return
+    if summary:
+        print_line(summary)
     # Another program gets whole lines; rich would cut them to 80 characters there.
     width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
     for line in table(lines, width):

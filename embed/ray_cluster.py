@@ -34,6 +34,8 @@ _SILENT = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 # A socket's path has at most 107 bytes, of which Ray's own names take 64.
 _LONGEST_FOLDER = 30
 _END_SECONDS = 20.0
+# Ray gives a node 30 s to start, and parts of it less: on a busy machine that may be too little.
+_STARTS = 3
 # Characters of Ray's own words.
 _SHOWN = 200
 
@@ -121,6 +123,7 @@ def _pass_on_messages(ray: Any, notify: Notify) -> None:
 
 def _start_local(ray: Any, folder: str, cores: int) -> None:
     """Start a cluster of this machine, which listens to this machine only, without dashboard."""
+    how = {"num_cpus": cores, "include_dashboard": False, "_temp_dir": folder, **_SILENT}
     constants = ray._private.ray_constants
     # Ray has no other switch for this: its servers listen where its address is, and 127.0.0.1 is
     # replaced by a public one unless clusters of several hosts are switched off.
@@ -136,9 +139,24 @@ def _start_local(ray: Any, folder: str, cores: int) -> None:
                 _NICENESS: os.environ.get(_NICENESS, "0"),
             }
         ):
-            ray.init("local", num_cpus=cores, include_dashboard=False, _temp_dir=folder, **_SILENT)
+            for left in reversed(range(_STARTS)):
+                try:
+                    ray.init("local", **how)
+                    return
+                except Exception:
+                    _kill_processes_of(folder)
+                    if not left:
+                        raise
     finally:
         constants.ENABLE_RAY_CLUSTER = before
+
+
+def _kill_processes_of(folder: str) -> None:
+    """End what a failed start has left, which Ray forgets: all of it names the folder."""
+    for process in descendants(os.getpid()):
+        with suppress(OSError):
+            if folder.encode() in Path(f"/proc/{process}/cmdline").read_bytes():
+                os.kill(process, signal.SIGKILL)
 
 
 @contextmanager

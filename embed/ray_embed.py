@@ -9,7 +9,7 @@ import json
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ class EmbedUnit:
         images = self._encoder.complete(row["images"])
         self._encoder.encode(images)
         receipt = {
-            "seen": [[image.digest, asdict(image.observation)] for image in images],
+            "seen": [[image.digest, image.observation._asdict()] for image in images],
             "shards": {name: writer.shard for name, writer in self._writers.items()},
             "failures": {name: writer.failures for name, writer in self._writers.items()},
         }

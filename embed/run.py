@@ -288,27 +288,22 @@ class Summary:
 def _summarise(work: Plan, entries: list[Entry], seconds: float) -> Summary:
     """Count every entry once over all backbones, as entries stand after the run."""
     failed = {key.hex() for job in work.jobs for key in job.failed}
-    embedded = {key.hex() for job in work.jobs for key in job.embedded}
-    counts: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    seen = set()
-    for entry in entries:
-        if not entry.usable or entry.digest in failed:
-            counts["failed"] += 1
-            reasons[entry.status if not entry.usable else "bad_embedding"] += 1
-        elif entry.digest in seen:
-            counts["duplicates"] += 1
-        else:
-            counts["embedded" if entry.digest in embedded else "reused"] += 1
-        seen.add(entry.digest)
-    keys = set(map(bytes.fromhex, seen - {""}))
+    new = {key.hex() for job in work.jobs for key in job.embedded}
+    reasons = Counter(entry.status for entry in entries if not entry.usable)
+    usable = [entry.digest for entry in entries if entry.usable]
+    embeddings = [digest for digest in usable if digest not in failed] if failed else usable
+    if len(embeddings) < len(usable):
+        reasons["bad_embedding"] = len(usable) - len(embeddings)
+    digests = set(embeddings)
+    embedded = len(digests & new)
+    keys = set(map(bytes.fromhex, digests))
     text_keys = set(map(bytes.fromhex, work.texts))
     return Summary(
         images=len(entries),
-        embedded=counts["embedded"],
-        reused=counts["reused"],
-        duplicates=counts["duplicates"],
-        failed=counts["failed"],
+        embedded=embedded,
+        reused=len(digests) - embedded,
+        duplicates=len(embeddings) - len(digests),
+        failed=len(entries) - len(embeddings),
         seconds=round(seconds, 3),
         caches=[_cache_summary(work.task, job, keys) for job in work.jobs],
         texts=[_cache_summary(work.task, job, text_keys) for job in work.text_jobs],

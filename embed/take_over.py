@@ -4,7 +4,6 @@ From then on each task looks after its own caches: what one removes, the other k
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def take_over(
         _link_thumbnails(task, source, entries)
     is_same_root = task.root.resolve() == source.root.resolve()
     return [
-        replace(entry, path=entry.path if is_same_root else "", written="") for entry in entries
+        entry._replace(path=entry.path if is_same_root else "", written="") for entry in entries
     ]
 
 

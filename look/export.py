@@ -21,7 +21,6 @@ from archiveprobe.base.progress import Notify, Progress, silent
 from archiveprobe.base.wording import number_of
 from archiveprobe.embed.view_sets import place_of_view
 from archiveprobe.evaluate.caches import open_in_use
-from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.evaluate.ensemble import rank_stored
 from archiveprobe.evaluate.majority import majority_decision
 from archiveprobe.evaluate.system_status import check_up_to_date
@@ -203,7 +202,7 @@ def _places(pinned: Pinned) -> tuple[np.ndarray, np.ndarray]:
 
 def _about_rows(pinned: Pinned, answers: Sequence[Column]) -> list[Column]:
     rows, entries = pinned.rows, pinned.entries
-    fold, group = _folds_and_groups(pinned, pinned.dataset)
+    fold, group = _folds_and_groups(pinned)
     return [
         Column("id", "string", [row.id for row in rows]),
         Column("path", "string", [printable(row.path) for row in rows]),
@@ -216,12 +215,10 @@ def _about_rows(pinned: Pinned, answers: Sequence[Column]) -> list[Column]:
     ]
 
 
-def _folds_and_groups(
-    pinned: Pinned, dataset: Dataset | None
-) -> tuple[list[int | None], list[int | None]]:
+def _folds_and_groups(pinned: Pinned) -> tuple[list[int | None], list[int | None]]:
     """Return fold (of the first repeat) and near-duplicate group, which only labelled rows have."""
     fold: list[int | None] = [None] * len(pinned.rows)
-    group = list(fold)
+    group, dataset = list(fold), pinned.dataset
     if dataset is not None:
         places = _places(pinned)[0].tolist()
         pairs = zip(places, dataset.fold[0].tolist(), dataset.groups.tolist(), strict=True)

@@ -1,7 +1,7 @@
 """`look -o FILE`: collect what a page shows, make its thumbnails, and write it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,11 @@ class Written:
     rows: int
     systems: int
     snapshot: str
-    missing: tuple[dict[str, str], ...]
+    missing: list[dict[str, str]]
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`."""
-        return {
-            "file": str(self.file),
-            "size": self.size,
-            "rows": self.rows,
-            "systems": self.systems,
-            "snapshot": self.snapshot,
-            "missing": list(self.missing),
-        }
+        return {**asdict(self), "file": str(self.file)}
 
 
 def write_look(
@@ -74,9 +67,8 @@ def write_look(
         thumbnails = _counted(page_thumbnails(task, digests), advance)
         size = write_page(target, collection, thumbnails, language=language)
     meta = collection.meta
-    return Written(
-        file, size, len(collection), len(meta["systems"]), meta["snapshot"], tuple(meta["missing"])
-    )
+    systems, missing = len(meta["systems"]), list(meta["missing"])
+    return Written(file, size, len(collection), systems, meta["snapshot"], missing)
 
 
 def _without_home(value: Any, task: Task) -> Any:

@@ -10,19 +10,11 @@ from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.certificate import Certificate, certify
 from archiveprobe.evaluate.recall.reviewers import DoubleReview
 from archiveprobe.review.decisions import UNSURE
-from archiveprobe.review.drawing import (
-    Draw,
-    assumptions,
-    check_second_looks,
-    decided_by_group,
-    final_answers,
-    seen_at,
-    stop_of,
-    unseen_places,
-)
+from archiveprobe.review.drawing import Draw, check_second_looks
 from archiveprobe.review.images import compare_bytes
 from archiveprobe.review.log import Line
 from archiveprobe.review.state import CERTIFICATE
+from archiveprobe.review.stopped import Stopped
 from archiveprobe.review.store import Review
 
 
@@ -55,38 +47,30 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
     with review.log.locked():
         review.sync()
         review.check_source()
-        stop = stop_of(review)
-        state, positive = review.state, review.state.positive
+        stopped = Stopped(review)
+        positive = review.state.positive
         about: dict[str, Any] = {
             "seed": None,
             "snapshot": review.state.opened["snapshot"],
-            "decided_by_group": decided_by_group(review, stop),
-            **_record_of(review, stop.number),
+            "decided_by_group": stopped.decided_by_group,
+            **_record_of(review, stopped.line.number),
         }
         reviews = None if trust_reviewers else double_review(review)
         # Errors of reviewers are estimated from first answers; without that, settled ones count.
-        first = [each.answer for each in seen_at(review, stop).values()]
-        answers = final_answers(review, stop) if reviews is None else first
+        answers = stopped.final_answers if reviews is None else stopped.answers
         settings: dict[str, Any] = {
             "reviews": reviews,
             "undecided": answers.count(UNSURE),
-            "assumptions": assumptions(review, stop),
+            "assumptions": stopped.assumptions,
         }
         found = answers.count(positive)
-        if state.open_draw is None and not len(unseen_places(review, stop)):
+        if review.state.open_draw is None and not len(stopped.unseen):
             certificate = certify(found, [], 0.95, **settings)
         else:
-            draw = Draw(review)
-            wish, reached = draw.wish, finished(draw)
-            about |= {"draw": draw.line.number, "draw_sha256": draw.line.digest}
-            about |= {"seed": draw.line.content["seed"], "size": wish.size}
-            about["withdrawn"] = draw.withdrawn
-            about["compared"] = compare_bytes(review, draw.images[:reached])
-            settings["undecided_drawn"] = [each.answer for each in draw.decided[:reached]].count(
-                UNSURE
-            )
-            settings |= {"looks": wish.looks, "expected": draw.line.content["expected_share"]}
-            certificate = certify(found, draw.sample(reached), wish.confidence, **settings)
+            draw = Draw(stopped)
+            reached = finished(draw)
+            about |= _about_draw(draw, reached)
+            certificate = _certify_draw(draw, reached, found, settings)
         about |= _of_all_draws(review, certificate.confidence)
         begin = f'Of {about["images"]} images {len(answers)} were reviewed for "{positive}".'
         about["sentence"] = " ".join(
@@ -94,6 +78,31 @@ def certify_review(review: Review, *, trust_reviewers: bool = False) -> Certifie
         )
         line = _log(review, {**certificate.record(), **about})
         return Certified(certificate, about, line.number, line.digest)
+
+
+def _about_draw(draw: Draw, reached: int) -> dict[str, Any]:
+    return {
+        "draw": draw.line.number,
+        "draw_sha256": draw.line.digest,
+        "seed": draw.line.content["seed"],
+        "size": draw.wish.size,
+        "withdrawn": draw.withdrawn,
+        "compared": compare_bytes(draw.review, draw.images[:reached]),
+    }
+
+
+def _certify_draw(draw: Draw, reached: int, found: int, settings: Mapping[str, Any]) -> Certificate:
+    """Certify by the first `reached` images of a draw."""
+    undecided = [each.answer for each in draw.decided[:reached]].count(UNSURE)
+    return certify(
+        found,
+        draw.sample(reached),
+        draw.wish.confidence,
+        undecided_drawn=undecided,
+        looks=draw.wish.looks,
+        expected=draw.line.content["expected_share"],
+        **settings,
+    )
 
 
 def finished(draw: Draw) -> int:

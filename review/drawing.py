@@ -21,24 +21,14 @@ import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import number_of
-from archiveprobe.evaluate.recall.allocation import Missed, best_design, expected_chances
+from archiveprobe.evaluate.recall.allocation import Missed, best_design
 from archiveprobe.evaluate.recall.plan import most_missed
 from archiveprobe.evaluate.recall.strata import Stratum
-from archiveprobe.review.decisions import (
-    BY_GROUP,
-    DECISION,
-    DRAW,
-    QUEUE,
-    UNSURE,
-    WITHDRAWAL,
-    Decision,
-)
+from archiveprobe.review.decisions import DRAW, UNSURE, WITHDRAWAL, Decision
 from archiveprobe.review.log import Line
-from archiveprobe.review.state import DRAWN, SHOWN, ReviewState
+from archiveprobe.review.state import DRAWN
+from archiveprobe.review.stopped import Stopped
 from archiveprobe.review.store import Review
-
-# Scores of exactly 0 and 1 have no margin.
-_CLOSEST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -62,13 +52,13 @@ class Draw:
     """The draw of a review after its last stop, proved to be what its seed gives.
 
     Raises:
-        InputError: reviewing has not stopped, or goes on; nothing was drawn; something was looked
-            at too early; or the draw is not what its seed gives.
+        InputError: nothing was drawn; something was looked at too early; or the draw is not what
+            its seed gives.
     """
 
-    def __init__(self, review: Review) -> None:
-        self.review = review
-        self.stop, line = stop_of(review), review.state.open_draw
+    def __init__(self, stopped: Stopped) -> None:
+        self.stopped, self.review = stopped, stopped.review
+        review, line = self.review, self.review.state.open_draw
         if line is None:
             raise InputError(
                 f"nothing was drawn since reviewing stopped: `archiveprobe certify "
@@ -76,21 +66,17 @@ class Draw:
             )
         self.line, self.wish = line, DrawWish(**line.content["wish"])
         self.images: list[str] = list(line.content["images"])
-        self._check_early(self.images)
+        stopped.check_unseen(line.number, self.images)
         sizes = [each["drawn"] for each in line.content["strata"]]
         boundary = line.content["strata"][0]["size"] if len(sizes) > 1 else None
-        unseen = unseen_places(review, self.stop)
         # Strata of other images than those not reviewed cannot be drawn from.
-        is_whole = sum(each["size"] for each in line.content["strata"]) == len(unseen)
+        is_whole = sum(each["size"] for each in line.content["strata"]) == len(stopped.unseen)
         seed, record = str(line.content["seed"]), (self.images, line.content["strata"])
-        if not is_whole or draw_images(review, seed, unseen, sizes, boundary) != record:
+        if not is_whole or draw_images(review, seed, stopped.unseen, sizes, boundary) != record:
             raise InputError(
                 f"{review.log.file}: the draw of line {line.number} is not what its seed gives: "
                 "--resume the review, stop, and draw anew"
             )
-
-    def _check_early(self, images: list[str]) -> None:
-        check_unseen(self.review, self.stop, self.line.number, images)
 
     @cached_property
     def decided(self) -> list[Decision]:
@@ -117,77 +103,6 @@ class Draw:
             Stratum(each["size"], int((parts == at).sum()), int((yes & (parts == at)).sum()))
             for at, each in enumerate(self.line.content["strata"])
         ]
-
-
-def stop_of(review: Review) -> Line:
-    """Return the line at which reviewing stopped. Raises InputError: it has not, or goes on."""
-    if not review.state.is_stopped:
-        raise InputError(
-            f"the review {review.name} has not stopped: `archiveprobe review {review.named} "
-            "--stop` ends it, and a certificate follows"
-        )
-    stop = review.state.stops[-1]
-    late = [
-        line.number
-        for line in review.log.lines[stop.number :]
-        if line.kind in (DECISION, WITHDRAWAL) and line.content["part"] == QUEUE
-    ]
-    if late:
-        raise InputError(
-            f"{review.log.file}: reviewing went on after it had stopped in line {stop.number} "
-            f"(line {late[0]}, {number_of(len(late), 'decision')}): --resume, stop, and draw anew"
-        )
-    return stop
-
-
-def check_unseen(review: Review, stop: Line, end: int, images: list[str]) -> None:
-    """Check that nobody looked at images between the stop and the line `end`. Raises InputError."""
-    drawn = set(images)
-    for line in review.log.lines[stop.number : end - 1]:
-        if line.kind in (DECISION, SHOWN) and line.content["image"] in drawn:
-            raise InputError(
-                f"{line.content['image']} was looked at (line {line.number}) before the draw was "
-                "declared: --resume the review, stop, and draw anew"
-            )
-
-
-def seen_at(review: Review, stop: Line) -> dict[str, Decision]:
-    """Return the decision of every image reviewed by the stop, those of earlier draws too."""
-    parts = ReviewState(review.log.lines[: stop.number]).parts
-    return {**parts[DRAW], **parts[QUEUE]}
-
-
-def final_answers(review: Review, stop: Line) -> list[str]:
-    """Return the answer that counts in the end for every image reviewed by the stop.
-
-    It is the settled one of images that were looked at twice, UNSURE where nobody has settled it.
-    """
-    state = review.state
-    disputed = set(state.disputed())
-    return [
-        UNSURE if image in disputed else state.settled(image) or each.answer
-        for image, each in seen_at(review, stop).items()
-    ]
-
-
-def decided_by_group(review: Review, stop: Line) -> int:
-    """Count the images reviewed by the stop that were not looked at themselves."""
-    return sum(each.shown == BY_GROUP for each in seen_at(review, stop).values())
-
-
-def assumptions(review: Review, stop: Line) -> list[str]:
-    """Return what else the answers by the stop rest on."""
-    by_group = decided_by_group(review, stop)
-    return ["near-duplicates decided at one look have the same answer"] if by_group else []
-
-
-def unseen_places(review: Review, stop: Line) -> np.ndarray:
-    """Return the places of the images not reviewed at the stop, the likeliest first."""
-    population = review.population
-    seen = np.zeros(len(population), bool)
-    seen[population.places(list(seen_at(review, stop)))] = True
-    unseen = np.flatnonzero(~seen)
-    return np.asarray(unseen[np.argsort(-population.scores[unseen], kind="stable")])
 
 
 def draw_images(
@@ -250,7 +165,7 @@ def declare(review: Review, wish: DrawWish, *, trust_reviewers: bool = False) ->
     with review.log.locked():
         review.sync()
         review.check_source()
-        stop = stop_of(review)
+        stopped = Stopped(review)
         if not trust_reviewers:
             check_second_looks(review)
         if review.state.open_draw is not None:
@@ -259,22 +174,22 @@ def declare(review: Review, wish: DrawWish, *, trust_reviewers: bool = False) ->
                 f"{number_of(len(line.content['images']), 'image')} were drawn already (line "
                 f"{line.number}): one stop has one draw; --resume the review to go on"
             )
-        unseen = unseen_places(review, stop)
+        unseen = stopped.unseen
         if not 0 < wish.size <= len(unseen):
             raise InputError(
                 f"cannot draw {wish.size} of {number_of(len(unseen), 'image')} not reviewed"
             )
         sizes, boundary = [wish.size], None
         if wish.strata:
-            sizes, boundary = _two_strata(review, stop, unseen, wish)
+            sizes, boundary = _two_strata(stopped, wish)
         seed = secrets.token_hex(16)
         images, strata = draw_images(review, seed, unseen, sizes, boundary)
-        check_unseen(review, stop, len(review.log.lines) + 1, images)
+        stopped.check_unseen(len(review.log.lines) + 1, images)
         content = {
-            "stop": stop.number,
+            "stop": stopped.line.number,
             "seed": seed,
             "wish": asdict(wish),
-            "expected_share": _expected_share(review, stop, len(unseen), wish),
+            "expected_share": _expected_share(stopped, wish),
             "strata": strata,
             "images": images,
         }
@@ -283,29 +198,16 @@ def declare(review: Review, wish: DrawWish, *, trust_reviewers: bool = False) ->
     return line
 
 
-def _expected_share(review: Review, stop: Line, unseen: int, wish: DrawWish) -> float | None:
+def _expected_share(stopped: Stopped, wish: DrawWish) -> float | None:
     """Return the share of positives among the unseen at which a sequence is narrowest."""
     if not wish.any_time:
         return None
-    answers = [each.answer for each in seen_at(review, stop).values()]
-    missed = answers.count(review.state.positive) * (1 - wish.expect_recall) / wish.expect_recall
-    return min(max(missed, 1) / (unseen + 1), 0.5)
+    missed = stopped.found * (1 - wish.expect_recall) / wish.expect_recall
+    return min(max(missed, 1) / (len(stopped.unseen) + 1), 0.5)
 
 
-def _two_strata(
-    review: Review, stop: Line, unseen: np.ndarray, wish: DrawWish
-) -> tuple[list[int], int]:
+def _two_strata(stopped: Stopped, wish: DrawWish) -> tuple[list[int], int]:
     """Choose the images to draw of two strata, and how many the first holds."""
-    found = [each.answer for each in seen_at(review, stop).values()].count(review.state.positive)
-    missed = Missed.of(chances_of(review, stop, unseen), most_missed(found, wish.recall))
+    missed = Missed.of(stopped.chances(), most_missed(stopped.found, wish.recall))
     design = best_design(missed, wish.size, (1 - wish.confidence) / wish.looks)
     return list(design.draws), design.sizes[0]
-
-
-def chances_of(review: Review, stop: Line, unseen: np.ndarray) -> np.ndarray:
-    """Guess the chances (M,) of the images not reviewed, from the answers and the scores."""
-    decisions, scores = seen_at(review, stop), review.population.scores
-    seen, positive = review.population.places(list(decisions)), review.state.positive
-    answers = np.array([each.answer == positive for each in decisions.values()], bool)
-    margins = np.log(np.clip(scores, _CLOSEST, 1)) - np.log(np.clip(1 - scores, _CLOSEST, 1))
-    return expected_chances(margins[seen], answers, margins[unseen])

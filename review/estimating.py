@@ -10,16 +10,10 @@ from archiveprobe.evaluate.prevalence import Part, Share, plain_share, predicted
 from archiveprobe.evaluate.recall.certificate import RANDOM, RIGHT
 from archiveprobe.review.certifying import finished
 from archiveprobe.review.decisions import UNSURE
-from archiveprobe.review.drawing import (
-    Draw,
-    assumptions,
-    final_answers,
-    part_of_images,
-    stop_of,
-    unseen_places,
-)
+from archiveprobe.review.drawing import Draw, part_of_images
 from archiveprobe.review.images import compare_bytes
 from archiveprobe.review.state import ESTIMATE
+from archiveprobe.review.stopped import Stopped
 from archiveprobe.review.store import Review
 
 
@@ -78,15 +72,15 @@ def estimate_share(review: Review) -> Estimated:
     with review.log.locked():
         review.sync()
         review.check_source()
-        stop = stop_of(review)
-        answers = final_answers(review, stop)
+        stopped = Stopped(review)
+        answers = stopped.final_answers
         yes, unsure = (answers.count(each) for each in (review.state.positive, UNSURE))
         draw, sample = None, []
-        if review.state.open_draw is None and not len(unseen_places(review, stop)):
+        if review.state.open_draw is None and not len(stopped.unseen):
             share = _known(yes, unsure, len(review.population))
             alone = None
         else:
-            draw = Draw(review)
+            draw = Draw(stopped)
             if finished(draw) < len(draw.images):
                 raise InputError(
                     f"{len(draw.decided)} of {len(draw.images)} images drawn have an answer: an "
@@ -109,7 +103,7 @@ def estimate_share(review: Review) -> Estimated:
             "draw": None if draw is None else draw.line.number,
             "seed": None if draw is None else draw.line.content["seed"],
             "snapshot": review.state.opened["snapshot"],
-            "assumes": [*([RANDOM] if draw else []), RIGHT, *assumptions(review, stop)],
+            "assumes": [*([RANDOM] if draw else []), RIGHT, *stopped.assumptions],
         }
         above = None if threshold is None else float((scores > threshold).mean())
         estimated = Estimated(share, alone, above, about)
@@ -139,11 +133,11 @@ def _positive(draw: Draw, unsure: tuple[str, ...]) -> np.ndarray:
 
 def _share(draw: Draw, found: int, unsure: tuple[str, ...]) -> Share:
     """Estimate the share of all images from the found ones and the sample of the others."""
-    review = draw.review
-    unseen, scores = unseen_places(review, draw.stop), review.population.scores
+    population, unseen = draw.review.population, draw.stopped.unseen
+    scores = population.scores
     strata = draw.line.content["strata"]
     owner, answers = np.array(part_of_images(strata)), _positive(draw, unsure)
-    sampled = scores[review.population.places(draw.images)]
+    sampled = scores[population.places(draw.images)]
     parts, start = [], 0
     for at, each in enumerate(strata):
         rows = scores[unseen[start : start + each["size"]]]

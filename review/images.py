@@ -6,11 +6,17 @@ from typing import Protocol
 
 from archiveprobe.archive.index import Index
 from archiveprobe.archive.references import Reference, UnreadableError
-from archiveprobe.archive.source import Source, open_source
+from archiveprobe.archive.source import Source, recorded_source
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.reading import IMAGE_BYTES, read_ordinary
 from archiveprobe.evaluate.task_state import read_state
-from archiveprobe.look.thumbnails import preview, thumbnail, webp_of_image
+from archiveprobe.look.thumbnails import (
+    PAGE_SIZE,
+    PREVIEW_SIZE,
+    preview,
+    thumbnail,
+    webp_of_image,
+)
 from archiveprobe.predict.answers.layout import INDEX
 from archiveprobe.predict.answers.read import open_record
 from archiveprobe.review.store import Review
@@ -112,12 +118,12 @@ class ImagesOfArchive:
         self._record = open_record(folder)
 
     @cached_property
-    def _ids(self) -> "dict[str, int]":
+    def _ids(self) -> dict[str, int]:
         return {reference.id: unit.number for unit in self._index for reference in unit.references}
 
     @cached_property
     def _source(self) -> Source:
-        return open_source(str(self._record.source["place"]))
+        return recorded_source(self._record.source)
 
     def content(self, image: str) -> bytes:
         """See Images."""
@@ -134,11 +140,11 @@ class ImagesOfArchive:
 
     def small(self, image: str) -> bytes | None:
         """See Images."""
-        return self._shown(image, 192)
+        return self._shown(image, PAGE_SIZE)
 
     def large(self, image: str) -> bytes | None:
         """See Images."""
-        return self._shown(image, 1024)
+        return self._shown(image, PREVIEW_SIZE)
 
     def _shown(self, image: str, size: int) -> bytes | None:
         try:

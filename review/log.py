@@ -160,14 +160,14 @@ class ReviewLog:
                 return read_ordinary(self.file, PRODUCT_BYTES)
             with self.file.open("rb") as stream:
                 stream.seek(self._read - 1)
-                end, *rest = stream.read(1), stream.read()
+                end, rest = stream.read(1), stream.read()
         except FileNotFoundError:
-            end, rest = b"", [b""]
+            end, rest = b"", b""
         except OSError as error:
             raise InputError(f"cannot read {self.file}: {error.strerror or error}") from None
         if self._read and end != b"\n":
             raise InputError(f"{self.file} was changed since it was read: {_REMEDY}")
-        return rest[0]
+        return rest
 
     def _prove(self, line: bytes, batch: Sequence[Line]) -> Line:
         """Read the line after those of a batch that is not whole yet.

@@ -6,7 +6,7 @@ from typing import Any
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import number_of
 from archiveprobe.evaluate.recall.plan import Expectation, Plan, plan_draw
-from archiveprobe.review.drawing import chances_of, seen_at, stop_of, unseen_places
+from archiveprobe.review.stopped import Stopped
 from archiveprobe.review.store import Review, find_review
 from archiveprobe.task.config import Task
 
@@ -101,13 +101,10 @@ def _of_review(review: Review, recall: float | None) -> Expectation:
         raise InputError(
             f"the review {review.name} has not stopped: say what is expected with --prevalence"
         )
-    stop = stop_of(review)
-    answers = [each.answer for each in seen_at(review, stop).values()]
-    found, unseen = answers.count(review.state.positive), unseen_places(review, stop)
-    missed = chances_of(review, stop, unseen).sum()
-    if recall is not None:
-        missed = found * (1 - recall) / recall
-    return Expectation(found, len(unseen), min(round(float(missed)), len(unseen)))
+    stopped = Stopped(review)
+    found, unseen = stopped.found, len(stopped.unseen)
+    missed = stopped.chances().sum() if recall is None else found * (1 - recall) / recall
+    return Expectation(found, unseen, min(round(float(missed)), unseen))
 
 
 def _of_numbers(review: Review | None, wish: PlanWish) -> Expectation:

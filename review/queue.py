@@ -58,8 +58,7 @@ class Queue:
         self._lines = 0
         self._due: dict[str, str] = {}
         self.order_by(population.scores)
-        margins = np.minimum.reduceat(population.margins[order], self._starts)
-        self._least_certain = np.argsort(margins, kind="stable")
+        self.order_uncertain_by(population.margins)
 
     def order_by(self, scores: np.ndarray) -> None:
         """Order the images that are left by scores (n,), the highest first."""

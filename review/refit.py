@@ -17,6 +17,7 @@ from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.large_arrays import empty_array
 from archiveprobe.base.progress import Notify, Progress, silent
+from archiveprobe.base.wording import number_of
 from archiveprobe.cache.reader import Reader
 from archiveprobe.evaluate.calibration import Calibration
 from archiveprobe.evaluate.dataset import Rows, load_dataset
@@ -131,7 +132,8 @@ class Refits:
             self._queue.order_by(scores)
             self._queue.order_uncertain_by(margins)
             self._log(len(known), scores)
-        self._notify(f"refitted on {len(known)} decisions: the order of the queue is new")
+        decisions = number_of(len(known), "decision")
+        self._notify(f"refitted on {decisions}: the order of the queue is new")
         return True
 
     def _log(self, decisions: int, scores: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from archiveprobe.review.queue import Queue
 from archiveprobe.review.refit import Refits
 from archiveprobe.review.reviewing import Reviewing
 from archiveprobe.review.serve import serve_review
-from archiveprobe.review.sheet import export_sheet, import_sheet, summary_of_import
+from archiveprobe.review.sheet import export_sheet, import_sheet
 from archiveprobe.review.state import ReviewState
 from archiveprobe.review.store import Wish, open_review
 from archiveprobe.task.config import Task
@@ -106,7 +106,9 @@ def export(
 def take_in(queue: Queue, reviewer: str, file: Path, notify: Notify, *, replace: bool) -> Done:
     """Record the answers of a table. Raises InputError."""
     sheet = import_sheet(queue, file, reviewer=reviewer, replace=replace, notify=notify)
-    return Done(sheet.record(), summary_of_import(sheet), [])
+    known = f", {sheet.known} were recorded before" if sheet.known else ""
+    said = f"{number_of(sheet.images, 'image')} decided by {sheet.file}{known}"
+    return Done(sheet.record(), said, [])
 
 
 def undo(queue: Queue, reviewer: str, name: str) -> Done:

@@ -1,10 +1,8 @@
 """The page of a review: the queue of look/, handed out on this machine only, until it is ended."""
 
-import json
 import secrets
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from archiveprobe.base.cores import usable_cores
 from archiveprobe.base.errors import InputError
 from archiveprobe.look.page import render_page
-from archiveprobe.look.server.guard import Guard, fault
-from archiveprobe.look.server.serve import advice, check_libraries, listen, serving
+from archiveprobe.look.server.replies import (
+    guarded,
+    image_answer,
+    json_answer,
+    misread,
+    page_answer,
+    read_body,
+)
+from archiveprobe.look.server.serve import check_libraries, listen, serve_app
 from archiveprobe.review.decisions import BLURRED, UNBLURRED
 from archiveprobe.review.images import Images, images_of
 from archiveprobe.review.queue import Queue
@@ -150,35 +155,23 @@ def make_review_app(
     notify: Callable[[str], None] = lambda _: None,
 ) -> "ASGIApp":
     """Make the application of a review, below /<token>/ on this machine's `port`."""
-    from starlette.exceptions import HTTPException
-    from starlette.middleware.exceptions import ExceptionMiddleware
-    from starlette.responses import HTMLResponse
-    from starlette.routing import Route, Router
+    from starlette.routing import Route
 
     ask = Endpoints(queue, images, refits, notify)
     page = render_page("review", page_meta(queue.review, reviewer), language=language)
 
     def shown(request: "Request") -> "Response":
-        content = ask.image(request.path_params["digest"], request.path_params["size"])
-        return _answer(content or b"", "image/webp", 200 if content else 204)
+        return image_answer(ask.image(request.path_params["digest"], request.path_params["size"]))
 
     routes = [
-        Route("/", lambda _: HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})),
+        Route("/", lambda _: page_answer(page)),
         *(
             Route(f"/{each.__name__}", _posted(each), methods=["POST"])
             for each in (ask.next, ask.decide, ask.undo, ask.show, ask.stop)
         ),
         Route("/{size}/{digest}", shown),
     ]
-    app = ExceptionMiddleware(Router(routes, redirect_slashes=False))
-    app.add_exception_handler(
-        HTTPException, lambda _, error: fault(error.status_code, error.detail)
-    )
-    app.add_exception_handler(InputError, lambda _, error: fault(409, str(error)))
-    return Guard(app, token, port, notify)
-
-
-_POLICY = "connect-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'"
+    return guarded(routes, token, port, notify)
 
 
 def _posted(act: Callable[[_Asked], dict[str, Any]]) -> Callable[..., Any]:
@@ -186,28 +179,14 @@ def _posted(act: Callable[[_Asked], dict[str, Any]]) -> Callable[..., Any]:
 
     async def answer(request: "Request") -> "Response":
         from starlette.concurrency import run_in_threadpool
-        from starlette.exceptions import HTTPException
 
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MOST_BYTES:
-                raise HTTPException(413, f"at most {MOST_BYTES} bytes")
         try:
-            asked = _Asked.model_validate_json(bytes(body))
+            asked = _Asked.model_validate_json(await read_body(request, MOST_BYTES))
         except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise HTTPException(400, f"not understood: {where or 'no JSON object'}") from None
-        found = await run_in_threadpool(act, asked)
-        return _answer(json.dumps(found).encode(), "application/json")
+            raise misread("not understood", error) from None
+        return json_answer(await run_in_threadpool(act, asked))
 
     return answer
-
-
-def _answer(content: bytes, media_type: str, status: int = 200) -> "Response":
-    from starlette.responses import Response
-
-    return Response(content, status, media_type=media_type)
 
 
 def page_meta(review: Review, reviewer: str) -> dict[str, Any]:
@@ -247,8 +226,7 @@ def serve_review(
         InputError: a library, the port or the images cannot be had.
     """
     check_libraries()
-    host = "127.0.0.1"
-    with listen(host, port) as listener:
+    with listen(port) as listener:
         token, port = secrets.token_urlsafe(32), listener.getsockname()[1]
         images = images_of(queue.review)
         app = make_review_app(
@@ -261,8 +239,4 @@ def serve_review(
             language=language,
             notify=notify,
         )
-        with suppress(KeyboardInterrupt), serving(app, listener) as end:
-            show(f"http://{host}:{port}/{token}/")
-            for line in advice(host, port):
-                notify(line)
-            end.wait()
+        serve_app(app, listener, token, show=show, notify=notify)

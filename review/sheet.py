@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,7 @@ class Sheet:
 
     def record(self) -> dict[str, Any]:
         """Return the form of `--json`."""
-        return {
-            "file": str(self.file),
-            "rows": self.rows,
-            "images": self.images,
-            "known": self.known,
-        }
+        return {**asdict(self), "file": str(self.file)}
 
 
 def export_sheet(
@@ -257,9 +252,3 @@ def _decisions(queue: Queue, rows: Sequence[_Row], faults: list[str]) -> tuple[l
 def _shortened(faults: Sequence[str]) -> list[str]:
     more = len(faults) - _SHOWN
     return [*faults[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
-
-
-def summary_of_import(sheet: Sheet) -> str:
-    """Say what was recorded, in a sentence."""
-    known = f", {sheet.known} were recorded before" if sheet.known else ""
-    return f"{number_of(sheet.images, 'image')} decided by {sheet.file}{known}"

@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import clipped
 from archiveprobe.evaluate.recall.reviewers import cohen_kappa
 from archiveprobe.review.decisions import (
@@ -199,8 +198,3 @@ class ReviewState:
         Of two that differ it is the first one until somebody has settled them.
         """
         return {**self.parts[DRAW], **self.parts[QUEUE], **self.parts[SETTLE]}
-
-    def check_opened(self, place: object) -> None:
-        """Check that the log begins with what the review is about. Raises InputError."""
-        if not self.opened:
-            raise InputError(f"{place} is empty: begin a review with `archiveprobe review`")

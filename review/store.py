@@ -119,8 +119,8 @@ class Review:
         source = self.state.opened["source"]
         return None if source is None else Path(source)
 
-    def changes(self) -> list[str]:
-        """Say what has changed of the images since the review was opened, a sentence each.
+    def change(self) -> str | None:
+        """Say what has changed of the images since the review was opened; None for nothing.
 
         Raises:
             InputError: the task or the answers cannot be read any more.
@@ -128,16 +128,16 @@ class Review:
         opened = self.state.opened
         if self.source is not None:
             now = _digest_of_answers(self.source)
-            return [] if now == opened["source_digest"] else [f"{self.source} has other answers"]
+            return None if now == opened["source_digest"] else f"{self.source} has other answers"
         dataset = load_dataset(self.task)
         if dataset.unlabelled.digest == opened["source_digest"]:
-            return []
-        now_there = {key.hex() for key in dataset.unlabelled.keys if key}
+            return None
         if self._with_labelled().digest == opened["source_digest"]:
-            return []
+            return None
+        now_there = {key.hex() for key in dataset.unlabelled.keys if key}
         then = {self.population.digest(at) for at in range(len(self.population))}
         counts = f"images gone: {len(then - now_there)}, new: {len(now_there - then)}"
-        return [f"the rows to predict of {self.task.file} have changed ({counts})"]
+        return f"the rows to predict of {self.task.file} have changed ({counts})"
 
     def _with_labelled(self) -> Rows:
         """Return the rows to predict, and those of its images that corrections label now."""
@@ -183,7 +183,8 @@ class Review:
         Raises:
             InputError: what has changed.
         """
-        for change in self.changes():
+        change = self.change()
+        if change is not None:
             raise InputError(
                 f"{change} since the review {self.name} was opened: bring them back, or begin a "
                 "new review with --name"
@@ -220,7 +221,8 @@ def find_review(task: Task, name: str | None = None) -> Review:
         which = "" if name is None else f" {clipped(name)}{nearest(name[:200], known)}"
         raise InputError(f"no review{which} in {task.work / 'review'}: {begin}")
     review = Review(task, name or known[0])
-    review.state.check_opened(review.log.file)
+    if not review.state.opened:
+        raise InputError(f"{review.log.file} is empty: begin a review with `archiveprobe review`")
     return review
 
 
@@ -254,9 +256,8 @@ def open_review(
     _check_same(review, wish)
     if check:
         review.check_source()
-    else:
-        for change in review.changes():
-            notify(f"{change} since the review was opened")
+    elif (change := review.change()) is not None:
+        notify(f"{change} since the review was opened")
     opened = review.state.opened
     if system_digest(task, opened["system"]) != opened["system_digest"]:
         notify(f"{opened['system']} was trained again since: the scores are those of before")

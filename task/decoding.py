@@ -15,7 +15,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -78,8 +78,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """What the decode saw: a status (`ok`, a flag or a rejection) and properties of the image.
 
     Sizes are pixels after the EXIF orientation; `border` is the share of the area that a uniform
@@ -173,7 +172,7 @@ def decode(content: bytes, how: Decode = "exact") -> DecodedImage | Observation:
 def with_thumbnail(decoded: DecodedPixels) -> DecodedImage:
     """Return decoded pixels with a thumbnail, and the statistics that are made of it."""
     thumbnail = _thumbnail(decoded.image)
-    observation = replace(decoded.observation, **_statistics(thumbnail))
+    observation = decoded.observation._replace(**_statistics(thumbnail))
     return DecodedImage(decoded.image, thumbnail, observation)
 
 

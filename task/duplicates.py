@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
@@ -40,13 +38,22 @@ def near_duplicate_groups(entries: Sequence[Entry], *, bits: int = NEAR_BITS) ->
     values, first = np.unique(known, return_index=True)
     places = np.array([*hashes], np.int64)[first]
     joined = _Components(count)
-    joined.link(*_pairs_of_equal([*digests], np.array(list(digests.values()), np.bytes_)))
-    joined.link(*_pairs_of_equal([*hashes], known))
+    joined.link(*pairs_of_equal([*digests], np.array(list(digests.values()), np.bytes_)))
+    joined.link(*pairs_of_equal([*hashes], known))
     for heads, tails in _near_pairs(values, bits):
         joined.link(places[heads], places[tails])
-    component = joined.numbers()
-    _, first, number = np.unique(component, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[number].astype(np.int64)
+    return joined.numbers()
+
+
+def join_groups(number: np.ndarray, heads: np.ndarray, tails: np.ndarray) -> np.ndarray:
+    """Join the groups `number` (n,) of rows that are linked, and number them by their first member.
+
+    Row `heads[i]` is linked with row `tails[i]`.
+    """
+    joined = _Components(len(number))
+    joined.link(*pairs_of_equal(np.arange(len(number)), number))
+    joined.link(heads, tails)
+    return joined.numbers()
 
 
 def contradictions(rows: Sequence[Row], entries: Sequence[Entry]) -> list[tuple[str, str]]:
@@ -76,19 +83,24 @@ class _Components:
         self._waiting += len(heads)
         if self._waiting > _PAIRS:
             numbers = self.numbers()
-            self._links = [_pairs_of_equal(np.arange(self._count), numbers)]
+            self._links = [pairs_of_equal(np.arange(self._count), numbers)]
             # What is left grows no more: there are as many links as places.
             self._waiting = 0
 
     def numbers(self) -> np.ndarray:
-        """Return the number of the component (n,) of every place."""
+        """Return the number of every place's component (n,), by their first member."""
+        # Here, since most commands join nothing, and importing it takes as long as all they do.
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         heads, tails = map(np.concatenate, zip(*self._links, strict=True))
         links = coo_array((np.ones(len(heads), bool), (heads, tails)), shape=(self._count,) * 2)
-        numbers: np.ndarray = connected_components(links, directed=False)[1]
-        return numbers
+        component = connected_components(links, directed=False)[1]
+        _, first, number = np.unique(component, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[number].astype(np.int64)
 
 
-def _pairs_of_equal(
+def pairs_of_equal(
     places: Sequence[int] | np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Link every place with the first of an equal value: n members make n pairs, not n * n."""

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scipy.cluster.hierarchy import DisjointSet
+import numpy as np
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
@@ -24,7 +24,7 @@ from archiveprobe.base.reading import PRODUCT_BYTES, read_product
 from archiveprobe.base.wording import number_of
 from archiveprobe.task.balanced_folds import balanced_folds
 from archiveprobe.task.config import Task
-from archiveprobe.task.duplicates import near_duplicate_groups
+from archiveprobe.task.duplicates import join_groups, near_duplicate_groups, pairs_of_equal
 from archiveprobe.task.manifest import Entry
 from archiveprobe.task.rows import Row
 from archiveprobe.task.tables.table_csv import long_cells, text_stream
@@ -131,14 +131,11 @@ def regroup(
     return True
 
 
-def _join_groups(names: Sequence[str], groups: Sequence[int]) -> list[int]:
+def _join_groups(names: Sequence[str], groups: Sequence[int]) -> np.ndarray:
     """Join the groups of rows that share a name or a group, directly or over others."""
-    joined = DisjointSet(range(len(names)))
-    first: dict[str | int, int] = {}
-    for at, shared in enumerate(zip(names, groups, strict=True)):
-        for key in shared:
-            joined.merge(at, first.setdefault(key, at))
-    return [joined[at] for at in range(len(names))]
+    place: dict[str, int] = {}
+    number = np.array([place.setdefault(name, len(place)) for name in names])
+    return join_groups(number, *pairs_of_equal(np.arange(len(names)), np.array(groups)))
 
 
 def _check_enough(task: Task, labelled: Sequence[tuple[Row, Entry]], groups: set[str]) -> None:

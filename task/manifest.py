@@ -12,13 +12,11 @@ Size, mtime and inode are kept as a hint that a file's digest is still the one r
 import csv
 import io
 import math
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.files import write_whole
@@ -44,8 +42,7 @@ def decoder_of(task: Task) -> str:
     return DECODER if task.embed.decode == "exact" else f"{DECODER}/{task.embed.decode}"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A row's image: where it lies, the digest of its bytes, and what was observed.
 
     `written` is the path as the table has it, empty where that is `path`. `digest` is empty where
@@ -71,12 +68,11 @@ class Entry:
         return self.observed is not None and self.observed.usable
 
 
-_OBSERVED = [field.name for field in fields(Observation)]
+_OBSERVED = [*Observation._fields]
 _STATUSES = {"", "ok", *FLAGS, *REJECTIONS}
 # Of Arrow, where $ is the very end.
 _DIGESTS = {"digest": "^([0-9a-f]{64})?$", "phash": "^([0-9a-f]{16})?$"}
 _COLUMNS = ["id", "path", "digest", *_OBSERVED, "mtime_ns", "inode", "decoder", "written"]
-_SEEN = operator.attrgetter(*_OBSERVED)
 _UNSEEN = (None,) * len(_OBSERVED)
 _WHOLE = {"bytes", "width", "height", "frames", "orientation", "exif", "mtime_ns", "inode"}
 _REAL = {"border", "red", "green", "blue"}
@@ -152,7 +148,7 @@ def write_manifest(task: Task, entries: Iterable[Entry], file: Path | None = Non
 
 def _cells(entry: Entry, name: str) -> tuple[Any, ...]:
     """Return what stands in the line of an entry whose observations a decoder `name` has made."""
-    seen, decoder = (_SEEN(entry.observed), name) if entry.observed else (_UNSEEN, "")
+    seen, decoder = (entry.observed, name) if entry.observed else (_UNSEEN, "")
     head, times = (entry.id, entry.path, entry.digest), (entry.mtime_ns, entry.inode)
     return (*head, *seen, *times, decoder, entry.written)
 
@@ -167,12 +163,17 @@ def _entries(names: list[str], lines: memoryview, decoder: str | None) -> list[E
         raise ValueError("not its header")
     if not lines:
         return []
+    numbers = {name: pa.int64() for name in _WHOLE} | {name: pa.float64() for name in _REAL}
+    # An inode may have all 64 bits.
+    numbers["inode"] = pa.uint64()
     batches = arrow.open_csv(
         pa.BufferReader(pa.py_buffer(lines)),
         read_options=arrow.ReadOptions(column_names=names, block_size=_BLOCK),
         parse_options=arrow.ParseOptions(newlines_in_values=True),
         convert_options=arrow.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False
+            column_types=dict.fromkeys(names, pa.binary()) | numbers,
+            null_values=[""],
+            strings_can_be_null=False,
         ),
     )
     return [entry for batch in batches for entry in _made(_columns(batch), decoder)]
@@ -180,19 +181,16 @@ def _entries(names: list[str], lines: memoryview, decoder: str | None) -> list[E
 
 def _columns(batch: Any) -> dict[str, list[Any]]:
     """Return the values of some rows by column. Raises ValueError."""
-    import pyarrow as pa
-
     columns: dict[str, list[Any]] = {"written": [""] * len(batch)}
     for name, cells in zip(batch.schema.names, batch.columns, strict=True):
+        # Not by numpy: Arrow would import pandas first, which takes longer than most manifests.
         if name in _WHOLE | _REAL:
-            # An inode may have all 64 bits.
-            whole = pa.uint64() if name == "inode" else pa.int64()
-            columns[name] = _numbers(cells, whole if name in _WHOLE else pa.float64())
+            columns[name] = cells.to_pylist()
         elif name in _FEW_WORDS:
             coded = cells.dictionary_encode()
             # One object for each word, since most are equal.
             words = _texts(coded.dictionary)
-            columns[name] = list(map(words.__getitem__, coded.indices.to_numpy().tolist()))
+            columns[name] = list(map(words.__getitem__, coded.indices.to_pylist()))
         else:
             columns[name] = _texts(cells)
         _check(name, cells, columns[name])
@@ -212,46 +210,33 @@ def _check(name: str, cells: Any, values: list[Any]) -> None:
         raise ValueError(f"a {name} measures nothing")
 
 
-def _numbers(cells: Any, kind: Any) -> list[Any]:
-    """Return numbers of a type of Arrow, None for empty cells; numpy makes lists much faster."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    empty = pc.equal(cells, b"")
-    filled = pc.if_else(empty, pa.scalar(b"0", pa.binary()), cells)
-    values: list[Any] = pc.cast(pc.cast(filled, pa.string()), kind).to_numpy().tolist()
-    for at in empty.to_numpy(zero_copy_only=False).nonzero()[0].tolist():
-        values[at] = None
-    return values
-
-
 def _texts(cells: Any) -> list[str]:
     """Return texts; bytes that are no UTF-8, in names that are none, as Python keeps them."""
     import pyarrow as pa
 
     try:
-        return list(cells.cast(pa.string()).to_numpy(zero_copy_only=False))
+        texts: list[str] = cells.cast(pa.string()).to_pylist()
     except pa.ArrowInvalid:
         return [cell.decode("utf-8", "surrogateescape") for cell in cells.to_pylist()]
+    return texts
 
 
 def _made(columns: Mapping[str, list[Any]], wanted: str | None) -> Iterator[Entry]:
-    observed = zip(*(columns[name] for name in _OBSERVED), strict=True)
+    cells = zip(*(columns[name] for name in _OBSERVED), strict=True)
+    observed = map(Observation._make, cells)
     others = ("id", "path", "digest", "mtime_ns", "inode", "written", "decoder")
     rows = zip(*(columns[name] for name in others), observed, strict=True)
     for id_, path, digest, mtime_ns, inode, written, decoder, seen in rows:
-        known = seen[0] and wanted in (None, decoder)
+        known = seen if seen.status and wanted in (None, decoder) else None
         # One object where both are the same.
         path = id_ if path == id_ else path
-        yield Entry(
-            id_, path, digest, Observation(*seen) if known else None, mtime_ns, inode, written
-        )
+        yield Entry(id_, path, digest, known, mtime_ns, inode, written)
 
 
 def with_found_paths(rows: Sequence[Row], entries: Sequence[Entry]) -> list[Row]:
     """Return the rows with the paths of the files that were found for what their table writes."""
     return [
-        replace(row, path=entry.path)
+        row._replace(path=entry.path)
         if entry.written and entry.written == printable(row.path)
         else row
         for row, entry in zip(rows, entries, strict=True)
@@ -260,8 +245,10 @@ def with_found_paths(rows: Sequence[Row], entries: Sequence[Entry]) -> list[Row]
 
 def with_observations(entries: Iterable[Entry], observed: Mapping[str, Observation]) -> list[Entry]:
     """Update entries with new observations, by digest."""
+    if not observed:
+        return [*entries]
     return [
-        replace(entry, observed=observed[entry.digest]) if entry.digest in observed else entry
+        entry._replace(observed=observed[entry.digest]) if entry.digest in observed else entry
         for entry in entries
     ]
 

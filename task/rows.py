@@ -4,9 +4,9 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.memory import collector_paused
@@ -28,8 +28,7 @@ _GROUPINGS = ("near-duplicates", "none")
 BY_FOLDERS = "folders"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One image of the task; `label` is None for a row to predict.
 
     `correction` is what a person decided of its label, with the label that the table has now.
@@ -90,7 +89,7 @@ def read_corrected(
         raise InputError(f"no image in {task.place}: add some, or name another folder or table")
     rows, counts = _corrected(task, rows, test_labels, notify)
     if not test_labels:
-        rows = [replace(row, label=None) if row.split == "test" else row for row in rows]
+        rows = [row._replace(label=None) if row.split == "test" else row for row in rows]
     return rows, counts
 
 
@@ -357,4 +356,4 @@ def _corrected(
 
 def _with(row: Row, correction: Correction) -> Row:
     label = correction.label or None if correction.decision == CHANGE else row.label
-    return replace(row, label=label, correction=correction)
+    return row._replace(label=label, correction=correction)

@@ -8,7 +8,6 @@ import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from archiveprobe.base.cores import usable_cores
@@ -122,11 +121,11 @@ class _Scanner:
         """Look at the file at `path`, which is what the table means by the row's own."""
         shown = printable(path)
         hint = None if self._rehash else self.by_path.get(shown)
-        meant = row if path == row.path else replace(row, path=path)
+        meant = row if path == row.path else row._replace(path=path)
         entry = _look(self.root, meant, shown, hint, self._folders, self._passing, read=read)
         if entry.observed is None and entry.digest:
-            entry = replace(entry, observed=self._seen.get(entry.digest))
-        return entry if path == row.path else replace(entry, written=printable(row.path))
+            entry = entry._replace(observed=self._seen.get(entry.digest))
+        return entry if path == row.path else entry._replace(written=printable(row.path))
 
 
 def _exists(file: str) -> bool:

@@ -13,7 +13,8 @@ import pytest
 from click.shell_completion import BashComplete, CompletionItem, ShellComplete
 
 from archiveprobe import cli
-from archiveprobe.commands.names import TableChoice
+from archiveprobe.base.errors import InputError
+from archiveprobe.commands.names import Input, TableChoice
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"numpy", "scipy", "pandas", "torch", "timm", "sklearn", "PIL", "h5py", "rich", "lightgbm"}
@@ -110,6 +111,13 @@ def test_what_is_mistyped_is_answered_before_libraries_load(task: Path) -> None:
         assert answer in output, typed
         assert exit_code == (0 if "-h" in typed else 2 if "Usage" in output else 1), typed
         assert not loaded, typed
+
+
+def test_the_nearest_file_is_found_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [*(Path(f"{number}.jpg") for number in range(3000)), Path("answers.csv")]
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(files))
+    with pytest.raises(InputError, match=r"did you mean 'answers\.csv'"):
+        Input("the answers").check(None, Path("answrs.csv"))
 
 
 def every_command(group: click.Group = cli.main) -> Iterator[click.Command]:

@@ -62,7 +62,7 @@ def test_commands_have_the_options_that_the_documents_give_them() -> None:
         while isinstance(command, click.Group):
             assert words and words[0] in command.commands, place
             command, words = command.commands[words[0]], words[1:]
-        with click.Context(command) as context:
+        with click.Context(command, **command.context_settings) as context:
             try:
                 command.make_parser(context).parse_args(words)
             except click.UsageError as error:

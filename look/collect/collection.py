@@ -30,12 +30,7 @@ class Collection:
     @property
     def types(self) -> dict[str, str]:
         """Return the type of every column, as the page names it."""
-        return {name: type_of(column) for name, column in self.columns.items()}
-
-
-def type_of(column: np.ndarray) -> str:
-    """Return how the page names the type of a column."""
-    return TYPES[column.dtype.name]
+        return {name: TYPES[column.dtype.name] for name, column in self.columns.items()}
 
 
 def little_endian(column: np.ndarray) -> bytes:

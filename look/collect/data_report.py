@@ -42,11 +42,8 @@ class DataReport:
     def part(self) -> Part:
         """Return what the page shows of it."""
         group = self.columns["group"]
-        self.figures["groups"] = {
-            "count": int(group.max(initial=-1)) + 1,
-            "rows": int((group >= 0).sum()),
-        }
-        return Part(self.columns, {"data": self.figures}, self.missing)
+        groups = {"count": int(group.max(initial=-1)) + 1, "rows": int((group >= 0).sum())}
+        return Part(self.columns, {"data": {**self.figures, "groups": groups}}, self.missing)
 
     @property
     def order(self) -> np.ndarray:

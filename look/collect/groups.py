@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from archiveprobe.api.state import Pinned
-from archiveprobe.probe.audit.duplicates import join_groups
-from archiveprobe.task.duplicates import near_duplicate_groups
+from archiveprobe.task.duplicates import join_groups, near_duplicate_groups, pairs_of_equal
 
 MOST_PAIRED = 20_000
 """Rows up to which every image is compared with every other one."""
@@ -24,16 +23,10 @@ def group_numbers(pinned: Pinned) -> np.ndarray:
     dataset = pinned.dataset
     if dataset is not None and pinned.task.folds.group == "near-duplicates":
         labelled = np.flatnonzero([row.label is not None for row in pinned.rows])
-        number = join_groups(number, *_links(labelled, dataset.groups))
+        number = join_groups(number, *pairs_of_equal(labelled, dataset.groups))
     digests = np.array([entry.digest for entry in entries], np.bytes_)
     known = np.flatnonzero(digests != b"")
-    return renumbered(join_groups(number, *_links(known, digests[known])))
-
-
-def _links(places: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Link every place with the first of an equal value."""
-    _, first, which = np.unique(values, return_index=True, return_inverse=True)
-    return places[first[which]], places
+    return renumbered(join_groups(number, *pairs_of_equal(known, digests[known])))
 
 
 def renumbered(number: np.ndarray) -> np.ndarray:

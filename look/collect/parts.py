@@ -1,7 +1,7 @@
 """What the collectors of a page give: columns, keys of `meta`, the words of rows, and gaps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
@@ -64,5 +64,5 @@ class RowWords(Sequence[Mapping[str, Any]]):
             "digest": entry.digest if entry.usable else "",
             "detail": seen.detail if seen else "",
             "format": seen.format if seen else "",
-            "observed": asdict(seen) if seen else {},
+            "observed": seen._asdict() if seen else {},
         }

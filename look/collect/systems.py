@@ -60,8 +60,6 @@ def collect_systems(
 
     `label` (N,) is that of every row, -1 where it is to be predicted.
     """
-    if not runs:
-        return Part(meta={"systems": [], "board": None})
     every = [stored for _, stored in runs]
     board = leaderboard_of(dataset, every, seconds=0.0, warnings=warnings, caution=caution)
     by_name = {run.system: (run, stored) for run, stored in runs}

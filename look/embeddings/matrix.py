@@ -4,11 +4,13 @@ Beyond some 250 MB they lie in a temporary file without a name, so that memory s
 """
 
 import tempfile
+from pathlib import Path
 
 import numpy as np
 
 from archiveprobe.api.state import Pinned
 from archiveprobe.base.errors import InputError
+from archiveprobe.base.large_arrays import empty_array
 from archiveprobe.cache.reader import Reader
 from archiveprobe.evaluate.caches import open_in_use
 from archiveprobe.evaluate.dataset import Rows
@@ -54,14 +56,7 @@ def read_embeddings(
         part = order[start : start + _AT_ONCE]
         found = read_matrix(reader, rows.select(part), name, views, task)[:, view or 0]
         if not start:
-            result = _room(len(rows), found.shape[1])
+            shape, folder = (len(rows), found.shape[1]), Path(tempfile.gettempdir())
+            result = empty_array(shape, np.float32, folder, in_memory=_IN_MEMORY)
         result[part] = found
     return result
-
-
-def _room(rows: int, width: int) -> np.ndarray:
-    """Return an array (rows, width) float32: in memory, or in a file where it is large."""
-    if rows * width * 4 <= _IN_MEMORY:
-        return np.empty((rows, width), np.float32)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float32, "w+", shape=(rows, width))

@@ -1,23 +1,30 @@
-"""The page's server: what it answers from one index; look/guard.py decides who may ask.
+"""The page's server: what it answers from one index; guard.py decides who may ask.
 
 No address holds a path: nothing can be asked for but what the index lists.
 """
 
-import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from archiveprobe.base.cores import usable_cores
-from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Notify
 from archiveprobe.look.collect.collection import little_endian
-from archiveprobe.look.server.guard import Guard, fault
 from archiveprobe.look.server.index import Index
+from archiveprobe.look.server.replies import (
+    answer,
+    guarded,
+    image_answer,
+    json_answer,
+    misread,
+    page_answer,
+    read_body,
+    refused,
+)
 from archiveprobe.task.corrections import Correction
 from archiveprobe.task.ids import ID_LIMIT
 
@@ -32,7 +39,6 @@ _LONGEST_TEXT = 1000
 _LONGEST_NAME = 100
 _DIGITS = 10
 _BYTES = "application/octet-stream"
-_PAGE_POLICY = "connect-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'"
 _Id = Annotated[str, StringConstraints(max_length=ID_LIMIT)]
 _Name = Annotated[str, StringConstraints(max_length=_LONGEST_NAME)]
 
@@ -87,9 +93,7 @@ def make_app(
     notify: Notify = lambda _: None,
 ) -> "ASGIApp":
     """Make the application for `index`, below /<token>/ on this machine's `port`."""
-    from starlette.exceptions import HTTPException
-    from starlette.middleware.exceptions import ExceptionMiddleware
-    from starlette.routing import Route, Router
+    from starlette.routing import Route
 
     ask = _Endpoints(index, answers)
     routes = [
@@ -104,12 +108,7 @@ def make_app(
         Route("/corrections", ask.corrections),
         Route("/corrections", ask.record, methods=["POST"]),
     ]
-    app = ExceptionMiddleware(Router(routes, redirect_slashes=False))
-    app.add_exception_handler(
-        HTTPException, lambda _, error: fault(error.status_code, error.detail)
-    )
-    app.add_exception_handler(InputError, lambda _, error: fault(409, str(error)))
-    return Guard(app, token, port, notify)
+    return guarded(routes, token, port, notify)
 
 
 class _Endpoints:
@@ -123,10 +122,7 @@ class _Endpoints:
 
     def page(self, _: "Request") -> "Response":
         """Answer with the document."""
-        from starlette.responses import HTMLResponse
-
-        policy = {"Content-Security-Policy": _PAGE_POLICY}
-        return HTMLResponse(self._answers.page, headers=policy)
+        return page_answer(self._answers.page)
 
     def column(self, request: "Request") -> "Response":
         """Answer with a column, and its type in a header."""
@@ -134,7 +130,7 @@ class _Endpoints:
 
         name = request.path_params["name"]
         if name not in self._index.meta["columns"]:
-            raise _refused(404, "no such column")
+            raise refused(404, "no such column")
         headers = {"X-Column-Type": self._index.meta["columns"][name]}
         headers["Content-Length"] = str(self._index.size(name))
         return StreamingResponse(self._index.pieces(name), headers=headers, media_type=_BYTES)
@@ -143,13 +139,13 @@ class _Endpoints:
         """Answer with the words of some rows."""
         asked = [each for each in request.query_params.get("at", "").split(",") if each]
         if len(asked) > MOST_ROWS:
-            raise _refused(400, f"at most {MOST_ROWS} rows at once")
+            raise refused(400, f"at most {MOST_ROWS} rows at once")
         records = self._index.records([self._position(each) for each in asked])
-        return _answer(f"[{','.join(records)}]".encode(), "application/json")
+        return answer(f"[{','.join(records)}]".encode(), "application/json")
 
     def find(self, request: "Request") -> "Response":
         """Answer with a byte per row, 1 where its words hold a text."""
-        return _answer(self._index.find(_text(request, "text")).tobytes())
+        return answer(self._index.find(_text(request, "text")).tobytes(), _BYTES)
 
     def thumbnail(self, request: "Request") -> "Response":
         """Answer with a small image."""
@@ -164,42 +160,41 @@ class _Endpoints:
         embedding = self._embedding(request)
         near = self._answers.neighbours(embedding, self._position(request.path_params["position"]))
         found = [{"position": int(at), "similarity": float(cosine)} for at, cosine in near]
-        return _json(found)
+        return json_answer(found)
 
     def search(self, request: "Request") -> "Response":
         """Answer with the cosine of words and every row, f4."""
         words = _text(request, "words").strip()
         if not words:
-            raise _refused(400, "no words")
+            raise refused(400, "no words")
         cosines = self._answers.search(self._embedding(request), words)
-        return _answer(little_endian(np.asarray(cosines, np.float32)))
+        return answer(little_endian(np.asarray(cosines, np.float32)), _BYTES)
 
     def corrections(self, _: "Request") -> "Response":
         """Answer with what is recorded, each with its row's position: null for a row not here."""
         found = list(self._answers.corrections())
         places = self._index.positions([each.id for each in found])
         records = [asdict(each) | {"position": places.get(each.id)} for each in found]
-        return _json(records)
+        return json_answer(records)
 
     async def record(self, request: "Request") -> "Response":
         """Record decisions."""
         from starlette.concurrency import run_in_threadpool
 
-        body = await _body(request)
-        return _json(await run_in_threadpool(self._record, body))
+        body = await read_body(request, MOST_BYTES)
+        return json_answer(await run_in_threadpool(self._record, body))
 
     def _record(self, body: bytes) -> dict[str, int]:
         try:
             sent = _Decisions.model_validate_json(body)
         except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise _refused(400, f"no corrections: {where or 'no JSON object'}") from None
+            raise misread("no corrections", error) from None
         labels = {*self._index.meta["labels"], ""}
         if any({each.label, each.old_label} - labels for each in sent.record):
-            raise _refused(400, "a label that the task does not have")
+            raise refused(400, "a label that the task does not have")
         known = self._index.positions([each.id for each in sent.record])
         if any(each.id not in known for each in sent.record):
-            raise _refused(400, "an id that no row has")
+            raise refused(400, "an id that no row has")
         corrections = [
             Correction(**each.model_dump() | {"who": each.who or sent.who}) for each in sent.record
         ]
@@ -209,9 +204,7 @@ class _Endpoints:
     def _image(self, request: "Request", make: Callable[[str, str], bytes | None]) -> "Response":
         row = self._index.row(self._position(request.path_params["position"]))
         with self._decoding:
-            content = make(row["digest"], row["path"]) if row["digest"] else None
-        # Browsers write a missing image (404) on the console, and one that is empty not.
-        return _answer(content, "image/webp") if content else _answer(b"", "image/webp", 204)
+            return image_answer(make(row["digest"], row["path"]) if row["digest"] else None)
 
     def _position(self, text: str) -> int:
         return _number(text, len(self._index), "row")
@@ -225,36 +218,11 @@ class _Endpoints:
 def _number(text: str, count: int, what: str) -> int:
     if text.isascii() and text.isdigit() and len(text) < _DIGITS and int(text) < count:
         return int(text)
-    raise _refused(404, f"no such {what}")
+    raise refused(404, f"no such {what}")
 
 
 def _text(request: "Request", name: str) -> str:
     text = str(request.query_params.get(name, ""))
     if len(text) > _LONGEST_TEXT:
-        raise _refused(400, f"at most {_LONGEST_TEXT} characters")
+        raise refused(400, f"at most {_LONGEST_TEXT} characters")
     return text
-
-
-async def _body(request: "Request") -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise _refused(413, f"at most {MOST_BYTES} bytes")
-    return bytes(body)
-
-
-def _json(value: Any) -> "Response":
-    return _answer(json.dumps(value, allow_nan=False).encode(), "application/json")
-
-
-def _answer(content: bytes, media_type: str = _BYTES, status: int = 200) -> "Response":
-    from starlette.responses import Response
-
-    return Response(content, status, media_type=media_type)
-
-
-def _refused(status: int, reason: str) -> Exception:
-    from starlette.exceptions import HTTPException
-
-    return HTTPException(status, reason)

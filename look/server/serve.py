@@ -1,6 +1,5 @@
 """Serve the page of a task on this machine, until somebody ends it."""
 
-import getpass
 import os
 import secrets
 import socket
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.progress import Notify, Progress, silent
+from archiveprobe.base.wording import user_name
 from archiveprobe.look.embeddings.similar import Similar
 from archiveprobe.look.page import render_page
 from archiveprobe.look.server.app import Answers, make_app
@@ -23,14 +23,14 @@ from archiveprobe.task.corrections import read_corrections, record_corrections
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-LOOPBACK = {"127.0.0.1": socket.AF_INET, "localhost": socket.AF_INET, "::1": socket.AF_INET6}
+# From another machine a page is reached through `ssh -L`, which `advice` tells.
+HOST = "127.0.0.1"
 _BACKLOG = 128
 
 
 def serve(
     task: Task,
     *,
-    host: str = "127.0.0.1",
     port: int = 0,
     partial: bool = False,
     maps: Sequence[str] = ("PCA",),
@@ -44,22 +44,16 @@ def serve(
     `port` 0 takes a free one. `notify` is told how to reach and end it, and what was guessed.
 
     Raises:
-        InputError: a library, or the port, cannot be had; another host than this machine; see also
-            `current_index`.
+        InputError: a library, or the port, cannot be had; see also `current_index`.
     """
     check_libraries()
-    with listen(host, port) as listener:
+    with listen(port) as listener:
         file = current_index(task, partial=partial, maps=maps, notify=notify, progress=progress)
         index = Index(file)
         token, port = secrets.token_urlsafe(32), listener.getsockname()[1]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}/{token}/"
         given = answers(task, index, partial=partial, language=language)
         app = make_app(index, given, token=token, port=port, notify=notify)
-        with suppress(KeyboardInterrupt), serving(app, listener) as end:
-            (show or notify)(address)
-            for line in advice(host, port):
-                notify(line)
-            end.wait()
+        serve_app(app, listener, token, show=show or notify, notify=notify)
 
 
 def answers(task: Task, index: Index, *, partial: bool = False, language: str = "en") -> Answers:
@@ -77,29 +71,41 @@ def answers(task: Task, index: Index, *, partial: bool = False, language: str = 
     )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on this machine only.
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on this machine only, at a free port for 0.
 
     Raises:
-        InputError: the host is another one, or the port is taken.
+        InputError: the port is taken.
     """
-    if host not in LOOPBACK:
-        raise InputError(
-            f"host {host!r} is not this machine: use 127.0.0.1, and from another machine "
-            "`ssh -L PORT:127.0.0.1:PORT` to this one"
-        )
-    listener = socket.socket(LOOPBACK[host])
+    listener = socket.socket()
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        listener.bind((HOST, port))
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise InputError(
-            f"port {port} on {host} cannot be had ({error.strerror}): leave --port out, and a free "
+            f"port {port} on {HOST} cannot be had ({error.strerror}): leave --port out, and a free "
             "one is taken"
         ) from None
     return listener
+
+
+def serve_app(
+    app: "ASGIApp",
+    listener: socket.socket,
+    token: str,
+    *,
+    show: Callable[[str], object],
+    notify: Notify,
+) -> None:
+    """Answer on `listener` until interrupted; `show` is given the address once."""
+    port = listener.getsockname()[1]
+    with suppress(KeyboardInterrupt), serving(app, listener) as end:
+        show(f"http://{HOST}:{port}/{token}/")
+        for line in advice(port):
+            notify(line)
+        end.wait()
 
 
 @contextmanager
@@ -139,14 +145,13 @@ def serving(app: "ASGIApp", listener: socket.socket) -> Iterator[threading.Event
         thread.join()
 
 
-def advice(host: str, port: int) -> Iterator[str]:
+def advice(port: int) -> Iterator[str]:
     """Say how the page is reached and ended."""
     connection = os.environ.get("SSH_CONNECTION", "").split()
     if len(connection) == 4:
-        here = f"[{host}]" if ":" in host else host
         yield (
-            f"from your own machine: run `ssh -L {port}:{here}:{port} "
-            f"{getpass.getuser()}@{connection[2]}` there, then open the same address"
+            f"from your own machine: run `ssh -L {port}:{HOST}:{port} "
+            f"{user_name()}@{connection[2]}` there, then open the same address"
         )
     yield "Ctrl-C ends it"
 

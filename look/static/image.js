@@ -193,7 +193,7 @@ class ImageDialog {
     this.dialog = el("dialog", {
       id: "image-dialog", "aria-labelledby": "image-title",
       on: {
-        close: () => { if (store.get("image") >= 0) store.set({ image: -1 }); },
+        close: () => this.onClose(),
         keydown: (event) => this.onKey(event),
       },
     }, el("div", { class: "image-head" }, this.title,
@@ -219,7 +219,13 @@ class ImageDialog {
     this.body.querySelector(".image-figure").focus({ preventScroll: true });
   }
 
+  /** Tell the store that the image shown was closed, unless another was asked for before this event came. */
+  onClose() {
+    if (!this.dialog.open && store.get("image") === this.shown) store.set({ image: -1 });
+  }
+
   fill(position, row, facts) {
+    this.shown = position;
     this.title.replaceChildren(bdi(clipped(row.id)));
     this.body.classList.remove("large");
     const review = typeof reviewBar === "function" ? reviewBar(position) : null;

@@ -9,15 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.base.wording import first_few, number_of
 from archiveprobe.evaluate.alike import pairs_alike
 from archiveprobe.evaluate.dataset import Dataset
 from archiveprobe.probe.audit.data import NAMED, AuditData, Finding, csv_table, line
-from archiveprobe.task.duplicates import near_duplicate_groups
+from archiveprobe.task.duplicates import join_groups, near_duplicate_groups
 from archiveprobe.task.folds import regroup
 
 # Cosines computed at a time: 32 MB.
@@ -236,18 +234,6 @@ def join_alike(
     for heads, tails, _ in pairs_alike(x, threshold):
         number = join_groups(number, places[heads], places[tails])
     return number
-
-
-def join_groups(number: np.ndarray, heads: np.ndarray, tails: np.ndarray) -> np.ndarray:
-    """Join the groups of rows that are linked, and number them by their first member."""
-    first = np.unique(number, return_index=True, return_inverse=True)
-    own = first[1][first[2]]
-    count = len(number)
-    links = np.concatenate([own, heads]), np.concatenate([np.arange(count), tails])
-    graph = coo_array((np.ones(len(links[0]), bool), links), shape=(count, count))
-    component = connected_components(graph, directed=False)[1]
-    _, first_row, inverse = np.unique(component, return_index=True, return_inverse=True)
-    return np.asarray(np.argsort(np.argsort(first_row))[inverse].astype(np.int64))
 
 
 def _groups(

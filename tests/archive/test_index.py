@@ -57,6 +57,18 @@ def test_every_image_comes_back_in_its_unit(tmp_path: Path) -> None:
     assert not list(index.file.parent.glob(f"{TEMPORARY}*"))
 
 
+def test_two_threads_never_get_the_images_of_each_other(tmp_path: Path) -> None:
+    """As two images of an archive that a page asks for at once."""
+
+    class Shared(Index):
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Let another thread read another group as soon as this one has read its own."""
+            super().__setattr__(name, (1, ["another"]) if name == "_group" and value[1] else value)
+
+    file = write_index(Listed(many(200)), tmp_path / "index.parquet", 7).file
+    assert Shared.open(file).unit(0).references == tuple(many(200)[:7])
+
+
 def test_shares_are_disjoint_and_complete(tmp_path: Path) -> None:
     index = write_index(Listed(many(200)), tmp_path / "index.parquet", 7)
     shares = [Share.parse(f"{k}/3") for k in (1, 2, 3)]

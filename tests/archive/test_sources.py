@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from archiveprobe.archive.references import UnreadableError
-from archiveprobe.archive.source import open_source
+from archiveprobe.archive.source import open_source, recorded_source
 from archiveprobe.base.errors import InputError
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -36,6 +36,19 @@ def test_each_form_is_known_by_what_it_holds(
     assert kind(folder / "tar of no ending") == "tar"
     assert kind("images/[1]*.txt") == kind(folder / "table.of.txt") == "table"
     assert open_source("images").identity() == open_source(str(folder)).identity()
+
+
+def test_every_kind_is_made_again_from_its_identity(folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(folder / "a.png", "a.png")
+    for place in (folder, tmp_path / "a.tar"):
+        source = open_source(str(place))
+        again = recorded_source(source.identity())
+        assert type(again) is type(source)
+        assert [again.read(each) for each in source.references(notify=print)] == [PNG]
+    for place in ("ftp://host/images", "s3://bucket::file:///etc"):
+        with pytest.raises(InputError, match="is in no known store"):
+            recorded_source({"kind": "bucket", "place": place})
 
 
 def test_a_folder_of_images_may_hold_tars_as_well(folder: Path) -> None:

@@ -14,7 +14,7 @@ from bucket_server import FaultyProxy, forget, put, s3_server, use
 from archiveprobe.archive import store
 from archiveprobe.archive.bucket import BucketSource
 from archiveprobe.archive.index import write_index
-from archiveprobe.archive.references import UnreadableError
+from archiveprobe.archive.references import Reference, UnreadableError
 from archiveprobe.archive.source import Source, open_source
 from archiveprobe.base.errors import InputError
 
@@ -87,7 +87,7 @@ def test_a_prefix_is_listed_as_a_folder_is(shelf: str) -> None:
     assert contents(pickle.loads(pickle.dumps(source))) == IMAGES  # noqa: S301
     assert said == [
         f"{url}: ignored 1 file that is no image: .txt (1)",
-        f"{url}: 1 files of unknown endings are taken for images",
+        f"{url}: taken for images in spite of unknown endings: 1 file",
     ]
 
 
@@ -150,7 +150,8 @@ def test_a_member_of_a_tar_is_read_by_its_range_alone(proxy: FaultyProxy) -> Non
 def test_a_store_that_fails_for_a_moment_is_asked_again(
     proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, fault: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(store, "READ_SECONDS", 0.4)
+    if fault == "slow":
+        monkeypatch.setattr(store, "READ_SECONDS", 3)
     put(proxy.target, {**FILES, "a.tar": tar_of(IMAGES)})
     often = 9 if fault == "slow" else 3
     proxy.fault = lambda *request: fault if request[2] % often == 1 else None
@@ -168,6 +169,23 @@ def test_a_file_that_a_store_never_gives_costs_itself_only(proxy: FaultyProxy, f
     assert contents(source) == {**IMAGES, "b/2.jpg": "unreadable_file"}
     tries = [line for line in proxy.requests if "b/2.jpg" in line]
     assert 3 <= len(tries) <= 6
+
+
+@pytest.mark.proves("store")
+def test_a_missing_file_does_not_end_a_run_whose_store_fails_for_a_moment(
+    proxy: FaultyProxy,
+) -> None:
+    source = open_source("s3://shelf/images")
+    listings: list[str] = []
+
+    def fault(_: str, path: str, __: int) -> str | None:
+        listings.extend([path] if "list-type" in path else [])
+        return "503" if "list-type" in path and len(listings) == 1 else None
+
+    proxy.fault = fault
+    with pytest.raises(UnreadableError, match="missing_file"):
+        source.read(Reference("gone.jpg", "gone.jpg", 0, 5))
+    assert len(listings) == 2
 
 
 @pytest.mark.proves("store")

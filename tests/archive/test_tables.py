@@ -13,7 +13,7 @@ import pytest
 from archiveprobe.archive import store
 from archiveprobe.archive.index import write_index
 from archiveprobe.archive.references import Reference, UnreadableError
-from archiveprobe.archive.source import Source, open_source
+from archiveprobe.archive.source import Source, open_source, recorded_source
 from archiveprobe.base.errors import InputError
 
 Said = list[str]
@@ -133,6 +133,22 @@ def test_ids_may_come_from_another_column(images: Path) -> None:
     ids = [reference.id for unit in index for reference in unit.references]
     assert ids == ["a.jpg", "sub/b.png", "row 4"]
     assert said == [f"{images}/t.parquet: 1 image named again, answered once: 'a.jpg'"]
+
+
+def test_a_recorded_source_is_made_without_a_second_guess(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    table = tmp_path / "elsewhere" / "t.csv"
+    table.write_text("x,y\nb.jpg,images/a.jpg\nc.jpg,images/sub/b.png\n")
+    monkeypatch.chdir(tmp_path)
+    source, references, _ = listed(table, path_column="y")
+    # From here not one path of the table is there, and two columns may hold paths.
+    monkeypatch.chdir("/")
+    again = recorded_source(source.identity())
+    assert again.identity() == source.identity()
+    assert [*again.references(notify=print)] == references
+    assert again.read(references[0]) == b"bytes of a.jpg"
 
 
 REFUSED = {

@@ -115,6 +115,15 @@ def test_folders(tmp_path):
     assert not folder.exists()
 
 
+def test_no_write_lists_the_whole_folder(tmp_path, monkeypatch):
+    """Else a folder of a million files, written one by one, takes hours."""
+    (tmp_path / "one").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", None)
+        files.write_whole(tmp_path / "two", b"2")
+        assert not files.remove_folder(tmp_path)
+
+
 def test_interrupt_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"old")

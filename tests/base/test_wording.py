@@ -1,6 +1,17 @@
+import os
+import pwd
+
 import pytest
 
-from archiveprobe.base.wording import duration, file_size, first_few, number_of, one_line, quote_few
+from archiveprobe.base.wording import (
+    duration,
+    file_size,
+    first_few,
+    number_of,
+    one_line,
+    quote_few,
+    user_name,
+)
 
 
 def test_long_lists_are_shortened_with_a_count() -> None:
@@ -49,3 +60,16 @@ def test_what_a_library_says_is_one_short_line() -> None:
 
 def test_counted():
     assert [number_of(n, "row") for n in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
+
+
+def test_a_user_whom_the_system_does_not_know_has_a_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert user_name() == f"user {os.getuid()}"

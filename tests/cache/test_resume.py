@@ -207,8 +207,6 @@ def test_a_lost_record_takes_the_row_shape_from_a_whole_shard(named, rows, open_
     (named / spec.FILE).unlink()
     (named / log.COMMITS).unlink()
     cut(shards(named)[0])
-    with pytest.raises(InputError, match="row shape"):
-        open_writer(named, row_shape=(4, 5))
     assert complete(named, rows, open_writer) == 3
 
 

@@ -196,8 +196,11 @@ def _rows(rows, keys):
 
 
 def test_a_shard_whose_writer_was_killed_is_adopted_on_opening(folder, rows, open_writer, shard_of):
-    with open_writer(folder, row_shape=(2, 3)):
-        shard_of(folder, rows, rows)
+    first, *others = rows
+    with open_writer(folder) as writer:
+        put(writer, rows, [first])
+        writer.commit()
+        shard_of(folder, rows, others)
     with open_writer(folder) as writer:
         assert writer.keys == set(rows)
     check(folder, rows)

@@ -132,15 +132,14 @@ def test_find_caches_passes_over_foreign_folders(tmp_path):
     assert spec.find_caches(tmp_path / "nowhere", "b") == []
 
 
-def test_match_request_ignores_what_it_is_told(tmp_path):
+def test_match_request_ignores_the_precision(tmp_path):
     folder = make(tmp_path, "b", {"n": 1}, {"precision": "fp16", "size": (1, 2)})
 
-    def found(request, **options):
-        return [r.folder for r in spec.match_request(tmp_path, "b", request, **options)]
+    def found(request):
+        return [r.folder for r in spec.match_request(tmp_path, "b", request)]
 
     assert found({"precision": "auto", "size": [1, 2]}) == [folder]
     assert found({"size": [1, 2]}) == [folder]
-    assert found({"precision": "auto", "size": [1, 2]}, ignore=()) == []
     assert found({"precision": "fp16", "size": [1, 3]}) == []
 
 

@@ -71,7 +71,7 @@ def test_a_bad_shard_is_set_aside_and_its_rows_computed_again(cached, rows, open
         repair(cached, report)
     assert repair(cached, report) == [path.name]
     assert (cached / "set-aside" / path.name).read_bytes() == data
-    again = "set aside before; embed computes its 3 rows again"
+    again = "set aside before; embed computes again what was in it: 3 rows"
     assert verify(cached, deep=True).bad == [f"{path.name}: {again}"]
     with pytest.raises(InputError, match=r"3 rows .* lost the embedding .*embed TASK`, which comp"):
         Reader(cached)

@@ -1,7 +1,6 @@
 """Views of JPEGs that a stand-in for a GPU decodes: as Pillow makes them, within rounding."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,7 +70,7 @@ def some_images(count: int) -> tuple[list[PreparedImage], dict]:
     images = [image for image, _ in made]
     # Between them one that lacks nothing, and one that is none.
     full = by_pillow(images[0], made[0][1])
-    broken = PreparedImage("00", replace(images[0].observation, status="corrupt"))
+    broken = PreparedImage("00", images[0].observation._replace(status="corrupt"))
     return [*images[:3], full, broken, *images[3:]], made[0][1]
 
 

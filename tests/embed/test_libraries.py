@@ -20,7 +20,7 @@ HEAVY = {"torch", "torchvision", "timm", "open_clip", "skimage"}
 
 def python(program: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=500
     )
 
 

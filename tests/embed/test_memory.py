@@ -1,7 +1,6 @@
 """Memory that runs out: recognised in whichever words, met with less, told in one line."""
 
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -130,18 +129,19 @@ def test_a_crop_that_does_not_fit_is_told_and_what_is_done_is_kept(
 def test_what_fits_alone_is_computed_alone(archive, bench, monkeypatch) -> None:
     monkeypatch.setattr("archiveprobe.embed.forward.usable_cores", lambda: 3)
     archive.add_drawn(range(12))
-    inside, refused = threading.Semaphore(1), []
+    inside, refused = threading.Semaphore(1), threading.Event()
 
     def small_machine() -> None:
         if not inside.acquire(blocking=False):
-            refused.append(threading.get_ident())
+            refused.set()
             raise MemoryError
-        time.sleep(0.01)
+        # The first pass lasts until there is another beside it.
+        refused.wait(60)
         inside.release()
 
     bench.settings["before"] = small_machine
     assert bench.run(archive.task(), precision="fp32", batch_size=1).embedded == 12
-    assert refused
+    assert refused.is_set()
 
 
 @pytest.mark.parametrize("error", SOME, ids=str)

@@ -2,9 +2,9 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from archiveprobe.task.manifest import read_manifest
 ROOT = Path(__file__).resolve().parents[2]
 # Every row a shard of its own and the manifest saved after each, so that a kill meets them all.
 PROGRAM = """
-import functools, sys
+import functools, os, signal, sys, threading, time
 from pathlib import Path
 from archiveprobe.cache.store import Writer
 from archiveprobe.embed import run, run_record
@@ -29,38 +29,41 @@ from archiveprobe.task.config import load_task
 opened = Writer.open
 Writer.open = functools.partial(opened, commit_seconds=0)
 run_record._SAVE_SECONDS = run._STALE_SECONDS = 0
-options = run.Options(workers=int(sys.argv[2]), device="cpu", batch_size=1)
-run.embed(load_task(Path(sys.argv[1])), options)
+options = run.Options(workers=0, device="cpu", batch_size=1)
+task = load_task(Path(sys.argv[1]))
+
+def shards():
+    return len(list(task.work.glob("cache/*/shards/*.h5")))
+
+# From within: another process that is kept waiting might come too late.
+def kill_after(new, delay):
+    wanted = shards() + new
+    while shards() < wanted or not task.work.exists():
+        time.sleep(0.001)
+    time.sleep(delay)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[2:]:
+    moment = int(sys.argv[2]), float(sys.argv[3])
+    threading.Thread(target=kill_after, args=moment, daemon=True).start()
+run.embed(task, options)
 """
 
 
-def start(task: Task, workers: int = 0) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(task.file), str(workers)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def start(task: Task, *moment: float) -> "subprocess.CompletedProcess[str]":
+    words = map(str, [task.file, *moment])
+    command = [sys.executable, "-c", PROGRAM, *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def finish(task: Task) -> None:
-    process = start(task)
-    _, complaint = process.communicate(timeout=120)
-    assert process.returncode == 0, complaint.decode()
+    done = start(task)
+    assert done.returncode == 0, done.stderr
 
 
-def kill_after(task: Task, shards: int, delay: float) -> bool:
-    """Start a run and kill it `delay` seconds after that many new shards; whether it was alive."""
-    process = start(task)
-    wanted = shards + len(list(task.work.glob("cache/*/shards/*.h5")))
-    while process.poll() is None:
-        if len(list(task.work.glob("cache/*/shards/*.h5"))) >= wanted and task.work.exists():
-            time.sleep(delay)
-            break
-        time.sleep(0.001)
-    process.kill()
-    process.communicate(timeout=120)
-    return process.returncode < 0
+def is_killed(task: Task, shards: int, delay: float) -> bool:
+    """Run until SIGKILL comes `delay` seconds after that many new shards; say whether it came."""
+    return start(task, shards, delay).returncode == -signal.SIGKILL
 
 
 def content(task: Task) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def test_killed_runs_end_as_one_that_was_left_alone(archive, draw, tmp_path) -> 
     task = archive.task(["hog"], views="flip")
     chance = random.Random(0)
     moments = [(0, 0.0), *((chance.randint(1, 6), chance.uniform(0, 0.02)) for _ in range(3))]
-    killed = [kill_after(task, *moment) for moment in moments]
+    killed = [is_killed(task, *moment) for moment in moments]
     assert sum(killed) >= 3
     finish(task)
     after = content(task)

@@ -71,7 +71,7 @@ def test_one_line_and_with_room_again_the_run_ends_as_any(
     if not shutil.which("unshare") or subprocess.run(trial, capture_output=True).returncode:
         pytest.skip("this system lets no test mount a file system of its own")
     command = [*inside, sys.executable, "-c", PROGRAM, place, embedded]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     whys = {"read-only": "Read-only file system", "full": "No space left on device"}

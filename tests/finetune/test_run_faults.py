@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,21 @@ from archiveprobe.finetune.images import DecodedImage
 from archiveprobe.task.config import load_task
 
 Command = Callable[..., Result]
-RUN = "import sys; from archiveprobe import cli; cli.main(sys.argv[1:])"
+# Ends by SIGKILL in the midst of training, when the first state has been kept.
+KILLED = """
+import os, signal, sys
+from archiveprobe import cli
+from archiveprobe.finetune.checkpoint import Checkpoints
+
+save = Checkpoints.save
+
+def save_and_die(*given):
+    save(*given)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoints.save = save_and_die
+cli.main(sys.argv[1:])
+"""
 
 
 def error_of(done: Result) -> str:
@@ -115,13 +128,10 @@ def test_a_killed_process_leaves_what_the_next_goes_on_from(
     archive: Path, tuned: Path, finetune: Command
 ) -> None:
     words = ["finetune", archive, "--recipe", archive / "quick.toml", "--fold", "all"]
-    command = [sys.executable, "-c", RUN, *words, "--device", "cpu", "--workers", "0"]
-    place = archive / "work/finetune/quick"
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not list(place.glob("fold-*/state/*")):
-            time.sleep(0.02)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    command = [sys.executable, "-c", KILLED, *words, "--device", "cpu", "--workers", "0"]
+    killed = subprocess.run(command, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(list(archive.glob("work/finetune/quick/fold-0/state/*"))) == 1
     done = finetune(archive, "--fold", "all")
     assert done.exit_code == 0, done.stderr
     for part in ("fold-0", "fold-1", "fold-2"):

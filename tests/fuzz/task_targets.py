@@ -7,7 +7,7 @@ import io
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,4 +248,4 @@ def picture(data: bytes, folder: Path) -> None:
     assert seen.pixels.width * seen.pixels.height <= PIXEL_LIMIT
     assert max(seen.thumbnail.size) <= THUMBNAIL
     assert len(bytes.fromhex(observed.phash)) == 8
-    assert not any(value != value for value in asdict(observed).values())
+    assert not any(value != value for value in observed)

@@ -58,13 +58,14 @@ def million(page_file: Any, open_page: Any) -> Any:
 
 
 def first_seen(page: Any) -> int:
-    """Return the place in the list of the first tile that is wholly in sight."""
+    """Return the place in the list of the first tile that is wholly in sight, -1 before any is."""
     return int(
         page.evaluate(
             "(() => { const top = document.querySelector('.gallery').getBoundingClientRect().top;"
             " const seen = [...document.querySelectorAll('.gallery-cell')]"
-            "   .filter((cell) => cell.getBoundingClientRect().top >= top - 1);"
-            " return Math.min(...seen.map((cell) => Number(cell.dataset.index))); })()"
+            "   .filter((cell) => cell.getBoundingClientRect().top >= top - 1)"
+            "   .map((cell) => Number(cell.dataset.index));"
+            " return seen.length ? Math.min(...seen) : -1; })()"
         )
     )
 
@@ -79,11 +80,17 @@ def wait_until(page: Any, holds: Callable[[], bool]) -> None:
 
 
 def coloured(page: Any) -> int:
-    """Return how many pixels of the map are drawn on."""
+    """Return how many pixels of the map are drawn on.
+
+    They are read from a copy: of one that is read again and again the browser warns.
+    """
     return int(
         page.evaluate(
             "(() => { const c = document.querySelector('.map-canvas');"
-            " return c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
+            " const copy = new OffscreenCanvas(c.width, c.height)"
+            "   .getContext('2d', { willReadFrequently: true });"
+            " copy.drawImage(c, 0, 0);"
+            " return copy.getImageData(0, 0, c.width, c.height).data"
             "   .filter((value, at) => at % 4 === 3 && value > 0).length; })()"
         )
     )

@@ -296,6 +296,26 @@ def test_keyboard_alone_opens_moves_and_comes_back(page) -> None:
     assert page.evaluate(focused) == str(order[columns])
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_an_image_asked_for_while_another_closes_is_shown(page, is_late) -> None:
+    page.evaluate("openImage(40)")
+    page.wait_for_selector("#image-dialog[open]")
+    page.evaluate(
+        """async (isLate) => {
+          const dialog = document.getElementById("image-dialog"), rows = data.rows;
+          const closed = new Promise((resolve) => dialog.addEventListener("close", resolve));
+          if (isLate) data.rows = async (asked) => { await closed; return rows(asked); };
+          known.clear();
+          dialog.close();
+          openImage(41);
+          await closed;
+        }""",
+        is_late,
+    )
+    page.wait_for_selector("#image-dialog[open]")
+    assert page.evaluate("store.get('image')") == 41
+
+
 def test_nothing_is_shown_or_enlarged_by_itself(page) -> None:
     blurred = (
         "[...document.querySelectorAll('img.archive')]"

@@ -57,7 +57,7 @@ def servers(tmp_path_factory):
     def page(_: Request) -> HTMLResponse:
         return HTMLResponse("<!DOCTYPE html><title>other</title><body></body>")
 
-    with listen("127.0.0.1", 0) as own, listen("127.0.0.1", 0) as evil:
+    with listen(0) as own, listen(0) as evil:
         port = own.getsockname()[1]
         app = noting(make_app(index, stand, token=TOKEN, port=port))
         elsewhere = f"http://127.0.0.1:{evil.getsockname()[1]}/"

@@ -69,19 +69,6 @@ def set_threshold(page, threshold):
     page.evaluate("(threshold) => store.set({ threshold })", threshold)
 
 
-def until(page, condition):
-    """Wait for a condition, frame by frame; the page's policy forbids playwright's own way."""
-    page.evaluate(
-        f"""async () => {{
-          for (let frame = 0; frame < 600; frame += 1) {{
-            if ({condition}) return;
-            await new Promise(requestAnimationFrame);
-          }}
-          throw new Error("never true");
-        }}"""
-    )
-
-
 def shown_figures(page):
     return page.locator("#panel-results .figures .now").all_inner_texts()
 
@@ -159,13 +146,13 @@ def test_slider_by_keyboard_alone(page_file, open_page):
         ("End", 1),
     ):
         page.keyboard.press(key)
-        until(page, f"Math.abs(store.get('threshold') - {expected}) < 1e-9")
+        page.wait_for_function(f"Math.abs(store.get('threshold') - {expected}) < 1e-9")
     assert page.get_attribute(SLIDER, "aria-valuetext").startswith("1.000, Macro-F1 0.")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "threshold-number"
     page.keyboard.press("Control+A")
     page.keyboard.type("0.25")
-    until(page, "store.get('threshold') === 0.25")
+    page.wait_for_function("store.get('threshold') === 0.25")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.evaluate(at) == 0.5
@@ -187,7 +174,7 @@ def test_every_cell_opens_exactly_its_images(page_file, open_page):
         page.keyboard.press("Enter")
         assert page.evaluate("store.get('tab')") == "images"
         assert page.evaluate("document.activeElement.id") == "tab-images"
-        until(page, f"store.get('shown').length === {len(expected)}")
+        page.wait_for_function(f"store.get('shown').length === {len(expected)}")
         assert sorted(page.evaluate("[...store.get('shown')]")) == expected
 
 
@@ -198,7 +185,9 @@ def test_slider_moves_the_gallery_too(page_file, open_page):
     for threshold in (0.2, 0.8):
         set_threshold(page, threshold)
         truth, answer = truth_and_answers(collection, threshold)
-        until(page, f"store.get('shown').length === {((truth == 0) & (answer == 1)).sum()}")
+        page.wait_for_function(
+            f"store.get('shown').length === {((truth == 0) & (answer == 1)).sum()}"
+        )
 
 
 def test_images_to_review_are_counted(page_file, open_page):
@@ -234,11 +223,15 @@ def test_another_system_is_chosen_by_key_or_click(page_file, open_page):
     page = open_results(open_page, page_file(collection))
     assert page.inner_text("section.system h2") == "System system-0"
     page.locator("tr.system button.name").nth(2).press("Enter")
-    until(page, "document.querySelector('section.system h2').textContent.endsWith('system-2')")
+    page.wait_for_function(
+        "document.querySelector('section.system h2').textContent.endsWith('system-2')"
+    )
     assert page.evaluate("store.get('threshold')") == 0.61
     assert page.input_value("#threshold-number") == "0.61"
     page.locator("tr.system td.plot").nth(1).click()
-    until(page, "document.querySelector('section.system h2').textContent.endsWith('system-1')")
+    page.wait_for_function(
+        "document.querySelector('section.system h2').textContent.endsWith('system-1')"
+    )
     pressed = page.locator("tr.system button.name")
     assert [button.get_attribute("aria-pressed") for button in pressed.all()] == [
         "false",
@@ -282,7 +275,7 @@ def test_vote_keeps_its_own_answers_until_the_slider_moves(page_file, open_page)
     assert shown_counts(page) == votes.tolist()
     page.focus(SLIDER)
     page.keyboard.press("ArrowRight")
-    until(page, "store.get('threshold') === 0.51")
+    page.wait_for_function("store.get('threshold') === 0.51")
     truth, answer = truth_and_answers(collection, 0.51)
     assert shown_counts(page) == confusion_matrix(truth, answer).ravel().tolist()
     page.locator("#panel-results .reset").click()
@@ -301,7 +294,7 @@ def test_several_labels_have_a_matrix_and_one_slider_each(page_file, open_page):
     for target in (2, 0):
         page.select_option("#results-label", str(target))
         name = labels[target]
-        until(page, f"document.querySelector('.figures .of')?.textContent === '{name}'")
+        page.wait_for_function(f"document.querySelector('.figures .of')?.textContent === '{name}'")
         set_threshold(page, 0.3)
         decided = np.where(np.isnan(score[:, target]), answer == target, score[:, target] > 0.3)[
             known
@@ -323,7 +316,9 @@ def test_page_without_systems_says_what_is_missing(page_file, open_page):
     assert "archiveprobe probe my/task.toml" in words
     copy = page.locator("#panel-results .command button")
     copy.press("Enter")
-    until(page, "document.getElementById('status').textContent || String(getSelection())")
+    page.wait_for_function(
+        "document.getElementById('status').textContent || String(getSelection())"
+    )
 
 
 def test_page_of_systems_that_are_out_of_date_says_so(page_file, open_page):

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 
 import httpx
 import numpy as np
@@ -170,7 +171,7 @@ def test_a_fault_is_said_on_the_status_line(tmp_path, browser) -> None:
     stand = Answers(render_page("server", index.meta), *[None] * 6)
     context = browser.new_context()
     page = context.new_page()
-    with listen("127.0.0.1", 0) as listener:
+    with listen(0) as listener:
         port = listener.getsockname()[1]
         with serving(make_app(index, stand, token=TOKEN, port=port), listener):
             page.goto(f"http://127.0.0.1:{port}/{TOKEN}/")
@@ -362,7 +363,7 @@ def started(task):
         shown, said, seen = [], [], []
 
         def ask_and_end() -> None:
-            seen.append(httpx.get(shown[0]).status_code)
+            seen.append(httpx.get(shown[0], timeout=300).status_code)
             os.kill(os.getpid(), number)
 
         def notify(text: str) -> None:
@@ -394,15 +395,22 @@ def test_a_signal_that_comes_early_ends_it_as_well(task, capfd) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+def free_port() -> int:
+    """Return a port of those that are given to nobody who does not ask for a number."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
+
+
 def test_each_start_has_another_token_and_the_port_asked_for(started) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     tokens = set()
-    for host in ("127.0.0.1", "localhost"):
-        address, _, seen = started(host=host, port=port)
+    for _ in range(2):
+        address, _, seen = started(port=port)
         token = address.removesuffix("/").rpartition("/")[2]
-        assert address == f"http://{host}:{port}/{token}/" and seen == [200]
+        assert address == f"http://127.0.0.1:{port}/{token}/" and seen == [200]
         assert len(token) >= 43
         tokens.add(token)
     assert len(tokens) == 2
@@ -415,13 +423,13 @@ def test_over_ssh_it_says_how_to_reach_it(started, monkeypatch) -> None:
     assert f"ssh -L {port}:127.0.0.1:{port} " in said[0] and "@192.0.2.7" in said[0]
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "192.0.2.7", "example.org"])  # noqa: S104
-def test_no_other_machine_is_served(task, host, fault_of) -> None:
-    fault_of(lambda: serve(task, host=host), "is not this machine", "ssh -L")
+def test_no_other_machine_is_served() -> None:
+    with listen(0) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
 
 
 def test_a_port_that_is_taken_is_said(task, fault_of) -> None:
-    with listen("127.0.0.1", 0) as other:
+    with listen(0) as other:
         port = other.getsockname()[1]
         fault_of(lambda: serve(task, port=port), f"port {port}", "leave --port out")
 

@@ -265,6 +265,36 @@ def test_signals_of_the_command_stay_its_own(cluster: Cluster) -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_node_that_did_not_start_in_time_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, fault_of: Callable[..., str], failures: int
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def init(*_: str, _temp_dir: str, **__: Any) -> None:
+        if len(started) < failures:
+            wait = [sys.executable, "-c", "import time; time.sleep(600)", f"{_temp_dir}/session"]
+            started.append(subprocess.Popen(wait))
+            raise RuntimeError("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+
+    def start() -> None:
+        with ray_cluster(2) as cluster:
+            assert cluster == Cluster(2, 0)
+
+    if failures < 3:
+        start()
+    else:
+        fault_of(start, "no Ray cluster", "timed out during startup")
+    # What a start has left is gone before the next.
+    assert [process.wait() for process in started] == [-signal.SIGKILL] * failures
+
+
 def test_a_cluster_that_does_not_answer_is_one_line(
     monkeypatch: pytest.MonkeyPatch, fault_of: Callable[..., str]
 ) -> None:

@@ -1,3 +1,3 @@
 """A task with images to review."""
 
-from reviewed import reviewed_task, task  # noqa: F401
+from reviewed import known_seed, reviewed_task, task  # noqa: F401

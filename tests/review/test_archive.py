@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from reviewed import COUNT, answered, begin, review_all, review_of
-from unit_archive import picture
+from unit_archive import archive_of, picture
 
+from archiveprobe.archive.source import open_source
 from archiveprobe.base.errors import InputError
 from archiveprobe.cli import main
+from archiveprobe.predict.archive import How, predict_folder
 from archiveprobe.review.images import images_of
 from archiveprobe.review.prove import prove
 from archiveprobe.review.queue import Queue
@@ -35,6 +37,21 @@ def test_an_archive_is_reviewed_from_its_answers(task: Task, tmp_path: Path) -> 
     assert proof.ok, proof.faults
     with pytest.raises(InputError, match=r"no image of the review has an embedding"):
         Refits(queue, 5)
+
+
+def test_a_column_that_was_named_for_the_answers_is_known_to_the_review(
+    task: Task, tmp_path: Path
+) -> None:
+    archive_of(tmp_path / "archive", [picture(100), picture(101)])
+    names = [file.name for file in sorted((tmp_path / "archive").iterdir())]
+    lines = [f"old-{name},archive/{name}" for name in names]
+    (tmp_path / "t.csv").write_text("\n".join(["old,now", *lines]))
+    source = open_source(str(tmp_path / "t.csv"), path_column="now")
+    how = How(device="cpu", workers=0)
+    predict_folder(task, "ridge-hog", source, tmp_path / "answers", how)
+    review = review_of(task, tmp_path / "answers")
+    image = review.population.digest(0)
+    assert hashlib.sha256(images_of(review).content(image)).hexdigest() == image
 
 
 def test_it_learns_from_embeddings_that_were_kept(task: Task, tmp_path: Path) -> None:

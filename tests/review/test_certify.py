@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from reviewed import POSITIVE, begin, copy_of, review_all, truth
 
 from archiveprobe.cli import main
-from archiveprobe.review import drawing as module
 from archiveprobe.review.decisions import DRAW, Decision
 from archiveprobe.review.drawing import draw_images
 from archiveprobe.review.queue import Queue
@@ -49,12 +48,6 @@ def stopped(task: Task, looks: int = 8, **wish: object) -> None:
 def review_draw(task: Task, most: int = 1000, answer: Any = truth) -> None:
     """Review the images drawn, at most so many."""
     review_all(Queue(find_review(task)), "Ben", answer, most)
-
-
-@pytest.fixture
-def known_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw the same images every time: some draws miss the truth, as the confidence allows."""
-    monkeypatch.setattr(module.secrets, "token_hex", lambda count: "5a" * count)
 
 
 @pytest.mark.proves("certificate")
@@ -318,6 +311,7 @@ def test_a_source_that_changed_is_named(task: Task) -> None:
 
 
 @pytest.mark.proves("certificate")
+@pytest.mark.usefixtures("known_seed")
 def test_an_edited_log_is_named(task: Task) -> None:
     stopped(task)
     run("certify", task.file, "--draw", "5")
@@ -342,6 +336,7 @@ def test_a_draw_that_its_seed_does_not_give_is_refused(
     assert "is not what its seed gives" in fault("certify", task.file)
 
 
+@pytest.mark.usefixtures("known_seed")
 def test_reviewers_errors_enter_through_second_looks(task: Task) -> None:
     queue = Queue(begin(task, twice=0.5))
     review_all(queue, "Ann", most=12)
@@ -430,6 +425,7 @@ def test_an_estimate_from_scores_and_a_draw(task: Task) -> None:
     assert find_review(task).log.lines[-1].kind == "estimate"
 
 
+@pytest.mark.usefixtures("known_seed")
 def test_an_estimate_in_strata_without_any_review(task: Task) -> None:
     stopped(task, 0)
     run("estimate", task.file, "--draw", "24", "--strata")

@@ -15,6 +15,7 @@ from archiveprobe.task.config import Task
 ALL = OPEN + COPIES
 
 
+@pytest.mark.usefixtures("known_seed")
 def test_a_table_goes_out_is_filled_in_and_comes_back(task: Task, tmp_path: Path) -> None:
     rows = exported(task, tmp_path / "queue.csv", "--system", "ridge-hog", "--twice", 0.5)
     assert len(rows) == OPEN

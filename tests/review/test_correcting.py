@@ -63,7 +63,7 @@ def test_the_review_goes_on_where_its_own_answers_are_labels(task: Task) -> None
     corrected(task)
     assert corrected(task)["changed"] == 0
     again = Queue(find_review(task))
-    assert not again.review.changes()
+    assert again.review.change() is None
     assert not set(review_all(again, "Ann")) & set(shown)
     assert run(task, "--stop").exit_code == 0
     status = json.loads(run(task, "--status", "--json").stdout)
@@ -134,7 +134,7 @@ def test_rows_that_the_table_labels_are_left_alone(task: Task) -> None:
     corrected(task)
     assert read_corrections(task)["repost.png"].label == "dark"
     assert "00.png" not in read_corrections(task)
-    assert not find_review(task).changes()
+    assert find_review(task).change() is None
 
 
 def test_the_answers_that_count_as_a_table(task: Task, tmp_path: Path) -> None:

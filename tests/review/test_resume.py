@@ -9,9 +9,10 @@ from reviewed import COPIES, OPEN, begin, digest_of_image, review_all, truth
 
 from archiveprobe.base.errors import InputError
 from archiveprobe.review.decisions import SETTLE, TWICE
-from archiveprobe.review.drawing import DrawWish, declare, seen_at, stop_of
+from archiveprobe.review.drawing import DrawWish, declare
 from archiveprobe.review.queue import Queue
 from archiveprobe.review.reviewing import Given, Reviewing
+from archiveprobe.review.stopped import Stopped
 from archiveprobe.review.store import find_review
 from archiveprobe.task.config import Task
 
@@ -43,11 +44,10 @@ def test_images_of_an_earlier_draw_are_reviewed(task: Task, tmp_path: Path) -> N
     assert "nothing is left" in fault(task, "--export", tmp_path / "none.csv")
     done = run(task, "--stop")
     assert f"of {ALL} images reviewed are dark, 0 were not looked at" in done.stdout
-    review = find_review(task)
-    stop = stop_of(review)
-    answers = [each.answer for each in seen_at(review, stop).values()]
-    assert (stop.content["reviewed"], stop.content["unseen"]) == (len(answers), 0)
-    assert stop.content["found"] == answers.count("dark")
+    stopped = Stopped(find_review(task))
+    said = stopped.line.content
+    assert (said["reviewed"], said["unseen"]) == (len(stopped.answers), 0)
+    assert said["found"] == stopped.found
 
 
 def test_what_was_decided_of_a_draw_counts_once_after_it(task: Task) -> None:

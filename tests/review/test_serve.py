@@ -146,7 +146,7 @@ def test_the_command_serves_until_it_is_interrupted(
         """Asks for the page, and is interrupted then."""
 
         def wait(self) -> None:
-            answers.append(httpx.get(addresses[-1]).status_code)
+            answers.append(httpx.get(addresses[-1], timeout=300).status_code)
             raise KeyboardInterrupt
 
     @contextmanager
@@ -155,7 +155,7 @@ def test_the_command_serves_until_it_is_interrupted(
             yield Interrupted()
 
     monkeypatch.setattr("archiveprobe.commands.review.print_line", addresses.append)
-    monkeypatch.setattr("archiveprobe.review.serve.serving", interrupted)
+    monkeypatch.setattr("archiveprobe.look.server.serve.serving", interrupted)
     words = ["review", str(task.folder), "--system", "ridge-hog", "--refit", "5"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output

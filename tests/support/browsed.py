@@ -53,7 +53,7 @@ def served(browser: Any) -> Iterator[Callable[..., Any]]:
     stack = ExitStack()
 
     def serve(make: Callable[[int], Any], path: str, **options: Any) -> Any:
-        listener = stack.enter_context(listen("127.0.0.1", 0))
+        listener = stack.enter_context(listen(0))
         port = listener.getsockname()[1]
         stack.enter_context(serving(make(port), listener))
         own = f"http://127.0.0.1:{port}/"

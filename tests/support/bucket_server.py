@@ -2,9 +2,8 @@
 
 import http.client
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -119,9 +118,17 @@ class FaultyProxy:
             request.connection.close()
         else:
             if fault == "slow":
-                time.sleep(1)
+                self._wait_for_the_end(request)
+                return
             status, headers, body = self._ask(request)
             self._pass_on(request, status, headers, body, short=fault == "short")
+
+    def _wait_for_the_end(self, request: BaseHTTPRequestHandler) -> None:
+        """Answer nothing until whoever asks gives up."""
+        request.connection.settimeout(300)
+        with suppress(OSError):
+            request.connection.recv(1)
+        request.close_connection = True
 
     def _ask(self, request: BaseHTTPRequestHandler) -> tuple[int, Any, bytes]:
         connection = http.client.HTTPConnection(self.target.partition("//")[2])

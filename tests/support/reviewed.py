@@ -68,6 +68,12 @@ def task(reviewed_task: Task, tmp_path: Path) -> Task:
     return load_task(tmp_path / "task")
 
 
+@pytest.fixture
+def known_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the same images every time: some draws miss the truth, or what a test is about."""
+    monkeypatch.setattr("secrets.token_hex", lambda count: "5a" * count)
+
+
 def begin(task: Task, **wish: object) -> Review:
     """Begin a review of the rows to predict by the answers of ridge."""
     return open_review(task, Wish(**{"system": "ridge-hog", **wish}))  # type: ignore[arg-type]

@@ -1,5 +1,4 @@
 from collections import Counter, defaultdict
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,7 +68,7 @@ def test_folds_with_the_older_name_of_a_column_stay(task):
 
 def test_rows_to_predict_are_not_placed(task):
     items = [item(number) for number in range(12)]
-    blind = [(replace(row, id=f"t{row.id}", label=None), entry) for row, entry in items]
+    blind = [(row._replace(id=f"t{row.id}", label=None), entry) for row, entry in items]
     assert set(ensure(task, items + blind).placed) == {row.id for row, _ in items}
     assert set(ensure(task, blind[:6] + items).placed) == {row.id for row, _ in items}
 
@@ -77,7 +76,7 @@ def test_rows_to_predict_are_not_placed(task):
 def test_order_of_repeats_and_odd_ids(task):
     odd = ["a\nb", "c\rd", 'e"f', "g,h", " i ", "001", "بيت", "\U0001f3da", "NA"]
     items = [
-        (replace(row, id=name), entry)
+        (row._replace(id=name), entry)
         for name, (row, entry) in zip(odd, map(item, range(len(odd))), strict=True)
     ]
     table = ensure(task, items)
@@ -127,7 +126,7 @@ def test_renamed_files_join_their_old_places(make_task, tmp_path, group):
     old = places(ensure(task, items))
     names = dict(zip(sorted(old), sorted(old, reverse=True), strict=True))
     renamed = [
-        (replace(row, id=f"new {names[row.id]}"), replace(entry, id=f"new {names[row.id]}"))
+        (row._replace(id=f"new {names[row.id]}"), entry._replace(id=f"new {names[row.id]}"))
         for row, entry in items
     ]
     now = places(ensure(task, renamed))
@@ -139,7 +138,7 @@ def test_corrections_move_nothing(task):
     first = ensure(task, items)
     content = folds_file(task).read_bytes()
     flip = {"intact": "destroyed", "destroyed": "intact"}
-    flipped = [(replace(row, label=flip[row.label]), entry) for row, entry in items]
+    flipped = [(row._replace(label=flip[row.label]), entry) for row, entry in items]
     assert ensure(task, flipped) == first
     assert folds_file(task).read_bytes() == content
 
@@ -260,7 +259,7 @@ def test_too_few_rows(task, fault_of):
 def test_one_class(task, fault_of):
     items = [item(number, "intact") for number in range(12)]
     fault_of(lambda: ensure(task, items), "two classes", "'intact'", "task.toml")
-    blind = [(replace(row, label=None), entry) for row, entry in items]
+    blind = [(row._replace(label=None), entry) for row, entry in items]
     fault_of(lambda: ensure(task, blind), "two classes", "none")
 
 

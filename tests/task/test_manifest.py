@@ -1,6 +1,5 @@
 import os
 import unicodedata
-from dataclasses import replace
 
 import pytest
 
@@ -49,7 +48,7 @@ def look(task, hashed):
         entries = scan(task, list(rows), **options)
         statuses = [entry.status for entry in entries]
         seen = {
-            entry.digest: replace(observe, bytes=locate(task.root, entry.path).stat().st_size)
+            entry.digest: observe._replace(bytes=locate(task.root, entry.path).stat().st_size)
             for entry in entries
             if entry.status == "new"
         }

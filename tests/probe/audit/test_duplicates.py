@@ -18,8 +18,8 @@ from archiveprobe.probe.audit.duplicates import (
     copy_threshold,
     find_duplicates,
     join_alike,
-    join_groups,
 )
+from archiveprobe.task.duplicates import join_groups
 
 
 def groups_of(task):
