@@ -152,16 +152,17 @@ def embed(
         return
     summary = run(load(task), options, notify=say, progress=progress)
     record = summary.record()
-    counts = ("images", "embedded", "reused", "duplicates", "failed")
-    about = f"share {summary.units}: " if summary.units else ""
-    said = about + ", ".join(f"{record[name]} {name}" for name in counts)
-    caches = [*record["caches"], *record.get("texts", ())]
-    print_result(record, map(_shown, caches), as_json, said)
-    if summary.units and not as_json:
-        say(f"when all shares are done: {NAME} embed {shell_path(task)}")
+    if not as_json:
+        counts = ("images", "embedded", "reused", "duplicates", "failed")
+        about = f"share {summary.units}: " if summary.units else ""
+        print_line(about + ", ".join(f"{record[name]} {name}" for name in counts))
+        if summary.units:
+            say(f"when all shares are done: {NAME} embed {shell_path(task)}")
     if summary.reasons:
         reasons = ", ".join(f"{count} {why}" for why, count in summary.reasons.items())
         say(f"failed: {reasons}; work/manifest.csv says which, and why")
+    caches = [*record["caches"], *record.get("texts", ())]
+    print_result(record, map(_shown, caches), as_json)
 
 
 def _shown(cache: dict[str, Any]) -> dict[str, Any]:
