@@ -96,8 +96,9 @@ def verify(task: Path, deep: bool, recompute: int | None, adopt: bool, as_json: 
     counts = (verdict.shards, "shard"), (verdict.rows, "row"), (len(verdict.bad), "fault")
     said = ", ".join(number_of(count, noun) for count, noun in counts)
     print_result(asdict(verdict), [], as_json, said)
-    for fault in () if as_json else verdict.bad:
-        print_line(fault)
+    if not as_json:
+        for fault in verdict.bad:
+            print_line(fault)
     if not verdict.ok:
         for name in verdict.removable:
             say(f"nothing uses {name}: `{NAME} cache prune {shell_path(task)} --yes` removes it")

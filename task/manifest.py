@@ -245,8 +245,6 @@ def with_found_paths(rows: Sequence[Row], entries: Sequence[Entry]) -> list[Row]
 
 def with_observations(entries: Iterable[Entry], observed: Mapping[str, Observation]) -> list[Entry]:
     """Update entries with new observations, by digest."""
-    if not observed:
-        return [*entries]
     return [
         entry._replace(observed=observed[entry.digest]) if entry.digest in observed else entry
         for entry in entries
